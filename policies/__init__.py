@@ -1,0 +1,1 @@
+"""What decides: specialists and their PPO, policy bundles, the navigator."""

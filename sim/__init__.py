@@ -1,0 +1,1 @@
+"""The world: robot model, course, terrain, sensors, physics, environments, score."""
