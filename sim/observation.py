@@ -1,0 +1,205 @@
+"""The policy's input, from sensors to array: the same lines in training, evaluation and the onboard loop.
+
+Every function takes the array namespace `xp` (numpy or jax.numpy) and works on any leading dimensions. The layout is
+data (`Layout`): names, slices, units and scales travel in the policy bundle.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sim.errors import InputError
+from sim.gait import Gait, joint_offset
+from sim.robot import Robot
+
+HISTORY = 15
+"""Control steps that are remembered: 0.3 s at 50 Hz (arXiv 2305.14654, section IV)."""
+
+FRAME_FIELDS = (
+    ("projected_gravity", 3, "unit vector, base frame", 1.0),
+    ("angular_velocity", 3, "rad/s, base frame", 0.25),
+    ("joint_offset", 12, "rad from the default pose", 1.0),
+    ("joint_velocity", 12, "rad/s", 0.05),
+    ("last_action", 12, "action units", 1.0),
+)
+"""One control step's proprioception: name, width, unit, and the factor applied to it."""
+
+FRAME_SIZE = sum(width for _, width, _, _ in FRAME_FIELDS)
+COMMAND_SCALE = (1.0, 1.0, 1.0)
+HEIGHT_SCALE = 5.0
+HEIGHT_CLIP = 0.4
+
+
+class Sensors(NamedTuple):
+    """One reading of the robot. Leading dimensions `[...]` are shared."""
+
+    orientation: Any
+    """Unit quaternion (w, x, y, z), world from base, `[..., 4]`."""
+    angular_velocity: Any
+    """Gyro, rad/s in the base frame, `[..., 3]`."""
+    joint_position: Any
+    """rad, `[..., 12]`, `Robot.joint_names` order."""
+    joint_velocity: Any
+    """rad/s, `[..., 12]`."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Ground points around the robot: they move with the base and turn with its heading, but do not tilt."""
+
+    name: str
+    x: tuple[float, ...]
+    """Distances ahead of the base, m."""
+    y: tuple[float, ...]
+    """Distances to its left, m."""
+
+    @property
+    def size(self) -> int:
+        """Number of points; the heights are ordered x-major."""
+        return len(self.x) * len(self.y)
+
+
+def around(ahead: float = 0.5, behind: float = 0.4, side: float = 0.2, step: float = 0.1) -> Grid:
+    """The walker's grid: from `behind` the base to `ahead` of it and `side` to both sides, every `step` m."""
+    x = np.round(np.arange(-behind, ahead + step / 2, step), 6)
+    y = np.round(np.arange(-side, side + step / 2, step), 6)
+    return Grid("around", tuple(map(float, x)), tuple(map(float, y)))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which parts of history and terrain a policy sees, and where they stand in its input."""
+
+    frames: tuple[int, ...] = (0, 1, 2)
+    """Ages of the frames in the input, in control steps; 0 is the newest."""
+    grids: tuple[Grid, ...] = ()
+    clock: bool = True
+    """Whether the gait clock's sine and cosine are in the input."""
+
+    def __post_init__(self) -> None:
+        if not self.frames or min(self.frames) < 0 or max(self.frames) >= HISTORY:
+            raise InputError(f"observation frames must be ages from 0 to {HISTORY - 1}, got {self.frames}")
+
+    def slices(self) -> dict[str, slice]:
+        """Name to slice of the input: `frame_0` ..., `command`, `clock`, `heights_<grid>`, in input order."""
+        parts = [(f"frame_{age}", FRAME_SIZE) for age in self.frames] + [("command", 3)]
+        parts += [("clock", 2)] if self.clock else []
+        parts += [(f"heights_{grid.name}", grid.size) for grid in self.grids]
+        ends = np.cumsum([width for _, width in parts])
+        return {name: slice(int(end - width), int(end)) for (name, width), end in zip(parts, ends, strict=True)}
+
+    @property
+    def size(self) -> int:
+        """Length of the input vector."""
+        return max(part.stop for part in self.slices().values())
+
+    @property
+    def height_size(self) -> int:
+        """Number of terrain heights over all grids."""
+        return sum(grid.size for grid in self.grids)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready description, with the units and scales that make it readable without this code."""
+        return {
+            "frames": list(self.frames),
+            "clock": self.clock,
+            "grids": [{"name": g.name, "x": list(g.x), "y": list(g.y)} for g in self.grids],
+            "history": HISTORY,
+            "frame_fields": [list(field) for field in FRAME_FIELDS],
+            "command_scale": list(COMMAND_SCALE),
+            "height": {"scale": HEIGHT_SCALE, "clip_m": HEIGHT_CLIP, "is": "ground z - base z + standing height"},
+            "size": self.size,
+        }
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> "Layout":
+        """Inverse of `to_dict`; raises `InputError` where the description is not one this code produces."""
+        try:
+            grids = tuple(Grid(g["name"], tuple(g["x"]), tuple(g["y"])) for g in fields["grids"])
+            layout = cls(tuple(fields["frames"]), grids, bool(fields["clock"]))
+        except (KeyError, TypeError) as error:
+            raise InputError(f"observation layout is incomplete: {error}") from error
+        ours = layout.to_dict()
+        for key in sorted(set(ours) | set(fields)):
+            if fields.get(key) != ours.get(key):
+                raise InputError(f"observation layout differs in '{key}': file {fields.get(key)}, here {ours.get(key)}")
+        return layout
+
+
+def projected_gravity(xp: Any, orientation: Any) -> Any:
+    """Direction of gravity in the base frame, `[..., 3]`, from the quaternion (w, x, y, z) `[..., 4]`."""
+    w, x, y, z = (orientation[..., i] for i in range(4))
+    return xp.stack([-2 * (x * z - w * y), -2 * (y * z + w * x), -(1 - 2 * (x * x + y * y))], -1)
+
+
+def yaw_of(xp: Any, orientation: Any) -> Any:
+    """Heading, rad, `[...]`, of a quaternion (w, x, y, z)."""
+    w, x, y, z = (orientation[..., i] for i in range(4))
+    return xp.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
+
+
+def frame(xp: Any, robot: Robot, sensors: Sensors, last_action: Any) -> Any:
+    """One control step's proprioception, `[..., 42]` float32, fields and scales as `FRAME_FIELDS`."""
+    values = (
+        projected_gravity(xp, sensors.orientation),
+        sensors.angular_velocity,
+        sensors.joint_position - xp.asarray(robot.default_pose),
+        sensors.joint_velocity,
+        last_action,
+    )
+    scaled = [value * scale for value, (_, _, _, scale) in zip(values, FRAME_FIELDS, strict=True)]
+    return xp.concatenate(scaled, -1).astype(xp.float32)
+
+
+def fill(xp: Any, newest: Any) -> Any:
+    """A history `[..., 15, 42]` in which every step equals `newest` `[..., 42]`: the state after a reset."""
+    return xp.repeat(newest[..., None, :], HISTORY, -2)
+
+
+def push(xp: Any, history: Any, newest: Any) -> Any:
+    """The history `[..., 15, 42]` with `newest` `[..., 42]` in front (index 0) and the oldest step dropped."""
+    return xp.concatenate([newest[..., None, :], history[..., :-1, :]], -2)
+
+
+def grid_points(xp: Any, grid: Grid, base_xy: Any, yaw: Any) -> Any:
+    """World points of a grid, `[..., n, 2]` m, for a base at `base_xy` `[..., 2]` with heading `yaw` `[...]`."""
+    x, y = np.meshgrid(np.asarray(grid.x, np.float32), np.asarray(grid.y, np.float32), indexing="ij")
+    x, y = xp.asarray(x.ravel()), xp.asarray(y.ravel())
+    c, s = xp.cos(yaw)[..., None], xp.sin(yaw)[..., None]
+    return xp.stack([base_xy[..., :1] + c * x - s * y, base_xy[..., 1:2] + s * x + c * y], -1)
+
+
+def relative_heights(xp: Any, robot: Robot, ground: Any, base_z: Any) -> Any:
+    """Policy's terrain heights: ground `[..., n]` against the base `[...]` (m), 0 on the flat, clipped, scaled."""
+    return xp.clip(ground - base_z[..., None] + robot.standing_height, -HEIGHT_CLIP, HEIGHT_CLIP) * HEIGHT_SCALE
+
+
+def observe(xp: Any, layout: Layout, history: Any, command: Any, clock: Any, heights: Any) -> Any:
+    """The policy's input.
+
+    Args:
+      history: `[..., 15, 42]`, newest first.
+      command: forward and leftward velocity (m/s) and yaw rate (rad/s) in the base's heading frame, `[..., 3]`.
+      clock: `[..., 2]` from `sim.gait.clock`.
+      heights: `[..., height_size]` from `relative_heights`, grids in layout order.
+
+    Returns:
+      float32 `[..., layout.size]`.
+    """
+    parts = [history[..., age, :] for age in layout.frames]
+    parts.append(command * xp.asarray(COMMAND_SCALE, dtype=xp.float32))
+    if layout.clock:
+        parts.append(clock)
+    if layout.height_size:
+        parts.append(heights)
+    return xp.concatenate(parts, -1).astype(xp.float32)
+
+
+def joint_targets(xp: Any, robot: Robot, gait: Gait, action: Any, phase: Any, command: Any) -> Any:
+    """From action `[..., 12]` to joint targets, rad `[..., 12]`: scaled action about the default pose plus the clock.
+
+    `action` must already be clipped to `robot.action_limit`; the result is held inside the joint ranges.
+    """
+    target = xp.asarray(robot.default_pose) + robot.action_scale * action + joint_offset(xp, gait, phase, command)
+    return xp.clip(target, xp.asarray(robot.joint_lower), xp.asarray(robot.joint_upper)).astype(xp.float32)

@@ -1,0 +1,128 @@
+"""Ground made of blocks and ramps on a flat floor at z = 0: one description for physics, heightfields and pictures.
+
+World frame: x right, y up, z out of the floor, metres; yaw counter-clockwise in rad.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sim.errors import InputError
+
+
+@dataclass(frozen=True)
+class Block:
+    """An upright box with a level top."""
+
+    name: str
+    center: tuple[float, float]
+    size: tuple[float, float]
+    """Edge lengths along its own x and y, m."""
+    top: float
+    bottom: float = 0.0
+    yaw: float = 0.0
+
+    def surface(self, along: np.ndarray) -> np.ndarray:
+        """Height of the top at distance `along` (m) from the centre, measured along its own x axis."""
+        return np.full_like(along, self.top)
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """A sloped deck: its surface rises linearly along its own +x from `z_start` to `z_end`."""
+
+    name: str
+    center: tuple[float, float]
+    size: tuple[float, float]
+    """Length in plan along its own x, and width, m."""
+    z_start: float
+    z_end: float
+    yaw: float = 0.0
+
+    @property
+    def pitch(self) -> float:
+        """Slope angle, rad, positive when it rises along its own +x."""
+        return float(np.arctan2(self.z_end - self.z_start, self.size[0]))
+
+    def surface(self, along: np.ndarray) -> np.ndarray:
+        """Height of the deck at distance `along` (m) from the centre, measured along its own x axis."""
+        return self.z_start + (along / self.size[0] + 0.5) * (self.z_end - self.z_start)
+
+
+Piece = Block | Ramp
+
+
+def footprint(piece: Piece) -> np.ndarray:
+    """The four corners of a piece seen from above, `[4, 2]`, counter-clockwise, m."""
+    half = 0.5 * np.array(piece.size)
+    corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * half
+    c, s = np.cos(piece.yaw), np.sin(piece.yaw)
+    return corners @ np.array([[c, s], [-s, c]]) + np.array(piece.center)
+
+
+@dataclass(frozen=True)
+class Terrain:
+    """Pieces on an endless flat floor; where they overlap the highest surface is the ground."""
+
+    pieces: tuple[Piece, ...] = ()
+
+    def __post_init__(self) -> None:
+        for piece in self.pieces:
+            values = [*piece.center, *piece.size, piece.yaw]
+            if not np.isfinite(values).all() or min(piece.size) <= 0:
+                raise InputError(f"terrain piece '{piece.name}' needs finite numbers and positive sizes, got {piece}")
+
+    def height(self, x: Any, y: Any) -> np.ndarray:
+        """Ground height at world points.
+
+        Args:
+          x, y: m, any common shape.
+
+        Returns:
+          z of the ground, m, float64, same shape.
+        """
+        x, y = np.broadcast_arrays(np.asarray(x, np.float64), np.asarray(y, np.float64))
+        ground = np.zeros(x.shape)
+        for piece in self.pieces:
+            c, s = np.cos(piece.yaw), np.sin(piece.yaw)
+            dx, dy = x - piece.center[0], y - piece.center[1]
+            along, across = c * dx + s * dy, c * dy - s * dx
+            inside = (np.abs(along) <= piece.size[0] / 2) & (np.abs(across) <= piece.size[1] / 2)
+            ground = np.where(inside, np.maximum(ground, piece.surface(along)), ground)
+        return ground
+
+
+@dataclass(frozen=True, eq=False)
+class HeightMap:
+    """A terrain sampled on a regular grid: nearest-cell lookup in constant time, for numpy and jax alike."""
+
+    lower: tuple[float, float]
+    """World x and y of the first cell's centre, m."""
+    resolution: float
+    cells: Any
+    """Heights, float32 `[nx, ny]`, m."""
+
+    @classmethod
+    def from_terrain(
+        cls, terrain: Terrain, lower: tuple[float, float], upper: tuple[float, float], resolution: float = 0.02
+    ) -> "HeightMap":
+        """Samples `terrain` at cell centres from `lower` to `upper` (m); outside, lookups see the border cells."""
+        x = np.arange(lower[0], upper[0] + resolution / 2, resolution)
+        y = np.arange(lower[1], upper[1] + resolution / 2, resolution)
+        cells = np.zeros((len(x), len(y)), np.float32)
+        for piece in terrain.pieces:  # only the cells under a piece, so that many small pieces stay cheap
+            corners = footprint(piece)
+            i0, j0 = np.maximum(np.floor((corners.min(0) - lower) / resolution).astype(int), 0)
+            i1, j1 = np.maximum(np.ceil((corners.max(0) - lower) / resolution).astype(int) + 1, 0)
+            window = np.ix_(range(i0, min(i1, len(x))), range(j0, min(j1, len(y))))
+            if window[0].size and window[1].size:
+                here = Terrain((piece,)).height(x[window[0]], y[window[1]])
+                cells[window] = np.maximum(cells[window], here)
+        return cls((float(lower[0]), float(lower[1])), float(resolution), cells)
+
+    def height(self, x: Any, y: Any, xp: Any = np) -> Any:
+        """Height of the cell nearest to each point; `x`, `y` in m, any common shape; `xp` is numpy or jax.numpy."""
+        i = xp.clip(xp.round((x - self.lower[0]) / self.resolution).astype(xp.int32), 0, self.cells.shape[0] - 1)
+        j = xp.clip(xp.round((y - self.lower[1]) / self.resolution).astype(xp.int32), 0, self.cells.shape[1] - 1)
+        return self.cells[i, j]
