@@ -1,0 +1,208 @@
+"""PPO: Brax's networks, loss, GAE and running statistics around an environment that may live on the host.
+
+The environment is anything with `observe()` and `step(action)` over many worlds (`sim.envs.batched.BatchedEnv`, or its MJX
+twin), so the same learner drives the C engine and MJX. With several accelerators the batch is split over them along the
+worlds and the parameters are replicated (JAX sharding); results agree with one device up to float32 summation order.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from brax.training.acme import running_statistics
+from brax.training.agents.ppo import losses
+from brax.training.types import Transition
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from policies.networks import NetworkConfig, initial_normalizer, make_networks
+from sim.errors import InputError
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """Hyper-parameters. `worlds` x `unroll` transitions make one iteration."""
+
+    worlds: int = 512
+    unroll: int = 24
+    epochs: int = 4
+    minibatches: int = 6
+    discount: float = 0.97
+    gae_lambda: float = 0.95
+    clip: float = 0.2
+    entropy: float = 0.002
+    learning_rate: float = 1e-3
+    min_learning_rate: float = 3e-5
+    max_learning_rate: float = 1e-3
+    target_kl: float = 0.012
+    """The learning rate is adapted once per iteration to keep the policy's step near this."""
+    max_gradient_norm: float = 1.0
+    networks: NetworkConfig = NetworkConfig()
+
+    def __post_init__(self) -> None:
+        if self.worlds % self.minibatches and self.worlds >= self.minibatches:
+            object.__setattr__(self, "worlds", self.worlds - self.worlds % self.minibatches)
+        if min(self.worlds, self.unroll, self.epochs, self.minibatches) < 1 or self.worlds < self.minibatches:
+            raise InputError(f"PPO needs at least one world per minibatch, got {self.worlds} over {self.minibatches}")
+
+
+class LearnerState(NamedTuple):
+    """All that learning changes."""
+
+    params: losses.PPONetworkParams
+    optimizer: Any
+    normalizer: running_statistics.RunningStatisticsState
+    key: jax.Array
+    learning_rate: jax.Array
+
+
+class Rollout(NamedTuple):
+    """Transitions of one iteration, `[worlds, unroll, ...]`; `last` is the observation after them, `[worlds, 1, ...]`."""
+
+    observation: dict[str, Any]
+    raw_action: Any
+    log_prob: Any
+    reward: Any
+    fallen: Any
+    truncated: Any
+    last: dict[str, Any]
+
+
+class Learner:
+    """Pure PPO updates over `LearnerState`, compiled once."""
+
+    def __init__(self, config: PPOConfig, observation_size: int, privileged_size: int, action_size: int = 12) -> None:
+        self.config = config
+        self.sizes = (observation_size, privileged_size, action_size)
+        self.networks = make_networks(config.networks, *self.sizes)
+        self.optimizer = optax.inject_hyperparams(self._optimizer)(learning_rate=config.learning_rate)
+        devices = jax.devices()
+        usable = max(n for n in range(1, len(devices) + 1) if config.worlds % (n * config.minibatches) == 0)
+        self.mesh = Mesh(np.array(devices[:usable]), ("worlds",))
+        self.act = jax.jit(self._act)
+        self.update = jax.jit(self._update, donate_argnums=(0,))
+
+    def _optimizer(self, learning_rate: Any) -> optax.GradientTransformation:
+        return optax.chain(optax.clip_by_global_norm(self.config.max_gradient_norm), optax.adam(learning_rate))
+
+    def initial(self, seed: int) -> LearnerState:
+        """Fresh parameters."""
+        key, policy_key, value_key = jax.random.split(jax.random.PRNGKey(seed), 3)
+        params = losses.PPONetworkParams(
+            policy=self.networks.policy_network.init(policy_key), value=self.networks.value_network.init(value_key)
+        )
+        normalizer = initial_normalizer(*self.sizes[:2])
+        rate = jnp.asarray(self.config.learning_rate, jnp.float32)
+        return LearnerState(params, self.optimizer.init(params), normalizer, key, rate)
+
+    def _act(self, state: LearnerState, observation: Any, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Sampled action `[N, a]` and its log-probability `[N]` for actor inputs `[N, o]`."""
+        dist = self.networks.parametric_action_distribution
+        logits = self._policy(state.params.policy, state.normalizer, {"state": observation})
+        action = dist.sample_no_postprocessing(logits, key)
+        return action, dist.log_prob(logits, action)
+
+    def mean_action(self, state: LearnerState, observation: Any) -> jax.Array:
+        """The deterministic action `[N, a]`."""
+        logits = self._policy(state.params.policy, state.normalizer, {"state": observation})
+        return self.networks.parametric_action_distribution.mode(logits)
+
+    def _policy(self, policy_params: Any, normalizer: Any, observation: dict[str, Any]) -> Any:
+        return self.networks.policy_network.apply(normalizer, policy_params, observation)
+
+    def shard(self, rollout: Rollout) -> Rollout:
+        """Places a rollout on the devices, split along the worlds."""
+        return jax.device_put(rollout, NamedSharding(self.mesh, PartitionSpec("worlds")))
+
+    def _update(self, state: LearnerState, rollout: Rollout) -> tuple[LearnerState, dict[str, jax.Array]]:
+        """One iteration: statistics, then `epochs` passes over shuffled minibatches, then the learning rate."""
+        config = self.config
+        normalizer = running_statistics.update(state.normalizer, rollout.observation)
+        done = jnp.maximum(rollout.fallen, rollout.truncated)
+        data = Transition(
+            observation=rollout.observation,
+            action=rollout.raw_action,
+            reward=rollout.reward,
+            discount=1 - done,
+            next_observation=rollout.last,
+            extras={
+                "state_extras": {"truncation": rollout.truncated},
+                "policy_extras": {"raw_action": rollout.raw_action, "log_prob": rollout.log_prob},
+            },
+        )
+        loss = partial(
+            losses.compute_ppo_loss,
+            ppo_network=self.networks,
+            entropy_cost=config.entropy,
+            discounting=config.discount,
+            gae_lambda=config.gae_lambda,
+            clipping_epsilon=config.clip,
+            normalize_advantage=True,
+        )
+        grad = jax.value_and_grad(loss, has_aux=True)
+
+        def minibatch(carry: Any, batch: Any) -> Any:
+            params, optimizer, key = carry
+            key, loss_key = jax.random.split(key)
+            (_, metrics), gradient = grad(params, normalizer, batch, loss_key)
+            updates, optimizer = self.optimizer.update(gradient, optimizer, params)
+            return (optax.apply_updates(params, updates), optimizer, key), metrics
+
+        def epoch(carry: Any, _: Any) -> Any:
+            params, optimizer, key = carry
+            key, shuffle = jax.random.split(key)
+            order = jax.random.permutation(shuffle, config.worlds)
+            batches = jax.tree.map(
+                lambda x: x[order].reshape(config.minibatches, -1, *x.shape[1:]), data
+            )
+            return jax.lax.scan(minibatch, (params, optimizer, key), batches)
+
+        optimizer = state.optimizer._replace(hyperparams={"learning_rate": state.learning_rate})
+        before = self._policy(state.params.policy, normalizer, rollout.observation)
+        carry = (state.params, optimizer, state.key)
+        (params, optimizer, key), metrics = jax.lax.scan(epoch, carry, None, length=config.epochs)
+        after = self._policy(params.policy, normalizer, rollout.observation)
+        kl = self._kl(before, after)
+        rate = jnp.where(kl > 2 * config.target_kl, state.learning_rate / 1.5, state.learning_rate)
+        rate = jnp.where(kl < 0.5 * config.target_kl, rate * 1.5, rate)
+        rate = jnp.clip(rate, config.min_learning_rate, config.max_learning_rate)
+        dist = self.networks.parametric_action_distribution.create_dist(after)
+        summary = {name: value.mean() for name, value in metrics.items()}
+        summary |= {"kl": kl, "learning_rate": rate, "action_std": dist.scale.mean()}
+        return LearnerState(params, optimizer, normalizer, key, rate), summary
+
+    def _kl(self, before: Any, after: Any) -> jax.Array:
+        """Mean KL divergence of the two diagonal Gaussians with distribution parameters `before` and `after`."""
+        make = self.networks.parametric_action_distribution.create_dist
+        p, q = make(before), make(after)
+        ratio = (p.scale / q.scale) ** 2
+        return 0.5 * (ratio + ((p.loc - q.loc) / q.scale) ** 2 - 1 - jnp.log(ratio)).sum(-1).mean()
+
+
+def collect(learner: Learner, state: LearnerState, env: Any, key: jax.Array, totals: dict[str, float]) -> Rollout:
+    """Runs the policy for `unroll` steps in every world.
+
+    `totals` gains the sums of reward, falls, each reward term and each metric, for the log.
+    """
+    unroll = learner.config.unroll
+    observation, privileged = env.present
+    steps: list[tuple[Any, ...]] = []
+    for step_key in jax.random.split(key, unroll):
+        action, log_prob = learner.act(state, observation, step_key)
+        out = env.step(np.asarray(action))
+        steps.append((observation, privileged, action, log_prob, out.reward, out.fallen, out.truncated))
+        observation, privileged = out.observation, out.privileged
+        settled = out.metrics["settled"]
+        sums = {"reward": out.reward.sum(), "falls": out.fallen.sum(), "settled": settled.sum()}
+        sums |= {n: (out.metrics[n] * settled).sum() for n in ("velocity_error", "yaw_error")}
+        sums |= {f"term/{n}": v.sum() for n, v in out.terms.items()}
+        for name, value in sums.items():
+            totals[name] = totals.get(name, 0.0) + float(value)
+    env.present = (observation, privileged)
+    columns = [np.stack([np.asarray(value) for value in column], 1) for column in zip(*steps, strict=True)]
+    seen = {"state": columns[0], "privileged_state": columns[1]}
+    last = {"state": np.asarray(observation)[:, None], "privileged_state": np.asarray(privileged)[:, None]}
+    return Rollout(seen, *columns[2:], last=last)

@@ -1,0 +1,1 @@
+"""Training environments: one definition of each task, run on either physics engine."""

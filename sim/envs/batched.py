@@ -1,0 +1,139 @@
+"""The batched CPU environment: many worlds of a task on the C engine, with automatic resets and a curriculum."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sim import randomize
+from sim.envs import patches
+from sim.envs.walk import UNIFORMS, TaskState, WalkTask
+from sim.errors import InputError
+from sim.physics.cpu import CpuPhysics
+from sim.scene import TRAINING, SolverOptions, build, foot_geoms
+
+
+class Step(NamedTuple):
+    """One control step of all worlds; float32, `worlds` first."""
+
+    observation: np.ndarray
+    privileged: np.ndarray
+    reward: np.ndarray
+    fallen: np.ndarray
+    truncated: np.ndarray
+    terms: dict[str, np.ndarray]
+    metrics: dict[str, np.ndarray]
+
+
+class DivergedError(RuntimeError):
+    """Physics produced a number that is not finite. `worlds` lists where, `term` names what."""
+
+    def __init__(self, term: str, worlds: np.ndarray) -> None:
+        super().__init__(f"'{term}' is not finite in {len(worlds)} worlds (first: {int(worlds[0])})")
+        self.term, self.worlds = term, worlds
+
+
+class BatchedEnv:
+    """`worlds` copies of a task, each with its own draw of the randomised physics."""
+
+    def __init__(
+        self,
+        task: WalkTask,
+        worlds: int,
+        seed: int = 0,
+        *,
+        ranges: randomize.Ranges | None = None,
+        options: SolverOptions = TRAINING,
+        collision: Any = "feet",
+        curriculum: bool = True,
+        threads: int = 0,
+    ) -> None:
+        self.task, self.worlds, self.curriculum = task, worlds, curriculum
+        substeps = task.robot.control_period / options.timestep
+        if abs(substeps - round(substeps)) > 1e-9:
+            raise InputError(f"control period {task.robot.control_period} s is no multiple of {options.timestep} s")
+        self.substeps = round(substeps)
+        model = build(task.robot, task.ground.terrain, collision=collision, options=options)
+        self.physics = CpuPhysics(model, worlds, threads)
+        self.feet = foot_geoms(model)
+        self.rng = np.random.default_rng([seed, 1])
+        self.drawn = randomize.draw(ranges or randomize.Ranges(), seed * 1_000_003 + np.arange(worlds))
+        self.physics.randomize(randomize.model_fields(model, task.robot, self.drawn))
+        self.delay = self.drawn.delay(options.timestep)
+        self.geom_xpos = self.physics.batch.bind("geom_xpos")
+        self.kind = self.rng.choice(len(task.kinds), worlds, p=task.kind_shares)
+        level = np.full(worlds, task.start_level, np.float32)
+        self.state, qpos, qvel = task.begin(np, self._uniform(), self.kind, level)
+        everyone = np.ones(worlds, bool)
+        self.physics.reset(everyone, qpos, qvel)
+        staggered = np.floor(self.rng.uniform(0, task.episode_steps * 0.9, worlds)).astype(np.float32)
+        self.state = self.state._replace(steps=staggered)
+
+    def _uniform(self) -> np.ndarray:
+        return self.rng.random((self.worlds, UNIFORMS), np.float32)
+
+    def observe(self) -> tuple[np.ndarray, np.ndarray]:
+        """The present observation and privileged observation, `[worlds, ...]`."""
+        zero = np.zeros((self.worlds, 2), np.float32)
+        contact = np.zeros((self.worlds, 4), np.float32)
+        half = np.full((self.worlds, 1), 0.5, np.float32)
+        return self.task.observe(np, self.state, self.physics.read(), zero, contact, half)
+
+    def step(self, action: np.ndarray) -> Step:
+        """Applies actions `[worlds, 12]` for one control period.
+
+        Raises:
+          DivergedError: the action or the physics is not finite.
+        """
+        self._guard("action", action)
+        task, physics = self.task, self.physics
+        targets = task.targets(np, self.state, action)
+        physics.step(targets, self.substeps, self.state.last_targets, self.delay)
+        reading = physics.read()
+        self._guard("qpos", reading.qpos)
+        self._guard("qvel", reading.qvel)
+        feet = self.geom_xpos[:, self.feet].astype(np.float32)
+        out = task.after(np, self.state, action, targets, reading, feet, self.drawn.joint_bias, self._uniform())
+        for name, term in out.terms.items():
+            self._guard(f"reward term {name}", term)
+        physics.shift(out.shift)
+        physics.push(out.push)
+        self.state = out.state
+        observation, privileged = out.observation, out.privileged
+        done = (out.fallen + out.truncated) > 0
+        if done.any():
+            self._restart(done, out.fallen)
+            fresh, fresh_privileged = self.observe()
+            observation = np.where(done[:, None], fresh, observation)
+            privileged = np.where(done[:, None], fresh_privileged, privileged)
+        return Step(observation, privileged, out.reward, out.fallen, out.truncated, out.terms, out.metrics)
+
+    def _restart(self, done: np.ndarray, fallen: np.ndarray) -> None:
+        level = self.task.promote(np, self.state, fallen) if self.curriculum else self.state.level
+        mastered = level >= patches.LEVELS - 1  # keep seeing easier ground once the hardest is mastered
+        level = np.where(mastered & (self.rng.random(self.worlds) < 0.3), np.floor(self.rng.uniform(0, patches.LEVELS, self.worlds)), level)
+        begun, qpos, qvel = self.task.begin(np, self._uniform(), self.kind, level.astype(np.float32))
+        self.physics.reset(done, qpos, qvel)
+        self.state = TaskState(
+            *(
+                np.where(done.reshape(-1, *[1] * (np.ndim(old) - 1)), new, old)
+                for new, old in zip(begun, self.state, strict=True)
+            )
+        )
+
+    def _guard(self, term: str, values: np.ndarray) -> None:
+        if not np.isfinite(values).all():
+            bad = ~np.isfinite(values).reshape(self.worlds, -1).all(-1)
+            raise DivergedError(term, np.flatnonzero(bad))
+
+    def save(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Arrays and JSON-ready values that continue this environment exactly; see `restore`."""
+        arrays = {f"task.{k}": np.asarray(v) for k, v in self.state._asdict().items()}
+        arrays |= {f"physics.{k}": v for k, v in self.physics.save().items()} | {"kind": self.kind}
+        return arrays, {"rng": self.rng.bit_generator.state}
+
+    def restore(self, arrays: dict[str, np.ndarray], values: dict[str, Any]) -> None:
+        """Continues exactly where `save` was called, given the same task, seed and number of worlds."""
+        self.physics.restore({k[8:]: v for k, v in arrays.items() if k.startswith("physics.")})
+        self.state = TaskState(**{k[5:]: v for k, v in arrays.items() if k.startswith("task.")})
+        self.kind = arrays["kind"]
+        self.rng.bit_generator.state = values["rng"]

@@ -1,0 +1,99 @@
+"""The walker's training ground: periodic terrain patches of rising difficulty, side by side in one world.
+
+Each patch repeats itself every `PERIOD` metres in x and y, and carries copies of its edges around it. A robot that walks
+off one side is put back by whole periods and cannot tell, so every patch is endless and small.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sim.terrain import Block, HeightMap, Piece, Ramp, Terrain
+
+PERIOD = 6.0
+MARGIN = 1.2
+PITCH = 2 * MARGIN + PERIOD + 0.6
+LEVELS = 6
+KINDS = ("flat", "slope", "stairs", "blocks", "tables")
+CELL = 0.75
+MAX_SLOPE = np.deg2rad(16.0)
+MAX_STEP = 0.11
+
+
+def _clipped(piece: Piece, shift: tuple[float, float], name: str) -> Piece | None:
+    """A copy of an axis-aligned piece moved by `shift`, cut to the patch and its margin; None if nothing is left."""
+    reach = PERIOD / 2 + MARGIN
+    center, half = np.array(piece.center) + shift, np.array(piece.size) / 2
+    lower, upper = np.maximum(center - half, -reach), np.minimum(center + half, reach)
+    if (upper - lower < 1e-6).any():
+        return None
+    middle, size = (lower + upper) / 2, upper - lower
+    place = ((float(middle[0]), float(middle[1])), (float(size[0]), float(size[1])))
+    if isinstance(piece, Block):
+        return Block(name, *place, top=piece.top)
+    ends = piece.surface(np.array([lower[0], upper[0]]) - center[0])
+    return Ramp(name, *place, z_start=float(ends[0]), z_end=float(ends[1]))
+
+
+def periodic(pieces: list[Piece], name: str, origin: tuple[float, float]) -> list[Piece]:
+    """The pieces of one period with the copies that reach into the margin, moved to `origin`."""
+    shifts = [(i * PERIOD, j * PERIOD) for i in (-1, 0, 1) for j in (-1, 0, 1)]
+    copies = [_clipped(piece, shift, "") for piece in pieces for shift in shifts]
+    placed: list[Piece] = []
+    for copy in copies:
+        if copy is not None:
+            center = (copy.center[0] + origin[0], copy.center[1] + origin[1])
+            fields = {**copy.__dict__, "name": f"{name} {len(placed)}", "center": center}
+            placed.append(type(copy)(**fields))
+    return placed
+
+
+def pieces_of(kind: str, difficulty: float, seed: int = 0) -> list[Piece]:
+    """One period of a kind of ground, `difficulty` 0 to 1: slope to 16 degrees, steps to 0.11 m."""
+    wide, step = PERIOD, 0.02 + difficulty * (MAX_STEP - 0.02)
+    if kind == "flat":
+        return []
+    if kind == "slope":
+        length = 2.25
+        rise = length * np.tan(np.deg2rad(3.0) + difficulty * (MAX_SLOPE - np.deg2rad(3.0)))
+        up = Ramp("", (-length / 2, 0.0), (length, wide), 0.0, float(rise))
+        return [up, Ramp("", (length / 2, 0.0), (length, wide), float(rise), 0.0)]
+    if kind == "stairs":
+        return [Block("", (0.0, 0.0), (2 * (1.5 - 0.36 * k), wide), top=(k + 1) * step) for k in range(3)]
+    if kind == "tables":
+        return [Block("", (x, y), (1.0, 1.0), top=step) for x in (-1.5, 1.5) for y in (-1.5, 1.5)]
+    rng = np.random.default_rng(seed)
+    cells = np.arange(-PERIOD / 2 + CELL / 2, PERIOD / 2, CELL)
+    heights = rng.uniform(0, step, (len(cells), len(cells)))
+    return [
+        Block("", (float(x), float(y)), (CELL, CELL), top=float(heights[i, j]))
+        for i, x in enumerate(cells)
+        for j, y in enumerate(cells)
+        if heights[i, j] > 0.004
+    ]
+
+
+@dataclass(frozen=True, eq=False)
+class Patches:
+    """All patches of the training ground."""
+
+    terrain: Terrain
+    heights: HeightMap
+    origins: np.ndarray
+    """Centre of each patch, `[kinds, LEVELS, 2]`, m."""
+
+
+def make_patches(kinds: tuple[str, ...] = KINDS, resolution: float = 0.025) -> Patches:
+    """Lays the patches out on a grid, kinds along x and levels along y."""
+    pieces: list[Piece] = []
+    origins = np.zeros((len(kinds), LEVELS, 2), np.float32)
+    for i, kind in enumerate(kinds):
+        for level in range(LEVELS):
+            origin = (i * PITCH, level * PITCH)
+            origins[i, level] = origin
+            here = pieces_of(kind, level / (LEVELS - 1), seed=level)
+            pieces += periodic(here, f"{kind} {level}", origin)
+    terrain = Terrain(tuple(pieces))
+    edge = PITCH / 2
+    upper = ((len(kinds) - 1) * PITCH + edge, (LEVELS - 1) * PITCH + edge)
+    return Patches(terrain, HeightMap.from_terrain(terrain, (-edge, -edge), upper, resolution), origins)

@@ -1,0 +1,330 @@
+"""The walking task: one definition of commands, observations, rewards, falls and curriculum for both engines.
+
+Pure functions over numpy or jax.numpy, any leading dimensions. All chance enters through arrays of uniform numbers that
+the caller draws, so the engines differ only in who draws them and who steps the physics.
+"""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sim import gait as clocks
+from sim import observation as obs
+from sim.envs import patches, rewards
+from sim.gait import Gait
+from sim.physics.base import Reading
+from sim.randomize import SensorNoise
+from sim.robot import Robot, barkour_v0
+
+UNIFORMS = 72
+"""Uniform numbers a world needs per control step."""
+
+
+class TaskState(NamedTuple):
+    """What one world remembers between control steps, besides physics. Leading dimensions `[...]`."""
+
+    history: Any
+    last_action: Any
+    older_action: Any
+    last_targets: Any
+    """Joint targets of the step before, rad: they drive the joints until the latency has passed."""
+    last_joint_velocity: Any
+    last_feet: Any
+    """World x, y of the feet one step ago, m, `[..., 4, 2]`."""
+    phase: Any
+    command: Any
+    command_age: Any
+    """Control steps since the command changed."""
+    command_life: Any
+    """Control steps after which it changes."""
+    kind: Any
+    """Index of the ground's kind, int."""
+    level: Any
+    """Difficulty level, float so that it can be averaged."""
+    steps: Any
+    """Control steps in this episode."""
+    tracking: Any
+    """Sum of the linear tracking reward in this episode."""
+
+
+class Outcome(NamedTuple):
+    """Result of one control step of the task."""
+
+    state: TaskState
+    observation: Any
+    privileged: Any
+    reward: Any
+    terms: dict[str, Any]
+    metrics: dict[str, Any]
+    """`velocity_error` (m/s), `yaw_error` (rad/s) and `settled` (1.0 from the second after a command change on)."""
+    fallen: Any
+    truncated: Any
+    push: Any
+    """Velocity kick to apply now, m/s, `[..., 2]`."""
+    shift: Any
+    """Move of the base by whole terrain periods, m, `[..., 2]`."""
+
+
+@dataclass(frozen=True)
+class Commands:
+    """Ranges of the random velocity commands, and how often they change."""
+
+    forward: tuple[float, float] = (-1.6, 2.1)
+    sideways: tuple[float, float] = (-0.9, 0.9)
+    yaw: tuple[float, float] = (-1.7, 1.7)
+    rough_scale: float = 0.65
+    """Factor on planar speeds away from flat ground."""
+    standing: float = 0.08
+    """Share of commands that ask for standing still."""
+    straight: float = 0.2
+    """Share of commands that ask for forward motion alone."""
+    seconds: tuple[float, float] = (2.0, 6.0)
+
+
+@dataclass(frozen=True, eq=False)
+class WalkTask:
+    """Omnidirectional walking on uneven ground."""
+
+    robot: Robot = field(default_factory=barkour_v0)
+    gait: Gait = Gait(lift=0.32)
+    layout: obs.Layout = obs.Layout(grids=(obs.around(),))
+    commands: Commands = Commands()
+    noise: SensorNoise = SensorNoise()
+    weights: dict[str, float] = field(default_factory=lambda: dict(rewards.WALK))
+    kinds: tuple[str, ...] = patches.KINDS
+    kind_shares: tuple[float, ...] = (0.4, 0.15, 0.15, 0.15, 0.15)
+    episode_seconds: float = 10.0
+    push_every: float = 4.0
+    push_speed: float = 0.3
+    """Largest kick, m/s."""
+    start_level: float = 1.0
+
+    @cached_property
+    def ground(self) -> patches.Patches:
+        """The training ground (built once)."""
+        return patches.make_patches(self.kinds)
+
+    @property
+    def privileged_size(self) -> int:
+        """Length of the critic's input."""
+        return self.layout.size + 3 + 1 + 4 + 42
+
+    @property
+    def episode_steps(self) -> int:
+        """Control steps in a full episode."""
+        return round(self.episode_seconds / self.robot.control_period)
+
+    # --- start of an episode ----------------------------------------------------------------------------------------
+
+    def begin(self, xp: Any, u: Any, kind: Any, level: Any) -> tuple[TaskState, Any, Any]:
+        """A fresh episode.
+
+        Args:
+          u: uniform numbers in [0, 1), `[..., UNIFORMS]`.
+          kind, level: ground of each world, `[...]`.
+
+        Returns:
+          Task state, qpos `[..., 19]`, qvel `[..., 18]`.
+        """
+        robot = self.robot
+        origin = self._origin(xp, kind, level)
+        xy = origin + (u[..., 0:2] - 0.5) * patches.PERIOD
+        yaw = (u[..., 2] - 0.5) * 2 * np.pi
+        joints = xp.asarray(robot.default_pose) + (u[..., 3:15] - 0.5) * 0.2
+        corners = [self._ground(xp, xy + xp.asarray(d)) for d in ((0.2, 0.15), (0.2, -0.15), (-0.2, 0.15), (-0.2, -0.15))]
+        z = xp.stack([*corners, self._ground(xp, xy)], -1).max(-1) + robot.standing_height + 0.01
+        half = yaw / 2
+        zero = xp.zeros_like(yaw)
+        quat = xp.stack([xp.cos(half), zero, zero, xp.sin(half)], -1)
+        qpos = xp.concatenate([xy, z[..., None], quat, joints], -1).astype(xp.float32)
+        qvel = xp.concatenate([(u[..., 15:18] - 0.5) * 0.4, xp.zeros_like(u[..., :15])], -1).astype(xp.float32)
+        command, life = self._command(xp, u[..., 18:26], kind)
+        action = xp.zeros_like(joints)
+        sensors = obs.Sensors(quat, qvel[..., 3:6], joints, qvel[..., 6:])
+        newest = obs.frame(xp, robot, sensors, action)
+        zeros = zero.astype(xp.float32)
+        state = TaskState(
+            history=obs.fill(xp, newest),
+            last_action=action,
+            older_action=action,
+            last_targets=joints,
+            last_joint_velocity=qvel[..., 6:],
+            last_feet=xp.repeat(xy[..., None, :], 4, -2),
+            phase=zeros,
+            command=command,
+            command_age=zeros,
+            command_life=life,
+            kind=kind,
+            level=level,
+            steps=zeros,
+            tracking=zeros,
+        )
+        return state, qpos, qvel
+
+    # --- one control step -------------------------------------------------------------------------------------------
+
+    def targets(self, xp: Any, state: TaskState, action: Any) -> Any:
+        """Joint targets, rad `[..., 12]`, for an action `[..., 12]` (clipped here)."""
+        limit = self.robot.action_limit
+        return obs.joint_targets(
+            xp, self.robot, self.gait, xp.clip(action, -limit, limit), state.phase, state.command
+        )
+
+    def after(
+        self, xp: Any, state: TaskState, action: Any, targets: Any, reading: Reading, feet: Any, bias: Any, u: Any
+    ) -> Outcome:
+        """Everything that follows the physics of one control step.
+
+        Args:
+          action, targets: what was applied, `[..., 12]`.
+          reading: the physics after the step.
+          feet: world positions of the feet, m, `[..., 4, 3]`.
+          bias: encoder offsets, rad, `[..., 12]`.
+          u: fresh uniform numbers, `[..., UNIFORMS]`.
+        """
+        robot, dt = self.robot, self.robot.control_period
+        limit = robot.action_limit
+        action = xp.clip(action, -limit, limit)
+        qpos, qvel = reading.qpos, reading.qvel
+        quat, joints, speeds = qpos[..., 3:7], qpos[..., 7:], qvel[..., 6:]
+        yaw = obs.yaw_of(xp, quat)
+        velocity = self._heading_frame(xp, qvel[..., :3], yaw)
+        gravity = obs.projected_gravity(xp, quat)
+        below = self._ground(xp, qpos[..., :2])
+        clearance = qpos[..., 2] - below
+        fallen = ((gravity[..., 2] > -0.5) | (clearance < 0.07)).astype(xp.float32)
+        contact = (reading.sensors[..., 13:17] > 1.0).astype(xp.float32)
+        motion = rewards.Motion(
+            velocity=velocity,
+            angular_velocity=qvel[..., 3:6],
+            gravity=gravity,
+            command=state.command,
+            moving=clocks.moving(xp, self.gait, state.command),
+            joint_offset=joints - xp.asarray(robot.default_pose),
+            joint_velocity=speeds,
+            joint_acceleration=(speeds - state.last_joint_velocity) / dt,
+            torque=xp.clip(robot.kp * (targets - joints) - robot.kd * speeds, -robot.torque_limit, robot.torque_limit),
+            action=action,
+            last_action=state.last_action,
+            older_action=state.older_action,
+            contact=contact,
+            swing=clocks.swing(xp, self.gait, state.phase) * clocks.moving(xp, self.gait, state.command)[..., None],
+            foot_speed=xp.sqrt(((feet[..., :2] - state.last_feet) ** 2).sum(-1)) / dt * (state.steps > 0)[..., None],
+            clearance=clearance,
+            fallen=fallen,
+        )
+        reward, terms = rewards.total(xp, self.weights, motion, dt)
+        metrics = {
+            "velocity_error": xp.sqrt(((velocity[..., :2] - state.command[..., :2]) ** 2).sum(-1)),
+            "yaw_error": xp.abs(motion.angular_velocity[..., 2] - state.command[..., 2]),
+            "settled": (state.command_age * dt >= 1.0).astype(xp.float32),
+        }
+
+        expired = state.command_age + 1 >= state.command_life
+        fresh, life = self._command(xp, u[..., 0:8], state.kind)
+        command = xp.where(expired[..., None], fresh, state.command)
+        phase = clocks.advance(xp, self.gait, state.phase, command, dt)
+        sensors = self._sense(xp, quat, qvel[..., 3:6], joints + bias, speeds, u[..., 8:38])
+        newest = obs.frame(xp, robot, sensors, action)
+        history = obs.push(xp, state.history, newest)
+
+        offset = qpos[..., :2] - self._origin(xp, state.kind, state.level)
+        shift = -patches.PERIOD * xp.round(offset / patches.PERIOD)
+        steps = state.steps + 1
+        following = state._replace(
+            history=history,
+            last_action=action,
+            older_action=state.last_action,
+            last_targets=targets,
+            last_joint_velocity=speeds,
+            last_feet=feet[..., :2] + shift[..., None, :],
+            phase=phase,
+            command=command,
+            command_age=xp.where(expired, 0.0, state.command_age + 1).astype(xp.float32),
+            command_life=xp.where(expired, life, state.command_life).astype(xp.float32),
+            steps=steps,
+            tracking=state.tracking + rewards.linear_tracking(xp, motion),
+        )
+        observation, privileged = self.observe(xp, following, reading, shift, contact, u[..., 38:39])
+        kicked = (u[..., 40] < dt / self.push_every).astype(xp.float32)
+        angle, size = 2 * np.pi * u[..., 41], self.push_speed * u[..., 42] * kicked
+        push = size[..., None] * xp.stack([xp.cos(angle), xp.sin(angle)], -1)
+        truncated = (steps >= self.episode_steps).astype(xp.float32) * (1 - fallen)
+        return Outcome(following, observation, privileged, reward, terms, metrics, fallen, truncated, push, shift)
+
+    def observe(
+        self, xp: Any, state: TaskState, reading: Reading, shift: Any, contact: Any, u: Any
+    ) -> tuple[Any, Any]:
+        """The actor's input `[..., layout.size]` and the critic's `[..., privileged_size]`.
+
+        `shift` `[..., 2]` is added to the base position first; `u` `[..., 1]` makes the height noise (a common offset,
+        as an error of the estimated base height is).
+        """
+        xy, z = reading.qpos[..., :2] + shift, reading.qpos[..., 2]
+        yaw = obs.yaw_of(xp, reading.qpos[..., 3:7])
+        clock = clocks.clock(xp, self.gait, state.phase, state.command)
+        points = obs.grid_points(xp, self.layout.grids[0], xy, yaw)
+        ground = self._ground(xp, points)
+        noisy = obs.relative_heights(xp, self.robot, ground + (2 * u - 1) * self.noise.height, z)
+        observation = obs.observe(xp, self.layout, state.history, state.command, clock, noisy)
+        true = obs.Sensors(
+            reading.qpos[..., 3:7], reading.qvel[..., 3:6], reading.qpos[..., 7:], reading.qvel[..., 6:]
+        )
+        velocity = self._heading_frame(xp, reading.qvel[..., :3], yaw)
+        height = (z - self._ground(xp, xy))[..., None]
+        exact = obs.frame(xp, self.robot, true, state.last_action)
+        privileged = xp.concatenate([observation, velocity, height, contact, exact], -1).astype(xp.float32)
+        return observation, privileged
+
+    def promote(self, xp: Any, state: TaskState, fallen: Any) -> Any:
+        """The next episode's level: up after tracking well to the end, down after a fall, `[...]`."""
+        quality = state.tracking / xp.maximum(state.steps, 1.0)
+        change = (quality > 0.75) * (1 - fallen) * (state.steps >= self.episode_steps / 2) - fallen
+        return xp.clip(state.level + change, 0, patches.LEVELS - 1).astype(xp.float32)
+
+    # --- parts ------------------------------------------------------------------------------------------------------
+
+    def _origin(self, xp: Any, kind: Any, level: Any) -> Any:
+        return xp.asarray(self.ground.origins)[kind, level.astype(xp.int32)]
+
+    def _ground(self, xp: Any, xy: Any) -> Any:
+        return self.ground.heights.height(xy[..., 0], xy[..., 1], xp)
+
+    @staticmethod
+    def _heading_frame(xp: Any, velocity: Any, yaw: Any) -> Any:
+        c, s = xp.cos(yaw), xp.sin(yaw)
+        x, y = velocity[..., 0], velocity[..., 1]
+        return xp.stack([c * x + s * y, c * y - s * x, velocity[..., 2]], -1)
+
+    def _command(self, xp: Any, u: Any, kind: Any) -> tuple[Any, Any]:
+        """A random command `[..., 3]` and its life in control steps `[...]` from 8 uniform numbers."""
+        c = self.commands
+        low, high = (xp.asarray([r[i] for r in (c.forward, c.sideways, c.yaw)], dtype=xp.float32) for i in (0, 1))
+        command = low + u[..., 0:3] * (high - low)
+        planar = xp.asarray([c.rough_scale, c.rough_scale, 1.0], dtype=xp.float32)
+        command = command * xp.where((kind == 0)[..., None], xp.ones(3, xp.float32), planar)
+        straight = xp.asarray([1.0, 0.0, 0.0], dtype=xp.float32)
+        command = xp.where((u[..., 3] < c.straight)[..., None], command * straight, command)
+        command = xp.where((u[..., 4] < c.standing)[..., None], xp.zeros_like(command), command)
+        life = (c.seconds[0] + u[..., 5] * (c.seconds[1] - c.seconds[0])) / self.robot.control_period
+        return command.astype(xp.float32), xp.round(life).astype(xp.float32)
+
+    def _sense(self, xp: Any, quat: Any, gyro: Any, joints: Any, speeds: Any, u: Any) -> obs.Sensors:
+        """Readings with noise from 30 uniform numbers."""
+        e = 2 * u - 1
+        n = self.noise
+        dx, dy, dz = (0.5 * n.orientation * e[..., i] for i in range(3))
+        w, x, y, z = (quat[..., i] for i in range(4))
+        turned = xp.stack(
+            [w - x * dx - y * dy - z * dz, x + w * dx + y * dz - z * dy, y + w * dy + z * dx - x * dz,
+             z + w * dz + x * dy - y * dx], -1,
+        )  # fmt: skip
+        turned = turned / xp.sqrt((turned**2).sum(-1, keepdims=True))
+        return obs.Sensors(
+            turned,
+            gyro + n.angular_velocity * e[..., 3:6],
+            joints + n.joint_position * e[..., 6:18],
+            speeds + n.joint_velocity * e[..., 18:30],
+        )

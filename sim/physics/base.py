@@ -1,0 +1,45 @@
+"""What every physics engine offers: many worlds of one scene, reset, step, read, per-world model fields."""
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+
+class Reading(NamedTuple):
+    """State of all worlds after a step. Arrays of numpy or jax, `worlds` first (or no leading dimension in MJX)."""
+
+    qpos: Any
+    """Base position (m), base quaternion (w, x, y, z), joint angles (rad), `[..., 19]`."""
+    qvel: Any
+    """Base velocity in the world (m/s), base angular velocity in the base frame (rad/s), joint speeds, `[..., 18]`."""
+    sensors: Any
+    """MuJoCo's `sensordata`, `[..., nsensordata]`, one substep old."""
+
+
+class Physics(Protocol):
+    """Many independent worlds of one compiled scene."""
+
+    worlds: int
+    timestep: float
+
+    def reset(self, mask: np.ndarray, qpos: np.ndarray, qvel: np.ndarray) -> None:
+        """Puts the worlds where `mask` `[worlds]` is true into the given state (rows of all worlds are given)."""
+        ...
+
+    def step(self, targets: np.ndarray, substeps: int, previous: np.ndarray, delay: np.ndarray) -> None:
+        """Advances every world by `substeps` physics steps.
+
+        Args:
+          targets: joint targets, rad, `[worlds, 12]`.
+          previous: the targets of the control step before.
+          delay: substeps `[worlds]` (int) for which `previous` still drives the joints.
+        """
+        ...
+
+    def read(self) -> Reading:
+        """The present state of all worlds, as float32 copies."""
+        ...
+
+    def randomize(self, fields: dict[str, np.ndarray]) -> None:
+        """Gives model fields per-world values, `[worlds, ...]` each, in the model's own shapes."""
+        ...
