@@ -26,7 +26,7 @@ from sim.errors import InputError
 class PPOConfig:
     """Hyper-parameters. `worlds` x `unroll` transitions make one iteration."""
 
-    worlds: int = 512
+    worlds: int = 540
     unroll: int = 24
     epochs: int = 4
     minibatches: int = 6
@@ -122,6 +122,7 @@ class Learner:
         config = self.config
         normalizer = running_statistics.update(state.normalizer, rollout.observation)
         done = jnp.maximum(rollout.fallen, rollout.truncated)
+        before = self._policy(state.params.policy, normalizer, rollout.observation)
         data = Transition(
             observation=rollout.observation,
             action=rollout.raw_action,
@@ -130,7 +131,11 @@ class Learner:
             next_observation=rollout.last,
             extras={
                 "state_extras": {"truncation": rollout.truncated},
-                "policy_extras": {"raw_action": rollout.raw_action, "log_prob": rollout.log_prob},
+                "policy_extras": {
+                    "raw_action": rollout.raw_action,
+                    "log_prob": rollout.log_prob,
+                    "distribution_params": before,
+                },
             },
         )
         loss = partial(
@@ -161,25 +166,16 @@ class Learner:
             return jax.lax.scan(minibatch, (params, optimizer, key), batches)
 
         optimizer = state.optimizer._replace(hyperparams={"learning_rate": state.learning_rate})
-        before = self._policy(state.params.policy, normalizer, rollout.observation)
         carry = (state.params, optimizer, state.key)
         (params, optimizer, key), metrics = jax.lax.scan(epoch, carry, None, length=config.epochs)
-        after = self._policy(params.policy, normalizer, rollout.observation)
-        kl = self._kl(before, after)
+        kl = metrics["kl_mean"][-1].mean()
         rate = jnp.where(kl > 2 * config.target_kl, state.learning_rate / 1.5, state.learning_rate)
         rate = jnp.where(kl < 0.5 * config.target_kl, rate * 1.5, rate)
         rate = jnp.clip(rate, config.min_learning_rate, config.max_learning_rate)
-        dist = self.networks.parametric_action_distribution.create_dist(after)
-        summary = {name: value.mean() for name, value in metrics.items()}
-        summary |= {"kl": kl, "learning_rate": rate, "action_std": dist.scale.mean()}
+        names = ("policy_loss", "v_loss", "entropy_loss")
+        summary = {name: metrics[name].mean() for name in names}
+        summary |= {"kl": kl, "learning_rate": rate, "action_std": metrics["policy_dist_mean_std"][-1, -1]}
         return LearnerState(params, optimizer, normalizer, key, rate), summary
-
-    def _kl(self, before: Any, after: Any) -> jax.Array:
-        """Mean KL divergence of the two diagonal Gaussians with distribution parameters `before` and `after`."""
-        make = self.networks.parametric_action_distribution.create_dist
-        p, q = make(before), make(after)
-        ratio = (p.scale / q.scale) ** 2
-        return 0.5 * (ratio + ((p.loc - q.loc) / q.scale) ** 2 - 1 - jnp.log(ratio)).sum(-1).mean()
 
 
 def collect(learner: Learner, state: LearnerState, env: Any, key: jax.Array, totals: dict[str, float]) -> Rollout:

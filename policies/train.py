@@ -1,0 +1,293 @@
+"""Training a specialist: the loop around the learner, with progress, checkpoints, curves and a summary.
+
+Everything a run leaves is below its folder: `log.jsonl` (one line an iteration), `curve.png`, `summary.json`,
+`tensorboard/`, `checkpoints/step_*` and, at the end, the exported policy bundle.
+"""
+
+import json
+import logging
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from policies import checkpoint, curves
+from policies.ppo import Learner, LearnerState, PPOConfig, collect
+from sim.envs.batched import BatchedEnv, DivergedError
+from sim.envs.walk import WalkTask
+from sim.errors import InputError
+
+FORMAT = 1
+SKILLS: dict[str, Any] = {"walk": WalkTask}
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What `barkour train` asks for."""
+
+    skill: str = "walk"
+    backend: str = "cpu"
+    steps: int = 24_000_000
+    """Environment steps in all, over every world."""
+    seed: int = 0
+    out: Path = Path("runs/walk")
+    resume: bool = False
+    worlds: int = 540
+    threads: int = 0
+    """Physics threads; 0 takes every core."""
+    checkpoint_minutes: float = 2.0
+    start_from: Path | None = None
+    """A checkpoint or run whose parameters this run begins with."""
+
+
+def make_env(task: WalkTask, options: TrainOptions) -> Any:
+    """The task's worlds on the chosen engine."""
+    if options.backend == "cpu":
+        return BatchedEnv(task, options.worlds, options.seed, threads=options.threads)
+    if options.backend == "mjx":
+        from sim.envs.mjx_batched import MjxBatchedEnv
+
+        return MjxBatchedEnv(task, options.worlds, options.seed)
+    raise InputError(f"unknown backend '{options.backend}': known are cpu, mjx")
+
+
+def _commit() -> str:
+    """The source revision, with `+` when files differ from it; `unknown` outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        git = ["git", "-C", str(here)]
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return head + ("+" if changed.strip() else "")
+
+
+class Run:
+    """One training run: owns the environment, the learner and the folder."""
+
+    def __init__(self, options: TrainOptions) -> None:
+        if options.skill not in SKILLS:
+            raise InputError(f"unknown skill '{options.skill}': known are {', '.join(SKILLS)}")
+        if options.steps < 1:
+            raise InputError(f"--steps must be at least 1, got {options.steps}")
+        self.folder = options.out
+        self.checkpoints = options.out / "checkpoints"
+        newest = checkpoint.latest(self.checkpoints) if self.folder.exists() else None
+        if newest is not None and not options.resume:
+            raise InputError(f"{self.folder} already holds a run: add --resume to continue it, or choose another --out")
+        self.task: WalkTask = SKILLS[options.skill]()
+        config = PPOConfig(worlds=options.worlds)
+        self.options = TrainOptions(**{**asdict(options), "worlds": config.worlds})
+        self.learner = Learner(config, self.task.layout.size, self.task.privileged_size)
+        self.state: LearnerState = self.learner.initial(options.seed)
+        self.env = make_env(self.task, self.options)
+        self.env.present = self.env.observe()
+        self.steps = 0
+        self.seconds = 0.0
+        self.history: list[dict[str, float]] = []
+        if newest is not None:
+            self._restore(newest)
+        elif options.start_from is not None:
+            self._warm_start(options.start_from)
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot write to {self.folder}: {error.strerror}") from error
+
+    # --- checkpoints ------------------------------------------------------------------------------------------------
+
+    def description(self) -> dict[str, Any]:
+        """What a checkpoint says about itself besides its arrays; the exporter reads it."""
+        commands = self.task.commands
+        return {
+            "format": FORMAT,
+            "skill": self.options.skill,
+            "robot": self.task.robot.name,
+            "backend": self.options.backend,
+            "steps": self.steps,
+            "seed": self.options.seed,
+            "worlds": self.options.worlds,
+            "seconds": self.seconds,
+            "command": shlex.join(["barkour", *sys.argv[1:]]),
+            "commit": _commit(),
+            "layout": self.task.layout.to_dict(),
+            "gait": self.task.gait.to_dict(),
+            "network": {**asdict(self.learner.config.networks)},
+            "sizes": list(self.learner.sizes),
+            "command_ranges": {n: list(getattr(commands, n)) for n in ("forward", "sideways", "yaw")},
+        }
+
+    def save(self) -> Path:
+        """Writes a checkpoint that continues this run exactly."""
+        arrays, values = self.env.save()
+        arrays = {f"env/{name}": np.asarray(array) for name, array in arrays.items()}
+        for name, tree in self.state._asdict().items():
+            arrays |= checkpoint.flatten(tree, name)
+        arrays |= {"present/state": self.env.present[0], "present/privileged": self.env.present[1]}
+        arrays = {name: np.asarray(array) for name, array in arrays.items()}
+        values = {**self.description(), "env": values, "history": self.history}
+        return checkpoint.save(self.checkpoints, self.steps, arrays, values)
+
+    def _parameters(self, path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        arrays, values = checkpoint.load(path)
+        ours = self.description()
+        for key in ("format", "skill", "robot", "layout", "sizes"):
+            if key == "skill" and not self.options.resume:
+                continue
+            if values.get(key) != json.loads(json.dumps(ours[key])):
+                raise InputError(f"checkpoint {path} is of another environment: its {key} differs from this one's")
+        fields = {name: checkpoint.unflatten(tree, arrays, name) for name, tree in self.state._asdict().items()}
+        self.state = jax.tree.map(jax.numpy.asarray, LearnerState(**fields))
+        return arrays, values
+
+    def _restore(self, path: Path) -> None:
+        arrays, values = self._parameters(path)
+        for key in ("seed", "worlds", "backend"):
+            if values[key] != getattr(self.options, key):
+                raise InputError(f"{self.folder} was begun with {key} {values[key]}, not {getattr(self.options, key)}")
+        self.env.restore({n[4:]: a for n, a in arrays.items() if n.startswith("env/")}, values["env"])
+        self.env.present = (arrays["present/state"], arrays["present/privileged"])
+        self.steps, self.seconds, self.history = values["steps"], values["seconds"], values["history"]
+
+    def _warm_start(self, source: Path) -> None:
+        found = checkpoint.latest(source / "checkpoints") or source
+        self._parameters(found)
+        config = self.learner.config
+        rate = jax.numpy.asarray(config.learning_rate, jax.numpy.float32)
+        self.state = self.state._replace(
+            key=jax.random.PRNGKey(self.options.seed), learning_rate=rate, optimizer=self.learner.optimizer.init(self.state.params)
+        )
+
+    # --- the loop ---------------------------------------------------------------------------------------------------
+
+    def iterate(self) -> dict[str, float]:
+        """One iteration: collect, update, measure.
+
+        Raises:
+          DivergedError: something became not finite; the state is dumped to `diverged.npz` first.
+        """
+        began = time.perf_counter()
+        totals: dict[str, float] = {}
+        key, rollout_key = jax.random.split(self.state.key)
+        self.state = self.state._replace(key=key)
+        try:
+            rollout = collect(self.learner, self.state, self.env, rollout_key, totals)
+            collected = time.perf_counter()
+            self.state, losses = self.learner.update(self.state, self.learner.shard(rollout))
+            losses = {name: float(value) for name, value in losses.items()}
+            bad = [name for name, value in losses.items() if not np.isfinite(value)]
+            if bad:
+                raise DivergedError(f"loss {bad[0]}", np.zeros(1, int))
+        except DivergedError:
+            arrays, _ = self.env.save()
+            np.savez(self.folder / "diverged.npz", **arrays)
+            raise
+        count = self.learner.config.worlds * self.learner.config.unroll
+        self.steps += count
+        took = time.perf_counter() - began
+        self.seconds += took
+        seconds = count * self.task.robot.control_period
+        settled = max(totals["settled"], 1.0)
+        row = {
+            "steps": self.steps,
+            "seconds": round(self.seconds, 2),
+            "reward": totals["reward"] / seconds,
+            "falls_per_10s": totals["falls"] / seconds * 10,
+            "velocity_error": totals["velocity_error"] / settled,
+            "yaw_error": totals["yaw_error"] / settled,
+            "level": float(np.mean(np.asarray(self.env.state.level))),
+            "steps_per_second": count / took,
+            "update_share": 1 - (collected - began) / took,
+            **{name: totals[name] / count for name in totals if name.startswith("term/")},
+            **losses,
+        }
+        kinds = np.asarray(self.env.state.kind)
+        for i, name in enumerate(self.task.kinds):
+            here = kinds == i
+            row[f"level/{name}"] = float(np.asarray(self.env.state.level)[here].mean()) if here.any() else 0.0
+        self.history.append({name: float(f"{value:.6g}") for name, value in row.items()})
+        return row
+
+    def train(self, console: Console) -> dict[str, Any]:
+        """Runs to the last step, or to Ctrl-C, which saves first.
+
+        Returns:
+          The summary, also written to `summary.json`.
+        """
+        from tensorboardX import SummaryWriter
+
+        logging.getLogger("jax").setLevel(logging.WARNING)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        interrupted, saved = False, time.perf_counter()
+        writer = SummaryWriter(str(self.folder / "tensorboard"))
+        with Progress(*columns, console=console) as progress, (self.folder / "log.jsonl").open("a") as log:
+            bar = progress.add_task(self.options.skill, total=self.options.steps, completed=self.steps)
+            try:
+                while self.steps < self.options.steps:
+                    row = self.iterate()
+                    log.write(json.dumps(self.history[-1]) + "\n")
+                    log.flush()
+                    for name, value in row.items():
+                        writer.add_scalar(name, value, self.steps)
+                    text = (
+                        f"{self.options.skill} reward {row['reward']:.2f} error {row['velocity_error']:.3f} m/s "
+                        f"{row['yaw_error']:.3f} rad/s falls {row['falls_per_10s']:.2f} level {row['level']:.1f} "
+                        f"{row['steps_per_second']:.0f}/s"
+                    )
+                    progress.update(bar, completed=min(self.steps, self.options.steps), description=text)
+                    if not console.is_terminal and len(self.history) % 20 == 0:
+                        console.print(f"{self.steps} {text}")
+                    if time.perf_counter() - saved > 60 * self.options.checkpoint_minutes:
+                        self.save()
+                        saved = time.perf_counter()
+            except KeyboardInterrupt:
+                interrupted = True
+            finally:
+                writer.close()
+        where = self.save()
+        return self._finish(where, interrupted)
+
+    def _finish(self, where: Path, interrupted: bool) -> dict[str, Any]:
+        curves.plot(self.history, self.folder / "curve.png", title=self.options.skill)
+        tail = self.history[-max(1, len(self.history) // 20) :]
+        names = ("reward", "velocity_error", "yaw_error", "falls_per_10s", "level", "steps_per_second")
+        description = self.description()
+        summary = {
+            **{key: description[key] for key in ("skill", "backend", "steps", "seed", "worlds", "command", "commit")},
+            "minutes": round(self.seconds / 60, 2),
+            "interrupted": interrupted,
+            "last": {name: round(float(np.mean([row[name] for row in tail])), 4) for name in names} if tail else {},
+            "checkpoint": str(where),
+            "curve": str(self.folder / "curve.png"),
+        }
+        if not interrupted:
+            from policies.export import export
+
+            bundle = self.folder / f"{self.options.skill}.onnx"
+            export(where, bundle, force=True)
+            summary["bundle"] = str(bundle)
+        (self.folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+        return summary
+
+
+def train(options: TrainOptions) -> dict[str, Any]:
+    """Trains (or continues) a specialist; see `TrainOptions`. Raises `InputError` on unusable options."""
+    console = Console(stderr=True)
+    run = Run(options)
+    if run.steps >= options.steps:
+        raise InputError(f"{options.out} has already {run.steps} steps: ask for more than that with --steps")
+    devices = ", ".join(str(d) for d in run.learner.mesh.devices.flat)
+    console.print(f"{options.skill}: {run.options.worlds} worlds on {options.backend}, learner on {devices}")
+    try:
+        return run.train(console)
+    except DivergedError as error:
+        raise InputError(f"training stopped: {error}; the state is in {run.folder / 'diverged.npz'}") from error
