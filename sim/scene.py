@@ -7,22 +7,13 @@ from typing import Literal
 import mujoco
 import numpy as np
 
+from sim.course import Course, Pole
 from sim.errors import InputError
 from sim.robot import LEGS, Robot
 from sim.terrain import Piece, Ramp, Terrain
 
 DECK = 0.05
 """Thickness of a ramp's deck, m."""
-
-
-@dataclass(frozen=True)
-class Pole:
-    """An upright pole: centre (m), radius (m), height (m)."""
-
-    x: float
-    y: float
-    radius: float
-    height: float
 
 
 @dataclass(frozen=True)
@@ -144,6 +135,11 @@ def build(
         return spec.compile()
     except ValueError as error:
         raise InputError(f"cannot build the scene: {str(error).splitlines()[0]}") from error
+
+
+def course_model(course: Course, robot: Robot, options: SolverOptions = EVALUATION) -> mujoco.MjModel:
+    """The scene of a course as it is evaluated: full-body collision, board with a contact sensor."""
+    return build(robot, course.terrain(), poles=course.poles, board=course.board_piece(), options=options)
 
 
 def _contact_sensor(spec: mujoco.MjSpec, name: str, robot: Robot, geom: str) -> None:

@@ -1,0 +1,90 @@
+"""Training runs: what they leave, how they continue, what they refuse, and that they learn."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from policies import checkpoint
+from policies.train import Run, TrainOptions
+from sim.envs.batched import DivergedError
+from sim.errors import InputError
+
+WORLDS = 24
+
+
+def options(folder: Path, **changes) -> TrainOptions:
+    return replace(TrainOptions(worlds=WORLDS, out=folder, seed=3), **changes)
+
+
+def leaves(run: Run) -> list[np.ndarray]:
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(run.state)]
+
+
+def test_resume_continues_bit_for_bit(tmp_path):
+    straight = Run(options(tmp_path / "straight"))
+    for _ in range(3):
+        straight.iterate()
+    broken = Run(options(tmp_path / "broken"))
+    broken.iterate()
+    broken.save()
+    resumed = Run(options(tmp_path / "broken", resume=True))
+    assert resumed.steps == broken.steps
+    for _ in range(2):
+        resumed.iterate()
+    assert resumed.steps == straight.steps
+    for a, b in zip(leaves(straight), leaves(resumed), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_folder_with_a_run_is_not_overwritten(tmp_path):
+    run = Run(options(tmp_path))
+    run.save()
+    with pytest.raises(InputError, match="--resume"):
+        Run(options(tmp_path))
+
+
+def test_checkpoints_of_other_runs_are_refused(tmp_path):
+    run = Run(options(tmp_path))
+    path = run.save()
+    with pytest.raises(InputError, match="seed"):
+        Run(options(tmp_path, seed=4, resume=True))
+    values = json.loads((path / checkpoint.VALUES).read_text())
+    values["layout"]["frames"] = [0]
+    (path / checkpoint.VALUES).write_text(json.dumps(values))
+    with pytest.raises(InputError, match="another environment: its layout"):
+        Run(options(tmp_path, resume=True))
+
+
+@pytest.mark.parametrize("keep", [0, 100, 5000])
+def test_a_truncated_checkpoint_is_refused_in_one_sentence(tmp_path, keep):
+    path = Run(options(tmp_path)).save()
+    arrays = path / checkpoint.ARRAYS
+    arrays.write_bytes(arrays.read_bytes()[:keep])
+    with pytest.raises(InputError, match="cannot be read"):
+        Run(options(tmp_path, resume=True))
+
+
+def test_only_the_newest_checkpoints_are_kept(tmp_path):
+    for steps in (10, 20, 30):
+        checkpoint.save(tmp_path, steps, {"a": np.zeros(2, np.float32)}, {"steps": steps}, keep=2)
+    assert [path.name[-2:] for path in sorted(tmp_path.iterdir())] == ["20", "30"]
+    newest = checkpoint.latest(tmp_path)
+    assert newest is not None and checkpoint.load(newest)[1] == {"steps": 30}
+
+
+def test_divergence_names_the_term_and_dumps_the_state(tmp_path):
+    run = Run(options(tmp_path))
+    run.env.physics.qvel[5, 7] = np.nan
+    with pytest.raises(DivergedError, match="not finite"):
+        run.iterate()
+    assert np.isnan(np.load(tmp_path / "diverged.npz")["physics.state"]).any()
+
+
+@pytest.mark.parametrize("change, message", [({"skill": "fly"}, "unknown skill"), ({"backend": "tpu"}, "unknown backend")])
+def test_unknown_names_are_refused(tmp_path, change, message):
+    with pytest.raises(InputError, match=message):
+        Run(options(tmp_path, **change))
