@@ -18,7 +18,7 @@ ARRAYS, VALUES = "arrays.safetensors", "state.json"
 def flatten(tree: Any, prefix: str) -> dict[str, np.ndarray]:
     """Leaves of a pytree as numpy arrays, named `prefix` + the path to each."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {prefix + jax.tree_util.keystr(path): np.ascontiguousarray(leaf) for path, leaf in leaves}
+    return {prefix + jax.tree_util.keystr(path): np.array(leaf, order="C") for path, leaf in leaves}
 
 
 def unflatten(example: Any, arrays: dict[str, np.ndarray], prefix: str) -> Any:
@@ -40,7 +40,7 @@ def save(folder: Path, steps: int, arrays: dict[str, np.ndarray], values: dict[s
     partial = target.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, partial / ARRAYS)
+    save_file({name: np.array(array, order="C") for name, array in arrays.items()}, partial / ARRAYS)
     (partial / VALUES).write_text(json.dumps(values))
     if target.exists():
         shutil.rmtree(target)
