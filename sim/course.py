@@ -1,8 +1,8 @@
 """The Barkour course as data: obstacles, gates, poles, tables, ramps, board, default route.
 
-World frame: x right, y up, z out of the floor, metres; yaw counter-clockwise from +x, rad. From a `Course` come the physics
-scene, the ground heights that policies see, the gates that the score counts and the route. Files are read and written by
-`sim.course_file`.
+World frame: x right, y up, z out of the floor, metres; yaw counter-clockwise from +x, rad. From a `Course` come the
+physics scene, the ground heights that policies see, the gates that the score counts and the route. Files are read and
+written by `sim.course_file`.
 
 Sources of the official figures:
   [scorer] brax.experimental.barkour.score_barkour: gates, nominal sizes, end table, times.
@@ -11,7 +11,8 @@ Sources of the official figures:
   derived: arithmetic on those; assumed: not published, our choice.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
 
 import numpy as np
 
@@ -176,6 +177,7 @@ def ramps(frame: AFrame) -> list[Piece]:
 
 def check(course: Course) -> None:
     """Raises `InputError` with one sentence if the course cannot be run or scored."""
+    _check_finite("course", course)
     names = [obstacle.name for obstacle in course.obstacles]
     for name in names:
         _require(name in OBSTACLES, f"unknown obstacle '{name}': known are {', '.join(OBSTACLES)}")
@@ -183,26 +185,52 @@ def check(course: Course) -> None:
     _require({"start table", "end table"} <= set(names), "a course needs the obstacles 'start table' and 'end table'")
     _require("jump" not in names or course.board is not None, "the obstacle 'jump' needs a board")
     _require("a frame" not in names or course.a_frame is not None, "the obstacle 'a frame' needs an a_frame")
+    _require("weave poles" not in names or len(course.poles) > 0, "the obstacle 'weave poles' needs poles")
     _require(course.target_velocity > 0, f"target_velocity must be positive, got {course.target_velocity}")
     for obstacle in course.obstacles:
-        _require(obstacle.nominal_size > 0, f"'{obstacle.name}' needs a positive nominal_size")
+        _require(
+            obstacle.nominal_size > 0, f"'{obstacle.name}' needs a positive nominal_size, got {obstacle.nominal_size}"
+        )
         _require(len(obstacle.gates) > 0, f"'{obstacle.name}' needs at least one gate")
         for i, gate in enumerate(obstacle.gates):
             length = float(np.hypot(*(np.array(gate.left) - gate.right)))
-            _require(np.isfinite(length), f"gate {i + 1} of '{obstacle.name}' is not finite")
             _require(length > 1e-6, f"gate {i + 1} of '{obstacle.name}' has zero length: {gate.left} to {gate.right}")
     for table in (course.start_table, course.end_table):
         _require(min(*table.size, table.height) > 0, f"a table needs positive size and height, got {table}")
     for i, pole in enumerate(course.poles):
-        _require(pole.radius > 0 and pole.height > 0, f"pole {i + 1} needs positive radius and height")
+        positive = pole.radius > 0 and pole.height > 0
+        _require(positive, f"pole {i + 1} needs positive radius and height, got {pole.radius} and {pole.height}")
+    lower_x, lower_y, upper_x, upper_y = course.area
+    _require(
+        lower_x < upper_x and lower_y < upper_y,
+        f"the area must be lower x, lower y, upper x, upper y with lower below upper, got {course.area}",
+    )
     if course.a_frame is not None:
         frame = course.a_frame
-        _require(frame.ramp_length > 0 and frame.width > 0, "the a_frame needs positive ramp_length and width")
+        _require(
+            frame.ramp_length > 0 and frame.width > 0,
+            f"the a_frame needs positive ramp_length and width, got {frame.ramp_length} and {frame.width}",
+        )
         _require(0 < frame.slope < 1.2, f"a_frame slope must be between 0 and 1.2 rad, got {frame.slope}")
     if course.board is not None:
-        _require(min(course.board.length, course.board.width, course.board.thickness) > 0, "the board needs a size")
+        _require(
+            min(course.board.length, course.board.width, course.board.thickness) > 0,
+            f"the board needs positive length, width and thickness, got {course.board}",
+        )
     _check_overlaps(course)
     _check_route(course)
+
+
+def _check_finite(where: str, value: Any) -> None:
+    """Refuses NaN and infinity anywhere in a course, naming the key."""
+    if is_dataclass(value):
+        for f in fields(value):
+            _check_finite(f"{where}.{f.name}", getattr(value, f.name))
+    elif isinstance(value, tuple):
+        for i, item in enumerate(value):
+            _check_finite(f"{where}[{i}]", item)
+    elif isinstance(value, float):
+        _require(bool(np.isfinite(value)), f"'{where}' must be a finite number, got {value}")
 
 
 def _require(condition: bool, sentence: str) -> None:
@@ -237,22 +265,18 @@ def _overlap(a: np.ndarray, b: np.ndarray) -> bool:
 
 def _check_overlaps(course: Course) -> None:
     solids = _solids(course)
-    for name, shape in solids:
-        _require(bool(np.isfinite(shape).all()), f"'{name}' has a place or size that is not finite")
     for i, (name, shape) in enumerate(solids):
         for other, other_shape in solids[i + 1 :]:
             _require(not _overlap(shape, other_shape), f"'{name}' and '{other}' overlap")
 
 
 def _check_route(course: Course) -> None:
-    _require(bool(np.isfinite(course.start).all()), f"the start pose is not finite: {course.start}")
     places = [("the start", course.start[0], course.start[1])]
     for i, w in enumerate(course.route):
         label = f"waypoint {i + 1}"
         _require(w.skill in SKILLS, f"{label} has the unknown skill '{w.skill}': known are {', '.join(SKILLS)}")
-        _require(bool(np.isfinite([w.x, w.y, w.speed, w.tolerance]).all()), f"{label} is not finite")
-        _require(w.yaw is None or bool(np.isfinite(w.yaw)), f"{label} has a yaw that is not finite")
-        _require(w.speed > 0 and w.tolerance > 0, f"{label} needs positive speed and tolerance")
+        positive = w.speed > 0 and w.tolerance > 0
+        _require(positive, f"{label} needs positive speed and tolerance, got {w.speed} and {w.tolerance}")
         places.append((label, w.x, w.y))
     for label, x, y in places:
         for i, pole in enumerate(course.poles):
@@ -266,10 +290,12 @@ def _check_route(course: Course) -> None:
 def official() -> Course:
     """The official course.
 
-    Gates and nominal sizes [scorer]; tables 1 m x 1 m x 0.10 m, pole positions, board 0.5 m x 1.0 m x 1 mm, start pose
-    [scene]; A-frame slope 30 degrees [paper]. Derived: the A-frame's axis through its gate centres (heading -145 degrees)
-    and its centre at the middle gate; two 2.0 m x 1.0 m decks, so that the apex is 1.0 m and the feet lie at the outer
-    gates. Assumed: pole radius 0.03 m and height 1.0 m. The route is ours.
+    Gates and nominal sizes [scorer]; tables 1 m x 1 m x 0.10 m, pole positions, board 0.5 m x 1.0 m x 1 mm, start
+    pose [scene]; A-frame slope 30 degrees, target velocity, area [paper]. Derived: the A-frame's axis through its gate
+    centres (heading -145 degrees) and its centre at the middle gate; two 2.0 m x 1.0 m decks, so that the apex is
+    1.0 m and the feet, 2.0 cos 30 = 1.73 m from the ridge in plan, lie at the outer gates (1.74 m); the [scene]'s own
+    frame stands 0.08 m beside this axis. Assumed: pole radius 0.03 m and height 1.0 m, not published. The route is
+    ours.
     """
     first, middle, last = np.array([4.0, -1.55]), np.array([2.57, -2.55]), np.array([1.15, -3.55])
     along = (last - first) / np.linalg.norm(last - first)

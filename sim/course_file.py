@@ -1,6 +1,8 @@
 """Courses as YAML files: load with one clear sentence for whatever is wrong, save without losing a digit."""
 
 import math
+import os
+import reprlib
 import types
 import typing
 from dataclasses import MISSING, asdict, fields, is_dataclass
@@ -14,28 +16,50 @@ from sim.errors import InputError
 
 
 def save(course: Course, path: Path) -> None:
-    """Writes a course; `load` returns an equal one."""
-    text = yaml.safe_dump(_plain(asdict(course)), sort_keys=False)
+    """Writes a course, whole or not at all; `load` returns an equal one."""
+    text = yaml.safe_dump(_plain(asdict(course)), sort_keys=False, allow_unicode=True, default_flow_style=None)
     try:
-        path.write_text(text)
-    except OSError as error:
-        raise InputError(f"cannot write the course to {path}: {error.strerror}") from error
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot write the course to {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def load(path: Path) -> Course:
     """Reads a course. Raises `InputError` naming the key, the value and what was expected."""
     try:
-        data = yaml.safe_load(path.read_text())
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the course {path}: {getattr(error, 'strerror', None) or error}") from error
-    except yaml.YAMLError as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise InputError(f"cannot read the course {path}: {reason}") from error
+    try:
+        data = yaml.load(text, Loader=_StrictLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: an impossible date and the like
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
-        raise InputError(f"course {path} is not valid YAML{where}: {getattr(error, 'problem', error)}") from error
+        reason = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise InputError(f"course {path} is not valid YAML{where}: {reason}") from error
     try:
         return _build(Course, data, "course")
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML's safe loader, except that a key given twice is an error and not the last one winning."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key '{key.value}' is given twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def by_name(name: str) -> Course:
@@ -49,7 +73,7 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
-    return value
+    return float(value) if isinstance(value, float) else value  # numpy's float64 is a float too
 
 
 def _build(kind: Any, data: Any, where: str) -> Any:
@@ -63,24 +87,25 @@ def _build(kind: Any, data: Any, where: str) -> Any:
         return _build(next(a for a in arguments if a is not type(None)), data, where)
     if origin is tuple:
         if not isinstance(data, list):
-            raise InputError(f"'{where}' must be a list, got {data!r}")
+            raise InputError(f"'{where}' must be a list, got {reprlib.repr(data)}")
         if arguments[-1] is Ellipsis:
             return tuple(_build(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(data))
         if len(data) != len(arguments):
-            raise InputError(f"'{where}' must have {len(arguments)} numbers, got {data!r}")
+            raise InputError(f"'{where}' must have {len(arguments)} numbers, got {reprlib.repr(data)}")
         return tuple(_build(a, item, f"{where}[{i}]") for i, (a, item) in enumerate(zip(arguments, data, strict=True)))
     if kind is float:
-        if isinstance(data, bool) or not isinstance(data, (int, float)) or not math.isfinite(data):
-            raise InputError(f"'{where}' must be a finite number, got {data!r}")
-        return float(data)
+        number = float(data) if isinstance(data, float) or type(data) is int and abs(data) < 2**53 else math.nan
+        if not math.isfinite(number):
+            raise InputError(f"'{where}' must be a finite number, got {reprlib.repr(data)}")
+        return number
     if not isinstance(data, kind):
-        raise InputError(f"'{where}' must be a {kind.__name__}, got {data!r}")
+        raise InputError(f"'{where}' must be {'text' if kind is str else kind.__name__}, got {reprlib.repr(data)}")
     return data
 
 
 def _build_dataclass(kind: Any, data: Any, where: str) -> Any:
     if not isinstance(data, dict):
-        raise InputError(f"'{where}' must be a mapping, got {data!r}")
+        raise InputError(f"'{where}' must be a mapping, got {reprlib.repr(data)}")
     hints = typing.get_type_hints(kind)
     known = [f.name for f in fields(kind)]
     for key in data:

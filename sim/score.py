@@ -1,10 +1,10 @@
 """The Barkour score, streaming and in batch: the numbers of brax's official scorer on any log.
 
-Rules (brax.experimental.barkour.score_barkour; arXiv 2305.14654 section III-A): for every unfinished obstacle its next gate
-is tested on every sample; a step of 0.04 m or more must cross the gate, a shorter one must end within 0.02 m of it; the
-clock restarts at the start-table gate; 5 s on the end table end the run; each obstacle not completed costs 0.1 and each
-second over the allotted time 0.01. The scorer's seconds are continuous; the paper's rule counts whole seconds
-(`whole_seconds=True`). Other courses keep the rules and bring their own gates, nominal sizes and end table.
+Rules (brax.experimental.barkour.score_barkour; arXiv 2305.14654 section III-A): for every unfinished obstacle its
+next gate is tested on every sample; a step of 0.04 m or more must cross the gate, a shorter one must end within 0.02 m
+of it; the clock restarts at the start-table gate; 5 s on the end table end the run; each obstacle not completed costs
+0.1 and each second over the allotted time 0.01. The scorer's seconds are continuous; the paper's rule counts whole
+seconds (`whole_seconds=True`). Other courses keep the rules and bring their own gates, nominal sizes and end table.
 """
 
 import math
@@ -46,7 +46,7 @@ class Result:
 
     score: float
     time_s: float
-    """Course time: from the start-table gate to the first contact with the end table (to the last sample without one)."""
+    """From the start-table gate to the first contact with the end table, or to the last sample without one."""
     allotted_s: float
     finished: bool
     """The end table was reached and held."""
@@ -204,7 +204,8 @@ def read_log(path: Path) -> tuple[list[float], list[Point]]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the log {path}: {getattr(error, 'strerror', None) or 'it is not text'}") from error
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise InputError(f"cannot read the log {path}: {reason}") from error
     times: list[float] = []
     positions: list[Point] = []
     for number, line in enumerate(lines, 1):
