@@ -295,7 +295,7 @@ def official() -> Course:
     centres (heading -145 degrees) and its centre at the middle gate; two 2.0 m x 1.0 m decks, so that the apex is
     1.0 m and the feet, 2.0 cos 30 = 1.73 m from the ridge in plan, lie at the outer gates (1.74 m); the [scene]'s own
     frame stands 0.08 m beside this axis. Assumed: pole radius 0.03 m and height 1.0 m, not published. The route is
-    ours.
+    planned from the gates (`policies.route`).
     """
     first, middle, last = np.array([4.0, -1.55]), np.array([2.57, -2.55]), np.array([1.15, -3.55])
     along = (last - first) / np.linalg.norm(last - first)
@@ -334,19 +334,4 @@ def official() -> Course:
         poles=tuple(Pole(x, y) for x, y in ((1.7, -0.7), (2.5, -0.5), (3.2, -0.7), (3.8, -0.5), (4.3, -0.7))),
         a_frame=frame,
         board=Board((2.75, -4.5)),
-        route=_official_route(along, middle),
     )
-
-
-def _official_route(along: np.ndarray, middle: np.ndarray) -> tuple[Waypoint, ...]:
-    """Through the gates in order: over the weave gates' middles, along the A-frame's axis, straight at the board."""
-    weave = ((1.4, -0.42), (1.72, -0.42), (2.1, -0.6), (2.85, -0.6), (3.5, -0.6), (4.05, -0.6), (4.62, -0.7))
-    points = [Waypoint(x, y, 1.0) for x, y in weave]
-    frame_yaw = float(np.arctan2(along[1], along[0]))
-    for distance, speed in ((-2.1, 0.8), (-1.5, 0.8), (0.0, 0.7), (1.5, 0.9), (2.0, 0.9)):
-        x, y = middle + distance * along
-        climbing = -1.7 < distance < 1.8
-        points.append(Waypoint(float(x), float(y), speed, "climb" if climbing else "walk", frame_yaw))
-    points += [Waypoint(0.75, -4.45, 0.8), Waypoint(1.2, -4.5, 1.2, "walk", 0.0)]
-    points += [Waypoint(2.2, -4.5, 1.8, "jump", 0.0), Waypoint(3.4, -4.5, 1.8, "jump", 0.0)]
-    return (*points, Waypoint(4.5, -4.5, 1.0, "walk", 0.0, 0.1))

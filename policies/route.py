@@ -1,0 +1,162 @@
+"""The route: from a course to the waypoints that a navigator follows, planned from gates, poles and obstacle axes.
+
+The weave poles are passed sideways, as the paper's robot does: the heading stays square to the line of poles, so that the
+narrow side of the body faces the gaps, and an omnidirectional walker needs no turning at all.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sim.course import Course, Gate, Obstacle, Waypoint
+
+FRONT, REAR = 0.29, 0.45
+"""Reach of the standing robot ahead of and behind its base origin, m (mesh bounding box: 0.27 and 0.43)."""
+POLE_MARGIN = 0.05
+RUN_UP = 0.9
+WALK_SPEED, WEAVE_SPEED, CLIMB_SPEED, JUMP_SPEED, TABLE_SPEED = 1.5, 1.3, 0.8, 1.8, 1.2
+
+
+def plan(course: Course, skills: Sequence[str] = ("walk",)) -> tuple[Waypoint, ...]:
+    """Waypoints through all obstacles in order; the course's own route where it has one.
+
+    An obstacle whose skill is not among `skills` is left out where it can be walked around: failing it costs 0.1, falling
+    on it costs the end table as well.
+    """
+    if course.route:
+        return course.route
+    points: list[Waypoint] = []
+    here = np.array(course.start[:2])
+    for k, obstacle in enumerate(course.obstacles):
+        following = course.obstacles[k + 1] if k + 1 < len(course.obstacles) else None
+        if obstacle.name == "weave poles":
+            points += _weave(course, obstacle, here, following)
+        elif obstacle.name == "a frame":
+            points += _a_frame(course, obstacle) if "climb" in skills else _around(course, here, following)
+        elif obstacle.name == "jump":
+            points += _jump(obstacle, "jump" if "jump" in skills else "walk")
+        elif obstacle.name != "end table":
+            points += [Waypoint(*_inside(gate, here), TABLE_SPEED) for gate in obstacle.gates]
+        if points:
+            here = np.array([points[-1].x, points[-1].y])
+    end = course.end_table.center
+    heading = float(np.arctan2(end[1] - here[1], end[0] - here[0]))
+    return (*points, Waypoint(end[0], end[1], TABLE_SPEED, yaw=heading, tolerance=0.1))
+
+
+def _xy(point: np.ndarray) -> tuple[float, float]:
+    return float(point[0]), float(point[1])
+
+
+def _inside(gate: Gate, here: np.ndarray) -> tuple[float, float]:
+    """The point of a gate nearest to `here` that keeps a quarter of its width from both ends."""
+    left, right = np.array(gate.left), np.array(gate.right)
+    t = np.dot(here - left, right - left) / np.dot(right - left, right - left)
+    return _xy(left + np.clip(t, 0.25, 0.75) * (right - left))
+
+
+def _weave(course: Course, obstacle: Obstacle, here: np.ndarray, following: Obstacle | None) -> list[Waypoint]:
+    """Zigzag between the poles with the heading square to their line."""
+    poles = np.array([(p.x, p.y) for p in course.poles])
+    axis = poles[-1] - poles[0]
+    axis = axis / np.linalg.norm(axis)
+    exit_to = following.gates[0].center if following else here
+    side = np.array([axis[1], -axis[0]])  # to the right of the line
+    if np.dot(exit_to - poles[-1], side) < 0:
+        side = -side
+    yaw = float(np.arctan2(side[1], side[0]))
+    points: list[Waypoint] = []
+    for i, gate in enumerate(obstacle.gates):
+        at_left, at_right = (_pole_at(poles, end) for end in (gate.left, gate.right))
+        before = here
+        if at_left is not None and at_right is not None:
+            crossing = gate.center
+        else:  # one pole, one open end: pass as near the pole as the body allows
+            pole, open_end = (gate.right, gate.left) if at_left is None else (gate.left, gate.right)
+            outward = (np.array(open_end) - pole) / np.linalg.norm(np.array(open_end) - pole)
+            along_body = abs(float(np.dot(outward, side)))
+            ahead = REAR if np.dot(outward, side) > 0 else FRONT
+            reach = ahead if along_body > 0.7 else 0.5 * 0.36
+            crossing = np.array(pole) + (reach + POLE_MARGIN + 0.03) * outward
+        points.append(Waypoint(*_xy(crossing), WEAVE_SPEED, yaw=yaw, tolerance=0.12))
+        if i + 1 < len(obstacle.gates):
+            shared = _shared_pole(gate, obstacle.gates[i + 1], poles)
+            if shared is not None:
+                turn = _around_pole(gate, shared, before, side)
+                if turn is not None and np.linalg.norm(turn - crossing) > 0.15:
+                    points.append(Waypoint(*_xy(turn), WEAVE_SPEED, yaw=yaw, tolerance=0.12))
+        here = np.array([points[-1].x, points[-1].y])
+    return points
+
+
+def _pole_at(poles: np.ndarray, end: tuple[float, float]) -> np.ndarray | None:
+    near = np.linalg.norm(poles - np.array(end), axis=1)
+    return poles[near.argmin()] if near.min() < 0.01 else None
+
+
+def _shared_pole(gate: Gate, following: Gate, poles: np.ndarray) -> np.ndarray | None:
+    """The pole that ends both gates, if there is one."""
+    for end in (gate.left, gate.right):
+        if end in (following.left, following.right):
+            return _pole_at(poles, end)
+    return None
+
+
+def _around_pole(gate: Gate, pole: np.ndarray, before: np.ndarray, side: np.ndarray) -> np.ndarray | None:
+    """The turning point beyond `pole` on the side that the path reaches after `gate`; None where it is no turn."""
+    normal = np.array(gate.right) - gate.left
+    normal = np.array([normal[1], -normal[0]]) / np.linalg.norm(normal)
+    if np.dot(before - pole, normal) > 0:
+        normal = -normal
+    along = float(np.dot(normal, side))
+    if abs(along) < 0.7:
+        return None
+    reach = REAR if along > 0 else FRONT
+    return pole + np.sign(along) * side * (reach + POLE_MARGIN + 0.03)
+
+
+def _axis(obstacle: Obstacle) -> tuple[np.ndarray, np.ndarray, float]:
+    """First and last gate's centre and the heading between them, rad."""
+    first, last = obstacle.gates[0].center, obstacle.gates[-1].center
+    return first, last, float(np.arctan2(*(last - first)[::-1]))
+
+
+def _a_frame(course: Course, obstacle: Obstacle) -> list[Waypoint]:
+    """Straight over the ridge along the obstacle's axis."""
+    first, last, yaw = _axis(obstacle)
+    along = np.array([np.cos(yaw), np.sin(yaw)])
+    before = Waypoint(*_xy(first - 0.5 * along), CLIMB_SPEED, yaw=yaw)
+    over = [Waypoint(*_xy(p), CLIMB_SPEED, "climb", yaw) for p in (first, (first + last) / 2, last)]
+    return [before, *over, Waypoint(*_xy(last + 0.4 * along), CLIMB_SPEED, yaw=yaw)]
+
+
+def _around(course: Course, here: np.ndarray, following: Obstacle | None) -> list[Waypoint]:
+    """Past the A-frame on the shorter side that stays inside the course."""
+    if course.a_frame is None or following is None:
+        return []
+    frame = course.a_frame
+    along = np.array([np.cos(frame.yaw), np.sin(frame.yaw)])
+    across = np.array([-along[1], along[0]])
+    reach, aside = frame.half_length + 0.35, frame.width / 2 + 0.5
+    goal = following.gates[0].center
+    best: tuple[float, list[np.ndarray]] | None = None
+    for sign in (1, -1):
+        corners = [np.array(frame.center) + s * reach * along + sign * aside * across for s in (-1, 1)]
+        corners = corners if np.dot(goal - here, along) > 0 else corners[::-1]
+        low, high = np.array(course.area[:2]) + 0.25, np.array(course.area[2:]) - 0.25
+        corners = [np.clip(c, low, high) for c in corners]
+        way = [here, *corners, goal]
+        length = float(sum(np.linalg.norm(b - a) for a, b in zip(way[:-1], way[1:], strict=True)))
+        if best is None or length < best[0]:
+            best = (length, corners)
+    assert best is not None
+    return [Waypoint(*_xy(c), WALK_SPEED) for c in best[1]]
+
+
+def _jump(obstacle: Obstacle, skill: str) -> list[Waypoint]:
+    """A straight run at the board along the gates' axis."""
+    first, last, yaw = _axis(obstacle)
+    along = np.array([np.cos(yaw), np.sin(yaw)])
+    speed = JUMP_SPEED if skill == "jump" else WALK_SPEED
+    run = [Waypoint(*_xy(first - RUN_UP * along), WALK_SPEED, yaw=yaw), Waypoint(*_xy(first), speed, yaw=yaw)]
+    return [*run, Waypoint(*_xy(last), speed, skill, yaw)]
