@@ -63,7 +63,7 @@ def test_files_round_trip_exactly(tmp_path):
 
 def edited(tmp_path, edit) -> Course:
     """The official course after `edit(data)` of its YAML data."""
-    save(official(), tmp_path / "a.yaml")
+    save(replace(official(), route=(Waypoint(1.4, -0.4),)), tmp_path / "a.yaml")
     data = yaml.safe_load((tmp_path / "a.yaml").read_text())
     edit(data)
     (tmp_path / "b.yaml").write_text(yaml.safe_dump(data))
@@ -102,6 +102,17 @@ def set_at(*path):
         (set_at("route", 0, "skill", "fly"), "unknown skill 'fly'"),
         (set_at("a_frame", "slope", 2.0), "slope must be between"),
         (set_at("start_table", "height", 0.0), "positive size and height"),
+        (set_at("target_velocity", 10**400), "must be a finite number"),
+        (set_at("target_velocity", float("inf")), "must be a finite number, got inf"),
+        (set_at("name", 3), "'course.name' must be text, got 3"),
+        (set_at("poles", []), "'weave poles' needs poles"),
+        (set_at("a_frame", None), "'a frame' needs an a_frame"),
+        (set_at("a_frame", "center", [4.3, -4.0]), "'end table' and 'a frame' overlap"),
+        (set_at("poles", 2, "x", 1.72), "'pole 1' and 'pole 3' overlap"),
+        (set_at("area", [5.0, -5.0, 0.0, 0.0]), "lower below upper"),
+        (set_at("route", 0, "tolerance", -0.1), "waypoint 1 needs positive speed and tolerance, got .* -0.1"),
+        (set_at("obstacles", 2, "gates", []), "'a frame' needs at least one gate"),
+        (set_at("obstacles", 2, "nominal_size", 0), "positive nominal_size, got 0"),
     ],
 )
 def test_mistakes_are_named_in_one_sentence(tmp_path, edit, message):
@@ -114,13 +125,31 @@ def test_mistakes_are_named_in_one_sentence(tmp_path, edit, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["a: [1,", "- 1\n- 2", "", "\x00"])
+@pytest.mark.parametrize(
+    "text",
+    ["a: [1,", "- 1\n- 2", "", "\x00", "[" * 3000, "[1, 2]: 3", "x: 2020-99-99", "a: 1\n---\nb: 2", "!!python/name:a c"],
+)
 def test_malformed_files_are_refused(tmp_path, text):
     (tmp_path / "bad.yaml").write_text(text)
     with pytest.raises(InputError):
         load(tmp_path / "bad.yaml")
     with pytest.raises(InputError, match="cannot read the course"):
         load(tmp_path / "missing.yaml")
+    with pytest.raises(InputError, match="cannot write the course"):
+        save(official(), tmp_path / "no folder" / "course.yaml")
+
+
+def test_a_key_given_twice_is_refused(tmp_path):
+    save(official(), tmp_path / "a.yaml")
+    text = (tmp_path / "a.yaml").read_text()
+    (tmp_path / "a.yaml").write_text(text + "name: again\n")
+    with pytest.raises(InputError, match=rf"in line {len(text.splitlines()) + 1}: the key 'name' is given twice"):
+        load(tmp_path / "a.yaml")
+
+
+def test_a_course_made_in_code_is_checked_too():
+    with pytest.raises(InputError, match=r"'course.poles\[0\].x' must be a finite number, got nan"):
+        replace(official(), poles=(Pole(float("nan"), 0.0),))
 
 
 def test_a_rearranged_course_can_be_built():
