@@ -14,6 +14,9 @@ import yaml
 from sim.course import Course, official
 from sim.errors import InputError
 
+SHIPPED = Path(__file__).parent / "courses"
+"""Where the courses beside the official one lie."""
+
 
 def save(course: Course, path: Path) -> None:
     """Writes a course, whole or not at all; `load` returns an equal one."""
@@ -63,8 +66,13 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def by_name(name: str) -> Course:
-    """`official` or a YAML file's path."""
-    return official() if name == "official" else load(Path(name))
+    """`official`, another course that ships in `sim/courses`, or a YAML file's path."""
+    if name == "official":
+        return official()
+    shipped = {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
+    if name not in shipped and not Path(name).suffix and not Path(name).exists():
+        raise InputError(f"unknown course '{name}': known are official, {', '.join(shipped)} or a YAML file")
+    return load(shipped.get(name, Path(name)))
 
 
 def _plain(value: Any) -> Any:
