@@ -1,0 +1,284 @@
+"""The front door: `barkour COMMAND ...`, one subcommand per stage, nothing else in it.
+
+Exit status: 0 done as asked; 1 ran but failed its own check; 2 bad usage or bad input, with one line on standard error.
+"""
+
+import contextlib
+import io
+import json
+import math
+import os
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from tyro.conf import Positional, arg, subcommand
+
+from sim.errors import InputError
+
+Json = Annotated[bool, arg(help="print one JSON object on standard output and nothing else there")]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Run a policy over the course in simulation and score it."""
+
+    policy: str = "specialists"
+    """specialists, generalist or a bundle FILE.onnx"""
+    course: str = "official"
+    """official, another shipped course, or FILE.yaml"""
+    seed: int = 0
+    randomize: bool = False
+    """draw physics, latency, noise and start pose from the ranges of sim/randomize.py"""
+    record: Path | None = None
+    """folder for the pose log, the path's picture, the summary and (where off-screen GL exists) a video"""
+    watch: bool = False
+    """show the run live in a browser (needs the viz extra)"""
+    json: Json = False
+
+    def __call__(self) -> dict[str, Any]:
+        from policies.course_run import run
+
+        options = vars(self).copy()
+        options.pop("json")
+        return run(**options)
+
+
+@dataclass(frozen=True)
+class Score:
+    """Score a pose log (CSV of time s, x m, y m) as the official scorer does."""
+
+    log: Positional[Path]
+    touched_jump: bool = False
+    """the robot touched the broad jump's board"""
+    course: str = "official"
+    whole_seconds: bool = False
+    """count only whole seconds over the allotted time, as the paper's text does"""
+    json: Json = False
+
+    def __call__(self) -> dict[str, Any]:
+        from sim.course_file import by_name
+        from sim.score import score_file
+
+        course = by_name(self.course)
+        result = score_file(self.log, course, touched_jump=self.touched_jump, whole_seconds=self.whole_seconds)
+        return {**result.to_dict(), "log": str(self.log), "course": course.name}
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Run a policy many times in parallel worlds and report the distribution."""
+
+    policy: str = "specialists"
+    course: str = "official"
+    runs: int = 50
+    randomize: bool = False
+    seed: int = 0
+    report: Path | None = None
+    """folder for report.json, plots and the table of failures"""
+    json: Json = False
+
+    def __call__(self) -> dict[str, Any]:
+        from policies.evaluate import evaluate
+
+        options = vars(self).copy()
+        options.pop("json")
+        return evaluate(**options)
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a specialist with PPO."""
+
+    skill: Positional[Literal["walk"]]
+    backend: Literal["cpu", "mjx"] = "cpu"
+    steps: int = 16_000_000
+    """environment steps in all, over every world"""
+    seed: int = 0
+    out: Path | None = None
+    """folder of the run; runs/SKILL without it"""
+    resume: bool = False
+    """continue the run in --out from its newest checkpoint"""
+    worlds: int = 540
+    threads: int = 0
+    """physics threads; 0 takes every core"""
+    start_from: Path | None = None
+    """checkpoint or run whose parameters to begin with"""
+    checkpoint_minutes: float = 2.0
+    """minutes between checkpoints: the most that an interruption can lose"""
+    json: Json = False
+
+    def __call__(self) -> dict[str, Any]:
+        from policies.train import TrainOptions, train
+
+        options = vars(self).copy()
+        options.pop("json")
+        options["out"] = self.out or Path("runs") / self.skill
+        return train(TrainOptions(**options))
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a checkpoint's policy as one ONNX bundle."""
+
+    checkpoint: Positional[Path]
+    file: Positional[Path]
+    force: bool = False
+    """replace an existing file"""
+    json: Json = False
+
+    def __call__(self) -> dict[str, Any]:
+        from policies.export import export
+
+        return export(self.checkpoint, self.file, force=self.force)
+
+
+@dataclass(frozen=True)
+class Inspect:
+    """Check a bundle and show what it says about itself."""
+
+    file: Positional[Path]
+    json: Json = False
+
+    def __call__(self) -> dict[str, Any]:
+        from policies.bundle import Bundle
+
+        return Bundle.load(self.file).describe()
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Measure: `physics` compares the engines' environment steps per second in one run."""
+
+    what: Positional[Literal["physics"]]
+    json: Json = False
+
+    def __call__(self) -> dict[str, Any]:
+        from benchmarks.physics import run
+
+        return run()
+
+
+COMMANDS = {"run": Run, "score": Score, "evaluate": Evaluate, "train": Train, "export": Export, "inspect": Inspect}
+COMMANDS |= {"bench": Bench}
+EXTRAS = {"jax": "train", "brax": "train", "flax": "train", "optax": "train", "onnx": "train", "safetensors": "train"}
+EXTRAS |= {"tensorboardX": "train", "gymnasium": "train", "viser": "viz", "imageio": "viz", "mediapy": "viz"}
+EXPORT_TOLERANCE = 1e-5
+"""Largest difference of actions between an exported network and the trained one."""
+
+
+def parse(arguments: list[str]) -> Callable[[], dict[str, Any]]:
+    """The chosen command with its options; bad usage raises `InputError` in one line."""
+    kinds = [Annotated[kind, subcommand(name)] for name, kind in COMMANDS.items()]
+    choice: Any = kinds[0]
+    for kind in kinds[1:]:
+        choice = choice | kind
+    said = io.StringIO()
+    config = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(choice, args=arguments, prog="barkour", config=config)
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise InputError(_one_line(said.getvalue())) from None
+
+
+def _one_line(text: str) -> str:
+    """The message of tyro's error box: a title, then the message and advice with rules between them.
+
+    A terminal without box characters gets the title as a part of its own; otherwise it stands in the frame.
+    """
+    parts: list[list[str]] = [[]]
+    for line in text.splitlines():
+        content = line.strip("│ ")
+        if content[:1] in ("╭", "╰", "─") or set(content) == {"-"}:
+            parts.append([])
+        elif content:
+            parts[-1].append(content)
+    texts = [" ".join(part) for part in parts if part]
+    if "╭" not in text:
+        texts = texts[1:]
+    message = texts[0] if texts else "the arguments cannot be understood"
+    meant = re.search(r"[Pp]erhaps you meant.*?(--[\w-]+)", " ".join(texts))
+    return f"{message.rstrip('. ')}{f'; perhaps {meant[1]} is meant' if meant else ''} (see barkour --help)"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command; returns the exit status."""
+    try:
+        command = parse(sys.argv[1:] if arguments is None else arguments)
+        with contextlib.redirect_stdout(sys.stderr):
+            result = command()
+        _print(type(command).__name__.lower(), result, as_json=getattr(command, "json", False))
+        return _status(result)
+    except InputError as error:
+        return _fail(str(error))
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get((error.name or "").split(".")[0])
+        if extra is None:
+            return _unexpected(error)
+        return _fail(f"this needs the package {error.name}: pip install 'barkour[{extra}]'")
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except BrokenPipeError:  # the reader of standard output has gone, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        return _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+    except Exception as error:
+        return _unexpected(error)
+
+
+def _print(command: str, result: dict[str, Any], as_json: bool) -> None:
+    """The result on standard output: one JSON object, or tables for people."""
+    if as_json:
+        print(json.dumps(_plain(result), allow_nan=False))
+    else:
+        from policies.tables import show
+
+        show(command, result)
+    sys.stdout.flush()
+
+
+def _plain(value: Any) -> Any:
+    """JSON's own types: numbers that are not finite become null, paths become text, arrays become lists."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if hasattr(value, "tolist"):  # numpy
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+def _status(result: dict[str, Any]) -> int:
+    """What the exit status says of a command that ran: 0 done, 1 failed its own check, 130 stopped by Ctrl-C."""
+    if result.get("interrupted"):
+        return _fail("interrupted and saved; --resume continues", 130)
+    if result.get("parity", 0.0) > EXPORT_TOLERANCE:
+        return _fail(f"the exported network differs from the trained one by {result['parity']:.3g}", 1)
+    return 0
+
+
+def _unexpected(error: Exception) -> int:
+    """A fault of ours: one line, or the traceback where BARKOUR_DEBUG is set."""
+    if os.environ.get("BARKOUR_DEBUG"):
+        raise error
+    return _fail(f"unexpected {type(error).__name__}: {error} (BARKOUR_DEBUG=1 shows where)", 1)
+
+
+def _fail(sentence: str, status: int = 2) -> int:
+    """One line on standard error."""
+    print("barkour: " + " ".join(sentence.split()), file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

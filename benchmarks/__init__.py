@@ -1,0 +1,1 @@
+"""What measures: ratios taken in one run."""

@@ -1,0 +1,67 @@
+"""Package `barkour`: pip-installable, and an ament_python package for colcon (see package.xml)."""
+
+from glob import glob
+
+from setuptools import find_packages, setup
+
+NAME = "barkour"
+EXTRAS = {
+    # training and export
+    "train": [
+        "jax==0.9.2",
+        "brax==0.14.2",
+        "mujoco-mjx==3.17.0",
+        "onnx>=1.17",
+        "safetensors>=0.5",
+        "tensorboardX>=2.6",
+        "gymnasium>=1.0",
+    ],
+    # language-model distillation; torch's exact pin is the one with a CPU build
+    "lm": ["torch==2.13.0", "transformers", "tokenizers", "accelerate", "openai"],
+    # rclpy without a ROS installation; on robots it comes from ROS itself
+    "ros": [
+        "ros-rclpy[fastrtps]==9.1.2",
+        *(f"ros-{m}-msgs==5.5.1" for m in ("sensor", "nav", "geometry", "trajectory", "diagnostic")),
+        "ros-std-srvs==5.5.1",
+    ],
+    # video and the live view
+    "viz": ["imageio-ffmpeg>=0.5", "viser>=0.2"],
+    # pyright's nodejs extra brings Node as a wheel, so that nothing is downloaded outside the package index
+    "dev": [
+        "setuptools>=69",
+        "packaging",
+        "pytest>=8",
+        "hypothesis>=6",
+        "ruff>=0.9",
+        "import-linter>=2",
+        "pyright[nodejs]>=1.1.390",
+    ],
+}
+
+setup(
+    name=NAME,
+    version="0.1.0",
+    description="An open agility stack for quadrupeds around the Barkour benchmark",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    py_modules=["barkour"],
+    packages=find_packages(include=["sim*", "policies*", "distill*", "robot*", "benchmarks*"]),
+    package_data={"sim": ["*.xml", "courses/*.yaml"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
+        (f"share/{NAME}", ["package.xml"]),
+        (f"share/{NAME}/models", glob("models/*.onnx")),
+        (f"share/{NAME}/launch", glob("launch/*.py") + glob("launch/*.yaml")),
+    ],
+    install_requires=[
+        "numpy>=1.26",
+        "onnxruntime>=1.19",
+        "mujoco==3.17.0",
+        "pyyaml>=6",
+        "tyro>=0.9",
+        "rich>=13",
+        "matplotlib>=3.8",
+    ],
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["barkour = barkour:main"]},
+)

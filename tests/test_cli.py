@@ -1,0 +1,236 @@
+"""The front door: what a script that calls `barkour` can rely on."""
+
+import dataclasses
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import barkour
+from sim.course import official
+from sim.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def call(*arguments: str | Path, cwd: Path = ROOT, block: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    """Runs the command line in a process of its own, in which the modules in `block` cannot be imported."""
+    hide = "".join(f"sys.modules[{name!r}] = None; " for name in block)
+    program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); {hide}import barkour; sys.exit(barkour.main())"
+    environment = {k: v for k, v in os.environ.items() if k != "BARKOUR_DEBUG"}
+    return subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        capture_output=True, text=True, timeout=120, cwd=cwd, env=environment, check=False,
+    )  # fmt: skip
+
+
+def assert_one_line(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    """Exit status 2, nothing on standard output, one line on standard error that has all the words."""
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("barkour: ")
+    for word in words:
+        assert word in lines[0]
+
+
+@pytest.fixture
+def good_log(tmp_path: Path) -> Path:
+    """A straight walk out of the start table: 1 m/s along its gate's normal, 50 Hz."""
+    x, y, yaw = official().start
+    rows = [f"{i / 50!r},{x + i / 50 * math.cos(yaw)!r},{y + i / 50 * math.sin(yaw)!r}" for i in range(150)]
+    path = tmp_path / "log.csv"
+    path.write_text("# time,x,y\n" + "\n".join(rows) + "\n")
+    return path
+
+
+# --- bad usage ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["run", "score", "evaluate", "train", "export", "inspect", "bench"]),
+        (["fly"], ["fly"]),
+        (["run", "--sead", "3"], ["--sead", "perhaps --seed"]),
+        (["run", "--seed", "x"], ["--seed", "'x'"]),
+        (["run", "--seed"], ["--seed"]),
+        (["score"], ["log"]),
+        (["score", "a.csv", "b.csv"], ["b.csv"]),
+        (["train", "swim"], ["swim", "walk"]),
+        (["train", "walk", "--backend", "abacus"], ["abacus", "cpu", "mjx"]),
+        (["bench", "swimming"], ["swimming", "physics"]),
+        (["export", "checkpoint"], ["file"]),
+    ],
+)
+def test_bad_usage_is_one_sentence_that_names_what_was_wrong(arguments: list[str], words: list[str]) -> None:
+    with pytest.raises(InputError) as caught:
+        barkour.parse(arguments)
+    for word in words:
+        assert word in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_usage_exits_2_with_one_line() -> None:
+    assert_one_line(call("run", "--sead", "3"), "--sead")
+
+
+def test_help_goes_to_standard_output_and_exits_0() -> None:
+    done = call("score", "--help")
+    assert done.returncode == 0 and done.stderr == ""
+    for option in ("--touched-jump", "--whole-seconds", "--json"):
+        assert option in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("run", ["--policy", "--course", "--seed", "--randomize", "--record", "--watch", "--json"]),
+        ("evaluate", ["--policy", "--course", "--runs", "--randomize", "--seed", "--json"]),
+        ("train", ["--backend", "--steps", "--seed", "--out", "--resume"]),
+    ],
+)
+def test_promised_options_exist(
+    command: str, options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        barkour.parse([command, "--help"])
+    text = capsys.readouterr().out
+    assert [option for option in options if option not in text] == []
+
+
+# --- bad input ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("0,0,0\n0.02,zero,0\n", ["line 2", "zero"]),
+        ("0,0,0\n1,0,0\n0.5,0,0\n", ["line 3", "backwards"]),
+        ("0,0,0\n", ["two"]),
+        ("", ["two"]),
+        ("0,0\n1,0\n", ["time,x,y"]),
+        ("0,0,0\n1,nan,0\n", ["line 2", "finite"]),
+    ],
+)
+def test_a_malformed_log_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, words: list[str]
+) -> None:
+    path = tmp_path / "bad.csv"
+    path.write_text(content)
+    assert barkour.main(["score", str(path), "--json"]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1
+    for word in words:
+        assert word in said.err
+
+
+def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+    (tmp_path / "bad.csv").write_bytes(b"\xff\xfe\x00\x01" * 50)
+    assert_one_line(call("score", "nowhere.csv", cwd=tmp_path), "nowhere.csv")
+    assert_one_line(call("score", "bad.csv", cwd=tmp_path), "bad.csv")
+    assert_one_line(call("inspect", "nowhere.onnx", cwd=tmp_path), "nowhere.onnx")
+    assert_one_line(call("inspect", "bad.csv", cwd=tmp_path), "bad.csv", "ONNX")
+
+
+def test_an_unknown_course_is_refused(tmp_path: Path, good_log: Path) -> None:
+    assert_one_line(call("score", good_log, "--course", "moon"), "moon", "official")
+    bad = tmp_path / "course.yaml"
+    bad.write_text("name: [unclosed\n")
+    assert_one_line(call("score", good_log, "--course", bad), "course.yaml")
+
+
+# --- results -----------------------------------------------------------------------------------------------------
+
+
+def test_score_json_is_one_object_and_needs_no_simulator(good_log: Path) -> None:
+    done = call("score", good_log, "--json", block=("mujoco", "jax", "brax", "onnxruntime", "matplotlib"))
+    assert done.returncode == 0 and done.stderr == ""
+    result = json.loads(done.stdout)
+    assert set(result) >= {"score", "time_s", "obstacles"}
+    assert list(result["obstacles"]) == ["start table", "weave poles", "a frame", "jump", "end table"]
+    failed = sum(not obstacle["completed"] for obstacle in result["obstacles"].values())
+    assert result["score"] == pytest.approx(1.0 - 0.01 * 50 - 0.1 * failed)
+
+
+def test_score_for_people_names_every_obstacle(good_log: Path) -> None:
+    done = call("score", good_log)
+    assert done.returncode == 0
+    for name in ("start table", "weave poles", "a frame", "jump", "end table", "score"):
+        assert name in done.stdout
+
+
+@dataclasses.dataclass(frozen=True)
+class _Command:
+    json: bool
+    outcome: dict | BaseException
+
+    def __call__(self) -> dict:
+        print("chatter of a library")
+        if isinstance(self.outcome, BaseException):
+            raise self.outcome
+        return self.outcome
+
+
+def _main(monkeypatch: pytest.MonkeyPatch, outcome: dict | BaseException, as_json: bool = True) -> int:
+    monkeypatch.setattr(barkour, "parse", lambda _: _Command(as_json, outcome))
+    return barkour.main([])
+
+
+def test_json_output_is_pure_and_strict(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _main(monkeypatch, {"score": math.nan, "log": Path("a/b.csv"), "times": (1.0, math.inf)}) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out) == {"score": None, "log": "a/b.csv", "times": [1.0, None]}
+    assert "chatter" in said.err
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status", "words"),
+    [
+        (InputError("the file is\nbroken"), 2, "the file is broken"),
+        (PermissionError(13, "Permission denied", "/readonly/out"), 2, "Permission denied: /readonly/out"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (ModuleNotFoundError("No module named 'jax'", name="jax"), 2, "pip install 'barkour[train]'"),
+        (ModuleNotFoundError("No module named 'viser'", name="viser"), 2, "pip install 'barkour[viz]'"),
+        (ModuleNotFoundError("No module named 'gone'", name="gone"), 1, "gone"),
+        (RuntimeError("surprise"), 1, "surprise"),
+        ({"interrupted": True}, 130, "--resume"),
+        ({"parity": 1e-3}, 1, "differs"),
+        ({"parity": 1e-7, "interrupted": False}, 0, ""),
+    ],
+)
+def test_every_outcome_has_its_exit_status_and_at_most_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    outcome: dict | BaseException,
+    status: int,
+    words: str,
+) -> None:
+    monkeypatch.delenv("BARKOUR_DEBUG", raising=False)
+    assert _main(monkeypatch, outcome) == status
+    lines = [line for line in capsys.readouterr().err.splitlines() if "chatter" not in line]
+    assert len(lines) == (1 if status else 0)
+    assert words in " ".join(lines)
+
+
+def test_debug_shows_where_an_unexpected_error_arose(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BARKOUR_DEBUG", "1")
+    with pytest.raises(RuntimeError, match="surprise"):
+        _main(monkeypatch, RuntimeError("surprise"))
+
+
+def test_training_without_its_extra_says_what_to_install(tmp_path: Path) -> None:
+    done = call("train", "walk", "--steps", "1", cwd=tmp_path, block=("jax", "brax"))
+    assert_one_line(done, "jax", "pip install 'barkour[train]'")
+
+
+def test_the_trainer_takes_every_option_of_the_command_line() -> None:
+    from policies.train import TrainOptions
+
+    offered = {f.name for f in dataclasses.fields(barkour.Train)} - {"json"}
+    assert offered <= {f.name for f in dataclasses.fields(TrainOptions)}

@@ -1,0 +1,110 @@
+"""The package: what it installs, what it needs, and what runs on a robot without a simulator."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from packaging.requirements import Requirement
+from setuptools import find_packages
+
+from policies import models
+
+ROOT = Path(__file__).resolve().parents[1]
+CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+ONBOARD = next(c for c in CONTRACTS if "onboard" in c["name"])
+
+
+def setup_arguments() -> dict[str, object]:
+    """What setup.py passes to `setup`, without running a build."""
+    given: dict[str, object] = {}
+    source = (ROOT / "setup.py").read_text().replace("from setuptools import find_packages, setup", "")
+    names = {"setup": lambda **arguments: given.update(arguments), "find_packages": find_packages}
+    exec(compile(source, "setup.py", "exec"), names)
+    return given
+
+
+SETUP = setup_arguments()
+REQUIREMENTS = {"base": SETUP["install_requires"], **SETUP["extras_require"]}  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize("extra", ["base", "train", "lm", "ros", "viz", "dev"])
+def test_requirements_parse_and_each_package_is_asked_for_once(extra: str) -> None:
+    names = [Requirement(line).name for line in REQUIREMENTS[extra]]  # type: ignore[union-attr]
+    assert names and len(names) == len(set(names))
+
+
+def test_engines_are_pinned_to_one_version() -> None:
+    def pin(extra: str, name: str) -> str:
+        return next(str(r.specifier) for r in map(Requirement, REQUIREMENTS[extra]) if r.name == name)  # type: ignore[arg-type]
+
+    assert pin("base", "mujoco") == pin("train", "mujoco-mjx") == "==3.17.0"
+    assert pin("train", "jax") == "==0.9.2" and pin("train", "brax") == "==0.14.2"
+    assert pin("lm", "torch") == "==2.13.0"
+
+
+def test_the_base_install_has_no_learning_library() -> None:
+    heavy = {"jax", "brax", "torch", "mujoco-mjx", "onnx", "gymnasium", "flax", "optax"}
+    assert not heavy & {Requirement(line).name for line in REQUIREMENTS["base"]}  # type: ignore[union-attr]
+
+
+def test_every_package_of_the_tree_is_installed() -> None:
+    """A folder with an `__init__.py` outside tests that setup.py forgets would be missing on the user's machine."""
+    apart = {"tests", "build", ".venv", ".venv-test"}
+    here = {
+        ".".join(path.relative_to(ROOT).parent.parts)
+        for top in ROOT.iterdir()
+        if top.is_dir() and top.name not in apart and not top.name.startswith(".")
+        for path in top.rglob("__init__.py")
+    }
+    assert set(SETUP["packages"]) == here - {""}  # type: ignore[arg-type]
+
+
+def test_files_that_are_read_at_run_time_are_installed() -> None:
+    patterns = SETUP["package_data"]["sim"]  # type: ignore[index]
+    covered = {path for pattern in patterns for path in (ROOT / "sim").glob(pattern)}
+    data = {p for p in (ROOT / "sim").rglob("*") if p.suffix in (".xml", ".yaml", ".png", ".obj", ".stl")}
+    assert data and data <= covered
+    installed = {name for _, files in SETUP["data_files"] for name in files}  # type: ignore[union-attr]
+    for shipped in [*ROOT.glob("models/*.onnx"), *ROOT.glob("launch/*.py"), *ROOT.glob("launch/*.yaml")]:
+        assert str(shipped.relative_to(ROOT)) in installed
+
+
+def test_ros_finds_the_package() -> None:
+    manifest = ElementTree.parse(ROOT / "package.xml").getroot()
+    assert manifest.findtext("name") == SETUP["name"]
+    assert manifest.findtext("version") == SETUP["version"]
+    assert manifest.findtext("export/build_type") == "ament_python"
+    assert (ROOT / "resource" / str(SETUP["name"])).is_file()
+    assert not (ROOT / "launch" / "__init__.py").exists(), "it would shadow ROS's own launch module"
+
+
+def test_bundles_are_found_in_a_checkout_and_below_any_prefix(tmp_path: Path) -> None:
+    checkout = tmp_path / "checkout"
+    (checkout / "policies").mkdir(parents=True)
+    (checkout / "models").mkdir()
+    assert models.folder(checkout / "policies" / "models.py") == checkout / "models"
+    prefix = tmp_path / "prefix"
+    code = prefix / "lib" / "python3.11" / "site-packages" / "policies"
+    code.mkdir(parents=True)
+    (prefix / "share" / "barkour" / "models").mkdir(parents=True)
+    assert models.folder(code / "models.py") == prefix / "share" / "barkour" / "models"
+    assert models.folder() == ROOT / "models"
+
+
+def test_what_runs_onboard_imports_with_numpy_and_onnxruntime_only() -> None:
+    """In a process in which neither engine nor learning library nor ROS can be imported."""
+    hide = "".join(f"sys.modules[{name!r}] = None; " for name in ONBOARD["forbidden_modules"])
+    load = "; ".join(f"import {name}" for name in ONBOARD["source_modules"])
+    program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); {hide}{load}"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_module_parses_on_the_oldest_python_promised() -> None:
+    for package in ("sim", "policies", "benchmarks"):
+        for path in (ROOT / package).rglob("*.py"):
+            ast.parse(path.read_text(), filename=str(path), feature_version=(3, 11))
