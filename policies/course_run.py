@@ -1,0 +1,350 @@
+"""One run, or many runs at once, of a course in evaluation physics: skills, navigator, scorer, ends, trace.
+
+`CourseWorlds` is the simulation, `run` the front door of `barkour run`. Base install only (numpy, onnxruntime, mujoco).
+"""
+
+import copy
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from policies.navigator import Navigator, course_navigator
+from policies.route import plan
+from policies.skills import SkillPolicy, Skills, load_skills, trained_limits
+from policies.worlds import SimulatedRobots, check_seed
+from sim.course import Course
+from sim.course_file import by_name
+from sim.errors import InputError
+from sim.scene import course_model
+from sim.score import Result, Scorer, write_log
+
+TIME_LIMIT = 50.0
+"""Seconds after which a run ends (the official scorer's MAX_TIME)."""
+DOWN_SECONDS = 0.3
+"""A robot that is down this long has fallen."""
+DOWN_UPRIGHT = 0.2
+"""Cosine of the tilt below which it is down (78 degrees: a 30-degree ramp and a stumble still count as standing)."""
+DOWN_CLEARANCE = 0.08
+"""Base height over the ground below which it is down, m (it stands at 0.2)."""
+OUTSIDE = 2.0
+"""Metres outside the course area at which a run is given up."""
+
+
+# --- the simulation --------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Trace:
+    """What one robot did, one row per control step."""
+
+    time: list[float] = field(default_factory=list)
+    pose: list[tuple[float, float, float]] = field(default_factory=list)
+    """x, y (m), heading (rad)."""
+    height: list[float] = field(default_factory=list)
+    """z of the base, m."""
+    velocity: list[tuple[float, float, float]] = field(default_factory=list)
+    """Forward, leftward (m/s), yaw rate (rad/s)."""
+    command: list[tuple[float, float, float]] = field(default_factory=list)
+    skill: list[str] = field(default_factory=list)
+    waypoint: list[int] = field(default_factory=list)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The rows as arrays, time first `[T, ...]`."""
+        return {name: np.asarray(values) for name, values in self.__dict__.items()}
+
+
+@dataclass
+class CourseRun:
+    """One finished run."""
+
+    seed: int
+    result: Result
+    end: str
+    """Why it ended: `held the end table`, `left the end table`, `fell`, `left the course`, `time limit`, `diverged`."""
+    seconds: float
+    """Simulated, from the first step."""
+    gate_times: dict[str, list[float]]
+    """Obstacle -> times at which its gates were passed, s from the first step."""
+    trace: Trace
+    torque_peak: list[float]
+    """N m, per joint."""
+    target_jump: float
+    """Largest change of a joint target between two control steps, rad."""
+    world: dict[str, Any]
+    """The world's drawn parameters."""
+
+    @property
+    def fell(self) -> bool:
+        """Whether a fall ended it."""
+        return self.end in ("fell", "diverged")
+
+    @property
+    def weave_s(self) -> float | None:
+        """From the start table's gate to the last weave gate, s; None where not all were passed."""
+        start, weave = self.gate_times.get("start table"), self.gate_times.get("weave poles")
+        whole = "weave poles" in self.result.obstacles and self.result.obstacles["weave poles"].completed
+        return weave[-1] - start[-1] if start and weave and whole else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready summary, without the trace."""
+        return {
+            "score": self.result.score,
+            "time_s": self.result.time_s,
+            "finished": self.result.finished,
+            "fell": self.fell,
+            "touched_jump": self.result.touched_jump,
+            "end": self.end,
+            "weave_s": self.weave_s,
+            "simulated_s": self.seconds,
+            "path_m": self.result.path_m,
+            "progress": self.result.progress,
+            "obstacles": self.result.to_dict()["obstacles"],
+            "gate_times": self.gate_times,
+            "seed": self.seed,
+            "torque_peak_nm": max(self.torque_peak),
+            "target_jump_rad": self.target_jump,
+            "world": self.world,
+        }
+
+
+class CourseWorlds:
+    """`len(seeds)` runs of a course side by side; equal seeds give equal runs whatever is run beside them."""
+
+    def __init__(
+        self,
+        course: Course,
+        skills: Skills,
+        seeds: Sequence[int] | np.ndarray,
+        *,
+        randomize: bool = False,
+        time_limit: float = TIME_LIMIT,
+        threads: int = 0,
+    ) -> None:
+        self.course, self.skills, self.time_limit = course, skills, time_limit
+        self.route = plan(course, skills.able)
+        robot = skills.robot
+        self.dt = robot.control_period
+        self.robots = SimulatedRobots(robot, course_model(course, robot), seeds, randomize=randomize, threads=threads)
+        n = self.robots.worlds
+        navigator = course_navigator(course, self.route, trained_limits(skills))
+        self.navigators: list[Navigator] = [copy.deepcopy(navigator) for _ in range(n)]
+        self.scorers = [Scorer(course) for _ in range(n)]
+        self.policy = SkillPolicy(skills, n)
+        self.traces = [Trace() for _ in range(n)]
+        self.gate_times: list[dict[str, list[float]]] = [{} for _ in range(n)]
+        self.ends = [""] * n
+        self.finals: list[tuple[float, list[float], float]] = [(0.0, [], 0.0)] * n
+        self.down = np.zeros(n, np.int64)
+        self.steps = 0
+        x, y, yaw = course.start
+        self.robots.place(np.full(n, x), np.full(n, y), np.full(n, yaw), course.height)
+        for i, (px, py, _) in enumerate(self.robots.pose.tolist()):
+            self.scorers[i].update(0.0, px, py)
+            self._remember(i, 0.0, np.zeros(3), "walk", 0)
+
+    @property
+    def time(self) -> float:
+        """Simulated seconds."""
+        return self.steps * self.dt
+
+    @property
+    def running(self) -> np.ndarray:
+        """Worlds whose run has not ended, bool `[worlds]`."""
+        return np.array([not end for end in self.ends])
+
+    def step(self) -> bool:
+        """One control period of all worlds. Returns whether any run goes on."""
+        robots, active = self.robots, self.running
+        command = np.zeros((robots.worlds, 3), np.float32)
+        users = np.full(robots.worlds, self.skills.uses["walk"])
+        asked: dict[int, tuple[str, int]] = {}
+        pose = robots.pose
+        for i in np.flatnonzero(active).tolist():
+            out = self.navigators[i].step(pose[i], self.dt)
+            command[i], users[i] = out.velocity, self.skills.uses[out.skill]
+            asked[i] = (out.skill, out.waypoint)
+        u = robots.uniform()
+        targets = self.policy.step(
+            robots.sense(u[:, :30]), command, users,
+            lambda layout: robots.ground_seen(layout, self.course.height, u[:, 30]),
+        )  # fmt: skip
+        robots.apply(targets, u[:, 31:33])
+        self.steps += 1
+        for i, (skill, waypoint) in asked.items():
+            self._score(i)
+            self._remember(i, self.time, command[i], skill, waypoint)
+        self._ends(active)
+        return bool(self.running.any())
+
+    def run(self, progress: Callable[[float, int], None] | None = None) -> list[CourseRun]:
+        """Runs until every world has ended; `progress(simulated seconds, runs still going)` is called every second."""
+        while self.step():
+            if progress and self.steps % round(1 / self.dt) == 0:
+                progress(self.time, int(self.running.sum()))
+        return self.results()
+
+    def results(self) -> list[CourseRun]:
+        """One `CourseRun` a world."""
+        drawn = self.robots.drawn
+        return [
+            CourseRun(
+                int(self.robots.seeds[i]), self.scorers[i].result(), self.ends[i] or "running", self.finals[i][0],
+                self.gate_times[i], self.traces[i], self.finals[i][1], self.finals[i][2], drawn.summary(i),
+            )
+            for i in range(self.robots.worlds)
+        ]  # fmt: skip
+
+    def _score(self, i: int) -> None:
+        scorer, robots = self.scorers[i], self.robots
+        if robots.touched[i]:
+            scorer.touch_jump()
+        if robots.broken[i]:
+            return
+        before = list(scorer.passed)
+        scorer.update(self.time, float(robots.physics.qpos[i, 0]), float(robots.physics.qpos[i, 1]))
+        for obstacle, was, now in zip(self.course.obstacles, before, scorer.passed, strict=True):
+            if now > was:
+                self.gate_times[i].setdefault(obstacle.name, []).append(round(self.time, 6))
+
+    def _remember(self, i: int, time: float, command: np.ndarray, skill: str, waypoint: int) -> None:
+        robots, trace = self.robots, self.traces[i]
+        if robots.broken[i]:
+            return
+        x, y, yaw = robots.pose[i].tolist()
+        trace.time.append(round(time, 6))
+        trace.pose.append((x, y, yaw))
+        trace.height.append(float(robots.physics.qpos[i, 2]))
+        vx, vy, rate = robots.velocity[i].tolist()
+        trace.velocity.append((vx, vy, rate))
+        trace.command.append((float(command[0]), float(command[1]), float(command[2])))
+        trace.skill.append(skill)
+        trace.waypoint.append(waypoint)
+
+    def _ends(self, active: np.ndarray) -> None:
+        robots = self.robots
+        pose = robots.pose
+        clearance = robots.height - self.course.height(pose[:, 0], pose[:, 1])
+        down = (robots.upright < DOWN_UPRIGHT) | (clearance < DOWN_CLEARANCE)
+        down |= robots.trunk_contact & (clearance < 1.5 * DOWN_CLEARANCE)
+        self.down = np.where(down, self.down + 1, 0)
+        x0, y0, x1, y1 = self.course.area
+        beyond = np.maximum.reduce([x0 - pose[:, 0], pose[:, 0] - x1, y0 - pose[:, 1], pose[:, 1] - y1])
+        for i in np.flatnonzero(active).tolist():
+            end = ""
+            if robots.broken[i]:
+                end = "diverged"
+            elif self.scorers[i].over:
+                end = "held the end table" if self.scorers[i].result().finished else "left the end table"
+            elif self.down[i] * self.dt > DOWN_SECONDS:
+                end = "fell"
+            elif beyond[i] > OUTSIDE:
+                end = "left the course"
+            elif self.time >= self.time_limit - 1e-9:
+                end = "time limit"
+            if end:
+                self.ends[i] = end
+                self.finals[i] = (self.time, robots.torque_peak[i].tolist(), float(robots.target_jump[i]))
+
+
+# --- one run, as asked for on the command line -----------------------------------------------------------------------
+
+
+def run(
+    policy: str = "specialists",
+    course: str = "official",
+    seed: int = 0,
+    randomize: bool = False,
+    record: Path | None = None,
+    watch: bool = False,
+) -> dict[str, Any]:
+    """Runs a course once and returns what `barkour run --json` prints.
+
+    With `record` the folder gets `pose.csv` (the official scorer's log), `path.png`, `run.json` and, where off-screen
+    GL and ffmpeg exist, `run.mp4`. `watch` shows the run live in a browser.
+
+    Raises:
+      InputError: unknown policy or course, or a folder that cannot be written.
+    """
+    check_seed(seed)
+    folder = writable(record) if record is not None else None
+    where = by_name(course)
+    skills = load_skills(policy)
+    worlds = CourseWorlds(where, skills, [seed], randomize=randomize)
+    states: list[np.ndarray] = []
+    viewer = None
+    if watch:
+        from policies.watch import Viewer
+
+        viewer = Viewer(worlds.robots.model)
+    while True:
+        going = worlds.step()
+        qpos = np.array(worlds.robots.physics.qpos[0])
+        if folder is not None:
+            states.append(qpos)
+        if viewer is not None:
+            viewer.show(qpos, worlds.time)
+        if not going:
+            break
+    outcome = worlds.results()[0]
+    report = {
+        **outcome.to_dict(),
+        "policy": policy,
+        "course": course,
+        "skills": skills.describe(),
+        "randomize": randomize,
+        "log": None,
+    }
+    if folder is not None:
+        _record(folder, outcome, report, where, worlds, states)
+    return report
+
+
+def writable(folder: Path) -> Path:
+    """`folder`, made if need be; `InputError` if nothing can be written there."""
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".barkour-write-test"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"cannot write to the folder {folder}: {error.strerror}") from error
+    return folder
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes `text`; a full or read-only disk is an `InputError`."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _record(
+    folder: Path,
+    outcome: CourseRun,
+    report: dict[str, Any],
+    course: Course,
+    worlds: CourseWorlds,
+    states: list[np.ndarray],
+) -> None:
+    from policies import plots, video
+
+    log = folder / "pose.csv"
+    touched = "; jump board touched" if outcome.result.touched_jump else ""
+    comment = f"{report['policy']} on {report['course']}, seed {outcome.seed}{touched}"
+    write_log(log, outcome.trace.time, [(x, y) for x, y, _ in outcome.trace.pose], comment)
+    picture = folder / "path.png"
+    plots.path_over_course(course, [outcome], picture, route=worlds.route)
+    film = folder / "run.mp4"
+    problem = video.film(worlds.robots.model, states, worlds.dt, film)
+    if problem:
+        print(f"no video: {problem}", file=sys.stderr)
+    report["log"], report["picture"] = str(log), str(picture)
+    report["video"] = None if problem else str(film)
+    write_text(folder / "run.json", json.dumps(report, indent=2) + "\n")

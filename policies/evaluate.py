@@ -1,0 +1,151 @@
+"""Many runs of a course in parallel worlds: the distribution of scores, and what failed."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from policies.course_run import TIME_LIMIT, CourseRun, CourseWorlds, writable, write_text
+from policies.skills import load_skills
+from policies.worlds import PUSH_EVERY, world_seeds
+from sim.course import Course
+from sim.course_file import by_name
+from sim.randomize import NOMINAL, Ranges, SensorNoise
+from sim.scene import EVALUATION
+
+MOST_WORLDS = 128
+"""Worlds simulated at once; more runs go in turns."""
+Z95 = 1.96
+
+
+def evaluate(
+    policy: str = "specialists",
+    course: str = "official",
+    runs: int = 50,
+    randomize: bool = False,
+    seed: int = 0,
+    report: Path | None = None,
+) -> dict[str, Any]:
+    """Runs a course `runs` times and returns what `barkour evaluate --json` prints.
+
+    World i has its own seed, derived from `seed` and i alone and listed in `worlds`:
+    `barkour run --seed THAT [--randomize]` repeats it exactly. With `report` the folder gets `report.json`,
+    `scores.png`, `paths.png` and `failures.md`.
+
+    Raises:
+      InputError: unknown policy or course, fewer than one run, or a folder that cannot be written.
+    """
+    seeds = world_seeds(seed, runs)
+    folder = writable(report) if report is not None else None
+    where = by_name(course)
+    skills = load_skills(policy)
+    done: list[CourseRun] = []
+    with Progress(
+        TextColumn("evaluate"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f} of {task.total:.0f} runs{task.description}"),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+    ) as bar:
+        task = bar.add_task("", total=runs)
+        for first in range(0, runs, MOST_WORLDS):
+            worlds = CourseWorlds(where, skills, seeds[first : first + MOST_WORLDS], randomize=randomize)
+            ahead = len(done)
+
+            def show(seconds: float, going: int, count: int = worlds.robots.worlds, ahead: int = ahead) -> None:
+                bar.update(task, completed=ahead + count - going, description=f", {seconds:.0f} s simulated")
+
+            done += worlds.run(show)
+            bar.update(task, completed=len(done))
+    result = summarize(done)
+    result["policy"], result["course"], result["seed"] = policy, course, seed
+    result["skills"] = skills.describe()
+    result["conditions"] = conditions(randomize)
+    if folder is not None:
+        _write(folder, where, done, result)
+        result["report"] = str(folder)
+    return result
+
+
+def summarize(runs: Sequence[CourseRun]) -> dict[str, Any]:
+    """Rates and means over runs, JSON-ready; times are None where no run supplies one."""
+    scores = np.array([run.result.score for run in runs])
+    names = list(runs[0].result.obstacles)
+    success = {name: float(np.mean([run.result.obstacles[name].completed for run in runs])) for name in names}
+    return {
+        "runs": len(runs),
+        "score_mean": float(scores.mean()),
+        "score_ci95": confidence95(scores),
+        "score_best": float(scores.max()),
+        "score_worst": float(scores.min()),
+        "finished_rate": float(np.mean([run.result.finished for run in runs])),
+        "fell_rate": float(np.mean([run.fell for run in runs])),
+        "touched_rate": float(np.mean([run.result.touched_jump for run in runs])),
+        "time_s_median": _median([run.result.time_s for run in runs if run.result.finished]),
+        "weave_s_median": _median([run.weave_s for run in runs if run.weave_s is not None]),
+        "weave_runs": sum(run.weave_s is not None for run in runs),
+        "per_obstacle_success": success,
+        "start_and_weave_rate": float(
+            np.mean([all(run.result.obstacles[n].completed for n in names[:2]) for run in runs])
+        ),
+        "ends": dict(Counter(run.end for run in runs).most_common()),
+        "worlds": [
+            {
+                "seed": run.seed,
+                "score": run.result.score,
+                "time_s": run.result.time_s,
+                "finished": run.result.finished,
+                "end": run.end,
+                "weave_s": run.weave_s,
+                "touched_jump": run.result.touched_jump,
+                "gates": {name: o.gates_passed for name, o in run.result.obstacles.items()},
+                "torque_peak_nm": max(run.torque_peak),
+                "target_jump_rad": run.target_jump,
+            }
+            for run in runs
+        ],
+    }
+
+
+def confidence95(values: np.ndarray) -> list[float]:
+    """Normal 95 % confidence interval of the mean, [low, high]; a single value has none wider than itself."""
+    half = Z95 * float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else 0.0
+    return [float(values.mean()) - half, float(values.mean()) + half]
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    return float(np.median(np.array(values, float))) if values else None
+
+
+def conditions(randomize: bool) -> dict[str, Any]:
+    """What the runs were measured under, JSON-ready."""
+    ranges = Ranges() if randomize else NOMINAL
+    noise = SensorNoise()
+    return {
+        "physics": "MuJoCo C engine, full-body collision",
+        "timestep_s": EVALUATION.timestep,
+        "control_hz": 50,
+        "time_limit_s": TIME_LIMIT,
+        "randomized": randomize,
+        "push_every_s": PUSH_EVERY,
+        "navigator_pose": "true pose",
+        "ranges": {f.name: list(getattr(ranges, f.name)) for f in fields(ranges)},
+        "sensor_noise": {f.name: getattr(noise, f.name) for f in fields(noise)},
+    }
+
+
+def _write(folder: Path, course: Course, runs: Sequence[CourseRun], result: dict[str, Any]) -> None:
+    from policies import plots
+
+    full = {**result, "drawn": {str(run.seed): run.world for run in runs}}
+    write_text(folder / "report.json", json.dumps(full, indent=2) + "\n")
+    write_text(folder / "failures.md", plots.failure_table(runs))
+    title = f"{result['policy']}, {len(runs)} runs{', randomised' if result['conditions']['randomized'] else ''}"
+    plots.score_histogram([run.result.score for run in runs], folder / "scores.png", title)
+    plots.path_over_course(course, runs, folder / "paths.png", title=title)

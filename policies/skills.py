@@ -1,0 +1,124 @@
+"""Which policy bundle does what: the skills behind `--policy`, and robots that change between them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from policies.bundle import Bundle, Policy
+from policies.models import bundle_file
+from policies.navigator import Limits
+from policies.worlds import FixedBatch
+from sim import observation as obs
+from sim.course import SKILLS
+from sim.errors import InputError
+from sim.robot import Robot
+
+
+@dataclass(frozen=True, eq=False)
+class Skills:
+    """The bundles behind a `--policy` and which of them serves each skill."""
+
+    policy: str
+    bundles: tuple[Bundle, ...]
+    uses: dict[str, int]
+    """Skill -> index into `bundles`, for every skill of `sim.course.SKILLS`."""
+    able: tuple[str, ...]
+    """Skills that were really trained; the route leaves out what is not among them."""
+
+    @property
+    def robot(self) -> Robot:
+        """The robot that all bundles agree on."""
+        return self.bundles[0].robot
+
+    def describe(self) -> dict[str, str]:
+        """Skill -> what runs it, in words."""
+        words = {}
+        for skill in SKILLS:
+            file = str(self.bundles[self.uses[skill]].path)
+            words[skill] = file if skill in self.able else f"no trained policy: {file} takes over"
+        return words
+
+
+def load_skills(policy: str = "specialists") -> Skills:
+    """Bundles for `specialists`, `generalist` or a FILE.onnx (which then does everything).
+
+    Raises:
+      InputError: unknown name, nothing shipped under it, or a file that is no bundle.
+    """
+    uses: dict[str, int] = dict.fromkeys(SKILLS, 0)
+    if policy == "specialists":
+        able = tuple(skill for skill in SKILLS if bundle_file(skill).is_file())
+        if "walk" not in able:
+            raise InputError(f"no specialists are shipped here: {bundle_file('walk')} is missing, give --policy FILE")
+        bundles = tuple(Bundle.load(bundle_file(skill)) for skill in able)
+        uses |= {skill: index for index, skill in enumerate(able)}
+    else:
+        bundles = (Bundle.load(_single(policy)),)
+        skill = bundles[0].metadata.skill
+        able = tuple(s for s in SKILLS if s in ("walk", skill)) if skill in SKILLS else SKILLS
+    for bundle in bundles[1:]:
+        if bundle.metadata.robot != bundles[0].metadata.robot:
+            raise InputError(f"{bundle.path} is for the robot {bundle.metadata.robot}, not {bundles[0].metadata.robot}")
+    return Skills(policy, bundles, uses, able)
+
+
+def _single(policy: str) -> Path:
+    """The one bundle file behind `generalist` or a path."""
+    if policy == "generalist":
+        if not bundle_file(policy).is_file():
+            raise InputError("no generalist policy is shipped here yet: use --policy specialists or a FILE.onnx")
+        return bundle_file(policy)
+    if not policy.endswith(".onnx") and not Path(policy).is_file():
+        raise InputError(f"unknown policy '{policy}': known are specialists, generalist or a FILE.onnx")
+    return Path(policy)
+
+
+def trained_limits(skills: Skills, limits: Limits = Limits()) -> Limits:
+    """`limits` narrowed to the commands that the walker was trained on."""
+    ranges = skills.bundles[skills.uses["walk"]].metadata.command_ranges
+    narrowed = {}
+    for name in ("forward", "sideways", "yaw"):
+        low, high = getattr(limits, name)
+        trained_low, trained_high = ranges.get(name, (low, high))
+        narrowed[name] = (max(low, trained_low), min(high, trained_high))
+    return replace(limits, **narrowed)
+
+
+class SkillPolicy:
+    """Several bundles over the same robots: each robot is driven by the bundle of its present skill.
+
+    The memory (history, last action, clock phase) is shared, so a change of skill is seamless.
+    """
+
+    def __init__(self, skills: Skills, worlds: int) -> None:
+        self.skills = skills
+        self.policies = [Policy(FixedBatch(bundle), worlds) for bundle in skills.bundles]  # type: ignore[arg-type]
+
+    def step(
+        self, sensors: obs.Sensors, command: np.ndarray, users: np.ndarray, heights: Callable[[obs.Layout], np.ndarray]
+    ) -> np.ndarray:
+        """Joint targets, rad `[worlds, 12]`.
+
+        `users` `[worlds]` are indices of bundles, `heights(layout)` gives the terrain input of a layout `[worlds, n]`.
+        """
+        targets = np.zeros((len(users), 12), np.float32)
+        active = np.unique(users)
+        for index in active:
+            policy = self.policies[index]
+            mine = users == index
+            targets[mine] = policy.step(sensors, command, heights(policy.bundle.layout))[mine]
+        if len(self.policies) > 1:
+            self._share(active, users)
+        return targets
+
+    def _share(self, active: np.ndarray, users: np.ndarray) -> None:
+        names = ("history", "last_action", "phase", "fresh")
+        kept = {(i, n): np.array(getattr(self.policies[i], n)) for i in active for n in names}
+        for policy in self.policies:
+            for name in names:
+                values = np.array(getattr(policy, name))
+                for i in active:
+                    values[users == i] = kept[i, name][users == i]
+                setattr(policy, name, values)

@@ -1,0 +1,221 @@
+"""Robots in evaluation physics: full-body collision, 2 ms steps, latency, sensor noise, pushes.
+
+What happens in a world depends on its own seed alone, so a world run by itself equals the same world among others, bit
+for bit. Time advances one physics step at a time: a touch of the board that lasts 2 ms is seen.
+"""
+
+from collections.abc import Callable, Sequence
+
+import mujoco
+import numpy as np
+
+from policies.bundle import Bundle
+from sim import observation as obs
+from sim.errors import InputError
+from sim.observation import Layout, Sensors
+from sim.physics.cpu import CpuPhysics
+from sim.randomize import NOMINAL, Draw, Ranges, SensorNoise, draw, model_fields
+from sim.robot import Robot
+
+PUSH_EVERY = 4.0
+"""Mean time between two pushes, s."""
+START_JOINTS = 0.05
+"""Half-width of the noise on the joint angles at the start, rad, when randomised."""
+BLOCK = 256
+WIDTH = 34
+BATCH = 16
+
+
+def world_seeds(seed: int, count: int) -> np.ndarray:
+    """The seeds of `count` worlds, int64 `[count]`; the i-th depends on `seed` and i only."""
+    if count < 1:
+        raise InputError(f"at least 1 run is needed, got {count}")
+    check_seed(seed)
+    streams = [np.random.default_rng([0x5EED, seed, i]) for i in range(count)]
+    return np.array([rng.integers(0, 2**31) for rng in streams], np.int64)
+
+
+def check_seed(seed: int) -> None:
+    """Raises `InputError` unless `seed` can seed a random stream."""
+    if not 0 <= seed < 2**63:
+        raise InputError(f"a seed must be a whole number from 0 to {2**63 - 1}, got {seed}")
+
+
+class FixedBatch:
+    """A bundle that always runs its network on the same number of rows.
+
+    Matrix products round differently for different batch sizes; with this a world's actions do not depend on how many
+    worlds are run beside it.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.metadata, self.robot, self.layout, self.gait = bundle.metadata, bundle.robot, bundle.layout, bundle.gait
+        self.path = bundle.path
+        self._bundle = bundle
+
+    def __call__(self, observation: np.ndarray) -> np.ndarray:
+        """Actions `[N, 12]` for observations `[N, size]`."""
+        count = len(observation)
+        padded = np.zeros((-(-count // BATCH) * BATCH, observation.shape[1]), np.float32)
+        padded[:count] = observation
+        return np.concatenate([self._bundle(padded[i : i + BATCH]) for i in range(0, len(padded), BATCH)])[:count]
+
+
+class SimulatedRobots:
+    """`len(seeds)` robots, each alone in its own copy of a scene."""
+
+    def __init__(
+        self,
+        robot: Robot,
+        model: mujoco.MjModel,
+        seeds: Sequence[int] | np.ndarray,
+        *,
+        randomize: bool = False,
+        noise: SensorNoise = SensorNoise(),
+        threads: int = 0,
+    ) -> None:
+        """`randomize` draws masses, friction, latency and the rest from `sim.randomize.Ranges`, else `NOMINAL`."""
+        substeps = robot.control_period / model.opt.timestep
+        if abs(substeps - round(substeps)) > 1e-6:
+            raise InputError(f"control period {robot.control_period} s is no multiple of {model.opt.timestep} s")
+        self.robot, self.model, self.noise, self.randomize = robot, model, noise, randomize
+        self.seeds = np.asarray(seeds, np.int64)
+        self.worlds, self.substeps = len(self.seeds), round(substeps)
+        self.physics = CpuPhysics(model, self.worlds, threads)
+        self.drawn: Draw = draw(Ranges() if randomize else NOMINAL, self.seeds)
+        self.physics.randomize(model_fields(model, robot, self.drawn))
+        self.delay = self.drawn.delay(float(model.opt.timestep))
+        self.force = self.physics.batch.bind("actuator_force")
+        self.streams = [np.random.default_rng([0xE7A1, seed]) for seed in self.seeds.tolist()]
+        self.numbers = np.zeros((self.worlds, BLOCK, WIDTH), np.float32)
+        self.used = BLOCK
+        self.targets = np.tile(robot.default_pose, (self.worlds, 1))
+        self.torque_peak = np.zeros((self.worlds, 12))
+        """Largest torque of each joint so far, N m."""
+        self.target_jump = np.zeros(self.worlds)
+        """Largest change of a joint target between two control steps, rad."""
+        self.touched = np.zeros(self.worlds, bool)
+        """The board was touched by any part of the robot."""
+        self.broken = np.zeros(self.worlds, bool)
+        """Physics went wrong there; the world stands still since."""
+        names = {model.sensor(i).name: int(model.sensor(i).adr[0]) for i in range(model.nsensor)}
+        self.board = names.get("board")
+        self.parts = [names[part] for part in ("trunk", "head") if part in names]
+        self.steps = 0
+        self._begun = False
+
+    def place(
+        self, x: np.ndarray, y: np.ndarray, yaw: np.ndarray, ground: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    ) -> None:
+        """Stands the robots at `x`, `y` (m) with heading `yaw` (rad), all `[worlds]`, plus drawn start offsets."""
+        robot, drawn = self.robot, self.drawn
+        x, y, yaw = x + drawn.start_xy[:, 0], y + drawn.start_xy[:, 1], yaw + drawn.start_yaw
+        joints = np.tile(robot.default_pose, (self.worlds, 1)).astype(np.float64)
+        if self.randomize:
+            u = np.stack([rng.random(12, np.float32) for rng in self.streams])
+            joints += START_JOINTS * (2 * u - 1)
+        corners = [(0.0, 0.0), (0.2, 0.15), (0.2, -0.15), (-0.2, 0.15), (-0.2, -0.15)]
+        c, s = np.cos(yaw), np.sin(yaw)
+        below = np.stack([ground(x + c * dx - s * dy, y + s * dx + c * dy) for dx, dy in corners]).max(0)
+        zero = np.zeros(self.worlds)
+        base = np.stack([x, y, below + robot.standing_height + 0.01, np.cos(yaw / 2), zero, zero, np.sin(yaw / 2)], 1)
+        self.physics.reset(np.ones(self.worlds, bool), np.concatenate([base, joints], 1), np.zeros((self.worlds, 18)))
+        self.targets = joints.astype(np.float32)
+        self._begun = False
+
+    def uniform(self) -> np.ndarray:
+        """This control step's random numbers in [0, 1), `[worlds, WIDTH]`; drawn in blocks."""
+        if self.used == BLOCK:
+            for i, rng in enumerate(self.streams):
+                self.numbers[i] = rng.random((BLOCK, WIDTH), np.float32)
+            self.used = 0
+        self.used += 1
+        return self.numbers[:, self.used - 1]
+
+    # --- what can be measured ----------------------------------------------------------------------------------------
+
+    @property
+    def pose(self) -> np.ndarray:
+        """True x, y (m) and heading (rad), `[worlds, 3]`."""
+        qpos = self.physics.qpos
+        return np.stack([qpos[:, 0], qpos[:, 1], obs.yaw_of(np, np.array(qpos[:, 3:7]))], 1)
+
+    @property
+    def height(self) -> np.ndarray:
+        """True z of the base, m, `[worlds]`."""
+        return np.array(self.physics.qpos[:, 2])
+
+    @property
+    def upright(self) -> np.ndarray:
+        """Cosine of the angle between the robot's up and the world's, `[worlds]`."""
+        return -obs.projected_gravity(np, np.array(self.physics.qpos[:, 3:7]))[:, 2]
+
+    @property
+    def velocity(self) -> np.ndarray:
+        """True planar velocity in the heading frame (m/s) and yaw rate in the base frame (rad/s), `[worlds, 3]`."""
+        v, yaw = self.physics.qvel, self.pose[:, 2]
+        c, s = np.cos(yaw), np.sin(yaw)
+        return np.stack([c * v[:, 0] + s * v[:, 1], c * v[:, 1] - s * v[:, 0], v[:, 5]], 1)
+
+    @property
+    def trunk_contact(self) -> np.ndarray:
+        """Whether trunk or head touches anything, `[worlds]`."""
+        return np.asarray((self.physics.sensordata[:, self.parts] > 0).any(1))
+
+    def sense(self, u: np.ndarray) -> Sensors:
+        """Noisy readings, from 30 random numbers a world `[worlds, 30]`."""
+        qpos, qvel = np.array(self.physics.qpos, np.float32), np.array(self.physics.qvel, np.float32)
+        e, n = 2 * u - 1, self.noise
+        return Sensors(
+            tilted(qpos[:, 3:7], n.orientation * e[:, :3]),
+            qvel[:, 3:6] + n.angular_velocity * e[:, 3:6],
+            qpos[:, 7:] + self.drawn.joint_bias + n.joint_position * e[:, 6:18],
+            qvel[:, 6:] + n.joint_velocity * e[:, 18:30],
+        )
+
+    def ground_seen(
+        self, layout: Layout, ground: Callable[[np.ndarray, np.ndarray], np.ndarray], u: np.ndarray
+    ) -> np.ndarray:
+        """Policy's terrain heights `[worlds, n]` at the true pose, with a common error from `u` `[worlds]`."""
+        if not layout.grids:
+            return np.zeros((self.worlds, 0), np.float32)
+        pose = self.pose
+        points = np.concatenate([obs.grid_points(np, grid, pose[:, :2], pose[:, 2]) for grid in layout.grids], -2)
+        heights = ground(points[..., 0], points[..., 1]) + (self.noise.height * (2 * u - 1))[:, None]
+        return obs.relative_heights(np, self.robot, heights, self.height).astype(np.float32)
+
+    # --- motion -------------------------------------------------------------------------------------------------------
+
+    def apply(self, targets: np.ndarray, u: np.ndarray) -> None:
+        """One control period towards joint `targets` `[worlds, 12]` (rad), then a push if `u` `[worlds, 2]` says so."""
+        if self._begun:
+            jump = np.abs(targets - self.targets).max(1)
+            self.target_jump = np.maximum(self.target_jump, np.where(self.broken, 0.0, jump))
+        self._begun = True
+        physics, before = self.physics, np.array(self.physics.time)
+        for k in range(self.substeps):
+            physics.step(targets, 1, self.targets, np.maximum(self.delay - k, 0))
+            np.maximum(self.torque_peak, np.abs(self.force), out=self.torque_peak)
+            if self.board is not None:
+                self.touched |= physics.sensordata[:, self.board] > 0
+        self.targets = targets
+        self.steps += 1
+        stuck = np.ravel(physics.time <= before) | ~np.isfinite(physics.qpos).all(1) | ~np.isfinite(physics.qvel).all(1)
+        self.broken |= stuck  # the engine resets a world whose numbers explode: its clock then runs backwards
+        if stuck.any():
+            rest = np.tile(self.model.qpos0, (self.worlds, 1))
+            physics.reset(stuck, rest, np.zeros((self.worlds, 18)))
+        kicked = u[:, 0] < self.robot.control_period / PUSH_EVERY
+        if kicked.any():
+            angle, size = 2 * np.pi * u[:, 1], self.drawn.push * kicked
+            physics.push(size[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1))
+
+
+def tilted(orientation: np.ndarray, angles: np.ndarray) -> np.ndarray:
+    """Quaternions `[N, 4]` turned by small `angles` `[N, 3]` (rad) about the base's own axes."""
+    w, x, y, z = orientation.T
+    a, b, c = 0.5 * angles.T
+    turned = np.stack(
+        [w - x * a - y * b - z * c, x + w * a + y * c - z * b, y + w * b + z * a - x * c, z + w * c + x * b - y * a], 1
+    )
+    return turned / np.sqrt((turned**2).sum(1, keepdims=True))
