@@ -1,27 +1,34 @@
 """The route: from a course to the waypoints that a navigator follows, planned from gates, poles and obstacle axes.
 
-The weave poles are passed sideways, as the paper's robot does: the heading stays square to the line of poles, so that the
-narrow side of the body faces the gaps, and an omnidirectional walker needs no turning at all.
+The weave poles and the turn between A-frame and jump are trajectories optimised for time (`policies.weaving`). Where
+that finds no way past the poles, they are passed sideways, as the paper's robot does: the heading stays square to the
+line of poles, so that the narrow side of the body faces the gaps, and an omnidirectional walker needs no turning.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
+from policies import weaving
 from sim.course import Course, Gate, Obstacle, Waypoint
 
 FRONT, REAR = 0.29, 0.45
 """Reach of the standing robot ahead of and behind its base origin, m (mesh bounding box: 0.27 and 0.43)."""
+HALF_WIDTH = 0.19
 POLE_MARGIN = 0.05
+STRAIGHT = 0.25
+"""A gap between poles is crossed squarely over twice this distance, m."""
 RUN_UP = 0.9
+TURN_DISTANCE = 2.0
+"""Obstacles nearer than this are joined by a planned turn, m."""
 WALK_SPEED, WEAVE_SPEED, CLIMB_SPEED, JUMP_SPEED, TABLE_SPEED = 1.5, 1.3, 0.8, 1.8, 1.2
 
 
 def plan(course: Course, skills: Sequence[str] = ("walk",)) -> tuple[Waypoint, ...]:
     """Waypoints through all obstacles in order; the course's own route where it has one.
 
-    An obstacle whose skill is not among `skills` is left out where it can be walked around: failing it costs 0.1, falling
-    on it costs the end table as well.
+    An obstacle whose skill is not among `skills` is left out where it can be walked around: failing it costs 0.1,
+    falling on it costs the end table as well.
     """
     if course.route:
         return course.route
@@ -30,11 +37,14 @@ def plan(course: Course, skills: Sequence[str] = ("walk",)) -> tuple[Waypoint, .
     for k, obstacle in enumerate(course.obstacles):
         following = course.obstacles[k + 1] if k + 1 < len(course.obstacles) else None
         if obstacle.name == "weave poles":
-            points += _weave(course, obstacle, here, following)
+            fast = _fast_weave(course, k, here, "climb" in skills)
+            points = fast if fast and k == 1 else points + (fast or _weave(course, obstacle, here, following))
         elif obstacle.name == "a frame":
-            points += _a_frame(course, obstacle) if "climb" in skills else _around(course, here, following)
+            over = _a_frame(course, obstacle) if "climb" in skills else []
+            points += _turn(points, over) + over if over else _around(course, here, following)
         elif obstacle.name == "jump":
-            points += _jump(obstacle, "jump" if "jump" in skills else "walk")
+            run = _jump(obstacle, "jump" if "jump" in skills else "walk")
+            points += _turn(points, run) + run
         elif obstacle.name != "end table":
             points += [Waypoint(*_inside(gate, here), TABLE_SPEED) for gate in obstacle.gates]
         if points:
@@ -42,6 +52,40 @@ def plan(course: Course, skills: Sequence[str] = ("walk",)) -> tuple[Waypoint, .
     end = course.end_table.center
     heading = float(np.arctan2(end[1] - here[1], end[0] - here[0]))
     return (*points, Waypoint(end[0], end[1], TABLE_SPEED, yaw=heading, tolerance=0.1))
+
+
+def _fast_weave(course: Course, k: int, here: np.ndarray, climbs: bool) -> list[Waypoint]:
+    """The fastest way past the poles, from the start if only the start table comes before; empty if none is found."""
+    gates, following = course.obstacles[k].gates, course.obstacles[k + 1 : k + 2]
+    start: tuple[float, float, float] = course.start
+    if k == 1:
+        gates = course.obstacles[0].gates + gates
+    else:
+        start = (*_xy(here), float(np.arctan2(*(gates[0].center - here)[::-1])))
+    if following and following[0].name == "a frame" and climbs:
+        first = _a_frame(course, following[0])[0]
+        end, yaw = np.array([first.x, first.y]), float(first.yaw or 0.0)
+        velocity = CLIMB_SPEED * np.array([np.cos(yaw), np.sin(yaw)])
+    else:
+        target = following[0].gates[0].center if following else np.array(course.end_table.center)
+        way = target - gates[-1].center
+        distance = float(np.linalg.norm(way))
+        end = gates[-1].center + way * min(1.0, 0.6 / distance)
+        yaw, velocity = float(np.arctan2(way[1], way[0])), None
+    return weaving.weave(start, gates, course.poles, (*_xy(end), yaw), velocity, run_in=int(k == 1))
+
+
+def _turn(before: list[Waypoint], after: list[Waypoint]) -> list[Waypoint]:
+    """The fastest turn from the end of one obstacle to the start of the next where both headings are given."""
+    if not before:
+        return []
+    a, b = before[-1], after[0]
+    if a.yaw is None or b.yaw is None:
+        return []
+    if not 0.2 < np.hypot(b.x - a.x, b.y - a.y) < TURN_DISTANCE:
+        return []
+    leaving, entering = (w.speed * np.array([np.cos(yaw), np.sin(yaw)]) for w, yaw in ((a, a.yaw), (b, b.yaw)))
+    return weaving.turn((a.x, a.y, a.yaw), leaving, (b.x, b.y, b.yaw), entering)[:-1]
 
 
 def _xy(point: np.ndarray) -> tuple[float, float]:
@@ -70,15 +114,16 @@ def _weave(course: Course, obstacle: Obstacle, here: np.ndarray, following: Obst
         at_left, at_right = (_pole_at(poles, end) for end in (gate.left, gate.right))
         before = here
         if at_left is not None and at_right is not None:
+            points += _through(gate, before, side)
             crossing = gate.center
         else:  # one pole, one open end: pass as near the pole as the body allows
             pole, open_end = (gate.right, gate.left) if at_left is None else (gate.left, gate.right)
             outward = (np.array(open_end) - pole) / np.linalg.norm(np.array(open_end) - pole)
             along_body = abs(float(np.dot(outward, side)))
             ahead = REAR if np.dot(outward, side) > 0 else FRONT
-            reach = ahead if along_body > 0.7 else 0.5 * 0.36
+            reach = ahead if along_body > 0.7 else HALF_WIDTH
             crossing = np.array(pole) + (reach + POLE_MARGIN + 0.03) * outward
-        points.append(Waypoint(*_xy(crossing), WEAVE_SPEED, yaw=yaw, tolerance=0.12))
+            points.append(Waypoint(*_xy(crossing), WEAVE_SPEED, yaw=yaw, tolerance=0.12))
         if i + 1 < len(obstacle.gates):
             shared = _shared_pole(gate, obstacle.gates[i + 1], poles)
             if shared is not None:
@@ -87,6 +132,17 @@ def _weave(course: Course, obstacle: Obstacle, here: np.ndarray, following: Obst
                     points.append(Waypoint(*_xy(turn), WEAVE_SPEED, yaw=yaw, tolerance=0.12))
         here = np.array([points[-1].x, points[-1].y])
     return points
+
+
+def _through(gate: Gate, before: np.ndarray, side: np.ndarray) -> list[Waypoint]:
+    """Two waypoints that cross a gap between poles squarely, the body's long axis along the crossing."""
+    normal = np.array(gate.right) - gate.left
+    normal = np.array([normal[1], -normal[0]]) / np.linalg.norm(normal)
+    normal = normal if np.dot(gate.center - before, normal) > 0 else -normal
+    facing = normal if np.dot(normal, side) > 0 else -normal
+    yaw = float(np.arctan2(facing[1], facing[0]))
+    places = (gate.center - STRAIGHT * normal, gate.center + STRAIGHT * normal)
+    return [Waypoint(*_xy(place), WEAVE_SPEED, yaw=yaw, tolerance=0.12) for place in places]
 
 
 def _pole_at(poles: np.ndarray, end: tuple[float, float]) -> np.ndarray | None:
