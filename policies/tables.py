@@ -3,6 +3,7 @@
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 
@@ -18,21 +19,25 @@ def show(command: str, result: dict[str, Any]) -> None:
 
 
 def _course(console: Console, result: dict[str, Any]) -> None:
-    table = Table(title=f"course {result.get('course', 'official')}")
-    for column in ("obstacle", "gates", "completed"):
+    times = result.get("gate_times", {})
+    table = Table(title=f"course {escape(str(result.get('course', 'official')))}")
+    for column in ("obstacle", "gates", "completed", *(["last gate at"] if times else [])):
         table.add_column(column)
     for name, obstacle in result["obstacles"].items():
         gates = f"{obstacle['gates_passed']}/{obstacle['gates']}"
-        table.add_row(name, gates, "[green]yes[/]" if obstacle["completed"] else "[red]no[/]")
+        last = [f"{times[name][-1]:.2f} s" if times.get(name) else "-"] if times else []
+        table.add_row(escape(name), gates, "[green]yes[/]" if obstacle["completed"] else "[red]no[/]", *last)
     console.print(table)
     words = [f"score {result['score']:.4f}", f"time {result['time_s']:.2f} s"]
-    words += ["finished"] if result.get("finished") else ["not finished"]
-    words += ["fell"] if result.get("fell") else []
+    words += ["finished" if result.get("finished") else "not finished"]
+    words += [f"ended: {result['end']}"] if result.get("end") else []
     words += ["touched the board"] if result.get("touched_jump") else []
     console.print(", ".join(words))
-    for key in ("skills", "notes", "log", "picture", "video"):
+    for skill, bundle in result.get("skills", {}).items():
+        _line(console, skill, bundle)
+    for key in ("log", "video"):
         if result.get(key):
-            console.print(f"{key}: {result[key]}", highlight=False)
+            _line(console, key, result[key])
 
 
 def _evaluation(console: Console, result: dict[str, Any]) -> None:
@@ -40,11 +45,13 @@ def _evaluation(console: Console, result: dict[str, Any]) -> None:
     table.add_column("obstacle")
     table.add_column("completed")
     for name, rate in result["per_obstacle_success"].items():
-        table.add_row(name, f"{100 * rate:.0f} %")
+        table.add_row(escape(name), f"{100 * rate:.0f} %")
     console.print(table)
     for key, value in result.items():
-        if key not in ("per_obstacle_success", "runs") and not isinstance(value, (list, dict)):
-            console.print(f"{key}: {value:.4g}" if isinstance(value, float) else f"{key}: {value}")
+        if key == "score_ci95":
+            _line(console, key, f"{value[0]:.4g} to {value[1]:.4g}")
+        elif key not in ("per_obstacle_success", "runs") and not isinstance(value, (list, dict)):
+            _line(console, key, f"{value:.4g}" if isinstance(value, float) else value)
 
 
 def _plain(console: Console, title: str, result: dict[str, Any]) -> None:
@@ -52,5 +59,9 @@ def _plain(console: Console, title: str, result: dict[str, Any]) -> None:
     table.add_column("what")
     table.add_column("value", overflow="fold")
     for key, value in result.items():
-        table.add_row(key, str(value))
+        table.add_row(escape(key), escape(str(value)))
     console.print(table)
+
+
+def _line(console: Console, name: str, value: Any) -> None:
+    console.print(f"{name}: {value}", highlight=False, markup=False, soft_wrap=True)
