@@ -1,4 +1,4 @@
-"""Waypoints along the fastest motions that `policies.trajectory` finds: past the weave poles, round the turn to the jump.
+"""Waypoints along the fastest motions that `policies.trajectory` finds: past the poles, round the turn to the jump.
 
 Which way the body faces among the poles (sideways as the paper's robot, nose first, something between) is not decided
 here: several first guesses are optimised and the fastest is taken. For the official course that is sideways, rocking

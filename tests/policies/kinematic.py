@@ -1,4 +1,4 @@
-"""A kinematic omnidirectional robot for tests of the navigator: lag, delay, acceleration limit, noise, body and poles."""
+"""A kinematic omnidirectional robot for tests of the navigator: lag, delay, acceleration limit, noise, a body."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
