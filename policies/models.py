@@ -9,13 +9,13 @@ def folder(start: Path = Path(__file__)) -> Path:
     A checkout keeps it at `models/`. An installation keeps it at `share/barkour/models` below its prefix, which is
     some parent of this file: of a virtual environment, of `pip install --user` or `--target`, of a colcon workspace.
     """
-    checkout = start.resolve().parents[1] / "models"
-    if checkout.is_dir():
-        return checkout
+    root = start.resolve().parents[1]
+    if (root / "setup.py").is_file():
+        return root / "models"
     for parent in start.resolve().parents:
         if (parent / "share" / "barkour").is_dir():
             return parent / "share" / "barkour" / "models"
-    return checkout
+    return root / "models"
 
 
 def bundle_file(name: str) -> Path:

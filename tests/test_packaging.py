@@ -85,11 +85,12 @@ def test_ros_finds_the_package() -> None:
 def test_bundles_are_found_in_a_checkout_and_below_any_prefix(tmp_path: Path) -> None:
     checkout = tmp_path / "checkout"
     (checkout / "policies").mkdir(parents=True)
-    (checkout / "models").mkdir()
+    (checkout / "setup.py").touch()
     assert models.folder(checkout / "policies" / "models.py") == checkout / "models"
     prefix = tmp_path / "prefix"
     code = prefix / "lib" / "python3.11" / "site-packages" / "policies"
     code.mkdir(parents=True)
+    (code.parent / "models").mkdir()  # another package's
     (prefix / "share" / "barkour" / "models").mkdir(parents=True)
     assert models.folder(code / "models.py") == prefix / "share" / "barkour" / "models"
     assert models.folder() == ROOT / "models"
