@@ -7,7 +7,7 @@ import copy
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from policies.navigator import Navigator, course_navigator
 from policies.route import plan
 from policies.skills import SkillPolicy, Skills, load_skills, trained_limits
 from policies.worlds import SimulatedRobots, check_seed
-from sim.course import Course
+from sim.course import Course, Waypoint
 from sim.course_file import by_name
 from sim.errors import InputError
 from sim.scene import course_model
@@ -126,7 +126,7 @@ class CourseWorlds:
         threads: int = 0,
     ) -> None:
         self.course, self.skills, self.time_limit = course, skills, time_limit
-        self.route = plan(course, skills.able)
+        self.route = settled(plan(course, skills.able))
         robot = skills.robot
         self.dt = robot.control_period
         self.robots = SimulatedRobots(robot, course_model(course, robot), seeds, randomize=randomize, threads=threads)
@@ -302,6 +302,19 @@ def run(
     if folder is not None:
         _record(folder, outcome, report, where, worlds, states)
     return report
+
+
+def settled(route: Sequence[Waypoint]) -> tuple[Waypoint, ...]:
+    """The route in tenths of a millimetre.
+
+    A planned route's last digits depend on how many threads linear algebra has; a run must not.
+    """
+    return tuple(
+        replace(
+            w, x=round(w.x, 4), y=round(w.y, 4), speed=round(w.speed, 4), yaw=None if w.yaw is None else round(w.yaw, 4)
+        )
+        for w in route
+    )
 
 
 def writable(folder: Path) -> Path:
