@@ -21,6 +21,8 @@ STRAIGHT = 0.25
 RUN_UP = 0.9
 TURN_DISTANCE = 2.0
 """Obstacles nearer than this are joined by a planned turn, m."""
+PAST_CENTER = 0.08
+"""The robot stops this far past the end table's centre, m: its hind legs reach further than its front legs."""
 WALK_SPEED, WEAVE_SPEED, CLIMB_SPEED, JUMP_SPEED, TABLE_SPEED = 1.5, 1.3, 0.8, 1.8, 1.2
 
 
@@ -51,7 +53,8 @@ def plan(course: Course, skills: Sequence[str] = ("walk",)) -> tuple[Waypoint, .
             here = np.array([points[-1].x, points[-1].y])
     end = course.end_table.center
     heading = float(np.arctan2(end[1] - here[1], end[0] - here[0]))
-    return (*points, Waypoint(end[0], end[1], TABLE_SPEED, yaw=heading, tolerance=0.1))
+    stop = np.array(end) + PAST_CENTER * np.array([np.cos(heading), np.sin(heading)])
+    return (*points, Waypoint(*_xy(stop), TABLE_SPEED, yaw=heading, tolerance=0.1))
 
 
 def _fast_weave(course: Course, k: int, here: np.ndarray, climbs: bool) -> list[Waypoint]:

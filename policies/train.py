@@ -8,7 +8,6 @@ import json
 import logging
 import shlex
 import subprocess
-import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -105,6 +104,14 @@ class Run:
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
+    def command(self) -> str:
+        """The command that makes this run's result from nothing, however often it was stopped and resumed."""
+        o = self.options
+        words = ["barkour", "train", o.skill, "--backend", o.backend, "--steps", o.steps, "--seed", o.seed]
+        words += ["--worlds", o.worlds]
+        words += ["--start-from", o.start_from] if o.start_from else []
+        return shlex.join(map(str, words))
+
     def description(self) -> dict[str, Any]:
         """What a checkpoint says about itself besides its arrays; the exporter reads it."""
         commands = self.task.commands
@@ -117,7 +124,7 @@ class Run:
             "seed": self.options.seed,
             "worlds": self.options.worlds,
             "seconds": self.seconds,
-            "command": shlex.join(["barkour", *sys.argv[1:]]),
+            "command": self.command(),
             "commit": _commit(),
             "layout": self.task.layout.to_dict(),
             "gait": self.task.gait.to_dict(),

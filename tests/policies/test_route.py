@@ -33,7 +33,7 @@ def test_the_official_route_passes_all_gates_in_order(official_route):
     course = official()
     passed, _ = follow(course, official_route)
     assert passed == {o.name: len(o.gates) for o in course.obstacles}
-    assert (official_route[-1].x, official_route[-1].y) == course.end_table.center
+    assert np.hypot(*(np.array([official_route[-1].x, official_route[-1].y]) - course.end_table.center)) < 0.15
 
 
 def test_the_official_route_keeps_the_body_off_the_poles(official_route):
