@@ -1,7 +1,7 @@
 """The policy bundle: one ONNX file that carries the network and everything needed to run it as it was trained.
 
-The metadata stands as JSON in the ONNX property `barkour`, floats in full precision. Loading checks it against this code
-and the robot and replays golden vectors; whatever differs refuses to load with a sentence that says what.
+The metadata stands as JSON in the ONNX property `barkour`, floats in full precision. Loading checks it against this
+code and the robot and replays golden vectors; whatever differs refuses to load with a sentence that says what.
 """
 
 import json
@@ -236,9 +236,7 @@ class Policy:
         self.phase = np.where(
             self.fresh, 0.0, clocks.advance(np, gait, self.phase, command, robot.control_period)
         ).astype(np.float32)
-        self.history = np.where(
-            self.fresh[:, None, None], obs.fill(np, newest), obs.push(np, self.history, newest)
-        )
+        self.history = np.where(self.fresh[:, None, None], obs.fill(np, newest), obs.push(np, self.history, newest))
         self.fresh[:] = False
         clock = clocks.clock(np, gait, self.phase, command)
         observation = obs.observe(np, self.bundle.layout, self.history, command, clock, heights)

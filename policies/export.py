@@ -1,4 +1,4 @@
-"""From a training checkpoint to a policy bundle: the actor's graph, its normaliser and its metadata in one ONNX file."""
+"""From a training checkpoint to a policy bundle: actor's graph, normaliser and metadata in one ONNX file."""
 
 import os
 from pathlib import Path
@@ -24,7 +24,7 @@ def restore_actor(path: Path) -> tuple[Learner, LearnerState, dict[str, Any]]:
     found = checkpoint.latest(path / "checkpoints") or checkpoint.latest(path) or path
     arrays, values = checkpoint.load(found)
     try:
-        network = {k: tuple(v) if isinstance(v, list) else v for k, v in values["network"].items()}
+        network: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values["network"].items()}
         learner = Learner(PPOConfig(networks=NetworkConfig(**network)), *values["sizes"])
     except (KeyError, TypeError) as error:
         raise InputError(f"checkpoint {found} lacks what an export needs: {error}") from error
@@ -96,8 +96,8 @@ def export(path: Path, file: Path, force: bool = False) -> dict[str, Any]:
     if file.exists() and not force:
         raise InputError(f"{file} exists: add --force to replace it")
     learner, state, values = restore_actor(path)
-    mean = np.asarray(state.normalizer.mean["state"])
-    std = np.asarray(state.normalizer.std["state"])
+    statistics: Any = state.normalizer
+    mean, std = np.asarray(statistics.mean["state"]), np.asarray(statistics.std["state"])
     graph = _graph(_layers(state.params.policy), learner.config.networks.activation, mean, std)
     rng = np.random.default_rng(0)
     seen = (mean + std * rng.standard_normal((1000, len(mean))) * rng.uniform(0.2, 2.0, (1000, 1))).astype(np.float32)

@@ -31,7 +31,7 @@ def make_networks(
     return ppo_networks.make_ppo_networks(
         sizes,  # type: ignore[arg-type]
         action_size,
-        preprocess_observations_fn=running_statistics.normalize,
+        preprocess_observations_fn=running_statistics.normalize,  # type: ignore[arg-type]
         policy_hidden_layer_sizes=config.hidden,
         value_hidden_layer_sizes=config.critic_hidden,
         activation=ACTIVATIONS[config.activation],

@@ -133,9 +133,7 @@ def _speed_profile(
     spin = np.abs(np.gradient(slope[:, 2], SPACING))
     speed = np.minimum(speed, np.sqrt(limits.lateral_acceleration / np.maximum(bend, 1e-6)))
     speed = np.minimum(speed, np.sqrt(0.6 * limits.yaw_acceleration / np.maximum(spin, 1e-6)))
-    braking = np.minimum(
-        limits.braking / planar, 0.6 * limits.yaw_acceleration / np.maximum(np.abs(slope[:, 2]), 1e-6)
-    )
+    braking = np.minimum(limits.braking / planar, 0.6 * limits.yaw_acceleration / np.maximum(np.abs(slope[:, 2]), 1e-6))
     speed[-1] = 0.0
     for i in range(len(s) - 2, -1, -1):
         speed[i] = min(speed[i], float(np.sqrt(speed[i + 1] ** 2 + 2 * braking[i] * SPACING)))

@@ -1,8 +1,8 @@
 """PPO: Brax's networks, loss, GAE and running statistics around an environment that may live on the host.
 
-The environment is anything with `observe()` and `step(action)` over many worlds (`sim.envs.batched.BatchedEnv`, or its MJX
-twin), so the same learner drives the C engine and MJX. With several accelerators the batch is split over them along the
-worlds and the parameters are replicated (JAX sharding); results agree with one device up to float32 summation order.
+The environment is anything with `observe()` and `step(action)` over many worlds (`sim.envs.batched.BatchedEnv`, or its
+MJX twin), so the same learner drives the C engine and MJX. With several accelerators the batch is split over them along
+the worlds and the parameters are replicated (JAX sharding); results agree with one device up to float32 rounding.
 """
 
 from dataclasses import dataclass
@@ -20,6 +20,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from policies.networks import NetworkConfig, initial_normalizer, make_networks
 from sim.errors import InputError
+
+NetworkParams: Any = losses.PPONetworkParams  # brax's dataclasses, which type checkers cannot see into
+Batch: Any = Transition
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,8 @@ class PPOConfig:
 class LearnerState(NamedTuple):
     """All that learning changes."""
 
-    params: losses.PPONetworkParams
+    params: Any
+    """brax's `PPONetworkParams`."""
     optimizer: Any
     normalizer: running_statistics.RunningStatisticsState
     key: jax.Array
@@ -60,7 +64,7 @@ class LearnerState(NamedTuple):
 
 
 class Rollout(NamedTuple):
-    """Transitions of one iteration, `[worlds, unroll, ...]`; `last` is the observation after them, `[worlds, 1, ...]`."""
+    """Transitions of one iteration, `[worlds, unroll, ...]`; `last`: the observation after them, `[worlds, 1, ...]`."""
 
     observation: dict[str, Any]
     raw_action: Any
@@ -91,7 +95,7 @@ class Learner:
     def initial(self, seed: int) -> LearnerState:
         """Fresh parameters."""
         key, policy_key, value_key = jax.random.split(jax.random.PRNGKey(seed), 3)
-        params = losses.PPONetworkParams(
+        params = NetworkParams(
             policy=self.networks.policy_network.init(policy_key), value=self.networks.value_network.init(value_key)
         )
         normalizer = initial_normalizer(*self.sizes[:2])
@@ -123,7 +127,7 @@ class Learner:
         normalizer = running_statistics.update(state.normalizer, rollout.observation)
         done = jnp.maximum(rollout.fallen, rollout.truncated)
         before = self._policy(state.params.policy, normalizer, rollout.observation)
-        data = Transition(
+        data = Batch(
             observation=rollout.observation,
             action=rollout.raw_action,
             reward=rollout.reward,
@@ -160,9 +164,7 @@ class Learner:
             params, optimizer, key = carry
             key, shuffle = jax.random.split(key)
             order = jax.random.permutation(shuffle, config.worlds)
-            batches = jax.tree.map(
-                lambda x: x[order].reshape(config.minibatches, -1, *x.shape[1:]), data
-            )
+            batches = jax.tree.map(lambda x: x[order].reshape(config.minibatches, -1, *x.shape[1:]), data)
             return jax.lax.scan(minibatch, (params, optimizer, key), batches)
 
         optimizer = state.optimizer._replace(hyperparams={"learning_rate": state.learning_rate})

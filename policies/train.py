@@ -64,7 +64,9 @@ def _commit() -> str:
     try:
         git = ["git", "-C", str(here)]
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True).stdout
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True
+        ).stdout
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return head + ("+" if changed.strip() else "")
@@ -171,7 +173,9 @@ class Run:
         config = self.learner.config
         rate = jax.numpy.asarray(config.learning_rate, jax.numpy.float32)
         self.state = self.state._replace(
-            key=jax.random.PRNGKey(self.options.seed), learning_rate=rate, optimizer=self.learner.optimizer.init(self.state.params)
+            key=jax.random.PRNGKey(self.options.seed),
+            learning_rate=rate,
+            optimizer=self.learner.optimizer.init(self.state.params),
         )
 
     # --- the loop ---------------------------------------------------------------------------------------------------

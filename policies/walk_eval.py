@@ -86,9 +86,10 @@ def tracking(
 ) -> dict[str, Any]:
     """Errors of velocity (m/s) and yaw rate (rad/s) on the flat, and falls.
 
-    Commands are uniform in +-`ranges` `[3]` and change every `options.hold` seconds, or are `fixed` throughout. An error
-    is the length of the difference between commanded and true velocity at every control step; `..._smoothed` takes the
-    velocity's mean over the last half second (a gait cycle and more) first, so that the sway of each step does not count.
+    Commands are uniform in +-`ranges` `[3]` and change every `options.hold` seconds, or are `fixed` throughout. An
+    error is the length of the difference between commanded and true velocity at every control step; `..._smoothed`
+    takes the velocity's mean over the last half second (a gait cycle and more) first, so that the sway of each step
+    does not count.
     """
     robots = _robots(bundle, options, Terrain())
     n, dt = robots.worlds, bundle.robot.control_period

@@ -1,7 +1,7 @@
 """Domain randomisation: the ranges, and one reproducible draw per world.
 
-Evaluation with `--randomize` and training draw from the same ranges; a world's draw depends only on its own seed, so any
-run can be repeated alone.
+Evaluation with `--randomize` and training draw from the same ranges; a world's draw depends only on its own seed, so
+any run can be repeated alone.
 """
 
 from dataclasses import dataclass, fields
@@ -130,8 +130,7 @@ def draw(ranges: Ranges, seeds: np.ndarray) -> Draw:
         rng = np.random.default_rng([0xBA4C, seed])
         for name, values in columns.items():
             low, high = getattr(ranges, name)
-            width = WIDTHS.get(name)
-            values.append(rng.uniform(low, high, width).astype(np.float32) if width else np.float32(rng.uniform(low, high)))
+            values.append(np.asarray(rng.uniform(low, high, WIDTHS.get(name)), np.float32))
     return Draw(**{name: np.stack(values) for name, values in columns.items()})
 
 

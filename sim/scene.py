@@ -96,7 +96,11 @@ def build(
     """
     spec = robot_spec(robot)
     option = spec.option
-    option.timestep, option.iterations, option.ls_iterations = options.timestep, options.iterations, options.ls_iterations
+    option.timestep, option.iterations, option.ls_iterations = (
+        options.timestep,
+        options.iterations,
+        options.ls_iterations,
+    )
     option.solver, option.cone = mujoco.mjtSolver.mjSOL_NEWTON, mujoco.mjtCone.mjCONE_PYRAMIDAL
     option.integrator = mujoco.mjtIntegrator.mjINT_EULER
     option.disableflags |= mujoco.mjtDisableBit.mjDSBL_EULERDAMP

@@ -95,9 +95,7 @@ def test_help_goes_to_standard_output_and_exits_0() -> None:
         ("train", ["--backend", "--steps", "--seed", "--out", "--resume"]),
     ],
 )
-def test_promised_options_exist(
-    command: str, options: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_promised_options_exist(command: str, options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         barkour.parse([command, "--help"])
     text = capsys.readouterr().out

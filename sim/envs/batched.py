@@ -110,7 +110,11 @@ class BatchedEnv:
     def _restart(self, done: np.ndarray, fallen: np.ndarray) -> None:
         level = self.task.promote(np, self.state, fallen) if self.curriculum else self.state.level
         mastered = level >= patches.LEVELS - 1  # keep seeing easier ground once the hardest is mastered
-        level = np.where(mastered & (self.rng.random(self.worlds) < 0.3), np.floor(self.rng.uniform(0, patches.LEVELS, self.worlds)), level)
+        level = np.where(
+            mastered & (self.rng.random(self.worlds) < 0.3),
+            np.floor(self.rng.uniform(0, patches.LEVELS, self.worlds)),
+            level,
+        )
         begun, qpos, qvel = self.task.begin(np, self._uniform(), self.kind, level.astype(np.float32))
         self.physics.reset(done, qpos, qvel)
         self.state = TaskState(

