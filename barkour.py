@@ -96,7 +96,7 @@ class Train:
 
     skill: Positional[Literal["walk"]]
     backend: Literal["cpu", "mjx"] = "cpu"
-    steps: int = 16_000_000
+    steps: int = 40_000_000
     """environment steps in all, over every world"""
     seed: int = 0
     out: Path | None = None
@@ -110,6 +110,12 @@ class Train:
     """checkpoint or run whose parameters to begin with"""
     checkpoint_minutes: float = 2.0
     """minutes between checkpoints: the most that an interruption can lose"""
+    coordinator: str = ""
+    """name:port of host 0 when several hosts train together"""
+    hosts: int = 1
+    """how many hosts train together; --worlds is the number over all of them"""
+    host: int = 0
+    """this host's number, from 0"""
     json: Json = False
 
     def __call__(self) -> dict[str, Any]:

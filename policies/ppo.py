@@ -18,6 +18,7 @@ from brax.training.agents.ppo import losses
 from brax.training.types import Transition
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from policies import hosts
 from policies.networks import NetworkConfig, initial_normalizer, make_networks
 from sim.errors import InputError
 
@@ -83,11 +84,9 @@ class Learner:
         self.sizes = (observation_size, privileged_size, action_size)
         self.networks = make_networks(config.networks, *self.sizes)
         self.optimizer = optax.inject_hyperparams(self._optimizer)(learning_rate=config.learning_rate)
-        devices = jax.devices()
-        usable = max(n for n in range(1, len(devices) + 1) if config.worlds % (n * config.minibatches) == 0)
-        self.mesh = Mesh(np.array(devices[:usable]), ("worlds",))
+        self.mesh = Mesh(np.array(_usable(config)), ("worlds",))
         self.act = jax.jit(self._act)
-        self.update = jax.jit(self._update, donate_argnums=(0,))
+        self._compiled = jax.jit(self._update, donate_argnums=(0,))
 
     def _optimizer(self, learning_rate: Any) -> optax.GradientTransformation:
         return optax.chain(optax.clip_by_global_norm(self.config.max_gradient_norm), optax.adam(learning_rate))
@@ -117,9 +116,18 @@ class Learner:
     def _policy(self, policy_params: Any, normalizer: Any, observation: dict[str, Any]) -> Any:
         return self.networks.policy_network.apply(normalizer, policy_params, observation)
 
-    def shard(self, rollout: Rollout) -> Rollout:
-        """Places a rollout on the devices, split along the worlds."""
-        return jax.device_put(rollout, NamedSharding(self.mesh, PartitionSpec("worlds")))
+    def update(self, state: LearnerState, rollout: Rollout) -> tuple[LearnerState, dict[str, jax.Array]]:
+        """One iteration of learning on this process's worlds and, with several hosts, on everyone's.
+
+        The state is this process's copy (equal on all), before and after. Also returns the means of the losses.
+        """
+        everywhere, along = PartitionSpec(), PartitionSpec("worlds")
+        return hosts.local(self._compiled(self._placed(state, everywhere), self._placed(rollout, along)))
+
+    def _placed(self, tree: Any, spec: PartitionSpec) -> Any:
+        """Arrays of this process as arrays over the whole mesh."""
+        sharding = NamedSharding(self.mesh, spec)
+        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree)
 
     def _update(self, state: LearnerState, rollout: Rollout) -> tuple[LearnerState, dict[str, jax.Array]]:
         """One iteration: statistics, then `epochs` passes over shuffled minibatches, then the learning rate."""
@@ -178,6 +186,18 @@ class Learner:
         summary = {name: metrics[name].mean() for name in names}
         summary |= {"kl": kl, "learning_rate": rate, "action_std": metrics["policy_dist_mean_std"][-1, -1]}
         return LearnerState(params, optimizer, normalizer, key, rate), summary
+
+
+def _usable(config: PPOConfig) -> list[Any]:
+    """Devices over which the minibatches split evenly: as many as possible, and with several hosts all of them."""
+    devices = jax.devices()
+    usable = max(n for n in range(1, len(devices) + 1) if config.worlds % (n * config.minibatches) == 0)
+    if jax.process_count() > 1 and usable != len(devices):
+        raise InputError(
+            f"--worlds {config.worlds} must be a multiple of {len(devices) * config.minibatches}: "
+            f"{len(devices)} devices x {config.minibatches} minibatches"
+        )
+    return devices[:usable]
 
 
 def collect(learner: Learner, state: LearnerState, env: Any, key: jax.Array, totals: dict[str, float]) -> Rollout:

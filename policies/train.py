@@ -19,12 +19,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from policies import checkpoint, curves
+from policies.hosts import Hosts
 from policies.ppo import Learner, LearnerState, PPOConfig, collect
 from sim.envs.batched import BatchedEnv, DivergedError
 from sim.envs.walk import WalkTask
 from sim.errors import InputError
 
 FORMAT = 1
+HOST_SEED = 1_000_000
+"""Between the seeds of two hosts' worlds."""
 SKILLS: dict[str, Any] = {"walk": WalkTask}
 
 
@@ -34,7 +37,7 @@ class TrainOptions:
 
     skill: str = "walk"
     backend: str = "cpu"
-    steps: int = 24_000_000
+    steps: int = 40_000_000
     """Environment steps in all, over every world."""
     seed: int = 0
     out: Path = Path("runs/walk")
@@ -45,16 +48,23 @@ class TrainOptions:
     checkpoint_minutes: float = 2.0
     start_from: Path | None = None
     """A checkpoint or run whose parameters this run begins with."""
+    coordinator: str = ""
+    """Address of host 0 (`name:port`) when several hosts train together."""
+    hosts: int = 1
+    host: int = 0
+    """This host's number, from 0."""
 
 
 def make_env(task: WalkTask, options: TrainOptions) -> Any:
     """The task's worlds on the chosen engine."""
+    worlds = Hosts(options.coordinator, options.hosts, options.host).share(options.worlds)
+    seed = options.seed + HOST_SEED * options.host
     if options.backend == "cpu":
-        return BatchedEnv(task, options.worlds, options.seed, threads=options.threads)
+        return BatchedEnv(task, worlds, seed, threads=options.threads)
     if options.backend == "mjx":
         from sim.envs.mjx_batched import MjxBatchedEnv
 
-        return MjxBatchedEnv(task, options.worlds, options.seed)
+        return MjxBatchedEnv(task, worlds, seed)
     raise InputError(f"unknown backend '{options.backend}': known are cpu, mjx")
 
 
@@ -80,8 +90,10 @@ class Run:
             raise InputError(f"unknown skill '{options.skill}': known are {', '.join(SKILLS)}")
         if options.steps < 1:
             raise InputError(f"--steps must be at least 1, got {options.steps}")
-        self.folder = options.out
-        self.checkpoints = options.out / "checkpoints"
+        self.hosts = Hosts(options.coordinator, options.hosts, options.host)
+        self.hosts.join()
+        self.folder = options.out if options.host == 0 else options.out / f"host_{options.host}"
+        self.checkpoints = self.folder / "checkpoints"
         newest = checkpoint.latest(self.checkpoints) if self.folder.exists() else None
         if newest is not None and not options.resume:
             raise InputError(f"{self.folder} already holds a run: add --resume to continue it, or choose another --out")
@@ -99,6 +111,10 @@ class Run:
             self._restore(newest)
         elif options.start_from is not None:
             self._warm_start(options.start_from)
+        if self.hosts.agreed(self.steps) != self.steps:
+            raise InputError(
+                f"host {options.host} resumes at {self.steps} steps, host 0 elsewhere: run again from one of both"
+            )
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -111,6 +127,7 @@ class Run:
         o = self.options
         words = ["barkour", "train", o.skill, "--backend", o.backend, "--steps", o.steps, "--seed", o.seed]
         words += ["--worlds", o.worlds]
+        words += ["--hosts", o.hosts] if o.hosts > 1 else []
         words += ["--start-from", o.start_from] if o.start_from else []
         return shlex.join(map(str, words))
 
@@ -125,6 +142,7 @@ class Run:
             "steps": self.steps,
             "seed": self.options.seed,
             "worlds": self.options.worlds,
+            "hosts": self.options.hosts,
             "seconds": self.seconds,
             "command": self.command(),
             "commit": _commit(),
@@ -160,9 +178,11 @@ class Run:
 
     def _restore(self, path: Path) -> None:
         arrays, values = self._parameters(path)
-        for key in ("seed", "worlds", "backend"):
-            if values[key] != getattr(self.options, key):
-                raise InputError(f"{self.folder} was begun with {key} {values[key]}, not {getattr(self.options, key)}")
+        for key in ("seed", "worlds", "backend", "hosts"):
+            if values.get(key, 1) != getattr(self.options, key):
+                raise InputError(
+                    f"{self.folder} was begun with {key} {values.get(key, 1)}, not {getattr(self.options, key)}"
+                )
         self.env.restore({n[4:]: a for n, a in arrays.items() if n.startswith("env/")}, values["env"])
         self.env.present = (arrays["present/state"], arrays["present/privileged"])
         self.steps, self.seconds, self.history = values["steps"], values["seconds"], values["history"]
@@ -189,11 +209,13 @@ class Run:
         began = time.perf_counter()
         totals: dict[str, float] = {}
         key, rollout_key = jax.random.split(self.state.key)
+        if self.options.host:  # one key for the update of all, another for what each explores
+            rollout_key = jax.random.fold_in(rollout_key, self.options.host)
         self.state = self.state._replace(key=key)
         try:
             rollout = collect(self.learner, self.state, self.env, rollout_key, totals)
             collected = time.perf_counter()
-            self.state, losses = self.learner.update(self.state, self.learner.shard(rollout))
+            self.state, losses = self.learner.update(self.state, rollout)
             losses = {name: float(value) for name, value in losses.items()}
             bad = [name for name, value in losses.items() if not np.isfinite(value)]
             if bad:
@@ -257,7 +279,8 @@ class Run:
                     progress.update(bar, completed=min(self.steps, self.options.steps), description=text)
                     if not console.is_terminal and len(self.history) % 20 == 0:
                         console.print(f"{self.steps} {text}")
-                    if time.perf_counter() - saved > 60 * self.options.checkpoint_minutes:
+                    due = time.perf_counter() - saved > 60 * self.options.checkpoint_minutes
+                    if self.hosts.agreed(due):  # all hosts at the same step, or they could not go on together
                         self.save()
                         saved = time.perf_counter()
             except KeyboardInterrupt:
@@ -280,7 +303,7 @@ class Run:
             "checkpoint": str(where),
             "curve": str(self.folder / "curve.png"),
         }
-        if not interrupted:
+        if not interrupted and self.options.host == 0:
             from policies.export import export
 
             bundle = self.folder / f"{self.options.skill}.onnx"
