@@ -23,6 +23,8 @@ from sim.robot import Robot, robot_by_name
 SCHEMA = 1
 KEY = "barkour"
 GOLDEN_TOLERANCE = 1e-4
+BATCH = 16
+"""Rows that `FixedBatch` runs at once."""
 
 
 @dataclass(frozen=True)
@@ -190,6 +192,26 @@ def check_robot(metadata: Metadata, robot: Robot) -> None:
 def _numeric(value: Any) -> bool:
     items = value if isinstance(value, list) else [value]
     return all(isinstance(item, (int, float)) for item in items)
+
+
+class FixedBatch:
+    """A bundle that always runs its network on the same number of rows.
+
+    Matrix products round differently for different batch sizes; with this a world's actions do not depend on how many
+    worlds are run beside it.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.metadata, self.robot, self.layout, self.gait = bundle.metadata, bundle.robot, bundle.layout, bundle.gait
+        self.path = bundle.path
+        self._bundle = bundle
+
+    def __call__(self, observation: np.ndarray) -> np.ndarray:
+        """Actions `[N, 12]` for observations `[N, size]`."""
+        count = len(observation)
+        padded = np.zeros((-(-count // BATCH) * BATCH, observation.shape[1]), np.float32)
+        padded[:count] = observation
+        return np.concatenate([self._bundle(padded[i : i + BATCH]) for i in range(0, len(padded), BATCH)])[:count]
 
 
 class Policy:

@@ -16,23 +16,15 @@ import numpy as np
 from policies.navigator import Navigator, course_navigator
 from policies.route import plan
 from policies.skills import SkillPolicy, Skills, load_skills, trained_limits
-from policies.worlds import SimulatedRobots, check_seed
 from sim.course import Course, Waypoint
 from sim.course_file import by_name
 from sim.errors import InputError
 from sim.scene import course_model
 from sim.score import Result, Scorer, write_log
+from sim.worlds import OUTSIDE, SimulatedRobots, check_seed
 
 TIME_LIMIT = 50.0
 """Seconds after which a run ends (the official scorer's MAX_TIME)."""
-DOWN_SECONDS = 0.3
-"""A robot that is down this long has fallen."""
-DOWN_UPRIGHT = 0.2
-"""Cosine of the tilt below which it is down (78 degrees: a 30-degree ramp and a stumble still count as standing)."""
-DOWN_CLEARANCE = 0.08
-"""Base height over the ground below which it is down, m (it stands at 0.2)."""
-OUTSIDE = 2.0
-"""Metres outside the course area at which a run is given up."""
 
 
 # --- the simulation --------------------------------------------------------------------------------------------------
@@ -139,7 +131,6 @@ class CourseWorlds:
         self.gate_times: list[dict[str, list[float]]] = [{} for _ in range(n)]
         self.ends = [""] * n
         self.finals: list[tuple[float, list[float], float]] = [(0.0, [], 0.0)] * n
-        self.down = np.zeros(n, np.int64)
         self.steps = 0
         x, y, yaw = course.start
         self.robots.place(np.full(n, x), np.full(n, y), np.full(n, yaw), course.height)
@@ -227,11 +218,7 @@ class CourseWorlds:
 
     def _ends(self, active: np.ndarray) -> None:
         robots = self.robots
-        pose = robots.pose
-        clearance = robots.height - self.course.height(pose[:, 0], pose[:, 1])
-        down = (robots.upright < DOWN_UPRIGHT) | (clearance < DOWN_CLEARANCE)
-        down |= robots.trunk_contact & (clearance < 1.5 * DOWN_CLEARANCE)
-        self.down = np.where(down, self.down + 1, 0)
+        pose, fallen = robots.pose, robots.watch(self.course.height)
         x0, y0, x1, y1 = self.course.area
         beyond = np.maximum.reduce([x0 - pose[:, 0], pose[:, 0] - x1, y0 - pose[:, 1], pose[:, 1] - y1])
         for i in np.flatnonzero(active).tolist():
@@ -240,7 +227,7 @@ class CourseWorlds:
                 end = "diverged"
             elif self.scorers[i].over:
                 end = "held the end table" if self.scorers[i].result().finished else "left the end table"
-            elif self.down[i] * self.dt > DOWN_SECONDS:
+            elif fallen[i]:
                 end = "fell"
             elif beyond[i] > OUTSIDE:
                 end = "left the course"

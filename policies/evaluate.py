@@ -13,11 +13,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from policies.course_run import TIME_LIMIT, CourseRun, CourseWorlds, writable, write_text
 from policies.skills import load_skills
-from policies.worlds import PUSH_EVERY, world_seeds
 from sim.course import Course
 from sim.course_file import by_name
 from sim.randomize import NOMINAL, Ranges, SensorNoise
 from sim.scene import EVALUATION
+from sim.worlds import PUSH_EVERY, world_seeds
 
 MOST_WORLDS = 128
 """Worlds simulated at once; more runs go in turns."""

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from policies.bundle import Bundle, Policy
+from policies.bundle import Bundle, FixedBatch, Policy
 from policies.models import bundle_file
 from policies.navigator import Limits
-from policies.worlds import FixedBatch
 from sim import observation as obs
 from sim.course import SKILLS
 from sim.errors import InputError

@@ -17,15 +17,14 @@ import numpy as np
 import tyro
 from tyro.conf import Positional
 
-from policies.bundle import Bundle, Policy
-from policies.worlds import FixedBatch, SimulatedRobots, world_seeds
+from policies.bundle import Bundle, FixedBatch, Policy
 from sim.errors import InputError
 from sim.scene import build
 from sim.terrain import Block, Terrain
+from sim.worlds import SimulatedRobots, world_seeds
 
 SETTLING = 1.0
 """Seconds after a new command that are left out."""
-DOWN_UPRIGHT, DOWN_CLEARANCE, DOWN_STEPS = 0.2, 0.08, 15
 STEP_SECONDS = 6.0
 STEP_SPEED = 0.8
 TABLE_AT, TABLE_LENGTH = 0.8, 1.2
@@ -159,7 +158,6 @@ class _Walker:
     ) -> None:
         self.robots, self.ground = robots, ground
         self.policy = Policy(FixedBatch(bundle), robots.worlds)  # type: ignore[arg-type]
-        self.down = np.zeros(robots.worlds, np.int64)
         self.fallen = np.zeros(robots.worlds, bool)
 
     def step(self, command: np.ndarray) -> None:
@@ -169,10 +167,7 @@ class _Walker:
         u = robots.uniform()
         heights = robots.ground_seen(self.policy.bundle.layout, self.ground, u[:, 30])
         robots.apply(self.policy.step(robots.sense(u[:, :30]), command, heights), u[:, 31:33])
-        x, y, _ = robots.pose.T
-        low = robots.height - self.ground(x, y) < DOWN_CLEARANCE
-        self.down = np.where(low | (robots.upright < DOWN_UPRIGHT), self.down + 1, 0)
-        self.fallen |= (self.down > DOWN_STEPS) | robots.broken
+        self.fallen |= robots.watch(self.ground) | robots.broken
 
 
 def _moving_mean(values: np.ndarray, width: int, age: np.ndarray) -> np.ndarray:

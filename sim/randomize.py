@@ -11,6 +11,7 @@ import mujoco
 import numpy as np
 
 from sim.errors import InputError
+from sim.observation import Sensors
 from sim.robot import Robot
 from sim.scene import foot_geoms
 
@@ -90,6 +91,23 @@ class SensorNoise:
     """rad/s."""
     height: float = 0.01
     """m, terrain heights."""
+
+
+def noisy(xp: Any, noise: SensorNoise, true: Sensors, u: Any) -> Sensors:
+    """Readings with noise from uniform numbers `u` `[..., 30]` in [0, 1)."""
+    e = 2 * u - 1
+    dx, dy, dz = (0.5 * noise.orientation * e[..., i] for i in range(3))
+    w, x, y, z = (true.orientation[..., i] for i in range(4))
+    turned = xp.stack(
+        [w - x * dx - y * dy - z * dz, x + w * dx + y * dz - z * dy, y + w * dy + z * dx - x * dz,
+         z + w * dz + x * dy - y * dx], -1,
+    )  # fmt: skip
+    return Sensors(
+        turned / xp.sqrt((turned**2).sum(-1, keepdims=True)),
+        true.angular_velocity + noise.angular_velocity * e[..., 3:6],
+        true.joint_position + noise.joint_position * e[..., 6:18],
+        true.joint_velocity + noise.joint_velocity * e[..., 18:30],
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -103,7 +103,8 @@ def build(
     )
     option.solver, option.cone = mujoco.mjtSolver.mjSOL_NEWTON, mujoco.mjtCone.mjCONE_PYRAMIDAL
     option.integrator = mujoco.mjtIntegrator.mjINT_EULER
-    option.disableflags |= mujoco.mjtDisableBit.mjDSBL_EULERDAMP
+    # A world whose numbers explode must be seen to, not silently begin again.
+    option.disableflags |= mujoco.mjtDisableBit.mjDSBL_EULERDAMP | mujoco.mjtDisableBit.mjDSBL_AUTORESET
     spec.visual.global_.offwidth, spec.visual.global_.offheight = 1280, 960
 
     world = spec.worldbody

@@ -37,10 +37,11 @@ from sim.envs.walk import Outcome, WalkTask
 from sim.errors import InputError
 from sim.gait import Gait
 from sim.physics.cpu import CpuPhysics
-from sim.randomize import NOMINAL, Ranges, SensorNoise, draw, model_fields
+from sim.randomize import NOMINAL, Ranges
 from sim.robot import Robot, barkour_v0
 from sim.scene import course_model
 from sim.score import DWELL, MAX_TIME, PENALTY, PER_SECOND, Scorer
+from sim.worlds import OUTSIDE, SimulatedRobots
 
 WALK_ID, COURSE_ID = "BarkourWalk-v0", "BarkourCourse-v0"
 SEEDS = 2**32
@@ -313,7 +314,7 @@ class BarkourCourse(gymnasium.Env[np.ndarray, np.ndarray]):
         self.observation_space = _unbounded(ends[-1])
         self.action_space = _actions(self.robot)
         self.model = course_model(self.course, self.robot)
-        self.world: _World | None = None
+        self.world: SimulatedRobots | None = None
         self._camera = _Camera(render_mode)
         self._over = True
 
@@ -323,10 +324,12 @@ class BarkourCourse(gymnasium.Env[np.ndarray, np.ndarray]):
         """See `gymnasium.Env.reset`. There are no options."""
         super().reset(seed=seed)
         _no_more(dict(options or {}), "none")
-        self.world = _World(self.robot, self.model, self.course, _seed(self, seed), self.randomize)
+        x, y, yaw = (np.array([value]) for value in self.course.start)
+        self.world = SimulatedRobots(self.robot, self.model, [_seed(self, seed)], randomize=self.randomize, threads=1)
+        self.world.place(x, y, yaw, self.course.height)
         self.scorer = Scorer(self.course)
-        self.scorer.update(0.0, *self.world.pose[:2].tolist())
-        self._steps, self._down, self._over, self._end = 0, 0, False, ""
+        self.scorer.update(0.0, *self.world.pose[0, :2].tolist())
+        self._steps, self._over, self._end = 0, False, ""
         self._worth = self._potential()
         self._u = self.world.uniform()
         self._history = obs.fill(np, self._frame(np.zeros(12, np.float32)))
@@ -339,12 +342,13 @@ class BarkourCourse(gymnasium.Env[np.ndarray, np.ndarray]):
         limit = self.robot.action_limit
         action = np.clip(_checked(action, self.robot), -limit, limit)
         world, rest = self.world, np.zeros(3, np.float32)  # a resting gait clock: the action alone moves the joints
-        world.apply(obs.joint_targets(np, self.robot, Gait(), action, rest[0], rest), self._u[31:33])
+        targets = obs.joint_targets(np, self.robot, Gait(), action, rest[0], rest)
+        world.apply(np.asarray(targets, np.float32)[None], self._u[:, 31:33])
         self._steps += 1
-        if world.touched:
+        if world.touched[0]:
             self.scorer.touch_jump()
-        if not world.broken:
-            self.scorer.update(self._steps * self.robot.control_period, *world.pose[:2].tolist())
+        if not world.broken[0]:
+            self.scorer.update(self._steps * self.robot.control_period, *world.pose[0, :2].tolist())
         self._end = self._ending()
         terminated = self._end not in ("", "time limit")
         self._over = bool(self._end)
@@ -373,15 +377,20 @@ class BarkourCourse(gymnasium.Env[np.ndarray, np.ndarray]):
 
     def _frame(self, action: np.ndarray) -> np.ndarray:
         assert self.world is not None
-        return obs.frame(np, self.robot, self.world.sense(self._u[:30]), action)
+        readings = self.world.sense(self._u[:, :30])
+        return obs.frame(np, self.robot, obs.Sensors(*(reading[0] for reading in readings)), action)
 
     def _observation(self) -> np.ndarray:
         assert self.world is not None
-        x, y, yaw = self.world.pose
+        x, y, yaw = self.world.pose[0]
         c, s = np.cos(yaw), np.sin(yaw)
         gate = (self.next_gate() - (x, y)) @ np.array([[c, -s], [s, c]])
         parts = [self._history[age] for age in self.layout.frames]
-        parts += [self.world.heights(self.layout, self._u[30]), np.array([x, y, s, c]), gate.ravel()]
+        parts += [
+            self.world.ground_seen(self.layout, self.course.height, self._u[:, 30])[0],
+            np.array([x, y, s, c]),
+            gate.ravel(),
+        ]
         return np.concatenate(parts).astype(np.float32)
 
     def _info(self) -> dict[str, Any]:
@@ -415,110 +424,18 @@ class BarkourCourse(gymnasium.Env[np.ndarray, np.ndarray]):
         """Why the run ends with this step, or ""."""
         assert self.world is not None
         dt = self.robot.control_period
-        self._down = self._down + 1 if self.world.down else 0
-        x, y, _ = self.world.pose
+        fallen = bool(self.world.watch(self.course.height)[0])
+        x, y, _ = self.world.pose[0]
         x0, y0, x1, y1 = self.course.area
-        if self.world.broken:
+        if self.world.broken[0]:
             return "diverged"
         if self.scorer.over:
             return "held the end table" if self.scorer.result().finished else "left the end table"
-        if self._down * dt > DOWN_SECONDS:
+        if fallen:
             return "fell"
         if max(x0 - x, x - x1, y0 - y, y - y1) > OUTSIDE:
             return "left the course"
         return "time limit" if self._steps * dt >= MAX_TIME - 1e-9 else ""
-
-
-# The rules of `policies.course_run` and the physics of `policies.worlds`, for one world: sim imports nothing above it.
-# A test holds them to the same numbers.
-
-DOWN_SECONDS, DOWN_UPRIGHT, DOWN_CLEARANCE = 0.3, 0.2, 0.08
-"""A robot has fallen that is this long (s) tilted beyond this cosine or lower than this over the ground (m)."""
-OUTSIDE = 2.0
-"""Metres outside the course area at which a run is given up."""
-PUSH_EVERY, START_JOINTS = 4.0, 0.05
-"""Mean time between pushes, s, and noise on the joints at the start, rad, when randomised."""
-RANDOM_WIDTH = 34
-"""Random numbers a control step draws."""
-
-
-class _World:
-    """One robot on a course in evaluation physics."""
-
-    def __init__(self, robot: Robot, model: mujoco.MjModel, course: Course, seed: int, randomize: bool) -> None:
-        self.robot, self.course, self.model = robot, course, model
-        self.task = WalkTask(robot=robot, noise=SensorNoise())
-        self.physics = CpuPhysics(model, 1, threads=1)
-        self.drawn = draw(Ranges() if randomize else NOMINAL, np.array([seed]))
-        self.physics.randomize(model_fields(model, robot, self.drawn))
-        self.delay = self.drawn.delay(self.physics.timestep)
-        self.substeps = round(robot.control_period / self.physics.timestep)
-        self.stream = np.random.default_rng([0xE7A1, seed])
-        addresses = {model.sensor(i).name: int(model.sensor(i).adr[0]) for i in range(model.nsensor)}
-        self.board = addresses.get("board")
-        self.parts = [addresses[part] for part in ("trunk", "head") if part in addresses]
-        self.touched = self.broken = False
-        joints = robot.default_pose.astype(np.float64)
-        if randomize:
-            joints = joints + START_JOINTS * (2 * self.stream.random(12, np.float32) - 1)
-        self._place(joints)
-        self.targets = joints.astype(np.float32)
-
-    def _place(self, joints: np.ndarray) -> None:
-        x, y, yaw = self.course.start + np.concatenate([self.drawn.start_xy[0], self.drawn.start_yaw])
-        c, s = np.cos(yaw), np.sin(yaw)
-        dx, dy = np.array([(0.0, 0.0), (0.2, 0.15), (0.2, -0.15), (-0.2, 0.15), (-0.2, -0.15)]).T
-        below = self.course.height(x + c * dx - s * dy, y + s * dx + c * dy).max()
-        base = [x, y, below + self.robot.standing_height + 0.01, np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)]
-        self.physics.reset(np.ones(1, bool), np.concatenate([base, joints])[None], np.zeros((1, 18)))
-
-    def uniform(self) -> np.ndarray:
-        """A control step's random numbers in [0, 1), `[RANDOM_WIDTH]`."""
-        return self.stream.random(RANDOM_WIDTH, np.float32)
-
-    @property
-    def pose(self) -> np.ndarray:
-        """x, y (m) and heading (rad), `[3]`."""
-        qpos = self.physics.qpos[0]
-        return np.array([qpos[0], qpos[1], obs.yaw_of(np, qpos[3:7])])
-
-    @property
-    def down(self) -> bool:
-        """Whether the robot lies rather than stands."""
-        qpos = np.array(self.physics.qpos[0])
-        clearance = float(qpos[2] - self.course.height(qpos[0], qpos[1]))
-        upright = -float(obs.projected_gravity(np, qpos[3:7])[2])
-        resting = bool((self.physics.sensordata[0, self.parts] > 0).any())
-        return upright < DOWN_UPRIGHT or clearance < DOWN_CLEARANCE * (1.5 if resting else 1.0)
-
-    def sense(self, u: np.ndarray) -> obs.Sensors:
-        """Noisy readings from 30 random numbers."""
-        qpos, qvel = np.array(self.physics.qpos, np.float32), np.array(self.physics.qvel, np.float32)
-        joints = qpos[:, 7:] + self.drawn.joint_bias
-        noisy = self.task._sense(np, qpos[:, 3:7], qvel[:, 3:6], joints, qvel[:, 6:], u[None])
-        return obs.Sensors(*(reading[0] for reading in noisy))
-
-    def heights(self, layout: obs.Layout, u: float) -> np.ndarray:
-        """The layout's terrain heights, with a common error from one random number."""
-        x, y, yaw = self.pose
-        points = np.concatenate([obs.grid_points(np, grid, np.array([x, y]), yaw) for grid in layout.grids])
-        ground = self.course.height(points[:, 0], points[:, 1]) + self.task.noise.height * (2 * u - 1)
-        return obs.relative_heights(np, self.robot, ground, np.array(self.physics.qpos[0, 2])).astype(np.float32)
-
-    def apply(self, targets: np.ndarray, u: np.ndarray) -> None:
-        """One control period towards joint `targets` `[12]` (rad), then a push if `u` `[2]` says so."""
-        physics, before = self.physics, float(self.physics.time.ravel()[0])
-        for k in range(self.substeps):
-            physics.step(targets[None], 1, self.targets[None], np.maximum(self.delay - k, 0))
-            self.touched |= self.board is not None and bool(physics.sensordata[0, self.board] > 0)
-        self.targets = targets
-        finite = np.isfinite(physics.qpos).all() and np.isfinite(physics.qvel).all()
-        if float(physics.time.ravel()[0]) <= before or not finite:  # the engine resets a world whose numbers explode
-            self.broken = True
-            physics.reset(np.ones(1, bool), self.model.qpos0[None], np.zeros((1, 18)))
-        if u[0] < self.robot.control_period / PUSH_EVERY:
-            angle, size = 2 * np.pi * u[1], self.drawn.push[0]
-            physics.push(size * np.array([[np.cos(angle), np.sin(angle)]]))
 
 
 # --- both ------------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from sim import observation as obs
 from sim.envs import patches, rewards
 from sim.gait import Gait
 from sim.physics.base import Reading
-from sim.randomize import SensorNoise
+from sim.randomize import SensorNoise, noisy
 from sim.robot import Robot, barkour_v0
 
 UNIFORMS = 72
@@ -226,7 +226,7 @@ class WalkTask:
         fresh, life = self._command(xp, u[..., 0:8], state.kind)
         command = xp.where(expired[..., None], fresh, state.command)
         phase = clocks.advance(xp, self.gait, state.phase, command, dt)
-        sensors = self._sense(xp, quat, qvel[..., 3:6], joints + bias, speeds, u[..., 8:38])
+        sensors = noisy(xp, self.noise, obs.Sensors(quat, qvel[..., 3:6], joints + bias, speeds), u[..., 8:38])
         newest = obs.frame(xp, robot, sensors, action)
         history = obs.push(xp, state.history, newest)
 
@@ -306,21 +306,3 @@ class WalkTask:
         command = xp.where((u[..., 4] < c.standing)[..., None], xp.zeros_like(command), command)
         life = (c.seconds[0] + u[..., 5] * (c.seconds[1] - c.seconds[0])) / self.robot.control_period
         return command.astype(xp.float32), xp.round(life).astype(xp.float32)
-
-    def _sense(self, xp: Any, quat: Any, gyro: Any, joints: Any, speeds: Any, u: Any) -> obs.Sensors:
-        """Readings with noise from 30 uniform numbers."""
-        e = 2 * u - 1
-        n = self.noise
-        dx, dy, dz = (0.5 * n.orientation * e[..., i] for i in range(3))
-        w, x, y, z = (quat[..., i] for i in range(4))
-        turned = xp.stack(
-            [w - x * dx - y * dy - z * dz, x + w * dx + y * dz - z * dy, y + w * dy + z * dx - x * dz,
-             z + w * dz + x * dy - y * dx], -1,
-        )  # fmt: skip
-        turned = turned / xp.sqrt((turned**2).sum(-1, keepdims=True))
-        return obs.Sensors(
-            turned,
-            gyro + n.angular_velocity * e[..., 3:6],
-            joints + n.joint_position * e[..., 6:18],
-            speeds + n.joint_velocity * e[..., 18:30],
-        )

@@ -9,21 +9,29 @@ from collections.abc import Callable, Sequence
 import mujoco
 import numpy as np
 
-from policies.bundle import Bundle
 from sim import observation as obs
 from sim.errors import InputError
 from sim.observation import Layout, Sensors
 from sim.physics.cpu import CpuPhysics
-from sim.randomize import NOMINAL, Draw, Ranges, SensorNoise, draw, model_fields
+from sim.randomize import NOMINAL, Draw, Ranges, SensorNoise, draw, model_fields, noisy
 from sim.robot import Robot
 
+Ground = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Height of the ground, m, at arrays of x and y, m."""
 PUSH_EVERY = 4.0
 """Mean time between two pushes, s."""
+DOWN_SECONDS = 0.3
+"""A robot that is down this long has fallen."""
+DOWN_UPRIGHT = 0.2
+"""Cosine of the tilt below which it is down (78 degrees: a 30-degree ramp and a stumble still count as standing)."""
+DOWN_CLEARANCE = 0.08
+"""Base height over the ground below which it is down, m (it stands at 0.2)."""
+OUTSIDE = 2.0
+"""Metres outside the course area at which a run is given up."""
 START_JOINTS = 0.05
 """Half-width of the noise on the joint angles at the start, rad, when randomised."""
 BLOCK = 256
 WIDTH = 34
-BATCH = 16
 
 
 def world_seeds(seed: int, count: int) -> np.ndarray:
@@ -39,26 +47,6 @@ def check_seed(seed: int) -> None:
     """Raises `InputError` unless `seed` can seed a random stream."""
     if not 0 <= seed < 2**63:
         raise InputError(f"a seed must be a whole number from 0 to {2**63 - 1}, got {seed}")
-
-
-class FixedBatch:
-    """A bundle that always runs its network on the same number of rows.
-
-    Matrix products round differently for different batch sizes; with this a world's actions do not depend on how many
-    worlds are run beside it.
-    """
-
-    def __init__(self, bundle: Bundle) -> None:
-        self.metadata, self.robot, self.layout, self.gait = bundle.metadata, bundle.robot, bundle.layout, bundle.gait
-        self.path = bundle.path
-        self._bundle = bundle
-
-    def __call__(self, observation: np.ndarray) -> np.ndarray:
-        """Actions `[N, 12]` for observations `[N, size]`."""
-        count = len(observation)
-        padded = np.zeros((-(-count // BATCH) * BATCH, observation.shape[1]), np.float32)
-        padded[:count] = observation
-        return np.concatenate([self._bundle(padded[i : i + BATCH]) for i in range(0, len(padded), BATCH)])[:count]
 
 
 class SimulatedRobots:
@@ -101,12 +89,12 @@ class SimulatedRobots:
         names = {model.sensor(i).name: int(model.sensor(i).adr[0]) for i in range(model.nsensor)}
         self.board = names.get("board")
         self.parts = [names[part] for part in ("trunk", "head") if part in names]
+        self.down = np.zeros(self.worlds, np.int64)
+        """For how many control steps each robot has been down; see `watch`."""
         self.steps = 0
         self._begun = False
 
-    def place(
-        self, x: np.ndarray, y: np.ndarray, yaw: np.ndarray, ground: Callable[[np.ndarray, np.ndarray], np.ndarray]
-    ) -> None:
+    def place(self, x: np.ndarray, y: np.ndarray, yaw: np.ndarray, ground: Ground) -> None:
         """Stands the robots at `x`, `y` (m) with heading `yaw` (rad), all `[worlds]`, plus drawn start offsets."""
         robot, drawn = self.robot, self.drawn
         x, y, yaw = x + drawn.start_xy[:, 0], y + drawn.start_xy[:, 1], yaw + drawn.start_yaw
@@ -121,6 +109,7 @@ class SimulatedRobots:
         base = np.stack([x, y, below + robot.standing_height + 0.01, np.cos(yaw / 2), zero, zero, np.sin(yaw / 2)], 1)
         self.physics.reset(np.ones(self.worlds, bool), np.concatenate([base, joints], 1), np.zeros((self.worlds, 18)))
         self.targets = joints.astype(np.float32)
+        self.down[:] = 0
         self._begun = False
 
     def uniform(self) -> np.ndarray:
@@ -165,17 +154,10 @@ class SimulatedRobots:
     def sense(self, u: np.ndarray) -> Sensors:
         """Noisy readings, from 30 random numbers a world `[worlds, 30]`."""
         qpos, qvel = np.array(self.physics.qpos, np.float32), np.array(self.physics.qvel, np.float32)
-        e, n = 2 * u - 1, self.noise
-        return Sensors(
-            tilted(qpos[:, 3:7], n.orientation * e[:, :3]),
-            qvel[:, 3:6] + n.angular_velocity * e[:, 3:6],
-            qpos[:, 7:] + self.drawn.joint_bias + n.joint_position * e[:, 6:18],
-            qvel[:, 6:] + n.joint_velocity * e[:, 18:30],
-        )
+        true = Sensors(qpos[:, 3:7], qvel[:, 3:6], qpos[:, 7:] + self.drawn.joint_bias, qvel[:, 6:])
+        return noisy(np, self.noise, true, u)
 
-    def ground_seen(
-        self, layout: Layout, ground: Callable[[np.ndarray, np.ndarray], np.ndarray], u: np.ndarray
-    ) -> np.ndarray:
+    def ground_seen(self, layout: Layout, ground: Ground, u: np.ndarray) -> np.ndarray:
         """Policy's terrain heights `[worlds, n]` at the true pose, with a common error from `u` `[worlds]`."""
         if not layout.grids:
             return np.zeros((self.worlds, 0), np.float32)
@@ -183,6 +165,15 @@ class SimulatedRobots:
         points = np.concatenate([obs.grid_points(np, grid, pose[:, :2], pose[:, 2]) for grid in layout.grids], -2)
         heights = ground(points[..., 0], points[..., 1]) + (self.noise.height * (2 * u - 1))[:, None]
         return obs.relative_heights(np, self.robot, heights, self.height).astype(np.float32)
+
+    def watch(self, ground: Ground) -> np.ndarray:
+        """Call once a control step: which robots have been down for longer than `DOWN_SECONDS`, `[worlds]`."""
+        pose = self.pose
+        clearance = self.height - ground(pose[:, 0], pose[:, 1])
+        down = (self.upright < DOWN_UPRIGHT) | (clearance < DOWN_CLEARANCE)
+        down |= self.trunk_contact & (clearance < 1.5 * DOWN_CLEARANCE)
+        self.down = np.where(down, self.down + 1, 0)
+        return self.down * self.robot.control_period > DOWN_SECONDS + 1e-9
 
     # --- motion -------------------------------------------------------------------------------------------------------
 
@@ -192,7 +183,7 @@ class SimulatedRobots:
             jump = np.abs(targets - self.targets).max(1)
             self.target_jump = np.maximum(self.target_jump, np.where(self.broken, 0.0, jump))
         self._begun = True
-        physics, before = self.physics, np.array(self.physics.time)
+        physics = self.physics
         for k in range(self.substeps):
             physics.step(targets, 1, self.targets, np.maximum(self.delay - k, 0))
             np.maximum(self.torque_peak, np.abs(self.force), out=self.torque_peak)
@@ -200,8 +191,8 @@ class SimulatedRobots:
                 self.touched |= physics.sensordata[:, self.board] > 0
         self.targets = targets
         self.steps += 1
-        stuck = np.ravel(physics.time <= before) | ~np.isfinite(physics.qpos).all(1) | ~np.isfinite(physics.qvel).all(1)
-        self.broken |= stuck  # the engine resets a world whose numbers explode: its clock then runs backwards
+        stuck = np.asarray(~np.isfinite(np.concatenate([physics.qpos, physics.qvel], 1)).all(1))
+        self.broken |= stuck
         if stuck.any():
             rest = np.tile(self.model.qpos0, (self.worlds, 1))
             physics.reset(stuck, rest, np.zeros((self.worlds, 18)))
@@ -209,13 +200,3 @@ class SimulatedRobots:
         if kicked.any():
             angle, size = 2 * np.pi * u[:, 1], self.drawn.push * kicked
             physics.push(size[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1))
-
-
-def tilted(orientation: np.ndarray, angles: np.ndarray) -> np.ndarray:
-    """Quaternions `[N, 4]` turned by small `angles` `[N, 3]` (rad) about the base's own axes."""
-    w, x, y, z = orientation.T
-    a, b, c = 0.5 * angles.T
-    turned = np.stack(
-        [w - x * a - y * b - z * c, x + w * a + y * c - z * b, y + w * b + z * a - x * c, z + w * c + x * b - y * a], 1
-    )
-    return turned / np.sqrt((turned**2).sum(1, keepdims=True))
