@@ -264,7 +264,8 @@ class Policy:
         observation = obs.observe(np, self.bundle.layout, self.history, command, clock, heights)
         action = np.clip(self.bundle(observation), -robot.action_limit, robot.action_limit)
         self.last_action = action
-        return obs.joint_targets(np, robot, gait, action, self.phase, command)
+        steps = obs.relief(np, self.bundle.layout, np.asarray(heights, np.float32))
+        return obs.joint_targets(np, robot, gait, action, self.phase, command, steps)
 
     def heights_at(
         self, ground: Callable[[np.ndarray, np.ndarray], np.ndarray], xy: np.ndarray, z: np.ndarray, yaw: np.ndarray

@@ -1,4 +1,4 @@
-"""The gait clock: an open-loop swing of the legs that is added to the policy's joint targets.
+"""The gait clock: an open-loop stepping motion that is added to the policy's joint targets.
 
 A policy that starts from a stepping robot learns to walk in a tenth of the samples; at deployment the clock is part of
 the controller and travels in the policy bundle. Pure functions over numpy or jax.numpy (`xp`).
@@ -23,8 +23,12 @@ class Gait:
     """Added Hz for each m/s of commanded planar speed above 1 m/s."""
     phase_offsets: tuple[float, float, float, float] = (0.0, 0.5, 0.5, 0.0)
     """Phase of each leg in cycles, leg order front left, hind left, front right, hind right."""
-    lift: float = 0.28
-    """Swing amplitude, rad: the hip moves by `lift`, the knee by twice as much."""
+    push: float = 0.32
+    """How far stance legs extend in mid-stance, rad: the hip opens by `push`, the knee by twice as much."""
+    lift_per_relief: float = 2.5
+    """How far swing legs fold in mid-swing, rad for each metre of `relief` around the robot, hip and knee alike."""
+    most_relief: float = 0.12
+    """Relief above this counts as this, m."""
     standing_speed: float = 0.05
     """Below this command (m/s and rad/s together) the clock rests and the robot stands."""
 
@@ -61,13 +65,23 @@ def clock(xp: Any, gait: Gait, phase: Any, command: Any) -> Any:
 
 
 def swing(xp: Any, gait: Gait, phase: Any) -> Any:
-    """Each leg's swing height, 0 in stance, up to 1 in mid-swing, `[..., 4]`."""
-    legs = (phase[..., None] + xp.asarray(gait.phase_offsets, dtype=xp.float32)) % 1.0
-    return xp.maximum(xp.sin(2 * np.pi * legs), 0.0)
+    """Each leg's swing, 0 in stance, up to 1 in mid-swing, `[..., 4]`: stance is a leg's first half cycle."""
+    return xp.maximum(-_wave(xp, gait, phase), 0.0)
 
 
-def joint_offset(xp: Any, gait: Gait, phase: Any, command: Any) -> Any:
-    """Joint-angle offsets of the clock, rad, `[..., 12]`: hip + lift, knee + 2 lift on the swinging legs."""
-    lift = gait.lift * swing(xp, gait, phase) * moving(xp, gait, command)[..., None]
-    legs = xp.stack([xp.zeros_like(lift), lift, 2 * lift], -1)
+def joint_offset(xp: Any, gait: Gait, phase: Any, command: Any, relief: Any) -> Any:
+    """Joint-angle offsets of the clock, rad, `[..., 12]`: stance legs extend, swing legs fold over uneven ground.
+
+    `relief` `[...]` is the height of the steps around the robot, m (`sim.observation.relief`). The knee turns twice as
+    far as the hip, so that feet move straight down and up; larger angles are longer legs.
+    """
+    fold = gait.lift_per_relief * xp.minimum(relief, gait.most_relief)[..., None]
+    extension = gait.push * xp.maximum(_wave(xp, gait, phase), 0.0) - fold * swing(xp, gait, phase)
+    extension = extension * moving(xp, gait, command)[..., None]
+    legs = xp.stack([xp.zeros_like(extension), extension, 2 * extension], -1)
     return legs.reshape(*legs.shape[:-2], 12).astype(xp.float32)
+
+
+def _wave(xp: Any, gait: Gait, phase: Any) -> Any:
+    legs = (phase[..., None] + xp.asarray(gait.phase_offsets, dtype=xp.float32)) % 1.0
+    return xp.sin(2 * np.pi * legs)

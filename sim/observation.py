@@ -175,6 +175,24 @@ def relative_heights(xp: Any, robot: Robot, ground: Any, base_z: Any) -> Any:
     return xp.clip(ground - base_z[..., None] + robot.standing_height, -HEIGHT_CLIP, HEIGHT_CLIP) * HEIGHT_SCALE
 
 
+def relief(xp: Any, layout: Layout, heights: Any) -> Any:
+    """Height of the highest step around the robot, m `[...]`, from the policy's heights `[..., height_size]`.
+
+    The largest second difference along a grid's rows and columns: an edge counts with its height, a slope not at all,
+    and an error that all heights share drops out.
+    """
+    highest, start = xp.zeros(heights.shape[:-1], xp.float32), 0
+    for grid in layout.grids:
+        here = heights[..., start : start + grid.size] / HEIGHT_SCALE
+        start += grid.size
+        table = here.reshape(*here.shape[:-1], len(grid.x), len(grid.y))
+        for along in (-2, -1):
+            if table.shape[along] >= 3:
+                bends = xp.abs(xp.diff(table, n=2, axis=along)).max(-1).max(-1)
+                highest = xp.maximum(highest, bends)
+    return highest.astype(xp.float32)
+
+
 def observe(xp: Any, layout: Layout, history: Any, command: Any, clock: Any, heights: Any) -> Any:
     """The policy's input.
 
@@ -196,10 +214,12 @@ def observe(xp: Any, layout: Layout, history: Any, command: Any, clock: Any, hei
     return xp.concatenate(parts, -1).astype(xp.float32)
 
 
-def joint_targets(xp: Any, robot: Robot, gait: Gait, action: Any, phase: Any, command: Any) -> Any:
+def joint_targets(xp: Any, robot: Robot, gait: Gait, action: Any, phase: Any, command: Any, steps: Any) -> Any:
     """From action `[..., 12]` to joint targets, rad `[..., 12]`: scaled action about the default pose plus the clock.
 
-    `action` must already be clipped to `robot.action_limit`; the result is held inside the joint ranges.
+    `steps` `[...]` is the `relief` around the robot, m. `action` must already be clipped to `robot.action_limit`; the
+    result is held inside the joint ranges.
     """
-    target = xp.asarray(robot.default_pose) + robot.action_scale * action + joint_offset(xp, gait, phase, command)
+    clock = joint_offset(xp, gait, phase, command, steps)
+    target = xp.asarray(robot.default_pose) + robot.action_scale * action + clock
     return xp.clip(target, xp.asarray(robot.joint_lower), xp.asarray(robot.joint_upper)).astype(xp.float32)

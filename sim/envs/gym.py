@@ -342,7 +342,7 @@ class BarkourCourse(gymnasium.Env[np.ndarray, np.ndarray]):
         limit = self.robot.action_limit
         action = np.clip(_checked(action, self.robot), -limit, limit)
         world, rest = self.world, np.zeros(3, np.float32)  # a resting gait clock: the action alone moves the joints
-        targets = obs.joint_targets(np, self.robot, Gait(), action, rest[0], rest)
+        targets = obs.joint_targets(np, self.robot, Gait(), action, rest[0], rest, rest[0])
         world.apply(np.asarray(targets, np.float32)[None], self._u[:, 31:33])
         self._steps += 1
         if world.touched[0]:

@@ -69,6 +69,11 @@ def yaw_tracking(xp: Any, m: Motion) -> Any:
     return two_scales(xp, (m.angular_velocity[..., 2] - m.command[..., 2]) ** 2)
 
 
+def yaw_precision(xp: Any, m: Motion) -> Any:
+    """A narrow peak that pays for the last tenth of a radian per second."""
+    return xp.exp(-((m.angular_velocity[..., 2] - m.command[..., 2]) ** 2) / 0.04)
+
+
 def vertical_velocity(xp: Any, m: Motion) -> Any:
     """Squared vertical speed."""
     return m.velocity[..., 2] ** 2
@@ -137,7 +142,7 @@ def fall(xp: Any, m: Motion) -> Any:
 TERMS: dict[str, Term] = {
     term.__name__: term
     for term in (
-        linear_tracking, linear_precision, yaw_tracking, vertical_velocity, tilt_rate, tilt, torque,
+        linear_tracking, linear_precision, yaw_tracking, yaw_precision, vertical_velocity, tilt_rate, tilt, torque,
         joint_acceleration, action_rate, action_jerk, abduction_pose, stand_still, foot_slip, out_of_step, low_base,
         fall,
     )
@@ -147,6 +152,7 @@ WALK: dict[str, float] = {
     "linear_tracking": 1.5,
     "linear_precision": 0.5,
     "yaw_tracking": 0.8,
+    "yaw_precision": 0.3,
     "vertical_velocity": -0.8,
     "tilt_rate": -0.05,
     "tilt": -1.5,
