@@ -107,6 +107,10 @@ class Bundle:
         self.path, self.metadata, self.robot = path, metadata, robot
         self.layout = Layout.from_dict(metadata.layout)
         self.gait = Gait.from_dict(metadata.gait)
+        for name in ("forward", "sideways", "yaw"):
+            low, high = metadata.command_ranges[name]
+            if not (_numeric([low, high]) and low <= high):
+                raise InputError(f"its command range '{name}' is {metadata.command_ranges[name]}")
         self._session = session
 
     @classmethod
@@ -140,7 +144,7 @@ class Bundle:
             bundle._replay()
         except InputError as error:
             raise InputError(f"{path} cannot be used: {error}") from error
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{path} cannot be used: its metadata is malformed ({error})") from error
         return bundle
 
@@ -173,8 +177,12 @@ class Bundle:
 
     def _replay(self) -> None:
         golden = {name: np.asarray(rows, np.float32) for name, rows in self.metadata.golden.items()}
-        if golden["observation"].ndim != 2 or len(golden["observation"]) < 1:
+        count = len(golden["observation"])
+        if count < 1:
             raise InputError("it has no golden vectors")
+        for name, wanted in (("observation", (count, self.layout.size)), ("action", (count, 12))):
+            if golden[name].shape != wanted:
+                raise InputError(f"its golden {name}s have shape {golden[name].shape}, not {wanted}")
         difference = np.abs(self(golden["observation"]) - golden["action"]).max()
         if not difference <= GOLDEN_TOLERANCE:
             raise InputError(f"its network differs from its golden vectors by {difference:.3g}")
@@ -184,7 +192,8 @@ def check_robot(metadata: Metadata, robot: Robot) -> None:
     """Raises `InputError` naming the first thing in which the bundle and the robot description differ."""
     for name, here in robot_fields(robot).items():
         found = getattr(metadata, name)
-        same = np.allclose(found, here, rtol=1e-6, atol=1e-7) if _numeric(here) and _numeric(found) else found == here
+        numeric = _numeric(here) and _numeric(found) and np.shape(found) == np.shape(here)
+        same = np.allclose(found, here, rtol=1e-6, atol=1e-7) if numeric else found == here
         if not same:
             raise InputError(f"its {name} is {found}, this robot's is {here}")
 

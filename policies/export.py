@@ -28,6 +28,9 @@ def restore_actor(path: Path) -> tuple[Learner, LearnerState, dict[str, Any]]:
         learner = Learner(PPOConfig(networks=NetworkConfig(**network)), *values["sizes"])
     except (KeyError, TypeError) as error:
         raise InputError(f"checkpoint {found} lacks what an export needs: {error}") from error
+    for key in ("skill", "robot", "layout", "gait", "command_ranges"):
+        if key not in values:
+            raise InputError(f"checkpoint {found} lacks what an export needs: '{key}'")
     state = learner.initial(0)
     fields = {name: checkpoint.unflatten(getattr(state, name), arrays, name) for name in ("params", "normalizer")}
     return learner, state._replace(**fields), values
@@ -78,6 +81,11 @@ def write_bundle(graph: Any, metadata: Metadata, file: Path) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         partial.write_bytes(model.SerializeToString(deterministic=True))
+        try:
+            Bundle.load(partial)
+        except InputError:
+            partial.unlink()
+            raise
         os.replace(partial, file)
     except OSError as error:
         raise InputError(f"cannot write {file}: {error.strerror}") from error

@@ -26,7 +26,7 @@ class Gait:
     push: float = 0.32
     """How far stance legs extend in mid-stance, rad: the hip opens by `push`, the knee by twice as much."""
     lift_per_relief: float = 2.5
-    """How far swing legs fold in mid-swing, rad for each metre of `relief` around the robot, hip and knee alike."""
+    """How far swing legs fold in mid-swing, rad at the hip for each metre of `relief` around the robot."""
     most_relief: float = 0.12
     """Relief above this counts as this, m."""
     standing_speed: float = 0.05
@@ -41,7 +41,19 @@ class Gait:
         """Inverse of `to_dict`; unknown or missing keys raise `InputError`."""
         if set(fields) != set(cls.__dataclass_fields__):
             raise InputError(f"gait needs the keys {sorted(cls.__dataclass_fields__)}, got {sorted(fields)}")
-        return cls(**{**fields, "phase_offsets": tuple(fields["phase_offsets"])})
+        offsets = fields["phase_offsets"]
+        if not isinstance(offsets, (list, tuple)) or len(offsets) != 4:
+            raise InputError(f"gait needs four phase_offsets, got {offsets!r}")
+        for key in ("frequency", "frequency_per_speed", "push", "lift_per_relief", "most_relief", "standing_speed"):
+            if not _finite(fields[key]):
+                raise InputError(f"gait needs a number for '{key}', got {fields[key]!r}")
+        if not all(map(_finite, offsets)):
+            raise InputError(f"gait needs four numbers in 'phase_offsets', got {offsets!r}")
+        return cls(**{**fields, "phase_offsets": tuple(offsets)})
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and bool(np.isfinite(value))
 
 
 def moving(xp: Any, gait: Gait, command: Any) -> Any:

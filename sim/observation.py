@@ -178,8 +178,8 @@ def relative_heights(xp: Any, robot: Robot, ground: Any, base_z: Any) -> Any:
 def relief(xp: Any, layout: Layout, heights: Any) -> Any:
     """Height of the highest step around the robot, m `[...]`, from the policy's heights `[..., height_size]`.
 
-    The largest second difference along a grid's rows and columns: an edge counts with its height, a slope not at all,
-    and an error that all heights share drops out.
+    The largest second difference along a grid's rows and columns: an edge counts with its height, an even slope not at
+    all, a crest with the change of height that it makes in one cell, and an error that all heights share drops out.
     """
     highest, start = xp.zeros(heights.shape[:-1], xp.float32), 0
     for grid in layout.grids:

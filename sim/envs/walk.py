@@ -284,7 +284,8 @@ class WalkTask:
         return observation, privileged
 
     def promote(self, xp: Any, state: TaskState, fallen: Any) -> Any:
-        """The next episode's level: up after making the distance that was asked, down after a fall or half of it."""
+        """The next episode's level: up after making 85 % of the distance that was asked, down after a fall or
+        less than 65 % of it, `[...]`."""
         share = state.travelled / xp.maximum(state.asked, 1e-6)
         judged = (state.steps >= self.episode_steps / 2) * (state.asked > 1.0) * (1 - fallen)
         change = judged * (1.0 * (share > 0.85) - (share < 0.65)) - fallen
@@ -297,7 +298,10 @@ class WalkTask:
 
     def _heights(self, xp: Any, xy: Any, yaw: Any, z: Any, error: Any) -> Any:
         """The policy's terrain heights `[..., n]` with an `error` (m) that all share."""
-        ground = self._ground(xp, obs.grid_points(xp, self.layout.grids[0], xy, yaw))
+        if not self.layout.grids:
+            return xp.zeros((*yaw.shape, 0), xp.float32)
+        points = [obs.grid_points(xp, grid, xy, yaw) for grid in self.layout.grids]
+        ground = self._ground(xp, xp.concatenate(points, -2))
         return obs.relative_heights(xp, self.robot, ground + error, z)
 
     def _ground(self, xp: Any, xy: Any) -> Any:

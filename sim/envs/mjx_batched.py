@@ -1,0 +1,221 @@
+"""The batched MJX environment: the same task as `sim.envs.batched`, the whole control step one compiled function.
+
+Importing this module needs jax and mujoco-mjx (`pip install 'barkour[train]'`).
+"""
+
+import copy
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from sim import randomize
+from sim.envs import patches
+from sim.envs.batched import DivergedError, Step
+from sim.envs.walk import UNIFORMS, Outcome, TaskState, WalkTask
+from sim.errors import InputError
+from sim.physics.base import Reading
+from sim.physics.mjx import FootGround, MjxPhysics, WorldState
+from sim.scene import TRAINING, SolverOptions
+
+
+def on_device(task: WalkTask) -> WalkTask:
+    """The same task with its ground heights held by jax, so that traced positions can look them up."""
+    twin = copy.copy(task)
+    heights = replace(task.ground.heights, cells=jnp.asarray(task.ground.heights.cells))
+    twin.__dict__["ground"] = replace(task.ground, heights=heights)  # where `cached_property` keeps it
+    return twin
+
+
+def substeps_of(task: WalkTask, options: SolverOptions) -> int:
+    """Physics steps per control step; raises `InputError` if they do not fit."""
+    substeps = task.robot.control_period / options.timestep
+    if abs(substeps - round(substeps)) > 1e-9:
+        raise InputError(f"control period {task.robot.control_period} s is no multiple of {options.timestep} s")
+    return round(substeps)
+
+
+class World(NamedTuple):
+    """Physics and task of one world, or of many with `worlds` first."""
+
+    physics: WorldState
+    task: TaskState
+    feet: Any
+    """World x and y of the feet, m, `[..., 4, 2]`: they choose the terrain boxes of the next step."""
+
+
+class Dynamics:
+    """One world's control step as pure functions; the batched and the Brax environment are made of them."""
+
+    def __init__(self, task: WalkTask, options: SolverOptions, *, shanks: bool = False) -> None:
+        self.task = on_device(task)
+        self.ground = FootGround(task.robot, task.ground.terrain, options, shanks=shanks)
+        self.substeps = substeps_of(task, options)
+
+    def begin(self, engine: Any, u: Any, kind: Any, level: Any) -> World:
+        """A fresh episode from uniform numbers `[UNIFORMS]` on the given ground."""
+        state, qpos, qvel = self.task.begin(jnp, u, kind, level)
+        return World(engine.start(qpos, qvel), state, self.ground.start_feet(jnp, qpos))
+
+    def step(self, engine: Any, model: Any, world: World, action: Any, u: Any, bias: Any, delay: Any) -> tuple:
+        """One control step.
+
+        Args:
+          model: MJX model of this world.
+          action, bias: `[12]`; bias in rad.
+          u: uniform numbers, `[UNIFORMS]`.
+          delay: substeps before the new targets drive the joints.
+
+        Returns:
+          The world after it, moved and kicked as the task asks, and the task's `Outcome`.
+        """
+        task, state = self.task, world.task
+        targets = task.targets(jnp, state, action)
+        model = self.ground.place(model, world.feet)
+        physics = engine.advance(model, world.physics, targets, self.substeps, state.last_targets, delay)
+        reading = Reading(physics.qpos, physics.qvel, physics.sensors)
+        feet = physics.geom_xpos[self.ground.feet]
+        out: Outcome = task.after(jnp, state, action, targets, reading, feet, bias, u)
+        physics = physics._replace(
+            qpos=physics.qpos.at[:2].add(out.shift),
+            qvel=physics.qvel.at[:2].add(out.push),
+        )
+        return World(physics, out.state, feet[:, :2] + out.shift), out
+
+    def observe(self, world: World) -> tuple[Any, Any]:
+        """Observation and privileged observation at the start of an episode: no contacts, no height noise."""
+        physics = world.physics
+        reading = Reading(physics.qpos, physics.qvel, physics.sensors)
+        zero = jnp.zeros(2)
+        return self.task.observe(jnp, world.task, reading, zero, jnp.zeros(4), jnp.full(1, 0.5))
+
+
+class MjxBatchedEnv:
+    """`worlds` copies of a task on MJX, each with its own draw of the randomised physics; see `BatchedEnv`.
+
+    The worlds are split over this process's devices, as many of them as divide their number.
+    """
+
+    def __init__(
+        self,
+        task: WalkTask,
+        worlds: int,
+        seed: int = 0,
+        *,
+        ranges: randomize.Ranges | None = None,
+        options: SolverOptions = TRAINING,
+        shanks: bool = False,
+        curriculum: bool = True,
+    ) -> None:
+        """`shanks` lets the shanks touch the ground as on the C engine, at half the speed."""
+        self.task, self.worlds, self.curriculum = task, worlds, curriculum
+        self.dynamics = Dynamics(task, options, shanks=shanks)
+        devices = jax.local_devices()
+        usable = max(n for n in range(1, len(devices) + 1) if worlds % n == 0)
+        mesh = Mesh(np.array(devices[:usable]), ("worlds",))
+        self.along, self.everywhere = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("worlds",), ()))
+        self.physics = MjxPhysics(self.dynamics.ground.model, worlds)
+        self.drawn = randomize.draw(ranges or randomize.Ranges(), seed * 1_000_003 + np.arange(worlds))
+        self.physics.randomize(randomize.model_fields(self.physics.model, task.robot, self.drawn))
+        constants = {"delay": self.drawn.delay(options.timestep).astype(np.int32), "bias": self.drawn.joint_bias}
+        self.fields, self.constants = self._split((self.physics.fields, constants))
+        rng = np.random.default_rng([seed, 1])
+        self.kind = rng.choice(len(task.kinds), worlds, p=task.kind_shares)
+        self.key = jax.random.PRNGKey(seed)
+        level = jnp.full(worlds, task.start_level, jnp.float32)
+        self.key, key = jax.device_put(jax.random.split(self.key), self.everywhere)
+        world = jax.jit(self._begin)(key, jnp.asarray(self.kind, jnp.int32), level)
+        steps = np.floor(rng.uniform(0, task.episode_steps * 0.9, worlds)).astype(np.float32)
+        self.world: World = self._split(world._replace(task=world.task._replace(steps=steps)))
+        self._observe = jax.jit(jax.vmap(self.dynamics.observe))
+        shardings = (
+            self.along,
+            self.everywhere,
+            self.along,
+            self.along,
+        )  # as they go in, so that one compile is enough
+        self._step = jax.jit(self._step_all, out_shardings=shardings)
+
+    @property
+    def state(self) -> TaskState:
+        """The task's memory of all worlds."""
+        return self.world.task
+
+    def observe(self) -> tuple[np.ndarray, np.ndarray]:
+        """The present observation and privileged observation, `[worlds, ...]`."""
+        return jax.device_get(self._observe(self.world))
+
+    def step(self, action: np.ndarray) -> Step:
+        """Applies actions `[worlds, 12]` for one control period.
+
+        Raises:
+          DivergedError: the action or the physics is not finite.
+        """
+        action = self._split(np.asarray(action, np.float32))
+        self.world, self.key, out, finite = self._step(self.fields, self.constants, self.world, self.key, action)
+        out, finite = jax.device_get((out, finite))
+        for term, good in finite.items():
+            if not good.all():
+                raise DivergedError(term, np.flatnonzero(~good))
+        return out
+
+    def _split(self, tree: Any) -> Any:
+        """Arrays with `worlds` first, placed on the devices."""
+        return jax.device_put(tree, self.along)
+
+    # --- pure -------------------------------------------------------------------------------------------------------
+
+    def _begin(self, key: Any, kind: Any, level: Any) -> World:
+        u = jax.random.uniform(key, (self.worlds, UNIFORMS))
+        return jax.vmap(partial(self.dynamics.begin, self.physics.engine))(u, kind, level)
+
+    def _step_all(self, fields: Any, constants: Any, world: World, key: Any, action: Any) -> tuple:
+        engine = self.physics.engine
+        key, step_key, reset_key, level_key, easier_key = jax.random.split(key, 5)
+
+        def one(fields: Any, constants: Any, world: World, action: Any, u: Any) -> tuple:
+            model = engine.base.replace(**fields)
+            return self.dynamics.step(engine, model, world, action, u, constants["bias"], constants["delay"])
+
+        u = jax.random.uniform(step_key, (self.worlds, UNIFORMS))
+        world, out = jax.vmap(one)(fields, constants, world, action, u)
+        finite = {"action": action, "qpos": world.physics.qpos, "qvel": world.physics.qvel}
+        finite |= {f"reward term {name}": term for name, term in out.terms.items()}
+        finite = {name: jnp.isfinite(v).reshape(self.worlds, -1).all(-1) for name, v in finite.items()}
+
+        done = (out.fallen + out.truncated) > 0
+        level = self.task.promote(jnp, world.task, out.fallen) if self.curriculum else world.task.level
+        mastered = level >= patches.LEVELS - 1  # keep seeing easier ground once the hardest is mastered
+        easier = jnp.floor(jax.random.uniform(easier_key, (self.worlds,)) * patches.LEVELS)
+        chosen = mastered & (jax.random.uniform(level_key, (self.worlds,)) < 0.3)
+        begun = self._begin(reset_key, world.task.kind, jnp.where(chosen, easier, level))
+
+        def choose(new: Any, old: Any) -> Any:
+            return jnp.where(done.reshape(-1, *[1] * (old.ndim - 1)), new, old)
+
+        fresh = jax.vmap(self.dynamics.observe)(begun)
+        seen, privileged = jax.tree.map(choose, fresh, (out.observation, out.privileged))
+        result = Step(seen, privileged, out.reward, out.fallen, out.truncated, out.terms, out.metrics)
+        return jax.tree.map(choose, begun, world), key, result, finite
+
+    # --- checkpoints ------------------------------------------------------------------------------------------------
+
+    def save(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Arrays and JSON-ready values that continue this environment exactly; see `restore`."""
+        arrays = {f"task.{k}": np.asarray(v) for k, v in self.world.task._asdict().items()}
+        arrays |= {f"physics.{k}": np.asarray(v) for k, v in self.world.physics._asdict().items()}
+        return arrays | {"feet": np.asarray(self.world.feet), "kind": self.kind, "key": np.asarray(self.key)}, {}
+
+    def restore(self, arrays: dict[str, np.ndarray], values: dict[str, Any]) -> None:
+        """Continues exactly where `save` was called, given the same task, seed and number of worlds."""
+        physics = {k[8:]: v for k, v in arrays.items() if k.startswith("physics.")}
+        found, own = np.shape(physics.get("qpos", ())), self.world.physics.qpos.shape
+        if found != own:
+            raise InputError(f"saved MJX worlds have qpos of shape {found}, this environment {own}")
+        task = TaskState(**{k[5:]: v for k, v in arrays.items() if k.startswith("task.")})
+        self.world = self._split(World(WorldState(**physics), task, arrays["feet"]))
+        self.kind, self.key = arrays["kind"], jax.device_put(arrays["key"], self.everywhere)
