@@ -7,20 +7,21 @@ import copy
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from policies.navigator import Navigator, course_navigator
+from policies.outcome import CourseRun, Trace
 from policies.route import plan
 from policies.skills import SkillPolicy, Skills, load_skills, trained_limits
 from sim.course import Course, Waypoint
 from sim.course_file import by_name
 from sim.errors import InputError
 from sim.scene import course_model
-from sim.score import Result, Scorer, write_log
+from sim.score import Scorer, write_log
 from sim.worlds import OUTSIDE, SimulatedRobots, check_seed
 
 TIME_LIMIT = 50.0
@@ -28,80 +29,6 @@ TIME_LIMIT = 50.0
 
 
 # --- the simulation --------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Trace:
-    """What one robot did, one row per control step."""
-
-    time: list[float] = field(default_factory=list)
-    pose: list[tuple[float, float, float]] = field(default_factory=list)
-    """x, y (m), heading (rad)."""
-    height: list[float] = field(default_factory=list)
-    """z of the base, m."""
-    velocity: list[tuple[float, float, float]] = field(default_factory=list)
-    """Forward, leftward (m/s), yaw rate (rad/s)."""
-    command: list[tuple[float, float, float]] = field(default_factory=list)
-    skill: list[str] = field(default_factory=list)
-    waypoint: list[int] = field(default_factory=list)
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """The rows as arrays, time first `[T, ...]`."""
-        return {name: np.asarray(values) for name, values in self.__dict__.items()}
-
-
-@dataclass
-class CourseRun:
-    """One finished run."""
-
-    seed: int
-    result: Result
-    end: str
-    """Why it ended: `held the end table`, `left the end table`, `fell`, `left the course`, `time limit`, `diverged`."""
-    seconds: float
-    """Simulated, from the first step."""
-    gate_times: dict[str, list[float]]
-    """Obstacle -> times at which its gates were passed, s from the first step."""
-    trace: Trace
-    torque_peak: list[float]
-    """N m, per joint."""
-    target_jump: float
-    """Largest change of a joint target between two control steps, rad."""
-    world: dict[str, Any]
-    """The world's drawn parameters."""
-
-    @property
-    def fell(self) -> bool:
-        """Whether a fall ended it."""
-        return self.end in ("fell", "diverged")
-
-    @property
-    def weave_s(self) -> float | None:
-        """From the start table's gate to the last weave gate, s; None where not all were passed."""
-        start, weave = self.gate_times.get("start table"), self.gate_times.get("weave poles")
-        whole = "weave poles" in self.result.obstacles and self.result.obstacles["weave poles"].completed
-        return weave[-1] - start[-1] if start and weave and whole else None
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready summary, without the trace."""
-        return {
-            "score": self.result.score,
-            "time_s": self.result.time_s,
-            "finished": self.result.finished,
-            "fell": self.fell,
-            "touched_jump": self.result.touched_jump,
-            "end": self.end,
-            "weave_s": self.weave_s,
-            "simulated_s": self.seconds,
-            "path_m": self.result.path_m,
-            "progress": self.result.progress,
-            "obstacles": self.result.to_dict()["obstacles"],
-            "gate_times": self.gate_times,
-            "seed": self.seed,
-            "torque_peak_nm": max(self.torque_peak),
-            "target_jump_rad": self.target_jump,
-            "world": self.world,
-        }
 
 
 class CourseWorlds:

@@ -11,7 +11,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from policies.course_run import TIME_LIMIT, CourseRun, CourseWorlds, writable, write_text
+from policies.course_run import TIME_LIMIT, CourseWorlds, writable, write_text
+from policies.outcome import CourseRun
 from policies.skills import load_skills
 from sim.course import Course
 from sim.course_file import by_name

@@ -11,7 +11,7 @@ from sim.errors import InputError
 from sim.terrain import Ramp, footprint
 
 if TYPE_CHECKING:
-    from policies.course_run import CourseRun
+    from policies.outcome import CourseRun
 
 SPEED_LIMIT = 2.0
 """Speed at the top of the colour scale, m/s."""
