@@ -22,13 +22,13 @@ from policies import checkpoint, curves
 from policies.hosts import Hosts
 from policies.ppo import Learner, LearnerState, PPOConfig, collect
 from sim.envs.batched import BatchedEnv, DivergedError
+from sim.envs.skills import SKILLS
 from sim.envs.walk import WalkTask
 from sim.errors import InputError
 
 FORMAT = 1
 HOST_SEED = 1_000_000
 """Between the seeds of two hosts' worlds."""
-SKILLS: dict[str, Any] = {"walk": WalkTask}
 
 
 @dataclass(frozen=True)

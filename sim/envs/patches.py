@@ -15,8 +15,14 @@ MARGIN = 1.2
 PITCH = 2 * MARGIN + PERIOD + 0.6
 LEVELS = 6
 KINDS = ("flat", "slope", "stairs", "blocks", "tables")
+CLIMB_KINDS = ("flat", "ridges", "frames")
 CELL = 0.75
 MAX_SLOPE = np.deg2rad(16.0)
+RIDGE_SLOPES = np.deg2rad(5.0), np.deg2rad(33.0)
+LINES = 1.5
+"""Tables and A-frames stand this far to both sides of a patch's middle line, m."""
+DECK, FRAME_WIDTH = 2.0, 1.0
+"""Length along its slope and width of an A-frame's deck, m (the official course's)."""
 MAX_STEP = 0.11
 
 
@@ -49,19 +55,25 @@ def periodic(pieces: list[Piece], name: str, origin: tuple[float, float]) -> lis
 
 
 def pieces_of(kind: str, difficulty: float, seed: int = 0) -> list[Piece]:
-    """One period of a kind of ground, `difficulty` 0 to 1: slope to 16 degrees, steps to 0.11 m."""
+    """One period of a kind of ground, `difficulty` 0 to 1.
+
+    Slopes to 16 degrees, steps to 0.11 m; `ridges` without ends and `frames` of the official A-frame's size, both from
+    5 to 33 degrees.
+    """
     wide, step = PERIOD, 0.02 + difficulty * (MAX_STEP - 0.02)
     if kind == "flat":
         return []
     if kind == "slope":
-        length = 2.25
-        rise = length * np.tan(np.deg2rad(3.0) + difficulty * (MAX_SLOPE - np.deg2rad(3.0)))
-        up = Ramp("", (-length / 2, 0.0), (length, wide), 0.0, float(rise))
-        return [up, Ramp("", (length / 2, 0.0), (length, wide), float(rise), 0.0)]
+        return _roof(2.25, wide, np.deg2rad(3.0) + difficulty * (MAX_SLOPE - np.deg2rad(3.0)))
+    if kind in ("ridges", "frames"):
+        angle = RIDGE_SLOPES[0] + difficulty * (RIDGE_SLOPES[1] - RIDGE_SLOPES[0])
+        if kind == "ridges":
+            return _roof(1.6, wide, angle)
+        return [deck for y in (-LINES, LINES) for deck in _roof(DECK * np.cos(angle), FRAME_WIDTH, angle, y)]
     if kind == "stairs":
         return [Block("", (0.0, 0.0), (2 * (1.5 - 0.36 * k), wide), top=(k + 1) * step) for k in range(3)]
     if kind == "tables":
-        return [Block("", (x, y), (1.0, 1.0), top=step) for x in (-1.5, 1.5) for y in (-1.5, 1.5)]
+        return [Block("", (x, y), (1.0, 1.0), top=step) for x in (-LINES, LINES) for y in (-LINES, LINES)]
     rng = np.random.default_rng(seed)
     cells = np.arange(-PERIOD / 2 + CELL / 2, PERIOD / 2, CELL)
     heights = rng.uniform(0, step, (len(cells), len(cells)))
@@ -71,6 +83,13 @@ def pieces_of(kind: str, difficulty: float, seed: int = 0) -> list[Piece]:
         for j, y in enumerate(cells)
         if heights[i, j] > 0.004
     ]
+
+
+def _roof(length: float, width: float, angle: float, y: float = 0.0) -> list[Piece]:
+    """Two ramps that meet in a ridge across x at 0, each `length` long on the map (m), `angle` in rad."""
+    rise = float(length * np.tan(angle))
+    up = Ramp("", (-float(length) / 2, y), (float(length), width), 0.0, rise)
+    return [up, Ramp("", (float(length) / 2, y), (float(length), width), rise, 0.0)]
 
 
 @dataclass(frozen=True, eq=False)

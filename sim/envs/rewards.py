@@ -170,6 +170,10 @@ WALK: dict[str, float] = {
 """Weights of the walker. The fall weight is applied after clipping, so that it always counts."""
 
 
+CLIMB: dict[str, float] = WALK | {"tilt": -0.3, "vertical_velocity": -0.4}
+"""Weights of the climber: slopes tilt the robot, and going up or down them is motion along z."""
+
+
 def total(xp: Any, weights: Mapping[str, float], motion: Motion, dt: float) -> tuple[Any, dict[str, Any]]:
     """Weighted sum of terms.
 

@@ -99,6 +99,8 @@ class WalkTask:
     weights: dict[str, float] = field(default_factory=lambda: dict(rewards.WALK))
     kinds: tuple[str, ...] = patches.KINDS
     kind_shares: tuple[float, ...] = (0.4, 0.1, 0.2, 0.12, 0.18)
+    guided: tuple[str, ...] = ()
+    """Kinds of ground on which commands keep the robot on the obstacle, as a navigator would."""
     episode_seconds: float = 10.0
     push_every: float = 4.0
     push_speed: float = 0.3
@@ -147,6 +149,7 @@ class WalkTask:
         qpos = xp.concatenate([xy, z[..., None], quat, joints], -1).astype(xp.float32)
         qvel = xp.concatenate([(u[..., 15:18] - 0.5) * 0.4, xp.zeros_like(u[..., :15])], -1).astype(xp.float32)
         command, life = self._command(xp, u[..., 18:26], kind)
+        command = self._guide(xp, command, kind, xy - origin, yaw)
         action = xp.zeros_like(joints)
         sensors = obs.Sensors(quat, qvel[..., 3:6], joints, qvel[..., 6:])
         newest = obs.frame(xp, robot, sensors, action)
@@ -231,7 +234,9 @@ class WalkTask:
 
         expired = state.command_age + 1 >= state.command_life
         fresh, life = self._command(xp, u[..., 0:8], state.kind)
+        offset = qpos[..., :2] - self._origin(xp, state.kind, state.level)
         command = xp.where(expired[..., None], fresh, state.command)
+        command = self._guide(xp, command, state.kind, offset, yaw)
         phase = clocks.advance(xp, self.gait, state.phase, command, dt)
         sensors = noisy(xp, self.noise, obs.Sensors(quat, qvel[..., 3:6], joints + bias, speeds), u[..., 8:38])
         newest = obs.frame(xp, robot, sensors, action)
@@ -239,7 +244,6 @@ class WalkTask:
 
         asked = xp.sqrt((state.command[..., :2] ** 2).sum(-1))
         made = (velocity[..., :2] * state.command[..., :2]).sum(-1) / xp.maximum(asked, 1e-6)
-        offset = qpos[..., :2] - self._origin(xp, state.kind, state.level)
         shift = -patches.PERIOD * xp.round(offset / patches.PERIOD)
         steps = state.steps + 1
         following = state._replace(
@@ -312,6 +316,22 @@ class WalkTask:
         c, s = xp.cos(yaw), xp.sin(yaw)
         x, y = velocity[..., 0], velocity[..., 1]
         return xp.stack([c * x + s * y, c * y - s * x, velocity[..., 2]], -1)
+
+    def _guide(self, xp: Any, command: Any, kind: Any, offset: Any, yaw: Any) -> Any:
+        """The command, where the ground guides: forward along x, whichever way is nearer, on the obstacle's line.
+
+        `offset` `[..., 2]` is from the patch's origin, m.
+        """
+        if not self.guided:
+            return command
+        lines = np.array([name in self.guided for name in self.kinds])
+        across = offset[..., 1] - patches.PERIOD * xp.round(offset[..., 1] / patches.PERIOD)
+        aside = across - patches.LINES * xp.where(across < 0, -1.0, 1.0)
+        turn = xp.arctan2(-xp.sin(yaw), xp.abs(xp.cos(yaw))) * xp.where(xp.cos(yaw) < 0, -1.0, 1.0)
+        ahead = xp.clip(xp.abs(command[..., 0]), 0.3, 1.3)
+        left = xp.clip(-1.5 * aside, -0.4, 0.4) * xp.cos(yaw)
+        steered = xp.stack([ahead, left, xp.clip(2.5 * turn, -1.2, 1.2)], -1)
+        return xp.where(xp.asarray(lines)[kind][..., None], steered, command).astype(xp.float32)
 
     def _command(self, xp: Any, u: Any, kind: Any) -> tuple[Any, Any]:
         """A random command `[..., 3]` and its life in control steps `[...]` from 8 uniform numbers."""
