@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ class CourseWorlds:
         threads: int = 0,
     ) -> None:
         self.course, self.skills, self.time_limit = course, skills, time_limit
-        self.route = settled(plan(course, skills.able))
+        self.route = planned(course, skills.able)
         robot = skills.robot
         self.dt = robot.control_period
         self.robots = SimulatedRobots(robot, course_model(course, robot), seeds, randomize=randomize, threads=threads)
@@ -216,6 +217,12 @@ def run(
     if folder is not None:
         _record(folder, outcome, report, where, worlds, states)
     return report
+
+
+@lru_cache(maxsize=16)
+def planned(course: Course, skills: tuple[str, ...]) -> tuple[Waypoint, ...]:
+    """The route over a course for these skills; planning takes seconds, so it is remembered."""
+    return settled(plan(course, skills))
 
 
 def settled(route: Sequence[Waypoint]) -> tuple[Waypoint, ...]:
