@@ -7,8 +7,11 @@ Everything a run leaves is below its folder: `log.jsonl` (one line an iteration)
 import json
 import logging
 import shlex
+import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -80,6 +83,35 @@ def _commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return head + ("+" if changed.strip() else "")
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keeps other processes from training in `folder`; `InputError` where one already does."""
+    import fcntl
+
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(f"another process trains in {folder}: wait for it, or choose another --out") from error
+        yield
+
+
+@contextmanager
+def _stopping() -> Iterator[None]:
+    """Ctrl-C and a polite `kill` both end the block with `KeyboardInterrupt`, also where the shell ignores Ctrl-C."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    kinds = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(kind, stop) for kind in kinds]
+    try:
+        yield
+    finally:
+        for kind, handler in zip(kinds, before, strict=True):
+            signal.signal(kind, handler)
 
 
 class Run:
@@ -262,7 +294,12 @@ class Run:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         interrupted, saved = False, time.perf_counter()
         writer = SummaryWriter(str(self.folder / "tensorboard"))
-        with Progress(*columns, console=console) as progress, (self.folder / "log.jsonl").open("a") as log:
+        with (
+            _alone(self.folder),
+            _stopping(),
+            Progress(*columns, console=console) as progress,
+            (self.folder / "log.jsonl").open("a") as log,
+        ):
             bar = progress.add_task(self.options.skill, total=self.options.steps, completed=self.steps)
             try:
                 while self.steps < self.options.steps:

@@ -1,12 +1,16 @@
 """Training runs: what they leave, how they continue, what they refuse, and that they learn."""
 
+import fcntl
 import json
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from rich.console import Console
 
 from policies import checkpoint
 from policies.train import Run, TrainOptions
@@ -45,6 +49,32 @@ def test_a_folder_with_a_run_is_not_overwritten(tmp_path):
     run.save()
     with pytest.raises(InputError, match="--resume"):
         Run(options(tmp_path))
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path):
+    run = Run(options(tmp_path))
+    with (tmp_path / ".lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="another process trains"):
+            run.train(Console(stderr=True))
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_saves_first(tmp_path, monkeypatch, kind):
+    run = Run(options(tmp_path, steps=10**9))
+    iterate = run.iterate
+
+    def stopped():
+        row = iterate()
+        os.kill(os.getpid(), kind)
+        return row
+
+    monkeypatch.setattr(run, "iterate", stopped)
+    summary = run.train(Console(stderr=True))
+    assert summary["interrupted"] and summary["steps"] == WORLDS * 24
+    newest = checkpoint.latest(tmp_path / "checkpoints")
+    assert newest is not None and checkpoint.load(newest)[1]["steps"] == WORLDS * 24
+    assert json.loads((tmp_path / "summary.json").read_text()) == summary and "bundle" not in summary
 
 
 def test_checkpoints_of_other_runs_are_refused(tmp_path):
