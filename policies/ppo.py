@@ -39,6 +39,8 @@ class PPOConfig:
     clip: float = 0.2
     entropy: float = 0.002
     learning_rate: float = 1e-3
+    warm_learning_rate: float = 1e-4
+    """Where a run begins with trained parameters: the full rate would undo them in its first iteration."""
     min_learning_rate: float = 3e-5
     max_learning_rate: float = 1e-3
     target_kl: float = 0.012

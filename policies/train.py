@@ -223,7 +223,7 @@ class Run:
         found = checkpoint.latest(source / "checkpoints") or source
         self._parameters(found)
         config = self.learner.config
-        rate = jax.numpy.asarray(config.learning_rate, jax.numpy.float32)
+        rate = jax.numpy.asarray(config.warm_learning_rate, jax.numpy.float32)
         self.state = self.state._replace(
             key=jax.random.PRNGKey(self.options.seed),
             learning_rate=rate,

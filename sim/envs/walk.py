@@ -138,6 +138,13 @@ class WalkTask:
         origin = self._origin(xp, kind, level)
         xy = origin + (u[..., 0:2] - 0.5) * patches.PERIOD
         yaw = (u[..., 2] - 0.5) * 2 * np.pi
+        if self.guided:
+            side = xp.where(u[..., 1] < 0.5, -1.0, 1.0)
+            aside = side * patches.LINES + 0.5 * ((2 * u[..., 1]) % 1.0 - 0.5)
+            on_line = xp.stack([xy[..., 0], origin[..., 1] + aside], -1)
+            along = 0.4 * yaw + xp.where(xp.abs(yaw) < np.pi / 2, 0.0, 0.6 * np.pi * xp.sign(yaw))
+            guided = self._guides(xp, kind)
+            xy, yaw = xp.where(guided[..., None], on_line, xy), xp.where(guided, along, yaw)
         joints = xp.asarray(robot.default_pose) + (u[..., 3:15] - 0.5) * 0.2
         corners = [
             self._ground(xp, xy + xp.asarray(d)) for d in ((0.2, 0.15), (0.2, -0.15), (-0.2, 0.15), (-0.2, -0.15))
@@ -324,14 +331,17 @@ class WalkTask:
         """
         if not self.guided:
             return command
-        lines = np.array([name in self.guided for name in self.kinds])
         across = offset[..., 1] - patches.PERIOD * xp.round(offset[..., 1] / patches.PERIOD)
         aside = across - patches.LINES * xp.where(across < 0, -1.0, 1.0)
         turn = xp.arctan2(-xp.sin(yaw), xp.abs(xp.cos(yaw))) * xp.where(xp.cos(yaw) < 0, -1.0, 1.0)
         ahead = xp.clip(xp.abs(command[..., 0]), 0.3, 1.3)
         left = xp.clip(-1.5 * aside, -0.4, 0.4) * xp.cos(yaw)
         steered = xp.stack([ahead, left, xp.clip(2.5 * turn, -1.2, 1.2)], -1)
-        return xp.where(xp.asarray(lines)[kind][..., None], steered, command).astype(xp.float32)
+        return xp.where(self._guides(xp, kind)[..., None], steered, command).astype(xp.float32)
+
+    def _guides(self, xp: Any, kind: Any) -> Any:
+        """Whether the ground guides, bool `[...]`."""
+        return xp.asarray(np.array([name in self.guided for name in self.kinds]))[kind]
 
     def _command(self, xp: Any, u: Any, kind: Any) -> tuple[Any, Any]:
         """A random command `[..., 3]` and its life in control steps `[...]` from 8 uniform numbers."""

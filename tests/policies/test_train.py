@@ -44,6 +44,18 @@ def test_resume_continues_bit_for_bit(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+def test_a_run_may_begin_with_anothers_parameters_and_takes_small_steps_at_first(tmp_path):
+    first = Run(options(tmp_path / "first"))
+    first.iterate()
+    first.save()
+    second = Run(options(tmp_path / "second", skill="climb", seed=9, start_from=tmp_path / "first"))
+    for a, b in zip(jax.tree.leaves(first.state.params), jax.tree.leaves(second.state.params), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert second.steps == 0 and second.description()["skill"] == "climb"
+    assert second.state.learning_rate == np.float32(second.learner.config.warm_learning_rate)
+    assert "--start-from" in second.command() and "--seed 9" in second.command()
+
+
 def test_a_folder_with_a_run_is_not_overwritten(tmp_path):
     run = Run(options(tmp_path))
     run.save()

@@ -59,6 +59,16 @@ def test_ground_that_does_not_guide_leaves_commands_alone():
     assert walk._guide(np, command, kinds, here, np.zeros(len(kinds))) is command
 
 
+def test_episodes_begin_on_the_frames_and_along_them():
+    u = np.random.default_rng(0).random((400, 72), np.float32)
+    kind, level = np.full(400, FRAMES), np.full(400, 3.0, np.float32)
+    _, qpos, _ = CLIMB.begin(np, u, kind, level)
+    aside = np.abs(qpos[:, 1] - CLIMB.ground.origins[FRAMES, 3, 1]) - patches.LINES
+    assert np.abs(aside).max() <= 0.25 + 1e-5 and aside.std() > 0.1
+    yaw = 2 * np.arctan2(qpos[:, 6], qpos[:, 3])
+    assert np.abs(np.cos(yaw)).min() > np.cos(0.7) and (np.cos(yaw) < 0).mean() == pytest.approx(0.5, abs=0.1)
+
+
 def test_the_climber_lives_in_its_worlds():
     env = BatchedEnv(CLIMB, 24, seed=3)
     for _ in range(50):
