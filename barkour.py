@@ -107,7 +107,7 @@ class Train:
     threads: int = 0
     """physics threads; 0 takes every core"""
     start_from: Path | None = None
-    """checkpoint or run whose parameters to begin with"""
+    """checkpoint, run or models/SKILL folder whose parameters to begin with"""
     checkpoint_minutes: float = 2.0
     """minutes between checkpoints: the most that an interruption can lose"""
     coordinator: str = ""

@@ -36,7 +36,14 @@ def unflatten(example: Any, arrays: dict[str, np.ndarray], prefix: str) -> Any:
 
 def save(folder: Path, steps: int, arrays: dict[str, np.ndarray], values: dict[str, Any], keep: int = 2) -> Path:
     """Writes `folder/step_<steps>` and removes all but the newest `keep` checkpoints."""
-    target = folder / f"step_{steps:012d}"
+    target = write(folder / f"step_{steps:012d}", arrays, values)
+    for old in sorted(folder.glob("step_*[0-9]"))[:-keep]:
+        shutil.rmtree(old)
+    return target
+
+
+def write(target: Path, arrays: dict[str, np.ndarray], values: dict[str, Any]) -> Path:
+    """Writes one checkpoint as the folder `target`, in place of an older one of that name."""
     partial = target.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -45,8 +52,6 @@ def save(folder: Path, steps: int, arrays: dict[str, np.ndarray], values: dict[s
     if target.exists():
         shutil.rmtree(target)
     partial.rename(target)
-    for old in sorted(folder.glob("step_*[0-9]"))[:-keep]:
-        shutil.rmtree(old)
     return target
 
 

@@ -30,6 +30,8 @@ from sim.envs.walk import WalkTask
 from sim.errors import InputError
 
 FORMAT = 1
+WARM = ("params", "normalizer")
+"""Parts of the learner's state that a run takes over from another one."""
 HOST_SEED = 1_000_000
 """Between the seeds of two hosts' worlds."""
 
@@ -50,7 +52,7 @@ class TrainOptions:
     """Physics threads; 0 takes every core."""
     checkpoint_minutes: float = 2.0
     start_from: Path | None = None
-    """A checkpoint or run whose parameters this run begins with."""
+    """A checkpoint, a run or a start folder (`models/walk`) whose parameters this run begins with."""
     coordinator: str = ""
     """Address of host 0 (`name:port`) when several hosts train together."""
     hosts: int = 1
@@ -196,7 +198,13 @@ class Run:
         values = {**self.description(), "env": values, "history": self.history}
         return checkpoint.save(self.checkpoints, self.steps, arrays, values)
 
-    def _parameters(self, path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    def save_start(self, folder: Path) -> Path:
+        """Writes parameters and statistics alone: enough for `--start-from`, small enough to ship."""
+        kept = {name: getattr(self.state, name) for name in WARM}
+        arrays = {k: v for name, tree in kept.items() for k, v in checkpoint.flatten(tree, name).items()}
+        return checkpoint.write(folder, arrays, self.description())
+
+    def _parameters(self, path: Path, fields: tuple[str, ...]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         arrays, values = checkpoint.load(path)
         ours = self.description()
         for key in ("format", "skill", "robot", "layout", "sizes"):
@@ -204,12 +212,12 @@ class Run:
                 continue
             if values.get(key) != json.loads(json.dumps(ours[key])):
                 raise InputError(f"checkpoint {path} is of another environment: its {key} differs from this one's")
-        fields = {name: checkpoint.unflatten(tree, arrays, name) for name, tree in self.state._asdict().items()}
-        self.state = jax.tree.map(jax.numpy.asarray, LearnerState(**fields))
+        found = {name: checkpoint.unflatten(getattr(self.state, name), arrays, name) for name in fields}
+        self.state = jax.tree.map(jax.numpy.asarray, self.state._replace(**found))
         return arrays, values
 
     def _restore(self, path: Path) -> None:
-        arrays, values = self._parameters(path)
+        arrays, values = self._parameters(path, LearnerState._fields)
         for key in ("seed", "worlds", "backend", "hosts"):
             if values.get(key, 1) != getattr(self.options, key):
                 raise InputError(
@@ -221,14 +229,10 @@ class Run:
 
     def _warm_start(self, source: Path) -> None:
         found = checkpoint.latest(source / "checkpoints") or source
-        self._parameters(found)
+        self._parameters(found, WARM)
         config = self.learner.config
         rate = jax.numpy.asarray(config.warm_learning_rate, jax.numpy.float32)
-        self.state = self.state._replace(
-            key=jax.random.PRNGKey(self.options.seed),
-            learning_rate=rate,
-            optimizer=self.learner.optimizer.init(self.state.params),
-        )
+        self.state = self.state._replace(learning_rate=rate)
 
     # --- the loop ---------------------------------------------------------------------------------------------------
 
@@ -346,6 +350,7 @@ class Run:
             bundle = self.folder / f"{self.options.skill}.onnx"
             export(where, bundle, force=True)
             summary["bundle"] = str(bundle)
+            summary["start"] = str(self.save_start(self.folder / "start"))
         (self.folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
         return summary
 

@@ -44,11 +44,14 @@ def test_resume_continues_bit_for_bit(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
-def test_a_run_may_begin_with_anothers_parameters_and_takes_small_steps_at_first(tmp_path):
+@pytest.mark.parametrize("source", ["first", "start"])
+def test_a_run_may_begin_with_anothers_parameters_and_takes_small_steps_at_first(tmp_path, source):
     first = Run(options(tmp_path / "first"))
     first.iterate()
     first.save()
-    second = Run(options(tmp_path / "second", skill="climb", seed=9, start_from=tmp_path / "first"))
+    start = first.save_start(tmp_path / "start")
+    assert sum(file.stat().st_size for file in start.iterdir()) < 2e6
+    second = Run(options(tmp_path / "second", skill="climb", seed=9, start_from=tmp_path / source))
     for a, b in zip(jax.tree.leaves(first.state.params), jax.tree.leaves(second.state.params), strict=True):
         np.testing.assert_array_equal(a, b)
     assert second.steps == 0 and second.description()["skill"] == "climb"
