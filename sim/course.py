@@ -167,8 +167,8 @@ def ramps(frame: AFrame) -> list[Piece]:
     first, second = (np.array(frame.center) + sign * half / 2 * direction for sign in (-1, 1))
     size = (half, frame.width)
     return [
-        Ramp("a frame up", (float(first[0]), float(first[1])), size, 0.0, frame.apex, frame.yaw),
-        Ramp("a frame down", (float(second[0]), float(second[1])), size, frame.apex, 0.0, frame.yaw),
+        Ramp("a frame up", (float(first[0]), float(first[1])), size, 0.0, frame.apex, frame.yaw, deck=True),
+        Ramp("a frame down", (float(second[0]), float(second[1])), size, frame.apex, 0.0, frame.yaw, deck=True),
     ]
 
 

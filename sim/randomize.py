@@ -13,7 +13,7 @@ import numpy as np
 from sim.errors import InputError
 from sim.observation import Sensors
 from sim.robot import Robot
-from sim.scene import foot_geoms
+from sim.scene import deck_geoms, foot_geoms
 
 Interval = tuple[float, float]
 
@@ -50,6 +50,10 @@ class Ranges:
     """Offset of the start position, m."""
     start_yaw: Interval = (-0.3, 0.3)
     """Offset of the start heading, rad."""
+    deck_friction: Interval = (0.75, 1.125)
+    """Sliding friction of feet on an A-frame's deck. Assumed: at 30 degrees less than 0.58 slides whatever the robot
+    does, and competition decks are covered for grip; the range is what legged_gym's 0.5 to 1.25 gives on its ground of
+    friction 1, the mean of both."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -73,6 +77,7 @@ NOMINAL = Ranges(
     push=(0.0, 0.0),
     start_xy=(0.0, 0.0),
     start_yaw=(0.0, 0.0),
+    deck_friction=(0.9, 0.9),
 )
 """The published robot with a full control step of latency: evaluation without `--randomize`."""
 
@@ -128,6 +133,7 @@ class Draw:
     push: np.ndarray
     start_xy: np.ndarray
     start_yaw: np.ndarray
+    deck_friction: np.ndarray
 
     def delay(self, timestep: float) -> np.ndarray:
         """Latency in physics substeps, int `[N]`."""
@@ -167,6 +173,7 @@ def model_fields(model: mujoco.MjModel, robot: Robot, drawn: Draw) -> dict[str, 
     out |= {name: copies(name) for name in ("dof_frictionloss", "dof_damping")}
     out |= {name: copies(name) for name in ("actuator_gainprm", "actuator_biasprm", "actuator_forcerange")}
     out["geom_friction"][:, foot_geoms(model), 0] = drawn.friction[column]
+    out["geom_friction"][:, deck_geoms(model), 0] = drawn.deck_friction[column]
     out["body_mass"][:, trunk] += drawn.trunk_mass
     scale = (out["body_mass"][:, trunk] / model.body_mass[trunk] * drawn.trunk_inertia)[column]
     out["body_inertia"][:, trunk] *= scale

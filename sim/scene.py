@@ -42,6 +42,10 @@ def _rotation_quat(yaw: float, pitch: float = 0.0) -> np.ndarray:
     return quat
 
 
+DECK_PRIORITY = 2
+"""MuJoCo's contact priority of decks: above the feet's."""
+
+
 def _add_piece(world: mujoco.MjsBody, piece: Piece, rgba: Sequence[float]) -> None:
     """Adds a terrain piece as one box geom whose upper face is the piece's surface."""
     if isinstance(piece, Ramp):
@@ -57,7 +61,7 @@ def _add_piece(world: mujoco.MjsBody, piece: Piece, rgba: Sequence[float]) -> No
         quat = _rotation_quat(piece.yaw)
     world.add_geom(
         name=piece.name, type=mujoco.mjtGeom.mjGEOM_BOX, pos=pos, size=half, quat=quat, rgba=rgba,
-        contype=0, conaffinity=1, group=0,
+        contype=0, conaffinity=1, group=0, priority=DECK_PRIORITY if isinstance(piece, Ramp) and piece.deck else 0,
     )  # fmt: skip
 
 
@@ -153,6 +157,11 @@ def _contact_sensor(spec: mujoco.MjSpec, name: str, robot: Robot, geom: str) -> 
         name=name, type=mujoco.mjtSensor.mjSENS_CONTACT, objtype=mujoco.mjtObj.mjOBJ_GEOM, objname=geom,
         reftype=mujoco.mjtObj.mjOBJ_XBODY, refname="chassis", intprm=[1, 0, 1],
     )  # fmt: skip
+
+
+def deck_geoms(model: mujoco.MjModel) -> np.ndarray:
+    """Geom ids of the surfaces whose own friction counts."""
+    return np.flatnonzero(model.geom_priority == DECK_PRIORITY)
 
 
 def foot_geoms(model: mujoco.MjModel) -> np.ndarray:

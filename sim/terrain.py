@@ -39,6 +39,8 @@ class Ramp:
     z_start: float
     z_end: float
     yaw: float = 0.0
+    deck: bool = False
+    """Covered for grip, as an A-frame is: its own friction counts, not the feet's."""
 
     @property
     def pitch(self) -> float:

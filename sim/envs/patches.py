@@ -38,7 +38,7 @@ def _clipped(piece: Piece, shift: tuple[float, float], name: str) -> Piece | Non
     if isinstance(piece, Block):
         return Block(name, *place, top=piece.top)
     ends = piece.surface(np.array([lower[0], upper[0]]) - center[0])
-    return Ramp(name, *place, z_start=float(ends[0]), z_end=float(ends[1]))
+    return Ramp(name, *place, z_start=float(ends[0]), z_end=float(ends[1]), deck=piece.deck)
 
 
 def periodic(pieces: list[Piece], name: str, origin: tuple[float, float]) -> list[Piece]:
@@ -68,8 +68,8 @@ def pieces_of(kind: str, difficulty: float, seed: int = 0) -> list[Piece]:
     if kind in ("ridges", "frames"):
         angle = RIDGE_SLOPES[0] + difficulty * (RIDGE_SLOPES[1] - RIDGE_SLOPES[0])
         if kind == "ridges":
-            return _roof(1.6, wide, angle)
-        return [deck for y in (-LINES, LINES) for deck in _roof(DECK * np.cos(angle), FRAME_WIDTH, angle, y)]
+            return _roof(1.6, wide, angle, deck=True)
+        return [ramp for y in (-LINES, LINES) for ramp in _roof(DECK * np.cos(angle), FRAME_WIDTH, angle, y, deck=True)]
     if kind == "stairs":
         return [Block("", (0.0, 0.0), (2 * (1.5 - 0.36 * k), wide), top=(k + 1) * step) for k in range(3)]
     if kind == "tables":
@@ -85,11 +85,11 @@ def pieces_of(kind: str, difficulty: float, seed: int = 0) -> list[Piece]:
     ]
 
 
-def _roof(length: float, width: float, angle: float, y: float = 0.0) -> list[Piece]:
+def _roof(length: float, width: float, angle: float, y: float = 0.0, deck: bool = False) -> list[Piece]:
     """Two ramps that meet in a ridge across x at 0, each `length` long on the map (m), `angle` in rad."""
     rise = float(length * np.tan(angle))
-    up = Ramp("", (-float(length) / 2, y), (float(length), width), 0.0, rise)
-    return [up, Ramp("", (float(length) / 2, y), (float(length), width), rise, 0.0)]
+    up = Ramp("", (-float(length) / 2, y), (float(length), width), 0.0, rise, deck=deck)
+    return [up, Ramp("", (float(length) / 2, y), (float(length), width), rise, 0.0, deck=deck)]
 
 
 @dataclass(frozen=True, eq=False)

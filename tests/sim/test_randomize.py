@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim import randomize
+from sim.course import official
 from sim.errors import InputError
 from sim.randomize import NOMINAL, Ranges, draw, model_fields
 from sim.robot import LEGS, barkour_v0
-from sim.scene import build
+from sim.scene import build, course_model, deck_geoms, foot_geoms
 from sim.terrain import Block, Terrain
 
 ROBOT = barkour_v0()
@@ -185,3 +186,25 @@ def test_randomised_robots_remain_physical(model):
     assert (2 * inertia.max(-1) < inertia.sum(-1) * (1 + 1e-6)).all()  # principal inertias obey the triangle inequality
     assert (values["dof_frictionloss"] >= 0).all() and (values["dof_damping"] >= 0).all()
     assert (values["geom_friction"] > 0).all()
+
+
+def test_decks_have_a_friction_of_their_own_and_it_beats_the_feets():
+    model = course_model(official(), ROBOT)
+    decks = deck_geoms(model)
+    assert [model.geom(int(i)).name for i in decks] == ["a frame up", "a frame down"]
+    drawn = draw(Ranges(friction=(0.1, 0.1), deck_friction=(0.75, 1.125)), np.arange(3))
+    values = model_fields(model, ROBOT, drawn)["geom_friction"]
+    np.testing.assert_allclose(values[:, decks, 0], np.repeat(drawn.deck_friction[:, None], 2, 1))
+    model.geom_friction[:] = values[1]
+    data = mujoco.MjData(model)
+    frame = official().a_frame
+    assert frame is not None
+    x, y = np.array(frame.center) - 0.8 * np.array([np.cos(frame.yaw), np.sin(frame.yaw)])
+    data.qpos[:3] = x, y, official().height(x, y) + 0.17
+    data.qpos[3:7] = np.cos(frame.yaw / 2), 0, 0, np.sin(frame.yaw / 2)
+    mujoco.mj_forward(model, data)
+    feet = set(foot_geoms(model).tolist())
+    contacts = [c for c in data.contact if set(c.geom.tolist()) & feet and set(c.geom.tolist()) & set(decks.tolist())]
+    assert contacts
+    for contact in contacts:
+        assert contact.friction[0] == pytest.approx(float(drawn.deck_friction[1]))
