@@ -43,7 +43,7 @@ class BatchedEnv:
         *,
         ranges: randomize.Ranges | None = None,
         options: SolverOptions = TRAINING,
-        collision: Any = "feet",
+        collision: Any = None,
         curriculum: bool = True,
         threads: int = 0,
     ) -> None:
@@ -52,7 +52,7 @@ class BatchedEnv:
         if abs(substeps - round(substeps)) > 1e-9:
             raise InputError(f"control period {task.robot.control_period} s is no multiple of {options.timestep} s")
         self.substeps = round(substeps)
-        model = build(task.robot, task.ground.terrain, collision=collision, options=options)
+        model = build(task.robot, task.ground.terrain, collision=collision or task.collision, options=options)
         self.physics = CpuPhysics(model, worlds, threads)
         self.feet = foot_geoms(model)
         self.rng = np.random.default_rng([seed, 1])

@@ -18,6 +18,7 @@ def climb() -> WalkTask:
         kind_shares=(0.2, 0.3, 0.5),
         guided=("frames",),
         weights=dict(rewards.CLIMB),
+        collision="full",  # the trunk can come to rest on the ridge
         commands=Commands(rough_scale=0.6),
     )
 

@@ -101,6 +101,8 @@ class WalkTask:
     kind_shares: tuple[float, ...] = (0.4, 0.1, 0.2, 0.12, 0.18)
     guided: tuple[str, ...] = ()
     """Kinds of ground on which commands keep the robot on the obstacle, as a navigator would."""
+    collision: str = "feet"
+    """What touches the ground in training: "feet" (with the shanks; faster) or "full" (the trunk too)."""
     episode_seconds: float = 10.0
     push_every: float = 4.0
     push_speed: float = 0.3

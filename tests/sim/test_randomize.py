@@ -200,7 +200,7 @@ def test_decks_have_a_friction_of_their_own_and_it_beats_the_feets():
     frame = official().a_frame
     assert frame is not None
     x, y = np.array(frame.center) - 0.8 * np.array([np.cos(frame.yaw), np.sin(frame.yaw)])
-    data.qpos[:3] = x, y, official().height(x, y) + 0.17
+    data.qpos[:3] = x, y, official().height(x, y) + 0.26
     data.qpos[3:7] = np.cos(frame.yaw / 2), 0, 0, np.sin(frame.yaw / 2)
     data.qpos[7:] = ROBOT.default_pose
     mujoco.mj_forward(model, data)
