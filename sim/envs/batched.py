@@ -1,6 +1,6 @@
 """The batched CPU environment: many worlds of a task on the C engine, with automatic resets and a curriculum."""
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -43,7 +43,7 @@ class BatchedEnv:
         *,
         ranges: randomize.Ranges | None = None,
         options: SolverOptions = TRAINING,
-        collision: Any = None,
+        collision: Literal["feet", "full"] | None = None,
         curriculum: bool = True,
         threads: int = 0,
     ) -> None:

@@ -6,7 +6,7 @@ the caller draws, so the engines differ only in who draws them and who steps the
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -101,7 +101,7 @@ class WalkTask:
     kind_shares: tuple[float, ...] = (0.4, 0.1, 0.2, 0.12, 0.18)
     guided: tuple[str, ...] = ()
     """Kinds of ground on which commands keep the robot on the obstacle, as a navigator would."""
-    collision: str = "feet"
+    collision: Literal["feet", "full"] = "feet"
     """What touches the ground in training: "feet" (with the shanks; faster) or "full" (the trunk too)."""
     episode_seconds: float = 10.0
     push_every: float = 4.0
