@@ -280,7 +280,4 @@ class Policy:
         self, ground: Callable[[np.ndarray, np.ndarray], np.ndarray], xy: np.ndarray, z: np.ndarray, yaw: np.ndarray
     ) -> np.ndarray:
         """The heights input `[worlds, n]`: `ground(x, y)` around bases at `xy` `[worlds, 2]`, `z`, `yaw` `[worlds]`."""
-        if not self.bundle.layout.grids:
-            return np.zeros((len(xy), 0), np.float32)
-        points = np.concatenate([obs.grid_points(np, grid, xy, yaw) for grid in self.bundle.layout.grids], -2)
-        return obs.relative_heights(np, self.bundle.robot, ground(points[..., 0], points[..., 1]), z)
+        return obs.terrain_heights(np, self.bundle.robot, self.bundle.layout, ground, xy, yaw, z)

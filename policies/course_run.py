@@ -23,7 +23,7 @@ from sim.course_file import by_name
 from sim.errors import InputError
 from sim.scene import course_model
 from sim.score import Scorer, write_log
-from sim.worlds import OUTSIDE, SimulatedRobots, check_seed
+from sim.worlds import SimulatedRobots, check_seed
 
 TIME_LIMIT = 50.0
 """Seconds after which a run ends (the official scorer's MAX_TIME)."""
@@ -146,21 +146,9 @@ class CourseWorlds:
 
     def _ends(self, active: np.ndarray) -> None:
         robots = self.robots
-        pose, fallen = robots.pose, robots.watch(self.course.height)
-        x0, y0, x1, y1 = self.course.area
-        beyond = np.maximum.reduce([x0 - pose[:, 0], pose[:, 0] - x1, y0 - pose[:, 1], pose[:, 1] - y1])
+        fallen = robots.watch(self.course.height)
         for i in np.flatnonzero(active).tolist():
-            end = ""
-            if robots.broken[i]:
-                end = "diverged"
-            elif self.scorers[i].over:
-                end = "held the end table" if self.scorers[i].result().finished else "left the end table"
-            elif fallen[i]:
-                end = "fell"
-            elif beyond[i] > OUTSIDE:
-                end = "left the course"
-            elif self.time >= self.time_limit - 1e-9:
-                end = "time limit"
+            end = robots.ending(i, bool(fallen[i]), self.scorers[i], self.course, self.time, self.time_limit)
             if end:
                 self.ends[i] = end
                 self.finals[i] = (self.time, robots.torque_peak[i].tolist(), float(robots.target_jump[i]))

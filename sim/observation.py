@@ -4,6 +4,7 @@ Every function takes the array namespace `xp` (numpy or jax.numpy) and works on 
 data (`Layout`): names, slices, units and scales travel in the policy bundle.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -173,6 +174,29 @@ def grid_points(xp: Any, grid: Grid, base_xy: Any, yaw: Any) -> Any:
 def relative_heights(xp: Any, robot: Robot, ground: Any, base_z: Any) -> Any:
     """Policy's terrain heights: ground `[..., n]` against the base `[...]` (m), 0 on the flat, clipped, scaled."""
     return xp.clip(ground - base_z[..., None] + robot.standing_height, -HEIGHT_CLIP, HEIGHT_CLIP) * HEIGHT_SCALE
+
+
+def terrain_heights(
+    xp: Any,
+    robot: Robot,
+    layout: Layout,
+    ground: Callable[[Any, Any], Any],
+    xy: Any,
+    yaw: Any,
+    z: Any,
+    error: Any = 0.0,
+) -> Any:
+    """Policy's terrain heights over all grids of a layout, `[..., height_size]`.
+
+    Args:
+      ground: height of the ground (m) at arrays of world x and y (m).
+      xy, yaw, z: base position `[..., 2]` (m), heading `[...]` (rad), height `[...]` (m).
+      error: added to every height, m, broadcast over `[..., height_size]`.
+    """
+    if not layout.grids:
+        return xp.zeros((*yaw.shape, 0), xp.float32)
+    points = xp.concatenate([grid_points(xp, grid, xy, yaw) for grid in layout.grids], -2)
+    return relative_heights(xp, robot, ground(points[..., 0], points[..., 1]) + error, z)
 
 
 def relief(xp: Any, layout: Layout, heights: Any) -> Any:

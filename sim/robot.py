@@ -97,6 +97,14 @@ def barkour_v0() -> Robot:
     )
 
 
+def substeps_of(robot: Robot, timestep: float) -> int:
+    """Physics steps of `timestep` (s) in a control step; raises `InputError` if they do not fit."""
+    substeps = robot.control_period / timestep
+    if abs(substeps - round(substeps)) > 1e-9:
+        raise InputError(f"control period {robot.control_period} s is no multiple of {timestep} s")
+    return round(substeps)
+
+
 ROBOTS: dict[str, Callable[[], Robot]] = {"barkour_v0": barkour_v0}
 
 

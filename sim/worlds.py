@@ -10,11 +10,13 @@ import mujoco
 import numpy as np
 
 from sim import observation as obs
+from sim.course import Course
 from sim.errors import InputError
 from sim.observation import Layout, Sensors
 from sim.physics.cpu import CpuPhysics
 from sim.randomize import NOMINAL, Draw, Ranges, SensorNoise, draw, model_fields, noisy
-from sim.robot import Robot
+from sim.robot import Robot, substeps_of
+from sim.score import Scorer
 
 Ground = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Height of the ground, m, at arrays of x and y, m."""
@@ -63,12 +65,10 @@ class SimulatedRobots:
         threads: int = 0,
     ) -> None:
         """`randomize` draws masses, friction, latency and the rest from `sim.randomize.Ranges`, else `NOMINAL`."""
-        substeps = robot.control_period / model.opt.timestep
-        if abs(substeps - round(substeps)) > 1e-6:
-            raise InputError(f"control period {robot.control_period} s is no multiple of {model.opt.timestep} s")
         self.robot, self.model, self.noise, self.randomize = robot, model, noise, randomize
         self.seeds = np.asarray(seeds, np.int64)
-        self.worlds, self.substeps = len(self.seeds), round(substeps)
+        self.worlds = len(self.seeds)
+        self.substeps = substeps_of(robot, float(model.opt.timestep))
         self.physics = CpuPhysics(model, self.worlds, threads)
         self.drawn: Draw = draw(Ranges() if randomize else NOMINAL, self.seeds)
         self.physics.randomize(model_fields(model, robot, self.drawn))
@@ -91,7 +91,6 @@ class SimulatedRobots:
         self.parts = [names[part] for part in ("trunk", "head") if part in names]
         self.down = np.zeros(self.worlds, np.int64)
         """For how many control steps each robot has been down; see `watch`."""
-        self.steps = 0
         self._begun = False
 
     def place(self, x: np.ndarray, y: np.ndarray, yaw: np.ndarray, ground: Ground) -> None:
@@ -159,12 +158,9 @@ class SimulatedRobots:
 
     def ground_seen(self, layout: Layout, ground: Ground, u: np.ndarray) -> np.ndarray:
         """Policy's terrain heights `[worlds, n]` at the true pose, with a common error from `u` `[worlds]`."""
-        if not layout.grids:
-            return np.zeros((self.worlds, 0), np.float32)
-        pose = self.pose
-        points = np.concatenate([obs.grid_points(np, grid, pose[:, :2], pose[:, 2]) for grid in layout.grids], -2)
-        heights = ground(points[..., 0], points[..., 1]) + (self.noise.height * (2 * u - 1))[:, None]
-        return obs.relative_heights(np, self.robot, heights, self.height).astype(np.float32)
+        pose, error = self.pose, (self.noise.height * (2 * u - 1))[:, None]
+        heights = obs.terrain_heights(np, self.robot, layout, ground, pose[:, :2], pose[:, 2], self.height, error)
+        return heights.astype(np.float32)
 
     def watch(self, ground: Ground) -> np.ndarray:
         """Call once a control step: which robots have been down for longer than `DOWN_SECONDS`, `[worlds]`."""
@@ -174,6 +170,23 @@ class SimulatedRobots:
         down |= self.trunk_contact & (clearance < 1.5 * DOWN_CLEARANCE)
         self.down = np.where(down, self.down + 1, 0)
         return self.down * self.robot.control_period > DOWN_SECONDS + 1e-9
+
+    def ending(self, i: int, fallen: bool, scorer: Scorer, course: Course, time: float, limit: float) -> str:
+        """Why the course run of robot `i` ends at `time` (s), as `CourseRun.end` says it; "" while it goes on.
+
+        `fallen` is what `watch` says of it, `limit` the time at which a run ends, s.
+        """
+        x, y = self.physics.qpos[i, :2].tolist()
+        x0, y0, x1, y1 = course.area
+        if self.broken[i]:
+            return "diverged"
+        if scorer.over:
+            return "held the end table" if scorer.result().finished else "left the end table"
+        if fallen:
+            return "fell"
+        if max(x0 - x, x - x1, y0 - y, y - y1) > OUTSIDE:
+            return "left the course"
+        return "time limit" if time >= limit - 1e-9 else ""
 
     # --- motion -------------------------------------------------------------------------------------------------------
 
@@ -190,7 +203,6 @@ class SimulatedRobots:
             if self.board is not None:
                 self.touched |= physics.sensordata[:, self.board] > 0
         self.targets = targets
-        self.steps += 1
         stuck = np.asarray(~np.isfinite(np.concatenate([physics.qpos, physics.qvel], 1)).all(1))
         self.broken |= stuck
         if stuck.any():

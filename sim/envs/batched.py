@@ -6,9 +6,9 @@ import numpy as np
 
 from sim import randomize
 from sim.envs import patches
-from sim.envs.walk import UNIFORMS, TaskState, WalkTask
-from sim.errors import InputError
+from sim.envs.walk import UNIFORMS, Outcome, TaskState, WalkTask
 from sim.physics.cpu import CpuPhysics
+from sim.robot import substeps_of
 from sim.scene import TRAINING, SolverOptions, build, foot_geoms
 
 
@@ -48,10 +48,7 @@ class BatchedEnv:
         threads: int = 0,
     ) -> None:
         self.task, self.worlds, self.curriculum = task, worlds, curriculum
-        substeps = task.robot.control_period / options.timestep
-        if abs(substeps - round(substeps)) > 1e-9:
-            raise InputError(f"control period {task.robot.control_period} s is no multiple of {options.timestep} s")
-        self.substeps = round(substeps)
+        self.substeps = substeps_of(task.robot, options.timestep)
         model = build(task.robot, task.ground.terrain, collision=collision or task.collision, options=options)
         self.physics = CpuPhysics(model, worlds, threads)
         self.feet = foot_geoms(model)
@@ -63,6 +60,8 @@ class BatchedEnv:
         self.kind = self.rng.choice(len(task.kinds), worlds, p=task.kind_shares)
         level = np.full(worlds, task.start_level, np.float32)
         self.state, qpos, qvel = task.begin(np, self._uniform(), self.kind, level)
+        self.outcome: Outcome | None = None
+        """The last step's, from before any world began again."""
         everyone = np.ones(worlds, bool)
         self.physics.reset(everyone, qpos, qvel)
         staggered = np.floor(self.rng.uniform(0, task.episode_steps * 0.9, worlds)).astype(np.float32)
@@ -97,7 +96,7 @@ class BatchedEnv:
             self._guard(f"reward term {name}", term)
         physics.shift(out.shift)
         physics.push(out.push)
-        self.state = out.state
+        self.state, self.outcome = out.state, out
         observation, privileged = out.observation, out.privileged
         done = (out.fallen + out.truncated) > 0
         if done.any():
@@ -109,12 +108,7 @@ class BatchedEnv:
 
     def _restart(self, done: np.ndarray, fallen: np.ndarray) -> None:
         level = self.task.promote(np, self.state, fallen) if self.curriculum else self.state.level
-        mastered = level >= patches.LEVELS - 1  # keep seeing easier ground once the hardest is mastered
-        level = np.where(
-            mastered & (self.rng.random(self.worlds) < 0.3),
-            np.floor(self.rng.uniform(0, patches.LEVELS, self.worlds)),
-            level,
-        )
+        level = patches.eased(np, level, self.rng.random(self.worlds), self.rng.random(self.worlds))
         begun, qpos, qvel = self.task.begin(np, self._uniform(), self.kind, level.astype(np.float32))
         self.physics.reset(done, qpos, qvel)
         self.state = TaskState(

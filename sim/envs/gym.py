@@ -41,7 +41,7 @@ from sim.randomize import NOMINAL, Ranges
 from sim.robot import Robot, barkour_v0
 from sim.scene import course_model
 from sim.score import DWELL, MAX_TIME, PENALTY, PER_SECOND, Scorer
-from sim.worlds import OUTSIDE, SimulatedRobots
+from sim.worlds import SimulatedRobots
 
 WALK_ID, COURSE_ID = "BarkourWalk-v0", "BarkourCourse-v0"
 SEEDS = 2**32
@@ -91,7 +91,6 @@ class BarkourWalk(gymnasium.Env[np.ndarray, np.ndarray]):
         self.observation_space = _unbounded(self.task.layout.size)
         self.action_space = _actions(self.task.robot)
         self.batch: BatchedEnv | None = None
-        self._outcomes: list[Outcome] = []
         self._over = True
         self._camera = _Camera(render_mode)
 
@@ -103,7 +102,8 @@ class BarkourWalk(gymnasium.Env[np.ndarray, np.ndarray]):
         task = _on_ground(self.task, options)
         if seed is None and self.batch is not None and "level" not in (options or {}):
             task = _twin(task, start_level=float(self.batch.state.level[0]))
-        self.batch = _batch(task, 1, _seed(self, seed), self._outcomes, self.randomize, self.curriculum, threads=1)
+        ranges = Ranges() if self.randomize else NOMINAL
+        self.batch = BatchedEnv(task, 1, _seed(self, seed), ranges=ranges, curriculum=self.curriculum, threads=1)
         self.batch.state = self.batch.state._replace(steps=np.zeros(1, np.float32))  # a whole episode
         self._over = False
         observation, privileged = self.batch.observe()
@@ -114,7 +114,8 @@ class BarkourWalk(gymnasium.Env[np.ndarray, np.ndarray]):
         if self.batch is None or self._over:
             raise ResetNeeded("the episode is over: call reset() before step()")
         self.batch.step(_checked(action, self.task.robot)[None])
-        out = self._outcomes[-1]
+        out = self.batch.outcome
+        assert out is not None
         fallen, truncated = bool(out.fallen[0]), bool(out.truncated[0])
         self._over = fallen or truncated
         info = _row(_place(out.state.kind, out.state.level, out.privileged) | _measured(out))
@@ -164,7 +165,6 @@ class BarkourWalkVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.observation_space = gymnasium.vector.utils.batch_space(self.single_observation_space, num_envs)
         self.action_space = gymnasium.vector.utils.batch_space(self.single_action_space, num_envs)
         self.batch: BatchedEnv | None = None
-        self._outcomes: list[Outcome] = []
 
     def reset(
         self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
@@ -172,7 +172,10 @@ class BarkourWalkVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         """See `VectorEnv.reset`."""
         super().reset(seed=seed)
         task, here = _on_ground(self.task, options), _seed(self, seed)
-        self.batch = _batch(task, self.num_envs, here, self._outcomes, self.randomize, self.curriculum, self.threads)
+        ranges = Ranges() if self.randomize else NOMINAL
+        self.batch = BatchedEnv(
+            task, self.num_envs, here, ranges=ranges, curriculum=self.curriculum, threads=self.threads
+        )
         observation, privileged = self.batch.observe()
         place = _place(self.batch.state.kind, self.batch.state.level, privileged)
         return observation, _masked(place, np.ones(self.num_envs, bool))
@@ -182,7 +185,8 @@ class BarkourWalkVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         if self.batch is None:
             raise ResetNeeded("call reset() before step()")
         step = self.batch.step(_checked(actions, self.task.robot, self.num_envs))
-        out, state = self._outcomes[-1], self.batch.state
+        out, state = self.batch.outcome, self.batch.state
+        assert out is not None
         fallen, truncated = step.fallen > 0, step.truncated > 0
         done = fallen | truncated
         info = _masked(_place(state.kind, state.level, step.privileged), np.ones(self.num_envs, bool))
@@ -206,20 +210,6 @@ def _twin(task: WalkTask, **attributes: Any) -> WalkTask:
     twin = copy.copy(task)
     vars(twin).update(attributes)
     return twin
-
-
-def _batch(
-    task: WalkTask, worlds: int, seed: int, outcomes: list[Outcome], randomize: bool, curriculum: bool, threads: int
-) -> BatchedEnv:
-    """A `BatchedEnv` that leaves each step's outcome in `outcomes`: its `Step` lacks an episode's last observation."""
-
-    def after(*arguments: Any) -> Outcome:
-        outcomes[:] = [task.after(*arguments)]
-        return outcomes[0]
-
-    ranges = Ranges() if randomize else NOMINAL
-    watched = _twin(task, after=after)
-    return BatchedEnv(watched, worlds, seed, ranges=ranges, curriculum=curriculum, threads=threads)
 
 
 def _on_ground(task: WalkTask, options: Mapping[str, Any] | None) -> WalkTask:
@@ -423,19 +413,9 @@ class BarkourCourse(gymnasium.Env[np.ndarray, np.ndarray]):
     def _ending(self) -> str:
         """Why the run ends with this step, or ""."""
         assert self.world is not None
-        dt = self.robot.control_period
         fallen = bool(self.world.watch(self.course.height)[0])
-        x, y, _ = self.world.pose[0]
-        x0, y0, x1, y1 = self.course.area
-        if self.world.broken[0]:
-            return "diverged"
-        if self.scorer.over:
-            return "held the end table" if self.scorer.result().finished else "left the end table"
-        if fallen:
-            return "fell"
-        if max(x0 - x, x - x1, y0 - y, y - y1) > OUTSIDE:
-            return "left the course"
-        return "time limit" if self._steps * dt >= MAX_TIME - 1e-9 else ""
+        time = self._steps * self.robot.control_period
+        return self.world.ending(0, fallen, self.scorer, self.course, time, MAX_TIME)
 
 
 # --- both ------------------------------------------------------------------------------------------------------------

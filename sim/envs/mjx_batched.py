@@ -20,6 +20,7 @@ from sim.envs.walk import UNIFORMS, Outcome, TaskState, WalkTask
 from sim.errors import InputError
 from sim.physics.base import Reading
 from sim.physics.mjx import FootGround, MjxPhysics, WorldState
+from sim.robot import substeps_of
 from sim.scene import TRAINING, SolverOptions
 
 
@@ -29,14 +30,6 @@ def on_device(task: WalkTask) -> WalkTask:
     heights = replace(task.ground.heights, cells=jnp.asarray(task.ground.heights.cells))
     twin.__dict__["ground"] = replace(task.ground, heights=heights)  # where `cached_property` keeps it
     return twin
-
-
-def substeps_of(task: WalkTask, options: SolverOptions) -> int:
-    """Physics steps per control step; raises `InputError` if they do not fit."""
-    substeps = task.robot.control_period / options.timestep
-    if abs(substeps - round(substeps)) > 1e-9:
-        raise InputError(f"control period {task.robot.control_period} s is no multiple of {options.timestep} s")
-    return round(substeps)
 
 
 class World(NamedTuple):
@@ -54,7 +47,7 @@ class Dynamics:
     def __init__(self, task: WalkTask, options: SolverOptions, *, shanks: bool = False) -> None:
         self.task = on_device(task)
         self.ground = FootGround(task.robot, task.ground.terrain, options, shanks=shanks)
-        self.substeps = substeps_of(task, options)
+        self.substeps = substeps_of(task.robot, options.timestep)
 
     def begin(self, engine: Any, u: Any, kind: Any, level: Any) -> World:
         """A fresh episode from uniform numbers `[UNIFORMS]` on the given ground."""
@@ -189,10 +182,8 @@ class MjxBatchedEnv:
 
         done = (out.fallen + out.truncated) > 0
         level = self.task.promote(jnp, world.task, out.fallen) if self.curriculum else world.task.level
-        mastered = level >= patches.LEVELS - 1  # keep seeing easier ground once the hardest is mastered
-        easier = jnp.floor(jax.random.uniform(easier_key, (self.worlds,)) * patches.LEVELS)
-        chosen = mastered & (jax.random.uniform(level_key, (self.worlds,)) < 0.3)
-        begun = self._begin(reset_key, world.task.kind, jnp.where(chosen, easier, level))
+        chance, choice = (jax.random.uniform(k, (self.worlds,)) for k in (level_key, easier_key))
+        begun = self._begin(reset_key, world.task.kind, patches.eased(jnp, level, chance, choice))
 
         def choose(new: Any, old: Any) -> Any:
             return jnp.where(done.reshape(-1, *[1] * (old.ndim - 1)), new, old)

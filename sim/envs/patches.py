@@ -5,6 +5,7 @@ walks off one side is put back by whole periods and cannot tell, so every patch 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -90,6 +91,15 @@ def _roof(length: float, width: float, angle: float, y: float = 0.0, deck: bool 
     rise = float(length * np.tan(angle))
     up = Ramp("", (-float(length) / 2, y), (float(length), width), 0.0, rise, deck=deck)
     return [up, Ramp("", (float(length) / 2, y), (float(length), width), rise, 0.0, deck=deck)]
+
+
+def eased(xp: Any, level: Any, chance: Any, choice: Any) -> Any:
+    """The levels of new episodes: once the hardest is mastered, easier ground still comes up.
+
+    `chance` and `choice` are uniform numbers in [0, 1), one of each for every world.
+    """
+    again = (level >= LEVELS - 1) & (chance < 0.3)
+    return xp.where(again, xp.floor(choice * LEVELS), level)
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ the caller draws, so the engines differ only in who draws them and who steps the
 """
 
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -311,11 +311,9 @@ class WalkTask:
 
     def _heights(self, xp: Any, xy: Any, yaw: Any, z: Any, error: Any) -> Any:
         """The policy's terrain heights `[..., n]` with an `error` (m) that all share."""
-        if not self.layout.grids:
-            return xp.zeros((*yaw.shape, 0), xp.float32)
-        points = [obs.grid_points(xp, grid, xy, yaw) for grid in self.layout.grids]
-        ground = self._ground(xp, xp.concatenate(points, -2))
-        return obs.relative_heights(xp, self.robot, ground + error, z)
+        return obs.terrain_heights(
+            xp, self.robot, self.layout, partial(self.ground.heights.height, xp=xp), xy, yaw, z, error
+        )
 
     def _ground(self, xp: Any, xy: Any) -> Any:
         return self.ground.heights.height(xy[..., 0], xy[..., 1], xp)

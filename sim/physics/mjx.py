@@ -15,6 +15,7 @@ import numpy as np
 from mujoco import mjx
 
 from sim.errors import InputError
+from sim.observation import yaw_of
 from sim.physics.base import Reading
 from sim.robot import LEGS, Robot
 from sim.scene import SolverOptions, build, foot_geoms
@@ -288,8 +289,7 @@ class FootGround:
 
     def start_feet(self, xp: Any, qpos: Any) -> Any:
         """Where the feet about are at an episode's start: world x and y, m, `[..., 4, 2]`, from qpos `[..., 19]`."""
-        w, x, y, z = (qpos[..., i] for i in range(3, 7))
-        yaw = xp.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))[..., None]
+        yaw = yaw_of(xp, qpos[..., 3:7])[..., None]
         ahead, left = xp.asarray(self.nominal[:, 0]), xp.asarray(self.nominal[:, 1])
         c, s = xp.cos(yaw), xp.sin(yaw)
         return qpos[..., None, :2] + xp.stack([c * ahead - s * left, s * ahead + c * left], -1)
