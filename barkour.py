@@ -94,7 +94,7 @@ class Evaluate:
 class Train:
     """Train a specialist with PPO."""
 
-    skill: Positional[Literal["walk", "climb"]]
+    skill: Positional[Literal["walk", "climb", "jump"]]
     backend: Literal["cpu", "mjx"] = "cpu"
     steps: int = 40_000_000
     """environment steps in all, over every world"""

@@ -219,6 +219,7 @@ def collect(learner: Learner, state: LearnerState, env: Any, key: jax.Array, tot
         sums = {"reward": out.reward.sum(), "falls": out.fallen.sum(), "settled": settled.sum()}
         sums |= {n: (out.metrics[n] * settled).sum() for n in ("velocity_error", "yaw_error")}
         sums |= {f"term/{n}": v.sum() for n, v in out.terms.items()}
+        sums |= {n: v.sum() for n, v in out.metrics.items() if n not in ("settled", "velocity_error", "yaw_error")}
         for name, value in sums.items():
             totals[name] = totals.get(name, 0.0) + float(value)
     env.present = (observation, privileged)

@@ -23,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from policies import checkpoint, curves
 from policies.hosts import Hosts
+from policies.networks import NetworkConfig
 from policies.ppo import Learner, LearnerState, PPOConfig, collect
 from sim.envs.batched import BatchedEnv, DivergedError
 from sim.envs.skills import SKILLS
@@ -32,6 +33,10 @@ from sim.errors import InputError
 FORMAT = 1
 WARM = ("params", "normalizer")
 """Parts of the learner's state that a run takes over from another one."""
+LEARNING: dict[str, dict[str, Any]] = {
+    "jump": {"discount": 0.98, "networks": NetworkConfig(initial_std=0.3)},
+}
+"""Where a skill's hyper-parameters differ from `PPOConfig`'s."""
 HOST_SEED = 1_000_000
 """Between the seeds of two hosts' worlds."""
 
@@ -132,7 +137,8 @@ class Run:
         if newest is not None and not options.resume:
             raise InputError(f"{self.folder} already holds a run: add --resume to continue it, or choose another --out")
         self.task: WalkTask = SKILLS[options.skill]()
-        config = PPOConfig(worlds=options.worlds)
+        config = PPOConfig(worlds=options.worlds, **LEARNING.get(options.skill, {}))
+        self.commit = _commit()
         self.options = TrainOptions(**{**asdict(options), "worlds": config.worlds})
         self.learner = Learner(config, self.task.layout.size, self.task.privileged_size)
         self.state: LearnerState = self.learner.initial(options.seed)
@@ -179,7 +185,7 @@ class Run:
             "hosts": self.options.hosts,
             "seconds": self.seconds,
             "command": self.command(),
-            "commit": _commit(),
+            "commit": self.commit,
             "layout": self.task.layout.to_dict(),
             "gait": self.task.gait.to_dict(),
             "network": {**asdict(self.learner.config.networks)},
@@ -279,6 +285,8 @@ class Run:
             **{name: totals[name] / count for name in totals if name.startswith("term/")},
             **losses,
         }
+        if totals.get("passed"):
+            row |= {"clean_rate": totals["clean"] / totals["passed"], "width": totals["width"] / totals["passed"]}
         kinds = np.asarray(self.env.state.kind)
         for i, name in enumerate(self.task.kinds):
             here = kinds == i

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from sim.errors import InputError
-from sim.terrain import Block, Piece, Ramp, Terrain, footprint
+from sim.terrain import Block, Piece, Ramp, Terrain, footprint, pit
 
 SKILLS = ("walk", "climb", "jump")
 OBSTACLES = ("start table", "weave poles", "a frame", "jump", "end table")
@@ -154,6 +154,15 @@ class Course:
         board = self.board_piece()
         terrain = self.terrain()
         return Terrain(terrain.pieces + ((board,) if board else ())).height(x, y)
+
+    def pit(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Depth at which a jumping policy sees the board at world points, m, 0 elsewhere; see `sim.terrain.pit`."""
+        b = self.board
+        if b is None:
+            return np.zeros(np.shape(x))
+        c, s = np.cos(b.yaw), np.sin(b.yaw)
+        dx, dy = x - b.center[0], y - b.center[1]
+        return pit(np, c * dx + s * dy, c * dy - s * dx, b.length / 2, b.width / 2)
 
 
 def _table_block(name: str, table: Table) -> Block:

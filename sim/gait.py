@@ -1,10 +1,12 @@
 """The gait clock: an open-loop stepping motion that is added to the policy's joint targets.
 
 A policy that starts from a stepping robot learns to walk in a tenth of the samples; at deployment the clock is part of
-the controller and travels in the policy bundle. Pure functions over numpy or jax.numpy (`xp`).
+the controller and travels in the policy bundle. A clock may also time its strides like a long jumper in the run-up:
+where a board is seen ahead, it runs a little faster or slower so that the robot passes the board's middle in a given
+phase, with every foot in the air over the board (`stride_lock`). Pure functions over numpy or jax.numpy (`xp`).
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -13,8 +15,26 @@ from sim.errors import InputError
 
 
 @dataclass(frozen=True)
+class Pair:
+    """What the front or the hind legs do besides the common motion; all rad. Larger angles are longer legs."""
+
+    push: float = 0.0
+    """Extension in mid-stance: the hip opens by it, the knee by twice as much."""
+    fold: float = 0.0
+    """Flexion in mid-swing, the same way."""
+    swing: float = 0.0
+    """Amplitude of the hip's swing to and fro."""
+    swing_phase: float = 0.0
+    """By how many cycles it runs ahead of the leg's own phase."""
+    hip: float = 0.0
+    """Constant offset of the hip."""
+    knee: float = 0.0
+    """Constant offset of the knee."""
+
+
+@dataclass(frozen=True)
 class Gait:
-    """A trot (diagonal legs together) or another fixed phase pattern."""
+    """A trot (diagonal legs together), a bound (front legs together, hind legs together) or another phase pattern."""
 
     name: str = "trot"
     frequency: float = 2.5
@@ -31,6 +51,18 @@ class Gait:
     """Relief above this counts as this, m."""
     standing_speed: float = 0.05
     """Below this command (m/s and rad/s together) the clock rests and the robot stands."""
+    front: Pair = Pair()
+    hind: Pair = Pair()
+    stride: float = 0.0
+    """Metres of ground per cycle: the clock turns at commanded speed / `stride`, and `frequency` does not count."""
+    frequency_range: tuple[float, float] = (2.3, 3.0)
+    """Limits of that frequency, Hz."""
+    lock_gain: float = 0.0
+    """Relative change of the frequency for a phase error of one cycle at the board; 0 never times strides."""
+    lock_range: float = 0.25
+    """Largest relative change."""
+    lock_phase: float = 0.0
+    """Phase in which the base is to pass the middle of a board, cycles."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready fields."""
@@ -38,22 +70,55 @@ class Gait:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "Gait":
-        """Inverse of `to_dict`; unknown or missing keys raise `InputError`."""
-        if set(fields) != set(cls.__dataclass_fields__):
-            raise InputError(f"gait needs the keys {sorted(cls.__dataclass_fields__)}, got {sorted(fields)}")
-        offsets = fields["phase_offsets"]
-        if not isinstance(offsets, (list, tuple)) or len(offsets) != 4:
-            raise InputError(f"gait needs four phase_offsets, got {offsets!r}")
-        for key in ("frequency", "frequency_per_speed", "push", "lift_per_relief", "most_relief", "standing_speed"):
-            if not _finite(fields[key]):
-                raise InputError(f"gait needs a number for '{key}', got {fields[key]!r}")
-        if not all(map(_finite, offsets)):
-            raise InputError(f"gait needs four numbers in 'phase_offsets', got {offsets!r}")
-        return cls(**{**fields, "phase_offsets": tuple(offsets)})
+        """Inverse of `to_dict`. Keys of `ADDED` may be missing and are then neutral; others raise `InputError`."""
+        known = set(cls.__dataclass_fields__)
+        if not known - ADDED <= set(fields) <= known:
+            raise InputError(f"gait needs the keys {sorted(known)}, got {sorted(fields)}")
+        values = dict(fields)
+        for key, count in (("phase_offsets", 4), ("frequency_range", 2)):
+            if key in values:
+                values[key] = _numbers(key, values[key], count)
+        for key in ("front", "hind"):
+            if key in values:
+                values[key] = _pair(key, values[key])
+        for key in known - {"name", "phase_offsets", "frequency_range", "front", "hind"}:
+            if key in values and not _finite(values[key]):
+                raise InputError(f"gait needs a number for '{key}', got {values[key]!r}")
+        return cls(**values)
+
+
+ADDED = {"front", "hind", "stride", "frequency_range", "lock_gain", "lock_range", "lock_phase"}
+"""Keys that files written before they existed may lack."""
+
+BOUND = Gait(
+    name="bound",
+    phase_offsets=(0.0, 0.58, 0.0, 0.58),
+    push=0.0,
+    lift_per_relief=0.0,
+    front=Pair(push=0.36, fold=0.10, swing=0.5, swing_phase=-0.2, hip=-0.01, knee=0.23),
+    hind=Pair(push=0.42, fold=0.25, hip=-0.30, knee=0.25),
+    stride=0.76,
+    lock_gain=1.5,
+)
+"""The jumper's clock."""
 
 
 def _finite(value: Any) -> bool:
     return isinstance(value, (int, float)) and bool(np.isfinite(value))
+
+
+def _numbers(key: str, values: Any, count: int) -> tuple[float, ...]:
+    if not isinstance(values, (list, tuple)) or len(values) != count or not all(map(_finite, values)):
+        words = {2: "two", 4: "four"}[count]
+        raise InputError(f"gait needs {words} numbers in '{key}', got {values!r}")
+    return tuple(values)
+
+
+def _pair(key: str, values: Any) -> Pair:
+    names = {f.name for f in fields(Pair)}
+    if not isinstance(values, dict) or set(values) != names or not all(map(_finite, values.values())):
+        raise InputError(f"gait needs numbers for {sorted(names)} in '{key}', got {values!r}")
+    return Pair(**values)
 
 
 def moving(xp: Any, gait: Gait, command: Any) -> Any:
@@ -62,12 +127,35 @@ def moving(xp: Any, gait: Gait, command: Any) -> Any:
     return (size > gait.standing_speed).astype(xp.float32)
 
 
-def advance(xp: Any, gait: Gait, phase: Any, command: Any, dt: float) -> Any:
-    """Next phase in cycles, [0, 1). `phase` `[...]`, `command` `[..., 3]`; a resting clock goes back to 0."""
+def advance(xp: Any, gait: Gait, phase: Any, command: Any, dt: float, board: Any = None) -> Any:
+    """Next phase in cycles, [0, 1). `phase` `[...]`, `command` `[..., 3]`; a resting clock goes back to 0.
+
+    `board` `[...]` is the distance to the middle of the board ahead, m (`sim.observation.board_ahead`).
+    """
     speed = xp.sqrt(command[..., 0] ** 2 + command[..., 1] ** 2)
-    frequency = gait.frequency + gait.frequency_per_speed * xp.maximum(speed - 1.0, 0.0)
+    if gait.stride:
+        frequency = xp.clip(speed / gait.stride, *gait.frequency_range)
+    else:
+        frequency = gait.frequency + gait.frequency_per_speed * xp.maximum(speed - 1.0, 0.0)
+    if gait.lock_gain and board is not None:
+        frequency = frequency * (1.0 + stride_lock(xp, gait, phase, frequency, speed, board))
     following = (phase + frequency * dt) % 1.0
     return (following * moving(xp, gait, command)).astype(xp.float32)
+
+
+def stride_lock(xp: Any, gait: Gait, phase: Any, frequency: Any, speed: Any, board: Any) -> Any:
+    """Relative change of the clock's frequency, `[...]`, that brings the base over a board in `lock_phase`.
+
+    With strides of the commanded speed over the frequency, the phase at distance d before the middle must be
+    `lock_phase` - d / stride; the clock makes up the difference, the shorter way round. No change where no board is
+    seen (`board` infinite or NaN).
+    """
+    stride = xp.maximum(speed, 0.3) / frequency
+    seen = xp.isfinite(board)
+    wanted = gait.lock_phase - xp.where(seen, board, 0.0) / stride
+    error = (wanted - phase + 0.5) % 1.0 - 0.5
+    change = xp.clip(gait.lock_gain * error, -gait.lock_range, gait.lock_range)
+    return xp.where(seen, change, 0.0)
 
 
 def clock(xp: Any, gait: Gait, phase: Any, command: Any) -> Any:
@@ -87,13 +175,26 @@ def joint_offset(xp: Any, gait: Gait, phase: Any, command: Any, relief: Any) -> 
     `relief` `[...]` is the height of the steps around the robot, m (`sim.observation.relief`). The knee turns twice as
     far as the hip, so that feet move straight down and up; larger angles are longer legs.
     """
-    fold = gait.lift_per_relief * xp.minimum(relief, gait.most_relief)[..., None]
-    extension = gait.push * xp.maximum(_wave(xp, gait, phase), 0.0) - fold * swing(xp, gait, phase)
-    extension = extension * moving(xp, gait, command)[..., None]
-    legs = xp.stack([xp.zeros_like(extension), extension, 2 * extension], -1)
-    return legs.reshape(*legs.shape[:-2], 12).astype(xp.float32)
+
+    def legs(name: str) -> Any:  # leg order: front left, hind left, front right, hind right
+        return _stacked(xp, [getattr(pair, name) for pair in (gait.front, gait.hind) * 2])
+
+    wave = _wave(xp, gait, phase)
+    fold = gait.lift_per_relief * xp.minimum(relief, gait.most_relief)[..., None] + legs("fold")
+    extension = (gait.push + legs("push")) * xp.maximum(wave, 0.0) - fold * xp.maximum(-wave, 0.0)
+    hip, knee = extension + legs("hip"), 2 * extension + legs("knee")
+    if np.any(gait.front.swing) or np.any(gait.hind.swing):
+        hip = hip + legs("swing") * _wave(xp, gait, phase, legs("swing_phase"))
+    rest = moving(xp, gait, command)[..., None]
+    joints = xp.stack([xp.zeros_like(hip), hip * rest, knee * rest], -1)
+    return joints.reshape(*joints.shape[:-2], 12).astype(xp.float32)
 
 
-def _wave(xp: Any, gait: Gait, phase: Any) -> Any:
-    legs = (phase[..., None] + xp.asarray(gait.phase_offsets, dtype=xp.float32)) % 1.0
+def _wave(xp: Any, gait: Gait, phase: Any, ahead: Any = 0.0) -> Any:
+    legs = (phase[..., None] + _stacked(xp, gait.phase_offsets) + ahead) % 1.0
     return xp.sin(2 * np.pi * legs)
+
+
+def _stacked(xp: Any, values: Any) -> Any:
+    """One value per leg, `[4]`, or `[N, 4]` where a search tries many gaits at once (values are then `[N]`)."""
+    return xp.stack([xp.asarray(value, dtype=xp.float32) for value in values], -1)

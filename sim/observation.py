@@ -30,6 +30,8 @@ FRAME_SIZE = sum(width for _, width, _, _ in FRAME_FIELDS)
 COMMAND_SCALE = (1.0, 1.0, 1.0)
 HEIGHT_SCALE = 5.0
 HEIGHT_CLIP = 0.4
+PIT_SEEN = 0.37
+"""Ground that is seen this much lower than behind the robot is a pit, m: `HEIGHT_CLIP` less what a trunk moves."""
 
 
 class Sensors(NamedTuple):
@@ -54,6 +56,8 @@ class Grid:
     """Distances ahead of the base, m."""
     y: tuple[float, ...]
     """Distances to its left, m."""
+    boards: bool = False
+    """Whether boards that must not be touched look like pits here (`sim.terrain.pit`); else they are plain ground."""
 
     @property
     def size(self) -> int:
@@ -66,6 +70,12 @@ def around(ahead: float = 0.5, behind: float = 0.4, side: float = 0.2, step: flo
     x = np.round(np.arange(-behind, ahead + step / 2, step), 6)
     y = np.round(np.arange(-side, side + step / 2, step), 6)
     return Grid("around", tuple(map(float, x)), tuple(map(float, y)))
+
+
+def ahead(reach: float = 2.0, behind: float = 0.6, side: float = 0.2, step: float = 0.1) -> Grid:
+    """The jumper's grid: two lines of points along the way, to see a board coming and passing beneath."""
+    x = np.round(np.arange(-behind, reach + step / 2, step), 6)
+    return Grid("ahead", tuple(map(float, x)), (-side, side), boards=True)
 
 
 @dataclass(frozen=True)
@@ -105,7 +115,7 @@ class Layout:
         return {
             "frames": list(self.frames),
             "clock": self.clock,
-            "grids": [{"name": g.name, "x": list(g.x), "y": list(g.y)} for g in self.grids],
+            "grids": [_grid_dict(g) for g in self.grids],
             "history": HISTORY,
             "frame_fields": [list(field) for field in FRAME_FIELDS],
             "command_scale": list(COMMAND_SCALE),
@@ -117,7 +127,9 @@ class Layout:
     def from_dict(cls, fields: dict[str, Any]) -> "Layout":
         """Inverse of `to_dict`; raises `InputError` where the description is not one this code produces."""
         try:
-            grids = tuple(Grid(g["name"], tuple(g["x"]), tuple(g["y"])) for g in fields["grids"])
+            grids = tuple(
+                Grid(g["name"], tuple(g["x"]), tuple(g["y"]), bool(g.get("boards", False))) for g in fields["grids"]
+            )
             layout = cls(tuple(fields["frames"]), grids, bool(fields["clock"]))
         except (KeyError, TypeError) as error:
             raise InputError(f"observation layout is incomplete: {error}") from error
@@ -126,6 +138,10 @@ class Layout:
             if fields.get(key) != ours.get(key):
                 raise InputError(f"observation layout differs in '{key}': file {fields.get(key)}, here {ours.get(key)}")
         return layout
+
+
+def _grid_dict(grid: Grid) -> dict[str, Any]:
+    return {"name": grid.name, "x": list(grid.x), "y": list(grid.y), **({"boards": True} if grid.boards else {})}
 
 
 def projected_gravity(xp: Any, orientation: Any) -> Any:
@@ -185,18 +201,53 @@ def terrain_heights(
     yaw: Any,
     z: Any,
     error: Any = 0.0,
+    pits: Callable[[Any, Any], Any] | None = None,
 ) -> Any:
     """Policy's terrain heights over all grids of a layout, `[..., height_size]`.
 
     Args:
       ground: height of the ground (m) at arrays of world x and y (m).
+      pits: depth (m) at which grids with `boards` see forbidden ground there (`sim.terrain.pit`); None: no boards.
       xy, yaw, z: base position `[..., 2]` (m), heading `[...]` (rad), height `[...]` (m).
       error: added to every height, m, broadcast over `[..., height_size]`.
     """
     if not layout.grids:
         return xp.zeros((*yaw.shape, 0), xp.float32)
-    points = xp.concatenate([grid_points(xp, grid, xy, yaw) for grid in layout.grids], -2)
-    return relative_heights(xp, robot, ground(points[..., 0], points[..., 1]) + error, z)
+    points = [grid_points(xp, grid, xy, yaw) for grid in layout.grids]
+    every = xp.concatenate(points, -2)
+    seen = ground(every[..., 0], every[..., 1])
+    if pits is not None and any(grid.boards for grid in layout.grids):
+        depth = [
+            pits(here[..., 0], here[..., 1]) if grid.boards else xp.zeros(here.shape[:-1], xp.float32)
+            for grid, here in zip(layout.grids, points, strict=True)
+        ]
+        seen = seen - xp.concatenate(depth, -1)
+    return relative_heights(xp, robot, seen + error, z)
+
+
+def board_ahead(xp: Any, layout: Layout, heights: Any) -> Any:
+    """Distance along the heading from the base to the middle of the board in view, m `[...]`; infinite without one.
+
+    From the policy's heights `[..., height_size]`: a cell that a board covers in part is seen at part of a pit's
+    depth, so an edge is known to a fraction of a cell. A board that reaches past the far end of the grid has no middle
+    yet; one that has left the near end is behind.
+    """
+    start = 0
+    for grid in layout.grids:
+        here = heights[..., start : start + grid.size]
+        start += grid.size
+        if not grid.boards:
+            continue
+        table = here.reshape(*here.shape[:-1], len(grid.x), len(grid.y)) / HEIGHT_SCALE
+        table = table.mean(-1)
+        level = table[..., :1]
+        share = xp.clip((level - table) / PIT_SEEN, 0.0, 1.0)
+        x = xp.asarray(np.asarray(grid.x, np.float32))
+        whole = share.sum(-1)
+        middle = (share * x).sum(-1) / xp.maximum(whole, 1e-6)
+        inside = (whole > 0.5) & (level[..., 0] > -0.5 * PIT_SEEN) & (share[..., -1] < 0.1)
+        return xp.where(inside, middle, xp.inf).astype(xp.float32)
+    return xp.full(heights.shape[:-1], xp.inf, xp.float32)
 
 
 def relief(xp: Any, layout: Layout, heights: Any) -> Any:
@@ -209,6 +260,8 @@ def relief(xp: Any, layout: Layout, heights: Any) -> Any:
     for grid in layout.grids:
         here = heights[..., start : start + grid.size] / HEIGHT_SCALE
         start += grid.size
+        if grid.boards:  # a pit is no step
+            continue
         table = here.reshape(*here.shape[:-1], len(grid.x), len(grid.y))
         for along in (-2, -1):
             if table.shape[along] >= 3:

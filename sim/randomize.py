@@ -54,6 +54,8 @@ class Ranges:
     """Sliding friction of feet on an A-frame's deck. Assumed: at 30 degrees less than 0.58 slides whatever the robot
     does, and competition decks are covered for grip; the range is what legged_gym's 0.5 to 1.25 gives on its ground of
     friction 1, the mean of both."""
+    no_load_speed: Interval = (22.0, 28.0)
+    """Joint speed at which no driving torque is left, rad/s, one per robot (`sim.motor`)."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -70,6 +72,7 @@ NOMINAL = Ranges(
     leg_mass=(1.0, 1.0),
     gain=(1.0, 1.0),
     strength=(1.0, 1.0),
+    no_load_speed=(25.0, 25.0),
     joint_friction=(0.1334, 0.1334),
     joint_damping=(0.0239, 0.0239),
     joint_bias=(0.0, 0.0),
@@ -126,6 +129,7 @@ class Draw:
     leg_mass: np.ndarray
     gain: np.ndarray
     strength: np.ndarray
+    no_load_speed: np.ndarray
     joint_friction: np.ndarray
     joint_damping: np.ndarray
     joint_bias: np.ndarray
@@ -138,6 +142,10 @@ class Draw:
     def delay(self, timestep: float) -> np.ndarray:
         """Latency in physics substeps, int `[N]`."""
         return np.round(self.latency / timestep).astype(np.int64)
+
+    def peak_torque(self, robot: Robot) -> np.ndarray:
+        """Peak torque of each world's joints at low speed, N m `[N, 12]`."""
+        return np.repeat(robot.torque_limit * self.strength[:, None], 12, 1)
 
     def summary(self, world: int) -> dict[str, Any]:
         """One world's values, JSON-ready, for reports."""
@@ -185,6 +193,6 @@ def model_fields(model: mujoco.MjModel, robot: Robot, drawn: Draw) -> dict[str, 
     out["actuator_gainprm"][:, :, 0] = robot.kp * drawn.gain
     out["actuator_biasprm"][:, :, 1] = -robot.kp * drawn.gain
     out["actuator_biasprm"][:, :, 2] = -robot.kd * drawn.gain
-    limit = robot.torque_limit * drawn.strength[column]
+    limit = drawn.peak_torque(robot)
     out["actuator_forcerange"][:, :, 0], out["actuator_forcerange"][:, :, 1] = -limit, limit
     return out

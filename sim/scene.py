@@ -25,10 +25,13 @@ class SolverOptions:
     ls_iterations: int = 8
     solref: tuple[float, float] = (0.008, 1.0)
     """Contact time constant (s) and damping ratio: stiff enough that a foot does not sink by its own radius."""
+    cone: Literal["pyramidal", "elliptic"] = "pyramidal"
+    """Shape of the friction cone. A pyramid has only 1 / (|cos a| + |sin a|) of its friction at an angle a to the
+    contact's axes, which lie along the world's: on a ramp that points between them, feet slide that would hold."""
 
 
-EVALUATION = SolverOptions()
-"""What runs are judged on: 2 ms steps."""
+EVALUATION = SolverOptions(cone="elliptic")
+"""What runs are judged on: 2 ms steps, friction the same in every direction."""
 TRAINING = SolverOptions(timestep=0.004, iterations=2, ls_iterations=4)
 """What policies learn on: 4 ms steps, a lighter solver."""
 
@@ -105,7 +108,8 @@ def build(
         options.iterations,
         options.ls_iterations,
     )
-    option.solver, option.cone = mujoco.mjtSolver.mjSOL_NEWTON, mujoco.mjtCone.mjCONE_PYRAMIDAL
+    cones = {"pyramidal": mujoco.mjtCone.mjCONE_PYRAMIDAL, "elliptic": mujoco.mjtCone.mjCONE_ELLIPTIC}
+    option.solver, option.cone = mujoco.mjtSolver.mjSOL_NEWTON, cones[options.cone]
     option.integrator = mujoco.mjtIntegrator.mjINT_EULER
     # A world whose numbers explode must be seen to, not silently begin again.
     option.disableflags |= mujoco.mjtDisableBit.mjDSBL_EULERDAMP | mujoco.mjtDisableBit.mjDSBL_AUTORESET

@@ -54,6 +54,23 @@ class Ramp:
 
 Piece = Block | Ramp
 
+PIT_DEPTH, PIT_CELL = 0.4, 0.1
+"""How forbidden ground looks to a policy: as a pit this deep, m, in cells of this size, m."""
+
+
+def pit(xp: Any, along: Any, across: Any, half_length: Any, half_width: Any) -> Any:
+    """Depth at which a board is seen at points `along`, `across` (m) from its middle, in its own axes, `[...]`.
+
+    A cell around the point shows the mean over its area, so depth rises linearly over a cell at each edge and tells
+    where in the cell the edge is. (Policies that jump are shown the broad jump's board as a gap in the ground, as the
+    paper's heightfields show it: arXiv 2305.14654, section IV.)
+    """
+    shares = [
+        xp.clip((half - xp.abs(at)) / PIT_CELL + 0.5, 0.0, xp.minimum(1.0, 2 * half / PIT_CELL))
+        for at, half in ((along, half_length), (across, half_width))
+    ]
+    return PIT_DEPTH * shares[0] * shares[1]
+
 
 def footprint(piece: Piece) -> np.ndarray:
     """The four corners of a piece seen from above, `[4, 2]`, counter-clockwise, m."""

@@ -72,6 +72,7 @@ class SimulatedRobots:
         self.physics = CpuPhysics(model, self.worlds, threads)
         self.drawn: Draw = draw(Ranges() if randomize else NOMINAL, self.seeds)
         self.physics.randomize(model_fields(model, robot, self.drawn))
+        self.physics.motors(self.drawn.peak_torque(robot), self.drawn.no_load_speed)
         self.delay = self.drawn.delay(float(model.opt.timestep))
         self.force = self.physics.batch.bind("actuator_force")
         self.streams = [np.random.default_rng([0xE7A1, seed]) for seed in self.seeds.tolist()]

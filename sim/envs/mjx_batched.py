@@ -54,7 +54,9 @@ class Dynamics:
         state, qpos, qvel = self.task.begin(jnp, u, kind, level)
         return World(engine.start(qpos, qvel), state, self.ground.start_feet(jnp, qpos))
 
-    def step(self, engine: Any, model: Any, world: World, action: Any, u: Any, bias: Any, delay: Any) -> tuple:
+    def step(
+        self, engine: Any, model: Any, world: World, action: Any, u: Any, bias: Any, delay: Any, motor: Any = None
+    ) -> tuple:
         """One control step.
 
         Args:
@@ -62,6 +64,7 @@ class Dynamics:
           action, bias: `[12]`; bias in rad.
           u: uniform numbers, `[UNIFORMS]`.
           delay: substeps before the new targets drive the joints.
+          motor: see `Engine.advance`.
 
         Returns:
           The world after it, moved and kicked as the task asks, and the task's `Outcome`.
@@ -69,7 +72,7 @@ class Dynamics:
         task, state = self.task, world.task
         targets = task.targets(jnp, state, action)
         model = self.ground.place(model, world.feet)
-        physics = engine.advance(model, world.physics, targets, self.substeps, state.last_targets, delay)
+        physics = engine.advance(model, world.physics, targets, self.substeps, state.last_targets, delay, motor)
         reading = Reading(physics.qpos, physics.qvel, physics.sensors)
         feet = physics.geom_xpos[self.ground.feet]
         out: Outcome = task.after(jnp, state, action, targets, reading, feet, bias, u)
@@ -112,9 +115,10 @@ class MjxBatchedEnv:
         mesh = Mesh(np.array(devices[:usable]), ("worlds",))
         self.along, self.everywhere = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("worlds",), ()))
         self.physics = MjxPhysics(self.dynamics.ground.model, worlds)
-        self.drawn = randomize.draw(ranges or randomize.Ranges(), seed * 1_000_003 + np.arange(worlds))
+        self.drawn = randomize.draw(ranges or task.ranges, seed * 1_000_003 + np.arange(worlds))
         self.physics.randomize(randomize.model_fields(self.physics.model, task.robot, self.drawn))
         constants = {"delay": self.drawn.delay(options.timestep).astype(np.int32), "bias": self.drawn.joint_bias}
+        constants["motor"] = (self.drawn.peak_torque(task.robot), self.drawn.no_load_speed)
         self.fields, self.constants = self._split((self.physics.fields, constants))
         rng = np.random.default_rng([seed, 1])
         self.kind = rng.choice(len(task.kinds), worlds, p=task.kind_shares)
@@ -172,7 +176,8 @@ class MjxBatchedEnv:
 
         def one(fields: Any, constants: Any, world: World, action: Any, u: Any) -> tuple:
             model = engine.base.replace(**fields)
-            return self.dynamics.step(engine, model, world, action, u, constants["bias"], constants["delay"])
+            own = (constants[name] for name in ("bias", "delay", "motor"))
+            return self.dynamics.step(engine, model, world, action, u, *own)
 
         u = jax.random.uniform(step_key, (self.worlds, UNIFORMS))
         world, out = jax.vmap(one)(fields, constants, world, action, u)

@@ -44,6 +44,10 @@ class Motion(NamedTuple):
     """Base height over the ground beneath it, m, `[...]`."""
     fallen: Any
     """1.0 where the robot has fallen, `[...]`."""
+    touch: Any = 0.0
+    """How much the feet touch a board, `[...]`; see `sim.envs.jump`."""
+    cleared: Any = 0.0
+    """1.0 in the step in which a board is behind the last foot and was not touched, `[...]`."""
 
 
 Term = Callable[[Any, Motion], Any]
@@ -139,12 +143,30 @@ def fall(xp: Any, m: Motion) -> Any:
     return m.fallen
 
 
+def speed_error(xp: Any, m: Motion) -> Any:
+    """Difference between forward speed and the command, m/s: a pull that is as strong from afar."""
+    return xp.abs(m.velocity[..., 0] - m.command[..., 0])
+
+
+def board_touch(xp: Any, m: Motion) -> Any:
+    """Feet on the board, counted by how deep inside its edges they stand."""
+    return m.touch + xp.zeros_like(m.fallen)
+
+
+def board_cleared(xp: Any, m: Motion) -> Any:
+    """1 in the step in which a board has been cleared."""
+    return m.cleared + xp.zeros_like(m.fallen)
+
+
+UNCLIPPED = ("fall", "board_touch", "board_cleared")
+"""Terms that always count, whatever the others add up to."""
+
 TERMS: dict[str, Term] = {
     term.__name__: term
     for term in (
         linear_tracking, linear_precision, yaw_tracking, yaw_precision, vertical_velocity, tilt_rate, tilt, torque,
         joint_acceleration, action_rate, action_jerk, abduction_pose, stand_still, foot_slip, out_of_step, low_base,
-        fall,
+        fall, speed_error, board_touch, board_cleared,
     )
 }  # fmt: skip
 
@@ -174,11 +196,34 @@ CLIMB: dict[str, float] = WALK | {"tilt": -0.3, "vertical_velocity": -0.4}
 """Weights of the climber: slopes tilt the robot, and going up or down them is motion along z."""
 
 
+JUMP: dict[str, float] = {
+    "linear_tracking": 1.5,
+    "linear_precision": 0.0,
+    "speed_error": -0.5,
+    "yaw_tracking": 0.8,
+    "vertical_velocity": -0.05,
+    "tilt_rate": -0.01,
+    "tilt": -0.2,
+    "torque": -1e-4,
+    "joint_acceleration": -5e-8,
+    "action_rate": -0.01,
+    "action_jerk": -0.003,
+    "abduction_pose": -0.3,
+    "stand_still": -0.5,
+    "foot_slip": -0.05,
+    "low_base": -20.0,
+    "fall": -50.0,
+    "board_touch": -2.0,
+    "board_cleared": 75.0,
+}
+"""Weights of the jumper: a bound moves up and down and pitches, so those penalties are light."""
+
+
 def total(xp: Any, weights: Mapping[str, float], motion: Motion, dt: float) -> tuple[Any, dict[str, Any]]:
     """Weighted sum of terms.
 
     Returns:
-      Reward `[...]` (per control step: clipped sum times `dt`, falls unclipped), and each weighted term `[...]`.
+      Reward `[...]` (per control step: clipped sum times `dt`, `UNCLIPPED` terms apart), each weighted term `[...]`.
 
     Raises:
       InputError: a weight names no term.
@@ -187,5 +232,6 @@ def total(xp: Any, weights: Mapping[str, float], motion: Motion, dt: float) -> t
     if unknown:
         raise InputError(f"unknown reward term '{unknown[0]}': known are {', '.join(sorted(TERMS))}")
     terms = {name: weight * TERMS[name](xp, motion) for name, weight in weights.items()}
-    running = sum((value for name, value in terms.items() if name != "fall"), np.float32(0.0))
-    return xp.maximum(running, 0.0) * dt + terms.get("fall", 0.0) * dt, terms
+    running = sum((value for name, value in terms.items() if name not in UNCLIPPED), np.float32(0.0))
+    always = sum((value for name, value in terms.items() if name in UNCLIPPED), np.float32(0.0))
+    return xp.maximum(running, 0.0) * dt + always * dt, terms

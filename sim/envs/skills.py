@@ -2,8 +2,15 @@
 
 from collections.abc import Callable
 
+from sim import observation as obs
 from sim.envs import patches, rewards
+from sim.envs.jump import JumpTask
 from sim.envs.walk import Commands, WalkTask
+from sim.gait import BOUND
+from sim.randomize import Ranges
+
+STRONG_AND_WEAK = Ranges(strength=(0.6, 1.0))
+"""Climbing and jumping are learned over motors from 18 N m down to the paper's 12 N m less a tenth."""
 
 
 def walk() -> WalkTask:
@@ -15,12 +22,27 @@ def climb() -> WalkTask:
     """Up and down slopes of 5 to 33 degrees: ridges from any direction, A-frames of the official size lengthwise."""
     return WalkTask(
         kinds=patches.CLIMB_KINDS,
-        kind_shares=(0.2, 0.3, 0.5),
+        kind_shares=(0.15, 0.25, 0.6),
         guided=("frames",),
+        ranges=STRONG_AND_WEAK,
         weights=dict(rewards.CLIMB),
         collision="full",  # the trunk can come to rest on the ridge
         commands=Commands(rough_scale=0.6),
     )
 
 
-SKILLS: dict[str, Callable[[], WalkTask]] = {"walk": walk, "climb": climb}
+def jump() -> JumpTask:
+    """A bound along a straight line over boards of 0.1 to 0.6 m, from rest and from speed."""
+    return JumpTask(
+        gait=BOUND,
+        layout=obs.Layout(grids=(obs.ahead(),)),
+        kinds=("flat",),
+        kind_shares=(1.0,),
+        weights=dict(rewards.JUMP),
+        commands=Commands(forward=(0.4, 2.2), sideways=(-0.4, 0.4), yaw=(-1.2, 1.2)),
+        start_level=0.0,
+        ranges=STRONG_AND_WEAK,
+    )
+
+
+SKILLS: dict[str, Callable[[], WalkTask]] = {"walk": walk, "climb": climb, "jump": jump}

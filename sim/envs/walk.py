@@ -15,9 +15,10 @@ from sim import observation as obs
 from sim.envs import patches, rewards
 from sim.gait import Gait
 from sim.physics.base import Reading
-from sim.randomize import SensorNoise, noisy
+from sim.randomize import Ranges, SensorNoise, noisy
 from sim.robot import Robot, barkour_v0
 
+BOARD = 6
 UNIFORMS = 72
 """Uniform numbers a world needs per control step."""
 
@@ -51,6 +52,8 @@ class TaskState(NamedTuple):
     """Distance that the commands of this episode asked for, m."""
     travelled: Any
     """Distance made along them, never more than asked, m."""
+    board: Any
+    """What a jumper remembers of the board ahead, `[..., BOARD]` (`sim.envs.jump`); zeros elsewhere."""
 
 
 class Outcome(NamedTuple):
@@ -85,6 +88,8 @@ class Commands:
     straight: float = 0.2
     """Share of commands that ask for forward motion alone."""
     seconds: tuple[float, float] = (2.0, 6.0)
+    guided: tuple[float, float] = (0.4, 1.5)
+    """Forward speeds on ground that guides, m/s."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +101,8 @@ class WalkTask:
     layout: obs.Layout = obs.Layout(grids=(obs.around(),))
     commands: Commands = Commands()
     noise: SensorNoise = SensorNoise()
+    ranges: Ranges = Ranges()
+    """What is randomised in training."""
     weights: dict[str, float] = field(default_factory=lambda: dict(rewards.WALK))
     kinds: tuple[str, ...] = patches.KINDS
     kind_shares: tuple[float, ...] = (0.4, 0.1, 0.2, 0.12, 0.18)
@@ -117,7 +124,12 @@ class WalkTask:
     @property
     def privileged_size(self) -> int:
         """Length of the critic's input."""
-        return self.layout.size + 3 + 1 + 4 + 42
+        return self.layout.size + 3 + 1 + 4 + 42 + self.extra_privileged
+
+    @property
+    def extra_privileged(self) -> int:
+        """How many more numbers a skill's critic sees."""
+        return 0
 
     @property
     def episode_steps(self) -> int:
@@ -180,6 +192,7 @@ class WalkTask:
             relief=obs.relief(xp, self.layout, self._heights(xp, xy, yaw, z, 0.0)),
             asked=zeros,
             travelled=zeros,
+            board=xp.zeros((*yaw.shape, BOARD), xp.float32),
         )
         return state, qpos, qvel
 
@@ -215,6 +228,7 @@ class WalkTask:
         clearance = qpos[..., 2] - below
         fallen = ((gravity[..., 2] > -0.5) | (clearance < 0.07)).astype(xp.float32)
         contact = (reading.sensors[..., 13:17] > 1.0).astype(xp.float32)
+        board, level, touch, cleared, counts = self._board(xp, state, qpos, feet, u[..., 44:52])
         motion = rewards.Motion(
             velocity=velocity,
             angular_velocity=qvel[..., 3:6],
@@ -233,27 +247,32 @@ class WalkTask:
             foot_speed=xp.sqrt(((feet[..., :2] - state.last_feet) ** 2).sum(-1)) / dt * (state.steps > 0)[..., None],
             clearance=clearance,
             fallen=fallen,
+            touch=touch,
+            cleared=cleared,
         )
         reward, terms = rewards.total(xp, self.weights, motion, dt)
         metrics = {
             "velocity_error": xp.sqrt(((velocity[..., :2] - state.command[..., :2]) ** 2).sum(-1)),
             "yaw_error": xp.abs(motion.angular_velocity[..., 2] - state.command[..., 2]),
             "settled": (state.command_age * dt >= 1.0).astype(xp.float32),
+            **counts,
         }
 
         expired = state.command_age + 1 >= state.command_life
         fresh, life = self._command(xp, u[..., 0:8], state.kind)
         offset = qpos[..., :2] - self._origin(xp, state.kind, state.level)
         command = xp.where(expired[..., None], fresh, state.command)
-        command = self._guide(xp, command, state.kind, offset, yaw)
-        phase = clocks.advance(xp, self.gait, state.phase, command, dt)
+        command = self._guide(xp, command, state.kind, offset, yaw, board)
+        shift = self._shift(xp, offset)
+        heights = self._heights(xp, qpos[..., :2] + shift, yaw, qpos[..., 2], 0.0, board)
+        ahead = obs.board_ahead(xp, self.layout, heights) if self.gait.lock_gain else None
+        phase = clocks.advance(xp, self.gait, state.phase, command, dt, ahead)
         sensors = noisy(xp, self.noise, obs.Sensors(quat, qvel[..., 3:6], joints + bias, speeds), u[..., 8:38])
         newest = obs.frame(xp, robot, sensors, action)
         history = obs.push(xp, state.history, newest)
 
         asked = xp.sqrt((state.command[..., :2] ** 2).sum(-1))
         made = (velocity[..., :2] * state.command[..., :2]).sum(-1) / xp.maximum(asked, 1e-6)
-        shift = -patches.PERIOD * xp.round(offset / patches.PERIOD)
         steps = state.steps + 1
         following = state._replace(
             history=history,
@@ -267,9 +286,11 @@ class WalkTask:
             command_age=xp.where(expired, 0.0, state.command_age + 1).astype(xp.float32),
             command_life=xp.where(expired, life, state.command_life).astype(xp.float32),
             steps=steps,
-            relief=obs.relief(xp, self.layout, self._heights(xp, qpos[..., :2] + shift, yaw, qpos[..., 2], 0.0)),
+            relief=obs.relief(xp, self.layout, heights),
             asked=state.asked + asked * dt,
             travelled=state.travelled + xp.clip(made, 0.0, asked) * dt,
+            board=board,
+            level=level,
         )
         observation, privileged = self.observe(xp, following, reading, shift, contact, u[..., 38:39])
         kicked = (u[..., 40] < dt / self.push_every).astype(xp.float32)
@@ -287,13 +308,14 @@ class WalkTask:
         xy, z = reading.qpos[..., :2] + shift, reading.qpos[..., 2]
         yaw = obs.yaw_of(xp, reading.qpos[..., 3:7])
         clock = clocks.clock(xp, self.gait, state.phase, state.command)
-        heights = self._heights(xp, xy, yaw, z, (2 * u - 1) * self.noise.height)
+        heights = self._heights(xp, xy, yaw, z, (2 * u - 1) * self.noise.height, state.board)
         observation = obs.observe(xp, self.layout, state.history, state.command, clock, heights)
         true = obs.Sensors(reading.qpos[..., 3:7], reading.qvel[..., 3:6], reading.qpos[..., 7:], reading.qvel[..., 6:])
         velocity = self._heading_frame(xp, reading.qvel[..., :3], yaw)
         height = (z - self._ground(xp, xy))[..., None]
         exact = obs.frame(xp, self.robot, true, state.last_action)
-        privileged = xp.concatenate([observation, velocity, height, contact, exact], -1).astype(xp.float32)
+        more = self._more_privileged(xp, state, xy)
+        privileged = xp.concatenate([observation, velocity, height, contact, exact, *more], -1).astype(xp.float32)
         return observation, privileged
 
     def promote(self, xp: Any, state: TaskState, fallen: Any) -> Any:
@@ -309,8 +331,20 @@ class WalkTask:
     def _origin(self, xp: Any, kind: Any, level: Any) -> Any:
         return xp.asarray(self.ground.origins)[kind, level.astype(xp.int32)]
 
-    def _heights(self, xp: Any, xy: Any, yaw: Any, z: Any, error: Any) -> Any:
-        """The policy's terrain heights `[..., n]` with an `error` (m) that all share."""
+    def _board(self, xp: Any, state: TaskState, qpos: Any, feet: Any, u: Any) -> tuple[Any, Any, Any, Any, dict]:
+        """The board ahead after this step, the level, `Motion.touch` and `.cleared`, and counts for the log."""
+        return state.board, state.level, 0.0, 0.0, {}
+
+    def _more_privileged(self, xp: Any, state: TaskState, xy: Any) -> list[Any]:
+        """What else the critic sees, `[..., extra_privileged]` in all."""
+        return []
+
+    def _shift(self, xp: Any, offset: Any) -> Any:
+        """Move by whole periods of the ground, m, that keeps the base within one, `[..., 2]`."""
+        return -patches.PERIOD * xp.round(offset / patches.PERIOD)
+
+    def _heights(self, xp: Any, xy: Any, yaw: Any, z: Any, error: Any, board: Any = None) -> Any:
+        """The policy's terrain heights `[..., n]` with an `error` (m) that all share; see `TaskState.board`."""
         return obs.terrain_heights(
             xp, self.robot, self.layout, partial(self.ground.heights.height, xp=xp), xy, yaw, z, error
         )
@@ -324,7 +358,7 @@ class WalkTask:
         x, y = velocity[..., 0], velocity[..., 1]
         return xp.stack([c * x + s * y, c * y - s * x, velocity[..., 2]], -1)
 
-    def _guide(self, xp: Any, command: Any, kind: Any, offset: Any, yaw: Any) -> Any:
+    def _guide(self, xp: Any, command: Any, kind: Any, offset: Any, yaw: Any, board: Any = None) -> Any:
         """The command, where the ground guides: forward along x, whichever way is nearer, on the obstacle's line.
 
         `offset` `[..., 2]` is from the patch's origin, m.
@@ -334,7 +368,7 @@ class WalkTask:
         across = offset[..., 1] - patches.PERIOD * xp.round(offset[..., 1] / patches.PERIOD)
         aside = across - patches.LINES * xp.where(across < 0, -1.0, 1.0)
         turn = xp.arctan2(-xp.sin(yaw), xp.abs(xp.cos(yaw))) * xp.where(xp.cos(yaw) < 0, -1.0, 1.0)
-        ahead = xp.clip(xp.abs(command[..., 0]), 0.3, 1.3)
+        ahead = xp.clip(command[..., 0], *self.commands.guided)
         left = xp.clip(-1.5 * aside, -0.4, 0.4) * xp.cos(yaw)
         steered = xp.stack([ahead, left, xp.clip(2.5 * turn, -1.2, 1.2)], -1)
         return xp.where(self._guides(xp, kind)[..., None], steered, command).astype(xp.float32)
@@ -353,5 +387,9 @@ class WalkTask:
         straight = xp.asarray([1.0, 0.0, 0.0], dtype=xp.float32)
         command = xp.where((u[..., 3] < c.straight)[..., None], command * straight, command)
         command = xp.where((u[..., 4] < c.standing)[..., None], xp.zeros_like(command), command)
+        if self.guided:
+            ahead = c.guided[0] + u[..., 0] * (c.guided[1] - c.guided[0])
+            along = xp.stack([ahead, xp.zeros_like(ahead), xp.zeros_like(ahead)], -1)
+            command = xp.where(self._guides(xp, kind)[..., None], along, command)
         life = (c.seconds[0] + u[..., 5] * (c.seconds[1] - c.seconds[0])) / self.robot.control_period
         return command.astype(xp.float32), xp.round(life).astype(xp.float32)

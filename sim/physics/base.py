@@ -43,3 +43,7 @@ class Physics(Protocol):
     def randomize(self, fields: dict[str, np.ndarray]) -> None:
         """Gives model fields per-world values, `[worlds, ...]` each, in the model's own shapes."""
         ...
+
+    def motors(self, peak: np.ndarray, no_load_speed: np.ndarray) -> None:
+        """Limits torques as motors do (`sim.motor`): `peak` `[worlds, 12]` N m, `no_load_speed` `[worlds]` rad/s."""
+        ...

@@ -5,6 +5,7 @@ import numpy as np
 from mujoco.batch import Batch
 
 from sim.errors import InputError
+from sim.motor import torque_range
 from sim.physics.base import Reading
 
 
@@ -22,6 +23,7 @@ class CpuPhysics:
         self.qpos, self.qvel = self.batch.bind("qpos"), self.batch.bind("qvel")
         self.ctrl, self.warmstart = self.batch.bind("ctrl"), self.batch.bind("qacc_warmstart")
         self.time, self.sensordata = self.batch.bind("time"), self.batch.bind("sensordata")
+        self._motors: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
     def reset(self, mask: np.ndarray, qpos: np.ndarray, qvel: np.ndarray) -> None:
         """See `Physics.reset`."""
@@ -33,16 +35,28 @@ class CpuPhysics:
         self.batch.forward(ids)
 
     def step(self, targets: np.ndarray, substeps: int, previous: np.ndarray, delay: np.ndarray) -> None:
-        """See `Physics.step`. Worlds of equal delay share their calls, so a common delay costs two calls."""
-        changes = np.unique(np.clip(delay, 0, substeps))
-        done = 0
+        """See `Physics.step`. One call a substep: motors lose torque with speed within a control step."""
         self.ctrl[:] = previous
-        for change in [*changes.tolist(), substeps]:
-            if change > done:
-                self.batch.step(nstep=change - done)
-                done = change
-            late = delay <= done
-            self.ctrl[late] = targets[late]
+        late = np.zeros(self.worlds, bool)
+        for k in range(substeps + 1):
+            now = (np.clip(delay, 0, substeps) <= k) & ~late
+            if now.any():
+                self.ctrl[now] = targets[now]
+                late |= now
+            if k < substeps:
+                self._limit_torque()
+                self.batch.step(nstep=1)
+
+    def motors(self, peak: np.ndarray, no_load_speed: np.ndarray) -> None:
+        """Limits torques as motors do (`sim.motor`): `peak` `[worlds, 12]` N m, `no_load_speed` `[worlds]` rad/s."""
+        self._motors = (self.batch.expand("actuator_forcerange"), np.array(peak), no_load_speed[:, None])
+        self._limit_torque()
+        self.batch.set_const()
+
+    def _limit_torque(self) -> None:
+        if self._motors is not None:
+            limits, peak, no_load_speed = self._motors
+            limits[:, :, 0], limits[:, :, 1] = torque_range(np, peak, no_load_speed, self.qvel[:, 6:])
 
     def read(self) -> Reading:
         """See `Physics.read`."""

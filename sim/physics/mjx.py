@@ -15,6 +15,7 @@ import numpy as np
 from mujoco import mjx
 
 from sim.errors import InputError
+from sim.motor import torque_range
 from sim.observation import yaw_of
 from sim.physics.base import Reading
 from sim.robot import LEGS, Robot
@@ -66,17 +67,22 @@ class Engine:
         return WorldState(qpos, qvel, jnp.zeros_like(qvel), jnp.zeros_like(data.sensordata), data.geom_xpos)
 
     def advance(
-        self, model: Any, state: WorldState, targets: Any, substeps: Any, previous: Any, delay: Any
+        self, model: Any, state: WorldState, targets: Any, substeps: Any, previous: Any, delay: Any, motor: Any = None
     ) -> WorldState:
         """One control step; arguments as `Physics.step`, without the leading dimension.
 
         Args:
           model: `Engine.base`, perhaps with fields replaced.
           substeps: a traced integer does as well, so that one compilation serves any number.
+          motor: peak torque `[12]` (N m) and no-load speed (rad/s) of `sim.motor`; None leaves the model's limits.
         """
 
         def substep(i: Any, data: Any) -> Any:
-            return mjx.step(model, data.replace(ctrl=jnp.where(i >= delay, targets, previous)))
+            limited = model
+            if motor is not None:
+                limits = jnp.stack(torque_range(jnp, *motor, data.qvel[6:]), -1)
+                limited = model.replace(actuator_forcerange=limits)
+            return mjx.step(limited, data.replace(ctrl=jnp.where(i >= delay, targets, previous)))
 
         data = self.data.replace(qpos=state.qpos, qvel=state.qvel, qacc_warmstart=state.warmstart)
         data = jax.lax.fori_loop(0, substeps, substep, data)
@@ -150,16 +156,21 @@ class MjxPhysics:
         """Model fields with per-world values, `[worlds, ...]`; the others are common to all."""
         qpos = jnp.tile(jnp.asarray(model.qpos0, jnp.float32), (worlds, 1))
         self.state: WorldState = jax.vmap(self.engine.start)(qpos, jnp.zeros((worlds, model.nv)))
+        self._motors: tuple[jax.Array, jax.Array] | None = None
         self._step = jax.jit(self._step_all)
 
     def _step_all(
-        self, fields: Any, state: WorldState, targets: Any, substeps: Any, previous: Any, delay: Any
+        self, fields: Any, motors: Any, state: WorldState, targets: Any, substeps: Any, previous: Any, delay: Any
     ) -> WorldState:
-        def world(fields: Any, state: WorldState, targets: Any, previous: Any, delay: Any) -> WorldState:
+        def world(fields: Any, motor: Any, state: WorldState, targets: Any, previous: Any, delay: Any) -> WorldState:
             model = self.engine.base.replace(**fields)
-            return self.engine.advance(model, state, targets, substeps, previous, delay)
+            return self.engine.advance(model, state, targets, substeps, previous, delay, motor)
 
-        return jax.vmap(world)(fields, state, targets, previous, delay)
+        return jax.vmap(world)(fields, motors, state, targets, previous, delay)
+
+    def motors(self, peak: np.ndarray, no_load_speed: np.ndarray) -> None:
+        """See `Physics.motors`."""
+        self._motors = (jnp.asarray(peak, jnp.float32), jnp.asarray(no_load_speed, jnp.float32))
 
     def reset(self, mask: np.ndarray, qpos: np.ndarray, qvel: np.ndarray) -> None:
         """See `Physics.reset`."""
@@ -168,7 +179,7 @@ class MjxPhysics:
         qpos, qvel = np.asarray(qpos, np.float32), np.asarray(qvel, np.float32)
         rest = jax.vmap(self.engine.start)(jnp.asarray(qpos), jnp.asarray(qvel))
         # the substep fills in sensors and positions before it moves anything; its motion is thrown away
-        felt = self._step(self.fields, rest, qpos[:, 7:], 1, qpos[:, 7:], np.zeros(self.worlds, np.int32))
+        felt = self._step(self.fields, self._motors, rest, qpos[:, 7:], 1, qpos[:, 7:], np.zeros(self.worlds, np.int32))
         fresh = felt._replace(qpos=rest.qpos, qvel=rest.qvel)
         self.state = jax.tree.map(
             lambda new, old: jnp.where(np.reshape(mask, (-1, *[1] * (old.ndim - 1))), new, old), fresh, self.state
@@ -177,7 +188,8 @@ class MjxPhysics:
     def step(self, targets: np.ndarray, substeps: int, previous: np.ndarray, delay: np.ndarray) -> None:
         """See `Physics.step`."""
         new, old = np.asarray(targets, np.float32), np.asarray(previous, np.float32)
-        self.state = self._step(self.fields, self.state, new, int(substeps), old, np.asarray(delay, np.int32))
+        delay = np.asarray(delay, np.int32)
+        self.state = self._step(self.fields, self._motors, self.state, new, int(substeps), old, delay)
 
     def read(self) -> Reading:
         """See `Physics.read`."""

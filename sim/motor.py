@@ -1,0 +1,21 @@
+"""The motor model: how much torque a joint can give at its present speed. Pure, numpy or jax.numpy (`xp`)."""
+
+from typing import Any
+
+KNEE = 0.5
+"""Share of the no-load speed up to which the peak torque is there (assumed; the robot's curve is not published)."""
+
+
+def torque_range(xp: Any, peak: Any, no_load_speed: Any, speed: Any) -> tuple[Any, Any]:
+    """Least and greatest torque of joints that turn at `speed`, N m.
+
+    Up to `KNEE` of the no-load speed the current limit holds: +-`peak`. From there the torque that drives the joint on
+    falls to zero at the no-load speed, as the supply's voltage runs out; braking is not limited by it.
+
+    Args:
+      peak: N m, `no_load_speed` and `speed`: rad/s; shapes broadcast.
+    """
+    room = (1.0 - KNEE) * no_load_speed
+    high = peak * xp.clip((no_load_speed - speed) / room, 0.0, 1.0)
+    low = -peak * xp.clip((no_load_speed + speed) / room, 0.0, 1.0)
+    return low, high
