@@ -10,12 +10,12 @@ from sim.gait import BOUND
 from sim.randomize import Ranges
 
 STRONG_AND_WEAK = Ranges(strength=(0.6, 1.0))
-"""Climbing and jumping are learned over motors from 18 N m down to the paper's 12 N m less a tenth."""
+"""Skills are learned over motors from 18 N m down to the paper's 12 N m less a tenth."""
 
 
 def walk() -> WalkTask:
     """Omnidirectional walking on the flat, slopes to 16 degrees, steps and stairs to 0.11 m."""
-    return WalkTask()
+    return WalkTask(ranges=STRONG_AND_WEAK)
 
 
 def climb() -> WalkTask:

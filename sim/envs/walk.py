@@ -78,9 +78,9 @@ class Outcome(NamedTuple):
 class Commands:
     """Ranges of the random velocity commands, and how often they change."""
 
-    forward: tuple[float, float] = (-1.6, 2.1)
-    sideways: tuple[float, float] = (-0.9, 0.9)
-    yaw: tuple[float, float] = (-1.7, 1.7)
+    forward: tuple[float, float] = (-1.4, 2.2)
+    sideways: tuple[float, float] = (-1.25, 1.25)
+    yaw: tuple[float, float] = (-2.5, 2.5)
     rough_scale: float = 0.65
     """Factor on planar speeds away from flat ground."""
     standing: float = 0.08
