@@ -92,15 +92,16 @@ ADDED = {"front", "hind", "stride", "frequency_range", "lock_gain", "lock_range"
 
 BOUND = Gait(
     name="bound",
-    phase_offsets=(0.0, 0.58, 0.0, 0.58),
+    phase_offsets=(0.0, 0.544, 0.0, 0.544),
     push=0.0,
     lift_per_relief=0.0,
-    front=Pair(push=0.36, fold=0.10, swing=0.5, swing_phase=-0.2, hip=-0.01, knee=0.23),
-    hind=Pair(push=0.42, fold=0.25, hip=-0.30, knee=0.25),
+    front=Pair(push=0.523, fold=0.295, swing=0.278, swing_phase=0.4, hip=-0.122, knee=0.063),
+    hind=Pair(push=0.402, fold=-0.263, swing=0.245, swing_phase=0.594, hip=-0.121, knee=0.273),
     stride=0.76,
     lock_gain=1.5,
+    lock_phase=0.7,
 )
-"""The jumper's clock."""
+"""The jumper's clock: `python -m sim.gait_search --seed 2 --population 256`; it runs 4 m in 3 s without a policy."""
 
 
 def _finite(value: Any) -> bool:
