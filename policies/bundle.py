@@ -263,21 +263,28 @@ class Policy:
                 raise InputError(f"policy input '{name}' is not finite")
         robot, gait = self.bundle.robot, self.bundle.gait
         command = np.asarray(command, np.float32)
+        heights = np.asarray(heights, np.float32)
         newest = obs.frame(np, robot, sensors, self.last_action)
-        self.phase = np.where(
-            self.fresh, 0.0, clocks.advance(np, gait, self.phase, command, robot.control_period)
-        ).astype(np.float32)
+        board = obs.board_ahead(np, self.bundle.layout, heights) if gait.lock_gain else None
+        following = clocks.advance(np, gait, self.phase, command, robot.control_period, board)
+        self.phase = np.where(self.fresh, 0.0, following).astype(np.float32)
         self.history = np.where(self.fresh[:, None, None], obs.fill(np, newest), obs.push(np, self.history, newest))
         self.fresh[:] = False
         clock = clocks.clock(np, gait, self.phase, command)
         observation = obs.observe(np, self.bundle.layout, self.history, command, clock, heights)
         action = np.clip(self.bundle(observation), -robot.action_limit, robot.action_limit)
         self.last_action = action
-        steps = obs.relief(np, self.bundle.layout, np.asarray(heights, np.float32))
+        steps = obs.relief(np, self.bundle.layout, heights)
         return obs.joint_targets(np, robot, gait, action, self.phase, command, steps)
 
     def heights_at(
-        self, ground: Callable[[np.ndarray, np.ndarray], np.ndarray], xy: np.ndarray, z: np.ndarray, yaw: np.ndarray
+        self,
+        ground: Callable[[np.ndarray, np.ndarray], np.ndarray],
+        xy: np.ndarray,
+        z: np.ndarray,
+        yaw: np.ndarray,
+        pits: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
     ) -> np.ndarray:
-        """The heights input `[worlds, n]`: `ground(x, y)` around bases at `xy` `[worlds, 2]`, `z`, `yaw` `[worlds]`."""
-        return obs.terrain_heights(np, self.bundle.robot, self.bundle.layout, ground, xy, yaw, z)
+        """The heights input `[worlds, n]`: `ground(x, y)` around bases at `xy` `[worlds, 2]`, `z`, `yaw` `[worlds]`;
+        `pits` as in `sim.observation.terrain_heights`."""
+        return obs.terrain_heights(np, self.bundle.robot, self.bundle.layout, ground, xy, yaw, z, pits=pits)

@@ -90,7 +90,7 @@ class CourseWorlds:
         u = robots.uniform()
         targets = self.policy.step(
             robots.sense(u[:, :30]), command, users,
-            lambda layout: robots.ground_seen(layout, self.course.height, u[:, 30]),
+            lambda layout: robots.ground_seen(layout, self.course.height, u[:, 30], self.course.pit),
         )  # fmt: skip
         robots.apply(targets, u[:, 31:33])
         self.steps += 1

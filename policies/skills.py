@@ -88,12 +88,22 @@ def trained_limits(skills: Skills, limits: Limits = Limits()) -> Limits:
 class SkillPolicy:
     """Several bundles over the same robots: each robot is driven by the bundle of its present skill.
 
-    The memory (history, last action, clock phase) is shared, so a change of skill is seamless.
+    The memory (history, last action, clock phase) is shared. Where the skill changes, the difference between the old
+    and the new joint targets fades out over `HANDOVER` control steps, so that the joints are not jerked.
     """
+
+    HANDOVER = 6
 
     def __init__(self, skills: Skills, worlds: int) -> None:
         self.skills = skills
         self.policies = [Policy(FixedBatch(bundle), worlds) for bundle in skills.bundles]  # type: ignore[arg-type]
+        self.users = np.full(worlds, -1)
+        """Who drove each robot in the last step; -1 before the first."""
+        self.targets = np.zeros((worlds, 12), np.float32)
+        self.gap = np.zeros((worlds, 12), np.float32)
+        """Old less new joint targets at the last change, rad."""
+        self.age = np.full(worlds, self.HANDOVER)
+        """Control steps since that change."""
 
     def step(
         self, sensors: obs.Sensors, command: np.ndarray, users: np.ndarray, heights: Callable[[obs.Layout], np.ndarray]
@@ -110,7 +120,17 @@ class SkillPolicy:
             targets[mine] = policy.step(sensors, command, heights(policy.bundle.layout))[mine]
         if len(self.policies) > 1:
             self._share(active, users)
-        return targets
+        return self._handed_over(targets, users)
+
+    def _handed_over(self, targets: np.ndarray, users: np.ndarray) -> np.ndarray:
+        changed = (users != self.users) & (self.users >= 0)
+        self.gap[changed] = (self.targets - targets)[changed]
+        self.age = np.where(changed, 0, self.age + 1)
+        fading = np.clip(1 - (self.age + 1) / (self.HANDOVER + 1), 0.0, 1.0).astype(np.float32)
+        robot = self.skills.robot
+        blended = np.clip(targets + fading[:, None] * self.gap, robot.joint_lower, robot.joint_upper)
+        self.targets, self.users = np.where(fading[:, None] > 0, blended, targets), np.array(users)
+        return self.targets
 
     def _share(self, active: np.ndarray, users: np.ndarray) -> None:
         names = ("history", "last_action", "phase", "fresh")

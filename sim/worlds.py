@@ -62,9 +62,15 @@ class SimulatedRobots:
         *,
         randomize: bool = False,
         noise: SensorNoise = SensorNoise(),
+        torque_limit: float | None = None,
         threads: int = 0,
     ) -> None:
-        """`randomize` draws masses, friction, latency and the rest from `sim.randomize.Ranges`, else `NOMINAL`."""
+        """`randomize` draws masses, friction, latency and the rest from `sim.randomize.Ranges`, else `NOMINAL`.
+
+        `torque_limit` (N m) replaces the description's; what is drawn of motor strength still applies.
+        """
+        if torque_limit is not None and not (np.isfinite(torque_limit) and torque_limit > 0):
+            raise InputError(f"a torque limit must be a positive number of N m, got {torque_limit}")
         self.robot, self.model, self.noise, self.randomize = robot, model, noise, randomize
         self.seeds = np.asarray(seeds, np.int64)
         self.worlds = len(self.seeds)
@@ -72,7 +78,8 @@ class SimulatedRobots:
         self.physics = CpuPhysics(model, self.worlds, threads)
         self.drawn: Draw = draw(Ranges() if randomize else NOMINAL, self.seeds)
         self.physics.randomize(model_fields(model, robot, self.drawn))
-        self.physics.motors(self.drawn.peak_torque(robot), self.drawn.no_load_speed)
+        weaker = (torque_limit or robot.torque_limit) / robot.torque_limit
+        self.physics.motors(weaker * self.drawn.peak_torque(robot), self.drawn.no_load_speed)
         self.delay = self.drawn.delay(float(model.opt.timestep))
         self.force = self.physics.batch.bind("actuator_force")
         self.streams = [np.random.default_rng([0xE7A1, seed]) for seed in self.seeds.tolist()]
@@ -157,10 +164,13 @@ class SimulatedRobots:
         true = Sensors(qpos[:, 3:7], qvel[:, 3:6], qpos[:, 7:] + self.drawn.joint_bias, qvel[:, 6:])
         return noisy(np, self.noise, true, u)
 
-    def ground_seen(self, layout: Layout, ground: Ground, u: np.ndarray) -> np.ndarray:
-        """Policy's terrain heights `[worlds, n]` at the true pose, with a common error from `u` `[worlds]`."""
+    def ground_seen(self, layout: Layout, ground: Ground, u: np.ndarray, pits: Ground | None = None) -> np.ndarray:
+        """Policy's terrain heights `[worlds, n]` at the true pose, with a common error from `u` `[worlds]`.
+
+        `pits` as in `sim.observation.terrain_heights`.
+        """
         pose, error = self.pose, (self.noise.height * (2 * u - 1))[:, None]
-        heights = obs.terrain_heights(np, self.robot, layout, ground, pose[:, :2], pose[:, 2], self.height, error)
+        heights = obs.terrain_heights(np, self.robot, layout, ground, pose[:, :2], pose[:, 2], self.height, error, pits)
         return heights.astype(np.float32)
 
     def watch(self, ground: Ground) -> np.ndarray:

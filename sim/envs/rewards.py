@@ -143,9 +143,10 @@ def fall(xp: Any, m: Motion) -> Any:
     return m.fallen
 
 
-def speed_error(xp: Any, m: Motion) -> Any:
-    """Difference between forward speed and the command, m/s: a pull that is as strong from afar."""
-    return xp.abs(m.velocity[..., 0] - m.command[..., 0])
+def forward_progress(xp: Any, m: Motion) -> Any:
+    """Share of the commanded forward speed that is made, at most 1: a pull that is as strong from afar."""
+    asked = xp.maximum(m.command[..., 0], 0.3)
+    return xp.clip(m.velocity[..., 0] / asked, -0.5, 1.0)
 
 
 def board_touch(xp: Any, m: Motion) -> Any:
@@ -166,7 +167,7 @@ TERMS: dict[str, Term] = {
     for term in (
         linear_tracking, linear_precision, yaw_tracking, yaw_precision, vertical_velocity, tilt_rate, tilt, torque,
         joint_acceleration, action_rate, action_jerk, abduction_pose, stand_still, foot_slip, out_of_step, low_base,
-        fall, speed_error, board_touch, board_cleared,
+        fall, forward_progress, board_touch, board_cleared,
     )
 }  # fmt: skip
 
@@ -197,10 +198,9 @@ CLIMB: dict[str, float] = WALK | {"tilt": -0.3, "vertical_velocity": -0.4}
 
 
 JUMP: dict[str, float] = {
-    "linear_tracking": 1.5,
-    "linear_precision": 0.0,
-    "speed_error": -0.5,
-    "yaw_tracking": 0.8,
+    "forward_progress": 2.0,
+    "linear_tracking": 1.0,
+    "yaw_tracking": 0.5,
     "vertical_velocity": -0.05,
     "tilt_rate": -0.01,
     "tilt": -0.2,
