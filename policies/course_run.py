@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from policies.navigator import Navigator, course_navigator
-from policies.outcome import CourseRun, Trace
+from policies.outcome import CourseRun, Switch, Trace
 from policies.route import plan
 from policies.skills import SkillPolicy, Skills, load_skills, trained_limits
 from sim.course import Course, Waypoint
@@ -43,19 +43,24 @@ class CourseWorlds:
         *,
         randomize: bool = False,
         time_limit: float = TIME_LIMIT,
+        torque_limit: float | None = None,
         threads: int = 0,
     ) -> None:
+        """`torque_limit` (N m) replaces the robot's own, see `SimulatedRobots`."""
         self.course, self.skills, self.time_limit = course, skills, time_limit
         self.route = planned(course, skills.able)
         robot = skills.robot
         self.dt = robot.control_period
-        self.robots = SimulatedRobots(robot, course_model(course, robot), seeds, randomize=randomize, threads=threads)
+        self.robots = SimulatedRobots(
+            robot, course_model(course, robot), seeds, randomize=randomize, torque_limit=torque_limit, threads=threads
+        )
         n = self.robots.worlds
         navigator = course_navigator(course, self.route, trained_limits(skills))
         self.navigators: list[Navigator] = [copy.deepcopy(navigator) for _ in range(n)]
         self.scorers = [Scorer(course) for _ in range(n)]
         self.policy = SkillPolicy(skills, n)
         self.traces = [Trace() for _ in range(n)]
+        self.switches: list[list[Switch]] = [[] for _ in range(n)]
         self.gate_times: list[dict[str, list[float]]] = [{} for _ in range(n)]
         self.ends = [""] * n
         self.finals: list[tuple[float, list[float], float]] = [(0.0, [], 0.0)] * n
@@ -92,6 +97,10 @@ class CourseWorlds:
             robots.sense(u[:, :30]), command, users,
             lambda layout: robots.ground_seen(layout, self.course.height, u[:, 30], self.course.pit),
         )  # fmt: skip
+        for i in np.flatnonzero(self.policy.changed & active).tolist():
+            jump, unblended = self.policy.jumps[i].tolist()
+            switch = Switch(round(self.time, 6), self.traces[i].skill[-1], asked[i][0], jump, unblended)
+            self.switches[i].append(switch)
         robots.apply(targets, u[:, 31:33])
         self.steps += 1
         for i, (skill, waypoint) in asked.items():
@@ -114,6 +123,7 @@ class CourseWorlds:
             CourseRun(
                 int(self.robots.seeds[i]), self.scorers[i].result(), self.ends[i] or "running", self.finals[i][0],
                 self.gate_times[i], self.traces[i], self.finals[i][1], self.finals[i][2], drawn.summary(i),
+                self.switches[i],
             )
             for i in range(self.robots.worlds)
         ]  # fmt: skip
@@ -164,6 +174,7 @@ def run(
     randomize: bool = False,
     record: Path | None = None,
     watch: bool = False,
+    torque_limit: float | None = None,
 ) -> dict[str, Any]:
     """Runs a course once and returns what `barkour run --json` prints.
 
@@ -177,7 +188,7 @@ def run(
     folder = writable(record) if record is not None else None
     where = by_name(course)
     skills = load_skills(policy)
-    worlds = CourseWorlds(where, skills, [seed], randomize=randomize)
+    worlds = CourseWorlds(where, skills, [seed], randomize=randomize, torque_limit=torque_limit)
     states: list[np.ndarray] = []
     viewer = None
     if watch:
@@ -200,6 +211,7 @@ def run(
         "course": course,
         "skills": skills.describe(),
         "randomize": randomize,
+        "torque_limit_nm": worlds.robots.torque_limit,
         "log": None,
     }
     if folder is not None:

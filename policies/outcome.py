@@ -1,6 +1,6 @@
 """What a finished course run did: how it ended, when it passed its gates, and every control step of it."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,20 @@ class Trace:
         return {name: np.asarray(values) for name, values in self.__dict__.items()}
 
 
+@dataclass(frozen=True)
+class Switch:
+    """One change of skill."""
+
+    time: float
+    """s from the first step."""
+    before: str
+    after: str
+    jump: float
+    """Largest change of a joint target in that control step, rad."""
+    unblended: float
+    """What it would have been without fading over, rad."""
+
+
 @dataclass
 class CourseRun:
     """One finished run."""
@@ -47,6 +61,7 @@ class CourseRun:
     """Largest change of a joint target between two control steps, rad."""
     world: dict[str, Any]
     """The world's drawn parameters."""
+    switches: list[Switch] = field(default_factory=list)
 
     @property
     def fell(self) -> bool:
@@ -78,5 +93,6 @@ class CourseRun:
             "seed": self.seed,
             "torque_peak_nm": max(self.torque_peak),
             "target_jump_rad": self.target_jump,
+            "switches": [asdict(switch) for switch in self.switches],
             "world": self.world,
         }

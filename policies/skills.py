@@ -104,6 +104,10 @@ class SkillPolicy:
         """Old less new joint targets at the last change, rad."""
         self.age = np.full(worlds, self.HANDOVER)
         """Control steps since that change."""
+        self.changed = np.zeros(worlds, bool)
+        """Robots whose skill changed in the last step."""
+        self.jumps = np.zeros((worlds, 2), np.float32)
+        """Largest change of a joint target in the step of the last change, rad: as handed over, and without fading."""
 
     def step(
         self, sensors: obs.Sensors, command: np.ndarray, users: np.ndarray, heights: Callable[[obs.Layout], np.ndarray]
@@ -124,12 +128,15 @@ class SkillPolicy:
 
     def _handed_over(self, targets: np.ndarray, users: np.ndarray) -> np.ndarray:
         changed = (users != self.users) & (self.users >= 0)
-        self.gap[changed] = (self.targets - targets)[changed]
+        before = self.targets
+        self.gap[changed] = (before - targets)[changed]
         self.age = np.where(changed, 0, self.age + 1)
         fading = np.clip(1 - (self.age + 1) / (self.HANDOVER + 1), 0.0, 1.0).astype(np.float32)
         robot = self.skills.robot
         blended = np.clip(targets + fading[:, None] * self.gap, robot.joint_lower, robot.joint_upper)
         self.targets, self.users = np.where(fading[:, None] > 0, blended, targets), np.array(users)
+        jumps = np.stack([np.abs(after - before).max(1) for after in (self.targets, targets)], 1)
+        self.changed, self.jumps = changed, np.where(changed[:, None], jumps, self.jumps)
         return self.targets
 
     def _share(self, active: np.ndarray, users: np.ndarray) -> None:

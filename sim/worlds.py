@@ -78,7 +78,9 @@ class SimulatedRobots:
         self.physics = CpuPhysics(model, self.worlds, threads)
         self.drawn: Draw = draw(Ranges() if randomize else NOMINAL, self.seeds)
         self.physics.randomize(model_fields(model, robot, self.drawn))
-        weaker = (torque_limit or robot.torque_limit) / robot.torque_limit
+        self.torque_limit = torque_limit or robot.torque_limit
+        """Peak joint torque before randomisation, N m."""
+        weaker = self.torque_limit / robot.torque_limit
         self.physics.motors(weaker * self.drawn.peak_torque(robot), self.drawn.no_load_speed)
         self.delay = self.drawn.delay(float(model.opt.timestep))
         self.force = self.physics.batch.bind("actuator_force")

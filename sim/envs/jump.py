@@ -24,6 +24,8 @@ BEHIND = 0.02
 """A board counts as passed when the last foot is this far behind it, m."""
 RUN_UP = 1.2, 2.3
 """Distance to the next board's near edge at the start, and after each pass, m."""
+ASTRAY = 1.0
+"""Heading off the line at which an episode is lost, rad."""
 ACCELERATION = 4.0
 """Of the commanded speed, m/s^2, as the navigator's."""
 
@@ -145,6 +147,9 @@ class JumpTask(WalkTask):
         }
         board = xp.stack(ahead, -1).astype(xp.float32)
         return board, level, touch, clean.astype(xp.float32), counts
+
+    def _astray(self, xp: Any, yaw: Any) -> Any:
+        return xp.abs(yaw) > ASTRAY
 
     def _more_privileged(self, xp: Any, state: TaskState, xy: Any) -> list[Any]:
         b = _unpack(state.board)

@@ -43,7 +43,7 @@ class Motion(NamedTuple):
     clearance: Any
     """Base height over the ground beneath it, m, `[...]`."""
     fallen: Any
-    """1.0 where the robot has fallen, `[...]`."""
+    """1.0 where the robot has fallen or is otherwise past helping, `[...]`."""
     touch: Any = 0.0
     """How much the feet touch a board, `[...]`; see `sim.envs.jump`."""
     cleared: Any = 0.0
@@ -143,10 +143,11 @@ def fall(xp: Any, m: Motion) -> Any:
     return m.fallen
 
 
-def forward_progress(xp: Any, m: Motion) -> Any:
-    """Share of the commanded forward speed that is made, at most 1: a pull that is as strong from afar."""
-    asked = xp.maximum(m.command[..., 0], 0.3)
-    return xp.clip(m.velocity[..., 0] / asked, -0.5, 1.0)
+def progress(xp: Any, m: Motion) -> Any:
+    """Share of the commanded planar velocity that is made along it, at most 1: a pull that is as strong from afar."""
+    asked = m.command[..., :2]
+    size = xp.maximum((asked**2).sum(-1), 0.09)
+    return xp.clip((m.velocity[..., :2] * asked).sum(-1) / size, -0.5, 1.0)
 
 
 def board_touch(xp: Any, m: Motion) -> Any:
@@ -167,7 +168,7 @@ TERMS: dict[str, Term] = {
     for term in (
         linear_tracking, linear_precision, yaw_tracking, yaw_precision, vertical_velocity, tilt_rate, tilt, torque,
         joint_acceleration, action_rate, action_jerk, abduction_pose, stand_still, foot_slip, out_of_step, low_base,
-        fall, forward_progress, board_touch, board_cleared,
+        fall, progress, board_touch, board_cleared,
     )
 }  # fmt: skip
 
@@ -198,7 +199,7 @@ CLIMB: dict[str, float] = WALK | {"tilt": -0.3, "vertical_velocity": -0.4}
 
 
 JUMP: dict[str, float] = {
-    "forward_progress": 2.0,
+    "progress": 2.0,
     "linear_tracking": 1.0,
     "yaw_tracking": 0.5,
     "vertical_velocity": -0.05,

@@ -317,7 +317,7 @@ def test_terms_follow_from_what_was_read():
         "out_of_step": 2.0,  # and both should be swinging at phase 0.75
         "low_base": (0.17 - 0.15) ** 2,
         "fall": 0.0,
-        "forward_progress": 1.0,
+        "progress": 1.0,
         "board_touch": 0.0,
         "board_cleared": 0.0,
     }
