@@ -16,8 +16,8 @@ import numpy as np
 
 from policies.navigator import Navigator, course_navigator
 from policies.outcome import CourseRun, Switch, Trace
-from policies.route import plan
-from policies.skills import SkillPolicy, Skills, load_skills, trained_limits
+from policies.route import Paces, plan
+from policies.skills import SkillPolicy, Skills, load_skills, paces_of, trained_limits
 from sim.course import Course, Waypoint
 from sim.course_file import by_name
 from sim.errors import InputError
@@ -44,11 +44,12 @@ class CourseWorlds:
         randomize: bool = False,
         time_limit: float = TIME_LIMIT,
         torque_limit: float | None = None,
+        paces: Paces | None = None,
         threads: int = 0,
     ) -> None:
-        """`torque_limit` (N m) replaces the robot's own, see `SimulatedRobots`."""
+        """`torque_limit` (N m) replaces the robot's own, see `SimulatedRobots`; `paces` what the skills allow."""
         self.course, self.skills, self.time_limit = course, skills, time_limit
-        self.route = planned(course, skills.able)
+        self.route = planned(course, skills.able, paces or paces_of(skills))
         robot = skills.robot
         self.dt = robot.control_period
         self.robots = SimulatedRobots(
@@ -220,9 +221,9 @@ def run(
 
 
 @lru_cache(maxsize=16)
-def planned(course: Course, skills: tuple[str, ...]) -> tuple[Waypoint, ...]:
+def planned(course: Course, skills: tuple[str, ...], paces: Paces) -> tuple[Waypoint, ...]:
     """The route over a course for these skills; planning takes seconds, so it is remembered."""
-    return settled(plan(course, skills))
+    return settled(plan(course, skills, paces))
 
 
 def settled(route: Sequence[Waypoint]) -> tuple[Waypoint, ...]:

@@ -6,10 +6,12 @@ line of poles, so that the narrow side of the body faces the gaps, and an omnidi
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from policies import weaving
+from policies.trajectory import Envelope
 from sim.course import Course, Gate, Obstacle, Waypoint
 
 FRONT, REAR = 0.29, 0.45
@@ -18,17 +20,38 @@ HALF_WIDTH = 0.19
 POLE_MARGIN = 0.05
 STRAIGHT = 0.25
 """A gap between poles is crossed squarely over twice this distance, m."""
-RUN_UP = 0.9
+RUN_UP = 0.6
+"""The run at the board begins this far before the jump's first gate, m."""
 TURN_DISTANCE = 2.0
 """Obstacles nearer than this are joined by a planned turn, m."""
 PAST_CENTER = 0.08
 """The robot stops this far past the end table's centre, m: its hind legs reach further than its front legs."""
-WALK_SPEED, WEAVE_SPEED, CLIMB_SPEED, JUMP_SPEED, TABLE_SPEED = 1.5, 1.3, 0.8, 1.8, 1.2
-ARRIVAL_SPEED = 0.6
-"""Onto the end table, m/s: a foot that catches on the edge costs the run there, and 0.4 s are worth 0.004."""
+DECK_IN, DECK_OUT = 0.45, 0.35
+"""The climber drives from this far before the first A-frame gate to this far past the last, m."""
 
 
-def plan(course: Course, skills: Sequence[str] = ("walk",)) -> tuple[Waypoint, ...]:
+@dataclass(frozen=True)
+class Paces:
+    """How fast a route may be: what the skills were measured to do on the course (m/s, m/s^2, rad/s)."""
+
+    walker: Envelope = Envelope()
+    """In turns and among the poles."""
+    walk: float = 1.5
+    """On straights."""
+    weave: float = 1.3
+    """Among poles that are passed squarely, where no fast way is found."""
+    table: float = 1.2
+    """Off the start table."""
+    climb: float = 0.8
+    """Over the A-frame, on the map."""
+    run_in: float = 1.0
+    """Where the run-up to the board begins."""
+    jump: float = 1.8
+    arrival: float = 0.6
+    """Onto the end table: a foot that catches on the edge costs the run there, and 0.4 s are worth 0.004."""
+
+
+def plan(course: Course, skills: Sequence[str] = ("walk",), paces: Paces = Paces()) -> tuple[Waypoint, ...]:
     """Waypoints through all obstacles in order; the course's own route where it has one.
 
     An obstacle whose skill is not among `skills` is left out where it can be walked around: failing it costs 0.1,
@@ -41,25 +64,27 @@ def plan(course: Course, skills: Sequence[str] = ("walk",)) -> tuple[Waypoint, .
     for k, obstacle in enumerate(course.obstacles):
         following = course.obstacles[k + 1] if k + 1 < len(course.obstacles) else None
         if obstacle.name == "weave poles":
-            fast = _fast_weave(course, k, here, "climb" in skills)
-            points = fast if fast and k == 1 else points + (fast or _weave(course, obstacle, here, following))
+            fast = _fast_weave(course, k, here, "climb" in skills, paces)
+            points = (
+                fast if fast and k == 1 else points + (fast or _weave(course, obstacle, here, following, paces.weave))
+            )
         elif obstacle.name == "a frame":
-            over = _a_frame(course, obstacle) if "climb" in skills else []
-            points += _turn(points, over) + over if over else _around(course, here, following)
+            over = _a_frame(obstacle, paces) if "climb" in skills else []
+            points += _turn(points, over, paces) + over if over else _around(course, here, following, paces.walk)
         elif obstacle.name == "jump":
-            run = _jump(obstacle, "jump" if "jump" in skills else "walk")
-            points += _turn(points, run) + run
+            run = _jump(obstacle, "jump" if "jump" in skills else "walk", paces)
+            points += _turn(points, run, paces) + run
         elif obstacle.name != "end table":
-            points += [Waypoint(*_inside(gate, here), TABLE_SPEED) for gate in obstacle.gates]
+            points += [Waypoint(*_inside(gate, here), paces.table) for gate in obstacle.gates]
         if points:
             here = np.array([points[-1].x, points[-1].y])
     end = course.end_table.center
     heading = float(np.arctan2(end[1] - here[1], end[0] - here[0]))
     stop = np.array(end) + PAST_CENTER * np.array([np.cos(heading), np.sin(heading)])
-    return (*points, Waypoint(*_xy(stop), ARRIVAL_SPEED, yaw=heading, tolerance=0.1))
+    return (*points, Waypoint(*_xy(stop), paces.arrival, yaw=heading, tolerance=0.1))
 
 
-def _fast_weave(course: Course, k: int, here: np.ndarray, climbs: bool) -> list[Waypoint]:
+def _fast_weave(course: Course, k: int, here: np.ndarray, climbs: bool, paces: Paces) -> list[Waypoint]:
     """The fastest way past the poles, from the start if only the start table comes before; empty if none is found."""
     gates, following = course.obstacles[k].gates, course.obstacles[k + 1 : k + 2]
     start: tuple[float, float, float] = course.start
@@ -68,19 +93,19 @@ def _fast_weave(course: Course, k: int, here: np.ndarray, climbs: bool) -> list[
     else:
         start = (*_xy(here), float(np.arctan2(*(gates[0].center - here)[::-1])))
     if following and following[0].name == "a frame" and climbs:
-        first = _a_frame(course, following[0])[0]
+        first = _a_frame(following[0], paces)[0]
         end, yaw = np.array([first.x, first.y]), float(first.yaw or 0.0)
-        velocity = CLIMB_SPEED * np.array([np.cos(yaw), np.sin(yaw)])
+        velocity = paces.climb * np.array([np.cos(yaw), np.sin(yaw)])
     else:
         target = following[0].gates[0].center if following else np.array(course.end_table.center)
         way = target - gates[-1].center
         distance = float(np.linalg.norm(way))
         end = gates[-1].center + way * min(1.0, 0.6 / distance)
         yaw, velocity = float(np.arctan2(way[1], way[0])), None
-    return weaving.weave(start, gates, course.poles, (*_xy(end), yaw), velocity, run_in=int(k == 1))
+    return weaving.weave(start, gates, course.poles, (*_xy(end), yaw), velocity, int(k == 1), paces.walker)
 
 
-def _turn(before: list[Waypoint], after: list[Waypoint]) -> list[Waypoint]:
+def _turn(before: list[Waypoint], after: list[Waypoint], paces: Paces) -> list[Waypoint]:
     """The fastest turn from the end of one obstacle to the start of the next where both headings are given."""
     if not before:
         return []
@@ -90,7 +115,7 @@ def _turn(before: list[Waypoint], after: list[Waypoint]) -> list[Waypoint]:
     if not 0.2 < np.hypot(b.x - a.x, b.y - a.y) < TURN_DISTANCE:
         return []
     leaving, entering = (w.speed * np.array([np.cos(yaw), np.sin(yaw)]) for w, yaw in ((a, a.yaw), (b, b.yaw)))
-    return weaving.turn((a.x, a.y, a.yaw), leaving, (b.x, b.y, b.yaw), entering)[:-1]
+    return weaving.turn((a.x, a.y, a.yaw), leaving, (b.x, b.y, b.yaw), entering, paces.walker)[:-1]
 
 
 def _xy(point: np.ndarray) -> tuple[float, float]:
@@ -104,7 +129,9 @@ def _inside(gate: Gate, here: np.ndarray) -> tuple[float, float]:
     return _xy(left + np.clip(t, 0.25, 0.75) * (right - left))
 
 
-def _weave(course: Course, obstacle: Obstacle, here: np.ndarray, following: Obstacle | None) -> list[Waypoint]:
+def _weave(
+    course: Course, obstacle: Obstacle, here: np.ndarray, following: Obstacle | None, speed: float
+) -> list[Waypoint]:
     """Zigzag between the poles with the heading square to their line."""
     poles = np.array([(p.x, p.y) for p in course.poles])
     axis = poles[-1] - poles[0]
@@ -119,7 +146,7 @@ def _weave(course: Course, obstacle: Obstacle, here: np.ndarray, following: Obst
         at_left, at_right = (_pole_at(poles, end) for end in (gate.left, gate.right))
         before = here
         if at_left is not None and at_right is not None:
-            points += _through(gate, before, side)
+            points += _through(gate, before, side, speed)
             crossing = gate.center
         else:  # one pole, one open end: pass as near the pole as the body allows
             pole, open_end = (gate.right, gate.left) if at_left is None else (gate.left, gate.right)
@@ -128,18 +155,18 @@ def _weave(course: Course, obstacle: Obstacle, here: np.ndarray, following: Obst
             ahead = REAR if np.dot(outward, side) > 0 else FRONT
             reach = ahead if along_body > 0.7 else HALF_WIDTH
             crossing = np.array(pole) + (reach + POLE_MARGIN + 0.03) * outward
-            points.append(Waypoint(*_xy(crossing), WEAVE_SPEED, yaw=yaw, tolerance=0.12))
+            points.append(Waypoint(*_xy(crossing), speed, yaw=yaw, tolerance=0.12))
         if i + 1 < len(obstacle.gates):
             shared = _shared_pole(gate, obstacle.gates[i + 1], poles)
             if shared is not None:
                 turn = _around_pole(gate, shared, before, side)
                 if turn is not None and np.linalg.norm(turn - crossing) > 0.15:
-                    points.append(Waypoint(*_xy(turn), WEAVE_SPEED, yaw=yaw, tolerance=0.12))
+                    points.append(Waypoint(*_xy(turn), speed, yaw=yaw, tolerance=0.12))
         here = np.array([points[-1].x, points[-1].y])
     return points
 
 
-def _through(gate: Gate, before: np.ndarray, side: np.ndarray) -> list[Waypoint]:
+def _through(gate: Gate, before: np.ndarray, side: np.ndarray, speed: float) -> list[Waypoint]:
     """Two waypoints that cross a gap between poles squarely, the body's long axis along the crossing."""
     normal = np.array(gate.right) - gate.left
     normal = np.array([normal[1], -normal[0]]) / np.linalg.norm(normal)
@@ -147,7 +174,7 @@ def _through(gate: Gate, before: np.ndarray, side: np.ndarray) -> list[Waypoint]
     facing = normal if np.dot(normal, side) > 0 else -normal
     yaw = float(np.arctan2(facing[1], facing[0]))
     places = (gate.center - STRAIGHT * normal, gate.center + STRAIGHT * normal)
-    return [Waypoint(*_xy(place), WEAVE_SPEED, yaw=yaw, tolerance=0.12) for place in places]
+    return [Waypoint(*_xy(place), speed, yaw=yaw, tolerance=0.12) for place in places]
 
 
 def _pole_at(poles: np.ndarray, end: tuple[float, float]) -> np.ndarray | None:
@@ -182,16 +209,16 @@ def _axis(obstacle: Obstacle) -> tuple[np.ndarray, np.ndarray, float]:
     return first, last, float(np.arctan2(*(last - first)[::-1]))
 
 
-def _a_frame(course: Course, obstacle: Obstacle) -> list[Waypoint]:
+def _a_frame(obstacle: Obstacle, paces: Paces) -> list[Waypoint]:
     """Straight over the ridge along the obstacle's axis."""
     first, last, yaw = _axis(obstacle)
     along = np.array([np.cos(yaw), np.sin(yaw)])
-    before = Waypoint(*_xy(first - 0.5 * along), CLIMB_SPEED, yaw=yaw)
-    over = [Waypoint(*_xy(p), CLIMB_SPEED, "climb", yaw) for p in (first, (first + last) / 2, last)]
-    return [before, *over, Waypoint(*_xy(last + 0.4 * along), CLIMB_SPEED, yaw=yaw)]
+    before = Waypoint(*_xy(first - DECK_IN * along), paces.climb, yaw=yaw)
+    over = [(first + last) / 2, last, last + DECK_OUT * along]
+    return [before, *(Waypoint(*_xy(place), paces.climb, "climb", yaw) for place in over)]
 
 
-def _around(course: Course, here: np.ndarray, following: Obstacle | None) -> list[Waypoint]:
+def _around(course: Course, here: np.ndarray, following: Obstacle | None, speed: float) -> list[Waypoint]:
     """Past the A-frame on the shorter side that stays inside the course."""
     if course.a_frame is None or following is None:
         return []
@@ -211,13 +238,14 @@ def _around(course: Course, here: np.ndarray, following: Obstacle | None) -> lis
         if best is None or length < best[0]:
             best = (length, corners)
     assert best is not None
-    return [Waypoint(*_xy(c), WALK_SPEED) for c in best[1]]
+    return [Waypoint(*_xy(c), speed) for c in best[1]]
 
 
-def _jump(obstacle: Obstacle, skill: str) -> list[Waypoint]:
+def _jump(obstacle: Obstacle, skill: str, paces: Paces) -> list[Waypoint]:
     """A straight run at the board along the gates' axis."""
     first, last, yaw = _axis(obstacle)
     along = np.array([np.cos(yaw), np.sin(yaw)])
-    speed = JUMP_SPEED if skill == "jump" else WALK_SPEED
-    run = [Waypoint(*_xy(first - RUN_UP * along), WALK_SPEED, yaw=yaw), Waypoint(*_xy(first), speed, yaw=yaw)]
-    return [*run, Waypoint(*_xy(last), speed, skill, yaw)]
+    start = Waypoint(*_xy(first - RUN_UP * along), paces.run_in, yaw=yaw)
+    if skill == "walk":
+        return [start, *(Waypoint(*_xy(place), paces.walk, yaw=yaw) for place in (first, last))]
+    return [start, *(Waypoint(*_xy(place), paces.jump, "jump", yaw) for place in (first, last))]

@@ -9,6 +9,7 @@ import numpy as np
 from policies.bundle import Bundle, FixedBatch, Policy
 from policies.models import bundle_file
 from policies.navigator import Limits
+from policies.route import Paces
 from sim import observation as obs
 from sim.course import SKILLS
 from sim.errors import InputError
@@ -83,6 +84,17 @@ def trained_limits(skills: Skills, limits: Limits = Limits()) -> Limits:
         trained_low, trained_high = ranges.get(name, (low, high))
         narrowed[name] = (max(low, trained_low), min(high, trained_high))
     return replace(limits, **narrowed)
+
+
+def paces_of(skills: Skills) -> Paces:
+    """How fast the route may be with these skills: `Paces`, narrowed to what their bundles were trained on."""
+    paces = Paces()
+    ranges = {skill: skills.bundles[skills.uses[skill]].metadata.command_ranges for skill in SKILLS}
+    return replace(
+        paces,
+        climb=min(paces.climb, ranges["climb"]["forward"][1]),
+        jump=min(paces.jump, ranges["jump"]["forward"][1]),
+    )
 
 
 class SkillPolicy:

@@ -12,7 +12,6 @@ import numpy as np
 from policies.trajectory import Body, Envelope, Problem, Trajectory, fastest
 from sim.course import Gate, Pole, Waypoint
 
-ENVELOPE = Envelope()
 BODY = Body()
 MARGIN = 0.06
 GAP = 0.04
@@ -30,7 +29,7 @@ def weave(
     end: Sequence[float],
     end_velocity: np.ndarray | None,
     run_in: int,
-    envelope: Envelope = ENVELOPE,
+    envelope: Envelope = Envelope(),
     margin: float = MARGIN,
 ) -> list[Waypoint]:
     """From a pose (x, y, yaw), at rest, through `gates` to a pose; `run_in` sections come before the clock starts.
@@ -53,13 +52,17 @@ def weave(
 
 
 def turn(
-    start: Sequence[float], velocity: np.ndarray, end: Sequence[float], end_velocity: np.ndarray
+    start: Sequence[float],
+    velocity: np.ndarray,
+    end: Sequence[float],
+    end_velocity: np.ndarray,
+    envelope: Envelope = Envelope(),
 ) -> list[Waypoint]:
     """From a pose and velocity to another, in the open; the shorter way round is taken."""
     finish = np.array(end, float)
     finish[2] = start[2] + (finish[2] - start[2] + np.pi) % (2 * np.pi) - np.pi
     problem = Problem(
-        np.array(start, float), finish, start_velocity=velocity, end_velocity=end_velocity, envelope=ENVELOPE, knots=24
+        np.array(start, float), finish, start_velocity=velocity, end_velocity=end_velocity, envelope=envelope, knots=24
     )
     middle = (problem.start + finish) / 2
     return waypoints(fastest(problem, [np.stack([problem.start, middle, finish])]))

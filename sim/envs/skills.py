@@ -27,7 +27,8 @@ def climb() -> WalkTask:
         ranges=STRONG_AND_WEAK,
         weights=dict(rewards.CLIMB),
         collision="full",  # the trunk can come to rest on the ridge
-        commands=Commands(rough_scale=0.6),
+        commands=Commands(forward=(-1.0, 1.5), rough_scale=0.7),
+        promotion=(0.75, 0.5),  # 1.5 m/s up 33 degrees is asked of the weakest motors too
     )
 
 

@@ -115,6 +115,8 @@ class WalkTask:
     push_speed: float = 0.3
     """Largest kick, m/s."""
     start_level: float = 1.0
+    promotion: tuple[float, float] = (0.85, 0.65)
+    """Share of the asked distance above which the next episode is harder, and below which it is easier."""
 
     @cached_property
     def ground(self) -> patches.Patches:
@@ -319,11 +321,11 @@ class WalkTask:
         return observation, privileged
 
     def promote(self, xp: Any, state: TaskState, fallen: Any) -> Any:
-        """The next episode's level: up after making 85 % of the distance that was asked, down after a fall or
-        less than 65 % of it, `[...]`."""
+        """The next episode's level: up after making most of the distance that was asked (`promotion`), down after a
+        fall or too little of it, `[...]`."""
         share = state.travelled / xp.maximum(state.asked, 1e-6)
         judged = (state.steps >= self.episode_steps / 2) * (state.asked > 1.0) * (1 - fallen)
-        change = judged * (1.0 * (share > 0.85) - (share < 0.65)) - fallen
+        change = judged * (1.0 * (share > self.promotion[0]) - (share < self.promotion[1])) - fallen
         return xp.clip(state.level + change, 0, patches.LEVELS - 1).astype(xp.float32)
 
     # --- parts ------------------------------------------------------------------------------------------------------
