@@ -38,6 +38,8 @@ class Run:
     """folder for the pose log, the path's picture, the summary and (where off-screen GL exists) a video"""
     watch: bool = False
     """show the run live in a browser (needs the viz extra)"""
+    torque_limit: float | None = None
+    """peak joint torque, N m, in place of the robot's (18; the paper's robot: 12)"""
     json: Json = False
 
     def __call__(self) -> dict[str, Any]:
@@ -79,7 +81,9 @@ class Evaluate:
     randomize: bool = False
     seed: int = 0
     report: Path | None = None
-    """folder for report.json, plots and the table of failures"""
+    """folder for report.json, report.md, plots and the table of failures"""
+    torque_limit: float | None = None
+    """peak joint torque, N m, in place of the robot's (18; the paper's robot: 12)"""
     json: Json = False
 
     def __call__(self) -> dict[str, Any]:

@@ -32,12 +32,14 @@ def evaluate(
     randomize: bool = False,
     seed: int = 0,
     report: Path | None = None,
+    torque_limit: float | None = None,
 ) -> dict[str, Any]:
     """Runs a course `runs` times and returns what `barkour evaluate --json` prints.
 
     World i has its own seed, derived from `seed` and i alone and listed in `worlds`:
     `barkour run --seed THAT [--randomize]` repeats it exactly. With `report` the folder gets `report.json`,
-    `scores.png`, `paths.png` and `failures.md`.
+    `report.md` (times and rates beside the paper's and the dogs'), `failures.md`, `scores.png`, `paths.png` and
+    `speed.png`. `torque_limit` (N m) replaces the robot's own.
 
     Raises:
       InputError: unknown policy or course, fewer than one run, or a folder that cannot be written.
@@ -56,7 +58,9 @@ def evaluate(
     ) as bar:
         task = bar.add_task("", total=runs)
         for first in range(0, runs, MOST_WORLDS):
-            worlds = CourseWorlds(where, skills, seeds[first : first + MOST_WORLDS], randomize=randomize)
+            worlds = CourseWorlds(
+                where, skills, seeds[first : first + MOST_WORLDS], randomize=randomize, torque_limit=torque_limit
+            )
             ahead = len(done)
 
             def show(seconds: float, going: int, count: int = worlds.robots.worlds, ahead: int = ahead) -> None:
@@ -67,7 +71,7 @@ def evaluate(
     result = summarize(done)
     result["policy"], result["course"], result["seed"] = policy, course, seed
     result["skills"] = skills.describe()
-    result["conditions"] = conditions(randomize)
+    result["conditions"] = conditions(randomize) | {"torque_limit_nm": torque_limit or skills.robot.torque_limit}
     if folder is not None:
         _write(folder, where, done, result)
         result["report"] = str(folder)
@@ -89,6 +93,12 @@ def summarize(runs: Sequence[CourseRun]) -> dict[str, Any]:
         "fell_rate": float(np.mean([run.fell for run in runs])),
         "touched_rate": float(np.mean([run.result.touched_jump for run in runs])),
         "time_s_median": _median([run.result.time_s for run in runs if run.result.finished]),
+        "obstacle_s_median": {
+            name: _median([t for t in times if t is not None]) for name, times in _times(runs).items()
+        },
+        "all_obstacles_rate": float(np.mean([all(o.completed for o in run.result.obstacles.values()) for run in runs])),
+        "time_s_best": min((run.result.time_s for run in runs if run.result.finished), default=None),
+        "switches": switches(runs),
         "weave_s_median": _median([run.weave_s for run in runs if run.weave_s is not None]),
         "weave_runs": sum(run.weave_s is not None for run in runs),
         "per_obstacle_success": success,
@@ -112,6 +122,28 @@ def summarize(runs: Sequence[CourseRun]) -> dict[str, Any]:
             for run in runs
         ],
     }
+
+
+def _times(runs: Sequence[CourseRun]) -> dict[str, list[float | None]]:
+    """Obstacle -> every run's time over it, s; see `CourseRun.obstacle_s`."""
+    every = [run.obstacle_s for run in runs]
+    return {name: [times.get(name) for times in every] for name in runs[0].result.obstacles}
+
+
+def switches(runs: Sequence[CourseRun]) -> dict[str, dict[str, float]]:
+    """Per change of skill ("walk to climb"): how often, and the joint-target jump in that step, rad."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for run in runs:
+        for switch in run.switches:
+            found.setdefault(f"{switch.before} to {switch.after}", []).append((switch.jump, switch.unblended))
+    out = {}
+    for name, rows in sorted(found.items()):
+        jump, unblended = np.array(rows).T
+        out[name] = {
+            "count": len(rows), "jump_rad_median": float(np.median(jump)), "jump_rad_peak": float(jump.max()),
+            "unblended_rad_median": float(np.median(unblended)), "unblended_rad_peak": float(unblended.max()),
+        }  # fmt: skip
+    return out
 
 
 def confidence95(values: np.ndarray) -> list[float]:
@@ -146,7 +178,9 @@ def _write(folder: Path, course: Course, runs: Sequence[CourseRun], result: dict
 
     full = {**result, "drawn": {str(run.seed): run.world for run in runs}}
     write_text(folder / "report.json", json.dumps(full, indent=2) + "\n")
-    write_text(folder / "failures.md", plots.failure_table(runs))
+    write_text(folder / "report.md", plots.report_table(result))
+    write_text(folder / "failures.md", plots.failure_table(runs, result))
     title = f"{result['policy']}, {len(runs)} runs{', randomised' if result['conditions']['randomized'] else ''}"
     plots.score_histogram([run.result.score for run in runs], folder / "scores.png", title)
+    plots.speed_profile(runs, folder / "speed.png", title=title)
     plots.path_over_course(course, runs, folder / "paths.png", title=title)

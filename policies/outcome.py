@@ -69,6 +69,20 @@ class CourseRun:
         return self.end in ("fell", "diverged")
 
     @property
+    def obstacle_s(self) -> dict[str, float]:
+        """Completed obstacle -> s from the last gate of the obstacle before it (in the order run) to its own last
+        gate; the clock starts at the start table's gate, and the end table ends it where the dwell begins."""
+        last = {name: times[-1] for name, times in self.gate_times.items() if self.result.obstacles[name].completed}
+        start = last.pop("start table", None)
+        if start is None:
+            return {}
+        if self.result.finished:
+            last["end table"] = start + self.result.time_s
+        order = sorted(last, key=lambda name: last[name])
+        before = dict(zip(order, [start, *(last[name] for name in order[:-1])], strict=True))
+        return {name: last[name] - before[name] for name in order}
+
+    @property
     def weave_s(self) -> float | None:
         """From the start table's gate to the last weave gate, s; None where not all were passed."""
         start, weave = self.gate_times.get("start table"), self.gate_times.get("weave poles")
@@ -85,6 +99,7 @@ class CourseRun:
             "touched_jump": self.result.touched_jump,
             "end": self.end,
             "weave_s": self.weave_s,
+            "obstacle_s": self.obstacle_s,
             "simulated_s": self.seconds,
             "path_m": self.result.path_m,
             "progress": self.result.progress,

@@ -100,8 +100,83 @@ def score_histogram(scores: Sequence[float], path: Path, title: str = "") -> Non
     _save(plt, figure, path)
 
 
-def failure_table(runs: Sequence["CourseRun"]) -> str:
-    """Markdown: how runs ended, success per obstacle, and every run that failed something."""
+def speed_profile(runs: Sequence["CourseRun"], path: Path, title: str = "") -> None:
+    """Planar speed over the time since the start gate: median and middle four fifths of the runs, with the medians of
+    the times at which obstacles were completed."""
+    plt = _pyplot()
+    figure, axis = plt.subplots(figsize=(8, 3.6), constrained_layout=True)
+    started = [run for run in runs if run.gate_times.get("start table") and len(run.trace.velocity) > 2]
+    grid = np.arange(0.0, 25.0, 0.1)
+    rows = []
+    for run in started:
+        time = np.array(run.trace.time) - run.gate_times["start table"][-1]
+        speed = np.linalg.norm(np.array(run.trace.velocity)[:, :2], axis=1)
+        end = run.result.time_s if run.result.finished else time[-1]
+        rows.append(np.interp(grid, time, speed, right=np.nan))
+        rows[-1][grid > end] = np.nan
+    if rows:
+        table = np.array(rows)
+        shown = (~np.isnan(table)).sum(0) >= max(1, len(rows) // 2)
+        low, middle, high = np.nanpercentile(table[:, shown], [10, 50, 90], axis=0)
+        axis.fill_between(grid[shown], low, high, color="#4a7fb5", alpha=0.25, lw=0)
+        axis.plot(grid[shown], middle, color="#1f4e79", lw=1.5)
+        for name in started[0].result.obstacles:
+            start = [run.gate_times["start table"][-1] for run in started]
+            at = [
+                run.gate_times[name][-1] - t for run, t in zip(started, start, strict=True) if run.gate_times.get(name)
+            ]
+            if at and name != "start table":
+                axis.axvline(float(np.median(at)), color="#888888", ls=":", lw=1)
+                axis.text(float(np.median(at)), axis.get_ylim()[1], f" {name}", rotation=90, va="top", fontsize=7)
+    axis.set_xlabel("time since the start gate, s")
+    axis.set_ylabel("speed, m/s")
+    axis.set_title(title, fontsize=10)
+    _save(plt, figure, path)
+
+
+TIMES = {"weave poles": ("9.27", "under 4"), "whole course": ("about 22", "about 9"), "best": ("20.4", "")}
+RATES = {
+    "a frame": ("100 %", "100 %"),
+    "jump": ("38 %", "100 %"),
+    "all five obstacles": ("35 %", "100 %"),
+    "falls": ("8 %", "0 %"),
+    "mean score": ("0.77", "1.0"),
+}
+"""The paper's robot (71 runs on hardware) and its two small dogs: arXiv 2305.14654, section VI."""
+
+
+def report_table(result: dict[str, Any]) -> str:
+    """Markdown: an evaluation's figures beside the paper's and the dogs'."""
+
+    def seconds(value: float | None) -> str:
+        return "-" if value is None else f"{value:.2f}"
+
+    def row(name: str, value: str, known: dict[str, tuple[str, str]]) -> str:
+        return "| " + " | ".join([name, value, *known.get(name, ("", ""))]) + " |"
+
+    lines = ["# Report", "", f"{result['runs']} runs of {result['policy']} on {result['course']}, conditions:", ""]
+    lines += [f"- {key}: {value}" for key, value in result["conditions"].items()]
+    lines += ["", "| median time, s | here | paper | dogs |", "|---|---|---|---|"]
+    lines += [row(name, seconds(t), TIMES) for name, t in result["obstacle_s_median"].items() if t is not None]
+    lines += [row("whole course", seconds(result["time_s_median"]), TIMES)]
+    lines += [row("best", seconds(result["time_s_best"]), TIMES)]
+    lines += ["", "| rate | here | paper | dogs |", "|---|---|---|---|"]
+    rates = {**result["per_obstacle_success"], "all five obstacles": result["all_obstacles_rate"]}
+    rates["falls"] = result["fell_rate"]
+    lines += [row(name, f"{100 * rate:.0f} %", RATES) for name, rate in rates.items()]
+    low, high = result["score_ci95"]
+    score = f"{result['score_mean']:.3f} [{low:.3f}, {high:.3f}], best {result['score_best']:.3f}"
+    lines += [row("mean score", score, RATES)]
+    lines += ["", "| change of skill | times | joint-target jump, rad (median, peak) | without fading over |"]
+    lines += ["|---|---|---|---|"]
+    for name, s in result["switches"].items():
+        jump, bare = (f"{s[f'{k}_rad_median']:.2f}, {s[f'{k}_rad_peak']:.2f}" for k in ("jump", "unblended"))
+        lines.append(f"| {name} | {s['count']} | {jump} | {bare} |")
+    return "\n".join(lines) + "\n"
+
+
+def failure_table(runs: Sequence["CourseRun"], result: dict[str, Any] | None = None) -> str:
+    """Markdown: how runs ended, success per obstacle, and every run that failed something, with its seed."""
     count = len(runs)
     lines = ["# Failures", "", "| end | runs |", "|---|---|"]
     ends = sorted({run.end for run in runs})
@@ -121,6 +196,11 @@ def failure_table(runs: Sequence["CourseRun"]) -> str:
             r, failed_text = run.result, ", ".join(failed_names)
             failed_text += " (board touched)" if r.touched_jump else ""
             lines.append(f"| {run.seed} | {r.score:.3f} | {r.time_s:.2f} | {run.end} | {failed_text} |")
+    if result is not None:
+        words = ["barkour run --policy", result["policy"], "--course", result["course"], "--seed SEED"]
+        words += ["--randomize"] if result["conditions"]["randomized"] else []
+        words += [f"--torque-limit {result['conditions']['torque_limit_nm']:g}"]
+        lines += ["", "One of these again, exactly:", "", f"    {' '.join(words)} --record DIR"]
     return "\n".join(lines) + "\n"
 
 

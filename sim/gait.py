@@ -98,7 +98,8 @@ BOUND = Gait(
     front=Pair(push=0.523, fold=0.295, swing=0.278, swing_phase=0.4, hip=-0.122, knee=0.063),
     hind=Pair(push=0.402, fold=-0.263, swing=0.245, swing_phase=0.594, hip=-0.121, knee=0.273),
     stride=0.76,
-    lock_gain=1.5,
+    lock_gain=4.0,
+    lock_range=0.3,
     lock_phase=0.7,
 )
 """The jumper's clock: `python -m sim.gait_search --seed 2 --population 256`; it runs 4 m in 3 s without a policy."""

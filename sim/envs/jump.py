@@ -54,8 +54,8 @@ def _unpack(board: Any) -> Ahead:
 class JumpTask(WalkTask):
     """Running along +x over boards; the line is y = 0."""
 
-    speeds: tuple[float, float] = (1.2, 2.2)
-    """Commanded speeds, m/s."""
+    speeds: tuple[float, float] = (1.5, 2.2)
+    """Commanded speeds, m/s: slower strides are too short for half a metre."""
     pause: float = 0.15
     """Share of passes after which no board comes for a while and a lower speed is asked for."""
     slow: tuple[float, float] = (0.4, 1.2)
@@ -165,18 +165,17 @@ class JumpTask(WalkTask):
         return xp.zeros_like(xy[..., 0])
 
     def _heights(self, xp: Any, xy: Any, yaw: Any, z: Any, error: Any, board: Any = None) -> Any:
-        pits = None
-        if board is not None:
+        def pits(x: Any, y: Any) -> Any:
             b = _unpack(board)
             half = (b.width / 2)[..., None]
-
-            def pits(x: Any, y: Any) -> Any:
-                return pit(xp, x - b.near[..., None] - half, y, half, 10.0)
+            return pit(xp, x - b.near[..., None] - half, y, half, 10.0)
 
         def flat(x: Any, y: Any) -> Any:
             return xp.zeros_like(x)
 
-        return obs.terrain_heights(xp, self.robot, self.layout, flat, xy, yaw, z, error, pits)
+        return obs.terrain_heights(
+            xp, self.robot, self.layout, flat, xy, yaw, z, error, pits if board is not None else None
+        )
 
     def _guide(self, xp: Any, command: Any, kind: Any, offset: Any, yaw: Any, board: Any = None) -> Any:
         """Along +x at the board's commanded speed, back to the line and heading, as the navigator steers."""

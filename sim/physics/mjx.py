@@ -80,7 +80,7 @@ class Engine:
         def substep(i: Any, data: Any) -> Any:
             limited = model
             if motor is not None:
-                limits = jnp.stack(torque_range(jnp, *motor, data.qvel[6:]), -1)
+                limits = jnp.stack(torque_range(jnp, motor[0], motor[1], data.qvel[6:]), -1)
                 limited = model.replace(actuator_forcerange=limits)
             return mjx.step(limited, data.replace(ctrl=jnp.where(i >= delay, targets, previous)))
 

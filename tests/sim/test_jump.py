@@ -1,0 +1,173 @@
+"""Jumping: what a board looks like, strides timed to it, what counts as a touch, and how boards widen."""
+
+from dataclasses import replace
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sim import gait as clocks
+from sim import observation as obs
+from sim.course import official
+from sim.envs import patches
+from sim.envs.batched import BatchedEnv
+from sim.envs.jump import RUN_UP, WIDTHS, JumpTask
+from sim.envs.skills import SKILLS
+from sim.errors import InputError
+from sim.gait import BOUND, Gait
+from sim.robot import LEGS
+from sim.terrain import PIT_DEPTH, pit
+
+TASK = SKILLS["jump"]()
+assert isinstance(TASK, JumpTask)
+DT = 0.02
+
+
+# --- how a board is seen ---------------------------------------------------------------------------------------------
+
+
+def test_a_pit_has_the_boards_size_and_edges_of_one_cell():
+    x = np.linspace(-1, 1, 2001)
+    depth = pit(np, x, np.zeros_like(x), 0.25, 0.5)
+    assert depth.sum() * 0.001 / PIT_DEPTH == pytest.approx(0.5, abs=1e-3)  # as long as the board, over its middle line
+    assert depth[np.abs(x) < 0.2].min() == PIT_DEPTH and depth[np.abs(x) > 0.301].max() == 0
+    assert pit(np, np.array(0.25), np.array(0.0), 0.25, 0.5) == pytest.approx(PIT_DEPTH / 2)  # half a cell at an edge
+    assert pit(np, np.array(0.0), np.array(0.56), 0.25, 0.5) == 0
+
+
+def test_the_official_board_is_a_pit_for_grids_with_boards_and_plain_ground_for_others():
+    course = official()
+    layout = obs.Layout(grids=(obs.around(), obs.ahead()))
+    xy, yaw = np.array([[2.0, -4.5]]), np.zeros(1)
+    heights = obs.terrain_heights(np, TASK.robot, layout, course.height, xy, yaw, np.array([0.2]), 0.0, course.pit)
+    around, ahead = heights[0, :50] / obs.HEIGHT_SCALE, heights[0, 50:].reshape(-1, 2) / obs.HEIGHT_SCALE
+    assert np.abs(around).max() < 0.002
+    x = np.array(obs.ahead().x)
+    np.testing.assert_allclose(ahead[(x > 0.56) & (x < 0.94)], -0.4, atol=0.002)
+    np.testing.assert_allclose(ahead[((x < 0.44) & (x > -0.3)) | ((x > 1.06) & (x < 1.9))], 0.0, atol=0.002)
+    turned = replace(course, board=replace(course.board, yaw=np.pi / 2, center=(2.75, -4.0)))
+    assert turned.pit(np.array(2.75), np.array(-4.2)) == pytest.approx(PIT_DEPTH)
+    assert turned.pit(np.array(3.35), np.array(-4.0)) == pytest.approx(0)
+
+
+@pytest.mark.parametrize("height", [0.15, 0.2, 0.25])
+@pytest.mark.parametrize("near", [0.3, 0.87, 1.21])
+@pytest.mark.parametrize("width", [0.2, 0.5])
+def test_the_distance_to_a_board_is_known_to_a_tenth_of_a_cell(height, near, width):
+    board = np.array([[near, width, 0, 1, 1, 0]], np.float32)
+    for xp in (np, jnp):
+        heights = TASK._heights(xp, xp.zeros((1, 2)), xp.zeros(1), xp.asarray([height]), 0.01, xp.asarray(board))
+        assert float(obs.board_ahead(xp, TASK.layout, heights)[0]) == pytest.approx(near + width / 2, abs=0.012)
+
+
+@pytest.mark.parametrize("near, width", [(3.0, 0.5), (1.8, 0.5), (-0.9, 0.5), (1.0, 0.0)])
+def test_boards_out_of_sight_have_no_distance(near, width):
+    board = np.array([[near, width, 0, 1, 1, 0]], np.float32)
+    heights = TASK._heights(np, np.zeros((1, 2)), np.zeros(1), np.array([0.2]), 0.0, board)
+    assert np.isinf(obs.board_ahead(np, TASK.layout, heights)[0])
+
+
+def test_a_pit_is_no_step_for_the_gait():
+    board = np.array([[0.3, 0.5, 0, 1, 1, 0]], np.float32)
+    heights = TASK._heights(np, np.zeros((1, 2)), np.zeros(1), np.array([0.2]), 0.0, board)
+    assert heights.min() < -1 and obs.relief(np, TASK.layout, heights)[0] == 0
+
+
+# --- strides ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("phase", np.linspace(0, 0.9, 7))
+@pytest.mark.parametrize("speed, actual", [(1.5, 1.5), (1.9, 1.7), (2.2, 2.2)])
+def test_strides_are_timed_so_that_the_board_is_passed_in_the_locks_phase(phase, speed, actual):
+    """A point that moves at nearly the commanded speed towards a board 1.6 m away."""
+    distance, phase = 1.6, np.float32(phase)
+    command = np.array([speed, 0, 0], np.float32)
+    while distance > 0:
+        phase = clocks.advance(np, BOUND, phase, command, DT, np.float32(distance))
+        distance -= actual * DT
+    error = (phase - BOUND.lock_phase + 0.5) % 1.0 - 0.5
+    assert abs(error) < 0.1
+
+
+def test_the_lock_stays_within_its_range_and_leaves_the_clock_alone_without_a_board():
+    command = np.tile(np.array([1.9, 0, 0], np.float32), (50, 1))
+    phase = np.linspace(0, 0.98, 50, dtype=np.float32)
+    free = (clocks.advance(np, BOUND, phase, command, DT, np.full(50, np.inf)) - phase) % 1.0
+    np.testing.assert_allclose(free, 1.9 / 0.76 * DT, atol=1e-5)
+    locked = (clocks.advance(np, BOUND, phase, command, DT, np.full(50, 0.5)) - phase) % 1.0
+    ratio = locked / free
+    assert ratio.min() >= 1 - BOUND.lock_range - 1e-3 and ratio.max() <= 1 + BOUND.lock_range + 1e-3
+    assert ratio.std() > 0.05
+    there = clocks.advance(jnp, BOUND, jnp.asarray(phase), jnp.asarray(command), DT, jnp.full(50, 0.5))
+    np.testing.assert_allclose(clocks.advance(np, BOUND, phase, command, DT, np.full(50, 0.5)), there, atol=1e-5)
+
+
+def test_a_bound_swings_front_legs_together_and_hind_legs_together():
+    phases = np.linspace(0, 1, 50, endpoint=False)
+    swing = dict(zip(LEGS, clocks.swing(np, BOUND, phases).T, strict=True))
+    np.testing.assert_array_equal(swing["front_left"], swing["front_right"])
+    np.testing.assert_array_equal(swing["hind_left"], swing["hind_right"])
+    assert np.corrcoef(swing["front_left"], swing["hind_left"])[0, 1] < -0.3
+
+
+def test_gaits_without_the_newer_keys_are_read_and_malformed_pairs_refused():
+    old = {k: v for k, v in Gait().to_dict().items() if k not in clocks.ADDED}
+    assert Gait.from_dict(old) == Gait()
+    assert Gait.from_dict(BOUND.to_dict()) == BOUND
+    for wrong in ({"front": 3}, {"hind": {"push": 1}}, {"frequency_range": [1]}, {"stride": "far"}):
+        with pytest.raises(InputError, match=next(iter(wrong))):
+            Gait.from_dict({**BOUND.to_dict(), **wrong})
+
+
+# --- the task --------------------------------------------------------------------------------------------------------
+
+
+def judge(feet_x, feet_z, near=1.0, width=0.3, touched=0.0, level=2.0, u=0.9):
+    board = np.array([[near, width, touched, 1.5, 1.5, 0.0]], np.float32)
+    state = TASK.begin(np, np.full((1, 72), 0.5, np.float32), np.zeros(1, int), np.array([level], np.float32))[0]
+    feet = np.zeros((1, 4, 3))
+    feet[0, :, 0], feet[0, :, 2] = feet_x, feet_z
+    qpos = np.zeros((1, 19))
+    qpos[0, 0] = np.mean(feet_x)
+    uniform = np.full((1, 8), u, np.float32)
+    return TASK._board(np, state._replace(board=board), qpos, feet, uniform)
+
+
+@pytest.mark.parametrize(
+    "foot_x, foot_z, touches",
+    [(1.15, 0.012, True), (1.15, 0.03, False), (0.98, 0.012, False), (0.997, 0.012, True), (1.304, 0.012, True)],
+)
+def test_a_touch_is_a_foot_on_the_floor_within_the_board(foot_x, foot_z, touches):
+    board, level, touch, cleared, counts = judge([foot_x, 0.6, 0.9, 0.6], [foot_z, 0.012, 0.012, 0.012])
+    assert (touch[0] > 0) == touches and board[0, 2] == touches and cleared[0] == 0 and level[0] == 2.0
+    assert counts["passed"][0] == 0
+
+
+def test_deeper_touches_cost_more():
+    shallow, deep = (judge([x, 0.5, 0.5, 0.5], [0.01] * 4)[2][0] for x in (1.02, 1.15))
+    assert deep > shallow > 0
+
+
+@pytest.mark.parametrize("touched, change", [(0.0, 0.2), (1.0, -0.3)])
+def test_a_clean_pass_widens_the_next_board_and_a_touched_one_narrows_it(touched, change):
+    board, level, _, cleared, counts = judge([1.4, 1.35, 1.5, 1.35], [0.05] * 4, touched=touched)
+    assert level[0] == pytest.approx(2.0 + change) and cleared[0] == counts["clean"][0] == 1 - touched
+    assert counts["passed"][0] == 1 and counts["width"][0] == pytest.approx(0.3)
+    expected = WIDTHS[0] + (WIDTHS[1] - WIDTHS[0]) * level[0] / (patches.LEVELS - 1)
+    assert board[0, 1] == pytest.approx(expected) and board[0, 2] == 0
+    assert RUN_UP[0] <= board[0, 0] - 1.4 <= RUN_UP[1]
+
+
+def test_a_board_is_passed_only_when_the_last_foot_is_behind_it():
+    assert judge([1.6, 1.31, 1.6, 1.6], [0.05] * 4)[4]["passed"][0] == 0
+
+
+def test_the_jumper_lives_in_its_worlds_and_steers_to_its_line():
+    env = BatchedEnv(TASK, 24, seed=1)
+    for _ in range(60):
+        out = env.step(np.zeros((24, 12), np.float32))
+    assert np.isfinite(out.observation).all() and out.privileged.shape == (24, TASK.privileged_size)
+    board = np.array([[9.0, 0.3, 0, 1.5, 1.5, 0]] * 3, np.float32)
+    offset = np.array([[0, 0.2], [0, 0.0], [0, 0.0]])
+    command = TASK._guide(np, np.zeros((3, 3)), np.zeros(3), offset, np.array([0.0, 0.3, 0.0]), board)
+    assert command[0, 1] < -0.2 and command[1, 2] < -0.5 and command[2] == pytest.approx([1.5, 0, 0], abs=1e-6)
