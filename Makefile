@@ -1,6 +1,6 @@
 # make run   fresh machine -> .venv with the base install -> the shipped policy runs the official course
 # make test  fresh machine -> .venv-test with everything -> all checks and tests
-# make train trains the walker from nothing (hours on a laptop's CPU; stops and continues)
+# make train trains walker, climber and jumper from nothing into runs/ (hours on a laptop's CPU; stops and continues)
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 .PHONY: run test train clean
 
@@ -25,8 +25,14 @@ test: .venv-test/installed
 	.venv-test/bin/pyright --level error --pythonpath .venv-test/bin/python
 	.venv-test/bin/python -m pytest
 
+# A finished run is left alone, an interrupted one goes on.
 train: .venv-test/installed
-	.venv-test/bin/barkour train walk --out runs/walk $$(test -d runs/walk/checkpoints && echo --resume)
+	@for skill in walk climb jump; do \
+	  test -f runs/$$skill/$$skill.onnx && continue; \
+	  from=$$(test $$skill = climb && echo "--start-from runs/walk"); \
+	  resume=$$(ls -d runs/$$skill/checkpoints/step_* >/dev/null 2>&1 && echo --resume); \
+	  .venv-test/bin/barkour train $$skill --out runs/$$skill $$from $$resume || exit $$?; \
+	done
 
 clean:
 	rm -rf .venv .venv-test build *.egg-info

@@ -100,8 +100,8 @@ class Train:
 
     skill: Positional[Literal["walk", "climb", "jump"]]
     backend: Literal["cpu", "mjx"] = "cpu"
-    steps: int = 40_000_000
-    """environment steps in all, over every world"""
+    steps: int | None = None
+    """environment steps in all, over every world; without it as many as made the shipped policies"""
     seed: int = 0
     out: Path | None = None
     """folder of the run; runs/SKILL without it"""

@@ -13,6 +13,7 @@ import numpy as np
 from policies import weaving
 from policies.trajectory import Envelope
 from sim.course import Course, Gate, Obstacle, Waypoint
+from sim.errors import InputError
 
 FRONT, REAR = 0.29, 0.45
 """Reach of the standing robot ahead of and behind its base origin, m (mesh bounding box: 0.27 and 0.43)."""
@@ -58,6 +59,11 @@ def plan(course: Course, skills: Sequence[str] = ("walk",), paces: Paces = Paces
     falling on it costs the end table as well.
     """
     if course.route:
+        for waypoint in course.route:
+            if waypoint.skill not in skills:
+                raise InputError(
+                    f"the route of course '{course.name}' asks for the skill '{waypoint.skill}', which has no bundle"
+                )
         return course.route
     points: list[Waypoint] = []
     here = np.array(course.start[:2])
@@ -72,7 +78,7 @@ def plan(course: Course, skills: Sequence[str] = ("walk",), paces: Paces = Paces
             over = _a_frame(obstacle, paces) if "climb" in skills else []
             points += _turn(points, over, paces) + over if over else _around(course, here, following, paces.walk)
         elif obstacle.name == "jump":
-            run = _jump(obstacle, "jump" if "jump" in skills else "walk", paces)
+            run = _jump(course, obstacle, "jump" if "jump" in skills else "walk", paces)
             points += _turn(points, run, paces) + run
         elif obstacle.name != "end table":
             points += [Waypoint(*_inside(gate, here), paces.table) for gate in obstacle.gates]
@@ -241,10 +247,18 @@ def _around(course: Course, here: np.ndarray, following: Obstacle | None, speed:
     return [Waypoint(*_xy(c), speed) for c in best[1]]
 
 
-def _jump(obstacle: Obstacle, skill: str, paces: Paces) -> list[Waypoint]:
-    """A straight run at the board along the gates' axis."""
+def _jump(course: Course, obstacle: Obstacle, skill: str, paces: Paces) -> list[Waypoint]:
+    """A straight run at the board along the gates' axis; `InputError` where something stands in its way."""
     first, last, yaw = _axis(obstacle)
     along = np.array([np.cos(yaw), np.sin(yaw)])
+    way = np.linspace(first - RUN_UP * along, last, 50)
+    x0, y0, x1, y1 = course.area
+    inside = (way >= [x0, y0]).all() and (way <= [x1, y1]).all()
+    if skill == "jump" and not (inside and (course.terrain().height(way[:, 0], way[:, 1]) == 0).all()):
+        raise InputError(
+            f"course '{course.name}' has no route for the skill 'jump': its run from {RUN_UP} m before the first gate "
+            "to the last one must be flat and inside the area"
+        )
     start = Waypoint(*_xy(first - RUN_UP * along), paces.run_in, yaw=yaw)
     if skill == "walk":
         return [start, *(Waypoint(*_xy(place), paces.walk, yaw=yaw) for place in (first, last))]

@@ -49,9 +49,13 @@ def load_skills(policy: str = "specialists") -> Skills:
     """
     uses: dict[str, int] = dict.fromkeys(SKILLS, 0)
     if policy == "specialists":
-        able = tuple(skill for skill in SKILLS if bundle_file(skill).is_file())
-        if "walk" not in able:
-            raise InputError(f"no specialists are shipped here: {bundle_file('walk')} is missing, give --policy FILE")
+        able = SKILLS
+        for skill in SKILLS:
+            if not bundle_file(skill).is_file():
+                raise InputError(
+                    f"the skill '{skill}' has no bundle: {bundle_file(skill)} is missing; train and export it, or give "
+                    "--policy FILE.onnx to run the course with one bundle"
+                )
         bundles = tuple(Bundle.load(bundle_file(skill)) for skill in able)
         uses |= {skill: index for index, skill in enumerate(able)}
     else:

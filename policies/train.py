@@ -10,9 +10,9 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from policies.hosts import Hosts
 from policies.networks import NetworkConfig
 from policies.ppo import Learner, LearnerState, PPOConfig, collect
 from sim.envs.batched import BatchedEnv, DivergedError
+from sim.envs.patches import LEVELS
 from sim.envs.skills import SKILLS
 from sim.envs.walk import WalkTask
 from sim.errors import InputError
@@ -37,6 +38,10 @@ LEARNING: dict[str, dict[str, Any]] = {
     "jump": {"discount": 0.98, "networks": NetworkConfig(initial_std=0.3)},
 }
 """Where a skill's hyper-parameters differ from `PPOConfig`'s."""
+STEPS = {"walk": 20_000_000, "climb": 12_000_000, "jump": 16_000_000}
+"""Environment steps that make a skill, over every world."""
+STALL_ITERATIONS, STALL_RISE = 100, 0.03
+"""A curriculum whose mean level rose by less than this over so many iterations, twice in a row, has stalled."""
 HOST_SEED = 1_000_000
 """Between the seeds of two hosts' worlds."""
 
@@ -47,8 +52,8 @@ class TrainOptions:
 
     skill: str = "walk"
     backend: str = "cpu"
-    steps: int = 40_000_000
-    """Environment steps in all, over every world."""
+    steps: int | None = None
+    """Environment steps in all, over every world; `STEPS` of the skill without it."""
     seed: int = 0
     out: Path = Path("runs/walk")
     resume: bool = False
@@ -127,7 +132,9 @@ class Run:
     def __init__(self, options: TrainOptions) -> None:
         if options.skill not in SKILLS:
             raise InputError(f"unknown skill '{options.skill}': known are {', '.join(SKILLS)}")
-        if options.steps < 1:
+        options = replace(options, steps=STEPS[options.skill] if options.steps is None else options.steps)
+        self.total = options.steps or 0
+        if self.total < 1:
             raise InputError(f"--steps must be at least 1, got {options.steps}")
         self.hosts = Hosts(options.coordinator, options.hosts, options.host)
         self.hosts.join()
@@ -312,9 +319,9 @@ class Run:
             Progress(*columns, console=console) as progress,
             (self.folder / "log.jsonl").open("a") as log,
         ):
-            bar = progress.add_task(self.options.skill, total=self.options.steps, completed=self.steps)
+            bar = progress.add_task(self.options.skill, total=self.total, completed=self.steps)
             try:
-                while self.steps < self.options.steps:
+                while self.steps < self.total:
                     row = self.iterate()
                     log.write(json.dumps(self.history[-1]) + "\n")
                     log.flush()
@@ -325,7 +332,9 @@ class Run:
                         f"{row['yaw_error']:.3f} rad/s falls {row['falls_per_10s']:.2f} level {row['level']:.1f} "
                         f"{row['steps_per_second']:.0f}/s"
                     )
-                    progress.update(bar, completed=min(self.steps, self.options.steps), description=text)
+                    text += f" clean {row['clean_rate']:.0%} at {row['width']:.2f} m" if "clean_rate" in row else ""
+                    text += stalled([past["level"] for past in self.history])
+                    progress.update(bar, completed=min(self.steps, self.total), description=text)
                     if not console.is_terminal and len(self.history) % 20 == 0:
                         console.print(f"{self.steps} {text}")
                     due = time.perf_counter() - saved > 60 * self.options.checkpoint_minutes
@@ -363,11 +372,24 @@ class Run:
         return summary
 
 
+def stalled(levels: Sequence[float]) -> str:
+    """A warning for the progress line where the curriculum's mean level no longer rises, else nothing.
+
+    `levels` is the mean level after each iteration. A curriculum near its top has nowhere to rise to.
+    """
+    if len(levels) < 3 * STALL_ITERATIONS or levels[-1] > LEVELS - 1.5:
+        return ""
+    older, old, new = (float(np.mean(part)) for part in np.split(np.array(levels[-3 * STALL_ITERATIONS :]), 3))
+    if new - old < STALL_RISE and old - older < STALL_RISE:
+        return f" CURRICULUM STALLED at level {new:.1f} of {LEVELS - 1}"
+    return ""
+
+
 def train(options: TrainOptions) -> dict[str, Any]:
     """Trains (or continues) a specialist; see `TrainOptions`. Raises `InputError` on unusable options."""
     console = Console(stderr=True)
     run = Run(options)
-    if run.steps >= options.steps:
+    if run.steps >= run.total:
         raise InputError(f"{options.out} has already {run.steps} steps: ask for more than that with --steps")
     devices = ", ".join(str(d) for d in run.learner.mesh.devices.flat)
     console.print(f"{options.skill}: {run.options.worlds} worlds on {options.backend}, learner on {devices}")

@@ -1,14 +1,17 @@
 """Routes planned from a course: through every gate, off the poles, straight over the A-frame and at the board."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from kinematic import clearance
 
 from policies.path import Limits, lay_path, wrap
-from policies.route import plan
-from policies.trajectory import Body, Problem, solve
-from sim.course import Course, Gate, Pole, official
+from policies.route import Paces, plan
+from policies.trajectory import Body, Envelope, Problem, solve
+from sim.course import Course, Gate, Pole, Table, Waypoint, official
 from sim.course_file import by_name
+from sim.errors import InputError
 from sim.score import Scorer
 
 SKILLS = ("walk", "climb", "jump")
@@ -95,3 +98,30 @@ def test_the_bodys_distance_to_points():
     points = np.array([[0.5, 0.0], [0.0, 0.5], [-0.5, 0.0], [0.0, 0.0]])
     assert body.distance(np.zeros(3), points) == pytest.approx([0.2, 0.3, 0.1, -0.2])
     assert body.distance(np.array([0, 0, np.pi / 2]), points) == pytest.approx([0.3, 0.2, 0.3, -0.2])
+
+
+def test_a_route_that_asks_for_a_skill_without_a_bundle_is_refused():
+    course = replace(official(), route=(Waypoint(2.0, -2.0, skill="jump"),))
+    assert plan(course, SKILLS) == course.route
+    with pytest.raises(InputError, match="'jump', which has no bundle"):
+        plan(course, ("walk", "climb"))
+
+
+def test_a_jump_without_room_for_its_run_is_refused():
+    course = official()
+    jump = next(o for o in course.obstacles if o.name == "jump")
+    blocked = replace(course, start_table=Table((1.2, -4.5)), start=(1.2, -4.5, 0.0))
+    with pytest.raises(InputError, match="no route for the skill 'jump'"):
+        plan(blocked, SKILLS)
+    outside = replace(jump, gates=(Gate((0.3, -4.0), (0.3, -5.0)), jump.gates[1]))
+    obstacles = tuple(outside if o is jump else o for o in course.obstacles)
+    with pytest.raises(InputError, match="inside the area"):
+        plan(replace(course, obstacles=obstacles), SKILLS)
+
+
+def test_faster_skills_make_a_faster_route(official_route):
+    slow = lay_path(official().start, official_route, Limits()).time[-1]
+    faster = Paces(climb=1.3, walker=Envelope(sideways=1.0, yaw=2.0, acceleration=3.0))
+    limits = replace(Limits(), sideways=(-1.2, 1.2), yaw=(-2.4, 2.4))
+    quick = lay_path(official().start, plan(official(), SKILLS, faster), limits).time[-1]
+    assert quick < slow - 1.0

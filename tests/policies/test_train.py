@@ -13,8 +13,10 @@ import pytest
 from rich.console import Console
 
 from policies import checkpoint
-from policies.train import Run, TrainOptions
+from policies.models import bundle_file
+from policies.train import STALL_ITERATIONS, STEPS, Run, TrainOptions, stalled
 from sim.envs.batched import DivergedError
+from sim.envs.skills import SKILLS
 from sim.errors import InputError
 
 WORLDS = 24
@@ -135,3 +137,28 @@ def test_divergence_names_the_term_and_dumps_the_state(tmp_path):
 def test_unknown_names_are_refused(tmp_path, change, message):
     with pytest.raises(InputError, match=message):
         Run(options(tmp_path, **change))
+
+
+def test_a_curriculum_that_stands_still_is_said_to_have_stalled():
+    n = STALL_ITERATIONS
+    rising, flat = np.linspace(0, 2, 3 * n), np.full(3 * n, 2.0)
+    assert stalled(list(rising)) == "" and stalled(list(flat[: 2 * n])) == ""
+    assert "STALLED at level 2.0 of 5" in stalled([*rising, *flat])
+    assert stalled(list(np.full(3 * n, 4.0))) == ""  # near the top
+
+
+def test_every_skill_has_its_own_number_of_steps(tmp_path):
+    run = Run(options(tmp_path, skill="climb"))
+    assert run.total == STEPS["climb"] and f"--steps {STEPS['climb']}" in run.command()
+
+
+@pytest.mark.parametrize("skill", sorted(SKILLS))
+def test_each_skill_learns_from_its_shipped_checkpoint(tmp_path, skill):
+    """The shipped parameters with their actions pushed off: a short training makes up for it."""
+    run = Run(options(tmp_path, skill=skill, worlds=96, start_from=bundle_file(skill).with_suffix("")))
+    policy = run.state.params.policy
+    layer = policy["params"]["Dense_0"]
+    policy["params"]["Dense_0"] = {**layer, "bias": layer["bias"] + np.tile(np.float32([0.0, 0.5, -0.5]), 4)}
+    returns = [run.iterate()["reward"] for _ in range(24)]
+    assert np.isfinite(returns).all()
+    assert np.mean(returns[-6:]) > np.mean(returns[:6]) + 0.03, returns

@@ -1,0 +1,93 @@
+"""Skills behind `--policy`: which bundles are needed, and hand-over between them without a jerk."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from policies import skills as module
+from policies.models import bundle_file
+from policies.skills import SkillPolicy, load_skills, paces_of
+from sim.course import SKILLS
+from sim.errors import InputError
+from sim.observation import Sensors
+
+
+@pytest.fixture(scope="module")
+def specialists():
+    return load_skills()
+
+
+def sensors(worlds: int) -> Sensors:
+    quat = np.tile(np.array([1.0, 0, 0, 0], np.float32), (worlds, 1))
+    zero = np.zeros((worlds, 12), np.float32)
+    return Sensors(
+        quat, np.zeros((worlds, 3), np.float32), np.tile([0.0, 0.5, 1.0], (worlds, 4)).astype(np.float32), zero
+    )
+
+
+def drive(policy: SkillPolicy, users: list[int], steps: int, speed: float = 0.8) -> np.ndarray:
+    """Joint targets `[steps, worlds, 12]` with the robots driven by `users`."""
+    n = len(users)
+    command = np.tile(np.array([speed, 0, 0], np.float32), (n, 1))
+    flat = lambda layout: np.zeros((n, layout.height_size), np.float32)  # noqa: E731
+    return np.stack([policy.step(sensors(n), command, np.array(users), flat).copy() for _ in range(steps)])
+
+
+def test_every_skill_has_its_own_bundle(specialists):
+    assert specialists.able == SKILLS and len(specialists.bundles) == 3
+    for skill in SKILLS:
+        assert specialists.bundles[specialists.uses[skill]].metadata.skill == skill
+
+
+@pytest.mark.parametrize("missing", SKILLS)
+def test_a_skill_without_a_bundle_is_refused_in_one_sentence(tmp_path, monkeypatch, missing):
+    for skill in SKILLS:
+        if skill != missing:
+            shutil.copy(bundle_file(skill), tmp_path / f"{skill}.onnx")
+    monkeypatch.setattr(module, "bundle_file", lambda name: tmp_path / f"{name}.onnx")
+    with pytest.raises(InputError, match=f"the skill '{missing}' has no bundle"):
+        load_skills()
+
+
+def test_targets_fade_from_one_skill_to_the_next(specialists):
+    walk, jump = specialists.uses["walk"], specialists.uses["jump"]
+    policy = SkillPolicy(specialists, 2)
+    before = drive(policy, [walk, walk], 10)[-1]
+    after = drive(policy, [jump, walk], SkillPolicy.HANDOVER + 3)
+    assert policy.jumps.shape == (2, 2) and policy.jumps[1].max() == 0
+    faded, bare = policy.jumps[0]
+    assert faded == pytest.approx(np.abs(after[0, 0] - before[0]).max(), abs=1e-6)
+    assert 0 < faded < 0.5 * bare
+    alone = SkillPolicy(specialists, 1)
+    drive(alone, [walk], 10)
+    assert not alone.changed.any() and alone.jumps.max() == 0
+
+
+def test_after_the_hand_over_the_new_skill_drives_alone(specialists):
+    walk, climb = specialists.uses["walk"], specialists.uses["climb"]
+    policy = SkillPolicy(specialists, 1)
+    drive(policy, [walk], 5)
+    drive(policy, [climb], SkillPolicy.HANDOVER)
+    blended = policy.step
+    seen: list[np.ndarray] = []
+    inner = policy.policies[climb].step
+    policy.policies[climb].step = lambda *a: seen.append(inner(*a)) or seen[-1]  # type: ignore[method-assign]
+    out = drive(policy, [climb], 1)
+    np.testing.assert_array_equal(out[0], seen[0])
+    assert blended is not None
+
+
+def test_a_hand_over_shares_the_memory(specialists):
+    policy = SkillPolicy(specialists, 2)
+    drive(policy, [0, 1], 4)
+    for name in ("history", "last_action", "phase"):
+        values = [getattr(p, name) for p in policy.policies]
+        for other in values[1:]:
+            np.testing.assert_array_equal(values[0], other)
+
+
+def test_paces_stay_within_what_the_bundles_were_trained_on(specialists):
+    paces = paces_of(specialists)
+    for skill, speed in (("climb", paces.climb), ("jump", paces.jump)):
+        assert speed <= specialists.bundles[specialists.uses[skill]].metadata.command_ranges["forward"][1]
