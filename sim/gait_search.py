@@ -31,6 +31,9 @@ LAG, LAG_SPREAD, LAG_RANGE = 0.54, 0.05, (0.48, 0.62)
 """Hind legs' phase against the front legs', cycles. Hips are 0.38 m apart, half a stride: with a lag near half a cycle
 the hind feet land where the front feet stood, and the whole stride between two prints is free for a board. The
 search without limits prefers 0.23, which leaves 0.2 m less."""
+PAIR_RANGE = (0.05, 0.7), (0.1, 0.7), (-0.7, 0.7), (-1.0, 1.0), (-0.5, 0.5), (-0.5, 0.6)
+"""Stance legs extend and swing legs fold: a pair that extends in its swing as well lands twice in a stride."""
+BOUNDS = np.array([*PAIR_RANGE, *PAIR_RANGE, LAG_RANGE]).T
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ def search(options: Search) -> tuple[Gait, float]:
     for iteration in range(options.iterations):
         genes = mean + spread * rng.standard_normal((options.population, len(mean)))
         genes[0] = mean
-        genes[:, 12] = np.clip(genes[:, 12], *LAG_RANGE)
+        genes = np.clip(genes, *BOUNDS)
         worth = returns(genes, options, rng)
         order = np.argsort(-worth)[: options.elite]
         mean, spread = genes[order].mean(0), 0.8 * genes[order].std(0) + 0.2 * spread
