@@ -121,7 +121,10 @@ def _catmull_rom(points: np.ndarray, samples: int = 40) -> tuple[np.ndarray, np.
 def _speed_profile(
     route: Sequence[Waypoint], s: np.ndarray, pose: np.ndarray, slope: np.ndarray, marks: np.ndarray, limits: Limits
 ) -> np.ndarray:
-    """Fastest speeds within waypoint speeds, command ranges, turning and acceleration; ends at rest."""
+    """Fastest speeds within waypoint speeds, command ranges, turning and acceleration; ends at rest.
+
+    Where the jumper drives, its waypoints' speed alone counts: the command's own acceleration limit does the rest.
+    """
     index = np.minimum(np.searchsorted(marks, s - SPACING / 2), len(route) - 1)
     planar = np.maximum(np.linalg.norm(slope[:, :2], axis=1), 1e-3)
     speed = np.array([w.speed for w in route])[index] / planar
@@ -134,11 +137,14 @@ def _speed_profile(
     speed = np.minimum(speed, np.sqrt(limits.lateral_acceleration / np.maximum(bend, 1e-6)))
     speed = np.minimum(speed, np.sqrt(0.6 * limits.yaw_acceleration / np.maximum(spin, 1e-6)))
     braking = np.minimum(limits.braking / planar, 0.6 * limits.yaw_acceleration / np.maximum(np.abs(slope[:, 2]), 1e-6))
+    running = np.array([w.skill == "jump" for w in route])[index]  # a run at a board is neither braked nor eased
     speed[-1] = 0.0
     for i in range(len(s) - 2, -1, -1):
-        speed[i] = min(speed[i], float(np.sqrt(speed[i + 1] ** 2 + 2 * braking[i] * SPACING)))
+        if not running[i]:
+            speed[i] = min(speed[i], float(np.sqrt(speed[i + 1] ** 2 + 2 * braking[i] * SPACING)))
     for i in range(1, len(s)):
-        speed[i] = min(speed[i], float(np.sqrt(max(speed[i - 1], 0.2) ** 2 + 2 * braking[i] * SPACING)))
+        if not running[i]:
+            speed[i] = min(speed[i], float(np.sqrt(max(speed[i - 1], 0.2) ** 2 + 2 * braking[i] * SPACING)))
     return speed
 
 

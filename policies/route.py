@@ -23,6 +23,8 @@ STRAIGHT = 0.25
 """A gap between poles is crossed squarely over twice this distance, m."""
 RUN_UP = 0.6
 """The run at the board begins this far before the jump's first gate, m."""
+LANDED, AFTER = 0.48, 0.03
+"""The hind feet are down again when the base is this far past the board, m; the last gate is passed by this much."""
 TURN_DISTANCE = 2.0
 """Obstacles nearer than this are joined by a planned turn, m."""
 PAST_CENTER = 0.08
@@ -48,6 +50,8 @@ class Paces:
     run_in: float = 1.0
     """Where the run-up to the board begins."""
     jump: float = 1.8
+    landing: float = 1.0
+    """Behind the board."""
     arrival: float = 0.6
     """Onto the end table: a foot that catches on the edge costs the run there, and 0.4 s are worth 0.004."""
 
@@ -260,6 +264,10 @@ def _jump(course: Course, obstacle: Obstacle, skill: str, paces: Paces) -> list[
             "to the last one must be flat and inside the area"
         )
     start = Waypoint(*_xy(first - RUN_UP * along), paces.run_in, yaw=yaw)
-    if skill == "walk":
+    if skill == "walk" or course.board is None:
         return [start, *(Waypoint(*_xy(place), paces.walk, yaw=yaw) for place in (first, last))]
-    return [start, *(Waypoint(*_xy(place), paces.jump, "jump", yaw) for place in (first, last))]
+    landed = float(np.dot(course.board.center - first, along)) + course.board.length / 2 + LANDED
+    landed = min(landed, float(np.dot(last - first, along)))
+    over = [first, first + landed * along]
+    run = [Waypoint(*_xy(place), paces.jump, "jump", yaw) for place in over]
+    return [start, *run, Waypoint(*_xy(last + AFTER * along), paces.landing, yaw=yaw)]
