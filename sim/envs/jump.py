@@ -1,17 +1,22 @@
 """The jumping task: a straight run with boards lying across the way that no foot may touch.
 
-The ground is flat. A board is a strip of 0.1 to 0.6 m across the robot's line; it looks like a pit to the policy and is
-there for the feet alone: a foot that stands on it is counted as a touch. A board that is passed clean widens the next
-one, a touched one narrows it, per world. Pure functions over numpy or jax.numpy, as `sim.envs.walk`.
+A board is a strip of 0.1 to 0.6 m across the robot's line; it looks like a pit to the policy and is there for the feet
+alone: a foot that stands on it is counted as a touch. A board that is passed clean widens the next one, a touched one
+narrows it, per world. Worlds run along lanes: on flat ground, or with a table across the way a metre behind each board,
+as the end table stands behind the official one, which the robot mounts at what speed it has left. Pure functions over
+numpy or jax.numpy, as `sim.envs.walk`.
 """
 
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from sim import observation as obs
 from sim.envs import patches
 from sim.envs.walk import TaskState, WalkTask
-from sim.terrain import pit
+from sim.terrain import Block, HeightMap, Terrain, pit
 
 WIDTHS = 0.1, 0.6
 """Length of the board along the way at the lowest and highest level, m."""
@@ -24,6 +29,13 @@ BEHIND = 0.02
 """A board counts as passed when the last foot is this far behind it, m."""
 RUN_UP = 1.2, 2.3
 """Distance to the next board's near edge at the start, and after each pass, m."""
+LANES = {"flat": 0.0, "low tables": 0.05, "tables": 0.1}
+"""Kinds of ground, and the height of their tables, m."""
+LANE_PITCH, LANE_WIDTH = 16.0, 12.0
+PERIOD, TABLE = 6.0, (4.0, 5.2)
+"""Lanes repeat themselves along x every so many metres; where in a period the table begins and ends, m."""
+GAP = 0.85, 1.3
+"""From a board's far edge to the table behind it, m (official: 1.0)."""
 ASTRAY = 1.0
 """Heading off the line at which an episode is lost, rad."""
 ACCELERATION = 4.0
@@ -46,20 +58,45 @@ class Ahead(NamedTuple):
     """x at which the next board is placed, where there is none."""
 
 
+def lanes(kinds: tuple[str, ...]) -> patches.Patches:
+    """The training ground: one lane per kind along x, two periods ahead and one behind the first."""
+    pieces = [
+        Block(
+            f"{kind} {k}", (k * PERIOD + sum(TABLE) / 2, i * LANE_PITCH), (TABLE[1] - TABLE[0], LANE_WIDTH), LANES[kind]
+        )
+        for i, kind in enumerate(kinds)
+        for k in (-1, 0, 1)
+        if LANES[kind] > 0
+    ]
+    origins = np.zeros((len(kinds), patches.LEVELS, 2), np.float32)
+    origins[:, :, 1] = LANE_PITCH * np.arange(len(kinds))[:, None]
+    edge = LANE_WIDTH / 2
+    upper = (2 * PERIOD, (len(kinds) - 1) * LANE_PITCH + edge)
+    terrain = Terrain(tuple(pieces))
+    return patches.Patches(terrain, HeightMap.from_terrain(terrain, (-PERIOD, -edge), upper, 0.025), origins)
+
+
 def _unpack(board: Any) -> Ahead:
     return Ahead(*(board[..., i] for i in range(6)))
 
 
 @dataclass(frozen=True, eq=False)
 class JumpTask(WalkTask):
-    """Running along +x over boards; the line is y = 0."""
+    """Running along +x over boards; the line is the middle of the world's lane."""
 
+    kinds: tuple[str, ...] = tuple(LANES)
+    kind_shares: tuple[float, ...] = (0.45, 0.15, 0.4)
     speeds: tuple[float, float] = (1.5, 2.2)
     """Commanded speeds, m/s: slower strides are too short for half a metre."""
     pause: float = 0.15
     """Share of passes after which no board comes for a while and a lower speed is asked for."""
-    slow: tuple[float, float] = (0.4, 1.2)
-    """Speeds in a pause, m/s."""
+    slow: tuple[float, float] = (0.5, 1.5)
+    """Speeds in a pause and from a board to behind its table, m/s."""
+
+    @cached_property
+    def ground(self) -> patches.Patches:
+        """The training ground (built once)."""
+        return lanes(self.kinds)
 
     @property
     def extra_privileged(self) -> int:
@@ -72,18 +109,24 @@ class JumpTask(WalkTask):
         running = u[..., 60] < 0.4
         yaw = 0.4 * (u[..., 2] - 0.5)
         zero = xp.zeros_like(yaw)
-        y = 0.3 * (u[..., 1] - 0.5)
+        lane = self._origin(xp, kind, level)[..., 1]
+        y = lane + 0.3 * (u[..., 1] - 0.5)
         start = xp.where(running, 0.4 + 1.5 * u[..., 61], zero)
+        low, high = self.speeds
+        width = self._width(xp, level, u[..., 63:65])
+        near = self._near(xp, kind, zero, width, u[..., 62])
+        ahead = Ahead(near, width, zero, low + (high - low) * u[..., 65], start, zero)
         half = yaw / 2
-        base = xp.stack([zero, y, qpos[..., 2], xp.cos(half), zero, zero, xp.sin(half)], -1)
+        x = xp.where(self._table(xp, kind) > 0, near - RUN_UP[0] - (RUN_UP[1] - RUN_UP[0]) * u[..., 67], zero)
+        height = xp.full(yaw.shape, self.robot.standing_height + 0.01)
+        base = xp.stack([x, y, height, xp.cos(half), zero, zero, xp.sin(half)], -1)
         qpos = xp.concatenate([base, qpos[..., 7:]], -1).astype(xp.float32)
         planar = xp.stack([start * xp.cos(yaw), start * xp.sin(yaw)], -1)
         qvel = xp.concatenate([qvel[..., :2] + planar, qvel[..., 2:]], -1).astype(xp.float32)
-        low, high = self.speeds
-        near = RUN_UP[0] + (RUN_UP[1] - RUN_UP[0]) * u[..., 62]
-        ahead = Ahead(near, self._width(xp, level, u[..., 63:65]), zero, low + (high - low) * u[..., 65], start, zero)
         board = xp.stack(ahead, -1).astype(xp.float32)
-        command = self._guide(xp, state.command, kind, base[..., :2], yaw, board)
+        # an episode on a lane with tables begins at its run-up
+        offset = xp.stack([zero, y - lane], -1)
+        command = self._guide(xp, state.command, kind, offset, yaw, board)
         sensors = obs.Sensors(qpos[..., 3:7], qvel[..., 3:6], qpos[..., 7:], qvel[..., 6:])
         newest = obs.frame(xp, self.robot, sensors, state.last_action)
         state = state._replace(
@@ -122,12 +165,14 @@ class JumpTask(WalkTask):
         change = WIDER * clean - NARROWER * (passed & ~clean)
         level = xp.clip(state.level + change, 0, patches.LEVELS - 1).astype(xp.float32)
 
-        pausing = passed & (u[..., 0] < self.pause)
+        table = self._table(xp, state.kind) > 0
+        pausing = passed & (table | (u[..., 0] < self.pause))
         due = ~there & (qpos[..., 0] > b.until)
         fresh = (passed & ~pausing) | due
         here, (low_speed, high_speed) = qpos[..., 0], self.speeds
-        near = here + RUN_UP[0] + (RUN_UP[1] - RUN_UP[0]) * u[..., 1]
         width = self._width(xp, level, u[..., 2:4])
+        near = self._near(xp, state.kind, here, width, u[..., 1])
+        behind_table = PERIOD * xp.floor(here / PERIOD) + TABLE[1] + 0.3
         speed = low_speed + (high_speed - low_speed) * u[..., 4]
         slow = self.slow[0] + (self.slow[1] - self.slow[0]) * u[..., 4]
         step = ACCELERATION * self.robot.control_period
@@ -138,8 +183,10 @@ class JumpTask(WalkTask):
             xp.where(fresh, 0.0, touched),
             speed,
             b.now + xp.clip(speed - b.now, -step, step),
-            xp.where(pausing, here + 0.3 + 0.8 * u[..., 5], b.until),
+            xp.where(pausing, xp.where(table, behind_table, here + 0.3 + 0.8 * u[..., 5]), b.until),
         )
+        moved = PERIOD * (here > PERIOD)  # as `_shift` will move the robot
+        ahead = ahead._replace(near=ahead.near - moved, until=ahead.until - moved)
         counts = {
             "passed": passed.astype(xp.float32),
             "clean": clean.astype(xp.float32),
@@ -156,25 +203,29 @@ class JumpTask(WalkTask):
         return [xp.stack([xp.where(b.width > 0, b.near - xy[..., 0], 3.0), b.width, b.touched], -1)]
 
     def _shift(self, xp: Any, offset: Any) -> Any:
-        return xp.zeros_like(offset)
+        back = xp.where(offset[..., 0] > PERIOD, -PERIOD, 0.0)
+        return xp.stack([back, xp.zeros_like(back)], -1)
 
-    def _origin(self, xp: Any, kind: Any, level: Any) -> Any:
-        return xp.zeros((*level.shape, 2), xp.float32)
+    def _table(self, xp: Any, kind: Any) -> Any:
+        """Height of the tables on each world's lane, m `[...]`."""
+        return xp.asarray(np.array([LANES[name] for name in self.kinds], np.float32))[kind]
 
-    def _ground(self, xp: Any, xy: Any) -> Any:
-        return xp.zeros_like(xy[..., 0])
+    def _near(self, xp: Any, kind: Any, here: Any, width: Any, u: Any) -> Any:
+        """x of the next board's near edge for a robot at x = `here`: a run-up ahead, or in front of the next table."""
+        free = here + RUN_UP[0] + (RUN_UP[1] - RUN_UP[0]) * u
+        period = xp.floor((here - TABLE[1]) / PERIOD) + 1
+        before_table = PERIOD * period + TABLE[0] - (GAP[0] + (GAP[1] - GAP[0]) * u) - width
+        return xp.where(self._table(xp, kind) > 0, before_table, free)
 
     def _heights(self, xp: Any, xy: Any, yaw: Any, z: Any, error: Any, board: Any = None) -> Any:
         def pits(x: Any, y: Any) -> Any:
             b = _unpack(board)
             half = (b.width / 2)[..., None]
-            return pit(xp, x - b.near[..., None] - half, y, half, 10.0)
+            return pit(xp, x - b.near[..., None] - half, xp.zeros_like(y), half, 10.0)
 
-        def flat(x: Any, y: Any) -> Any:
-            return xp.zeros_like(x)
-
+        ground = partial(self.ground.heights.height, xp=xp)
         return obs.terrain_heights(
-            xp, self.robot, self.layout, flat, xy, yaw, z, error, pits if board is not None else None
+            xp, self.robot, self.layout, ground, xy, yaw, z, error, pits if board is not None else None
         )
 
     def _guide(self, xp: Any, command: Any, kind: Any, offset: Any, yaw: Any, board: Any = None) -> Any:
