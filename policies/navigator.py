@@ -40,6 +40,10 @@ class Navigator:
     Measured on the trained walker in evaluation physics: 0.20 to 0.22 and 0.10."""
     STUCK_SECONDS, STUCK_BACK, STUCK_TRIES = 1.5, 0.4, 6
     """Without progress for this long the robot backs off this far along the path (m), this often per run."""
+    CLIMB_LEAD, CLIMB_LEAST, SMOOTHING = 0.35, 0.6, 0.2
+    """On the A-frame no more is asked than the robot makes plus this (m/s), though at least this: feet that are asked
+    for more than the deck's grip allows slide, and robots that slide turn over the edge. Weight of the newest step in
+    the estimate of what it makes."""
     ARRIVAL = 0.6
     """Distance from the end within which speeds are not read ahead: braking early leaves hind legs on the floor, m."""
     CROSS_TRACK, HEADING = 2.2, 3.0
@@ -69,6 +73,8 @@ class Navigator:
         self.s = 0.0
         self.state = "following"
         self.command = np.zeros(3)
+        self.made = 0.0
+        """Smoothed speed over the ground, m/s."""
         self.passed = 0
         self.retries = 0
         self._tries = 0
@@ -90,6 +96,8 @@ class Navigator:
         self._progress(xy, float(pose[2]))
         self._watch_gates(xy)
         self._watch_progress(dt)
+        if self._last is not None:
+            self.made += self.SMOOTHING * (float(np.linalg.norm(xy - self._last)) / dt - self.made)
         self._last = xy
         wanted = self._wanted(xy, float(pose[2]))
         self.command = self._limited(wanted, dt)
@@ -171,6 +179,8 @@ class Navigator:
             ahead = min(ahead, int(self._jump_end() / SPACING))
         arriving = self.s > path.s[-1] - self.ARRIVAL
         speed = max(path.speed[i if arriving else ahead], 0.15 if self.state == "following" else 0.0)
+        if self._waypoint().skill == "climb":
+            speed = min(speed, max(self.CLIMB_LEAST, self.made + self.CLIMB_LEAD))
         error = path.xy[i] - xy
         if self.state == "holding" or i == len(path.s) - 1:
             velocity = 1.2 * (np.array([self.route[-1].x, self.route[-1].y]) - xy)

@@ -94,7 +94,7 @@ def test_the_lock_stays_within_its_range_and_leaves_the_clock_alone_without_a_bo
     command = np.tile(np.array([1.9, 0, 0], np.float32), (50, 1))
     phase = np.linspace(0, 0.98, 50, dtype=np.float32)
     free = (clocks.advance(np, BOUND, phase, command, DT, np.full(50, np.inf)) - phase) % 1.0
-    np.testing.assert_allclose(free, 1.9 / 0.8 * DT, atol=1e-5)
+    np.testing.assert_allclose(free, 1.9 / 0.76 * DT, atol=1e-5)
     locked = (clocks.advance(np, BOUND, phase, command, DT, np.full(50, 0.5)) - phase) % 1.0
     ratio = locked / free
     assert ratio.min() >= 1 - BOUND.lock_range - 1e-3 and ratio.max() <= 1 + BOUND.lock_range + 1e-3
