@@ -37,7 +37,6 @@ def jump() -> JumpTask:
     return JumpTask(
         gait=BOUND,
         layout=obs.Layout(grids=(obs.ahead(),)),
-        collision="full",  # a table's edge can be met with the trunk
         weights=dict(rewards.JUMP),
         commands=Commands(forward=(0.4, 2.2), sideways=(-0.4, 0.4), yaw=(-1.2, 1.2)),
         start_level=0.0,
