@@ -174,12 +174,12 @@ def conditions(randomize: bool) -> dict[str, Any]:
 
 
 def _write(folder: Path, course: Course, runs: Sequence[CourseRun], result: dict[str, Any]) -> None:
-    from policies import plots
+    from policies import plots, report
 
     full = {**result, "drawn": {str(run.seed): run.world for run in runs}}
     write_text(folder / "report.json", json.dumps(full, indent=2) + "\n")
-    write_text(folder / "report.md", plots.report_table(result))
-    write_text(folder / "failures.md", plots.failure_table(runs, result))
+    write_text(folder / "report.md", report.report_table(result))
+    write_text(folder / "failures.md", report.failure_table(runs, result))
     title = f"{result['policy']}, {len(runs)} runs{', randomised' if result['conditions']['randomized'] else ''}"
     plots.score_histogram([run.result.score for run in runs], folder / "scores.png", title)
     plots.speed_profile(runs, folder / "speed.png", title=title)

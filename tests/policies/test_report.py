@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from policies import plots
+from policies import plots, report
 from policies.evaluate import conditions, summarize
 from policies.outcome import CourseRun, Switch, Trace
 from sim.course import official
@@ -62,10 +62,10 @@ def test_tables_name_seeds_conditions_and_references(runs):
     every = [*runs, failed]
     result = summarize(every) | {"policy": "specialists", "course": "official"}
     result["conditions"] = conditions(True) | {"torque_limit_nm": 12.0}
-    report = plots.report_table(result)
-    assert "| weave poles | 5.00 | 9.27 | under 4 |" in report and "torque_limit_nm: 12.0" in report
-    assert "| falls | 33 % | 8 % | 0 % |" in report and "| walk to climb | 3 |" in report
-    failures = plots.failure_table(every, result)
+    said = report.report_table(result)
+    assert "| weave poles | 5.00 | 9.27 | under 4 |" in said and "torque_limit_nm: 12.0" in said
+    assert "| falls | 33 % | 8 % | 0 % |" in said and "| walk to climb | 3 |" in said
+    failures = report.failure_table(every, result)
     assert "| 7 |" in failures and "--seed SEED --randomize --torque-limit 12" in failures
 
 
