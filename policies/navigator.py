@@ -175,8 +175,8 @@ class Navigator:
             min(int(round((self.s + path.speed[i] * reaction) / SPACING)), len(path.s) - 1)
             for reaction in (self.REACTION, self.TURN_REACTION)
         )
-        if self._waypoint().skill == "jump":  # the speed holds until the last foot is behind the board
-            ahead = min(ahead, int(self._jump_end() / SPACING))
+        if self._waypoint().skill == "jump":  # its speed holds until the last foot is behind the board
+            ahead = i
         arriving = self.s > path.s[-1] - self.ARRIVAL
         speed = max(path.speed[i if arriving else ahead], 0.15 if self.state == "following" else 0.0)
         if self._waypoint().skill == "climb":
@@ -196,13 +196,6 @@ class Navigator:
             planar = np.where(np.abs(planar) < 0.08, 0.0, planar)
             turn = 0.0 if abs(turn) < 0.3 else turn
         return np.array([*planar, turn])
-
-    def _jump_end(self) -> float:
-        """Length of the path at which the present run at a board ends, m."""
-        k = self._index()
-        while k + 1 < len(self.route) and self.route[k + 1].skill == "jump":
-            k += 1
-        return float(self.path.marks[k]) - SPACING
 
     def _limited(self, wanted: np.ndarray, dt: float) -> np.ndarray:
         """`wanted` within the command ranges (direction kept) and the acceleration limits."""

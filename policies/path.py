@@ -23,16 +23,16 @@ RADIUS = 0.25
 class Limits:
     """What may be commanded, and how fast it may change."""
 
-    forward: tuple[float, float] = (-1.3, 1.8)
+    forward: tuple[float, float] = (-1.3, 2.0)
     """m/s in the base's heading frame."""
-    sideways: tuple[float, float] = (-0.85, 0.85)
-    yaw: tuple[float, float] = (-1.6, 1.6)
+    sideways: tuple[float, float] = (-1.2, 1.2)
+    yaw: tuple[float, float] = (-2.4, 2.4)
     acceleration: float = 4.0
     """Of the commanded planar velocity, m/s^2."""
     yaw_acceleration: float = 10.0
-    lateral_acceleration: float = 2.2
+    lateral_acceleration: float = 3.0
     """v^2 times curvature of the path, m/s^2."""
-    braking: float = 1.8
+    braking: float = 2.5
     """Change of speed along the path, m/s^2."""
 
 

@@ -23,8 +23,12 @@ STRAIGHT = 0.25
 """A gap between poles is crossed squarely over twice this distance, m."""
 RUN_UP = 0.6
 """The run at the board begins this far before the jump's first gate, m."""
-LANDED, AFTER = 0.48, 0.03
+LANDED, AFTER = 0.45, 0.03
 """The hind feet are down again when the base is this far past the board, m; the last gate is passed by this much."""
+ON_TABLE = 0.35
+"""Where the end table stands right behind the last gate, the jumper drives until the base is this far on it, m."""
+TABLE_NEAR = 0.8
+"""Distance from the last gate to such a table, at most, m."""
 TURN_DISTANCE = 2.0
 """Obstacles nearer than this are joined by a planned turn, m."""
 PAST_CENTER = 0.08
@@ -37,7 +41,7 @@ DECK_IN, DECK_OUT = 0.45, 0.35
 class Paces:
     """How fast a route may be: what the skills were measured to do on the course (m/s, m/s^2, rad/s)."""
 
-    walker: Envelope = Envelope()
+    walker: Envelope = Envelope(forward=(-1.2, 1.8), sideways=1.0, yaw=1.8, acceleration=3.0)
     """In turns and among the poles."""
     walk: float = 1.5
     """On straights."""
@@ -45,13 +49,15 @@ class Paces:
     """Among poles that are passed squarely, where no fast way is found."""
     table: float = 1.2
     """Off the start table."""
-    climb: float = 0.8
+    climb: float = 1.3
     """Over the A-frame, on the map."""
     run_in: float = 1.0
     """Where the run-up to the board begins."""
     jump: float = 1.8
-    landing: float = 1.0
+    landing: float = 0.7
     """Behind the board."""
+    mount: float = 0.5
+    """Onto the table."""
     arrival: float = 0.6
     """Onto the end table: a foot that catches on the edge costs the run there, and 0.4 s are worth 0.004."""
 
@@ -268,6 +274,10 @@ def _jump(course: Course, obstacle: Obstacle, skill: str, paces: Paces) -> list[
         return [start, *(Waypoint(*_xy(place), paces.walk, yaw=yaw) for place in (first, last))]
     landed = float(np.dot(course.board.center - first, along)) + course.board.length / 2 + LANDED
     landed = min(landed, float(np.dot(last - first, along)))
-    over = [first, first + landed * along]
-    run = [Waypoint(*_xy(place), paces.jump, "jump", yaw) for place in over]
-    return [start, *run, Waypoint(*_xy(last + AFTER * along), paces.landing, yaw=yaw)]
+    legs = [(first, paces.jump), (first + landed * along, paces.jump), (last + AFTER * along, paces.landing)]
+    table = course.end_table
+    edge = float(np.dot(table.center - last, along)) - table.size[0] / 2
+    aside = abs(float(np.dot(table.center - last, [-along[1], along[0]])))
+    if course.obstacles[-2:][0] is obstacle and edge < TABLE_NEAR and aside < 0.1:
+        legs.append((last + (edge + ON_TABLE) * along, paces.mount))
+    return [start, *(Waypoint(*_xy(place), speed, "jump", yaw) for place, speed in legs)]

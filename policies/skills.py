@@ -15,6 +15,9 @@ from sim.course import SKILLS
 from sim.errors import InputError
 from sim.robot import Robot
 
+PLANNED = 0.85
+"""Share of a trained command range that a route plans with; the rest is for corrections."""
+
 
 @dataclass(frozen=True, eq=False)
 class Skills:
@@ -94,8 +97,16 @@ def paces_of(skills: Skills) -> Paces:
     """How fast the route may be with these skills: `Paces`, narrowed to what their bundles were trained on."""
     paces = Paces()
     ranges = {skill: skills.bundles[skills.uses[skill]].metadata.command_ranges for skill in SKILLS}
+    walk, walker = ranges["walk"], paces.walker
+    back, ahead = walker.forward
     return replace(
         paces,
+        walker=replace(
+            walker,
+            forward=(max(back, PLANNED * walk["forward"][0]), min(ahead, PLANNED * walk["forward"][1])),
+            sideways=min(walker.sideways, PLANNED * walk["sideways"][1]),
+            yaw=min(walker.yaw, PLANNED * walk["yaw"][1]),
+        ),
         climb=min(paces.climb, ranges["climb"]["forward"][1]),
         jump=min(paces.jump, ranges["jump"]["forward"][1]),
     )

@@ -3,8 +3,8 @@
 A board is a strip of 0.1 to 0.6 m across the robot's line; it looks like a pit to the policy and is there for the feet
 alone: a foot that stands on it is counted as a touch. A board that is passed clean widens the next one, a touched one
 narrows it, per world. Worlds run along lanes: on flat ground, or with a table across the way a metre behind each board,
-as the end table stands behind the official one, which the robot mounts at what speed it has left. Pure functions over
-numpy or jax.numpy, as `sim.envs.walk`.
+as the end table stands behind the official one: the robot mounts it at what speed it has left and stops on it. Pure
+functions over numpy or jax.numpy, as `sim.envs.walk`.
 """
 
 from dataclasses import dataclass
@@ -36,6 +36,11 @@ PERIOD, TABLE = 6.0, (4.0, 5.2)
 """Lanes repeat themselves along x every so many metres; where in a period the table begins and ends, m."""
 GAP = 0.85, 1.3
 """From a board's far edge to the table behind it, m (official: 1.0)."""
+STOP, HOLD, OVER = 0.55, 125, 1.05
+"""Where the robot is to stop, m on the table; for how many control steps after the board nothing else is asked; and
+how far on the table it has shot over it, m: the official run ends there."""
+STOPPING = 3.0
+"""Commanded speed for each metre before the stop, 1/s."""
 ASTRAY = 1.0
 """Heading off the line at which an episode is lost, rad."""
 ACCELERATION = 4.0
@@ -55,7 +60,7 @@ class Ahead(NamedTuple):
     now: Any
     """Speed that is commanded, on its way there."""
     until: Any
-    """x at which the next board is placed, where there is none."""
+    """x at which the next board is placed, where there is none; on lanes with tables, control steps until then."""
 
 
 def lanes(kinds: tuple[str, ...]) -> patches.Patches:
@@ -91,7 +96,7 @@ class JumpTask(WalkTask):
     pause: float = 0.15
     """Share of passes after which no board comes for a while and a lower speed is asked for."""
     slow: tuple[float, float] = (0.5, 1.5)
-    """Speeds in a pause and from a board to behind its table, m/s."""
+    """Speeds in a pause and from a board onto its table, where the robot stops, m/s."""
 
     @cached_property
     def ground(self) -> patches.Patches:
@@ -167,26 +172,28 @@ class JumpTask(WalkTask):
 
         table = self._table(xp, state.kind) > 0
         pausing = passed & (table | (u[..., 0] < self.pause))
-        due = ~there & (qpos[..., 0] > b.until)
+        due = ~there & xp.where(table, b.until <= 0, qpos[..., 0] > b.until)
         fresh = (passed & ~pausing) | due
         here, (low_speed, high_speed) = qpos[..., 0], self.speeds
         width = self._width(xp, level, u[..., 2:4])
         near = self._near(xp, state.kind, here, width, u[..., 1])
-        behind_table = PERIOD * xp.floor(here / PERIOD) + TABLE[1] + 0.3
-        speed = low_speed + (high_speed - low_speed) * u[..., 4]
-        slow = self.slow[0] + (self.slow[1] - self.slow[0]) * u[..., 4]
         step = ACCELERATION * self.robot.control_period
-        speed = xp.where(fresh, speed, xp.where(pausing, slow, b.speed))
+        slow = self.slow[0] + (self.slow[1] - self.slow[0]) * u[..., 4]
+        speed = xp.where(fresh, low_speed + (high_speed - low_speed) * u[..., 4], xp.where(pausing, slow, b.speed))
+        stop = PERIOD * xp.floor(here / PERIOD) + TABLE[0] + STOP
+        holding = table & ~fresh & (pausing | ~there)
+        asked = xp.where(holding, xp.clip(STOPPING * (stop - here), 0.0, speed), speed)
+        waiting = xp.where(table, float(HOLD), here + 0.3 + 0.8 * u[..., 5])
         ahead = Ahead(
             xp.where(fresh, near, b.near),
             xp.where(fresh, width, xp.where(pausing, 0.0, b.width)),
             xp.where(fresh, 0.0, touched),
             speed,
-            b.now + xp.clip(speed - b.now, -step, step),
-            xp.where(pausing, xp.where(table, behind_table, here + 0.3 + 0.8 * u[..., 5]), b.until),
+            b.now + xp.clip(asked - b.now, -step, step),
+            xp.where(pausing, waiting, b.until - 1.0 * table),
         )
         moved = PERIOD * (here > PERIOD)  # as `_shift` will move the robot
-        ahead = ahead._replace(near=ahead.near - moved, until=ahead.until - moved)
+        ahead = ahead._replace(near=ahead.near - moved, until=ahead.until - moved * ~table)
         counts = {
             "passed": passed.astype(xp.float32),
             "clean": clean.astype(xp.float32),
@@ -195,8 +202,11 @@ class JumpTask(WalkTask):
         board = xp.stack(ahead, -1).astype(xp.float32)
         return board, level, touch, clean.astype(xp.float32), counts
 
-    def _astray(self, xp: Any, yaw: Any) -> Any:
-        return xp.abs(yaw) > ASTRAY
+    def _astray(self, xp: Any, state: TaskState, qpos: Any, yaw: Any) -> Any:
+        b, x = _unpack(state.board), qpos[..., 0]
+        holding = (self._table(xp, state.kind) > 0) & (b.width == 0) & (b.until > 0)
+        over = x > PERIOD * xp.floor((x - TABLE[0]) / PERIOD) + TABLE[0] + OVER
+        return (xp.abs(yaw) > ASTRAY) | (holding & over & (x > TABLE[0]))
 
     def _more_privileged(self, xp: Any, state: TaskState, xy: Any) -> list[Any]:
         b = _unpack(state.board)
@@ -211,9 +221,10 @@ class JumpTask(WalkTask):
         return xp.asarray(np.array([LANES[name] for name in self.kinds], np.float32))[kind]
 
     def _near(self, xp: Any, kind: Any, here: Any, width: Any, u: Any) -> Any:
-        """x of the next board's near edge for a robot at x = `here`: a run-up ahead, or in front of the next table."""
+        """x of the next board's near edge for a robot at x = `here`: a run-up ahead, or in front of the next table that
+        still has room for one."""
         free = here + RUN_UP[0] + (RUN_UP[1] - RUN_UP[0]) * u
-        period = xp.floor((here - TABLE[1]) / PERIOD) + 1
+        period = xp.floor((here - TABLE[0] + GAP[1] + 0.3) / PERIOD) + 1
         before_table = PERIOD * period + TABLE[0] - (GAP[0] + (GAP[1] - GAP[0]) * u) - width
         return xp.where(self._table(xp, kind) > 0, before_table, free)
 

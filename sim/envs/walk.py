@@ -228,7 +228,7 @@ class WalkTask:
         gravity = obs.projected_gravity(xp, quat)
         below = self._ground(xp, qpos[..., :2])
         clearance = qpos[..., 2] - below
-        fallen = ((gravity[..., 2] > -0.5) | (clearance < 0.07) | self._astray(xp, yaw)).astype(xp.float32)
+        fallen = ((gravity[..., 2] > -0.5) | (clearance < 0.07) | self._astray(xp, state, qpos, yaw)).astype(xp.float32)
         contact = (reading.sensors[..., 13:17] > 1.0).astype(xp.float32)
         board, level, touch, cleared, counts = self._board(xp, state, qpos, feet, u[..., 44:52])
         motion = rewards.Motion(
@@ -337,7 +337,7 @@ class WalkTask:
         """The board ahead after this step, the level, `Motion.touch` and `.cleared`, and counts for the log."""
         return state.board, state.level, 0.0, 0.0, {}
 
-    def _astray(self, xp: Any, yaw: Any) -> Any:
+    def _astray(self, xp: Any, state: TaskState, qpos: Any, yaw: Any) -> Any:
         """Whether the robot stands but the episode is lost, bool `[...]`."""
         return xp.zeros(yaw.shape, bool)
 

@@ -11,7 +11,7 @@ from sim import observation as obs
 from sim.course import official
 from sim.envs import patches
 from sim.envs.batched import BatchedEnv
-from sim.envs.jump import GAP, RUN_UP, TABLE, WIDTHS, JumpTask
+from sim.envs.jump import GAP, OVER, RUN_UP, STOP, TABLE, WIDTHS, JumpTask
 from sim.envs.skills import SKILLS
 from sim.errors import InputError
 from sim.gait import BOUND, Gait
@@ -236,3 +236,31 @@ def test_a_period_further_on_the_lane_is_the_same_place():
     np.testing.assert_allclose(moved[:, 0] - (far_on[:, 0] + shift[:, 0]), board[:, 0] - far_on[:, 0], atol=1e-5)
     there = TASK.ground.heights.height
     np.testing.assert_allclose(there(far_on[:, 0] + 4, far_on[:, 1]), there(far_on[:, 0] + 4 - 6, far_on[:, 1]))
+
+
+def test_behind_the_board_the_robot_is_asked_to_stop_on_the_table_and_then_to_go_on():
+    """A point robot that does as it is told."""
+    kind = np.array([TASK.kinds.index("tables")])
+    u = np.full((1, 72), 0.5, np.float32)
+    state, qpos, _ = TASK.begin(np, u, kind, np.array([4.0], np.float32))
+    x, seen = float(qpos[0, 0]), []
+    for _ in range(400):
+        command = TASK._guide(np, np.zeros((1, 3)), kind, np.zeros((1, 2)), np.zeros(1), state.board)
+        x += DT * float(command[0, 0])
+        feet, base = np.full((1, 4, 3), 0.1), np.zeros((1, 19))
+        feet[..., 0], base[0, 0] = x - 0.2, x
+        board, level, *_ = TASK._board(np, state, base, feet, np.full((1, 8), 0.5, np.float32))
+        astray = TASK._astray(np, state, base, np.zeros(1))
+        assert not astray[0]
+        x += float(TASK._shift(np, base[:, :2])[0, 0])
+        state = state._replace(board=board, level=level)
+        seen.append((x, float(command[0, 0]), float(board[0, 1])))
+    x_of, speed, width = np.array(seen).T
+    standing = (speed < 0.2) & (width == 0)
+    assert standing.sum() > 30 and np.abs(x_of[standing] - TABLE[0] - STOP).max() < 0.12
+    on = int(np.flatnonzero(standing)[-1])
+    assert width[on + 5] > 0 and speed[on + 40 :].max() > 1.5  # and on, towards the next board
+    over = np.zeros((1, 19))
+    over[0, 0] = TABLE[0] + OVER + 0.02
+    waiting = state._replace(board=np.array([[2.5, 0.0, 0, 1, 0, 50]], np.float32))
+    assert TASK._astray(np, waiting, over, np.zeros(1))[0]
