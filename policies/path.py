@@ -123,7 +123,8 @@ def _speed_profile(
 ) -> np.ndarray:
     """Fastest speeds within waypoint speeds, command ranges, turning and acceleration; ends at rest.
 
-    Where the jumper drives, its waypoints' speed alone counts: the command's own acceleration limit does the rest.
+    Where the jumper drives, its waypoints' speed alone counts up to its last leg: a run at a board is neither braked
+    nor eased, the command's own acceleration limit does the rest.
     """
     index = np.minimum(np.searchsorted(marks, s - SPACING / 2), len(route) - 1)
     planar = np.maximum(np.linalg.norm(slope[:, :2], axis=1), 1e-3)
@@ -137,7 +138,8 @@ def _speed_profile(
     speed = np.minimum(speed, np.sqrt(limits.lateral_acceleration / np.maximum(bend, 1e-6)))
     speed = np.minimum(speed, np.sqrt(0.6 * limits.yaw_acceleration / np.maximum(spin, 1e-6)))
     braking = np.minimum(limits.braking / planar, 0.6 * limits.yaw_acceleration / np.maximum(np.abs(slope[:, 2]), 1e-6))
-    running = np.array([w.skill == "jump" for w in route])[index]  # a run at a board is neither braked nor eased
+    jumps = [w.skill == "jump" for w in route]
+    running = np.array([a and b for a, b in zip(jumps, [*jumps[1:], False], strict=True)])[index]
     speed[-1] = 0.0
     for i in range(len(s) - 2, -1, -1):
         if not running[i]:

@@ -21,7 +21,7 @@ HALF_WIDTH = 0.19
 POLE_MARGIN = 0.05
 STRAIGHT = 0.25
 """A gap between poles is crossed squarely over twice this distance, m."""
-RUN_UP = 0.6
+RUN_UP = 0.75
 """The run at the board begins this far before the jump's first gate, m."""
 LANDED, AFTER = 0.45, 0.03
 """The hind feet are down again when the base is this far past the board, m; the last gate is passed by this much."""
@@ -41,7 +41,7 @@ DECK_IN, DECK_OUT = 0.45, 0.35
 class Paces:
     """How fast a route may be: what the skills were measured to do on the course (m/s, m/s^2, rad/s)."""
 
-    walker: Envelope = Envelope(forward=(-1.2, 1.8), sideways=1.0, yaw=1.8, acceleration=3.0)
+    walker: Envelope = Envelope(forward=(-1.2, 1.8), sideways=0.8, yaw=1.6, acceleration=3.0)
     """In turns and among the poles."""
     walk: float = 1.5
     """On straights."""
@@ -51,9 +51,9 @@ class Paces:
     """Off the start table."""
     climb: float = 1.3
     """Over the A-frame, on the map."""
-    run_in: float = 1.0
+    run_in: float = 1.3
     """Where the run-up to the board begins."""
-    jump: float = 1.8
+    jump: float = 2.0
     landing: float = 0.7
     """Behind the board."""
     mount: float = 0.5
