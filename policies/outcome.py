@@ -79,8 +79,8 @@ class CourseRun:
         if self.result.finished:
             last["end table"] = start + self.result.time_s
         order = sorted(last, key=lambda name: last[name])
-        before = dict(zip(order, [start, *(last[name] for name in order[:-1])], strict=True))
-        return {name: last[name] - before[name] for name in order}
+        starts = [start, *(last[name] for name in order)]
+        return {name: last[name] - before for name, before in zip(order, starts, strict=False)}
 
     @property
     def weave_s(self) -> float | None:

@@ -10,12 +10,12 @@ from sim.gait import BOUND
 from sim.randomize import Ranges
 
 STRONG_AND_WEAK = Ranges(strength=(0.6, 1.0))
-"""Skills are learned over motors from 18 N m down to the paper's 12 N m less a tenth."""
+"""Climbing and jumping are learned over motors from 18 N m down to the paper's 12 N m less a tenth."""
 
 
 def walk() -> WalkTask:
     """Omnidirectional walking on the flat, slopes to 16 degrees, steps and stairs to 0.11 m."""
-    return WalkTask(ranges=STRONG_AND_WEAK)
+    return WalkTask()
 
 
 def climb() -> WalkTask:
@@ -27,7 +27,7 @@ def climb() -> WalkTask:
         ranges=STRONG_AND_WEAK,
         weights=dict(rewards.CLIMB),
         collision="full",  # the trunk can come to rest on the ridge
-        commands=Commands(forward=(-1.0, 1.5), rough_scale=0.7),
+        commands=Commands((-1.0, 1.5), (-1.25, 1.25), (-2.5, 2.5), rough_scale=0.7),
         promotion=(0.75, 0.5),  # 1.5 m/s up 33 degrees is asked of the weakest motors too
     )
 

@@ -78,17 +78,17 @@ class Outcome(NamedTuple):
 class Commands:
     """Ranges of the random velocity commands, and how often they change."""
 
-    forward: tuple[float, float] = (-1.4, 2.2)
-    sideways: tuple[float, float] = (-1.25, 1.25)
-    yaw: tuple[float, float] = (-2.5, 2.5)
+    forward: tuple[float, float] = (-1.6, 2.1)
+    sideways: tuple[float, float] = (-0.9, 0.9)
+    yaw: tuple[float, float] = (-1.7, 1.7)
     rough_scale: float = 0.65
     """Factor on planar speeds away from flat ground."""
     standing: float = 0.08
     """Share of commands that ask for standing still."""
     straight: float = 0.2
     """Share of commands that ask for forward motion alone."""
-    seconds: tuple[float, float] = (0.4, 4.0)
-    """How long a command lasts: among the poles the next one comes twice a second."""
+    seconds: tuple[float, float] = (2.0, 6.0)
+    """How long a command lasts."""
     guided: tuple[float, float] = (0.4, 1.5)
     """Forward speeds on ground that guides, m/s."""
 
@@ -106,7 +106,7 @@ class WalkTask:
     """What is randomised in training."""
     weights: dict[str, float] = field(default_factory=lambda: dict(rewards.WALK))
     kinds: tuple[str, ...] = patches.KINDS
-    kind_shares: tuple[float, ...] = (0.55, 0.05, 0.15, 0.07, 0.18)
+    kind_shares: tuple[float, ...] = (0.4, 0.1, 0.2, 0.12, 0.18)
     guided: tuple[str, ...] = ()
     """Kinds of ground on which commands keep the robot on the obstacle, as a navigator would."""
     collision: Literal["feet", "full"] = "feet"

@@ -49,6 +49,7 @@ def test_an_obstacle_that_was_not_completed_has_no_time():
     run = course_run(1, {"start table": 1.0, "weave poles": 6.0}, 20.0, end="fell")
     assert run.obstacle_s == pytest.approx({"weave poles": 5.0})
     assert course_run(1, {"weave poles": 6.0}, 20.0).obstacle_s == {}
+    assert course_run(1, {"start table": 1.0}, 20.0, end="fell").obstacle_s == {}
 
 
 def test_switches_are_counted_with_their_peaks(runs):
