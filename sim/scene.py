@@ -170,4 +170,9 @@ def deck_geoms(model: mujoco.MjModel) -> np.ndarray:
 
 def foot_geoms(model: mujoco.MjModel) -> np.ndarray:
     """Geom ids of the feet, `[4]`, in leg order."""
-    return np.array([model.geom(f"foot_{leg}").id for leg in LEGS])
+    return leg_geoms(model, ("foot",))
+
+
+def leg_geoms(model: mujoco.MjModel, parts: Sequence[str]) -> np.ndarray:
+    """Geom ids of leg parts ("foot", "shank", "thigh"), part after part, each in leg order, `[4 * parts]`."""
+    return np.array([model.geom(f"{part}_{leg}").id for part in parts for leg in LEGS])

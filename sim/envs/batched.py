@@ -9,7 +9,7 @@ from sim.envs import patches
 from sim.envs.walk import UNIFORMS, Outcome, TaskState, WalkTask
 from sim.physics.cpu import CpuPhysics
 from sim.robot import substeps_of
-from sim.scene import TRAINING, SolverOptions, build, foot_geoms
+from sim.scene import TRAINING, SolverOptions, build, leg_geoms
 
 
 class Step(NamedTuple):
@@ -51,7 +51,7 @@ class BatchedEnv:
         self.substeps = substeps_of(task.robot, options.timestep)
         model = build(task.robot, task.ground.terrain, collision=collision or task.collision, options=options)
         self.physics = CpuPhysics(model, worlds, threads)
-        self.feet = foot_geoms(model)
+        self.feet = leg_geoms(model, task.parts)
         self.rng = np.random.default_rng([seed, 1])
         self.drawn = randomize.draw(ranges or task.ranges, seed * 1_000_003 + np.arange(worlds))
         self.physics.randomize(randomize.model_fields(model, task.robot, self.drawn))

@@ -25,6 +25,8 @@ WIDER, NARROWER = 0.2, 0.3
 SOLE, EDGE = 0.003, 0.006
 """A foot this near the floor stands on the board, m, and it reaches this far past the board's edges: a foot's radius
 over a board of 1 mm thickness."""
+KNEE = 0.03
+"""Radius of the knee, m: hind knees that fold low over the board touch it too."""
 BEHIND = 0.02
 """A board counts as passed when the last foot is this far behind it, m."""
 RUN_UP = 1.2, 2.3
@@ -104,6 +106,11 @@ class JumpTask(WalkTask):
         return lanes(self.kinds)
 
     @property
+    def parts(self) -> tuple[str, ...]:
+        """Feet, and shanks for the knees."""
+        return ("foot", "shank")
+
+    @property
     def extra_privileged(self) -> int:
         """Distance to the board's near edge, its width, whether it was touched."""
         return 3
@@ -160,8 +167,13 @@ class JumpTask(WalkTask):
         b = _unpack(state.board)
         far = b.near + b.width
         there = b.width > 0
-        x, low = feet[..., 0], feet[..., 2] < self.robot.foot_radius + SOLE
-        inside = xp.minimum(x - (b.near - EDGE)[..., None], (far + EDGE)[..., None] - x)
+        soles, shanks = feet[..., :4, :], feet[..., 4:8, :]
+        x = soles[..., 0]
+        points = xp.concatenate([soles, 2 * shanks - soles[..., : shanks.shape[-2], :]], -2)  # knees end the shanks
+        legs = [self.robot.foot_radius + SOLE] * 4 + [KNEE + SOLE] * shanks.shape[-2]
+        reach = xp.asarray(np.array([EDGE] * 4 + [KNEE] * shanks.shape[-2], np.float32))
+        low = points[..., 2] < xp.asarray(np.array(legs, np.float32))
+        inside = xp.minimum(points[..., 0] - b.near[..., None], far[..., None] - points[..., 0]) + reach
         standing = low & (inside > 0) & there[..., None]
         touch = (standing * (1.0 + 8.0 * xp.maximum(inside, 0.0))).sum(-1).astype(xp.float32)
         touched = xp.maximum(b.touched, standing.max(-1).astype(xp.float32))

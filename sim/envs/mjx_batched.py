@@ -21,7 +21,7 @@ from sim.errors import InputError
 from sim.physics.base import Reading
 from sim.physics.mjx import FootGround, MjxPhysics, WorldState
 from sim.robot import substeps_of
-from sim.scene import TRAINING, SolverOptions
+from sim.scene import TRAINING, SolverOptions, leg_geoms
 
 
 def on_device(task: WalkTask) -> WalkTask:
@@ -47,6 +47,7 @@ class Dynamics:
     def __init__(self, task: WalkTask, options: SolverOptions, *, shanks: bool = False) -> None:
         self.task = on_device(task)
         self.ground = FootGround(task.robot, task.ground.terrain, options, shanks=shanks)
+        self.points = leg_geoms(self.ground.model, task.parts)
         self.substeps = substeps_of(task.robot, options.timestep)
 
     def begin(self, engine: Any, u: Any, kind: Any, level: Any) -> World:
@@ -74,13 +75,13 @@ class Dynamics:
         model = self.ground.place(model, world.feet)
         physics = engine.advance(model, world.physics, targets, self.substeps, state.last_targets, delay, motor)
         reading = Reading(physics.qpos, physics.qvel, physics.sensors)
-        feet = physics.geom_xpos[self.ground.feet]
+        feet = physics.geom_xpos[self.points]
         out: Outcome = task.after(jnp, state, action, targets, reading, feet, bias, u)
         physics = physics._replace(
             qpos=physics.qpos.at[:2].add(out.shift),
             qvel=physics.qvel.at[:2].add(out.push),
         )
-        return World(physics, out.state, feet[:, :2] + out.shift), out
+        return World(physics, out.state, feet[:4, :2] + out.shift), out
 
     def observe(self, world: World) -> tuple[Any, Any]:
         """Observation and privileged observation at the start of an episode: no contacts, no height noise."""

@@ -130,6 +130,11 @@ class WalkTask:
         return self.layout.size + 3 + 1 + 4 + 42 + self.extra_privileged
 
     @property
+    def parts(self) -> tuple[str, ...]:
+        """Leg parts whose positions `after` is given, feet first."""
+        return ("foot",)
+
+    @property
     def extra_privileged(self) -> int:
         """How many more numbers a skill's critic sees."""
         return 0
@@ -215,7 +220,7 @@ class WalkTask:
         Args:
           action, targets: what was applied, `[..., 12]`.
           reading: the physics after the step.
-          feet: world positions of the feet, m, `[..., 4, 3]`.
+          feet: world positions of the feet, m, and of what else `parts` names, `[..., 4 * parts, 3]`.
           bias: encoder offsets, rad, `[..., 12]`.
           u: fresh uniform numbers, `[..., UNIFORMS]`.
         """
@@ -232,6 +237,7 @@ class WalkTask:
         fallen = ((gravity[..., 2] > -0.5) | (clearance < 0.07) | self._astray(xp, state, qpos, yaw)).astype(xp.float32)
         contact = (reading.sensors[..., 13:17] > 1.0).astype(xp.float32)
         board, level, touch, cleared, counts = self._board(xp, state, qpos, feet, u[..., 44:52])
+        feet = feet[..., :4, :]
         motion = rewards.Motion(
             velocity=velocity,
             angular_velocity=qvel[..., 3:6],
