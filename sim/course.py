@@ -24,6 +24,10 @@ OBSTACLES = ("start table", "weave poles", "a frame", "jump", "end table")
 """The official scorer's names, in running order."""
 
 
+BERTH = 0.04
+"""A board is shown to policies as a pit longer by this at both ends, m: feet come down by a centimetre where they may."""
+
+
 @dataclass(frozen=True)
 class Gate:
     """A segment that the base must cross: (x, y) of its left and right pole, m."""
@@ -162,7 +166,7 @@ class Course:
             return np.zeros(np.shape(x))
         c, s = np.cos(b.yaw), np.sin(b.yaw)
         dx, dy = x - b.center[0], y - b.center[1]
-        return pit(np, c * dx + s * dy, c * dy - s * dx, b.length / 2, b.width / 2)
+        return pit(np, c * dx + s * dy, c * dy - s * dx, b.length / 2 + BERTH, b.width / 2)
 
 
 def _table_block(name: str, table: Table) -> Block:
