@@ -25,7 +25,7 @@ RUN_UP = 0.75
 """The run at the board begins this far before the jump's first gate, m."""
 LANDED, AFTER = 0.45, 0.03
 """The hind feet are down again when the base is this far past the board, m; the last gate is passed by this much."""
-ON_TABLE = 0.35
+ON_TABLE = 0.3
 """Where the end table stands right behind the last gate, the jumper drives until the base is this far on it, m."""
 TABLE_NEAR = 0.8
 """Distance from the last gate to such a table, at most, m."""
@@ -54,9 +54,9 @@ class Paces:
     run_in: float = 1.3
     """Where the run-up to the board begins."""
     jump: float = 2.0
-    landing: float = 0.7
+    landing: float = 1.0
     """Behind the board."""
-    mount: float = 0.5
+    mount: float = 0.8
     """Onto the table."""
     arrival: float = 0.6
     """Onto the end table: a foot that catches on the edge costs the run there, and 0.4 s are worth 0.004."""

@@ -15,7 +15,7 @@ from sim.course import SKILLS
 from sim.errors import InputError
 from sim.robot import Robot
 
-PLANNED = 0.85
+PLANNED = 0.95
 """Share of a trained command range that a route plans with; the rest is for corrections."""
 
 

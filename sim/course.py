@@ -24,7 +24,7 @@ OBSTACLES = ("start table", "weave poles", "a frame", "jump", "end table")
 """The official scorer's names, in running order."""
 
 
-BERTH = 0.04
+BERTH = 0.055
 """A board is shown to policies as a pit longer by this at both ends, m: feet come down by a centimetre where they may."""
 
 
