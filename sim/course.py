@@ -25,7 +25,7 @@ OBSTACLES = ("start table", "weave poles", "a frame", "jump", "end table")
 
 
 BERTH = 0.055
-"""A board is shown to policies as a pit longer by this at both ends, m: feet come down by a centimetre where they may."""
+"""A board is shown to policies as a pit that is longer by this at both ends, m: feet come down within centimetres."""
 
 
 @dataclass(frozen=True)
