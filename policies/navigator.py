@@ -46,6 +46,8 @@ class Navigator:
     the estimate of what it makes."""
     ARRIVAL = 0.6
     """Distance from the end within which speeds are not read ahead: braking early leaves hind legs on the floor, m."""
+    ARRIVAL_TURN = 0.4
+    """Fastest turn there, rad/s: a robot that turns on a table sweeps its feet over the edge."""
     CROSS_TRACK, HEADING = 2.2, 3.0
     JUMP = 0.5
     """A pose that moves further than this between two steps (m) is not believed."""
@@ -191,6 +193,8 @@ class Navigator:
         else:
             velocity = speed * path.tangent[ahead] + self.CROSS_TRACK * error
         turn = path.yaw_slope[turning] * speed + self.HEADING * float(wrap(path.yaw[turning] - yaw))
+        if arriving:
+            turn = float(np.clip(turn, -self.ARRIVAL_TURN, self.ARRIVAL_TURN))
         planar = to_heading_frame(velocity, yaw)
         if self.state == "holding":
             planar = np.where(np.abs(planar) < 0.08, 0.0, planar)
