@@ -101,7 +101,7 @@ class Train:
     skill: Positional[Literal["walk", "climb", "jump"]]
     backend: Literal["cpu", "mjx"] = "cpu"
     steps: int | None = None
-    """environment steps in all, over every world; without it as many as made the shipped policies"""
+    """environment steps in all, over every world; without it 20, 12 or 16 million for walk, climb or jump"""
     seed: int = 0
     out: Path | None = None
     """folder of the run; runs/SKILL without it"""

@@ -81,7 +81,7 @@ def evaluate(
 def summarize(runs: Sequence[CourseRun]) -> dict[str, Any]:
     """Rates and means over runs, JSON-ready; times are None where no run supplies one."""
     scores = np.array([run.result.score for run in runs])
-    names = list(runs[0].result.obstacles)
+    names, times = list(runs[0].result.obstacles), [run.obstacle_s for run in runs]
     success = {name: float(np.mean([run.result.obstacles[name].completed for run in runs])) for name in names}
     return {
         "runs": len(runs),
@@ -93,9 +93,7 @@ def summarize(runs: Sequence[CourseRun]) -> dict[str, Any]:
         "fell_rate": float(np.mean([run.fell for run in runs])),
         "touched_rate": float(np.mean([run.result.touched_jump for run in runs])),
         "time_s_median": _median([run.result.time_s for run in runs if run.result.finished]),
-        "obstacle_s_median": {
-            name: _median([t for t in times if t is not None]) for name, times in _times(runs).items()
-        },
+        "obstacle_s_median": {name: _median([t[name] for t in times if name in t]) for name in names},
         "all_obstacles_rate": float(np.mean([all(o.completed for o in run.result.obstacles.values()) for run in runs])),
         "time_s_best": min((run.result.time_s for run in runs if run.result.finished), default=None),
         "switches": switches(runs),
@@ -122,12 +120,6 @@ def summarize(runs: Sequence[CourseRun]) -> dict[str, Any]:
             for run in runs
         ],
     }
-
-
-def _times(runs: Sequence[CourseRun]) -> dict[str, list[float | None]]:
-    """Obstacle -> every run's time over it, s; see `CourseRun.obstacle_s`."""
-    every = [run.obstacle_s for run in runs]
-    return {name: [times.get(name) for times in every] for name in runs[0].result.obstacles}
 
 
 def switches(runs: Sequence[CourseRun]) -> dict[str, dict[str, float]]:

@@ -57,9 +57,9 @@ class Paces:
     landing: float = 1.0
     """Behind the board."""
     mount: float = 0.8
-    """Onto the table."""
+    """Onto the end table at a bound."""
     arrival: float = 0.6
-    """Onto the end table: a foot that catches on the edge costs the run there, and 0.4 s are worth 0.004."""
+    """Onto the end table at a walk: a foot that catches on the edge costs the run there, and 0.4 s are worth 0.004."""
 
 
 def plan(course: Course, skills: Sequence[str] = ("walk",), paces: Paces = Paces()) -> tuple[Waypoint, ...]:
@@ -278,6 +278,6 @@ def _jump(course: Course, obstacle: Obstacle, skill: str, paces: Paces) -> list[
     table = course.end_table
     edge = float(np.dot(table.center - last, along)) - table.size[0] / 2
     aside = abs(float(np.dot(table.center - last, [-along[1], along[0]])))
-    if course.obstacles[-2:][0] is obstacle and edge < TABLE_NEAR and aside < 0.1:
+    if course.obstacles[-2] is obstacle and edge < TABLE_NEAR and aside < 0.1:
         legs.append((last + (edge + ON_TABLE) * along, paces.mount))
     return [start, *(Waypoint(*_xy(place), speed, "jump", yaw) for place, speed in legs)]

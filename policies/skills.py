@@ -161,7 +161,7 @@ class SkillPolicy:
         fading = np.clip(1 - (self.age + 1) / (self.HANDOVER + 1), 0.0, 1.0).astype(np.float32)
         robot = self.skills.robot
         blended = np.clip(targets + fading[:, None] * self.gap, robot.joint_lower, robot.joint_upper)
-        self.targets, self.users = np.where(fading[:, None] > 0, blended, targets), np.array(users)
+        self.targets, self.users = blended, np.array(users)
         jumps = np.stack([np.abs(after - before).max(1) for after in (self.targets, targets)], 1)
         self.changed, self.jumps = changed, np.where(changed[:, None], jumps, self.jumps)
         return self.targets

@@ -333,7 +333,7 @@ class Run:
                         f"{row['steps_per_second']:.0f}/s"
                     )
                     text += f" clean {row['clean_rate']:.0%} at {row['width']:.2f} m" if "clean_rate" in row else ""
-                    text += stalled([past["level"] for past in self.history])
+                    text += stalled([past["level"] for past in self.history[-3 * STALL_ITERATIONS :]])
                     progress.update(bar, completed=min(self.steps, self.total), description=text)
                     if not console.is_terminal and len(self.history) % 20 == 0:
                         console.print(f"{self.steps} {text}")

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from sim.errors import InputError
-from sim.terrain import Block, Piece, Ramp, Terrain, footprint, pit
+from sim.terrain import Block, Piece, Ramp, Terrain, footprint, own_axes, pit
 
 SKILLS = ("walk", "climb", "jump")
 OBSTACLES = ("start table", "weave poles", "a frame", "jump", "end table")
@@ -164,9 +164,7 @@ class Course:
         b = self.board
         if b is None:
             return np.zeros(np.shape(x))
-        c, s = np.cos(b.yaw), np.sin(b.yaw)
-        dx, dy = x - b.center[0], y - b.center[1]
-        return pit(np, c * dx + s * dy, c * dy - s * dx, b.length / 2 + BERTH, b.width / 2)
+        return pit(np, *own_axes(b.center, b.yaw, x, y), b.length / 2 + BERTH, b.width / 2)
 
 
 def _table_block(name: str, table: Table) -> Block:

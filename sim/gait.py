@@ -136,35 +136,26 @@ def advance(xp: Any, gait: Gait, phase: Any, command: Any, dt: float, board: Any
 
     `board` `[...]` is the distance to the middle of the board ahead, m (`sim.observation.board_ahead`).
     """
-    speed, frequency = pace(xp, gait, command)
+    speed = xp.sqrt(command[..., 0] ** 2 + command[..., 1] ** 2)
+    if gait.stride:
+        frequency = xp.clip(speed / gait.stride, *gait.frequency_range)
+    else:
+        frequency = gait.frequency + gait.frequency_per_speed * xp.maximum(speed - 1.0, 0.0)
     if gait.lock_gain and board is not None:
         frequency = frequency * (1.0 + stride_lock(xp, gait, phase, frequency, speed, board))
     following = (phase + frequency * dt) % 1.0
     return (following * moving(xp, gait, command)).astype(xp.float32)
 
 
-def pace(xp: Any, gait: Gait, command: Any) -> tuple[Any, Any]:
-    """Commanded planar speed, m/s, and the clock's frequency at it, Hz, both `[...]`."""
-    speed = xp.sqrt(command[..., 0] ** 2 + command[..., 1] ** 2)
-    if gait.stride:
-        return speed, xp.clip(speed / gait.stride, *gait.frequency_range)
-    return speed, gait.frequency + gait.frequency_per_speed * xp.maximum(speed - 1.0, 0.0)
-
-
-def wanted_phase(xp: Any, gait: Gait, frequency: Any, speed: Any, board: Any) -> Any:
-    """Phase, not wrapped, at a distance `board` (m) before a board's middle from which strides of the commanded `speed`
-    over the `frequency` bring the base over it in `lock_phase`, `[...]`."""
-    return gait.lock_phase - board / (xp.maximum(speed, 0.3) / frequency)
-
-
 def stride_lock(xp: Any, gait: Gait, phase: Any, frequency: Any, speed: Any, board: Any) -> Any:
     """Relative change of the clock's frequency, `[...]`, that brings the base over a board in `lock_phase`.
 
-    The clock makes up for its difference to `wanted_phase`, the shorter way round. No change where no board is seen
-    (`board` infinite or NaN).
+    With strides of the commanded speed over the frequency, the phase at distance d before the middle must be
+    `lock_phase` - d / stride; the clock makes up the difference, the shorter way round. No change where no board is
+    seen (`board` infinite or NaN).
     """
     seen = xp.isfinite(board)
-    wanted = wanted_phase(xp, gait, frequency, speed, xp.where(seen, board, 0.0))
+    wanted = gait.lock_phase - xp.where(seen, board, 0.0) / (xp.maximum(speed, 0.3) / frequency)
     error = (wanted - phase + 0.5) % 1.0 - 0.5
     change = xp.clip(gait.lock_gain * error, -gait.lock_range, gait.lock_range)
     return xp.where(seen, change, 0.0)

@@ -80,6 +80,13 @@ def footprint(piece: Piece) -> np.ndarray:
     return corners @ np.array([[c, s], [-s, c]]) + np.array(piece.center)
 
 
+def own_axes(center: tuple[float, float], yaw: float, x: Any, y: Any) -> tuple[Any, Any]:
+    """World points `x`, `y` (m) along and across something that stands at `center` (m) and points along `yaw` (rad)."""
+    c, s = np.cos(yaw), np.sin(yaw)
+    dx, dy = x - center[0], y - center[1]
+    return c * dx + s * dy, c * dy - s * dx
+
+
 @dataclass(frozen=True)
 class Terrain:
     """Pieces on an endless flat floor; where they overlap the highest surface is the ground."""
@@ -104,9 +111,7 @@ class Terrain:
         x, y = np.broadcast_arrays(np.asarray(x, np.float64), np.asarray(y, np.float64))
         ground = np.zeros(x.shape)
         for piece in self.pieces:
-            c, s = np.cos(piece.yaw), np.sin(piece.yaw)
-            dx, dy = x - piece.center[0], y - piece.center[1]
-            along, across = c * dx + s * dy, c * dy - s * dx
+            along, across = own_axes(piece.center, piece.yaw, x, y)
             inside = (np.abs(along) <= piece.size[0] / 2) & (np.abs(across) <= piece.size[1] / 2)
             ground = np.where(inside, np.maximum(ground, piece.surface(along)), ground)
         return ground

@@ -1,10 +1,10 @@
-"""The jumping task: a straight run with boards lying across the way that no foot may touch.
+"""The jumping task: a straight run with boards lying across the way that no leg may touch.
 
-A board is a strip of 0.1 to 0.6 m across the robot's line; it looks like a pit to the policy and is there for the feet
-alone: a foot that stands on it is counted as a touch. A board that is passed clean widens the next one, a touched one
-narrows it, per world. Worlds run along lanes: on flat ground, or with a table across the way a metre behind each board,
-as the end table stands behind the official one: the robot mounts it at what speed it has left and stops on it. Pure
-functions over numpy or jax.numpy, as `sim.envs.walk`.
+A board is a strip of 0.1 to 0.6 m across the robot's line; it looks like a pit to the policy and is there for feet and
+knees alone: what is as low as the board and within its edges is counted as a touch. A board that is passed clean widens
+the next one, a touched one narrows it, per world. Worlds run along lanes: on flat ground, or with a table across the
+way a metre behind each board, as the end table stands behind the official one: the robot mounts it at what speed it has
+left and stops on it. Pure functions over numpy or jax.numpy, as `sim.envs.walk`.
 """
 
 from dataclasses import dataclass
@@ -129,6 +129,7 @@ class JumpTask(WalkTask):
         near = self._near(xp, kind, zero, width, u[..., 62])
         ahead = Ahead(near, width, zero, low + (high - low) * u[..., 65], start, zero)
         half = yaw / 2
+        # an episode on a lane with tables begins at its run-up
         x = xp.where(self._table(xp, kind) > 0, near - RUN_UP[0] - (RUN_UP[1] - RUN_UP[0]) * u[..., 67], zero)
         height = xp.full(yaw.shape, self.robot.standing_height + 0.01)
         base = xp.stack([x, y, height, xp.cos(half), zero, zero, xp.sin(half)], -1)
@@ -136,7 +137,6 @@ class JumpTask(WalkTask):
         planar = xp.stack([start * xp.cos(yaw), start * xp.sin(yaw)], -1)
         qvel = xp.concatenate([qvel[..., :2] + planar, qvel[..., 2:]], -1).astype(xp.float32)
         board = xp.stack(ahead, -1).astype(xp.float32)
-        # an episode on a lane with tables begins at its run-up
         offset = xp.stack([zero, y - lane], -1)
         command = self._guide(xp, state.command, kind, offset, yaw, board)
         sensors = obs.Sensors(qpos[..., 3:7], qvel[..., 3:6], qpos[..., 7:], qvel[..., 6:])
@@ -167,12 +167,12 @@ class JumpTask(WalkTask):
         b = _unpack(state.board)
         far = b.near + b.width
         there = b.width > 0
-        soles, shanks = feet[..., :4, :], feet[..., 4:8, :]
+        soles, shanks = feet[..., :4, :], feet[..., 4:, :]
         x = soles[..., 0]
-        points = xp.concatenate([soles, 2 * shanks - soles[..., : shanks.shape[-2], :]], -2)  # knees end the shanks
-        legs = [self.robot.foot_radius + SOLE] * 4 + [KNEE + SOLE] * shanks.shape[-2]
-        reach = xp.asarray(np.array([EDGE] * 4 + [KNEE] * shanks.shape[-2], np.float32))
-        low = points[..., 2] < xp.asarray(np.array(legs, np.float32))
+        points = xp.concatenate([soles, 2 * shanks - soles], -2)  # a shank's middle is between foot and knee
+        reach = xp.asarray(np.repeat(np.array([EDGE, KNEE], np.float32), 4))
+        tops = np.array([self.robot.foot_radius + SOLE, KNEE + SOLE], np.float32)
+        low = points[..., 2] < xp.asarray(np.repeat(tops, 4))
         inside = xp.minimum(points[..., 0] - b.near[..., None], far[..., None] - points[..., 0]) + reach
         standing = low & (inside > 0) & there[..., None]
         touch = (standing * (1.0 + 8.0 * xp.maximum(inside, 0.0))).sum(-1).astype(xp.float32)

@@ -37,12 +37,10 @@ class CpuPhysics:
     def step(self, targets: np.ndarray, substeps: int, previous: np.ndarray, delay: np.ndarray) -> None:
         """See `Physics.step`. One call a substep: motors lose torque with speed within a control step."""
         self.ctrl[:] = previous
-        late = np.zeros(self.worlds, bool)
+        changes = np.clip(delay, 0, substeps)
         for k in range(substeps + 1):
-            now = (np.clip(delay, 0, substeps) <= k) & ~late
-            if now.any():
-                self.ctrl[now] = targets[now]
-                late |= now
+            now = changes == k
+            self.ctrl[now] = targets[now]
             if k < substeps:
                 self._limit_torque()
                 self.batch.step(nstep=1)

@@ -123,7 +123,12 @@ def test_gaits_without_the_newer_keys_are_read_and_malformed_pairs_refused():
 # --- the task --------------------------------------------------------------------------------------------------------
 
 
-def judge(feet_x, feet_z, near=1.0, width=0.3, touched=0.0, level=2.0, u=0.9):
+def with_knees(feet: np.ndarray, above: float = 0.2) -> np.ndarray:
+    """Feet `[..., 4, 3]` and the middles of shanks whose knees are straight above them by `above`, `[..., 8, 3]`."""
+    return np.concatenate([feet, feet + [0.0, 0.0, above / 2]], -2)
+
+
+def judge(feet_x, feet_z, near=1.0, width=0.3, touched=0.0, level=2.0, u=0.9, knees=0.2):
     board = np.array([[near, width, touched, 1.5, 1.5, 0.0]], np.float32)
     state = TASK.begin(np, np.full((1, 72), 0.5, np.float32), np.zeros(1, int), np.array([level], np.float32))[0]
     feet = np.zeros((1, 4, 3))
@@ -131,7 +136,7 @@ def judge(feet_x, feet_z, near=1.0, width=0.3, touched=0.0, level=2.0, u=0.9):
     qpos = np.zeros((1, 19))
     qpos[0, 0] = np.mean(feet_x)
     uniform = np.full((1, 8), u, np.float32)
-    return TASK._board(np, state._replace(board=board), qpos, feet, uniform)
+    return TASK._board(np, state._replace(board=board), qpos, with_knees(feet, knees), uniform)
 
 
 @pytest.mark.parametrize(
@@ -142,6 +147,12 @@ def test_a_touch_is_a_foot_on_the_floor_within_the_board(foot_x, foot_z, touches
     board, level, touch, cleared, counts = judge([foot_x, 0.6, 0.9, 0.6], [foot_z, 0.012, 0.012, 0.012])
     assert (touch[0] > 0) == touches and board[0, 2] == touches and cleared[0] == 0 and level[0] == 2.0
     assert counts["passed"][0] == 0
+
+
+@pytest.mark.parametrize("knee, touches", [(0.02, True), (0.04, False)])
+def test_a_knee_as_low_as_the_board_touches_it_too(knee, touches):
+    board, _, touch, *_ = judge([1.15, 0.6, 0.9, 0.6], [0.05] * 4, knees=knee - 0.05)
+    assert (touch[0] > 0) == touches and board[0, 2] == touches
 
 
 def test_deeper_touches_cost_more():
@@ -191,7 +202,8 @@ def test_numpy_and_jax_take_the_same_step():
         targets = TASK.targets(xp, state, xp.asarray(action))
         reading = Reading(qpos, qvel, xp.asarray(sensors))
         bias = xp.zeros((n, 12), xp.float32)
-        out = TASK.after(xp, state, xp.asarray(action), targets, reading, xp.asarray(feet), bias, xp.asarray(u[1]))
+        legs = xp.asarray(with_knees(feet).astype(np.float32))
+        out = TASK.after(xp, state, xp.asarray(action), targets, reading, legs, bias, xp.asarray(u[1]))
         outcomes.append(out)
     here, there = outcomes
     assert here.metrics["passed"].sum() > 0
@@ -230,7 +242,7 @@ def test_a_period_further_on_the_lane_is_the_same_place():
     board[:, 0] = 6 + board[:, 0]
     feet = np.zeros((n, 4, 3))
     feet[..., 0] = 6.2
-    moved = TASK._board(np, state._replace(board=board), far_on, feet, np.full((n, 8), 0.5, np.float32))[0]
+    moved = TASK._board(np, state._replace(board=board), far_on, with_knees(feet), np.full((n, 8), 0.5, np.float32))[0]
     shift = TASK._shift(np, far_on[:, :2] - TASK._origin(np, kind, state.level))
     np.testing.assert_allclose(shift[:, 0], -6.0)
     np.testing.assert_allclose(moved[:, 0] - (far_on[:, 0] + shift[:, 0]), board[:, 0] - far_on[:, 0], atol=1e-5)
@@ -249,7 +261,7 @@ def test_behind_the_board_the_robot_is_asked_to_stop_on_the_table_and_then_to_go
         x += DT * float(command[0, 0])
         feet, base = np.full((1, 4, 3), 0.1), np.zeros((1, 19))
         feet[..., 0], base[0, 0] = x - 0.2, x
-        board, level, *_ = TASK._board(np, state, base, feet, np.full((1, 8), 0.5, np.float32))
+        board, level, *_ = TASK._board(np, state, base, with_knees(feet), np.full((1, 8), 0.5, np.float32))
         astray = TASK._astray(np, state, base, np.zeros(1))
         assert not astray[0]
         x += float(TASK._shift(np, base[:, :2])[0, 0])
