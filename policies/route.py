@@ -29,9 +29,9 @@ ON_TABLE = 0.3
 """Where the end table stands right behind the last gate, the jumper drives until the base is this far on it, m."""
 TABLE_NEAR = 0.8
 """Distance from the last gate to such a table, at most, m."""
-SETTLE = 0.6
-"""Where no table stands there, the robot slows down straight ahead until this far past the last gate, m, before it
-turns: one that lands at 2 m/s and turns at once rolls over."""
+BRAKED, SETTLED = 0.7, 0.9
+"""Where no table stands there, the jumper slows down until this far past the last gate, and the walker goes straight
+on until this far, before the next turn, m: one that takes over a bound and turns at once rolls over."""
 TURN_DISTANCE = 2.0
 """Obstacles nearer than this are joined by a planned turn, m."""
 PAST_CENTER = 0.08
@@ -59,8 +59,9 @@ class Paces:
     jump: float = 2.0
     landing: float = 1.0
     """Behind the board."""
-    settled: float = 0.6
-    """Where the robot turns next."""
+    braked: float = 0.6
+    settled: float = 0.8
+    """At a bound and at a walk, behind a board with no table."""
     mount: float = 0.8
     """Onto the end table at a bound."""
     arrival: float = 0.6
@@ -281,7 +282,7 @@ def _jump(course: Course, obstacle: Obstacle, here: np.ndarray, skill: str, pace
     """
     first, last, yaw = _axis(obstacle)
     along = np.array([np.cos(yaw), np.sin(yaw)])
-    begin = -_run_up(course, first, along, here)
+    begin = -_run_up(course, first, along, here) if skill == "jump" else -RUN_UP
     way = np.linspace(first + begin * along, last, 50)
     x0, y0, x1, y1 = course.area
     inside = (way >= [x0, y0]).all() and (way <= [x1, y1]).all()
@@ -295,15 +296,17 @@ def _jump(course: Course, obstacle: Obstacle, here: np.ndarray, skill: str, pace
         return [start, *(Waypoint(*_xy(place), paces.walk, yaw=yaw) for place in (first, last))]
     landed = float(np.dot(course.board.center - first, along)) + course.board.length / 2 + LANDED
     landed = min(landed, float(np.dot(last - first, along)))
-    legs = [(first, paces.jump), (first + landed * along, paces.jump), (last + AFTER * along, paces.landing)]
+    legs = [(first, paces.jump), (first + landed * along, paces.jump)]
     table = course.end_table
     edge = float(np.dot(table.center - last, along)) - table.size[0] / 2
     aside = abs(float(np.dot(table.center - last, [-along[1], along[0]])))
     if course.obstacles[-2] is obstacle and edge < TABLE_NEAR and aside < 0.1:
-        legs.append((last + (edge + ON_TABLE) * along, paces.mount))
-        return [start, *(Waypoint(*_xy(place), speed, "jump", yaw) for place, speed in legs)]
-    slowed = Waypoint(*_xy(last + SETTLE * along), paces.settled, yaw=yaw)
-    return [start, *(Waypoint(*_xy(place), speed, "jump", yaw) for place, speed in legs), slowed]
+        legs += [(last + AFTER * along, paces.landing), (last + (edge + ON_TABLE) * along, paces.mount)]
+        after = []
+    else:
+        legs.append((last + BRAKED * along, paces.braked))
+        after = [Waypoint(*_xy(last + SETTLED * along), paces.settled, yaw=yaw)]
+    return [start, *(Waypoint(*_xy(place), speed, "jump", yaw) for place, speed in legs), *after]
 
 
 def _run_up(course: Course, first: np.ndarray, along: np.ndarray, here: np.ndarray) -> float:
