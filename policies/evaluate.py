@@ -59,8 +59,9 @@ def evaluate(
         console=Console(stderr=True),
     ) as bar:
         task = bar.add_task("", total=runs)
-        for k, first in ((k, i) for k in range(len(courses)) for i in range(k, runs, len(courses) * MOST_WORLDS)):
-            here = range(first, runs, len(courses))[:MOST_WORLDS]
+        parts = [(k, first) for k in range(len(names)) for first in range(k, runs, len(names) * MOST_WORLDS)]
+        for k, first in parts:
+            here = range(first, runs, len(names))[:MOST_WORLDS]
             worlds = CourseWorlds(
                 courses[k], skills, [seeds[i] for i in here], randomize=randomize, torque_limit=torque_limit
             )
@@ -105,9 +106,7 @@ def summarize(runs: Sequence[CourseRun]) -> dict[str, Any]:
         "weave_s_median": _median([run.weave_s for run in runs if run.weave_s is not None]),
         "weave_runs": sum(run.weave_s is not None for run in runs),
         "per_obstacle_success": success,
-        "start_and_weave_rate": float(
-            np.mean([all(run.result.obstacles[n].completed for n in weave) for run in runs])
-        ),
+        "start_and_weave_rate": float(np.mean([all(run.result.obstacles[n].completed for n in weave) for run in runs])),
         "ends": dict(Counter(run.end for run in runs).most_common()),
         "worlds": [
             {

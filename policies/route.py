@@ -29,7 +29,7 @@ ON_TABLE = 0.3
 """Where the end table stands right behind the last gate, the jumper drives until the base is this far on it, m."""
 TABLE_NEAR = 0.8
 """Distance from the last gate to such a table, at most, m."""
-BRAKED, SETTLED = 0.7, 0.9
+BRAKED, SETTLED = 0.9, 1.0
 """Where no table stands there, the jumper slows down until this far past the last gate, and the walker goes straight
 on until this far, before the next turn, m: one that takes over a bound and turns at once rolls over."""
 TURN_DISTANCE = 2.0
@@ -59,7 +59,7 @@ class Paces:
     jump: float = 2.0
     landing: float = 1.0
     """Behind the board."""
-    braked: float = 0.6
+    braked: float = 0.4
     settled: float = 0.8
     """At a bound and at a walk, behind a board with no table."""
     mount: float = 0.8
@@ -106,9 +106,7 @@ def plan(course: Course, skills: Sequence[str] = ("walk",), paces: Paces = Paces
     return (*points, Waypoint(*_xy(stop), paces.arrival, yaw=heading, tolerance=0.1))
 
 
-def _fast_weave(
-    course: Course, k: int, before: list[Waypoint], skills: Sequence[str], paces: Paces
-) -> list[Waypoint]:
+def _fast_weave(course: Course, k: int, before: list[Waypoint], skills: Sequence[str], paces: Paces) -> list[Waypoint]:
     """The fastest way past the poles, from the start if only the start table comes before; empty if none is found."""
     gates, following = course.obstacles[k].gates, course.obstacles[k + 1 : k + 2]
     start, velocity = course.start, np.zeros(2)

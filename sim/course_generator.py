@@ -5,6 +5,7 @@ Each piece is put down a step ahead of the one before; one that stands in a way,
 area, is drawn again. The finished course is moved into the area. Frame and units as in `sim.course`.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -20,8 +21,8 @@ OVERHANG, WAY_OVERHANG = 0.25, 0.6
 """Obstacles, and the ways between and past them, may reach this far over the area's border, m; the run at the board
 stays inside."""
 LARGEST_SEED = 2**32 - 1
-TRIES, DRAWS, BRANCHES = 300, 30, 3
-"""Courses begun before giving up; see `_grow`."""
+TRIES, PATIENCE, DRAWS, BRANCHES = 1000, 30, 24, 2
+"""Courses begun before giving up, and before another order and number of poles are drawn; see `_grow`."""
 
 POLES = 3, 6
 POLE_GAP = 0.54, 0.83
@@ -87,8 +88,8 @@ class Piece:
 def generate(seed: int) -> Course:
     """The random course of a seed from 0 to 2^32 - 1, named `generated:SEED`; equal seeds give equal courses.
 
-    All five obstacles; weave poles, A-frame and jump in random order and at random headings; 3 to 6 poles with gaps no
-    narrower than the official ones, passed first on a random side; a board of 0.3 to 0.5 m with a run-up of at least
+    All five obstacles; weave poles, A-frame and jump in random order and at random headings; 3 to 6 poles (6 seldom find
+    room) with gaps no narrower than the official ones, passed first on a random side; a board of 0.3 to 0.5 m with a run-up of at least
     1.55 m; an A-frame of 20 to 30 degrees. Gates are made as the official ones, nominal sizes are the official ones.
     The route is left to be planned.
 
@@ -98,9 +99,11 @@ def generate(seed: int) -> Course:
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed <= LARGEST_SEED:
         raise InputError(f"a generated course needs a seed from 0 to {LARGEST_SEED}, got {seed}")
     rng = np.random.default_rng(int(seed))
-    order = rng.permutation(["weave poles", "a frame", "jump"]).tolist()
-    for _ in range(TRIES):
-        pieces = _grow(rng, [_start_table(rng)], (*order, "end table"))
+    for attempt in range(TRIES):
+        if attempt % PATIENCE == 0:
+            order = rng.permutation(["weave poles", "a frame", "jump"]).tolist()
+            poles = int(rng.integers(POLES[0], POLES[1] + 1))
+        pieces = _grow(rng, [_start_table(rng)], (*order, "end table"), poles)
         if pieces:
             try:
                 return _course(f"generated:{seed}", pieces, rng.uniform(*_shifts(pieces)))
@@ -109,28 +112,29 @@ def generate(seed: int) -> Course:
     raise InputError(f"no course was found for the seed {seed} within {TRIES} tries")
 
 
-def _grow(rng: np.random.Generator, pieces: list[Piece], names: Sequence[str]) -> list[Piece]:
+def _grow(rng: np.random.Generator, pieces: list[Piece], names: Sequence[str], poles: int) -> list[Piece]:
     """`pieces` and the named ones in running order; empty where one finds no place.
 
     Of `DRAWS` places for the next piece the `BRANCHES` that leave most room are followed.
     """
     if not names:
         return pieces
-    drawn = (_next(rng, names[0], names[1:] == ("end table",), pieces[-1]) for _ in range(DRAWS))
-    roomy = sorted(((_slack([*pieces, piece]), piece) for piece in drawn if piece is not None), key=lambda pair: -pair[0])
+    drawn = (_next(rng, names[0], names[1:] == ("end table",), pieces[-1], poles) for _ in range(DRAWS))
+    roomy = [(_slack([*pieces, piece]), piece) for piece in drawn if piece is not None]
+    roomy.sort(key=lambda pair: -pair[0])
     followed = 0
     for slack, piece in roomy:
         if slack <= 0 or followed == BRANCHES:
             break
         if _fits(piece, pieces):
             followed += 1
-            grown = _grow(rng, [*pieces, piece], names[1:])
+            grown = _grow(rng, [*pieces, piece], names[1:], poles)
             if grown:
                 return grown
     return []
 
 
-def _next(rng: np.random.Generator, name: str, last: bool, before: Piece) -> Piece | None:
+def _next(rng: np.random.Generator, name: str, last: bool, before: Piece, poles: int) -> Piece | None:
     """A piece a random step ahead of the one before, with the way there; None where the turn is too sharp."""
     if name == "end table" and before.obstacle.name == "jump":
         return _table_behind(rng, before)
@@ -143,7 +147,12 @@ def _next(rng: np.random.Generator, name: str, last: bool, before: Piece) -> Pie
         heading = np.round(heading / (np.pi / 2)) * np.pi / 2 + rng.uniform(-0.06, 0.06)
     if abs(_wrap(heading - before.leaving)) > SHARPEST:
         return None
-    piece = {"weave poles": _weave_poles, "a frame": _a_frame, "jump": _jump}[name](rng, entry, heading, last)
+    if name == "weave poles":
+        piece = _weave_poles(rng, entry, heading, poles)
+    elif name == "a frame":
+        piece = _a_frame(rng, entry, heading)
+    else:
+        piece = _jump(rng, entry, heading, last)
     return replace(piece, ways=[*piece.ways, _lane(before.exit, entry, WAY)])
 
 
@@ -157,12 +166,10 @@ def _start_table(rng: np.random.Generator) -> Piece:
     return Piece(parts, obstacle, center, yaw, 1.15 * along, yaw, [_table_corners(center)], [way])
 
 
-def _weave_poles(rng: np.random.Generator, entry: np.ndarray, heading: float, last: bool) -> Piece:
+def _weave_poles(rng: np.random.Generator, entry: np.ndarray, heading: float, count: int) -> Piece:
     """Poles in a line along `heading`; the first is passed on `side` (1: its left), the gaps from side to side."""
-    del last
     along, side = _unit(heading), int(rng.choice([-1, 1]))
     across = side * _left(along)
-    count = int(rng.integers(POLES[0], POLES[1] + 1))
     steps = np.sqrt(rng.uniform(*POLE_GAP, count - 1) ** 2 - (2 * POLE_ASIDE) ** 2)
     first = entry + 0.25 * along - 0.35 * across
     reach = np.concatenate([[0.0], np.cumsum(steps)])
@@ -180,9 +187,8 @@ def _weave_poles(rng: np.random.Generator, entry: np.ndarray, heading: float, la
     return Piece(parts, obstacle, entry, heading, leave, float(np.arctan2(out[1], out[0])), [solid], [way])
 
 
-def _a_frame(rng: np.random.Generator, entry: np.ndarray, heading: float, last: bool) -> Piece:
+def _a_frame(rng: np.random.Generator, entry: np.ndarray, heading: float) -> Piece:
     """An A-frame whose gates stand at its feet and its ridge, as wide as the official ones."""
-    del last
     frame = AFrame((0.0, 0.0), float(_wrap(heading)), slope=float(rng.uniform(*SLOPE)))
     along, half = _unit(heading), frame.half_length
     center = entry + (FOOT + half) * along
@@ -191,7 +197,8 @@ def _a_frame(rng: np.random.Generator, entry: np.ndarray, heading: float, last: 
     solid = _lane(center - half * along, center + half * along, frame.width / 2)
     ways = [_lane(entry, center, WAY), _lane(center, leave, WAY)]
     obstacle = Obstacle("a frame", NOMINAL_SIZES["a frame"], gates)
-    return Piece({"a_frame": replace(frame, center=_xy(center))}, obstacle, entry, heading, leave, heading, [solid], ways)
+    parts: dict[str, object] = {"a_frame": replace(frame, center=_xy(center))}
+    return Piece(parts, obstacle, entry, heading, leave, heading, [solid], ways)
 
 
 def _jump(rng: np.random.Generator, entry: np.ndarray, heading: float, last: bool) -> Piece:
@@ -278,7 +285,7 @@ def _course(name: str, pieces: Sequence[Piece], shift: np.ndarray) -> Course:
 
 
 def _unit(angle: float) -> np.ndarray:
-    return np.array([np.cos(angle), np.sin(angle)])
+    return np.array([math.cos(angle), math.sin(angle)])
 
 
 def _left(direction: np.ndarray) -> np.ndarray:
@@ -304,9 +311,9 @@ def _gate_across(center: np.ndarray, along: np.ndarray, width: float) -> Gate:
 
 def _lane(start: np.ndarray, end: np.ndarray, half_width: float) -> np.ndarray:
     """A strip from one point to another, `[4, 2]`."""
-    yaw = float(np.arctan2(*(end - start)[::-1]))
-    length = float(np.linalg.norm(end - start))
-    return footprint(Block("", _xy((start + end) / 2), (length, 2 * half_width), 0.0, yaw=yaw))
+    way = end - start
+    aside = half_width / math.hypot(way[0], way[1]) * _left(way)
+    return np.array([start - aside, end - aside, end + aside, start + aside])
 
 
 def _table_corners(center: np.ndarray) -> np.ndarray:
