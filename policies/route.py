@@ -29,7 +29,7 @@ ON_TABLE = 0.3
 """Where the end table stands right behind the last gate, the jumper drives until the base is this far on it, m."""
 TABLE_NEAR = 0.8
 """Distance from the last gate to such a table, at most, m."""
-BRAKED, SETTLED = 0.9, 1.0
+BRAKED, SETTLED = 0.6, 0.9
 """Where no table stands there, the jumper slows down until this far past the last gate, and the walker goes straight
 on until this far, before the next turn, m: one that takes over a bound and turns at once rolls over."""
 TURN_DISTANCE = 2.0
@@ -59,7 +59,7 @@ class Paces:
     jump: float = 2.0
     landing: float = 1.0
     """Behind the board."""
-    braked: float = 0.4
+    braked: float = 0.5
     settled: float = 0.8
     """At a bound and at a walk, behind a board with no table."""
     mount: float = 0.8
