@@ -328,7 +328,7 @@ def joint_targets(xp: Any, robot: Robot, gait: Gait, action: Any, phase: Any, co
 
 
 def action_for(xp: Any, robot: Robot, gait: Gait, targets: Any, phase: Any, command: Any, steps: Any) -> Any:
-    """The action `[..., 12]` that asks for joint `targets` `[..., 12]`: within limits the inverse of `joint_targets`."""
+    """The action `[..., 12]` that asks for joint `targets` `[..., 12]`: `joint_targets`'s inverse within limits."""
     offset = targets - xp.asarray(robot.default_pose) - joint_offset(xp, gait, phase, command, steps)
     action = offset / (robot.action_scale * gait.scale)
     return xp.clip(action, -robot.action_limit, robot.action_limit).astype(xp.float32)

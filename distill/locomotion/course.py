@@ -20,7 +20,7 @@ from sim.worlds import world_seeds
 ROWS_PER_RUN = 950
 """Control steps of an average run with its five seconds on the end table."""
 LONGEST = 32.0
-"""s after which a run that collects experience is given up."""
+"""s after which a run is given up."""
 
 
 class CourseCollector:
@@ -83,7 +83,9 @@ def course_score(teachers: Skills, course: Course, runs: int, seed: int) -> Call
     def measure(student: Student) -> dict[str, float]:
         bundle = as_bundle(student, teachers)
         assert bundle is not None
-        worlds = CourseWorlds(course, student_skills(bundle), world_seeds(seed, runs), randomize=True)
+        worlds = CourseWorlds(
+            course, student_skills(bundle), world_seeds(seed, runs), randomize=True, time_limit=LONGEST
+        )
         done = worlds.run()
         times = [run.result.time_s for run in done if run.result.finished]
         return {

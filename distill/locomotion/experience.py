@@ -84,9 +84,10 @@ class Windows:
             lengths = np.array(shard.episodes)
             starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
             number = np.repeat(np.arange(len(lengths)), lengths)
-            held = number % HELD_OUT == HELD_OUT // 2 if len(lengths) > HELD_OUT else number == len(lengths) - 1
-            kept = ~held & (number % 100 < 100 * self.share) if self.share < 1 else ~held
-            kept = kept if kept.any() else ~held & (number == number[~held][0])
+            held = number % HELD_OUT == HELD_OUT // 2
+            if len(lengths) <= HELD_OUT // 2:  # few episodes: the last, unless it is the only one
+                held = (number == len(lengths) - 1) & (len(lengths) > 1)
+            kept = ~held & ((number % 100 < 100 * self.share) | (number == 0))
             self._known[shard.name] = starts[number], np.flatnonzero(kept), np.flatnonzero(held)
         return self._known[shard.name]
 

@@ -94,8 +94,11 @@ def distil(options: Options) -> dict[str, Any]:
     try:
         options.run.mkdir(parents=True, exist_ok=True)
         with runs.alone(options.run), runs.stopping():
+            if options.resume and is_run(options.run):
+                _compare(options)
             distiller, _ = build(options, teachers)
-            _remember(options)
+            if not (options.resume and is_run(options.run)):
+                _remember(options)
             summary = distiller.run()
     except DistillError as error:
         raise InputError(str(error)) from error
@@ -143,11 +146,12 @@ def export_run(run: Path, file: Path, force: bool = False) -> dict[str, Any]:
 
 
 def _remember(options: Options) -> None:
-    """Writes the options of a fresh run, or compares them with those it was begun with."""
-    if not is_run(options.run) or not options.resume:
-        values = {"options": _plain(options), "commit": runs.commit()}
-        (options.run / OPTIONS).write_text(json.dumps(values, indent=2) + "\n")
-        return
+    values = {"options": _plain(options), "commit": runs.commit()}
+    (options.run / OPTIONS).write_text(json.dumps(values, indent=2) + "\n")
+
+
+def _compare(options: Options) -> None:
+    """Raises `InputError` where a run that is resumed was begun with other options."""
     begun = _plain(_recall(options.run)[0])
     for name, value in _plain(options).items():
         if name not in FREE and begun[name] != value:

@@ -76,7 +76,7 @@ class Valley:
 class Rows:
     def sample(self, shards, rng, counts, held_out=False):
         parts = {"x": [], "action": []}
-        for domain, count in counts.items():
+        for domain in counts:
             own = [s for s in shards.shards if s.about["domain"] == domain]
             for name, values in parts.items():
                 rows = np.concatenate([shards.array(s, name) for s in own])
