@@ -24,7 +24,7 @@ class TeacherSignal(ABC):
     """Base of all kinds. Fields are tensors, tuples of tensors, or the settings named in `SETTINGS`."""
 
     KIND: ClassVar[str]
-    """Name of the kind in files."""
+    """Name of the kind, in messages and files."""
     SETTINGS: ClassVar[tuple[str, ...]] = ()
     """Fields that are plain numbers or booleans."""
 
@@ -47,6 +47,10 @@ class TeacherSignal(ABC):
         """The signal of some rows of the batch, along the first leading dimension of every tensor."""
         return self._each(lambda tensor: tensor[rows])
 
+    def flattened(self, dims: int) -> Self:
+        """The signal with its first `dims` leading dimensions as one; a new one of length 1 for `dims` = 0."""
+        return self._each(lambda tensor: tensor.flatten(0, dims - 1) if dims else tensor[None])
+
     def tensors(self) -> dict[str, Tensor]:
         """Named tensors that hold everything, for a safetensors file; item i of a tuple is called `name.i`."""
         named: dict[str, Tensor] = {}
@@ -55,7 +59,7 @@ class TeacherSignal(ABC):
                 named |= {f"{name}.{i}": item for i, item in enumerate(value)}
             else:
                 named[name] = value
-        settings = {name: torch.tensor(getattr(self, name)).to(torch.float64) for name in self.SETTINGS}
+        settings = {name: torch.tensor(getattr(self, name), dtype=torch.float64) for name in self.SETTINGS}
         return named | settings
 
     @classmethod
@@ -80,8 +84,14 @@ class TeacherSignal(ABC):
         return {name: value for name, value in named.items() if value is not None}
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
-        settings = {name: getattr(self, name) for name in self.SETTINGS}
-        return type(self)(**{name: _mapped(value, change) for name, value in self._values().items()}, **settings)
+        """A copy with every tensor changed; not checked again, as moving and choosing rows break nothing."""
+        copy = object.__new__(type(self))
+        for name, value in self._values().items():
+            object.__setattr__(copy, name, _mapped(value, change))
+        for f in fields(self):
+            if f.name not in copy.__dict__:
+                object.__setattr__(copy, f.name, getattr(self, f.name))
+        return copy
 
 
 @dataclass(frozen=True, eq=False)
@@ -287,12 +297,6 @@ class Actions(TeacherSignal):
             _same_shape("actions", mean=self.mean, std=self.std)
             if not ((self.std > 0) & self.std.isfinite()).all():
                 raise DistillError("actions' std must be positive and finite")
-
-
-KINDS: dict[str, type[TeacherSignal]] = {
-    kind.KIND: kind for kind in (DenseLogits, TopKLogits, SampledLogProbs, Text, HiddenStates, Attention, Actions)
-}
-"""Every kind by its name in files."""
 
 
 def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:

@@ -95,4 +95,6 @@ def _error(student: StudentOutput, signal: Actions, rows: Tensor) -> Tensor:
 
 
 def _rows(values: Tensor, rows: Tensor) -> Tensor:
-    return values.reshape(-1, values.shape[-1]).index_select(0, rows)
+    """The states that count, `[N, A]`, in float32 or better."""
+    chosen = values.reshape(-1, values.shape[-1]).index_select(0, rows)
+    return chosen.to(torch.promote_types(chosen.dtype, torch.float32))

@@ -105,9 +105,9 @@ class WeightedSum(Objective):
         for name, (weight, _) in parts.items():
             if not math.isfinite(weight):
                 raise DistillError(f"the weight of '{name}' must be finite, got {weight}")
+            if "." in name:  # names become keys of `learned`
+                raise DistillError(f"the name of a part must not hold a dot, got '{name}'")
         self.named = dict(parts)
-        # Only what all parts take can be given to all of them; a mapping of signals is checked part by part.
-        self.accepts = tuple(dict.fromkeys(kind for _, part in parts.values() for kind in part.accepts))  # type: ignore
 
     def __call__(self, student: StudentOutput, signal: Any, mask: Any = None, weights: Any = None) -> Tensor:
         """The weighted sum; arguments as for `with_parts`."""
@@ -131,9 +131,14 @@ class WeightedSum(Objective):
         total = torch.stack([weight * values[name] for name, (weight, _) in self.named.items()]).sum()
         return total, {name: value.detach() for name, value in values.items()}
 
+    @property
+    def accepts(self) -> tuple[type[TeacherSignal], ...]:  # type: ignore[override]
+        """Kinds that at least one part takes; each part checks what it is given."""
+        return tuple(dict.fromkeys(kind for _, part in self.named.values() for kind in part.accepts))
+
     def learned(self) -> nn.Module:
-        """What the parts learn, by name."""
-        return nn.ModuleDict({name: part.learned() for name, (_, part) in self.named.items()})
+        """What the parts learn, as `part_NAME` (a bare name might be one of the module's own attributes)."""
+        return nn.ModuleDict({f"part_{name}": part.learned() for name, (_, part) in self.named.items()})
 
     def elements(self, student: StudentOutput, signal: Any) -> tuple[Tensor, torch.Size]:
         """Not defined: parts may differ in their elements."""

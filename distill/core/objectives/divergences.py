@@ -68,7 +68,7 @@ class VocabularyObjective(Objective):
     def losses(self, student: StudentOutput, signal: TeacherSignal, rows: Tensor, mask: Tensor | None) -> Tensor:
         """`[N]`, chunk by chunk."""
         features, head = _features(student, self)
-        flat = _flattened(signal, len(features.shape) - 1)
+        flat = signal.flattened(features.ndim - 1)
 
         def losses(logits: Tensor, part: Tensor) -> Tensor:
             wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -288,7 +288,8 @@ class _RowLosses(torch.autograd.Function):
                 to_features.index_copy_(0, part, back.to(to_features.dtype))
             if to_head is not None:
                 to_head.addmm_(to_logits.to(to_head.dtype).T, chosen.to(to_head.dtype))
-        return to_features, None if to_head is None else to_head.to(head.dtype), None, None, None
+        to_head = None if head is None or to_head is None else to_head.to(head.dtype)
+        return to_features, to_head, None, None, None
 
 
 def _logits(features: Tensor, head: Tensor | None) -> Tensor:
@@ -314,13 +315,6 @@ def _features(student: StudentOutput, objective: Objective) -> tuple[Tensor, Ten
             f"the lm_head takes width {student.lm_head.shape[-1]}, the last hidden states have {features.shape[-1]}"
         )
     return features, student.lm_head
-
-
-def _flattened(signal: TeacherSignal, dims: int) -> Any:
-    """The signal with one leading dimension in place of `dims`."""
-    if dims == 0:
-        return signal._each(lambda tensor: tensor[None])
-    return signal._each(lambda tensor: tensor.flatten(0, dims - 1))
 
 
 def _log_softmax(logits: Tensor) -> Tensor:
