@@ -140,7 +140,7 @@ class DiskCache:
             return None
         try:
             return _read(path, identity, self.kind)
-        except (OSError, safetensors.SafetensorError, DistillError) as error:
+        except (OSError, ValueError, safetensors.SafetensorError) as error:
             log.warning("cached signal %s is damaged and made again: %s", path, error)
             return None
 
@@ -192,7 +192,7 @@ def _write(path: Path, signal: TeacherSignal, identity: str) -> None:
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in signal.tensors().items()
     }
-    metadata = {"identity": identity, "checksum": _digest(identity, tensors)}
+    metadata = {"about": json.dumps([identity, _digest(identity, tensors)])}  # one entry: several have no set order
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem[:16], suffix=".part")
     try:
@@ -205,12 +205,12 @@ def _write(path: Path, signal: TeacherSignal, identity: str) -> None:
 
 
 def _read(path: Path, identity: str, kind: type[TeacherSignal]) -> TeacherSignal:
-    """Raises `DistillError`, `OSError` or `SafetensorError` for a file that is not what was written for `identity`."""
+    """Raises `ValueError`, `OSError` or `SafetensorError` for a file that is not what was written for `identity`."""
     with safetensors.safe_open(path, "pt") as file:
-        metadata = file.metadata() or {}
+        about = json.loads((file.metadata() or {}).get("about", "[]"))
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
-    if metadata.get("identity") != identity:
+    if about[:1] != [identity]:
         raise DistillError("it holds another teacher's or another batch's signal")
-    if metadata.get("checksum") != _digest(identity, tensors):
+    if about != [identity, _digest(identity, tensors)]:
         raise DistillError("its numbers are not those that were written")
     return kind.from_tensors(tensors)

@@ -214,8 +214,8 @@ def test_the_forward_kl_presses_on_ruled_out_tokens_and_the_reverse_one_leaves_t
         loss(kind(), teacher, student).backward()
         assert student.grad is not None
         grads[kind] = student.grad[:, RULED_OUT]
-    assert all((grads[kind] > 0).all() for kind in (ForwardKL, JensenShannon, SkewForwardKL, SkewReverseKL))
-    assert not grads[ReverseKL].any()
+    assert all((grads[kind] > 1e-6).all() for kind in (ForwardKL, JensenShannon, SkewForwardKL, SkewReverseKL))
+    assert grads[ReverseKL].abs().max() < 1e-15
     same = torch.where(RULED_OUT, 0.7, teacher)  # equal on what the teacher allows
     assert loss(ReverseKL(), teacher, same).abs() < 1e-12
 
@@ -278,7 +278,7 @@ def test_half_precision_logits_are_summed_in_float32_and_get_gradients_of_their_
         value = loss(ForwardKL(), teacher.to(dtype), leaf)
         value.backward()
         assert value.dtype is torch.float32 and leaf.grad is not None and leaf.grad.dtype is dtype
-        assert value == pytest.approx(exact.item(), rel=5e-3)
+        assert value.item() == pytest.approx(exact.item(), rel=5e-3)
 
 
 def test_under_autocast_the_recomputed_chunks_are_those_of_the_forward_pass():
@@ -318,10 +318,15 @@ def test_memory_of_the_heads_path_does_not_grow_with_tokens_times_vocabulary(kin
     hidden = torch.randn(tokens, width, requires_grad=True)
     head, teacher = torch.randn(vocabulary, width, requires_grad=True), torch.randn(tokens, vocabulary)
     signal = signal_of(kind, teacher)
-    held = []
-    with Allocations(hidden, head, teacher) as seen, torch.autograd.graph.saved_tensors_hooks(held.append, lambda t: t):
+    held: list[torch.Tensor] = []
+
+    def hold(tensor: torch.Tensor) -> torch.Tensor:
+        held.append(tensor)
+        return tensor
+
+    with Allocations(hidden, head, teacher) as seen, torch.autograd.graph.saved_tensors_hooks(hold, lambda t: t):
         value = kind(chunk_size=rows * vocabulary)(StudentOutput(hidden=(hidden,), lm_head=head), signal)
-        assert sum(t.numel() for t in held if isinstance(t, torch.Tensor)) <= 2 * tokens * (width + 4)
+    assert 0 < sum(tensor.numel() for tensor in held) <= tokens * (width + 4) + head.numel()
     with Allocations(hidden, head, teacher) as backwards:
         value.backward()
     limit = max(rows * vocabulary, tokens * width)
@@ -343,7 +348,7 @@ def test_the_memory_gauge_sees_an_unchunked_loss():
     """Otherwise the two tests above could not fail."""
     logits, teacher = torch.randn(64, 100, requires_grad=True), torch.randn(64, 100)
     with Allocations(logits, teacher) as seen:
-        torch.autograd.grad(F.kl_div(logits.log_softmax(-1), teacher.log_softmax(-1), log_target=True), logits)
+        torch.autograd.grad(F.kl_div(logits.log_softmax(-1), teacher.softmax(-1), reduction="sum"), logits)
     assert seen.sizes.count(6400) > 4
 
 
@@ -395,7 +400,8 @@ def test_only_the_bucket_holds_the_students_tail_down():
         objective(StudentOutput(logits=student), teacher).backward()
         assert student.grad is not None
         grads[name] = student.grad[0, 2:]
-    assert (grads["bucket"] > 0).all() and not grads["drop"].any() and not grads["reverse"].any()
+    assert (grads["bucket"] > 0.05).all()
+    assert grads["drop"].abs().max() < 1e-12 and grads["reverse"].abs().max() < 1e-12
 
 
 def test_a_top_k_objective_uses_the_signals_own_temperature():

@@ -1,4 +1,4 @@
-"""Teachers: a local model is left as it was; a cache returns the same numbers, never another teacher's, never damage."""
+"""Teachers: a local model is left as it was; a cache returns the same numbers, no other teacher's and no damage."""
 
 import pytest
 import torch
