@@ -59,7 +59,7 @@ class TeacherSignal(ABC):
                 named |= {f"{name}.{i}": item for i, item in enumerate(value)}
             else:
                 named[name] = value
-        settings = {name: torch.tensor(getattr(self, name)).to(torch.float64) for name in self.SETTINGS}
+        settings = {name: torch.tensor(getattr(self, name), dtype=torch.float64) for name in self.SETTINGS}
         return named | settings
 
     @classmethod
@@ -137,6 +137,7 @@ class TopKLogits(TeacherSignal):
             raise DistillError(f"temperature must be above 0, got {temperature}")
         DenseLogits(logits)  # refuse NaN and infinities where they came in
         scaled = logits.detach().to(torch.promote_types(logits.dtype, torch.float32)) / temperature
+        scaled = scaled - scaled.amax(-1, keepdim=True)  # logits of 1e4 would round their own sum
         norm = scaled.logsumexp(-1)
         largest, indices = scaled.topk(k, -1)
         tail = scaled.scatter(-1, indices, -torch.inf).logsumexp(-1)

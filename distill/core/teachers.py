@@ -62,7 +62,7 @@ class LocalModel:
         if not name:
             raise DistillError("a local teacher needs a name for what is read out of it")
         self.module, self.read, self.kind, self.name = module, read, kind, name
-        self._known: tuple[list[tuple], str] | None = None
+        self._known: tuple[list[tuple[str, Tensor, int | None]], str] | None = None
 
     def label(self, batch: Batch) -> TeacherSignal:
         """The signal. Raises `DistillError` if `read` gives another kind or changes the module's own tensors."""
@@ -71,7 +71,7 @@ class LocalModel:
             signal = self.read(self.module, batch)
         if not isinstance(signal, self.kind):
             raise DistillError(f"teacher '{self.name}' should give {self.kind.KIND}, got {type(signal).__name__}")
-        if _versions(self.module) != before:
+        if not _unchanged(before, _versions(self.module)):
             raise DistillError(f"teacher '{self.name}' changed its own parameters or buffers while it labelled a batch")
         return signal
 
@@ -82,7 +82,8 @@ class LocalModel:
         `.data`, which torch does not count, are not noticed.
         """
         versions = _versions(self.module)
-        if self._known is None or self._known[0] != versions:
+        counted = all(count is not None for _, _, count in versions)
+        if self._known is None or not counted or not _unchanged(self._known[0], versions):
             about = f"{self.name}\n{self.kind.KIND}\n{self.module}"
             self._known = versions, _digest(about, dict(_own_tensors(self.module)))
         return self._known[1]
@@ -139,7 +140,7 @@ class DiskCache:
             return None
         try:
             return _read(path, identity, self.kind)
-        except (OSError, safetensors.SafetensorError, DistillError) as error:
+        except (OSError, ValueError, safetensors.SafetensorError) as error:
             log.warning("cached signal %s is damaged and made again: %s", path, error)
             return None
 
@@ -161,11 +162,16 @@ def _own_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from module.named_buffers()
 
 
-def _versions(module: nn.Module) -> list[tuple]:
-    """Which tensors the module has and how often each was changed in place (not counted for inference tensors)."""
-    return [
-        (name, id(tensor), 0 if tensor.is_inference() else tensor._version) for name, tensor in _own_tensors(module)
-    ]
+def _versions(module: nn.Module) -> list[tuple[str, Tensor, int | None]]:
+    """The module's tensors and how often each was changed in place; torch does not count it for inference tensors."""
+    return [(name, tensor, None if tensor.is_inference() else tensor._version) for name, tensor in _own_tensors(module)]
+
+
+def _unchanged(before: list[tuple[str, Tensor, int | None]], after: list[tuple[str, Tensor, int | None]]) -> bool:
+    """Whether both are the same tensors at the same count."""
+    return len(before) == len(after) and all(
+        a[0] == b[0] and a[1] is b[1] and a[2] == b[2] for a, b in zip(before, after, strict=True)
+    )
 
 
 def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
@@ -186,7 +192,7 @@ def _write(path: Path, signal: TeacherSignal, identity: str) -> None:
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in signal.tensors().items()
     }
-    metadata = {"identity": identity, "checksum": _digest(identity, tensors)}
+    metadata = {"about": json.dumps([identity, _digest(identity, tensors)])}  # one entry: several have no set order
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem[:16], suffix=".part")
     try:
@@ -199,12 +205,12 @@ def _write(path: Path, signal: TeacherSignal, identity: str) -> None:
 
 
 def _read(path: Path, identity: str, kind: type[TeacherSignal]) -> TeacherSignal:
-    """Raises `DistillError`, `OSError` or `SafetensorError` for a file that is not what was written for `identity`."""
+    """Raises `ValueError`, `OSError` or `SafetensorError` for a file that is not what was written for `identity`."""
     with safetensors.safe_open(path, "pt") as file:
-        metadata = file.metadata() or {}
+        about = json.loads((file.metadata() or {}).get("about", "[]"))
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
-    if metadata.get("identity") != identity:
+    if about[:1] != [identity]:
         raise DistillError("it holds another teacher's or another batch's signal")
-    if metadata.get("checksum") != _digest(identity, tensors):
+    if about != [identity, _digest(identity, tensors)]:
         raise DistillError("its numbers are not those that were written")
     return kind.from_tensors(tensors)

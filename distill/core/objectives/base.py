@@ -105,11 +105,9 @@ class WeightedSum(Objective):
         for name, (weight, _) in parts.items():
             if not math.isfinite(weight):
                 raise DistillError(f"the weight of '{name}' must be finite, got {weight}")
+            if "." in name:  # names become keys of `learned`
+                raise DistillError(f"the name of a part must not hold a dot, got '{name}'")
         self.named = dict(parts)
-        try:
-            self.learned()
-        except KeyError as error:
-            raise DistillError(f"a part's name must do as a torch module's name: {error.args[0]}") from None
 
     def __call__(self, student: StudentOutput, signal: Any, mask: Any = None, weights: Any = None) -> Tensor:
         """The weighted sum; arguments as for `with_parts`."""
@@ -139,8 +137,8 @@ class WeightedSum(Objective):
         return tuple(dict.fromkeys(kind for _, part in self.named.values() for kind in part.accepts))
 
     def learned(self) -> nn.Module:
-        """What the parts learn, by name."""
-        return nn.ModuleDict({name: part.learned() for name, (_, part) in self.named.items()})
+        """What the parts learn, as `part_NAME` (a bare name might be one of the module's own attributes)."""
+        return nn.ModuleDict({f"part_{name}": part.learned() for name, (_, part) in self.named.items()})
 
     def elements(self, student: StudentOutput, signal: Any) -> tuple[Tensor, torch.Size]:
         """Not defined: parts may differ in their elements."""

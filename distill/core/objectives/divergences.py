@@ -288,7 +288,8 @@ class _RowLosses(torch.autograd.Function):
                 to_features.index_copy_(0, part, back.to(to_features.dtype))
             if to_head is not None:
                 to_head.addmm_(to_logits.to(to_head.dtype).T, chosen.to(to_head.dtype))
-        return to_features, None if to_head is None else to_head.to(head.dtype), None, None, None
+        to_head = None if head is None or to_head is None else to_head.to(head.dtype)
+        return to_features, to_head, None, None, None
 
 
 def _logits(features: Tensor, head: Tensor | None) -> Tensor:
