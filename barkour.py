@@ -30,7 +30,7 @@ class Run:
     policy: str = "specialists"
     """specialists, generalist or a bundle FILE.onnx"""
     course: str = "official"
-    """official, another shipped course, or FILE.yaml"""
+    """official, another shipped course (rearranged, reversed), generated:SEED, or FILE.yaml"""
     seed: int = 0
     randomize: bool = False
     """draw physics, latency, noise and start pose from the ranges of sim/randomize.py"""
@@ -58,6 +58,7 @@ class Score:
     touched_jump: bool = False
     """the robot touched the broad jump's board"""
     course: str = "official"
+    """as for run"""
     whole_seconds: bool = False
     """count only whole seconds over the allotted time, as the paper's text does"""
     json: Json = False
@@ -77,6 +78,7 @@ class Evaluate:
 
     policy: str = "specialists"
     course: str = "official"
+    """as for run; generated:0-19 spreads the runs over twenty random courses"""
     runs: int = 50
     randomize: bool = False
     seed: int = 0

@@ -128,7 +128,7 @@ class CourseWorlds:
             CourseRun(
                 int(self.robots.seeds[i]), self.scorers[i].result(), self.ends[i] or "running", self.finals[i][0],
                 self.gate_times[i], self.traces[i], self.finals[i][1], self.finals[i][2], drawn.summary(i),
-                self.switches[i],
+                self.switches[i], self.course.name,
             )
             for i in range(self.robots.worlds)
         ]  # fmt: skip

@@ -15,7 +15,7 @@ from policies.course_run import TIME_LIMIT, CourseWorlds, writable, write_text
 from policies.outcome import CourseRun
 from policies.skills import load_skills
 from sim.course import Course
-from sim.course_file import by_name
+from sim.course_file import by_name, several
 from sim.randomize import NOMINAL, Ranges, SensorNoise
 from sim.scene import EVALUATION
 from sim.worlds import PUSH_EVERY, world_seeds
@@ -36,19 +36,21 @@ def evaluate(
 ) -> dict[str, Any]:
     """Runs a course `runs` times and returns what `barkour evaluate --json` prints.
 
-    World i has its own seed, derived from `seed` and i alone and listed in `worlds`:
-    `barkour run --seed THAT [--randomize]` repeats it exactly. With `report` the folder gets `report.json`,
-    `report.md` (times and rates beside the paper's and the dogs'), `failures.md`, `scores.png`, `paths.png` and
-    `speed.png`. `torque_limit` (N m) replaces the robot's own.
+    World i has its own seed, derived from `seed` and i alone and listed in `worlds` with its course:
+    `barkour run --seed THAT [--randomize]` repeats it exactly. `course` may be a range, `generated:A-B`: world i then
+    runs course A + i mod (B - A + 1), and rates and means are over all of them. With `report` the folder gets
+    `report.json`, `report.md` (times and rates beside the paper's and the dogs'), `failures.md`, `scores.png`,
+    `paths.png` (of the first course's runs) and `speed.png`. `torque_limit` (N m) replaces the robot's own.
 
     Raises:
       InputError: unknown policy or course, fewer than one run, or a folder that cannot be written.
     """
     seeds = world_seeds(seed, runs)
     folder = writable(report) if report is not None else None
-    where = by_name(course)
+    names = several(course)[:runs]
+    courses = [by_name(name) for name in names]
     skills = load_skills(policy)
-    done: list[CourseRun] = []
+    by_world: dict[int, CourseRun] = {}
     with Progress(
         TextColumn("evaluate"),
         BarColumn(),
@@ -57,23 +59,26 @@ def evaluate(
         console=Console(stderr=True),
     ) as bar:
         task = bar.add_task("", total=runs)
-        for first in range(0, runs, MOST_WORLDS):
+        parts = [(k, first) for k in range(len(names)) for first in range(k, runs, len(names) * MOST_WORLDS)]
+        for k, first in parts:
+            here = range(first, runs, len(names))[:MOST_WORLDS]
             worlds = CourseWorlds(
-                where, skills, seeds[first : first + MOST_WORLDS], randomize=randomize, torque_limit=torque_limit
+                courses[k], skills, [seeds[i] for i in here], randomize=randomize, torque_limit=torque_limit
             )
-            ahead = len(done)
+            ahead = len(by_world)
 
             def show(seconds: float, going: int, count: int = worlds.robots.worlds, ahead: int = ahead) -> None:
                 bar.update(task, completed=ahead + count - going, description=f", {seconds:.0f} s simulated")
 
-            done += worlds.run(show)
-            bar.update(task, completed=len(done))
+            by_world |= dict(zip(here, worlds.run(show), strict=True))
+            bar.update(task, completed=len(by_world))
+    done = [by_world[i] for i in range(runs)]
     result = summarize(done)
     result["policy"], result["course"], result["seed"] = policy, course, seed
     result["skills"] = skills.describe()
     result["conditions"] = conditions(randomize) | {"torque_limit_nm": torque_limit or skills.robot.torque_limit}
     if folder is not None:
-        _write(folder, where, done, result)
+        _write(folder, courses[0], done, result)
         result["report"] = str(folder)
     return result
 
@@ -82,6 +87,7 @@ def summarize(runs: Sequence[CourseRun]) -> dict[str, Any]:
     """Rates and means over runs, JSON-ready; times are None where no run supplies one."""
     scores = np.array([run.result.score for run in runs])
     names, times = list(runs[0].result.obstacles), [run.obstacle_s for run in runs]
+    weave = [name for name in ("start table", "weave poles") if name in names]
     success = {name: float(np.mean([run.result.obstacles[name].completed for run in runs])) for name in names}
     return {
         "runs": len(runs),
@@ -100,13 +106,12 @@ def summarize(runs: Sequence[CourseRun]) -> dict[str, Any]:
         "weave_s_median": _median([run.weave_s for run in runs if run.weave_s is not None]),
         "weave_runs": sum(run.weave_s is not None for run in runs),
         "per_obstacle_success": success,
-        "start_and_weave_rate": float(
-            np.mean([all(run.result.obstacles[n].completed for n in names[:2]) for run in runs])
-        ),
+        "start_and_weave_rate": float(np.mean([all(run.result.obstacles[n].completed for n in weave) for run in runs])),
         "ends": dict(Counter(run.end for run in runs).most_common()),
         "worlds": [
             {
                 "seed": run.seed,
+                "course": run.course,
                 "score": run.result.score,
                 "time_s": run.result.time_s,
                 "finished": run.result.finished,
@@ -175,4 +180,5 @@ def _write(folder: Path, course: Course, runs: Sequence[CourseRun], result: dict
     title = f"{result['policy']}, {len(runs)} runs{', randomised' if result['conditions']['randomized'] else ''}"
     plots.score_histogram([run.result.score for run in runs], folder / "scores.png", title)
     plots.speed_profile(runs, folder / "speed.png", title=title)
-    plots.path_over_course(course, runs, folder / "paths.png", title=title)
+    here = [run for run in runs if run.course == course.name]
+    plots.path_over_course(course, here, folder / "paths.png", title=title)

@@ -62,6 +62,8 @@ class CourseRun:
     world: dict[str, Any]
     """The world's drawn parameters."""
     switches: list[Switch] = field(default_factory=list)
+    course: str = ""
+    """The course's own name."""
 
     @property
     def fell(self) -> bool:

@@ -62,15 +62,19 @@ def failure_table(runs: Sequence[CourseRun], result: dict[str, Any] | None = Non
             gates, times = np.unique(failed, return_counts=True)
             stop = f"{gates[times.argmax()]} of {first.gates} gates ({times.max()} runs)"
         lines.append(f"| {name} | {count - len(failed)} of {count} | {stop} |")
-    lines += ["", "| seed | score | time s | end | failed obstacles |", "|---|---|---|---|---|"]
+    mixed = len({run.course for run in runs}) > 1
+    lines += ["", f"| seed |{' course |' if mixed else ''} score | time s | end | failed obstacles |"]
+    lines += ["|---|---|---|---|---|" + ("---|" if mixed else "")]
     for run in sorted(runs, key=lambda run: run.result.score):
         failed_names = [name for name, o in run.result.obstacles.items() if not o.completed]
         if failed_names:
             r, failed_text = run.result, ", ".join(failed_names)
             failed_text += " (board touched)" if r.touched_jump else ""
-            lines.append(f"| {run.seed} | {r.score:.3f} | {r.time_s:.2f} | {run.end} | {failed_text} |")
+            which = f"{run.seed} | {run.course}" if mixed else run.seed
+            lines.append(f"| {which} | {r.score:.3f} | {r.time_s:.2f} | {run.end} | {failed_text} |")
     if result is not None:
-        words = ["barkour run --policy", result["policy"], "--course", result["course"], "--seed SEED"]
+        words = ["barkour run --policy", result["policy"], "--course", "COURSE" if mixed else result["course"]]
+        words += ["--seed SEED"]
         words += ["--randomize"] if result["conditions"]["randomized"] else []
         words += [f"--torque-limit {result['conditions']['torque_limit_nm']:g}"]
         lines += ["", "One of these again, exactly:", "", f"    {' '.join(words)} --record DIR"]

@@ -29,6 +29,9 @@ ON_TABLE = 0.3
 """Where the end table stands right behind the last gate, the jumper drives until the base is this far on it, m."""
 TABLE_NEAR = 0.8
 """Distance from the last gate to such a table, at most, m."""
+BRAKED, SETTLED = 0.9, 1.0
+"""Where no table stands there, the jumper slows down until this far past the last gate, and the walker goes straight
+on until this far, before the next turn, m: one that takes over a bound and turns at once rolls over."""
 TURN_DISTANCE = 2.0
 """Obstacles nearer than this are joined by a planned turn, m."""
 PAST_CENTER = 0.08
@@ -56,6 +59,9 @@ class Paces:
     jump: float = 2.0
     landing: float = 1.0
     """Behind the board."""
+    braked: float = 0.4
+    settled: float = 0.8
+    """At a bound and at a walk, behind a board with no table."""
     mount: float = 0.8
     """Onto the end table at a bound."""
     arrival: float = 0.6
@@ -80,7 +86,7 @@ def plan(course: Course, skills: Sequence[str] = ("walk",), paces: Paces = Paces
     for k, obstacle in enumerate(course.obstacles):
         following = course.obstacles[k + 1] if k + 1 < len(course.obstacles) else None
         if obstacle.name == "weave poles":
-            fast = _fast_weave(course, k, here, "climb" in skills, paces)
+            fast = _fast_weave(course, k, points, skills, paces)
             points = (
                 fast if fast and k == 1 else points + (fast or _weave(course, obstacle, here, following, paces.weave))
             )
@@ -88,7 +94,7 @@ def plan(course: Course, skills: Sequence[str] = ("walk",), paces: Paces = Paces
             over = _a_frame(obstacle, paces) if "climb" in skills else []
             points += _turn(points, over, paces) + over if over else _around(course, here, following, paces.walk)
         elif obstacle.name == "jump":
-            run = _jump(course, obstacle, "jump" if "jump" in skills else "walk", paces)
+            run = _jump(course, obstacle, here, "jump" if "jump" in skills else "walk", paces)
             points += _turn(points, run, paces) + run
         elif obstacle.name != "end table":
             points += [Waypoint(*_inside(gate, here), paces.table) for gate in obstacle.gates]
@@ -100,25 +106,35 @@ def plan(course: Course, skills: Sequence[str] = ("walk",), paces: Paces = Paces
     return (*points, Waypoint(*_xy(stop), paces.arrival, yaw=heading, tolerance=0.1))
 
 
-def _fast_weave(course: Course, k: int, here: np.ndarray, climbs: bool, paces: Paces) -> list[Waypoint]:
+def _fast_weave(course: Course, k: int, before: list[Waypoint], skills: Sequence[str], paces: Paces) -> list[Waypoint]:
     """The fastest way past the poles, from the start if only the start table comes before; empty if none is found."""
     gates, following = course.obstacles[k].gates, course.obstacles[k + 1 : k + 2]
-    start: tuple[float, float, float] = course.start
+    start, velocity = course.start, np.zeros(2)
     if k == 1:
         gates = course.obstacles[0].gates + gates
     else:
-        start = (*_xy(here), float(np.arctan2(*(gates[0].center - here)[::-1])))
-    if following and following[0].name == "a frame" and climbs:
-        first = _a_frame(following[0], paces)[0]
-        end, yaw = np.array([first.x, first.y]), float(first.yaw or 0.0)
-        velocity = paces.climb * np.array([np.cos(yaw), np.sin(yaw)])
+        here = before[-1]
+        bearing = float(np.arctan2(*(gates[0].center - (here.x, here.y))[::-1]))
+        start = (here.x, here.y, bearing if here.yaw is None else here.yaw)
+        velocity = here.speed * np.array([np.cos(start[2]), np.sin(start[2])])
+    if following and following[0].name == "a frame" and "climb" in skills:
+        end, end_velocity = _entered(_a_frame(following[0], paces)[0])
+    elif following and following[0].name == "jump":
+        run = _jump(course, following[0], gates[-1].center, "jump" if "jump" in skills else "walk", paces)
+        end, end_velocity = _entered(run[0])
     else:
         target = following[0].gates[0].center if following else np.array(course.end_table.center)
         way = target - gates[-1].center
         distance = float(np.linalg.norm(way))
-        end = gates[-1].center + way * min(1.0, 0.6 / distance)
-        yaw, velocity = float(np.arctan2(way[1], way[0])), None
-    return weaving.weave(start, gates, course.poles, (*_xy(end), yaw), velocity, int(k == 1), paces.walker)
+        place = gates[-1].center + way * min(1.0, 0.6 / distance)
+        end, end_velocity = (*_xy(place), float(np.arctan2(way[1], way[0]))), None
+    return weaving.weave(start, gates, course.poles, end, end_velocity, int(k == 1), paces.walker, velocity)
+
+
+def _entered(first: Waypoint) -> tuple[tuple[float, float, float], np.ndarray]:
+    """Pose (m, m, rad) and velocity (m/s) at the first waypoint of an obstacle."""
+    yaw = float(first.yaw or 0.0)
+    return (first.x, first.y, yaw), first.speed * np.array([np.cos(yaw), np.sin(yaw)])
 
 
 def _turn(before: list[Waypoint], after: list[Waypoint], paces: Paces) -> list[Waypoint]:
@@ -257,27 +273,47 @@ def _around(course: Course, here: np.ndarray, following: Obstacle | None, speed:
     return [Waypoint(*_xy(c), speed) for c in best[1]]
 
 
-def _jump(course: Course, obstacle: Obstacle, skill: str, paces: Paces) -> list[Waypoint]:
-    """A straight run at the board along the gates' axis; `InputError` where something stands in its way."""
+def _jump(course: Course, obstacle: Obstacle, here: np.ndarray, skill: str, paces: Paces) -> list[Waypoint]:
+    """A straight run at the board along the gates' axis; `InputError` where something stands in its way.
+
+    It begins where a robot that comes from `here` has all feet on the floor.
+    """
     first, last, yaw = _axis(obstacle)
     along = np.array([np.cos(yaw), np.sin(yaw)])
-    way = np.linspace(first - RUN_UP * along, last, 50)
+    begin = -_run_up(course, first, along, here) if skill == "jump" else -RUN_UP
+    way = np.linspace(first + begin * along, last, 50)
     x0, y0, x1, y1 = course.area
     inside = (way >= [x0, y0]).all() and (way <= [x1, y1]).all()
     if skill == "jump" and not (inside and (course.terrain().height(way[:, 0], way[:, 1]) == 0).all()):
         raise InputError(
-            f"course '{course.name}' has no route for the skill 'jump': its run from {RUN_UP} m before the first gate "
-            "to the last one must be flat and inside the area"
+            f"course '{course.name}' has no route for the skill 'jump': its run from {-begin:.2f} m before the first "
+            "gate to the last one must be flat and inside the area"
         )
-    start = Waypoint(*_xy(first - RUN_UP * along), paces.run_in, yaw=yaw)
+    start = Waypoint(*_xy(first + begin * along), paces.run_in, yaw=yaw)
     if skill == "walk" or course.board is None:
         return [start, *(Waypoint(*_xy(place), paces.walk, yaw=yaw) for place in (first, last))]
     landed = float(np.dot(course.board.center - first, along)) + course.board.length / 2 + LANDED
     landed = min(landed, float(np.dot(last - first, along)))
-    legs = [(first, paces.jump), (first + landed * along, paces.jump), (last + AFTER * along, paces.landing)]
+    legs = [(first, paces.jump), (first + landed * along, paces.jump)]
     table = course.end_table
     edge = float(np.dot(table.center - last, along)) - table.size[0] / 2
     aside = abs(float(np.dot(table.center - last, [-along[1], along[0]])))
     if course.obstacles[-2] is obstacle and edge < TABLE_NEAR and aside < 0.1:
-        legs.append((last + (edge + ON_TABLE) * along, paces.mount))
-    return [start, *(Waypoint(*_xy(place), speed, "jump", yaw) for place, speed in legs)]
+        legs += [(last + AFTER * along, paces.landing), (last + (edge + ON_TABLE) * along, paces.mount)]
+        after = []
+    else:
+        legs.append((last + BRAKED * along, paces.braked))
+        after = [Waypoint(*_xy(last + SETTLED * along), paces.settled, yaw=yaw)]
+    return [start, *(Waypoint(*_xy(place), speed, "jump", yaw) for place, speed in legs), *after]
+
+
+def _run_up(course: Course, first: np.ndarray, along: np.ndarray, here: np.ndarray) -> float:
+    """How far before the first gate the run begins, m: `RUN_UP`, less where a table or `here` lies in it."""
+    table = course.terrain()
+    beside = abs(float(np.dot(here - first, [-along[1], along[0]])))
+    behind = float(np.dot(first - here, along)) if beside < HALF_WIDTH else RUN_UP
+    for run_up in np.arange(RUN_UP, 0.0, -0.05):
+        feet = first - np.outer([run_up, run_up + REAR], along)
+        if run_up <= max(behind, 0.0) and (table.height(feet[:, 0], feet[:, 1]) == 0).all():
+            return float(run_up)
+    return RUN_UP

@@ -30,9 +30,12 @@ def weave(
     end_velocity: np.ndarray | None,
     run_in: int,
     envelope: Envelope = Envelope(),
+    start_velocity: np.ndarray | None = None,
     margin: float = MARGIN,
 ) -> list[Waypoint]:
-    """From a pose (x, y, yaw), at rest, through `gates` to a pose; `run_in` sections come before the clock starts.
+    """From a pose (x, y, yaw) through `gates` to a pose; `run_in` sections come before the clock starts.
+
+    `start_velocity` is at rest where None; velocities in m/s, in the world.
 
     Empty where no motion is found that keeps the body off the poles.
     """
@@ -41,6 +44,7 @@ def weave(
         np.array(end, float),
         tuple(gates),
         tuple(poles),
+        start_velocity=np.zeros(2) if start_velocity is None else start_velocity,
         end_velocity=end_velocity,
         section_weights=(0.2,) * run_in,
         envelope=envelope,

@@ -263,7 +263,7 @@ def _solids(course: Course) -> list[tuple[str, np.ndarray]]:
     return solids
 
 
-def _overlap(a: np.ndarray, b: np.ndarray) -> bool:
+def convex_overlap(a: np.ndarray, b: np.ndarray) -> bool:
     """Whether two convex quadrilaterals `[4, 2]` share area (separating axes)."""
     for shape in (a, b):
         edges = np.roll(shape, -1, 0) - shape
@@ -278,7 +278,7 @@ def _check_overlaps(course: Course) -> None:
     solids = _solids(course)
     for i, (name, shape) in enumerate(solids):
         for other, other_shape in solids[i + 1 :]:
-            _require(not _overlap(shape, other_shape), f"'{name}' and '{other}' overlap")
+            _require(not convex_overlap(shape, other_shape), f"'{name}' and '{other}' overlap")
 
 
 def _check_route(course: Course) -> None:

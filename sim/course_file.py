@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import reprlib
 import types
 import typing
@@ -12,10 +13,14 @@ from typing import Any
 import yaml
 
 from sim.course import Course, official
+from sim.course_generator import LARGEST_SEED, generate
 from sim.errors import InputError
 
 SHIPPED = Path(__file__).parent / "courses"
 """Where the courses beside the official one lie."""
+GENERATED = "generated:"
+MOST_COURSES = 1000
+"""In one range."""
 
 
 def save(course: Course, path: Path) -> None:
@@ -66,13 +71,42 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def by_name(name: str) -> Course:
-    """`official`, another course that ships in `sim/courses`, or a YAML file's path."""
+    """`official`, another course that ships in `sim/courses`, `generated:SEED`, or a YAML file's path.
+
+    Raises:
+      InputError: none of these; a file that is no course.
+    """
     if name == "official":
         return official()
+    if name.startswith(GENERATED):
+        first, last = _seeds(name)
+        if first != last:
+            raise InputError(f"'{name}' names {last - first + 1} courses: only evaluate takes a range")
+        return generate(first)
     shipped = {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
     if name not in shipped and not Path(name).suffix and not Path(name).exists():
-        raise InputError(f"unknown course '{name}': known are official, {', '.join(shipped)} or a YAML file")
+        known = f"official, {', '.join(shipped)}, generated:SEED or a YAML file"
+        raise InputError(f"unknown course '{name}': known are {known}")
     return load(shipped.get(name, Path(name)))
+
+
+def several(name: str) -> list[str]:
+    """The names behind a course's name: itself, or those of `generated:FIRST-LAST`. Raises `InputError`."""
+    if not name.startswith(GENERATED):
+        return [name]
+    first, last = _seeds(name)
+    return [f"{GENERATED}{seed}" for seed in range(first, last + 1)]
+
+
+def _seeds(name: str) -> tuple[int, int]:
+    """First and last seed of `generated:SEED` or `generated:FIRST-LAST`."""
+    match = re.fullmatch(r"([0-9]{1,10})(?:-([0-9]{1,10}))?", name.removeprefix(GENERATED))
+    if match is None:
+        raise InputError(f"'{name}' must be generated:SEED or generated:FIRST-LAST, for example generated:7")
+    first, last = int(match[1]), int(match[2] or match[1])
+    if last < first or last - first >= MOST_COURSES or last > LARGEST_SEED:
+        raise InputError(f"'{name}' must name 1 to {MOST_COURSES} seeds from 0 to {LARGEST_SEED}, the first one first")
+    return first, last
 
 
 def _plain(value: Any) -> Any:
