@@ -35,13 +35,16 @@ class CourseCollector:
         torque_limits: Sequence[float | None] = (None,),
         threads: int = 0,
     ) -> None:
-        """Runs are spread evenly over `courses`, with their motors over `torque_limits` (N m, None: the robot's)."""
+        """The first round runs on all `courses`, every later one on the first and one of the others in turn; motors are
+        spread evenly over `torque_limits` (N m, None: the robot's)."""
         self.teachers, self.courses = teachers, tuple(courses)
         self.torque_limits, self.threads = tuple(torque_limits), threads
 
     def collect(self, student: Student | None, plan: Plan) -> Experience:
         """About `plan.rows` rows; `gain` is the mean score of the runs."""
-        groups = [(course, limit) for course in self.courses for limit in self.torque_limits]
+        others = self.courses[1:]
+        turn = self.courses if plan.round == 0 or not others else (self.courses[0], others[plan.round % len(others)])
+        groups = [(course, limit) for course in turn for limit in self.torque_limits]
         runs = max(round(plan.rows / ROWS_PER_RUN / len(groups)), 1)
         fields: list[dict[str, np.ndarray]] = []
         episodes: list[int] = []

@@ -66,7 +66,7 @@ class Options:
     layers: int = 3
     context: int = 15
     courses: tuple[str, ...] = ("official",)
-    """Courses on which experience is collected."""
+    """Courses on which experience is collected; the first is the one that scores."""
     score_runs: int = 32
     """Runs of the first course after each round: the golden metric."""
     patience: int = 0
