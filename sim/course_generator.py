@@ -88,9 +88,10 @@ class Piece:
 def generate(seed: int) -> Course:
     """The random course of a seed from 0 to 2^32 - 1, named `generated:SEED`; equal seeds give equal courses.
 
-    All five obstacles; weave poles, A-frame and jump in random order and at random headings; 3 to 6 poles (6 seldom find
-    room) with gaps no narrower than the official ones, passed first on a random side; a board of 0.3 to 0.5 m with a run-up of at least
-    1.55 m; an A-frame of 20 to 30 degrees. Gates are made as the official ones, nominal sizes are the official ones.
+    All five obstacles; weave poles, A-frame and jump in random order and at random headings; 3 to 6 poles (6 seldom
+    find room) with gaps no narrower than the official ones, passed first on a random side; a board of 0.3 to 0.5 m with
+    a run-up of at least 1.55 m; an A-frame of 20 to 30 degrees.
+    Gates are made as the official ones, nominal sizes are the official ones.
     The route is left to be planned.
 
     Raises:

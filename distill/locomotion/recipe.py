@@ -173,9 +173,12 @@ def _plain(options: Options) -> dict[str, Any]:
     return json.loads(json.dumps(asdict(options), default=str))
 
 
+def _network(options: Options) -> TransformerConfig:
+    return TransformerConfig(context=options.context, width=options.width, layers=options.layers)
+
+
 def _student(options: Options) -> TransformerStudent:
-    config = TransformerConfig(context=options.context, width=options.width, layers=options.layers)
-    return TransformerStudent(config, options.seed)
+    return TransformerStudent(_network(options), options.seed)
 
 
 def build(options: Options, teachers: Skills) -> tuple[Distiller, TransformerStudent]:
@@ -209,6 +212,7 @@ def provenance(
         "seed": options.seed,
         "commit": commit,
         "teachers": options.teachers,
+        "network": _network(options).to_dict(),
         "steps": summary["steps"],
         "best": best,
         "data": {key: card[key] for key in ("episodes", "hours", "rows")},
