@@ -10,7 +10,7 @@ import onnx
 import torch
 
 from policies.bundle import SCHEMA, Bundle, Metadata, robot_fields
-from policies.export import GOLDEN_COUNT, write_bundle
+from policies.bundle_writer import GOLDEN_COUNT, write_bundle
 from policies.transformer import Deployed, LocomotionTransformer
 from sim.errors import InputError
 from sim.gait import DRIVEN

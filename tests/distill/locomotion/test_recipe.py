@@ -1,7 +1,10 @@
 """`barkour distill locomotion` from end to end on next to nothing: it learns a little, resumes, exports, refuses."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from policies.skills import load_skills
 from sim.course import official
 from sim.errors import InputError
 
+ROOT = Path(__file__).resolve().parents[3]
 TINY = Options(
     rounds=1, first_rows=2000, rows=500, first_steps=60, steps=10, batch=32, width=32, layers=1, score_runs=2, seed=3
 )
@@ -98,6 +102,15 @@ def test_bad_options_are_one_line_and_status_2(tmp_path, arguments, message, cap
     assert barkour.main(["distill", "locomotion", "--run", str(tmp_path / "run"), *arguments]) == 2
     said = capsys.readouterr().err
     assert message in said and said.count("\n") == 1 and "Traceback" not in said
+
+
+def test_distilling_needs_neither_jax_nor_brax():
+    hide = "; ".join(f"sys.modules[{name!r}] = None" for name in ("jax", "brax", "flax", "optax"))
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; {hide}; import distill.locomotion.recipe"], capture_output=True, text=True,
+        cwd=ROOT, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_folder_without_a_run_is_no_run(tmp_path, capsys):
