@@ -27,7 +27,7 @@ Json = Annotated[bool, arg(help="print one JSON object on standard output and no
 class Run:
     """Run a policy over the course in simulation and score it."""
 
-    policy: str = "specialists"
+    policy: str = "generalist"
     """specialists, generalist or a bundle FILE.onnx"""
     course: str = "official"
     """official, another shipped course (rearranged, reversed), generated:SEED, or FILE.yaml"""
@@ -76,7 +76,7 @@ class Score:
 class Evaluate:
     """Run a policy many times in parallel worlds and report the distribution."""
 
-    policy: str = "specialists"
+    policy: str = "generalist"
     course: str = "official"
     """as for run; generated:0-19 spreads the runs over twenty random courses"""
     runs: int = 50

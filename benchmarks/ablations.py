@@ -51,7 +51,7 @@ class Arm:
 
 ARMS = {
     "base": Arm(),
-    "mlp of equal size": Arm(replace(BASE, kind="mlp", hidden=(192, 128))),
+    "mlp of equal size": Arm(replace(BASE, kind="mlp", hidden=(120, 96))),
     "context 1": Arm(replace(BASE, context=1)),
     "context 5": Arm(replace(BASE, context=5)),
     "context 30": Arm(replace(BASE, context=30)),

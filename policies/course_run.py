@@ -173,7 +173,7 @@ class CourseWorlds:
 
 
 def run(
-    policy: str = "specialists",
+    policy: str = "generalist",
     course: str = "official",
     seed: int = 0,
     randomize: bool = False,

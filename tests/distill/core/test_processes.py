@@ -21,7 +21,8 @@ assert loop.accelerator.num_processes == 2
 loop.run()
 flat = torch.cat([p.detach().flatten() for p in student.module.parameters()])
 seen = float(loop.shards.array(loop.shards.shards[0], "x").sum())
-print(flat.double().sum().item(), flat.double().square().sum().item(), loop.watch.golden, loop.mixture.as_dict(), seen, sep="|")
+sums = flat.double().sum().item(), flat.double().square().sum().item()
+print(*sums, loop.watch.golden, loop.mixture.as_dict(), seen, sep="|")
 """
 
 
@@ -39,8 +40,9 @@ def test_two_processes_learn_one_student_from_their_own_experience(tmp_path):
         environment |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
         running.append(
             subprocess.Popen(
-                [sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-            )
+                [sys.executable, "-c", program], env=environment, text=True,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            )  # fmt: skip
         )
     done = [process.communicate(timeout=180) for process in running]
     assert [p.returncode for p in running] == [0, 0], done[0][1] + done[1][1]
