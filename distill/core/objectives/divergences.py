@@ -14,7 +14,6 @@ exist, nor does their gradient. All sums are in float32, or in float64 for float
 keeps logits of 1e4 exact enough. A teacher's logit of -inf is a probability of exactly 0.
 """
 
-import contextlib
 import math
 from abc import abstractmethod
 from collections.abc import Callable
@@ -277,10 +276,10 @@ class _RowLosses(torch.autograd.Function):
         to_features = torch.zeros_like(features) if needs_features else None
         # Many chunks add up in the head's gradient: in float32 where the weights are shorter.
         to_head = torch.zeros_like(head, dtype=_wide(head)) if head is not None and needs_head else None
-        enabled, dtype = ctx.autocast
+        enabled, dtype = ctx.autocast  # as forwards, so that a chunk is computed again with the same numbers
         for part, upstream in zip(rows.split(ctx.chunk), gradient.split(ctx.chunk), strict=True):
             chosen = features.index_select(0, part)
-            with torch.enable_grad(), _autocast(features.device.type, dtype, enabled):
+            with torch.enable_grad(), torch.autocast(features.device.type, dtype, enabled):
                 logits = _logits(chosen, head).detach().requires_grad_()
                 (to_logits,) = torch.autograd.grad(ctx.losses(logits, part), logits, upstream)
             if to_features is not None:
@@ -298,11 +297,6 @@ def _logits(features: Tensor, head: Tensor | None) -> Tensor:
 
 def _wide(tensor: Tensor) -> torch.dtype:
     return torch.promote_types(tensor.dtype, torch.float32)
-
-
-def _autocast(device: str, dtype: torch.dtype, enabled: bool) -> contextlib.AbstractContextManager:
-    """Autocast as in the forward pass, so that a chunk is computed again with the same numbers."""
-    return torch.autocast(device, dtype=dtype) if enabled else contextlib.nullcontext()
 
 
 def _features(student: StudentOutput, objective: Objective) -> tuple[Tensor, Tensor | None]:

@@ -281,17 +281,35 @@ def test_half_precision_logits_are_summed_in_float32_and_get_gradients_of_their_
         assert value.item() == pytest.approx(exact.item(), rel=5e-3)
 
 
-def test_under_autocast_the_recomputed_chunks_are_those_of_the_forward_pass():
-    """The head's product is in bfloat16 there, both times: gradients fit those of a plain autocast graph."""
-    teacher, grads = DenseLogits(normal(12, 10, seed=0).float()), []
-    for whole in (True, False):
-        hidden, head = (normal(*s, seed=1).float().requires_grad_() for s in ((12, 6), (10, 6)))
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            value = ForwardKL(chunk_size=30)(student_of(hidden, head, whole), teacher)
-        value.backward()
-        grads.append((value.detach(), hidden.grad, head.grad))
-    torch.testing.assert_close(grads[0][0], grads[1][0], rtol=1e-6, atol=0)
-    torch.testing.assert_close(grads[0][1:], grads[1][1:], rtol=2e-2, atol=2e-3)
+def test_under_autocast_chunks_are_computed_again_with_the_numbers_of_the_forward_pass():
+    """The head's product is in bfloat16 there, both times; the backward pass itself runs outside of autocast."""
+    seen: list[torch.Tensor] = []
+
+    class Watched(ForwardKL):
+        def token_losses(self, logits, signal):
+            seen.append(logits.detach().clone())
+            return super().token_losses(logits, signal)
+
+    hidden, head = normal(12, 6, seed=1).float().requires_grad_(), normal(10, 6, seed=2).float().requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = Watched(chunk_size=30)(
+            StudentOutput(hidden=(hidden,), lm_head=head), DenseLogits(normal(12, 10, seed=0).float())
+        )
+    value.backward()
+    assert len(seen) == 8 and all(torch.equal(a, b) for a, b in zip(seen[:4], seen[4:], strict=True))
+    assert not torch.equal(torch.cat(seen[:4]), hidden.detach() @ head.detach().T)  # rounded, so autocast was on
+    assert hidden.grad is not None and hidden.grad.dtype is torch.float32 and hidden.grad.abs().max() > 0
+
+
+def test_a_bfloat16_head_sums_the_gradients_of_many_chunks_in_float32():
+    """Summed in bfloat16, with its 8 bits, a thousand small terms would lose far more than one rounding."""
+    teacher, grads = DenseLogits(normal(2000, 4, seed=0).float()), []
+    hidden, start = normal(2000, 3, seed=1).bfloat16() + 2, normal(4, 3, seed=2).bfloat16()
+    for chunk_size in (4, 2**24):
+        head = start.clone().requires_grad_()
+        ForwardKL(chunk_size=chunk_size)(StudentOutput(hidden=(hidden,), lm_head=head), teacher).backward()
+        grads.append(head.grad)
+    torch.testing.assert_close(grads[0], grads[1], rtol=2**-7, atol=0)
 
 
 class Allocations(TorchDispatchMode):

@@ -161,8 +161,8 @@ def test_causal_attention_is_compared_without_infinities(loss):
         )
     else:
         value = AttentionMatching({0: 0}, "mse")(StudentOutput(attention=(scores,)), Attention((theirs,), scores=True))
-        zeroed = (x.detach().masked_fill(later, 0.0) for x in (ours, theirs))  # as TinyBERT's code does
-        torch.testing.assert_close(value.detach(), F.mse_loss(*zeroed))
+        a, b = (x.detach().masked_fill(later, 0.0) for x in (ours, theirs))  # as TinyBERT's code does
+        torch.testing.assert_close(value.detach(), F.mse_loss(a, b))
     value.backward()
     assert value > 0 and scores.grad is not None and scores.grad.isfinite().all()
     assert scores.grad[..., ~later].abs().max() > 0 and not scores.grad[..., later].any()
