@@ -75,7 +75,9 @@ def _single(policy: str) -> Path:
     """The one bundle file behind `generalist` or a path."""
     if policy == "generalist":
         if not bundle_file(policy).is_file():
-            raise InputError("no generalist policy is shipped here yet: use --policy specialists or a FILE.onnx")
+            raise InputError(
+                f"the generalist's bundle is missing: {bundle_file(policy)}; use --policy specialists or a FILE.onnx"
+            )
         return bundle_file(policy)
     if not policy.endswith(".onnx") and not Path(policy).is_file():
         raise InputError(f"unknown policy '{policy}': known are specialists, generalist or a FILE.onnx")
