@@ -27,7 +27,7 @@ Json = Annotated[bool, arg(help="print one JSON object on standard output and no
 class Run:
     """Run a policy over the course in simulation and score it."""
 
-    policy: str = "specialists"
+    policy: str = "generalist"
     """specialists, generalist or a bundle FILE.onnx"""
     course: str = "official"
     """official, another shipped course (rearranged, reversed), generated:SEED, or FILE.yaml"""
@@ -76,7 +76,7 @@ class Score:
 class Evaluate:
     """Run a policy many times in parallel worlds and report the distribution."""
 
-    policy: str = "specialists"
+    policy: str = "generalist"
     course: str = "official"
     """as for run; generated:0-19 spreads the runs over twenty random courses"""
     runs: int = 50
@@ -134,6 +134,61 @@ class Train:
 
 
 @dataclass(frozen=True)
+class Distill:
+    """Distil several policies into one: locomotion makes the Locomotion-Transformer from the three specialists."""
+
+    what: Positional[Literal["locomotion"]]
+    teachers: str = "specialists"
+    out: Path | None = None
+    """the bundle FILE.onnx to write; generalist.onnx in the run's folder without it"""
+    run: Path = Path("runs/generalist")
+    """folder of the run: data, checkpoints, curve, summary"""
+    resume: bool = False
+    """continue the run in --run"""
+    force: bool = False
+    """replace an existing bundle"""
+    seed: int = 0
+    rounds: int = 8
+    """rounds in which the student drives, after one of behavioural cloning"""
+    first_rows: int = 150_000
+    """control steps that each domain (course, walk, climb, jump) collects at first"""
+    rows: int = 40_000
+    """control steps that each domain collects in every later round"""
+    first_steps: int = 2500
+    """optimiser steps of the first round"""
+    steps: int = 500
+    """optimiser steps of every later round"""
+    batch: int = 192
+    """windows in a batch"""
+    learning_rate: float = 1e-3
+    beta_decay: float = 0.3
+    """the specialists drive this share of round 1, its square of round 2, and so on"""
+    smoothing: float = 0.5
+    """how far the mixture of domains follows where the student lags; 0: equal shares"""
+    width: int = 128
+    layers: int = 3
+    context: int = 15
+    """control steps that the student sees"""
+    courses: tuple[str, ...] = ("official",)
+    """courses on which experience is collected"""
+    score_runs: int = 32
+    """runs of the first course that score the student after each round"""
+    patience: int = 0
+    """stop after so many rounds without a better score; 0: never"""
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    threads: int = 0
+    """physics threads; 0 takes every core"""
+    json: Json = False
+
+    def __call__(self) -> dict[str, Any]:
+        from distill.locomotion.recipe import Options, distil
+
+        options = vars(self).copy()
+        del options["json"], options["what"]
+        return distil(Options(**options))
+
+
+@dataclass(frozen=True)
 class Export:
     """Write a checkpoint's policy as one ONNX bundle."""
 
@@ -144,6 +199,10 @@ class Export:
     json: Json = False
 
     def __call__(self) -> dict[str, Any]:
+        if (self.checkpoint / "options.json").is_file():
+            from distill.locomotion.recipe import export_run
+
+            return export_run(self.checkpoint, self.file, force=self.force)
         from policies.export import export
 
         return export(self.checkpoint, self.file, force=self.force)
@@ -176,9 +235,10 @@ class Bench:
 
 
 COMMANDS = {"run": Run, "score": Score, "evaluate": Evaluate, "train": Train, "export": Export, "inspect": Inspect}
-COMMANDS |= {"bench": Bench}
+COMMANDS |= {"distill": Distill, "bench": Bench}
 EXTRAS = {"jax": "train", "brax": "train", "flax": "train", "optax": "train", "onnx": "train", "safetensors": "train"}
 EXTRAS |= {"tensorboardX": "train", "gymnasium": "train", "viser": "viz", "imageio": "viz", "mediapy": "viz"}
+EXTRAS |= {"torch": "distill", "accelerate": "distill"}
 EXPORT_TOLERANCE = 1e-5
 """Largest difference of actions between an exported network and the trained one."""
 

@@ -16,8 +16,10 @@ EXTRAS = {
         "tensorboardX>=2.6",
         "gymnasium>=1.0",
     ],
-    # language-model distillation; torch's exact pin is the one with a CPU build
-    "lm": ["torch==2.13.0", "transformers", "tokenizers", "accelerate", "openai"],
+    # distillation; torch's exact pin is the one with a CPU build
+    "distill": ["torch==2.13.0", "accelerate>=1.2", "safetensors>=0.5", "onnx>=1.17", "tensorboardX>=2.6"],
+    # language-model distillation
+    "lm": ["torch==2.13.0", "transformers", "tokenizers", "accelerate", "safetensors>=0.5", "openai"],
     # rclpy without a ROS installation; on robots it comes from ROS itself
     "ros": [
         "ros-rclpy[fastrtps]==9.1.2",

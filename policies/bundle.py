@@ -101,7 +101,7 @@ def robot_fields(robot: Robot) -> dict[str, Any]:
 
 
 class Bundle:
-    """A loaded policy network with its metadata: `bundle(observation [N, size]) -> action [N, 12]`."""
+    """A loaded policy network with its metadata: `bundle(observation [N, size]) -> action [N, actions]`."""
 
     def __init__(self, path: Path, metadata: Metadata, session: onnxruntime.InferenceSession, robot: Robot) -> None:
         self.path, self.metadata, self.robot = path, metadata, robot
@@ -149,7 +149,7 @@ class Bundle:
         return bundle
 
     def __call__(self, observation: np.ndarray) -> np.ndarray:
-        """Actions `[N, 12]` for observations `[N, layout.size]`, float32."""
+        """Actions `[N, gait.actions]` for observations `[N, layout.size]`, float32."""
         return self._session.run(None, {"observation": observation})[0]  # type: ignore[return-value]
 
     def describe(self) -> dict[str, Any]:
@@ -170,7 +170,8 @@ class Bundle:
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if [i.name for i in inputs] != ["observation"] or [o.name for o in outputs] != ["action"]:
             raise InputError("its graph needs one input 'observation' and one output 'action'")
-        widths = {"observation": (inputs[0].shape[-1], self.layout.size), "action": (outputs[0].shape[-1], 12)}
+        sizes = inputs[0].shape[-1], outputs[0].shape[-1]
+        widths = {"observation": (sizes[0], self.layout.size), "action": (sizes[1], self.gait.actions)}
         for name, (found, wanted) in widths.items():
             if found != wanted:
                 raise InputError(f"its {name} has {found} numbers, the layout says {wanted}")
@@ -180,7 +181,7 @@ class Bundle:
         count = len(golden["observation"])
         if count < 1:
             raise InputError("it has no golden vectors")
-        for name, wanted in (("observation", (count, self.layout.size)), ("action", (count, 12))):
+        for name, wanted in (("observation", (count, self.layout.size)), ("action", (count, self.gait.actions))):
             if golden[name].shape != wanted:
                 raise InputError(f"its golden {name}s have shape {golden[name].shape}, not {wanted}")
         difference = np.abs(self(golden["observation"]) - golden["action"]).max()
@@ -216,7 +217,7 @@ class FixedBatch:
         self._bundle = bundle
 
     def __call__(self, observation: np.ndarray) -> np.ndarray:
-        """Actions `[N, 12]` for observations `[N, size]`."""
+        """Actions `[N, gait.actions]` for observations `[N, size]`."""
         count = len(observation)
         padded = np.zeros((-(-count // BATCH) * BATCH, observation.shape[1]), np.float32)
         padded[:count] = observation
@@ -232,25 +233,32 @@ class Policy:
     def __init__(self, bundle: Bundle, worlds: int = 1) -> None:
         self.bundle, self.worlds = bundle, worlds
         self.last_action = np.zeros((worlds, 12), np.float32)
-        self.history = np.zeros((worlds, obs.HISTORY, obs.FRAME_SIZE), np.float32)
+        self.history = np.zeros((worlds, bundle.layout.history, bundle.layout.frame_size), np.float32)
         self.phase = np.zeros(worlds, np.float32)
+        self.drive = np.zeros(worlds, np.float32)
+        """What the policy last added to its clock's frequency, Hz; 0 unless it drives the clock."""
         self.fresh = np.ones(worlds, bool)
         """Robots whose history begins with their next sensors."""
+        self._asked: tuple[np.ndarray, np.ndarray | None] = np.zeros((worlds, 3), np.float32), None
+        """Command and board of the last step."""
 
     def reset(self, mask: np.ndarray | None = None) -> None:
         """Forgets everything about the robots in `mask` `[worlds]` (all without one)."""
         mask = np.ones(self.worlds, bool) if mask is None else mask
         self.last_action[mask] = 0.0
-        self.phase[mask] = 0.0
+        self.phase[mask], self.drive[mask] = 0.0, 0.0
         self.fresh |= mask
 
-    def step(self, sensors: Sensors, command: np.ndarray, heights: np.ndarray) -> np.ndarray:
+    def step(
+        self, sensors: Sensors, command: np.ndarray, heights: np.ndarray, phase: np.ndarray | None = None
+    ) -> np.ndarray:
         """One control step.
 
         Args:
           sensors: readings, `[worlds, ...]`.
           command: `[worlds, 3]`, m/s, m/s, rad/s.
           heights: `[worlds, layout.height_size]` from `heights_at`.
+          phase: of the clock in this step, `[worlds]` cycles, where another policy turns it.
 
         Returns:
           Joint targets, rad, `[worlds, 12]`.
@@ -266,16 +274,30 @@ class Policy:
         heights = np.asarray(heights, np.float32)
         newest = obs.frame(np, robot, sensors, self.last_action)
         board = obs.board_ahead(np, self.bundle.layout, heights) if gait.lock_gain else None
-        following = clocks.advance(np, gait, self.phase, command, robot.control_period, board)
-        self.phase = np.where(self.fresh, 0.0, following).astype(np.float32)
-        self.history = np.where(self.fresh[:, None, None], obs.fill(np, newest), obs.push(np, self.history, newest))
-        self.fresh[:] = False
+        if phase is None:
+            following = clocks.advance(np, gait, self.phase, command, robot.control_period, board, self.drive)
+            phase = np.where(self.fresh, 0.0, following)
+        self.phase = np.asarray(phase, np.float32)
         clock = clocks.clock(np, gait, self.phase, command)
+        newest = obs.stamp(np, self.bundle.layout, newest, command, clock)
+        filled = obs.fill(np, newest, self.bundle.layout.history)
+        self.history = np.where(self.fresh[:, None, None], filled, obs.push(np, self.history, newest))
+        self.fresh[:] = False
         observation = obs.observe(np, self.bundle.layout, self.history, command, clock, heights)
         action = np.clip(self.bundle(observation), -robot.action_limit, robot.action_limit)
+        if gait.driven:
+            action, self.drive = action[:, :12], action[:, 12]
         self.last_action = action
         steps = obs.relief(np, self.bundle.layout, heights)
+        self._asked = command, board
         return obs.joint_targets(np, robot, gait, action, self.phase, command, steps)
+
+    @property
+    def frequency(self) -> np.ndarray:
+        """How fast the clock turns from the last step to the next, Hz `[worlds]`."""
+        command, board = self._asked
+        gait = self.bundle.gait
+        return clocks.frequency(np, gait, self.phase, command, board, self.drive) * np.ones(self.worlds, np.float32)
 
     def heights_at(
         self,

@@ -46,8 +46,12 @@ class CourseWorlds:
         torque_limit: float | None = None,
         paces: Paces | None = None,
         threads: int = 0,
+        policy: Any = None,
     ) -> None:
-        """`torque_limit` (N m) replaces the robot's own, see `SimulatedRobots`; `paces` what the skills allow."""
+        """`torque_limit` (N m) replaces the robot's own, see `SimulatedRobots`; `paces` what the skills allow.
+
+        `policy` drives in place of the skills' own `SkillPolicy`: something with its `step`, `changed` and `jumps`.
+        """
         self.course, self.skills, self.time_limit = course, skills, time_limit
         self.route = planned(course, skills.able, paces or paces_of(skills))
         robot = skills.robot
@@ -59,7 +63,7 @@ class CourseWorlds:
         navigator = course_navigator(course, self.route, trained_limits(skills))
         self.navigators: list[Navigator] = [copy.deepcopy(navigator) for _ in range(n)]
         self.scorers = [Scorer(course) for _ in range(n)]
-        self.policy = SkillPolicy(skills, n)
+        self.policy: Any = policy or SkillPolicy(skills, n)
         self.traces = [Trace() for _ in range(n)]
         self.switches: list[list[Switch]] = [[] for _ in range(n)]
         self.gate_times: list[dict[str, list[float]]] = [{} for _ in range(n)]
@@ -169,7 +173,7 @@ class CourseWorlds:
 
 
 def run(
-    policy: str = "specialists",
+    policy: str = "generalist",
     course: str = "official",
     seed: int = 0,
     randomize: bool = False,

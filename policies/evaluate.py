@@ -26,7 +26,7 @@ Z95 = 1.96
 
 
 def evaluate(
-    policy: str = "specialists",
+    policy: str = "generalist",
     course: str = "official",
     runs: int = 50,
     randomize: bool = False,

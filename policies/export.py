@@ -1,21 +1,19 @@
 """From a training checkpoint to a policy bundle: actor's graph, normaliser and metadata in one ONNX file."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from policies import checkpoint
-from policies.bundle import KEY, SCHEMA, Bundle, Metadata, robot_fields
+from policies.bundle import SCHEMA, Bundle, Metadata, robot_fields
+from policies.bundle_writer import GOLDEN_COUNT, write_bundle
 from policies.networks import NetworkConfig
 from policies.ppo import Learner, LearnerState, PPOConfig
 from sim.errors import InputError
 from sim.robot import robot_by_name
 
-GOLDEN_COUNT = 16
 PROVENANCE = ("command", "seed", "commit", "steps", "worlds", "backend", "seconds")
 
 
@@ -69,26 +67,6 @@ def _layers(params: Any) -> list[tuple[np.ndarray, np.ndarray]]:
     mlp = tree["MLP_0"]
     names = sorted(mlp, key=lambda name: int(name.rsplit("_", 1)[1]))
     return [(np.asarray(p["kernel"]), np.asarray(p["bias"])) for p in [*(mlp[n] for n in names), tree["Dense_0"]]]
-
-
-def write_bundle(graph: Any, metadata: Metadata, file: Path) -> None:
-    """Serialises graph and metadata to `file`: equal input gives equal bytes; whole or not at all."""
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9, producer_name="barkour")
-    entry = model.metadata_props.add()
-    entry.key, entry.value = KEY, metadata.to_json()
-    onnx.checker.check_model(model)
-    partial = file.with_suffix(".partial")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(model.SerializeToString(deterministic=True))
-        try:
-            Bundle.load(partial)
-        except InputError:
-            partial.unlink()
-            raise
-        os.replace(partial, file)
-    except OSError as error:
-        raise InputError(f"cannot write {file}: {error.strerror}") from error
 
 
 def export(path: Path, file: Path, force: bool = False) -> dict[str, Any]:

@@ -75,7 +75,9 @@ def _single(policy: str) -> Path:
     """The one bundle file behind `generalist` or a path."""
     if policy == "generalist":
         if not bundle_file(policy).is_file():
-            raise InputError("no generalist policy is shipped here yet: use --policy specialists or a FILE.onnx")
+            raise InputError(
+                f"the generalist's bundle is missing: {bundle_file(policy)}; use --policy specialists or a FILE.onnx"
+            )
         return bundle_file(policy)
     if not policy.endswith(".onnx") and not Path(policy).is_file():
         raise InputError(f"unknown policy '{policy}': known are specialists, generalist or a FILE.onnx")
@@ -136,15 +138,23 @@ class SkillPolicy:
         """Control steps since that change."""
         self.changed = np.zeros(worlds, bool)
         """Robots whose skill changed in the last step."""
+        self.frequency = np.zeros(worlds, np.float32)
+        """How fast each robot's clock turns after the last step, Hz."""
         self.jumps = np.zeros((worlds, 2), np.float32)
         """Largest change of a joint target in the step of the last change, rad: as handed over, and without fading."""
 
     def step(
-        self, sensors: obs.Sensors, command: np.ndarray, users: np.ndarray, heights: Callable[[obs.Layout], np.ndarray]
+        self,
+        sensors: obs.Sensors,
+        command: np.ndarray,
+        users: np.ndarray,
+        heights: Callable[[obs.Layout], np.ndarray],
+        phase: np.ndarray | None = None,
     ) -> np.ndarray:
         """Joint targets, rad `[worlds, 12]`.
 
-        `users` `[worlds]` are indices of bundles, `heights(layout)` gives the terrain input of a layout `[worlds, n]`.
+        `users` `[worlds]` are indices of bundles, `heights(layout)` gives the terrain input of a layout `[worlds, n]`,
+        `phase` `[worlds]` is the clock's where another policy turns it.
         """
         users = self._landed(users)
         targets = np.zeros((len(users), 12), np.float32)
@@ -152,7 +162,8 @@ class SkillPolicy:
         for index in active:
             policy = self.policies[index]
             mine = users == index
-            targets[mine] = policy.step(sensors, command, heights(policy.bundle.layout))[mine]
+            targets[mine] = policy.step(sensors, command, heights(policy.bundle.layout), phase)[mine]
+            self.frequency[mine] = policy.frequency[mine]
         if len(self.policies) > 1:
             self._share(active, users)
         return self._handed_over(targets, users)
@@ -164,6 +175,19 @@ class SkillPolicy:
         begin, length = self.LANDED
         flying = (phase - begin) % 1.0 > length
         return np.where((self.users == jumper) & (users != jumper) & flying, jumper, users)
+
+    def adopt(self, targets: np.ndarray) -> None:
+        """Joint targets `[worlds, 12]` (rad) were applied in place of the last step's: the memory goes on from them, as
+        if the present skill had asked for the difference itself."""
+        robot = self.skills.robot
+        difference = (targets - self.targets) / robot.action_scale
+        active = np.unique(self.users)
+        for index in active:
+            policy = self.policies[index]
+            policy.last_action = np.clip(policy.last_action + difference, -robot.action_limit, robot.action_limit)
+        if len(self.policies) > 1:
+            self._share(active, self.users)
+        self.targets = np.array(targets, np.float32)
 
     def _handed_over(self, targets: np.ndarray, users: np.ndarray) -> np.ndarray:
         changed = (users != self.users) & (self.users >= 0)

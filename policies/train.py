@@ -7,11 +7,8 @@ Everything a run leaves is below its folder: `log.jsonl` (one line an iteration)
 import json
 import logging
 import shlex
-import signal
-import subprocess
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +18,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from policies import checkpoint, curves
+from policies import checkpoint, curves, runs
 from policies.hosts import Hosts
 from policies.networks import NetworkConfig
 from policies.ppo import Learner, LearnerState, PPOConfig, collect
@@ -83,49 +80,6 @@ def make_env(task: WalkTask, options: TrainOptions) -> Any:
     raise InputError(f"unknown backend '{options.backend}': known are cpu, mjx")
 
 
-def _commit() -> str:
-    """The source revision, with `+` when files differ from it; `unknown` outside a checkout."""
-    here = Path(__file__).parent
-    try:
-        git = ["git", "-C", str(here)]
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run(
-            [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True
-        ).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return head + ("+" if changed.strip() else "")
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keeps other processes from training in `folder`; `InputError` where one already does."""
-    import fcntl
-
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(f"another process trains in {folder}: wait for it, or choose another --out") from error
-        yield
-
-
-@contextmanager
-def _stopping() -> Iterator[None]:
-    """Ctrl-C and a polite `kill` both end the block with `KeyboardInterrupt`, also where the shell ignores Ctrl-C."""
-
-    def stop(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    kinds = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(kind, stop) for kind in kinds]
-    try:
-        yield
-    finally:
-        for kind, handler in zip(kinds, before, strict=True):
-            signal.signal(kind, handler)
-
-
 class Run:
     """One training run: owns the environment, the learner and the folder."""
 
@@ -145,7 +99,7 @@ class Run:
             raise InputError(f"{self.folder} already holds a run: add --resume to continue it, or choose another --out")
         self.task: WalkTask = SKILLS[options.skill]()
         config = PPOConfig(worlds=options.worlds, **LEARNING.get(options.skill, {}))
-        self.commit = _commit()
+        self.commit = runs.commit()
         self.options = TrainOptions(**{**asdict(options), "worlds": config.worlds})
         self.learner = Learner(config, self.task.layout.size, self.task.privileged_size)
         self.state: LearnerState = self.learner.initial(options.seed)
@@ -314,8 +268,8 @@ class Run:
         interrupted, saved = False, time.perf_counter()
         writer = SummaryWriter(str(self.folder / "tensorboard"))
         with (
-            _alone(self.folder),
-            _stopping(),
+            runs.alone(self.folder),
+            runs.stopping(),
             Progress(*columns, console=console) as progress,
             (self.folder / "log.jsonl").open("a") as log,
         ):

@@ -63,10 +63,20 @@ class Gait:
     """Largest relative change."""
     lock_phase: float = 0.0
     """Phase in which the base is to pass the middle of a board, cycles."""
+    driven: bool = False
+    """The policy itself turns the clock: its 13th action is added to `frequency`, Hz. Nothing else moves it."""
+    scale: float = 1.0
+    """Actions move joint targets by this many times the robot's action scale."""
+
+    @property
+    def actions(self) -> int:
+        """Numbers that a policy with this clock puts out: one per joint and, if it drives the clock, its frequency."""
+        return 13 if self.driven else 12
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready fields."""
-        return asdict(self)
+        """JSON-ready fields; those of `DRIVEN` only where the clock is driven."""
+        fields = asdict(self)
+        return fields if self.driven else {name: fields[name] for name in fields if name not in ("driven", "scale")}
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "Gait":
@@ -87,7 +97,7 @@ class Gait:
         return cls(**values)
 
 
-ADDED = {"front", "hind", "stride", "frequency_range", "lock_gain", "lock_range", "lock_phase"}
+ADDED = {"front", "hind", "stride", "frequency_range", "lock_gain", "lock_range", "lock_phase", "driven", "scale"}
 """Keys that files written before they existed may lack."""
 
 BOUND = Gait(
@@ -131,20 +141,38 @@ def moving(xp: Any, gait: Gait, command: Any) -> Any:
     return (size > gait.standing_speed).astype(xp.float32)
 
 
-def advance(xp: Any, gait: Gait, phase: Any, command: Any, dt: float, board: Any = None) -> Any:
+DRIVEN = Gait(name="driven", push=0.0, lift_per_relief=0.0, driven=True, scale=1.5)
+"""The clock of a policy that steps by itself: nothing is added to its joint targets."""
+
+DRIVEN_RANGE = 1.5, 4.5
+"""Limits of a driven clock, Hz."""
+
+
+def advance(xp: Any, gait: Gait, phase: Any, command: Any, dt: float, board: Any = None, drive: Any = None) -> Any:
     """Next phase in cycles, [0, 1). `phase` `[...]`, `command` `[..., 3]`; a resting clock goes back to 0.
 
-    `board` `[...]` is the distance to the middle of the board ahead, m (`sim.observation.board_ahead`).
+    `board` and `drive` as in `frequency`.
     """
+    following = (phase + frequency(xp, gait, phase, command, board, drive) * dt) % 1.0
+    return (following * moving(xp, gait, command)).astype(xp.float32)
+
+
+def frequency(xp: Any, gait: Gait, phase: Any, command: Any, board: Any = None, drive: Any = None) -> Any:
+    """How fast the clock turns, Hz `[...]`.
+
+    `board` `[...]` is the distance to the middle of the board ahead, m (`sim.observation.board_ahead`); `drive` `[...]`
+    what the policy adds where it drives the clock, Hz.
+    """
+    if gait.driven:
+        return xp.clip(gait.frequency + (0.0 if drive is None else drive), *DRIVEN_RANGE)
     speed = xp.sqrt(command[..., 0] ** 2 + command[..., 1] ** 2)
     if gait.stride:
-        frequency = xp.clip(speed / gait.stride, *gait.frequency_range)
+        turning = xp.clip(speed / gait.stride, *gait.frequency_range)
     else:
-        frequency = gait.frequency + gait.frequency_per_speed * xp.maximum(speed - 1.0, 0.0)
+        turning = gait.frequency + gait.frequency_per_speed * xp.maximum(speed - 1.0, 0.0)
     if gait.lock_gain and board is not None:
-        frequency = frequency * (1.0 + stride_lock(xp, gait, phase, frequency, speed, board))
-    following = (phase + frequency * dt) % 1.0
-    return (following * moving(xp, gait, command)).astype(xp.float32)
+        turning = turning * (1.0 + stride_lock(xp, gait, phase, turning, speed, board))
+    return turning
 
 
 def stride_lock(xp: Any, gait: Gait, phase: Any, frequency: Any, speed: Any, board: Any) -> Any:

@@ -16,6 +16,8 @@ from sim.robot import Robot
 
 HISTORY = 15
 """Control steps that are remembered: 0.3 s at 50 Hz (arXiv 2305.14654, section IV)."""
+LONGEST = 60
+"""Control steps that a layout may ask for at most; a layout that reaches back further than `HISTORY` keeps more."""
 
 FRAME_FIELDS = (
     ("projected_gravity", 3, "unit vector, base frame", 1.0),
@@ -87,18 +89,32 @@ class Layout:
     grids: tuple[Grid, ...] = ()
     clock: bool = True
     """Whether the gait clock's sine and cosine are in the input."""
+    stamped: bool = False
+    """Whether every frame carries the command and the clock of its own step, in place of the newest ones once: the
+    context of a sequence model."""
 
     def __post_init__(self) -> None:
-        if not self.frames or min(self.frames) < 0 or max(self.frames) >= HISTORY:
-            raise InputError(f"observation frames must be ages from 0 to {HISTORY - 1}, got {self.frames}")
+        if not self.frames or min(self.frames) < 0 or max(self.frames) >= LONGEST:
+            raise InputError(f"observation frames must be ages from 0 to {LONGEST - 1}, got {self.frames}")
 
     def slices(self) -> dict[str, slice]:
         """Name to slice of the input: `frame_0` ..., `command`, `clock`, `heights_<grid>`, in input order."""
-        parts = [(f"frame_{age}", FRAME_SIZE) for age in self.frames] + [("command", 3)]
-        parts += [("clock", 2)] if self.clock else []
+        parts = [(f"frame_{age}", self.frame_size) for age in self.frames]
+        if not self.stamped:
+            parts += [("command", 3), *([("clock", 2)] if self.clock else [])]
         parts += [(f"heights_{grid.name}", grid.size) for grid in self.grids]
         ends = np.cumsum([width for _, width in parts])
         return {name: slice(int(end - width), int(end)) for (name, width), end in zip(parts, ends, strict=True)}
+
+    @property
+    def history(self) -> int:
+        """Control steps that must be remembered for it."""
+        return max(HISTORY, max(self.frames) + 1)
+
+    @property
+    def frame_size(self) -> int:
+        """Numbers in one frame of the history."""
+        return FRAME_SIZE + (3 + 2 * self.clock if self.stamped else 0)
 
     @property
     def size(self) -> int:
@@ -116,11 +132,12 @@ class Layout:
             "frames": list(self.frames),
             "clock": self.clock,
             "grids": [_grid_dict(g) for g in self.grids],
-            "history": HISTORY,
+            "history": self.history,
             "frame_fields": [list(field) for field in FRAME_FIELDS],
             "command_scale": list(COMMAND_SCALE),
             "height": {"scale": HEIGHT_SCALE, "clip_m": HEIGHT_CLIP, "is": "ground z - base z + standing height"},
             "size": self.size,
+            **({"stamped": True} if self.stamped else {}),
         }
 
     @classmethod
@@ -130,7 +147,7 @@ class Layout:
             grids = tuple(
                 Grid(g["name"], tuple(g["x"]), tuple(g["y"]), bool(g.get("boards", False))) for g in fields["grids"]
             )
-            layout = cls(tuple(fields["frames"]), grids, bool(fields["clock"]))
+            layout = cls(tuple(fields["frames"]), grids, bool(fields["clock"]), bool(fields.get("stamped", False)))
         except (KeyError, TypeError) as error:
             raise InputError(f"observation layout is incomplete: {error}") from error
         ours = layout.to_dict()
@@ -169,13 +186,22 @@ def frame(xp: Any, robot: Robot, sensors: Sensors, last_action: Any) -> Any:
     return xp.concatenate(scaled, -1).astype(xp.float32)
 
 
-def fill(xp: Any, newest: Any) -> Any:
-    """A history `[..., 15, 42]` in which every step equals `newest` `[..., 42]`: the state after a reset."""
-    return xp.repeat(newest[..., None, :], HISTORY, -2)
+def stamp(xp: Any, layout: Layout, newest: Any, command: Any, clock: Any) -> Any:
+    """The frame `[..., layout.frame_size]` that a layout's history keeps: `frame`'s 42 numbers and, where the layout is
+    `stamped`, the command `[..., 3]` and the clock `[..., 2]` of the same step."""
+    if not layout.stamped:
+        return newest
+    parts = [newest, command * xp.asarray(COMMAND_SCALE, dtype=xp.float32), *([clock] if layout.clock else [])]
+    return xp.concatenate(parts, -1).astype(xp.float32)
+
+
+def fill(xp: Any, newest: Any, steps: int = HISTORY) -> Any:
+    """A history `[..., steps, n]` in which every step equals `newest` `[..., n]`: the state after a reset."""
+    return xp.repeat(newest[..., None, :], steps, -2)
 
 
 def push(xp: Any, history: Any, newest: Any) -> Any:
-    """The history `[..., 15, 42]` with `newest` `[..., 42]` in front (index 0) and the oldest step dropped."""
+    """The history `[..., 15, n]` with `newest` `[..., n]` in front (index 0) and the oldest step dropped."""
     return xp.concatenate([newest[..., None, :], history[..., :-1, :]], -2)
 
 
@@ -274,7 +300,7 @@ def observe(xp: Any, layout: Layout, history: Any, command: Any, clock: Any, hei
     """The policy's input.
 
     Args:
-      history: `[..., 15, 42]`, newest first.
+      history: `[..., layout.history, layout.frame_size]`, newest first.
       command: forward and leftward velocity (m/s) and yaw rate (rad/s) in the base's heading frame, `[..., 3]`.
       clock: `[..., 2]` from `sim.gait.clock`.
       heights: `[..., height_size]` from `relative_heights`, grids in layout order.
@@ -283,9 +309,8 @@ def observe(xp: Any, layout: Layout, history: Any, command: Any, clock: Any, hei
       float32 `[..., layout.size]`.
     """
     parts = [history[..., age, :] for age in layout.frames]
-    parts.append(command * xp.asarray(COMMAND_SCALE, dtype=xp.float32))
-    if layout.clock:
-        parts.append(clock)
+    if not layout.stamped:
+        parts += [command * xp.asarray(COMMAND_SCALE, dtype=xp.float32), *([clock] if layout.clock else [])]
     if layout.height_size:
         parts.append(heights)
     return xp.concatenate(parts, -1).astype(xp.float32)
@@ -298,5 +323,12 @@ def joint_targets(xp: Any, robot: Robot, gait: Gait, action: Any, phase: Any, co
     result is held inside the joint ranges.
     """
     clock = joint_offset(xp, gait, phase, command, steps)
-    target = xp.asarray(robot.default_pose) + robot.action_scale * action + clock
+    target = xp.asarray(robot.default_pose) + robot.action_scale * gait.scale * action + clock
     return xp.clip(target, xp.asarray(robot.joint_lower), xp.asarray(robot.joint_upper)).astype(xp.float32)
+
+
+def action_for(xp: Any, robot: Robot, gait: Gait, targets: Any, phase: Any, command: Any, steps: Any) -> Any:
+    """The action `[..., 12]` that asks for joint `targets` `[..., 12]`: `joint_targets`'s inverse within limits."""
+    offset = targets - xp.asarray(robot.default_pose) - joint_offset(xp, gait, phase, command, steps)
+    action = offset / (robot.action_scale * gait.scale)
+    return xp.clip(action, -robot.action_limit, robot.action_limit).astype(xp.float32)

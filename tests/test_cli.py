@@ -55,7 +55,7 @@ def good_log(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], ["run", "score", "evaluate", "train", "export", "inspect", "bench"]),
+        ([], ["run", "score", "evaluate", "train", "distill", "export", "inspect", "bench"]),
         (["fly"], ["fly"]),
         (["run", "--sead", "3"], ["--sead", "perhaps --seed"]),
         (["run", "--seed", "x"], ["--seed", "'x'"]),

@@ -212,7 +212,7 @@ def test_a_bundle_for_an_unknown_robot_is_refused(tmp_path):
         ({"size": 12}, "differs in 'size'"),
         ({"history": 10}, "differs in 'history'"),
         ({"command_scale": [2.0, 2.0, 0.25]}, "differs in 'command_scale'"),
-        ({"frames": [0, 20]}, "from 0 to 14"),
+        ({"frames": [0, 60]}, "from 0 to 59"),
         (Layout(frames=(0,), grids=LAYOUT.grids).to_dict(), f"its observation has {SIZE} numbers, the layout says"),
     ],
 )

@@ -19,9 +19,9 @@ SECONDS = 3.0
 KEYS = {"score", "time_s", "finished", "fell", "touched_jump", "obstacles", "seed", "policy", "course", "log"}
 
 
-@pytest.fixture(scope="module")
-def skills():
-    return load_skills()
+@pytest.fixture(scope="module", params=["specialists", "generalist"])
+def skills(request):
+    return load_skills(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def whole(tmp_path_factory):
     return run(seed=0, record=folder), folder
 
 
-def test_the_shipped_walker_takes_the_robot_over_the_course(whole):
+def test_the_shipped_policy_takes_the_robot_over_the_course(whole):
     report, _ = whole
     assert set(report) >= KEYS
     assert report["finished"] and not report["fell"]

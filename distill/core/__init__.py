@@ -1,0 +1,1 @@
+"""The distillation core: teachers, their signals and the objectives on them. It knows neither robot nor language."""

@@ -1,0 +1,53 @@
+"""Checkpoints of a run: one file of tensors and one of JSON, replaced together or not at all; nothing is unpickled."""
+
+import json
+import pickle
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distill.core.errors import DistillError
+
+NAME, OLD = "checkpoint", "checkpoint.old"
+VALUES, TENSORS = "state.json", "tensors.pt"
+
+
+def save(folder: Path, values: Mapping[str, Any], tensors: Mapping[str, Any]) -> Path:
+    """Writes `folder/checkpoint` in place of the one before."""
+    target, old = folder / NAME, folder / OLD
+    partial = folder / f"{NAME}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    torch.save(dict(tensors), partial / TENSORS)
+    (partial / VALUES).write_text(json.dumps(values))
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    partial.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def newest(folder: Path) -> Path | None:
+    """The whole checkpoint in a folder, or None: the one before, where a run was cut off between two renames."""
+    for name in (NAME, OLD):
+        if (folder / name / VALUES).is_file():
+            return folder / name
+    return None
+
+
+def load(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Values and tensors; `DistillError` if the checkpoint is cut off or none."""
+    try:
+        values = json.loads((path / VALUES).read_text())
+        return values, torch.load(path / TENSORS, weights_only=True, map_location="cpu")
+    except (OSError, RuntimeError, EOFError, json.JSONDecodeError, pickle.UnpicklingError) as error:
+        raise DistillError(f"the checkpoint {path} cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON would give it back."""
+    return json.loads(json.dumps(value, default=str))

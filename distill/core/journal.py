@@ -1,0 +1,73 @@
+"""What a run leaves behind for people: TensorBoard, a log of JSON lines, a picture and a summary."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+class Journal:
+    """The log files of one run folder. `write=False` keeps silent (other processes of the same run)."""
+
+    def __init__(self, folder: Path, write: bool = True) -> None:
+        self.folder, self.write = Path(folder), write
+        self._tensorboard: Any = None
+
+    def __enter__(self) -> "Journal":
+        if self.write:
+            from tensorboardX import SummaryWriter
+
+            self._tensorboard = SummaryWriter(str(self.folder / "tensorboard"))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+
+    def add(self, step: int, values: Mapping[str, float], kind: str = "fit") -> None:
+        """One line at optimiser step `step`."""
+        if not self.write:
+            return
+        with (self.folder / "log.jsonl").open("a") as log:
+            rounded = {name: float(f"{value:.6g}") for name, value in values.items()}
+            log.write(json.dumps({"kind": kind, "step": step, **rounded}) + "\n")
+        for name, value in values.items():
+            self._tensorboard.add_scalar(f"{kind}/{name}", value, step)
+
+    def rows(self, kind: str) -> list[dict[str, Any]]:
+        """What was logged of one kind, oldest first; where a run went back to a checkpoint, the newest of each step."""
+        path = self.folder / "log.jsonl"
+        lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+        return [v for _, v in sorted({line["step"]: line for line in lines if line["kind"] == kind}.items())]
+
+    def plot(self, title: str) -> Path | None:
+        """`curve.png`: training loss, loss on held-out experience, golden metric. None where nothing is logged."""
+        fit, rounds = self.rows("fit"), self.rows("round")
+        if not self.write or not fit:
+            return None
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(8, 5), layout="constrained")
+        FigureCanvasAgg(figure)
+        left = figure.add_subplot()
+        left.plot([r["step"] for r in fit], [r["loss"] for r in fit], color="0.7", label="loss")
+        if rounds:
+            left.plot([r["step"] for r in rounds], [r["proxy"] for r in rounds], "C0o-", label="held-out loss (proxy)")
+            right = left.twinx()
+            right.plot([r["step"] for r in rounds], [r["golden"] for r in rounds], "C1s-", label="golden metric")
+            right.set_ylabel("golden metric", color="C1")
+        left.set(xlabel="optimiser step", ylabel="imitation loss", yscale="log", title=title)
+        left.legend(loc="upper right")
+        path = self.folder / "curve.png"
+        figure.savefig(path, dpi=120)
+        return path
+
+    def summary(self, values: Mapping[str, Any]) -> Path:
+        """`summary.json`, written whole."""
+        path = self.folder / "summary.json"
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(dict(values), indent=2) + "\n")
+        os.replace(partial, path)
+        return path

@@ -1,0 +1,368 @@
+"""The loop: collect experience, label it, fit the student to the labels, measure; round after round.
+
+Collecting with the teacher is behavioural cloning; with the student it is DAgger for a robot and on-policy distillation
+for a language model: the same loop, the share of each set by `Beta`. The loop knows no robot and no tokenizer.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from distill.core import checkpoints
+from distill.core.collect import Collector, Plan, Sampler, Student
+from distill.core.errors import DistillError
+from distill.core.journal import Journal
+from distill.core.mixture import Mixture
+from distill.core.objectives.base import Objective
+from distill.core.schedules import Beta, WarmupCosine
+from distill.core.shards import Shards
+from distill.core.teachers import Teacher
+from distill.core.watch import Watch
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """How long, how fast, from whose experience."""
+
+    rounds: int = 8
+    """Rounds after the first, which is behavioural cloning."""
+    first_rows: int = 150_000
+    """Rows that each domain collects in the first round."""
+    rows: int = 50_000
+    """Rows that each domain collects in every later one."""
+    first_steps: int = 2500
+    """Optimiser steps in the first round."""
+    steps: int = 600
+    """Optimiser steps in every later one."""
+    batch: int = 256
+    learning_rate: float = 1e-3
+    last_learning_rate: float = 5e-5
+    weight_decay: float = 0.01
+    max_gradient_norm: float = 1.0
+    beta: Beta = Beta()
+    smoothing: float = 0.5
+    """Of the mixture over domains, see `distill.core.mixture`; 0 draws evenly from all."""
+    held_out: int = 2048
+    """Examples on which the proxy is measured."""
+    patience: int = 0
+    golden_tolerance: float = 0.02
+    precision: str = "no"
+    """Mixed precision, as accelerate names it: no, bf16, fp16."""
+    seed: int = 0
+    checkpoint_minutes: float = 3.0
+
+    def __post_init__(self) -> None:
+        for name in ("first_rows", "rows", "first_steps", "steps", "batch", "held_out"):
+            if getattr(self, name) < 1:
+                raise DistillError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.rounds < 0:
+            raise DistillError(f"rounds must not be negative, got {self.rounds}")
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps over all rounds."""
+        return self.first_steps + self.rounds * self.steps
+
+    def ends(self, round_: int) -> int:
+        """The optimiser step at which a round's fitting ends."""
+        return self.first_steps + round_ * self.steps
+
+
+@dataclass
+class Position:
+    """Where a run is."""
+
+    round: int = 0
+    collected: int = 0
+    """Domains that have collected in this round."""
+    step: int = 0
+    """Optimiser steps."""
+    seconds: float = 0.0
+
+
+class Distiller:
+    """One distillation run in one folder: checkpoints, shards, logs, the best student."""
+
+    def __init__(
+        self,
+        student: Student,
+        objective: Objective,
+        teacher: Teacher,
+        collectors: Sequence[Collector],
+        sampler: Sampler,
+        folder: Path,
+        config: LoopConfig = LoopConfig(),
+        evaluate: Callable[[Student], Mapping[str, float]] | None = None,
+        resume: bool = False,
+        console: Console | None = None,
+    ) -> None:
+        """`evaluate` measures the student after each round; its `golden` (higher is better) picks the best one.
+
+        Raises:
+          DistillError: the folder holds another run, or a checkpoint that cannot be read.
+        """
+        self.student, self.objective, self.teacher = student, objective, teacher
+        self.collectors, self.sampler, self.config = tuple(collectors), sampler, config
+        self.evaluate = evaluate
+        self.accelerator = Accelerator(mixed_precision=config.precision, cpu=not torch.cuda.is_available())
+        self.rank = self.accelerator.process_index
+        self.folder = Path(folder) if self.rank == 0 else Path(folder) / f"rank_{self.rank}"
+        self.console = console or Console(stderr=True, quiet=self.rank > 0)
+        saved = checkpoints.newest(self.folder)
+        if saved is not None and not resume:
+            raise DistillError(f"{self.folder} already holds a run: resume it, or choose another folder")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.shards = Shards(self.folder / "data")
+        self.mixture = Mixture([c.name for c in self.collectors], config.smoothing)
+        self.watch = Watch(config.patience, config.golden_tolerance)
+        self.position = Position()
+        self.rng = np.random.default_rng([config.seed, self.rank])
+        torch.manual_seed(config.seed + self.rank)
+        self.schedule = WarmupCosine(config.learning_rate, config.total_steps, last=config.last_learning_rate)
+        optimizer = torch.optim.AdamW(
+            student.module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98)
+        )
+        self.module, self.optimizer = self.accelerator.prepare(student.module, optimizer)
+        self.reached: dict[str, float] = {}
+        """Domain -> the teacher's gain there."""
+        self.ratios: dict[str, float] = {}
+        """Domain -> the teacher's gain over the student's, in the round at hand."""
+        if saved is not None:
+            self._restore(saved)
+        else:
+            self.shards.keep(0)
+
+    # --- checkpoints ----------------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Everything that decides the rest of the run."""
+        values = {
+            "config": checkpoints.plain(asdict(self.config)), "domains": list(self.mixture.names),
+            "position": asdict(self.position), "shards": len(self.shards), "mixture": self.mixture.state(),
+            "watch": self.watch.state(), "reached": self.reached, "ratios": self.ratios,
+            "rng": self.rng.bit_generator.state,
+        }  # fmt: skip
+        tensors = {"student": self.student.module.state_dict(), "optimizer": self.optimizer.state_dict()}
+        checkpoints.save(self.folder, values, tensors)
+
+    def _restore(self, saved: Path) -> None:
+        values, tensors = checkpoints.load(saved)
+        ours = checkpoints.plain(asdict(self.config))
+        for key in sorted(set(ours) - {"checkpoint_minutes", "patience"}):
+            if values["config"].get(key) != ours[key]:
+                raise DistillError(f"{self.folder} was begun with {key} {values['config'].get(key)}, not {ours[key]}")
+        if values["domains"] != list(self.mixture.names):
+            raise DistillError(f"{self.folder} was begun with the domains {values['domains']}")
+        self.position = Position(**values["position"])
+        self.shards.keep(values["shards"])
+        if len(self.shards) < values["shards"]:
+            raise DistillError(f"{self.folder} has lost shards: {len(self.shards)} of {values['shards']} are there")
+        self.mixture.restore(values["mixture"])
+        self.watch.restore(values["watch"])
+        self.reached, self.ratios = values["reached"], values["ratios"]
+        self.rng.bit_generator.state = values["rng"]
+        try:
+            self.student.module.load_state_dict(tensors["student"])
+            self.optimizer.load_state_dict(tensors["optimizer"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise DistillError(f"the checkpoint in {saved} is of another student: {error}") from error
+
+    # --- the loop -------------------------------------------------------------------------------------------------
+
+    def run(self) -> dict[str, Any]:
+        """Runs to the last round, or to Ctrl-C, which saves first. Returns the summary, also in `summary.json`."""
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        interrupted = False
+        with (
+            Journal(self.folder, self.rank == 0) as journal,
+            Progress(*columns, console=self.console, disable=self.rank > 0) as progress,
+        ):
+            bar = progress.add_task("distil", total=self.config.total_steps, completed=self.position.step)
+
+            def show(text: str) -> None:
+                progress.update(bar, completed=self.position.step, description=text)
+
+            try:
+                while self.position.round <= self.config.rounds and not self.watch.stop:
+                    self._collect(journal, show)
+                    self._fit(journal, show)
+                    self._measure(journal, show)
+            except KeyboardInterrupt:
+                interrupted = True
+                self.save()
+            journal.plot(f"distillation, {self.student.module.__class__.__name__}")
+            return self._summary(journal, interrupted)
+
+    def _collect(self, journal: Journal, say: Callable[[str], None]) -> None:
+        config, here = self.config, self.position
+        beta = config.beta.at(here.round)
+        student = None if here.round == 0 else self.student
+        for k, collector in enumerate(self.collectors):
+            if k < here.collected:
+                continue
+            began = time.perf_counter()
+            say(f"round {here.round} collect {collector.name}")
+            seed = int(np.random.SeedSequence([config.seed, self.rank, here.round, k]).generate_state(1)[0])
+            rows = config.first_rows if here.round == 0 else config.rows
+            self.student.module.eval()
+            found = collector.collect(student, Plan(here.round, beta, rows, seed))
+            about = {"domain": collector.name, "round": here.round, "beta": beta, "seed": seed}
+            self.shards.append(found.fields, found.episodes, {**about, "measured": dict(found.measured)})
+            if "gain" in found.measured:
+                self._compare(collector.name, here.round, self._mean(float(found.measured["gain"])))
+            here.collected = k + 1
+            here.seconds += time.perf_counter() - began
+            journal.add(here.step, {**found.measured, "rows": sum(found.episodes), "beta": beta}, collector.name)
+            self._tell(f"{collector.name}: {sum(found.episodes)} rows, beta {beta:.2f}", found.measured, began)
+            self.save()
+        if self.ratios and set(self.ratios) == set(self.mixture.names):
+            weights = self.mixture.update(self.ratios)
+            journal.add(here.step, {f"weight/{n}": w for n, w in weights.items()}, "mixture")
+            self.ratios = {}
+        if here.round == 0 and here.step == 0:
+            self.student.begin(self.shards)
+            self.save()
+
+    def _compare(self, domain: str, round_: int, gain: float) -> None:
+        """What the teacher reached in the first round is what the student's later gains are compared with."""
+        if round_ == 0:
+            self.reached[domain] = gain
+        elif domain in self.reached:
+            self.ratios[domain] = self.reached[domain] / max(gain, 1e-6)
+
+    def _fit(self, journal: Journal, say: Callable[[str], None]) -> None:
+        config, here = self.config, self.position
+        self.module.train()
+        saved = time.perf_counter()
+        mean, count = 0.0, 0
+        while here.step < config.ends(here.round):
+            began = time.perf_counter()
+            loss = self._step()
+            here.step += 1
+            here.seconds += time.perf_counter() - began
+            mean, count = mean + loss, count + 1
+            if here.step % 25 == 0 or here.step == config.ends(here.round):
+                values = {"loss": mean / count, "learning_rate": self.schedule.at(here.step - 1)}
+                journal.add(here.step, values)
+                say(f"round {here.round} fit loss {mean / count:.4f}")
+                mean, count = 0.0, 0
+                if not self.console.is_terminal and here.step % 200 == 0:
+                    self._tell(f"step {here.step} of {config.total_steps}", values, began)
+            if time.perf_counter() - saved > 60 * config.checkpoint_minutes:
+                self.save()
+                saved = time.perf_counter()
+
+    def _step(self) -> float:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.schedule.at(self.position.step)
+        counts = self.mixture.counts(self.rng, self.config.batch)
+        batch = self._batch(self.sampler.sample(self.shards, self.rng, counts))
+        with self.accelerator.autocast():
+            loss = self._loss(self.module, batch)
+        if not torch.isfinite(loss):
+            raise DistillError(f"the loss is {loss.item()} at step {self.position.step}: lower the learning rate")
+        self.optimizer.zero_grad()
+        self.accelerator.backward(loss)
+        self.accelerator.clip_grad_norm_(self.module.parameters(), self.config.max_gradient_norm)
+        self.optimizer.step()
+        return loss.item()
+
+    def _loss(self, module: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        return self.objective(self.student.outputs(module, batch), self.teacher.label(batch), batch.get("mask"))
+
+    def _batch(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {name: values.to(self.accelerator.device) for name, values in batch.items()}
+
+    @torch.no_grad()
+    def proxy(self, per_domain: bool = False) -> dict[str, float]:
+        """The objective on held-out episodes: `all`, drawn evenly from the domains, and each domain's own."""
+        rng = np.random.default_rng([self.config.seed, 77])
+        self.module.eval()
+        each = max(self.config.held_out // len(self.mixture.names), 1)
+        found = {}
+        for name in self.mixture.names:
+            losses = []
+            for first in range(0, each, self.config.batch):
+                counts = {n: min(self.config.batch, each - first) if n == name else 0 for n in self.mixture.names}
+                batch = self._batch(self.sampler.sample(self.shards, rng, counts, held_out=True))
+                losses.append((self._loss(self.student.module, batch).item(), counts[name]))
+            found[name] = float(np.average([v for v, _ in losses], weights=[n for _, n in losses]))
+        return {"all": float(np.mean(list(found.values()))), **(found if per_domain else {})}
+
+    def _measure(self, journal: Journal, say: Callable[[str], None]) -> None:
+        here, began = self.position, time.perf_counter()
+        say(f"round {here.round} measure")
+        proxy = self.proxy(per_domain=True)
+        self.student.module.eval()
+        measured = dict(self.evaluate(self.student)) if self.evaluate else {"golden": -proxy["all"]}
+        measured = {name: self._mean(float(value)) for name, value in measured.items()}
+        self.watch.add(self._mean(proxy["all"]), measured["golden"])
+        values = {"proxy": proxy["all"], **{f"proxy/{n}": v for n, v in proxy.items() if n != "all"}, **measured}
+        journal.add(here.step, values, "round")
+        self._tell(f"round {here.round}", values, began)
+        if self.watch.hacking:
+            self.console.print("TEACHER HACKING: the imitation loss still falls, the score of the task falls too")
+        if self.watch.improved:
+            checkpoints.save(self.folder / "best", {"round": here.round, **measured}, {"student": self._weights()})
+        here.seconds += time.perf_counter() - began
+        here.round, here.collected = here.round + 1, 0
+        self.save()
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        return self.student.module.state_dict()
+
+    def _mean(self, value: float) -> float:
+        """The mean over all processes."""
+        if self.accelerator.num_processes == 1:
+            return value
+        mine = torch.tensor([value], dtype=torch.float64, device=self.accelerator.device)
+        return float(self.accelerator.gather(mine).mean())  # type: ignore[union-attr]
+
+    def _tell(self, what: str, values: Mapping[str, float], began: float) -> None:
+        numbers = " ".join(f"{name} {value:.4g}" for name, value in values.items())
+        self.console.print(f"{what}: {numbers} ({time.perf_counter() - began:.0f} s)", highlight=False)
+
+    def _summary(self, journal: Journal, interrupted: bool) -> dict[str, Any]:
+        here = self.position
+        summary = {
+            "interrupted": interrupted,
+            "stopped_early": self.watch.stop and here.round <= self.config.rounds,
+            "teacher_hacking": self.watch.hacking,
+            "rounds": here.round,
+            "steps": here.step,
+            "minutes": round(here.seconds / 60, 2),
+            "best_round": self.watch.best,
+            "golden": self.watch.golden,
+            "proxy": self.watch.proxy,
+            "mixture": self.mixture.as_dict(),
+            "rows_drawn": dict(zip(self.mixture.names, self.mixture.drawn.tolist(), strict=True)),
+            "config": checkpoints.plain(asdict(self.config)),
+        }
+        if self.rank == 0:
+            journal.summary(summary)
+        return summary
+
+
+def load_best(folder: Path, student: Student) -> dict[str, Any]:
+    """Gives a student the parameters with the best golden metric of the run in `folder`; returns what was measured.
+
+    Raises:
+      DistillError: no round was measured yet, or the file is damaged or of another student.
+    """
+    best = checkpoints.newest(Path(folder) / "best")
+    if best is None:
+        raise DistillError(f"{folder} has no measured student yet")
+    values, tensors = checkpoints.load(best)
+    try:
+        student.module.load_state_dict(tensors["student"])
+    except (RuntimeError, KeyError) as error:
+        raise DistillError(f"{best} is of another student: {str(error).splitlines()[0]}") from error
+    return values

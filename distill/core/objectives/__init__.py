@@ -1,0 +1,1 @@
+"""Losses of a student against a teacher's signal; each says which kinds of signal it takes."""

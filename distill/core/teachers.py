@@ -1,0 +1,214 @@
+"""Teachers: what labels a batch with a signal. A local model here, and a cache on disk around any teacher."""
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from distill.core.errors import DistillError
+from distill.core.signals import TeacherSignal
+
+log = logging.getLogger(__name__)
+
+Batch = Mapping[str, Tensor]
+"""Named tensors of one batch: token ids and masks, or observations."""
+
+
+@runtime_checkable
+class Teacher(Protocol):
+    """Labels batches."""
+
+    @property
+    def kind(self) -> type[TeacherSignal]:
+        """The kind of signal it gives; `Objective.require` says whether an objective takes it."""
+        ...
+
+    def label(self, batch: Batch) -> TeacherSignal:
+        """What the teacher says about the batch, on the batch's device."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Hexadecimal text that differs between teachers whose signals may differ, and stays between sessions."""
+        ...
+
+
+class LocalModel:
+    """A torch module in this process, and a function that reads a signal out of it.
+
+    Labelling runs in evaluation mode and without gradients, and leaves parameters, buffers and modes as they were.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        read: Callable[[nn.Module, Batch], TeacherSignal],
+        kind: type[TeacherSignal],
+        name: str,
+    ):
+        """`name` says what `read` does, with its settings, such as `top-5 at temperature 2`.
+
+        It is part of the fingerprint, as code cannot be compared: change it whenever `read` changes.
+        """
+        if not name:
+            raise DistillError("a local teacher needs a name for what is read out of it")
+        self.module, self.read, self.kind, self.name = module, read, kind, name
+        self._known: tuple[list[tuple[str, Tensor, int | None]], str] | None = None
+
+    def label(self, batch: Batch) -> TeacherSignal:
+        """The signal. Raises `DistillError` if `read` gives another kind or changes the module's own tensors."""
+        before = _versions(self.module)
+        with _evaluating(self.module), torch.no_grad():
+            signal = self.read(self.module, batch)
+        if not isinstance(signal, self.kind):
+            raise DistillError(f"teacher '{self.name}' should give {self.kind.KIND}, got {type(signal).__name__}")
+        if not _unchanged(before, _versions(self.module)):
+            raise DistillError(f"teacher '{self.name}' changed its own parameters or buffers while it labelled a batch")
+        return signal
+
+    def fingerprint(self) -> str:
+        """Hash of name, kind, architecture (as printed), parameters and buffers.
+
+        Weights are read again after every change in place (optimiser steps, `load_state_dict`); changes made through
+        `.data`, which torch does not count, are not noticed.
+        """
+        versions = _versions(self.module)
+        counted = all(count is not None for _, _, count in versions)
+        if self._known is None or not counted or not _unchanged(self._known[0], versions):
+            about = f"{self.name}\n{self.kind.KIND}\n{self.module}"
+            self._known = versions, _digest(about, dict(_own_tensors(self.module)))
+        return self._known[1]
+
+
+class DiskCache:
+    """A teacher that remembers another one's signals on disk, one safetensors file for each different batch.
+
+    Files lie in a folder of the teacher's fingerprint and hold it, with a checksum: signals of different teachers never
+    mix, and a damaged file is found, labelled again and replaced. Files are put in place whole, so that several
+    processes may share a folder. `hits` and `misses` count the batches.
+    """
+
+    def __init__(self, teacher: Teacher, folder: Path | str):
+        self.teacher, self.folder = teacher, Path(folder)
+        self.hits = self.misses = 0
+
+    @property
+    def kind(self) -> type[TeacherSignal]:
+        """The teacher's."""
+        return self.teacher.kind
+
+    def fingerprint(self) -> str:
+        """The teacher's: what it says is the same."""
+        return self.teacher.fingerprint()
+
+    def label(self, batch: Batch) -> TeacherSignal:
+        """The teacher's signal, from disk where this batch was labelled before; raises what the teacher raises."""
+        path, identity = self._place(batch)
+        signal = self._load(path, identity)
+        if signal is None:
+            self.misses += 1
+            signal = self.teacher.label(batch)
+            _write(path, signal, identity)
+        else:
+            self.hits += 1
+        return signal.to(next(iter(batch.values())).device)
+
+    def path(self, batch: Batch) -> Path:
+        """Where the batch's signal is or would be."""
+        return self._place(batch)[0]
+
+    def _place(self, batch: Batch) -> tuple[Path, str]:
+        """The file of a batch, and the line of metadata that says whose signal it holds."""
+        if not batch:
+            raise DistillError("a batch needs at least one tensor to be cached")
+        fingerprint = self.fingerprint()
+        key = _digest(fingerprint, batch)
+        identity = json.dumps({"teacher": fingerprint, "batch": key, "kind": self.kind.KIND})
+        return self.folder / fingerprint[:16] / f"{key}.safetensors", identity
+
+    def _load(self, path: Path, identity: str) -> TeacherSignal | None:
+        if not path.exists():
+            return None
+        try:
+            return _read(path, identity, self.kind)
+        except (OSError, ValueError, safetensors.SafetensorError) as error:
+            log.warning("cached signal %s is damaged and made again: %s", path, error)
+            return None
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode; each submodule gets its own mode back."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+def _own_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from module.named_parameters()
+    yield from module.named_buffers()
+
+
+def _versions(module: nn.Module) -> list[tuple[str, Tensor, int | None]]:
+    """The module's tensors and how often each was changed in place; torch does not count it for inference tensors."""
+    return [(name, tensor, None if tensor.is_inference() else tensor._version) for name, tensor in _own_tensors(module)]
+
+
+def _unchanged(before: list[tuple[str, Tensor, int | None]], after: list[tuple[str, Tensor, int | None]]) -> bool:
+    """Whether both are the same tensors at the same count."""
+    return len(before) == len(after) and all(
+        a[0] == b[0] and a[1] is b[1] and a[2] == b[2] for a, b in zip(before, after, strict=True)
+    )
+
+
+def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of a text and of named tensors: names, dtypes, shapes and bytes."""
+    state = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        if not isinstance(tensor, Tensor):
+            raise DistillError(f"'{name}' must be a tensor to be cached, got {type(tensor).__name__}")
+        state.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        state.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return state.hexdigest()
+
+
+def _write(path: Path, signal: TeacherSignal, identity: str) -> None:
+    """Put the file in place whole, or not at all."""
+    tensors = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in signal.tensors().items()
+    }
+    metadata = {"about": json.dumps([identity, _digest(identity, tensors)])}  # one entry: several have no set order
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem[:16], suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(safetensors.torch.save(tensors, metadata))
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _read(path: Path, identity: str, kind: type[TeacherSignal]) -> TeacherSignal:
+    """Raises `ValueError`, `OSError` or `SafetensorError` for a file that is not what was written for `identity`."""
+    with safetensors.safe_open(path, "pt") as file:
+        about = json.loads((file.metadata() or {}).get("about", "[]"))
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+    if about != [identity, _digest(identity, tensors)]:
+        raise DistillError("it does not hold what was written for this teacher and batch")
+    return kind.from_tensors(tensors)

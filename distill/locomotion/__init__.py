@@ -1,0 +1,1 @@
+"""Several locomotion specialists into one Locomotion-Transformer: the project's main recipe on `distill.core`."""

@@ -1,0 +1,101 @@
+"""The course as a source of experience, and as the golden metric: evaluation physics, randomised, with the navigator.
+
+Hand-overs between skills, weaving, mounting tables and holding still on them happen here as nowhere in the skills' own
+training grounds.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from distill.core.collect import Experience, Plan, Student
+from distill.locomotion.drive import Driver
+from distill.locomotion.student import TorchBundle, TransformerStudent, student_skills
+from policies.course_run import CourseWorlds
+from policies.outcome import CourseRun
+from policies.skills import Skills
+from sim.course import Course
+from sim.worlds import world_seeds
+
+ROWS_PER_RUN = 950
+"""Control steps of an average run with its five seconds on the end table."""
+LONGEST = 32.0
+"""s after which a run is given up."""
+
+
+class CourseCollector:
+    """Runs of courses, driven by the specialists, the student, or both."""
+
+    name = "course"
+
+    def __init__(
+        self,
+        teachers: Skills,
+        courses: Sequence[Course],
+        torque_limits: Sequence[float | None] = (None,),
+        threads: int = 0,
+    ) -> None:
+        """The first round runs on all `courses`, every later one on the first and one of the others in turn; motors are
+        spread evenly over `torque_limits` (N m, None: the robot's)."""
+        self.teachers, self.courses = teachers, tuple(courses)
+        self.torque_limits, self.threads = tuple(torque_limits), threads
+
+    def collect(self, student: Student | None, plan: Plan) -> Experience:
+        """About `plan.rows` rows; `gain` is the mean score of the runs."""
+        others = self.courses[1:]
+        turn = self.courses if plan.round == 0 or not others else (self.courses[0], others[plan.round % len(others)])
+        groups = [(course, limit) for course in turn for limit in self.torque_limits]
+        runs = max(round(plan.rows / ROWS_PER_RUN / len(groups)), 1)
+        fields: list[dict[str, np.ndarray]] = []
+        episodes: list[int] = []
+        results: list[CourseRun] = []
+        for k, (course, limit) in enumerate(groups):
+            bundle = as_bundle(student, self.teachers)
+            seed = (plan.seed * 31 + k) % 2**31
+            driver = Driver(self.teachers, bundle, runs, plan.beta, seed)
+            worlds = CourseWorlds(
+                course, self.teachers, world_seeds(seed, runs), randomize=True, time_limit=LONGEST,
+                torque_limit=limit, threads=self.threads, policy=driver,
+            )  # fmt: skip
+            going = True
+            while going:
+                driver.alive = worlds.running & (worlds.robots.upright > 0)
+                going = worlds.step()
+            rows, lengths = driver.recorder.episodes()
+            fields.append(rows)
+            episodes += lengths
+            results += worlds.results()
+        joined = {name: np.concatenate([rows[name] for rows in fields]) for name in fields[0]}
+        score = float(np.mean([r.result.score for r in results]))
+        finished = float(np.mean([r.result.finished for r in results]))
+        return Experience(joined, episodes, {"gain": max(score, 0.01), "finished": finished})
+
+
+def as_bundle(student: Student | None, teachers: Skills) -> TorchBundle | None:
+    """What drives robots for a student of the loop."""
+    if student is None:
+        return None
+    assert isinstance(student, TransformerStudent)
+    ranges = teachers.bundles[teachers.uses["walk"]].metadata.command_ranges
+    return TorchBundle(student.module, teachers.robot, ranges)
+
+
+def course_score(teachers: Skills, course: Course, runs: int, seed: int) -> Callable[[Student], dict[str, float]]:
+    """A measure for the loop: the mean score of a student alone over `runs` randomised runs, always the same worlds."""
+
+    def measure(student: Student) -> dict[str, float]:
+        bundle = as_bundle(student, teachers)
+        assert bundle is not None
+        worlds = CourseWorlds(
+            course, student_skills(bundle), world_seeds(seed, runs), randomize=True, time_limit=LONGEST
+        )
+        done = worlds.run()
+        times = [run.result.time_s for run in done if run.result.finished]
+        return {
+            "golden": float(np.mean([run.result.score for run in done])),
+            "finished": float(np.mean([run.result.finished for run in done])),
+            "all_obstacles": float(np.mean([all(o.completed for o in r.result.obstacles.values()) for r in done])),
+            "time_s_median": float(np.median(times)) if times else 50.0,
+        }
+
+    return measure

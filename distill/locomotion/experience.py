@@ -1,0 +1,107 @@
+"""Rows of experience: what a generalist sees in one control step, and what its teacher would do there.
+
+A recorder turns what many worlds did side by side into episodes; the sampler turns episodes into windows of context.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill.core.shards import Shard, Shards
+from distill.core.signals import Actions
+
+HELD_OUT = 20
+"""Every so many episodes one is never trained on."""
+
+
+class Recorder:
+    """Collects control steps of `worlds` side by side."""
+
+    def __init__(self) -> None:
+        self.steps: list[dict[str, np.ndarray]] = []
+
+    def add(self, fresh: np.ndarray, alive: np.ndarray, **fields: np.ndarray) -> None:
+        """One control step: whether an episode begins with it and whether it counts, bool `[worlds]`, and the fields
+        `[worlds, ...]`."""
+        self.steps.append({"fresh": np.array(fresh), "alive": np.array(alive), **fields})
+
+    def episodes(self) -> tuple[dict[str, np.ndarray], list[int]]:
+        """Fields `[rows, ...]`, episode after episode, and the length of each."""
+        stacked = {name: np.stack([step[name] for step in self.steps], 1) for name in self.steps[0]}
+        fresh, alive = stacked.pop("fresh"), stacked.pop("alive")
+        fresh[:, 0] = True
+        fresh[:, 1:] |= alive[:, 1:] & ~alive[:, :-1]
+        number = np.cumsum(fresh, 1)[alive] + np.repeat(np.arange(len(fresh)) * (fresh.shape[1] + 1), alive.sum(1))
+        _, lengths = np.unique(number, return_counts=True)
+        return {name: np.ascontiguousarray(values[alive]) for name, values in stacked.items()}, lengths.tolist()
+
+
+class Windows:
+    """Samples windows of `context` consecutive rows; before an episode's first row stands that row again, as in a
+    history that has just been filled."""
+
+    def __init__(self, context: int, last_only: bool = False, share: float = 1.0) -> None:
+        """`last_only` gives only the newest step's action; `share` trains on that part of the episodes alone."""
+        self.context, self.last_only, self.share = context, last_only, share
+        self._known: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+
+    def sample(
+        self, shards: Shards, rng: np.random.Generator, counts: Mapping[str, int], held_out: bool = False
+    ) -> dict[str, Tensor]:
+        """`frames` `[B, T, 47]` oldest first, `heights` `[B, T, n]`, `action` `[B, T, 13]` (`[B, 1, 13]` with
+        `last_only`)."""
+        parts = [
+            self._rows(shards, rng, [s for s in shards.shards if s.about["domain"] == domain], count, held_out)
+            for domain, count in counts.items()
+            if count
+        ]
+        joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        if self.last_only:
+            joined["action"] = joined["action"][:, -1:]
+        return {name: torch.from_numpy(values) for name, values in joined.items()}
+
+    def _rows(
+        self, shards: Shards, rng: np.random.Generator, own: list[Shard], count: int, held_out: bool
+    ) -> dict[str, np.ndarray]:
+        usable = [self._of(shard)[2 if held_out else 1] for shard in own]
+        sizes = np.array([len(rows) for rows in usable])
+        each = rng.multinomial(count, sizes / sizes.sum())
+        found: dict[str, list[np.ndarray]] = {"frames": [], "heights": [], "action": []}
+        for shard, rows, n in zip(own, usable, each, strict=True):
+            if n:
+                last = np.sort(rows[rng.integers(0, len(rows), n)])
+                first = self._of(shard)[0][last]
+                window = np.maximum(last[:, None] + np.arange(1 - self.context, 1), first[:, None])
+                for name, values in found.items():
+                    values.append(shards.array(shard, name)[window].astype(np.float32))
+        return {name: np.concatenate(values) for name, values in found.items()}
+
+    def _of(self, shard: Shard) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """First row of each row's episode, the rows to train on, the rows held out."""
+        if shard.name not in self._known:
+            lengths = np.array(shard.episodes)
+            starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+            number = np.repeat(np.arange(len(lengths)), lengths)
+            held = number % HELD_OUT == HELD_OUT // 2
+            if len(lengths) <= HELD_OUT // 2:  # few episodes: the last, unless it is the only one
+                held = (number == len(lengths) - 1) & (len(lengths) > 1)
+            kept = ~held & ((number % 100 < 100 * self.share) | (number == 0))
+            self._known[shard.name] = starts[number], np.flatnonzero(kept), np.flatnonzero(held)
+        return self._known[shard.name]
+
+
+class Recorded:
+    """The teacher whose answers were recorded with the experience: specialists have a memory and must be asked while
+    the robot runs."""
+
+    kind = Actions
+
+    def label(self, batch: Mapping[str, Tensor]) -> Actions:
+        """The recorded `action`."""
+        return Actions(batch["action"])
+
+    def fingerprint(self) -> str:
+        """Nothing but the experience itself decides the labels."""
+        return "00"

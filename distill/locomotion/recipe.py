@@ -1,0 +1,242 @@
+"""`barkour distill locomotion`: walk, climb and jump specialists into one Locomotion-Transformer in one ONNX file.
+
+Behavioural cloning on what the specialists do on their own grounds and on the course, then rounds in which the student
+drives more and more and the specialists say what they would have done (DAgger). What each batch is made of follows
+where the student's performance lags (DDK); the course score picks the best student and watches for teacher hacking.
+"""
+
+import json
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from distill.core.collect import Collector, Student
+from distill.core.errors import DistillError
+from distill.core.journal import Journal
+from distill.core.loop import Distiller, LoopConfig, load_best
+from distill.core.objectives.actions import SquaredError
+from distill.core.schedules import Beta
+from distill.core.shards import Shards
+from distill.locomotion.course import CourseCollector, course_score
+from distill.locomotion.experience import Recorded, Windows
+from distill.locomotion.student import TransformerStudent
+from distill.locomotion.tasks import TaskCollector
+from policies import runs
+from policies.skills import Skills, load_skills
+from policies.transformer import TransformerConfig
+from policies.transformer_export import export_transformer
+from sim.course import SKILLS
+from sim.course_file import by_name
+from sim.errors import InputError
+
+DEFAULT_RUN = Path("runs/generalist")
+OPTIONS = "options.json"
+FREE = ("out", "resume", "force", "run", "threads", "patience")
+"""Options that may change when a run is resumed, and that do not decide its result."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `barkour distill locomotion` is asked for."""
+
+    teachers: str = "specialists"
+    out: Path | None = None
+    """The bundle to write; `generalist.onnx` in the run's folder without it."""
+    run: Path = DEFAULT_RUN
+    """The run's folder."""
+    resume: bool = False
+    force: bool = False
+    """Replace an existing bundle."""
+    seed: int = 0
+    rounds: int = 8
+    first_rows: int = 150_000
+    rows: int = 40_000
+    first_steps: int = 2500
+    steps: int = 500
+    batch: int = 192
+    learning_rate: float = 1e-3
+    beta_decay: float = 0.3
+    smoothing: float = 0.5
+    width: int = 128
+    layers: int = 3
+    context: int = 15
+    courses: tuple[str, ...] = ("official",)
+    """Courses on which experience is collected; the first is the one that scores."""
+    score_runs: int = 32
+    """Runs of the first course after each round: the golden metric."""
+    patience: int = 0
+    precision: str = "no"
+    threads: int = 0
+    """Physics threads; 0 takes every core."""
+
+
+def distil(options: Options) -> dict[str, Any]:
+    """Runs or continues the recipe and writes the best student as a bundle.
+
+    Returns:
+      The loop's summary, the data card and what the exporter measured. `interrupted` where Ctrl-C ended it.
+
+    Raises:
+      InputError: unusable options, teachers or folder.
+    """
+    file = options.out or options.run / "generalist.onnx"
+    if file.exists() and not options.force and not options.resume:
+        raise InputError(f"{file} exists: add --force to replace it")
+    teachers = load_skills(options.teachers)
+    missing = [skill for skill in SKILLS if skill not in teachers.able]
+    if missing:
+        raise InputError(f"the teachers '{options.teachers}' have no policy for {', '.join(missing)}")
+    try:
+        options.run.mkdir(parents=True, exist_ok=True)
+        with runs.alone(options.run), runs.stopping():
+            if options.resume and is_run(options.run):
+                _compare(options)
+            distiller, _ = build(options, teachers)
+            if not (options.resume and is_run(options.run)):
+                _remember(options)
+            summary = distiller.run()
+    except DistillError as error:
+        raise InputError(str(error)) from error
+    except OSError as error:
+        raise InputError(f"cannot write to {options.run}: {error.strerror}") from error
+    if summary["interrupted"]:
+        return {**summary, "run": str(options.run)}
+    result = {**summary, **export_run(options.run, file, force=True)}
+    Journal(options.run).summary(result)
+    return result
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder holds a run of this recipe."""
+    return (path / OPTIONS).is_file()
+
+
+def export_run(run: Path, file: Path, force: bool = False) -> dict[str, Any]:
+    """Writes the best student of a run as a bundle.
+
+    Returns:
+      `bundle`, `parity`, `parameters`, the data `card` and what was measured of the `best` student.
+
+    Raises:
+      InputError: no such run, no measured student in it, a damaged file, or `file` exists.
+    """
+    options, made_at = _recall(run)
+    teachers = load_skills(options.teachers)
+    student = _student(options)
+    try:
+        best = load_best(run, student)
+        summary = json.loads((run / "summary.json").read_text())
+        shards = Shards(run / "data")
+        card = shards.card(teachers.robot.control_period)
+        recorded = observations(shards, options.context, 500)
+    except (DistillError, OSError, json.JSONDecodeError) as error:
+        raise InputError(f"the run {run} cannot be exported: {error}") from error
+    exported = export_transformer(
+        student.module, file, robot=teachers.robot, force=force, recorded=recorded,
+        command_ranges=teachers.bundles[teachers.uses["walk"]].metadata.command_ranges,
+        provenance=provenance(options, made_at, summary, best, card),
+    )  # fmt: skip
+    kept = {name: exported[name] for name in ("parity", "parameters", "bytes")}
+    return {"bundle": str(file), **kept, "best": best, "card": card}
+
+
+def _remember(options: Options) -> None:
+    values = {"options": _plain(options), "commit": runs.commit()}
+    (options.run / OPTIONS).write_text(json.dumps(values, indent=2) + "\n")
+
+
+def _compare(options: Options) -> None:
+    """Raises `InputError` where a run that is resumed was begun with other options."""
+    begun = _plain(_recall(options.run)[0])
+    for name, value in _plain(options).items():
+        if name not in FREE and begun[name] != value:
+            raise InputError(f"{options.run} was begun with {name} {begun[name]}, not {value}")
+
+
+def _recall(run: Path) -> tuple[Options, str]:
+    try:
+        values = json.loads((run / OPTIONS).read_text())
+        kept = dict(values["options"])
+        kept["courses"] = tuple(kept["courses"])
+        kept |= {"run": run, "out": Path(kept["out"]) if kept["out"] else None}
+        return Options(**kept), values["commit"]
+    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise InputError(f"{run} holds no run of this recipe: {error}") from error
+
+
+def _plain(options: Options) -> dict[str, Any]:
+    return json.loads(json.dumps(asdict(options), default=str))
+
+
+def _network(options: Options) -> TransformerConfig:
+    return TransformerConfig(context=options.context, width=options.width, layers=options.layers)
+
+
+def _student(options: Options) -> TransformerStudent:
+    return TransformerStudent(_network(options), options.seed)
+
+
+def build(options: Options, teachers: Skills) -> tuple[Distiller, TransformerStudent]:
+    """The loop and the student, fresh or restored."""
+    courses = [by_name(name) for name in options.courses]
+    student = _student(options)
+    config = LoopConfig(
+        rounds=options.rounds, first_rows=options.first_rows, rows=options.rows, first_steps=options.first_steps,
+        steps=options.steps, batch=options.batch, learning_rate=options.learning_rate,
+        beta=Beta(1.0, options.beta_decay), smoothing=options.smoothing, patience=options.patience,
+        precision=options.precision, seed=options.seed,
+    )  # fmt: skip
+    collectors: Sequence[Collector] = [
+        CourseCollector(teachers, courses, threads=options.threads),
+        *(TaskCollector(skill, teachers, options.threads) for skill in SKILLS),
+    ]
+    measure: Callable[[Student], dict[str, float]] = course_score(teachers, courses[0], options.score_runs, 1000)
+    distiller = Distiller(
+        student, SquaredError(), Recorded(), collectors, Windows(options.context), options.run, config, measure,
+        options.resume, Console(stderr=True),
+    )  # fmt: skip
+    return distiller, student
+
+
+def provenance(
+    options: Options, commit: str, summary: dict[str, Any], best: dict[str, Any], card: dict[str, Any]
+) -> dict[str, Any]:
+    """What the bundle says about how it was made."""
+    return {
+        "command": command(options),
+        "seed": options.seed,
+        "commit": commit,
+        "teachers": options.teachers,
+        "network": _network(options).to_dict(),
+        "steps": summary["steps"],
+        "best": best,
+        "data": {key: card[key] for key in ("episodes", "hours", "rows")},
+        "minutes": summary["minutes"],
+    }
+
+
+def command(options: Options) -> str:
+    """The command that makes this run's result from nothing."""
+    words = ["barkour", "distill", "locomotion"]
+    defaults = asdict(Options())
+    for name, value in asdict(options).items():
+        if value != defaults[name] and name not in FREE:
+            values = value if isinstance(value, tuple) else (value,)
+            words += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return shlex.join(words)
+
+
+def observations(shards: Shards, context: int, count: int) -> np.ndarray:
+    """Observations that robots made in a run, `[count, layout.size]`, as the bundle's graph takes them."""
+    rng = np.random.default_rng(0)
+    domains = sorted({shard.about["domain"] for shard in shards.shards})
+    counts = {name: count // len(domains) + (k < count % len(domains)) for k, name in enumerate(domains)}
+    batch = Windows(context).sample(shards, rng, counts)
+    order = rng.permutation(count)
+    frames = batch["frames"].flip(1).flatten(1).numpy()[order]
+    return np.concatenate([frames, batch["heights"][:, -1].numpy()[order]], 1)

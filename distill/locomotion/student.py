@@ -1,0 +1,58 @@
+"""The Locomotion-Transformer as a student of the core's loop, able to drive robots while it learns."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from distill.core.collect import Student
+from distill.core.objectives.base import StudentOutput
+from distill.core.shards import Shards
+from policies.bundle import Bundle
+from policies.skills import Skills
+from policies.transformer import LocomotionTransformer, TransformerConfig, unpack
+from sim.course import SKILLS
+from sim.gait import DRIVEN
+from sim.robot import Robot
+
+
+class TransformerStudent(Student):
+    """Learns actions at every step of a window."""
+
+    def __init__(self, config: TransformerConfig, seed: int = 0) -> None:
+        torch.manual_seed(seed)
+        self.module: LocomotionTransformer = LocomotionTransformer(config)  # type: ignore[assignment]
+
+    def outputs(self, module: nn.Module, batch: Mapping[str, Tensor]) -> StudentOutput:
+        """Actions `[B, T, 13]`."""
+        return StudentOutput(action_mean=module(batch["frames"], batch["heights"]))
+
+    def begin(self, shards: Shards) -> None:
+        """Means and standard deviations of the inputs, from the first experience; actions share one."""
+        for name, normalizer in (("frames", self.module.frames), ("heights", self.module.heights)):
+            rows = np.concatenate([np.asarray(shards.array(s, name)[::7], np.float64) for s in shards.shards])
+            normalizer.fit(rows.mean(0), rows.std(0))
+
+
+class TorchBundle:
+    """A student that is still learning, where a `policies.bundle.Bundle` is expected."""
+
+    def __init__(self, model: LocomotionTransformer, robot: Robot, command_ranges: dict[str, list[float]]) -> None:
+        self.model, self.robot = model, robot
+        self.layout, self.gait, self.path = model.layout, DRIVEN, Path("student")
+        self.metadata = SimpleNamespace(robot=robot.name, skill="generalist", command_ranges=command_ranges)
+
+    @torch.no_grad()
+    def __call__(self, observation: np.ndarray) -> np.ndarray:
+        """Actions `[N, 13]` for observations `[N, layout.size]`."""
+        device = next(self.model.parameters()).device
+        flat = torch.from_numpy(np.ascontiguousarray(observation, np.float32)).to(device)
+        return self.model.newest(*unpack(self.layout, flat)).cpu().numpy()
+
+
+def student_skills(bundle: "TorchBundle | Bundle") -> Skills:
+    """`bundle` doing everything, as `policies.skills.load_skills` gives it for a file."""
+    return Skills("generalist", (bundle,), dict.fromkeys(SKILLS, 0), SKILLS)  # type: ignore[arg-type]

@@ -1,0 +1,81 @@
+"""The skills' own training grounds as sources of experience: random steps, stairs, slopes, A-frames, boards.
+
+The student sees both of its grids on every ground, and the ground's own clock; the specialist labels.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from distill.core.collect import Experience, Plan, Student
+from distill.locomotion.course import as_bundle
+from distill.locomotion.drive import Memory, Wheel, actions_to_targets, targets_to_actions
+from distill.locomotion.experience import Recorder
+from policies.skills import Skills
+from policies.transformer import generalist_layout
+from sim import gait as clocks
+from sim import observation as obs
+from sim.envs.batched import BatchedEnv
+from sim.envs.skills import SKILLS
+from sim.gait import DRIVEN
+
+WORLDS = 192
+START_LEVEL = {"walk": 3.0, "climb": 3.0, "jump": 3.5}
+"""Of the curricula: specialists are through with the lower ones."""
+
+
+class TaskCollector:
+    """A specialist's own environment, driven by it, the student, or both."""
+
+    def __init__(self, skill: str, teachers: Skills, threads: int = 0) -> None:
+        self.name, self.teachers, self.threads = skill, teachers, threads
+        self.bundle = teachers.bundles[teachers.uses[skill]]
+        layout = self.bundle.layout
+        both = replace(layout, grids=generalist_layout().grids)
+        self.task = replace(SKILLS[skill](), layout=both, gait=self.bundle.gait, start_level=START_LEVEL[skill])
+        slices = both.slices()
+        self.columns = np.concatenate([np.arange(both.size)[slices[name]] for name in layout.slices()])
+        """Of the environment's observation: what the specialist sees."""
+
+    def collect(self, student: Student | None, plan: Plan) -> Experience:
+        """About `plan.rows` rows; `gain` is the mean reward per second of who drives."""
+        task, gait, robot = self.task, self.task.gait, self.task.robot
+        worlds = min(WORLDS, max(plan.rows // 100, 1))
+        env = BatchedEnv(task, worlds, plan.seed % 100_003, threads=self.threads)
+        memory = Memory(worlds, as_bundle(student, self.teachers))
+        wheel, recorder = Wheel(worlds, plan.beta, plan.seed), Recorder()
+        slices = task.layout.slices()
+        first, last = slices["heights_around"].start, slices["heights_ahead"].stop
+        observation = env.observe()[0]
+        everyone = np.ones(worlds, bool)
+        rewards, falls = [], 0.0
+        for _ in range(max(plan.rows // worlds, 2)):
+            state, heights = env.state, observation[:, first:last]
+            expert = np.clip(self.bundle(observation[:, self.columns]), -robot.action_limit, robot.action_limit)
+            board = obs.board_ahead(np, task.layout, heights) if gait.lock_gain else None
+            turning = clocks.frequency(np, gait, state.phase, state.command, board) - DRIVEN.frequency
+            label = targets_to_actions(robot, task.targets(np, state, expert))
+            fresh = np.array(memory.fresh)
+            newest, action = memory.see(
+                observation[:, slices["frame_0"]], state.command, observation[:, slices["clock"]], heights
+            )
+            recorder.add(
+                fresh, everyone, frames=newest, heights=heights.astype(np.float16),
+                skill=np.full(worlds, self.teachers.uses[self.name], np.uint8),
+                action=np.concatenate([label, turning[:, None]], 1).astype(np.float32),
+            )  # fmt: skip
+            teacher = wheel.turn() if memory.student else everyone
+            own = obs.action_for(
+                np, robot, gait, actions_to_targets(robot, action[:, :12]), state.phase, state.command, state.relief
+            )
+            step = env.step(np.where(teacher[:, None], expert + wheel.noise(), own).astype(np.float32))
+            assert env.outcome is not None
+            memory.last_action = targets_to_actions(robot, env.outcome.state.last_targets)
+            memory.begin((step.fallen + step.truncated) > 0)
+            observation = step.observation
+            rewards.append(float(step.reward.mean()))
+            falls += float(step.fallen.sum())
+        fields, episodes = recorder.episodes()
+        seconds = len(rewards) * worlds * robot.control_period
+        gain = max(float(np.mean(rewards)) / robot.control_period, 0.01)
+        return Experience(fields, episodes, {"gain": gain, "falls_per_10s": 10 * falls / seconds})

@@ -1,0 +1,220 @@
+"""The Locomotion-Transformer: one causal sequence model in place of several specialists.
+
+Every control step of its context gives two tokens, one for the action before it and one for what was sensed and asked,
+and the newest terrain gives one more, at which the next action is read (arXiv 2305.14654, section IV-B). In training an
+action is read at every step of a window, each with the terrain of its own step; on the robot only at the newest. Action
+and state tokens never see terrain, so that both give the same numbers.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sim import observation as obs
+from sim.errors import InputError
+from sim.gait import DRIVEN
+from sim.observation import Layout
+
+ACTION = slice(30, 42)
+"""Where a stamped frame holds the last action; the rest of it is state, command and clock."""
+
+
+def generalist_layout(context: int = 15) -> Layout:
+    """What the generalist sees: `context` stamped frames, and the grids of the walker and of the jumper."""
+    return Layout(frames=tuple(range(context)), grids=(obs.around(), obs.ahead()), stamped=True)
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Size of the model. The default has fewer than a million parameters."""
+
+    context: int = 15
+    """Control steps that it sees."""
+    width: int = 128
+    layers: int = 3
+    heads: int = 4
+    channels: int = 16
+    """Of the first convolution over a grid of heights; the second has twice as many."""
+    kind: str = "transformer"
+    """`transformer`, or `mlp`: one network of dense layers over the same context, to compare with."""
+    hidden: tuple[int, ...] = (512, 512, 256)
+    """Layers of the `mlp`."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.context <= obs.LONGEST:
+            raise InputError(f"a context must be 1 to {obs.LONGEST} steps, got {self.context}")
+        if min(self.width, self.layers, self.heads, self.channels) < 1 or self.width % self.heads:
+            raise InputError(f"a transformer of width {self.width} cannot have {self.heads} heads")
+        if self.kind not in ("transformer", "mlp"):
+            raise InputError(f"unknown kind of student '{self.kind}': known are transformer, mlp")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready fields."""
+        return {**asdict(self), "hidden": list(self.hidden)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "TransformerConfig":
+        """Inverse of `to_dict`."""
+        return cls(**{**values, "hidden": tuple(values["hidden"])})
+
+
+class Block(nn.Module):
+    """Pre-norm self-attention and feed-forward, both residual."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm_1, self.norm_2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.inputs, self.output = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.feed = nn.Sequential(nn.Linear(width, 4 * width), nn.ReLU(), nn.Linear(4 * width, width))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """`x` `[B, T, width]`; `mask` `[T, T]` is added to the attention scores."""
+        batch, tokens, width = x.shape
+        split = self.inputs(self.norm_1(x)).view(batch, tokens, 3, self.heads, width // self.heads)
+        query, key, value = split.permute(2, 0, 3, 1, 4).unbind(0)
+        seen = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        x = x + self.output(seen.transpose(1, 2).reshape(batch, tokens, width))
+        return x + self.feed(self.norm_2(x))
+
+
+class GridEncoder(nn.Module):
+    """Two convolutions over one grid of heights, then one projection; ReLU on what comes out."""
+
+    def __init__(self, rows: int, columns: int, channels: int, width: int) -> None:
+        super().__init__()
+        self.shape = rows, columns
+        stride = (2, 2 if columns > 2 else 1)
+        self.layers = nn.Sequential(
+            nn.Conv2d(1, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, 2 * channels, 3, stride, 1), nn.ReLU()
+        )
+        out = 2 * channels * -(-rows // stride[0]) * -(-columns // stride[1])
+        self.projection = nn.Linear(out, width)
+
+    def forward(self, heights: Tensor) -> Tensor:
+        """`[N, rows * columns]` to `[N, width]`."""
+        x = self.layers(heights.view(-1, 1, *self.shape))
+        return torch.relu(self.projection(x.flatten(1)))
+
+
+class Normalizer(nn.Module):
+    """Mean and standard deviation of inputs, kept with the parameters and baked into the exported graph."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("std", torch.ones(size))
+        self.mean: Tensor
+        self.std: Tensor
+
+    def fit(self, mean: np.ndarray, std: np.ndarray, least: float = 0.05) -> None:
+        """Takes over statistics `[size]`; deviations below `least` count as that."""
+        self.mean.copy_(torch.as_tensor(mean, dtype=torch.float32))
+        self.std.copy_(torch.as_tensor(np.maximum(std, least), dtype=torch.float32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std
+
+
+class LocomotionTransformer(nn.Module):
+    """Actions from stamped frames and terrain heights: `forward` over windows, `newest` as it runs on the robot."""
+
+    def __init__(self, config: TransformerConfig = TransformerConfig()) -> None:
+        super().__init__()
+        self.config, self.layout = config, generalist_layout(config.context)
+        width, size = config.width, self.layout.frame_size
+        self.frames, self.heights = Normalizer(size), Normalizer(self.layout.height_size)
+        self.encoders = nn.ModuleList(
+            GridEncoder(len(grid.x), len(grid.y), config.channels, width) for grid in self.layout.grids
+        )
+        if config.kind == "mlp":
+            sizes = (config.context * size + width, *config.hidden)
+            dense = [layer for a, b in zip(sizes, sizes[1:], strict=False) for layer in (nn.Linear(a, b), nn.ReLU())]
+            self.dense = nn.Sequential(*dense)
+            self.head = nn.Linear(sizes[-1], DRIVEN.actions)
+        else:
+            self.state = nn.Linear(size - 12, width)
+            self.action = nn.Linear(12, width)
+            self.age = nn.Parameter(0.02 * torch.randn(config.context, width))
+            self.role = nn.Parameter(0.02 * torch.randn(3, width))
+            self.blocks = nn.ModuleList(Block(width, config.heads) for _ in range(config.layers))
+            self.norm = nn.LayerNorm(width)
+            self.head = nn.Linear(width, DRIVEN.actions)
+        nn.init.zeros_(self.head.bias)
+        with torch.no_grad():
+            self.head.weight.mul_(0.1)
+
+    @property
+    def size(self) -> int:
+        """Number of parameters."""
+        return sum(p.numel() for p in self.parameters())
+
+    def forward(self, frames: Tensor, heights: Tensor) -> Tensor:
+        """Actions at every step of a window `[B, T, 13]`, or at its last `[B, 1, 13]` for an MLP.
+
+        `frames` `[B, T, 47]` oldest first, `heights` `[B, T, n]` of the same steps. A step's action depends on its own
+        heights and on the frames up to it.
+        """
+        if self.config.kind == "mlp":
+            return self.newest(frames, heights[:, -1])[:, None]
+        batch, steps = frames.shape[:2]
+        terrain = self._terrain(heights.flatten(0, 1)).view(batch, steps, -1)
+        tokens = torch.cat([self._moving(frames), terrain + self.age + self.role[2]], 1)
+        return self._read(tokens, _mask(steps, steps, frames.device), steps)
+
+    def newest(self, frames: Tensor, heights: Tensor) -> Tensor:
+        """The action after the last frame `[B, 13]`: `frames` `[B, T, 47]` oldest first, `heights` `[B, n]`."""
+        terrain = self._terrain(heights)
+        if self.config.kind == "mlp":
+            return self.head(self.dense(torch.cat([self.frames(frames).flatten(1), terrain], -1)))
+        tokens = torch.cat([self._moving(frames), (terrain + self.age[-1] + self.role[2])[:, None]], 1)
+        return self._read(tokens, _mask(frames.shape[1], 1, frames.device), 1)[:, 0]
+
+    def _terrain(self, heights: Tensor) -> Tensor:
+        parts = self.heights(heights).split([grid.size for grid in self.layout.grids], -1)
+        return torch.stack([encoder(part) for encoder, part in zip(self.encoders, parts, strict=True)]).sum(0)
+
+    def _moving(self, frames: Tensor) -> Tensor:
+        """Action and state tokens in turn, `[B, 2 T, width]`."""
+        x = self.frames(frames)
+        action = torch.relu(self.action(x[..., ACTION])) + self.age + self.role[0]
+        rest = torch.cat([x[..., : ACTION.start], x[..., ACTION.stop :]], -1)
+        state = torch.relu(self.state(rest)) + self.age + self.role[1]
+        return torch.stack([action, state], 2).flatten(1, 2)
+
+    def _read(self, tokens: Tensor, mask: Tensor, count: int) -> Tensor:
+        for block in self.blocks:
+            tokens = block(tokens, mask)
+        return self.head(self.norm(tokens[:, -count:]))
+
+
+def _mask(steps: int, terrains: int, device: torch.device) -> Tensor:
+    """What is added to attention scores, `[n, n]` for two tokens a step and the terrain of the last `terrains` steps:
+    0 where a token may look, -inf elsewhere. Nothing but a terrain token itself looks at terrain."""
+    moving, n = 2 * steps, 2 * steps + terrains
+    row, column = torch.arange(n, device=device)[:, None], torch.arange(n, device=device)[None]
+    step = steps - terrains + row - moving  # of a terrain token
+    causal = (row < moving) & (column <= row)
+    reading = (row >= moving) & ((column == row) | (column <= 2 * step + 1) & (column < moving))
+    return torch.where(causal | reading, 0.0, float("-inf"))
+
+
+class Deployed(nn.Module):
+    """The model as a bundle's graph: one flat `observation` `[B, layout.size]` in, one `action` `[B, 13]` out."""
+
+    def __init__(self, model: LocomotionTransformer) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, observation: Tensor) -> Tensor:
+        return self.model.newest(*unpack(self.model.layout, observation))
+
+
+def unpack(layout: Layout, observation: Tensor) -> tuple[Tensor, Tensor]:
+    """Frames oldest first `[B, T, 47]` and heights `[B, n]` of flat observations `[B, layout.size]`."""
+    end = len(layout.frames) * layout.frame_size
+    frames = observation[:, :end].view(-1, len(layout.frames), layout.frame_size)
+    return frames.flip(1), observation[:, end:]

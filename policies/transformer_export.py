@@ -1,0 +1,90 @@
+"""From a trained Locomotion-Transformer to a policy bundle: PyTorch graph, normaliser inside, one ONNX file."""
+
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+
+from policies.bundle import SCHEMA, Bundle, Metadata, robot_fields
+from policies.bundle_writer import GOLDEN_COUNT, write_bundle
+from policies.transformer import Deployed, LocomotionTransformer
+from sim.errors import InputError
+from sim.gait import DRIVEN
+from sim.robot import Robot
+
+RANDOM_INPUTS = 500
+OPSET = 17
+
+
+def export_transformer(
+    model: LocomotionTransformer,
+    file: Path,
+    *,
+    robot: Robot,
+    command_ranges: dict[str, list[float]],
+    provenance: dict[str, Any],
+    recorded: np.ndarray,
+    force: bool = False,
+) -> dict[str, Any]:
+    """Writes `model` as a bundle; equal parameters give equal bytes.
+
+    Args:
+      recorded: observations `[N, layout.size]` that robots really made; the first become golden vectors, all of them
+        and `RANDOM_INPUTS` random ones are compared.
+
+    Returns:
+      `describe()` of the written bundle and `parity`, the largest difference to the PyTorch model.
+
+    Raises:
+      InputError: the file exists and `force` is not set, or cannot be written.
+    """
+    if file.exists() and not force:
+        raise InputError(f"{file} exists: add --force to replace it")
+    model = model.cpu().eval()
+    mean, std = _flat(model, "mean"), _flat(model, "std")
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal((RANDOM_INPUTS, len(mean))) * rng.uniform(0.2, 2.0, (RANDOM_INPUTS, 1))
+    seen = np.concatenate([recorded, mean + std * noise]).astype(np.float32)
+    deployed = Deployed(model)
+    with torch.no_grad():
+        actions = np.concatenate([deployed(torch.from_numpy(part)).numpy() for part in np.array_split(seen, 16)])
+    metadata = Metadata(
+        schema=SCHEMA,
+        skill="generalist",
+        **robot_fields(robot),
+        layout=model.layout.to_dict(),
+        gait=DRIVEN.to_dict(),
+        command_ranges=command_ranges,
+        normalizer={"mean": mean.tolist(), "std": std.tolist()},
+        provenance=provenance,
+        golden={"observation": seen[:GOLDEN_COUNT].tolist(), "action": actions[:GOLDEN_COUNT].tolist()},
+    )
+    write_bundle(_graph(deployed, len(mean)), metadata, file)
+    bundle = Bundle.load(file)
+    return {
+        **bundle.describe(),
+        "parameters": model.size,
+        "parity": float(np.abs(bundle(seen) - actions).max()),
+        "parity_inputs": len(seen),
+    }
+
+
+def _flat(model: LocomotionTransformer, name: str) -> np.ndarray:
+    frames, heights = (getattr(part, name).numpy() for part in (model.frames, model.heights))
+    return np.concatenate([np.tile(frames, len(model.layout.frames)), heights])
+
+
+def _graph(deployed: Deployed, size: int) -> Any:
+    file: Any = io.BytesIO()
+    names: dict[str, Any] = {"input_names": ["observation"], "output_names": ["action"]}
+    with warnings.catch_warnings():  # torch's newer exporter would need a package more
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            deployed, (torch.zeros(2, size),), file, dynamo=False, opset_version=OPSET,
+            dynamic_axes={"observation": {0: "batch"}, "action": {0: "batch"}}, **names,
+        )  # fmt: skip
+    return onnx.load_from_string(file.getvalue()).graph

@@ -1,0 +1,68 @@
+"""What the benchmarks compute: pairs, verdicts, and one line for bad input."""
+
+import json
+
+import pytest
+
+from benchmarks import ablations, paired, tick
+
+
+def test_a_policy_ties_with_itself_world_by_world(monkeypatch, capsys):
+    pairs = (0.9, 12.0), (0.4, 61.0)
+    worlds = [{"score": s, "time_s": t, "finished": t < 50, "target_jump_rad": 0.5} for s, t in pairs]
+    figures = {key: 0.5 for key, *_ in paired.FIGURES}
+
+    def evaluate(policy, **_):
+        shift, faster = (0.1, 0.9) if policy == "better" else (0.0, 1.0)
+        own = [{**w, "score": w["score"] + shift, "time_s": faster * w["time_s"]} for w in worlds]
+        return {**figures, "worlds": own, "switches": {"walk to jump": {"jump_rad_peak": 0.3}}}
+
+    monkeypatch.setattr(paired, "evaluate", evaluate)
+    assert paired.main(["better", "worse", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["score_difference"] == pytest.approx(0.1) and found["ci95"] == pytest.approx([0.1, 0.1])
+    assert found["time_ratio"] == pytest.approx(0.9)
+    assert found["target_jump_rad"]["worse"] == {"median": 0.5, "peak": 0.5, "switch_peak": 0.3}
+    assert paired.paired(("worse", "worse"))["score_difference"] == 0.0
+
+
+def arms(**scores: list[float]) -> dict:
+    return {name.replace("_", " "): {str(k): {"golden": s} for k, s in enumerate(v)} for name, v in scores.items()}
+
+
+@pytest.mark.parametrize(
+    "base, other, verdict",
+    [
+        ([0.8, 0.9, 0.85], [0.2, 0.3, 0.28], "agrees"),
+        ([0.2, 0.3, 0.28], [0.8, 0.9, 0.85], "disagrees"),
+        ([0.8, 0.2, 0.5], [0.3, 0.6, 0.4], "undecided"),
+        ([0.8], [0.2], "one seed alone"),
+    ],
+)
+def test_verdicts_need_the_interval_to_leave_zero(base, other, verdict):
+    (row,) = ablations.verdicts({**arms(base=base), **arms(context_5=other)})
+    assert row["verdict"] == verdict and row["claim"].startswith("15 steps") and row["seeds"] == len(base)
+
+
+def test_a_tenth_of_the_data_agrees_unless_it_is_clearly_worse():
+    for tenth, verdict in (([0.8, 0.9, 0.85], "agrees"), ([0.1, 0.12, 0.11], "disagrees")):
+        whole = arms(base=[0.82, 0.88, 0.86])
+        (row,) = ablations.verdicts({**whole, "10 % of the data": arms(x=tenth)["x"]})
+        assert row["verdict"] == verdict
+
+
+def test_arms_differ_from_the_base_in_what_their_name_says():
+    base = ablations.ARMS["base"]
+    assert all(arm != base for name, arm in ablations.ARMS.items() if name != "base")
+    assert {better for _, better, _ in ablations.CLAIMS} | {o for *_, o in ablations.CLAIMS} <= set(ablations.ARMS)
+    sizes = {n: ablations.TransformerStudent(a.config).module.size for n, a in ablations.ARMS.items()}
+    assert sizes["mlp of equal size"] == pytest.approx(sizes["base"], rel=0.1)
+    assert sizes["width 32, 1 layer"] < sizes["base"] < sizes["width 96, 3 layers"] < sizes["width 128, 3 layers"] < 1e6
+
+
+def test_bad_input_is_one_line(tmp_path, capsys):
+    assert paired.main(["nobody", "specialists", "--runs", "1"]) == 2
+    assert tick.main([str(tmp_path / "missing.onnx")]) == 2
+    assert ablations.main(["--data", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 3 and "nobody" in lines[0] and "missing.onnx" in lines[1] and "no shards" in lines[2]

@@ -1,0 +1,144 @@
+"""Driving and labelling: specialists' answers do not depend on who asks, students really drive, memory is right."""
+
+import numpy as np
+import pytest
+import torch
+
+from distill.core.collect import Plan
+from distill.locomotion.course import CourseCollector, as_bundle
+from distill.locomotion.drive import Driver, Memory, Wheel, actions_to_targets, targets_to_actions
+from distill.locomotion.student import TransformerStudent
+from distill.locomotion.tasks import TaskCollector
+from policies.course_run import CourseWorlds
+from policies.skills import load_skills
+from policies.transformer import TransformerConfig
+from sim.course import official
+from sim.observation import FRAME_SIZE
+from sim.worlds import world_seeds
+
+SMALL = TransformerConfig(width=32, layers=1, heads=2, channels=4)
+
+
+@pytest.fixture(scope="module")
+def teachers():
+    return load_skills("specialists")
+
+
+def driven(teachers, steps: int, beta: float = 1.0, student=None, noise: float = 0.0, worlds: int = 4):
+    driver = Driver(teachers, student, worlds, beta, seed=3, noise=noise)
+    course = CourseWorlds(official(), teachers, world_seeds(5, worlds), randomize=True, policy=driver)
+    applied = []
+    step = driver.step
+    driver.step = lambda *a: applied.append(step(*a)) or applied[-1]  # type: ignore[method-assign]
+    for _ in range(steps):
+        course.step()
+    return driver, course, np.array(applied)
+
+
+def test_specialists_drive_as_they_do_without_a_recorder(teachers):
+    """Through the hand-overs on the A-frame as well; their clock is turned by frequencies that are one step old."""
+    _, course, _ = driven(teachers, 500)
+    plain = CourseWorlds(official(), teachers, world_seeds(5, 4), randomize=True)
+    for _ in range(500):
+        plain.step()
+    assert {"walk", "climb"} <= set(course.traces[0].skill)
+    apart = np.linalg.norm(course.robots.pose[:, :2] - plain.robots.pose[:, :2], axis=1)
+    assert np.median(apart) < 0.4, apart
+    assert [n.passed for n in course.navigators] == [n.passed for n in plain.navigators]
+
+
+def test_what_is_recorded_is_what_was_applied(teachers):
+    driver, _, applied = driven(teachers, 60)
+    fields, episodes = driver.recorder.episodes()
+    assert episodes == [60] * 4 and fields["frames"].dtype == np.float32
+    action = fields["action"].reshape(4, 60, 13).transpose(1, 0, 2)
+    for step in range(60):
+        assert actions_to_targets(driver.robot, action[step, :, :12]) == pytest.approx(applied[step], abs=1e-5)
+    last = fields["frames"].reshape(4, 60, -1)[:, 1:, 30:FRAME_SIZE]
+    assert last == pytest.approx(fields["action"].reshape(4, 60, 13)[:, :-1, :12], abs=1e-5)
+
+
+def test_noise_moves_the_robot_but_not_the_labels(teachers):
+    driver, _, applied = driven(teachers, 40, noise=0.5)
+    fields, _ = driver.recorder.episodes()
+    wanted = actions_to_targets(driver.robot, fields["action"][:, :12]).reshape(4, 40, 12).transpose(1, 0, 2)
+    size = np.abs(applied - wanted).mean((0, 2))
+    assert (size < 0.5 * 0.3).all() and size.max() > 0.01
+
+
+class Still:
+    """A student that always asks for the default pose and a clock of 3 Hz."""
+
+    def __init__(self, inner) -> None:
+        self.robot, self.layout = inner.robot, inner.layout
+
+    def __call__(self, observation):
+        return np.tile(np.array([0.0] * 12 + [0.5], np.float32), (len(observation), 1))
+
+
+def test_a_student_at_the_wheel_drives_and_turns_the_clock(teachers):
+    student = Still(as_bundle(TransformerStudent(SMALL), teachers))
+    driver, _, applied = driven(teachers, 30, beta=0.0, student=student)
+    assert applied == pytest.approx(np.broadcast_to(driver.robot.default_pose, applied.shape), abs=1e-6)
+    fields, _ = driver.recorder.episodes()
+    clock = fields["frames"].reshape(4, 30, -1)[0, :, 45:47]
+    moving = np.abs(clock).sum(1) > 0
+    phase = np.unwrap(np.arctan2(clock[moving][:, 0], clock[moving][:, 1]))
+    assert np.diff(phase)[1:] / (2 * np.pi * 0.02) == pytest.approx(3.0, abs=1e-3)
+    labels = fields["action"].reshape(4, 30, 13)
+    assert np.abs(labels[:, 5:, :12]).max() > 0.3, "the specialists still say what they would do"
+
+
+def test_the_wheel_gives_the_teacher_its_share():
+    wheel = Wheel(400, 0.3, seed=1)
+    shares = [wheel.turn().mean() for _ in range(200)]
+    assert np.mean(shares) == pytest.approx(0.3, abs=0.05)
+    assert Wheel(50, 1.0, 0).turn().all() and not Wheel(50, 0.0, 0).turn().any()
+    assert (Wheel(300, 1.0, 0, noise=0.2).sigma <= 0.2).all()
+
+
+def test_actions_and_targets_are_inverse(teachers):
+    robot = teachers.robot
+    targets = robot.default_pose + np.random.default_rng(0).uniform(-0.4, 0.4, (20, 12)).astype(np.float32)
+    targets = np.clip(targets, robot.joint_lower, robot.joint_upper)
+    assert actions_to_targets(robot, targets_to_actions(robot, targets)) == pytest.approx(targets, abs=1e-6)
+
+
+def test_a_memory_that_begins_again_is_filled_with_its_first_frame(teachers):
+    memory = Memory(2, None)
+    ones, command, clock = np.ones((2, 42), np.float32), np.zeros((2, 3), np.float32), np.zeros((2, 2), np.float32)
+    heights = np.zeros((2, 104), np.float32)
+    for k in range(3):
+        memory.see(k * ones, command, clock, heights)
+    memory.last_action[:] = 5.0
+    memory.begin(np.array([True, False]))
+    memory.see(7 * ones, command, clock, heights)
+    assert (memory.history[0, :, :30] == 7).all() and (memory.history[0, :, 30:42] == 0).all()
+    assert memory.history[1, :4, 0].tolist() == [7, 2, 1, 0] and memory.history[1, 0, 30] == 5
+
+
+@pytest.mark.parametrize("skill", ["walk", "climb", "jump"])
+def test_every_skills_ground_gives_rows_that_a_student_can_learn(teachers, skill):
+    found = TaskCollector(skill, teachers).collect(None, Plan(0, 1.0, 400, 3))
+    assert sum(found.episodes) == len(found.fields["frames"]) == 400
+    assert found.fields["frames"].shape[1] == 47 and found.fields["heights"].shape[1] == 104
+    assert np.isfinite(found.fields["action"]).all() and found.measured["gain"] > 0
+    again = TaskCollector(skill, teachers).collect(None, Plan(0, 1.0, 400, 3))
+    assert all((again.fields[name] == values).all() for name, values in found.fields.items())
+
+
+def test_on_its_own_ground_a_student_is_labelled_by_the_specialist(teachers):
+    torch.manual_seed(0)
+    student = TransformerStudent(SMALL)
+    student.module.eval()
+    found = TaskCollector("walk", teachers).collect(student, Plan(1, 0.0, 600, 3))
+    alone = TaskCollector("walk", teachers).collect(None, Plan(0, 1.0, 600, 3))
+    assert not np.array_equal(found.fields["frames"], alone.fields["frames"])
+    assert found.measured["gain"] < alone.measured["gain"]
+    assert np.abs(found.fields["action"]).mean() > 0.1
+
+
+def test_the_course_gives_labelled_runs(teachers):
+    found = CourseCollector(teachers, [official()]).collect(None, Plan(0, 1.0, 2000, 11))
+    assert set(np.unique(found.fields["skill"])) == {0, 1, 2}
+    assert sum(found.episodes) == len(found.fields["skill"]) and 0 < found.measured["gain"] <= 1

@@ -1,0 +1,89 @@
+"""Episodes from worlds side by side, and windows of context from episodes."""
+
+import numpy as np
+import pytest
+import torch
+
+from distill.core.shards import Shards
+from distill.locomotion.experience import HELD_OUT, Recorder, Windows
+
+
+def recorded(fresh: list[list[int]], alive: list[list[int]]) -> tuple[dict, list[int]]:
+    """Rows of `[steps][worlds]` flags whose field says world and step."""
+    recorder = Recorder()
+    for step, (begins, counts) in enumerate(zip(fresh, alive, strict=True)):
+        value = np.array([100 * world + step for world in range(len(begins))], np.float32)
+        recorder.add(np.array(begins, bool), np.array(counts, bool), frames=value[:, None])
+    return recorder.episodes()
+
+
+def test_worlds_are_laid_one_after_the_other():
+    fields, episodes = recorded([[1, 1], [0, 0], [0, 0]], [[1, 1]] * 3)
+    assert fields["frames"][:, 0].tolist() == [0, 1, 2, 100, 101, 102] and episodes == [3, 3]
+
+
+def test_a_restart_in_the_middle_begins_an_episode():
+    fields, episodes = recorded([[1, 1], [0, 1], [0, 0]], [[1, 1]] * 3)
+    assert fields["frames"][:, 0].tolist() == [0, 1, 2, 100, 101, 102] and episodes == [3, 1, 2]
+
+
+def test_steps_that_do_not_count_are_left_out_and_part_episodes():
+    fields, episodes = recorded([[1, 1], [0, 0], [0, 0], [0, 0]], [[1, 1], [1, 0], [0, 1], [0, 1]])
+    assert fields["frames"][:, 0].tolist() == [0, 1, 100, 102, 103] and episodes == [2, 1, 2]
+
+
+def test_a_world_that_never_counts_gives_no_episode():
+    fields, episodes = recorded([[1, 1], [0, 0]], [[0, 1], [0, 1]])
+    assert fields["frames"][:, 0].tolist() == [100, 101] and episodes == [2]
+
+
+def filled(folder, episodes=(40, 3, 25) * 10) -> Shards:
+    shards = Shards(folder)
+    for domain in ("course", "walk"):
+        rows = sum(episodes)
+        number = np.repeat(np.arange(len(episodes)), episodes).astype(np.float32)
+        step = np.concatenate([np.arange(n) for n in episodes]).astype(np.float32)
+        label = np.full(rows, float(domain == "walk"), np.float32)
+        fields = {"frames": np.stack([number, step, label], 1), "heights": np.stack([step], 1).astype(np.float16)}
+        shards.append({**fields, "action": np.stack([number, step], 1)}, list(episodes), {"domain": domain})
+    return shards
+
+
+def test_windows_are_consecutive_and_filled_with_the_first_row(tmp_path):
+    batch = Windows(15).sample(filled(tmp_path), np.random.default_rng(0), {"course": 150, "walk": 50})
+    frames = batch["frames"]
+    assert frames.shape == (200, 15, 3) and batch["heights"].dtype == torch.float32
+    number, step = frames[..., 0], frames[..., 1]
+    assert (number == number[:, :1]).all(), "a window never spans two episodes"
+    wanted = torch.clamp(step[:, -1:] + torch.arange(-14, 1), min=0)
+    assert torch.equal(step, wanted)
+    assert torch.equal(batch["action"], frames[..., :2]) and torch.equal(batch["heights"][..., 0], step)
+    assert frames[:150, :, 2].sum() == 0 and frames[150:, :, 2].mean() == 1
+
+
+def test_held_out_episodes_are_never_trained_on(tmp_path):
+    shards, windows, rng = filled(tmp_path), Windows(4), np.random.default_rng(0)
+    seen, held = (
+        set(windows.sample(shards, rng, {"course": 3000}, held_out)["frames"][:, 0, 0].tolist())
+        for held_out in (False, True)
+    )
+    assert held and not seen & held and len(seen | held) == 30
+    assert held == {float(HELD_OUT // 2)}
+
+
+@pytest.mark.parametrize("share", [0.5, 0.1, 0.01])
+def test_a_share_of_the_data_is_that_share_of_the_episodes(tmp_path, share):
+    shards = filled(tmp_path, (10,) * 200)
+    seen = Windows(4, share=share).sample(shards, np.random.default_rng(0), {"walk": 20_000})["frames"][:, 0, 0]
+    assert len(seen.unique()) == pytest.approx(200 * share * 0.95, abs=1 + 6 * share)
+
+
+def test_the_newest_step_alone(tmp_path):
+    batch = Windows(5, last_only=True).sample(filled(tmp_path), np.random.default_rng(0), {"walk": 8})
+    assert batch["action"].shape == (8, 1, 2) and torch.equal(batch["action"][:, 0], batch["frames"][:, -1, :2])
+
+
+def test_equal_seeds_give_equal_batches(tmp_path):
+    shards = filled(tmp_path)
+    first, second = (Windows(15).sample(shards, np.random.default_rng(4), {"course": 30, "walk": 3}) for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)

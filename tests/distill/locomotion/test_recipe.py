@@ -1,0 +1,119 @@
+"""`barkour distill locomotion` from end to end on next to nothing: it learns a little, resumes, exports, refuses."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import barkour
+from distill.locomotion import recipe
+from distill.locomotion.recipe import Options
+from policies.bundle import Bundle
+from policies.course_run import CourseWorlds
+from policies.skills import load_skills
+from sim.course import official
+from sim.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[3]
+TINY = Options(
+    rounds=1, first_rows=2000, rows=500, first_steps=60, steps=10, batch=32, width=32, layers=1, score_runs=2, seed=3
+)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("distil")
+    options = replace(TINY, run=folder / "run", out=folder / "g.onnx")
+    return options, recipe.distil(options)
+
+
+@pytest.mark.slow
+def test_it_learns_and_writes_one_bundle_that_runs_the_course(made):
+    options, result = made
+    log = [json.loads(line) for line in (options.run / "log.jsonl").read_text().splitlines()]
+    losses = [row["loss"] for row in log if row["kind"] == "fit"]
+    assert losses[-1] < 0.7 * losses[0]
+    assert result["parity"] <= 1e-5 and result["steps"] == 70 and not result["interrupted"]
+    bundle = Bundle.load(options.out)
+    assert bundle.metadata.skill == "generalist" and bundle.gait.driven
+    worlds = CourseWorlds(official(), load_skills(str(options.out)), [1, 2], randomize=True, time_limit=1.0)
+    worlds.run()
+    assert np.isfinite(worlds.robots.pose).all()
+
+
+@pytest.mark.slow
+def test_the_bundle_and_the_folder_say_how_it_was_made(made):
+    options, result = made
+    said = Bundle.load(options.out).metadata.provenance
+    assert said["command"].startswith("barkour distill locomotion --seed 3 --rounds 1 --first-rows 2000")
+    assert str(options.run) not in said["command"] and said["data"] == {
+        key: result["card"][key] for key in ("episodes", "hours", "rows")
+    }
+    card = json.loads((options.run / "data" / "card.json").read_text())
+    assert set(card["domains"]) == {"course", "walk", "climb", "jump"}
+    assert card["domains"]["walk"]["on_policy_rows"] > 0
+    assert json.loads((options.run / "summary.json").read_text())["bundle"] == str(options.out)
+    assert (options.run / "curve.png").is_file()
+
+
+@pytest.mark.slow
+def test_exporting_a_finished_run_gives_the_same_file(made, tmp_path, capsys):
+    options, _ = made
+    assert barkour.main(["export", str(options.run), str(tmp_path / "again.onnx"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["parity"] <= 1e-5
+    assert (tmp_path / "again.onnx").read_bytes() == options.out.read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({}, "--force"),
+        ({"force": True}, "already holds a run"),
+        ({"resume": True, "width": 64}, "begun with width 32, not 64"),
+        ({"resume": True, "seed": 4}, "begun with seed 3, not 4"),
+    ],
+)
+def test_a_folder_with_a_run_is_safe(made, changes, message):
+    options, _ = made
+    before = options.out.read_bytes()
+    with pytest.raises(InputError, match=message):
+        recipe.distil(replace(options, **changes))
+    assert options.out.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--teachers", "models/walk.onnx"], "no policy for climb, jump"),
+        (["--teachers", "nobody"], "unknown policy 'nobody'"),
+        (["--courses", "nowhere"], "nowhere"),
+        (["--width", "30"], "width 30"),
+        (["--first-steps", "0"], "first_steps must be at least 1"),
+        (["--rounds", "-1"], "rounds"),
+        (["--precision", "fp8"], "precision"),
+    ],
+)
+def test_bad_options_are_one_line_and_status_2(tmp_path, arguments, message, capsys):
+    assert barkour.main(["distill", "locomotion", "--run", str(tmp_path / "run"), *arguments]) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1 and "Traceback" not in said
+
+
+def test_distilling_needs_neither_jax_nor_brax():
+    hide = "; ".join(f"sys.modules[{name!r}] = None" for name in ("jax", "brax", "flax", "optax"))
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; {hide}; import distill.locomotion.recipe"], capture_output=True, text=True,
+        cwd=ROOT, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_folder_without_a_run_is_no_run(tmp_path, capsys):
+    (tmp_path / "options.json").write_text("{}")
+    assert barkour.main(["export", str(tmp_path), str(tmp_path / "x.onnx")]) == 2
+    assert "holds no run" in capsys.readouterr().err
