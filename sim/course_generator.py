@@ -17,11 +17,11 @@ from sim.errors import InputError
 from sim.terrain import Block, footprint
 
 AREA = (0.0, -5.0, 5.0, 0.0)
-OVERHANG, WAY_OVERHANG = 0.25, 0.6
+OVERHANG, WAY_OVERHANG = 0.35, 0.75
 """Obstacles, and the ways between and past them, may reach this far over the area's border, m; the run at the board
 stays inside."""
 LARGEST_SEED = 2**32 - 1
-TRIES, PATIENCE, DRAWS, BRANCHES = 1000, 30, 24, 2
+TRIES, PATIENCE, DRAWS, BRANCHES = 1000, 50, 24, 2
 """Courses begun before giving up, and before another order and number of poles are drawn; see `_grow`."""
 
 POLES = 3, 6
@@ -43,6 +43,8 @@ TABLE_BEHIND = 0.9, 1.2
 """From the board's far edge to a table that follows, m (official: 1.0)."""
 FOOT = 0.5
 """Free way before and behind the A-frame, m."""
+AFTER_START = 1.1
+"""Least distance of all other gates from the start table's middle along the way off it, m (official: 1.2)."""
 STEP = 0.05, 1.3
 """From the end of one piece's way to the beginning of the next one's, m."""
 SHARPEST = np.deg2rad(145.0)
@@ -120,7 +122,8 @@ def _grow(rng: np.random.Generator, pieces: list[Piece], names: Sequence[str], p
     if not names:
         return pieces
     drawn = (_next(rng, names[0], names[1:] == ("end table",), pieces[-1], poles) for _ in range(DRAWS))
-    roomy = [(_slack([*pieces, piece]), piece) for piece in drawn if piece is not None]
+    low, high = _shifts(pieces)
+    roomy = [(_slack(low, high, piece), piece) for piece in drawn if piece is not None]
     roomy.sort(key=lambda pair: -pair[0])
     followed = 0
     for slack, piece in roomy:
@@ -153,6 +156,10 @@ def _next(rng: np.random.Generator, name: str, last: bool, before: Piece, poles:
         piece = _a_frame(rng, entry, heading)
     else:
         piece = _jump(rng, entry, heading, last)
+    if before.obstacle.name == "start table":  # its gate comes before all others
+        ends = np.array([end for gate in piece.obstacle.gates for end in (gate.left, gate.right)])
+        if (ends @ _unit(before.leaving)).min() < AFTER_START:
+            return None
     return replace(piece, ways=[*piece.ways, _lane(before.exit, entry, WAY)])
 
 
@@ -256,10 +263,10 @@ def _shifts(pieces: Sequence[Piece]) -> tuple[np.ndarray, np.ndarray]:
     return np.max([p.shifts[0] for p in pieces], 0), np.min([p.shifts[1] for p in pieces], 0)
 
 
-def _slack(pieces: Sequence[Piece]) -> float:
-    """By how much the pieces could be moved within the area along the tighter of its axes, m; negative: too large."""
-    low, high = _shifts(pieces)
-    return float((high - low).min())
+def _slack(low: np.ndarray, high: np.ndarray, piece: Piece) -> float:
+    """By how much the pieces before, movable by `low` to `high` `[2]`, could be moved with this one along the tighter
+    of the area's axes, m; negative: too large."""
+    return float((np.minimum(high, piece.shifts[1]) - np.maximum(low, piece.shifts[0])).min())
 
 
 def _course(name: str, pieces: Sequence[Piece], shift: np.ndarray) -> Course:

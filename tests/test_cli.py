@@ -138,6 +138,8 @@ def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
 
 def test_an_unknown_course_is_refused(tmp_path: Path, good_log: Path) -> None:
     assert_one_line(call("score", good_log, "--course", "moon"), "moon", "official")
+    assert_one_line(call("run", "--course", "generated:x"), "generated:x", "generated:SEED")
+    assert_one_line(call("run", "--course", "generated:0-3"), "generated:0-3", "4 courses")
     bad = tmp_path / "course.yaml"
     bad.write_text("name: [unclosed\n")
     assert_one_line(call("score", good_log, "--course", bad), "course.yaml")

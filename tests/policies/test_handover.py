@@ -78,6 +78,27 @@ def test_after_the_hand_over_the_new_skill_drives_alone(specialists):
     assert blended is not None
 
 
+def test_a_jumper_is_taken_over_only_when_its_bound_has_landed(specialists):
+    walk, jump = specialists.uses["walk"], specialists.uses["jump"]
+    begin, length = SkillPolicy.LANDED
+    waits = []
+    for steps in range(20, 40):
+        policy = SkillPolicy(specialists, 1)
+        drive(policy, [jump], steps, speed=1.5)
+        wait, landed = -1, False
+        while not landed:
+            wait += 1
+            landed = (float(policy.policies[jump].phase[0]) - begin) % 1.0 <= length
+            drive(policy, [walk], 1, speed=1.5)
+            assert (policy.users[0] == walk) == landed
+        waits.append(wait)
+    assert min(waits) == 0 and 5 < max(waits) < 25  # never longer than a cycle
+    policy = SkillPolicy(specialists, 1)
+    drive(policy, [jump], 20, speed=0.0)  # a clock at rest does not keep the jumper
+    drive(policy, [walk], 1, speed=0.0)
+    assert policy.users[0] == walk
+
+
 def test_a_hand_over_shares_the_memory(specialists):
     policy = SkillPolicy(specialists, 2)
     drive(policy, [0, 1], 4)
