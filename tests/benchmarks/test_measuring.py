@@ -27,7 +27,10 @@ def test_a_policy_ties_with_itself_world_by_world(monkeypatch, capsys):
 
 
 def arms(**scores: list[float]) -> dict:
-    return {name.replace("_", " "): {str(k): {"golden": s} for k, s in enumerate(v)} for name, v in scores.items()}
+    def seeds(values: list[float]) -> dict:
+        return {str(k): {"golden": score, "error": 1 - score} for k, score in enumerate(values)}
+
+    return {name.replace("_", " "): seeds(values) for name, values in scores.items()}
 
 
 @pytest.mark.parametrize(
@@ -41,14 +44,15 @@ def arms(**scores: list[float]) -> dict:
 )
 def test_verdicts_need_the_interval_to_leave_zero(base, other, verdict):
     (row,) = ablations.verdicts({**arms(base=base), **arms(context_5=other)})
-    assert row["verdict"] == verdict and row["claim"].startswith("15 steps") and row["seeds"] == len(base)
+    assert row["golden"]["verdict"] == row["error"]["verdict"] == verdict
+    assert row["claim"].startswith("15 steps") and row["seeds"] == len(base)
 
 
 def test_a_tenth_of_the_data_agrees_unless_it_is_clearly_worse():
     for tenth, verdict in (([0.8, 0.9, 0.85], "agrees"), ([0.1, 0.12, 0.11], "disagrees")):
         whole = arms(base=[0.82, 0.88, 0.86])
         (row,) = ablations.verdicts({**whole, "10 % of the data": arms(x=tenth)["x"]})
-        assert row["verdict"] == verdict
+        assert row["golden"]["verdict"] == verdict
 
 
 def test_arms_differ_from_the_base_in_what_their_name_says():
