@@ -50,7 +50,8 @@ class CourseWorlds:
     ) -> None:
         """`torque_limit` (N m) replaces the robot's own, see `SimulatedRobots`; `paces` what the skills allow.
 
-        `policy` drives in place of the skills' own `SkillPolicy`: something with its `step`, `changed` and `jumps`.
+        `policy` drives in place of the skills' own `SkillPolicy`: something with its `step`, `users`,
+        `changed` and `jumps`.
         """
         self.course, self.skills, self.time_limit = course, skills, time_limit
         self.route = planned(course, skills.able, paces or paces_of(skills))
@@ -102,6 +103,9 @@ class CourseWorlds:
             robots.sense(u[:, :30]), command, users,
             lambda layout: robots.ground_seen(layout, self.course.height, u[:, 30], self.course.pit),
         )  # fmt: skip
+        if len(self.skills.bundles) > 1:  # who really drives: a jumper lands before it is taken over
+            names = {index: skill for skill, index in self.skills.uses.items()}
+            asked = {i: (names[int(self.policy.users[i])], waypoint) for i, (_, waypoint) in asked.items()}
         for i in np.flatnonzero(self.policy.changed & active).tolist():
             jump, unblended = self.policy.jumps[i].tolist()
             switch = Switch(round(self.time, 6), self.traces[i].skill[-1], asked[i][0], jump, unblended)

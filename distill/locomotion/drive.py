@@ -96,6 +96,11 @@ class Driver:
         """Set from outside: worlds whose steps are recorded."""
 
     @property
+    def users(self) -> np.ndarray:
+        """As `SkillPolicy.users`."""
+        return self.teachers.users
+
+    @property
     def changed(self) -> np.ndarray:
         """As `SkillPolicy.changed`."""
         return self.teachers.changed
@@ -120,7 +125,8 @@ class Driver:
         newest, action = self.memory.see(frame, command, clock, seen)
         label = targets_to_actions(robot, wanted)
         self.recorder.add(
-            fresh, self.alive, frames=newest, heights=seen.astype(np.float16), skill=users.astype(np.uint8),
+            fresh, self.alive, frames=newest, heights=seen.astype(np.float16),
+            skill=self.teachers.users.astype(np.uint8),
             action=np.concatenate([label, turning[:, None]], 1).astype(np.float32),
         )  # fmt: skip
         teacher = self.wheel.turn() if self.memory.student else np.ones(len(users), bool)

@@ -160,3 +160,11 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_run(tmp_path):
     taken.write_text("")
     with pytest.raises(InputError, match="cannot write"):
         run(record=taken)
+
+
+@pytest.mark.slow
+def test_changes_of_skill_are_named_by_who_really_drives():
+    (done,) = CourseWorlds(official(), load_skills("specialists"), [0], time_limit=25.0).run()
+    changes = [(switch.before, switch.after) for switch in done.switches]
+    assert changes == [("walk", "climb"), ("climb", "walk"), ("walk", "jump"), ("jump", "walk")]
+    assert done.trace.skill.count("jump") > 50
