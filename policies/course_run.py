@@ -65,6 +65,8 @@ class CourseWorlds:
         self.navigators: list[Navigator] = [copy.deepcopy(navigator) for _ in range(n)]
         self.scorers = [Scorer(course) for _ in range(n)]
         self.policy: Any = policy or SkillPolicy(skills, n)
+        self.names = {index: skill for skill, index in skills.uses.items()}
+        """Skill of each bundle."""
         self.traces = [Trace() for _ in range(n)]
         self.switches: list[list[Switch]] = [[] for _ in range(n)]
         self.gate_times: list[dict[str, list[float]]] = [{} for _ in range(n)]
@@ -104,8 +106,7 @@ class CourseWorlds:
             lambda layout: robots.ground_seen(layout, self.course.height, u[:, 30], self.course.pit),
         )  # fmt: skip
         if len(self.skills.bundles) > 1:  # who really drives: a jumper lands before it is taken over
-            names = {index: skill for skill, index in self.skills.uses.items()}
-            asked = {i: (names[int(self.policy.users[i])], waypoint) for i, (_, waypoint) in asked.items()}
+            asked = {i: (self.names[int(self.policy.users[i])], waypoint) for i, (_, waypoint) in asked.items()}
         for i in np.flatnonzero(self.policy.changed & active).tolist():
             jump, unblended = self.policy.jumps[i].tolist()
             switch = Switch(round(self.time, 6), self.traces[i].skill[-1], asked[i][0], jump, unblended)

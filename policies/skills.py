@@ -138,8 +138,6 @@ class SkillPolicy:
         """Control steps since that change."""
         self.changed = np.zeros(worlds, bool)
         """Robots whose skill changed in the last step."""
-        self.frequency = np.zeros(worlds, np.float32)
-        """How fast each robot's clock turns after the last step, Hz."""
         self.jumps = np.zeros((worlds, 2), np.float32)
         """Largest change of a joint target in the step of the last change, rad: as handed over, and without fading."""
 
@@ -163,7 +161,6 @@ class SkillPolicy:
             policy = self.policies[index]
             mine = users == index
             targets[mine] = policy.step(sensors, command, heights(policy.bundle.layout), phase)[mine]
-            self.frequency[mine] = policy.frequency[mine]
         if len(self.policies) > 1:
             self._share(active, users)
         return self._handed_over(targets, users)
@@ -175,6 +172,11 @@ class SkillPolicy:
         begin, length = self.LANDED
         flying = (phase - begin) % 1.0 > length
         return np.where((self.users == jumper) & (users != jumper) & flying, jumper, users)
+
+    @property
+    def frequency(self) -> np.ndarray:
+        """How fast each robot's clock turns after the last step, Hz `[worlds]`."""
+        return np.select([self.users == i for i in range(len(self.policies))], [p.frequency for p in self.policies])
 
     def adopt(self, targets: np.ndarray) -> None:
         """Joint targets `[worlds, 12]` (rad) were applied in place of the last step's: the memory goes on from them, as

@@ -1,6 +1,7 @@
 """Checkpoints of a run: one file of tensors and one of JSON, replaced together or not at all; nothing is unpickled."""
 
 import json
+import os
 import pickle
 import shutil
 from collections.abc import Mapping
@@ -46,6 +47,13 @@ def load(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         return values, torch.load(path / TENSORS, weights_only=True, map_location="cpu")
     except (OSError, RuntimeError, EOFError, json.JSONDecodeError, pickle.UnpicklingError) as error:
         raise DistillError(f"the checkpoint {path} cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def write_json(path: Path, value: Any, indent: int = 2) -> None:
+    """Writes a JSON file whole, or leaves the one before."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(value, indent=indent) + "\n")
+    os.replace(partial, path)
 
 
 def plain(value: Any) -> Any:

@@ -1,10 +1,11 @@
 """What a run leaves behind for people: TensorBoard, a log of JSON lines, a picture and a summary."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from distill.core.checkpoints import write_json
 
 
 class Journal:
@@ -67,7 +68,5 @@ class Journal:
     def summary(self, values: Mapping[str, Any]) -> Path:
         """`summary.json`, written whole."""
         path = self.folder / "summary.json"
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(dict(values), indent=2) + "\n")
-        os.replace(partial, path)
+        write_json(path, dict(values))
         return path

@@ -8,7 +8,6 @@ opening.
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from distill.core.checkpoints import write_json
 from distill.core.errors import DistillError
 
 INDEX, CARD = "index.json", "card.json"
@@ -153,11 +153,11 @@ class Shards:
             if self.shards
             else {},
         }
-        _write(self.folder / CARD, card)
+        write_json(self.folder / CARD, card, indent=1)
         return card
 
     def _write_index(self) -> None:
-        _write(self.folder / INDEX, {"format": FORMAT, "shards": [vars(shard) for shard in self.shards]})
+        write_json(self.folder / INDEX, {"format": FORMAT, "shards": [vars(shard) for shard in self.shards]}, indent=1)
 
 
 def _count(shards: Sequence[Shard], row_seconds: float) -> dict[str, Any]:
@@ -174,9 +174,3 @@ def _count(shards: Sequence[Shard], row_seconds: float) -> dict[str, Any]:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write(path: Path, value: Any) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(value, indent=1) + "\n")
-    os.replace(partial, path)

@@ -11,7 +11,8 @@ import numpy as np
 from distill.core.collect import Experience, Plan, Student
 from distill.locomotion.drive import Driver
 from distill.locomotion.student import TorchBundle, TransformerStudent, student_skills
-from policies.course_run import CourseWorlds
+from policies.course_run import TIME_LIMIT, CourseWorlds
+from policies.evaluate import summarize
 from policies.outcome import CourseRun
 from policies.skills import Skills
 from sim.course import Course
@@ -66,9 +67,9 @@ class CourseCollector:
             episodes += lengths
             results += worlds.results()
         joined = {name: np.concatenate([rows[name] for rows in fields]) for name in fields[0]}
-        score = float(np.mean([r.result.score for r in results]))
-        finished = float(np.mean([r.result.finished for r in results]))
-        return Experience(joined, episodes, {"gain": max(score, 0.01), "finished": finished})
+        found = summarize(results)
+        measured = {"gain": max(found["score_mean"], 0.01), "finished": found["finished_rate"]}
+        return Experience(joined, episodes, measured)
 
 
 def as_bundle(student: Student | None, teachers: Skills) -> TorchBundle | None:
@@ -89,13 +90,12 @@ def course_score(teachers: Skills, course: Course, runs: int, seed: int) -> Call
         worlds = CourseWorlds(
             course, student_skills(bundle), world_seeds(seed, runs), randomize=True, time_limit=LONGEST
         )
-        done = worlds.run()
-        times = [run.result.time_s for run in done if run.result.finished]
+        found = summarize(worlds.run())
         return {
-            "golden": float(np.mean([run.result.score for run in done])),
-            "finished": float(np.mean([run.result.finished for run in done])),
-            "all_obstacles": float(np.mean([all(o.completed for o in r.result.obstacles.values()) for r in done])),
-            "time_s_median": float(np.median(times)) if times else 50.0,
+            "golden": found["score_mean"],
+            "finished": found["finished_rate"],
+            "all_obstacles": found["all_obstacles_rate"],
+            "time_s_median": TIME_LIMIT if found["time_s_median"] is None else found["time_s_median"],
         }
 
     return measure

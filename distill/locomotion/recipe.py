@@ -8,13 +8,14 @@ where the student's performance lags (DDK); the course score picks the best stud
 import json
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
+from distill.core.checkpoints import plain, write_json
 from distill.core.collect import Collector, Student
 from distill.core.errors import DistillError
 from distill.core.journal import Journal
@@ -24,6 +25,7 @@ from distill.core.schedules import Beta
 from distill.core.shards import Shards
 from distill.locomotion.course import CourseCollector, course_score
 from distill.locomotion.experience import Recorded, Windows
+from distill.locomotion.options import OPTIONS, Options, is_run
 from distill.locomotion.student import TransformerStudent
 from distill.locomotion.tasks import TaskCollector
 from policies import runs
@@ -34,45 +36,8 @@ from sim.course import SKILLS
 from sim.course_file import by_name
 from sim.errors import InputError
 
-DEFAULT_RUN = Path("runs/generalist")
-OPTIONS = "options.json"
 FREE = ("out", "resume", "force", "run", "threads", "patience")
 """Options that may change when a run is resumed, and that do not decide its result."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """What `barkour distill locomotion` is asked for."""
-
-    teachers: str = "specialists"
-    out: Path | None = None
-    """The bundle to write; `generalist.onnx` in the run's folder without it."""
-    run: Path = DEFAULT_RUN
-    """The run's folder."""
-    resume: bool = False
-    force: bool = False
-    """Replace an existing bundle."""
-    seed: int = 0
-    rounds: int = 8
-    first_rows: int = 150_000
-    rows: int = 40_000
-    first_steps: int = 2500
-    steps: int = 500
-    batch: int = 192
-    learning_rate: float = 1e-3
-    beta_decay: float = 0.3
-    smoothing: float = 0.5
-    width: int = 128
-    layers: int = 3
-    context: int = 15
-    courses: tuple[str, ...] = ("official",)
-    """Courses on which experience is collected; the first is the one that scores."""
-    score_runs: int = 32
-    """Runs of the first course after each round: the golden metric."""
-    patience: int = 0
-    precision: str = "no"
-    threads: int = 0
-    """Physics threads; 0 takes every core."""
 
 
 def distil(options: Options) -> dict[str, Any]:
@@ -111,11 +76,6 @@ def distil(options: Options) -> dict[str, Any]:
     return result
 
 
-def is_run(path: Path) -> bool:
-    """Whether a folder holds a run of this recipe."""
-    return (path / OPTIONS).is_file()
-
-
 def export_run(run: Path, file: Path, force: bool = False) -> dict[str, Any]:
     """Writes the best student of a run as a bundle.
 
@@ -146,14 +106,14 @@ def export_run(run: Path, file: Path, force: bool = False) -> dict[str, Any]:
 
 
 def _remember(options: Options) -> None:
-    values = {"options": _plain(options), "commit": runs.commit()}
-    (options.run / OPTIONS).write_text(json.dumps(values, indent=2) + "\n")
+    values = {"options": plain(asdict(options)), "commit": runs.commit()}
+    write_json(options.run / OPTIONS, values)
 
 
 def _compare(options: Options) -> None:
     """Raises `InputError` where a run that is resumed was begun with other options."""
-    begun = _plain(_recall(options.run)[0])
-    for name, value in _plain(options).items():
+    begun = plain(asdict(_recall(options.run)[0]))
+    for name, value in plain(asdict(options)).items():
         if name not in FREE and begun[name] != value:
             raise InputError(f"{options.run} was begun with {name} {begun[name]}, not {value}")
 
@@ -167,10 +127,6 @@ def _recall(run: Path) -> tuple[Options, str]:
         return Options(**kept), values["commit"]
     except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise InputError(f"{run} holds no run of this recipe: {error}") from error
-
-
-def _plain(options: Options) -> dict[str, Any]:
-    return json.loads(json.dumps(asdict(options), default=str))
 
 
 def _network(options: Options) -> TransformerConfig:
