@@ -76,7 +76,7 @@ class Block(nn.Module):
         batch, tokens, width = x.shape
         split = self.inputs(self.norm_1(x)).view(batch, tokens, 3, self.heads, width // self.heads)
         query, key, value = split.permute(2, 0, 3, 1, 4).unbind(0)
-        seen = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        seen = _attention(query, key, value, mask)
         x = x + self.output(seen.transpose(1, 2).reshape(batch, tokens, width))
         return x + self.feed(self.norm_2(x))
 
@@ -188,7 +188,18 @@ class LocomotionTransformer(nn.Module):
     def _read(self, tokens: Tensor, mask: Tensor, count: int) -> Tensor:
         for block in self.blocks:
             tokens = block(tokens, mask)
-        return self.head(self.norm(tokens[:, -count:]))
+        read = self.norm(tokens[:, -count:])
+        with torch.autocast(read.device.type, enabled=False):  # actions keep their last digits in mixed precision
+            return self.head(read.float())
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """Attention `[B, heads, T, n]`. On a CPU always in float32: its bfloat16 backward pass takes ten times as long."""
+    if query.device.type != "cpu" or query.dtype == torch.float32:
+        return nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask.to(query.dtype))
+    with torch.autocast("cpu", enabled=False):
+        seen = nn.functional.scaled_dot_product_attention(query.float(), key.float(), value.float(), attn_mask=mask)
+    return seen.to(query.dtype)
 
 
 def _mask(steps: int, terrains: int, device: torch.device) -> Tensor:

@@ -167,3 +167,18 @@ def test_a_resting_command_stops_the_clock_the_policy_drives(tmp_path):
     assert policy.phase[0] > 0
     policy.step(sensors(1, 9), np.zeros((1, 3), np.float32), heights)
     assert policy.phase[0] == 0.0
+
+
+def test_mixed_precision_gives_nearly_the_same_actions_and_gradients():
+    net, (frames, heights) = model(), window()
+    gradients = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            actions = net(frames, heights)
+        assert actions.dtype == torch.float32
+        net.zero_grad()
+        actions.square().sum().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None]))
+    exact, mixed = gradients
+    assert not torch.equal(exact, mixed)
+    assert torch.nn.functional.cosine_similarity(exact, mixed, 0) > 0.999

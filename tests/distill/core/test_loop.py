@@ -5,11 +5,13 @@ path must help. Everything is small enough for exact comparisons.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from rich.console import Console
 from torch import nn
 
@@ -257,3 +259,16 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_a_sentence(tmp_path):
         student.module[0].weight.fill_(float("nan"))
     with pytest.raises(DistillError, match="lower the learning rate|finite"):
         loop.run()
+
+
+def test_mixed_precision_learns_too_and_keeps_its_parameters_in_float32(tmp_path):
+    AcceleratorState._reset_state(reset_partial_state=True)  # accelerate allows one precision a process
+    try:
+        loop, student = distiller(tmp_path / "run", replace(CONFIG, precision="bf16", rounds=1))
+        summary = loop.run()
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+    exact = distiller(tmp_path / "exact", replace(CONFIG, rounds=1))[0].run()
+    assert summary["proxy"] != exact["proxy"]
+    assert summary["proxy"][-1] == pytest.approx(exact["proxy"][-1], rel=0.5)
+    assert {p.dtype for p in student.module.parameters()} == {torch.float32}

@@ -40,8 +40,11 @@ def test_two_processes_learn_one_student_from_their_own_experience(tmp_path):
         environment |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
         running.append(
             subprocess.Popen(
-                [sys.executable, "-c", program], env=environment, text=True,
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                [sys.executable, "-c", program],
+                env=environment,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
             )  # fmt: skip
         )
     done = [process.communicate(timeout=180) for process in running]
