@@ -201,9 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=list(ARMS))
     options = parser.parse_args(arguments)
     try:
-        found = run(
-            options.data, options.out, options.seeds, options.steps, options.batch, options.runs, options.arms
-        )
+        found = run(options.data, options.out, options.seeds, options.steps, options.batch, options.runs, options.arms)
     except (InputError, DistillError) as error:
         print(f"ablations: {error}", file=sys.stderr)
         return 2

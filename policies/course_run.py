@@ -7,8 +7,6 @@ import copy
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +14,9 @@ import numpy as np
 
 from policies.navigator import Navigator, course_navigator
 from policies.outcome import CourseRun, Switch, Trace
-from policies.route import Paces, plan
+from policies.route import Paces, planned
 from policies.skills import SkillPolicy, Skills, load_skills, paces_of, trained_limits
-from sim.course import Course, Waypoint
+from sim.course import Course
 from sim.course_file import by_name
 from sim.errors import InputError
 from sim.scene import course_model
@@ -227,25 +225,6 @@ def run(
     if folder is not None:
         _record(folder, outcome, report, where, worlds, states)
     return report
-
-
-@lru_cache(maxsize=16)
-def planned(course: Course, skills: tuple[str, ...], paces: Paces) -> tuple[Waypoint, ...]:
-    """The route over a course for these skills; planning takes seconds, so it is remembered."""
-    return settled(plan(course, skills, paces))
-
-
-def settled(route: Sequence[Waypoint]) -> tuple[Waypoint, ...]:
-    """The route in tenths of a millimetre.
-
-    A planned route's last digits depend on how many threads linear algebra has; a run must not.
-    """
-    return tuple(
-        replace(
-            w, x=round(w.x, 4), y=round(w.y, 4), speed=round(w.speed, 4), yaw=None if w.yaw is None else round(w.yaw, 4)
-        )
-        for w in route
-    )
 
 
 def writable(folder: Path) -> Path:

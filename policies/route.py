@@ -6,7 +6,8 @@ line of poles, so that the narrow side of the body faces the gaps, and an omnidi
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -66,6 +67,25 @@ class Paces:
     """Onto the end table at a bound."""
     arrival: float = 0.6
     """Onto the end table at a walk: a foot that catches on the edge costs the run there, and 0.4 s are worth 0.004."""
+
+
+@lru_cache(maxsize=16)
+def planned(course: Course, skills: tuple[str, ...], paces: Paces) -> tuple[Waypoint, ...]:
+    """The route over a course for these skills; planning takes seconds, so it is remembered."""
+    return settled(plan(course, skills, paces))
+
+
+def settled(route: Sequence[Waypoint]) -> tuple[Waypoint, ...]:
+    """The route in tenths of a millimetre.
+
+    A planned route's last digits depend on how many threads linear algebra has; a run must not.
+    """
+    return tuple(
+        replace(
+            w, x=round(w.x, 4), y=round(w.y, 4), speed=round(w.speed, 4), yaw=None if w.yaw is None else round(w.yaw, 4)
+        )
+        for w in route
+    )
 
 
 def plan(course: Course, skills: Sequence[str] = ("walk",), paces: Paces = Paces()) -> tuple[Waypoint, ...]:

@@ -126,9 +126,13 @@ class SkillPolicy:
     """Phase of the bound's clock from which, and share of the cycle for which, a jumper may be taken over. Measured at
     1.6 m/s behind the board: 1 in 8 fall within 1.6 s where it changes then, 1 in 2 at phases of 0.3 to 0.6."""
 
-    def __init__(self, skills: Skills, worlds: int) -> None:
+    def __init__(self, skills: Skills, worlds: int, fixed: bool = True) -> None:
+        """`fixed` runs networks on batches of one size (`FixedBatch`); without it as many rows as there are robots."""
         self.skills = skills
-        self.policies = [Policy(FixedBatch(bundle), worlds) for bundle in skills.bundles]  # type: ignore[arg-type]
+        self.policies = [
+            Policy(FixedBatch(bundle) if fixed else bundle, worlds)  # type: ignore[arg-type]
+            for bundle in skills.bundles
+        ]
         self.users = np.full(worlds, -1)
         """Who drove each robot in the last step; -1 before the first."""
         self.targets = np.zeros((worlds, 12), np.float32)

@@ -148,9 +148,7 @@ DRIVEN_RANGE = 1.5, 4.5
 """Limits of a driven clock, Hz."""
 
 
-def advance(
-    xp: Any, gait: Gait, phase: Any, command: Any, dt: float, board: Any = None, drive: Any = None
-) -> Any:
+def advance(xp: Any, gait: Gait, phase: Any, command: Any, dt: float, board: Any = None, drive: Any = None) -> Any:
     """Next phase in cycles, [0, 1). `phase` `[...]`, `command` `[..., 3]`; a resting clock goes back to 0.
 
     `board` and `drive` as in `frequency`.

@@ -5,11 +5,11 @@ import pytest
 from kinematic import drive
 
 from policies import evaluate as module
-from policies.course_run import CourseWorlds, planned
+from policies.course_run import CourseWorlds
 from policies.evaluate import evaluate
 from policies.navigator import course_navigator
 from policies.path import Limits, lay_path
-from policies.route import BRAKED, REAR, Paces
+from policies.route import BRAKED, REAR, Paces, planned
 from sim.course import SKILLS, Course
 from sim.course_file import by_name
 from sim.score import Scorer

@@ -1,0 +1,1 @@
+"""What acts: the 50 Hz control loop, its safety, transports and simulated hardware."""

@@ -1,0 +1,410 @@
+"""What the control loop knows of the outside: what came in last and when, where joint targets go, who asks for what.
+
+A transport (the in-process simulation, ROS 2) hands every message to an `Intake`, which checks its form and its numbers
+before anything else sees them, and is given an `Output` every control step. Times are on the steady clock of this
+computer, ns; the stamps inside messages are their senders' and only compared with each other.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, Protocol
+
+import numpy as np
+
+from robot.refusals import Refusals
+from sim.robot import Robot
+
+NS = 1_000_000_000
+NEVER = -(2**62)
+"""The time of something that has not happened, ns."""
+
+
+class Mode(IntEnum):
+    """What joints are asked for."""
+
+    NOTHING = 0
+    """Nothing is sent: the robot is not ours."""
+    POSITION = 1
+    """Joint targets, held by the drives' own PD."""
+    DAMP = 2
+    """No target: the drives only brake (their velocity gain alone)."""
+
+
+class State(IntEnum):
+    """State of the controller."""
+
+    DISARMED = 0
+    STANDING_UP = 1
+    RUNNING = 2
+    SOFT_STOP = 3
+    """Brakes, stands, then damps and disarms."""
+    EMERGENCY = 4
+    """Damping at once, until armed again."""
+
+
+@dataclass
+class Output:
+    """What the loop asks of the joints in one control step."""
+
+    mode: Mode
+    targets: np.ndarray
+    """Joint targets, rad, float32 `[12]`, `Robot.joint_names` order; without meaning unless `mode` is POSITION."""
+    stamp: int
+    """Stamp of the joint reading that it answers, ns on its sender's clock."""
+
+
+@dataclass
+class Snapshot:
+    """The newest accepted message of each kind, with the time it came in (ns, steady clock; NEVER before the first)."""
+
+    position: np.ndarray = field(default_factory=lambda: np.zeros(12))
+    """Joint angles, rad `[12]`."""
+    velocity: np.ndarray = field(default_factory=lambda: np.zeros(12))
+    """rad/s `[12]`."""
+    effort: np.ndarray = field(default_factory=lambda: np.full(12, np.nan))
+    """N m `[12]`; NaN where the robot does not report it."""
+    joints_time: int = NEVER
+    joints_stamp: int = 0
+    orientation: np.ndarray = field(default_factory=lambda: np.array([1.0, 0.0, 0.0, 0.0]))
+    """Quaternion (w, x, y, z), world from base `[4]`."""
+    angular_velocity: np.ndarray = field(default_factory=lambda: np.zeros(3))
+    """Gyro, rad/s, base frame `[3]`."""
+    imu_time: int = NEVER
+    pose: np.ndarray = field(default_factory=lambda: np.zeros(4))
+    """x, y, z (m) and heading (rad) in the course frame `[4]`."""
+    pose_time: int = NEVER
+    command: np.ndarray = field(default_factory=lambda: np.zeros(3))
+    """Forward, leftward velocity (m/s) and yaw rate (rad/s) in the heading frame `[3]`."""
+    command_time: int = NEVER
+    skill: int = 0
+    """Index into `sim.course.SKILLS` of the skill that is asked for (specialists only)."""
+    heights: np.ndarray | None = None
+    """A measured height grid `[rows, columns]`, see `robot.terrain`; None where only the course map is known."""
+    heights_time: int = NEVER
+
+    def copy(self) -> "Snapshot":
+        """A snapshot that later messages do not change."""
+        return Snapshot(**vars(self))  # arrays are replaced, never written into
+
+
+class Request:
+    """An operator's `arm`, `disarm` or `stop`, answered by the loop in its next step."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.granted = False
+        self.message = "the control loop does not answer"
+        self._done = threading.Event()
+
+    def answer(self, granted: bool, message: str) -> None:
+        """Called by the loop."""
+        self.granted, self.message = granted, message
+        self._done.set()
+
+    def wait(self, seconds: float) -> bool:
+        """Waits for the answer; whether it was granted."""
+        self._done.wait(seconds)
+        return self.granted
+
+
+class Transport(Protocol):
+    """Where outputs go. Everything that comes in goes to the `Intake` that the transport was given."""
+
+    def write(self, output: Output) -> None:
+        """Sends joint targets or damping; called once a control step unless there is nothing to send."""
+        ...
+
+    def report(self, status: dict[str, Any]) -> None:
+        """Publishes the controller's status, JSON-ready; called about twice a second and at every change of state."""
+        ...
+
+    def close(self) -> None:
+        """Lets go of everything."""
+        ...
+
+
+@dataclass(frozen=True)
+class Plausible:
+    """What a message may contain to be believed."""
+
+    joint_margin: float = 0.2
+    """Joint angles may lie this far outside the joint's range, rad."""
+    joint_speed: float = 60.0
+    """rad/s; the motors' no-load speed is less than half."""
+    gyro: float = 35.0
+    """rad/s."""
+    quaternion: float = 0.05
+    """How far a quaternion's length may be from 1."""
+    pose_step: float = 0.5
+    """How far a pose may be from the one before it, m; believed after `RELOCATED` in a row."""
+    delay: float = 0.06
+    """How much later than usual a message may come in, by its own stamp, s."""
+    frozen: float = 0.05
+    """Readings that do not change in their last digit for this long are frozen, s."""
+
+
+RELOCATED = 25
+CLOCK_JUMP = 1.0
+"""Stamps that move by this much against the steady clock are a clock that was set, s."""
+
+
+class Intake:
+    """Takes messages from any thread, believes them or not, and keeps the newest of each kind.
+
+    A message that is refused leaves the one before it in place, which then ages. Every refusal is counted and logged.
+    """
+
+    def __init__(
+        self,
+        robot: Robot,
+        clock: Callable[[], int],
+        refusals: Refusals | None = None,
+        plausible: Plausible = Plausible(),
+    ) -> None:
+        """`clock` is the steady clock, ns."""
+        self.robot, self.clock, self.plausible = robot, clock, plausible
+        self.refusals = refusals or Refusals()
+        self.requests: deque[Request] = deque()
+        self.moving = False
+        """The robot moves, so its readings must change: set by the loop. One that stands may read the same twice."""
+        self._latest = Snapshot()
+        self._lock = threading.Lock()
+        self._order: tuple[tuple[str, ...], np.ndarray] | None = None
+        self._senders: dict[str, _Sender] = {}
+        self._relocated = 0
+
+    def snapshot(self) -> Snapshot:
+        """The newest of everything."""
+        with self._lock:
+            return self._latest.copy()
+
+    def ask(self, kind: str) -> Request:
+        """Puts an operator's `arm`, `disarm` or `stop` before the loop."""
+        request = Request(kind)
+        self.requests.append(request)
+        return request
+
+    # --- messages -------------------------------------------------------------------------------------------------
+
+    def joints(
+        self,
+        names: Sequence[str],
+        position: Sequence[float],
+        velocity: Sequence[float],
+        effort: Sequence[float] = (),
+        stamp: int = 0,
+    ) -> bool:
+        """Joint angles (rad), speeds (rad/s) and torques (N m, may be empty), matched by name; `stamp` ns.
+
+        Returns whether it was believed.
+        """
+        now = self.clock()
+        index = self._index(names)
+        if index is None:
+            return False
+        q, v = self._numbers("joints", position, len(names)), self._numbers("joints", velocity, len(names))
+        if q is None or v is None:
+            return False
+        q, v = q[index], v[index]
+        robot, limits = self.robot, self.plausible
+        beyond = np.maximum(robot.joint_lower - q, q - robot.joint_upper)
+        worst = int(beyond.argmax())
+        if beyond[worst] > limits.joint_margin:
+            low, high = float(robot.joint_lower[worst]), float(robot.joint_upper[worst])
+            return self._refuse(
+                "joint range",
+                f"{robot.joint_names[worst]} is at {q[worst]:.3f} rad, its range is {low:.3f} to {high:.3f}",
+            )
+        fastest = int(np.abs(v).argmax())
+        if abs(v[fastest]) > limits.joint_speed:
+            return self._refuse(
+                "joint speed",
+                f"{robot.joint_names[fastest]} turns at {v[fastest]:.1f} rad/s, limit {limits.joint_speed}",
+            )
+        before = self._latest
+        if before.joints_time != NEVER:
+            elapsed = max((now - before.joints_time) / NS, 0.0)
+            moved = np.abs(q - before.position)
+            most = int(moved.argmax())
+            allowed = limits.joint_speed * elapsed + limits.joint_margin
+            if moved[most] > allowed:
+                return self._refuse(
+                    "joint jump", f"{robot.joint_names[most]} jumped by {moved[most]:.3f} rad, limit {allowed:.3f}"
+                )
+        if not self._timely("joints", now, stamp, np.concatenate([q, v])):
+            return False
+        given = len(effort) == len(names) and len(names) > 0
+        torque = np.asarray(effort, float)[index] if given else np.full(12, np.nan)
+        with self._lock:
+            latest = self._latest
+            latest.position, latest.velocity, latest.effort = q, v, torque
+            latest.joints_time, latest.joints_stamp = now, stamp
+        return True
+
+    def imu(self, orientation: Sequence[float], angular_velocity: Sequence[float], stamp: int = 0) -> bool:
+        """Quaternion (w, x, y, z) and gyro (rad/s, base frame). Returns whether it was believed."""
+        now = self.clock()
+        q, w = self._numbers("imu", orientation, 4), self._numbers("imu", angular_velocity, 3)
+        if q is None or w is None:
+            return False
+        length = self._unit("imu", q)
+        if length is None:
+            return False
+        fastest = float(np.abs(w).max())
+        if fastest > self.plausible.gyro:
+            return self._refuse("gyro", f"the gyro reads {fastest:.1f} rad/s, limit {self.plausible.gyro}")
+        if not self._timely("imu", now, stamp, np.concatenate([q, w])):
+            return False
+        with self._lock:
+            self._latest.orientation, self._latest.angular_velocity = q / length, w
+            self._latest.imu_time = now
+        return True
+
+    def odometry(self, position: Sequence[float], orientation: Sequence[float], stamp: int = 0) -> bool:
+        """Base position (m) and quaternion (w, x, y, z) in the course frame. Returns whether it was believed."""
+        now = self.clock()
+        p, q = self._numbers("pose", position, 3), self._numbers("pose", orientation, 4)
+        if p is None or q is None or self._unit("pose", q) is None:
+            return False
+        before = self._latest
+        if before.pose_time != NEVER:
+            moved = float(np.linalg.norm(p - before.pose[:3]))
+            if moved > self.plausible.pose_step:
+                self._relocated += 1
+                if self._relocated < RELOCATED:
+                    return self._refuse(
+                        "pose jump", f"the pose jumped by {moved:.2f} m, limit {self.plausible.pose_step}"
+                    )
+        self._relocated = 0
+        if not self._timely("pose", now, stamp, None):
+            return False
+        w, x, y, z = q.tolist()
+        yaw = float(np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)))
+        with self._lock:
+            self._latest.pose, self._latest.pose_time = np.array([*p, yaw]), now
+        return True
+
+    def velocity_command(self, command: Sequence[float], stamp: int = 0) -> bool:
+        """Forward, leftward velocity (m/s) and yaw rate (rad/s). Returns whether it was believed."""
+        now = self.clock()
+        c = self._numbers("command", command, 3)
+        if c is None or not self._timely("command", now, stamp, None):
+            return False
+        with self._lock:
+            self._latest.command, self._latest.command_time = c, now
+        return True
+
+    def skill(self, index: int) -> None:
+        """The skill that is asked for, an index into `sim.course.SKILLS`."""
+        with self._lock:
+            self._latest.skill = index
+
+    def height_grid(self, heights: np.ndarray) -> bool:
+        """A measured height grid, m above the course plane, `[rows, columns]`, NaN where nothing is known."""
+        now = self.clock()
+        grid = np.asarray(heights, np.float32)
+        if grid.ndim != 2 or 0 in grid.shape or np.isinf(grid).any():
+            return self._refuse("height grid", f"a height grid of shape {grid.shape} or with infinite heights")
+        with self._lock:
+            self._latest.heights, self._latest.heights_time = grid, now
+        return True
+
+    # --- what is believed -----------------------------------------------------------------------------------------
+
+    def _refuse(self, what: str, why: str) -> bool:
+        self.refusals.add(self.clock(), what, why)
+        return False
+
+    def _index(self, names: Sequence[str]) -> np.ndarray | None:
+        """Where each of the robot's joints stands in a message."""
+        key = tuple(names)
+        if self._order is not None and self._order[0] == key:
+            return self._order[1]
+        missing = [name for name in self.robot.joint_names if name not in key]
+        if missing:
+            self._refuse("joint names", f"the joint '{missing[0]}' is missing ({len(missing)} of 12)")
+            return None
+        if len(set(key)) != len(key):
+            self._refuse("joint names", "a joint is named twice")
+            return None
+        extra = sorted(set(key) - set(self.robot.joint_names))
+        if extra:
+            self.refusals.note(self.clock(), "joint names", f"'{extra[0]}' is no joint of this robot and is left out")
+        index = np.array([key.index(name) for name in self.robot.joint_names])
+        self._order = key, index
+        return index
+
+    def _numbers(self, what: str, values: Sequence[float], count: int) -> np.ndarray | None:
+        try:
+            array = np.asarray(values, float)
+        except (TypeError, ValueError):
+            array = np.empty(0)
+        if array.shape != (count,):
+            self._refuse(what, f"{what}: {array.size} numbers came, {count} are needed")
+            return None
+        if not np.isfinite(array).all():
+            self._refuse(what, f"{what}: a number is not finite ({array[~np.isfinite(array)][0]})")
+            return None
+        return array
+
+    def _unit(self, what: str, quaternion: np.ndarray) -> float | None:
+        length = float(np.linalg.norm(quaternion))
+        if abs(length - 1) > self.plausible.quaternion:
+            self._refuse(
+                f"{what} quaternion",
+                f"the {what}'s quaternion has length {length:.3f}, 1 within {self.plausible.quaternion}",
+            )
+            return None
+        return length
+
+    def _timely(self, what: str, now: int, stamp: int, reading: np.ndarray | None) -> bool:
+        """Whether a message is new: its stamp moves on, it is not late by its own stamp, its numbers still change."""
+        sender = self._senders.setdefault(what, _Sender())
+        problem, note = sender.look(now, stamp, reading if self.moving else None, self.plausible)
+        if note:
+            self.refusals.note(now, f"{what} clock", f"{what}: {note}")
+        return self._refuse(f"{what} time", f"{what}: {problem}") if problem else True
+
+
+class _Sender:
+    """What is known of a sender's clock and of whether its readings still move."""
+
+    def __init__(self) -> None:
+        self.stamp = 0
+        self.offset: float | None = None
+        """Least delay of late, s; it creeps up, so that clocks may drift."""
+        self.reading: np.ndarray | None = None
+        self.changed = NEVER
+
+    def look(self, now: int, stamp: int, reading: np.ndarray | None, limits: Plausible) -> tuple[str, str]:
+        """What is wrong with a message ("" if nothing), and what is worth a note."""
+        note = ""
+        if stamp:
+            if stamp == self.stamp:
+                return "its stamp stands still", ""
+            delay = (now - stamp) / NS
+            if self.offset is None or abs(delay - self.offset) > CLOCK_JUMP:
+                if self.offset is not None:
+                    note = f"its clock was set by {self.offset - delay:+.2f} s"
+                self.offset = delay
+            elif stamp < self.stamp:
+                return "its stamp runs backwards", ""
+            late = delay - self.offset
+            self.offset = min(self.offset + 1e-6, delay) if late < 0 else self.offset + 1e-6
+            self.stamp = stamp
+            if late > limits.delay:
+                return f"it is {late:.3f} s late, limit {limits.delay}", note
+        if reading is None:
+            self.reading = None
+        else:
+            if self.reading is None or not np.array_equal(reading, self.reading):
+                self.reading, self.changed = reading, now
+            elif now - self.changed > limits.frozen * NS:
+                return (
+                    f"its numbers have not changed for {(now - self.changed) / NS:.3f} s, limit {limits.frozen}",
+                    note,
+                )
+        return "", note
