@@ -131,10 +131,8 @@ def _rebuilt(recording: Recording, policy: str | None) -> tuple[Controller, _Rep
     if told.get("schema") != SCHEMA:
         raise InputError(f"{path} has the version {told.get('schema')}, this code reads {SCHEMA}")
     try:
-        limits, times, grid = (
-            parameters.make(kind, told[name])
-            for kind, name in ((Limits, "limits"), (Times, "times"), (GridPlace, "grid"))
-        )
+        limits, times = parameters.make(Limits, told["limits"]), parameters.make(Times, told["times"])
+        grid = parameters.make(GridPlace, told["grid"])
         course = None if told["course"] is None else course_file.loads(told["course"], str(path))
         named, bundles, needs_pose = str(policy or told["policy"]), dict(told["bundles"]), bool(told["needs_pose"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
