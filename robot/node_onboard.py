@@ -1,7 +1,6 @@
 """The control loop as a ROS 2 node: the program that runs on the robot."""
 
 import hashlib
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,6 @@ from robot.terrain import GridPlace, Terrain
 from robot.transport import NEVER, NS, Intake, State
 from sim.course_file import by_name
 
-SWITCH_INTERVAL = 0.0005
-"""s for which another Python thread may keep the loop from running; Python's own 5 ms is a quarter of a period."""
 ARM_EVERY = 1.0
 """Seconds between two tries to arm by itself."""
 
@@ -130,7 +127,6 @@ def run_onboard(node: RosNode, ending: Ending) -> None:
     Raises:
       InputError: a parameter, bundle, course or recording that cannot be.
     """
-    sys.setswitchinterval(SWITCH_INTERVAL)
     options = node.parameters(OnboardParameters)
     onboard = Onboard(node, options)
     try:

@@ -31,6 +31,8 @@ PARAMETERS: dict[str, type[Any]] = {
     "referee": RefereeParameters,
 }
 """Node -> dataclass of its parameters."""
+SWITCH_INTERVAL = 0.0005
+"""s for which one Python thread may hold up another; Python's own 5 ms is a quarter of a control period."""
 
 
 def ros_arguments(parameters: Path | None = None, given: Mapping[str, Any] | None = None) -> list[str]:
@@ -52,6 +54,7 @@ def run(name: str, arguments: Sequence[str] = ()) -> None:
     """
     if name not in PROGRAMS:
         raise InputError(f"unknown node '{name}': known are {', '.join(PROGRAMS)}")
+    sys.setswitchinterval(SWITCH_INTERVAL)
     ending = Ending()
     ending.listen()
     node = RosNode(name, arguments)

@@ -109,7 +109,7 @@ def wxyz(quaternion: Any) -> list[float]:
 
 def take_joints(intake: Intake, message: JointState) -> bool:
     """Joint angles, speeds and, where they are there, torques, by name. Returns whether they were believed."""
-    return intake.joints(message.name, message.position, message.velocity, message.effort, stamp_of(message))
+    return intake.joints(list(message.name), message.position, message.velocity, message.effort, stamp_of(message))
 
 
 def take_imu(intake: Intake, message: Imu) -> bool:
@@ -123,7 +123,7 @@ def take_imu(intake: Intake, message: Imu) -> bool:
 def take_odometry(intake: Intake, message: Odometry) -> bool:
     """The base's pose in the course frame. Returns whether it was believed."""
     position, orientation = pose_of(message)
-    return intake.odometry(position, orientation, stamp_of(message))
+    return intake.odometry(position.tolist(), orientation.tolist(), stamp_of(message))
 
 
 def pose_of(message: Odometry) -> tuple[np.ndarray, np.ndarray]:
@@ -169,7 +169,8 @@ def command_of(robot: Robot, message: JointTrajectory) -> Output:
     """
     if len(message.points) != 1:
         raise InputError(f"a joint command has {len(message.points)} points, 1 is needed")
-    positions, names = message.points[0].positions, list(message.joint_names)
+    point: Any = message.points[0]  # type: ignore[index]
+    positions, names = point.positions, list(message.joint_names)
     if len(positions) == 0:
         return Output(Mode.DAMP, np.zeros(12, np.float32), stamp_of(message))
     missing = [name for name in robot.joint_names if name not in names]
