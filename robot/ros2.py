@@ -169,8 +169,8 @@ def command_of(robot: Robot, message: JointTrajectory) -> Output:
     """
     if len(message.points) != 1:
         raise InputError(f"a joint command has {len(message.points)} points, 1 is needed")
-    point: Any = message.points[0]  # type: ignore[index]
-    positions, names = point.positions, list(message.joint_names)
+    points: Any = message.points
+    positions, names = points[0].positions, list(message.joint_names)
     if len(positions) == 0:
         return Output(Mode.DAMP, np.zeros(12, np.float32), stamp_of(message))
     missing = [name for name in robot.joint_names if name not in names]
