@@ -183,6 +183,51 @@ class Inspect:
 
 
 @dataclass(frozen=True)
+class Onboard:
+    """Run the 50 Hz control loop with its safety chain: on a robot over ROS 2, or against simulated hardware."""
+
+    bundle: str = "generalist"
+    """generalist, specialists or a bundle FILE.onnx"""
+    transport: Literal["sim", "ros2"] = "sim"
+    """sim: simulated hardware, navigator and referee in this process; ros2: a robot, or `barkour ros sim`"""
+    course: str = "official"
+    """as for run; the map from which terrain is seen"""
+    seed: int = 0
+    """of the simulated robot"""
+    randomize: bool = False
+    """as for run; simulated robot only"""
+    torque_limit: float | None = None
+    """as for run; simulated robot only"""
+    parameters: Path | None = None
+    """parameter file, as launch/onboard.yaml"""
+    record: Path | None = None
+    """file for a recording of the loop's inputs and outputs"""
+    replay: Path | None = None
+    """feed a recording through the loop, compare what comes out, and do nothing else"""
+    dry_run: bool = False
+    """compute everything, send nothing"""
+    real_time: bool = False
+    """simulated robot on the computer's clock, as on a robot; without it as fast as can be"""
+    lying: bool = False
+    """the simulated robot begins flat on the ground"""
+    json: Json = False
+
+    def __call__(self) -> dict[str, Any]:
+        if self.replay is not None:
+            from robot.replay import replay
+
+            return replay(self.replay, None if self.bundle == "generalist" else self.bundle)
+        if self.transport == "ros2":
+            raise InputError("the ros2 transport is not there yet")
+        from robot.onboard import onboard_in_simulation
+
+        return onboard_in_simulation(
+            self.bundle, self.course, self.seed, self.randomize, self.torque_limit, self.record, self.parameters,
+            self.dry_run, self.real_time, self.lying,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
 class Bench:
     """Measure: `physics` compares the engines' environment steps per second in one run."""
 
@@ -196,7 +241,7 @@ class Bench:
 
 
 COMMANDS = {"run": Run, "score": Score, "evaluate": Evaluate, "train": Train, "export": Export, "inspect": Inspect}
-COMMANDS |= {"distill": Distill, "bench": Bench}
+COMMANDS |= {"distill": Distill, "onboard": Onboard, "bench": Bench}
 EXTRAS = {"jax": "train", "brax": "train", "flax": "train", "optax": "train", "onnx": "train", "safetensors": "train"}
 EXTRAS |= {"tensorboardX": "train", "gymnasium": "train", "viser": "viz", "imageio": "viz", "mediapy": "viz"}
 EXTRAS |= {"torch": "distill", "accelerate": "distill"}
@@ -297,6 +342,10 @@ def _status(result: dict[str, Any]) -> int:
         return _fail("interrupted and saved; --resume continues", 130)
     if result.get("parity", 0.0) > EXPORT_TOLERANCE:
         return _fail(f"the exported network differs from the trained one by {result['parity']:.3g}", 1)
+    if result.get("equal") is False:
+        return _fail(f"the recording is not reproduced: {result['first_difference']}", 1)
+    if result.get("controller", {}).get("state") == "emergency":
+        return _fail(f"the controller ended in emergency: {result['controller']['reason']}", 1)
     return 0
 
 

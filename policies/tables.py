@@ -10,8 +10,9 @@ from rich.table import Table
 def show(command: str, result: dict[str, Any]) -> None:
     """Prints a command's result on standard output."""
     console = Console()
-    if command in ("run", "score"):
+    if command in ("run", "score") or (command == "onboard" and "obstacles" in result):
         _course(console, result)
+        _controller(console, result)
     elif command == "evaluate":
         _evaluation(console, result)
     else:
@@ -38,6 +39,22 @@ def _course(console: Console, result: dict[str, Any]) -> None:
     for key in ("log", "video"):
         if result.get(key):
             _line(console, key, result[key])
+
+
+def _controller(console: Console, result: dict[str, Any]) -> None:
+    """What the control loop says of itself, where one ran."""
+    if "controller" not in result:
+        return
+    controller, loop = result["controller"], result["loop"]
+    _line(console, "controller", f"{controller['state']}: {controller['reason']}")
+    _line(console, "refused", ", ".join(f"{kind} {n}" for kind, n in controller["refusals"].items()) or "nothing")
+    if result.get("real_time"):
+        names = ("tick_ms_p50", "tick_ms_p99", "missed_deadline_rate")
+        _line(console, "loop", ", ".join(f"{name} {loop[name]:.3g}" for name in names))
+    for name, digest in result["bundles"].items():
+        _line(console, f"sha256 of {name}", digest)
+    if result.get("recording"):
+        _line(console, "recording", result["recording"])
 
 
 def _evaluation(console: Console, result: dict[str, Any]) -> None:

@@ -78,7 +78,11 @@ class Recorder:
         self.path, self.problem = Path(path), ""
         self.steps = 0
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if not self.path.parent.is_dir():
+                self.path.parent.mkdir(parents=True)
+        except OSError as error:
+            raise InputError(f"cannot record to {path}: {error.strerror}") from error
+        try:
             self._file = (opened or _new)(self.path)
             self._file.write(MAGIC + block(b"H", json.dumps(header).encode()))
         except FileExistsError as error:

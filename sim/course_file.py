@@ -25,7 +25,7 @@ MOST_COURSES = 1000
 
 def save(course: Course, path: Path) -> None:
     """Writes a course, whole or not at all; `load` returns an equal one."""
-    text = yaml.safe_dump(_plain(asdict(course)), sort_keys=False, allow_unicode=True, default_flow_style=None)
+    text = dumps(course)
     try:
         partial = path.with_name(path.name + ".partial")
         partial.write_text(text, encoding="utf-8")
@@ -41,17 +41,27 @@ def load(path: Path) -> Course:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
         raise InputError(f"cannot read the course {path}: {reason}") from error
+    return loads(text, str(path))
+
+
+def dumps(course: Course) -> str:
+    """A course as YAML text; `loads` returns an equal one."""
+    return yaml.safe_dump(_plain(asdict(course)), sort_keys=False, allow_unicode=True, default_flow_style=None)
+
+
+def loads(text: str, where: str) -> Course:
+    """The course in a YAML text that came from `where`. Raises `InputError` as `load` does."""
     try:
         data = yaml.load(text, Loader=_StrictLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: an impossible date and the like
         mark = getattr(error, "problem_mark", None)
-        where = f" in line {mark.line + 1}" if mark else ""
+        line = f" in line {mark.line + 1}" if mark else ""
         reason = " ".join(str(getattr(error, "problem", None) or error).split())
-        raise InputError(f"course {path} is not valid YAML{where}: {reason}") from error
+        raise InputError(f"course {where} is not valid YAML{line}: {reason}") from error
     try:
         return _build(Course, data, "course")
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise InputError(f"{where}: {error}") from error
 
 
 class _StrictLoader(yaml.SafeLoader):

@@ -1,0 +1,147 @@
+"""`barkour onboard` with the in-process transport: the loop that runs on a robot, against simulated hardware."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from policies.skills import load_skills
+from robot import parameters
+from robot.brain import Brain
+from robot.clock import Clock, SimulatedClock, SteadyClock
+from robot.controller import Controller, Loop, Times
+from robot.hardware import SimulatedHardware
+from robot.inprocess import InProcess
+from robot.pilot import Pilot
+from robot.recording import Recorder
+from robot.referee import Referee
+from robot.replay import header, sha256
+from robot.safety import Limits
+from robot.terrain import GridPlace, Terrain
+from robot.transport import NS, Intake, State
+from sim.course_file import by_name
+from sim.errors import InputError
+
+NODE = "onboard"
+"""The section of a parameter file that is the controller's."""
+SWITCH_INTERVAL = 0.0005
+"""How long another thread may hold the interpreter while the loop wants it, s."""
+ARM_WITHIN = 2.0
+"""Simulated hardware must be armed within this, s."""
+LONGEST = 90.0
+"""A run in simulation ends after this, s."""
+
+
+def onboard_in_simulation(
+    policy: str = "generalist",
+    course: str = "official",
+    seed: int = 0,
+    randomize: bool = False,
+    torque_limit: float | None = None,
+    record: Path | None = None,
+    parameter_file: Path | None = None,
+    dry_run: bool = False,
+    real_time: bool = False,
+    lying: bool = False,
+    log: Callable[[str], None] = lambda text: print(text, file=sys.stderr),
+) -> dict[str, Any]:
+    """Arms the controller, lets the navigator take the simulated robot over a course, stops it, disarms it.
+
+    Args:
+      record: file for a recording that `replay` reads.
+      parameter_file: limits and times of the controller, see `launch/onboard.yaml`.
+      real_time: on the computer's clock and in threads, as on a robot; else in simulated time, equal every time.
+      lying: the robot begins flat on the ground, and stands up from there.
+
+    Returns:
+      What the referee says, `controller` (its state, changes of state, refusals), `loop` (its punctuality), `bundles`.
+
+    Raises:
+      InputError: a policy, course, seed, parameter file or recording that cannot be used.
+    """
+    skills, where = load_skills(policy), by_name(course)
+    limits, times, grid = parameters.load_several((Limits, Times, GridPlace), parameter_file, NODE)
+    clock: Clock = SteadyClock() if real_time else SimulatedClock()
+    intake = Intake(skills.robot, clock.now)
+    intake.refusals.log = log
+    brain = Brain(skills, Terrain(skills.robot, where, grid))
+    pilot, referee = Pilot(where, skills), Referee(where)
+    hardware = SimulatedHardware(
+        skills.robot, where, seed, randomize=randomize, torque_limit=torque_limit, lying=lying
+    )  # fmt: skip
+    if lying:
+        hardware.advance(1500)
+    recorder = None
+    if record is not None:
+        recorder = Recorder(record, header(skills, where, limits, times, grid, needs_pose=True))
+    transport = InProcess(intake, hardware, clock, pilot, referee)
+    controller = Controller(brain, intake, transport, limits, times, recorder=recorder, dry_run=dry_run, log=log)
+    loop = Loop(controller, clock)
+    watch = _Course(intake, controller, referee, clock, dry_run)
+    interval = sys.getswitchinterval()
+    try:
+        if real_time:
+            sys.setswitchinterval(SWITCH_INTERVAL)
+            transport.start()
+        elif isinstance(clock, SimulatedClock):
+            transport.follow(clock)
+        loop.run(watch.over)
+    finally:
+        sys.setswitchinterval(interval)
+        transport.close()
+        if recorder is not None:
+            recorder.close()
+    return {
+        **referee.result(), "policy": policy, "course": course, "seed": seed, "randomize": randomize,
+        "controller": {**controller.status(), "history": [said for _, said, _ in controller.history]},
+        "loop": loop.punctuality.summary(), "latency_ms": _latency(transport.latencies), "bundles": sha256(skills),
+        "limits": asdict(limits), "recording": None if record is None else str(record), "real_time": real_time,
+    }  # fmt: skip
+
+
+class _Course:
+    """The operator of a run in simulation: arms, waits for the referee, stops, and waits until all is quiet."""
+
+    def __init__(self, intake: Intake, controller: Controller, referee: Referee, clock: Clock, dry_run: bool) -> None:
+        self.intake, self.controller, self.referee, self.clock = intake, controller, referee, clock
+        self.began = clock.now()
+        self.dry_run = dry_run
+        self.armed = self.stopped = False
+
+    def over(self) -> bool:
+        """Called after every control step; whether the run is over."""
+        seconds = (self.clock.now() - self.began) / NS
+        controller, referee = self.controller, self.referee
+        if not self.armed:
+            if seconds > 0.1 and not self.intake.requests:
+                self.intake.ask("arm")
+            self.armed = controller.state != State.DISARMED
+            if seconds > ARM_WITHIN and not self.armed:
+                referee.give_up("could not be armed")
+                return True
+            return False
+        if controller.state in (State.DISARMED, State.EMERGENCY):
+            referee.give_up(controller.reason)
+            return True
+        if (referee.end or seconds > LONGEST) and not self.stopped:
+            self.stopped = True
+            self.intake.ask("stop")
+        if self.dry_run and seconds > 5.0 and not self.stopped:
+            referee.give_up("dry run: nothing was sent")
+        return False
+
+
+def _latency(latencies: list[float]) -> dict[str, float] | None:
+    if not latencies:
+        return None
+    p50, p99 = np.quantile(latencies, (0.5, 0.99))
+    return {"p50": 1e3 * float(p50), "p99": 1e3 * float(p99)}
+
+
+def check_transport(name: str) -> None:
+    """Raises `InputError` unless a transport of that name exists."""
+    if name not in ("sim", "ros2"):
+        raise InputError(f"unknown transport '{name}': known are sim, ros2")
