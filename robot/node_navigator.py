@@ -1,11 +1,11 @@
 """The navigator as a ROS 2 node: the newest pose in, velocity command and skill out, once a control period."""
 
-from dataclasses import dataclass
+from typing import Any
 
 from policies.skills import load_skills
 from robot.clock import SteadyClock
 from robot.node_end import Ending
-from robot.parameters import number, text
+from robot.node_parameters import NavigatorParameters
 from robot.pilot import Pilot
 from robot.refusals import Refusals
 from robot.ros2 import NavigatorPort, RosNode
@@ -13,17 +13,8 @@ from robot.transport import NEVER, NS, Intake
 from sim.course_file import by_name
 
 
-@dataclass(frozen=True)
-class NavigatorParameters:
-    """Parameters of the node `navigator`."""
-
-    policy: str = text("generalist", "specialists, generalist or a bundle FILE.onnx: what the plan may ask for")
-    course: str = text("official", "official, another shipped course, generated:SEED, or FILE.yaml")
-    pose_timeout: float = number(0.1, 0.02, 5.0, "with a pose older than this nothing is sent, s")
-
-
-def run_navigator(node: RosNode, ending: Ending) -> None:
-    """The program of the node `navigator`.
+def run_navigator(node: RosNode, ending: Ending) -> dict[str, Any]:
+    """The program of the node `navigator`. Returns how many commands were sent, and what was refused.
 
     Raises:
       InputError: a parameter, policy or course that cannot be.
@@ -38,7 +29,7 @@ def run_navigator(node: RosNode, ending: Ending) -> None:
     node.spin()
     node.say("planned; waiting for poses")
     period = round(pilot.period * NS)
-    deadline = clock.now()
+    deadline, sent = clock.now(), 0
     while not ending.asked:
         deadline = max(deadline + period, clock.now() - period)
         clock.sleep_until(deadline)
@@ -48,3 +39,5 @@ def run_navigator(node: RosNode, ending: Ending) -> None:
         x, y, _, yaw = seen.pose.tolist()
         asked = pilot.step(x, y, yaw)
         port.command(asked.velocity.tolist(), asked.skill)
+        sent += 1
+    return {"commands": sent, "refusals": dict(intake.refusals.counts)}

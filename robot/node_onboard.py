@@ -1,40 +1,24 @@
 """The control loop as a ROS 2 node: the program that runs on the robot."""
 
-import hashlib
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from policies.skills import Skills, load_skills
+from policies.skills import load_skills
 from robot.brain import Brain
 from robot.clock import SteadyClock
-from robot.controller import Controller, Loop, Times
+from robot.controller import Controller, Loop
 from robot.node_end import Ending, write_report
-from robot.parameters import switch, text
+from robot.node_parameters import OnboardParameters
 from robot.recording import Recorder
 from robot.refusals import Refusals
+from robot.replay import header, sha256
 from robot.ros2 import ANSWERED, Ros2Transport, RosNode
-from robot.safety import Limits
-from robot.terrain import GridPlace, Terrain
+from robot.terrain import Terrain
 from robot.transport import NEVER, NS, Intake, State
 from sim.course_file import by_name
 
 ARM_EVERY = 1.0
 """Seconds between two tries to arm by itself."""
-
-
-@dataclass(frozen=True)
-class OnboardParameters(Limits, Times, GridPlace):
-    """Parameters of the node `onboard`: the limits of the safety chain, the controller's times, the place of a measured
-    height grid, and its own."""
-
-    policy: str = text("generalist", "specialists, generalist or a bundle FILE.onnx")
-    course: str = text("official", "map of the ground: a course's name or FILE.yaml; empty: flat ground")
-    needs_pose: bool = switch(True, "the robot must know where it is; without it the ground is taken as flat")
-    dry_run: bool = switch(False, "compute everything and send nothing to the joints")
-    auto_arm: bool = switch(False, "arm as soon as sensors, pose and command are fresh: for simulation only")
-    record: str = text("", "file for a recording of the loop; empty: none")
-    report: str = text("", "file for the final state and the loop's punctuality, JSON; empty: none")
 
 
 class Onboard:
@@ -43,20 +27,23 @@ class Onboard:
     def __init__(self, node: RosNode, options: OnboardParameters) -> None:
         self.node, self.options, self.clock = node, options, SteadyClock()
         skills = load_skills(options.policy)
-        hashes = hashes_of(skills)
-        for path, digest in hashes.items():
-            node.say(f"bundle {path} is whole, sha256 {digest}")
+        self.bundles = sha256(skills)
+        for name, digest in self.bundles.items():
+            node.say(f"the bundle {name} is whole, sha256 {digest}")
         course = by_name(options.course) if options.course else None
         self.intake = Intake(skills.robot, self.clock.now, Refusals(node.say))
-        header = {"policy": options.policy, "bundles": hashes, "parameters": asdict(options)}
-        self.recorder = Recorder(Path(options.record), header) if options.record else None
+        limits, times, grid = options.parts()
+        self.recorder = None
+        if options.record:
+            said = header(skills, course, limits, times, grid, needs_pose=options.needs_pose)
+            self.recorder = Recorder(Path(options.record), said)
         self.transport = Ros2Transport(node, self.intake)
         self.controller = Controller(
-            Brain(skills, Terrain(skills.robot, course, options)),
+            Brain(skills, Terrain(skills.robot, course, grid)),
             self.intake,
             self.transport,
-            options,
-            options,
+            limits,
+            times,
             recorder=self.recorder,
             dry_run=options.dry_run,
             needs_pose=options.needs_pose,
@@ -89,7 +76,11 @@ class Onboard:
     def summary(self) -> dict[str, Any]:
         """JSON-ready: the controller's last status with its history, and the loop's punctuality."""
         history = [said for _, said, _ in self.controller.history]
-        return {"controller": self.controller.status() | {"history": history}, "loop": self.loop.punctuality.summary()}
+        return {
+            "controller": self.controller.status() | {"history": history},
+            "loop": self.loop.punctuality.summary(),
+            "bundles": self.bundles,
+        }
 
     def _wait(self) -> None:
         self.clock.sleep_until(self.clock.now() + NS // 50)
@@ -116,13 +107,8 @@ class Onboard:
             self._wait()
 
 
-def hashes_of(skills: Skills) -> dict[str, str]:
-    """Bundle file -> SHA-256."""
-    return {str(bundle.path): hashlib.sha256(bundle.path.read_bytes()).hexdigest() for bundle in skills.bundles}
-
-
-def run_onboard(node: RosNode, ending: Ending) -> None:
-    """The program of the node `onboard`.
+def run_onboard(node: RosNode, ending: Ending) -> dict[str, Any]:
+    """The program of the node `onboard`. Returns `Onboard.summary`.
 
     Raises:
       InputError: a parameter, bundle, course or recording that cannot be.
@@ -135,3 +121,4 @@ def run_onboard(node: RosNode, ending: Ending) -> None:
         onboard.close()
         if options.report:
             write_report(Path(options.report), onboard.summary())
+    return onboard.summary()

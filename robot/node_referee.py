@@ -1,7 +1,6 @@
 """The referee as a ROS 2 node: poses and touches of the board in, the live score out, the result at the end."""
 
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import numpy as np
 
 from robot.clock import SteadyClock
 from robot.node_end import Ending, write_report
-from robot.parameters import number, text
+from robot.node_parameters import RefereeParameters
 from robot.referee import Referee
 from robot.refusals import Refusals
 from robot.ros2 import RefereePort, RosNode
@@ -20,17 +19,6 @@ from sim.errors import InputError
 RESULT, LOG = "RESULT.json", "pose.csv"
 SCORE_EVERY, SAY_EVERY = 0.5, 5.0
 """Seconds between two messages of the live score, and between two lines of log."""
-
-
-@dataclass(frozen=True)
-class RefereeParameters:
-    """Parameters of the node `referee`."""
-
-    course: str = text("official", "official, another shipped course, generated:SEED, or FILE.yaml")
-    out: str = text("", "folder for RESULT.json and pose.csv; empty: none")
-    time_limit: float = number(50.0, 1.0, 3600.0, "a run ends this long after the start table's gate, s")
-    patience: float = number(10.0, 0.5, 3600.0, "a run ends when no pose comes for this long, s")
-    start_patience: float = number(60.0, 1.0, 36000.0, "a run ends when the robot has not started by then, s")
 
 
 class Timekeeper:
@@ -77,8 +65,8 @@ class Timekeeper:
             return result
 
 
-def run_referee(node: RosNode, ending: Ending) -> None:
-    """The program of the node `referee`; ends with the run.
+def run_referee(node: RosNode, ending: Ending) -> dict[str, Any]:
+    """The program of the node `referee`; ends with the run and returns its result.
 
     Raises:
       InputError: a parameter, course or folder that cannot be.
@@ -108,6 +96,7 @@ def run_referee(node: RosNode, ending: Ending) -> None:
             write_report(Path(options.out) / RESULT, result)
         except OSError as error:
             raise InputError(f"cannot write to {options.out}: {error.strerror}") from error
+    return result
 
 
 def _until(deadline: int, keeper: Timekeeper, clock: SteadyClock, ending: Ending) -> dict[str, Any]:

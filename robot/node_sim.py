@@ -1,15 +1,15 @@
 """The simulated robot as a ROS 2 driver, in real time: joints and IMU at 250 Hz, poses at 125 Hz, joint commands in."""
 
 import threading
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from robot.clock import SteadyClock
 from robot.hardware import STEP_NS, SimulatedHardware
 from robot.node_end import Ending, write_report
-from robot.parameters import number, switch, text, whole
+from robot.node_parameters import SimParameters
 from robot.refusals import Refusals
 from robot.ros2 import DriverPort, RosNode
 from robot.transport import NS, Output
@@ -22,17 +22,6 @@ POSE_EVERY = 2
 """Slices between two poses."""
 STALL = 20_000_000
 """A computer that is this late (ns) stops the world for as long, instead of hurrying it afterwards."""
-
-
-@dataclass(frozen=True)
-class SimParameters:
-    """Parameters of the node `sim`."""
-
-    course: str = text("official", "official, another shipped course, generated:SEED, or FILE.yaml")
-    seed: int = whole(0, 0, 2**31 - 1, "seed of everything that is drawn")
-    randomize: bool = switch(False, "draw physics, latency, noise and start pose from the ranges of sim/randomize.py")
-    torque_limit: float = number(0.0, 0.0, 1000.0, "peak joint torque, N m; 0: the robot's own")
-    report: str = text("", "file for latency and final state, JSON; empty: none")
 
 
 class Driver:
@@ -71,7 +60,7 @@ class Driver:
             self._slices += 1
             self._publish()
 
-    def summary(self) -> dict[str, object]:
+    def summary(self) -> dict[str, Any]:
         """JSON-ready: what happened at the hardware's side."""
         latency = 1e3 * np.array(self.latencies or [np.nan])
         return {
@@ -107,8 +96,8 @@ class Driver:
             self.hardware.command(output.mode, output.targets, answers)
 
 
-def run_sim(node: RosNode, ending: Ending) -> None:
-    """The program of the node `sim`.
+def run_sim(node: RosNode, ending: Ending) -> dict[str, Any]:
+    """The program of the node `sim`. Returns `Driver.summary`.
 
     Raises:
       InputError: a parameter, course or seed that cannot be.
@@ -129,3 +118,4 @@ def run_sim(node: RosNode, ending: Ending) -> None:
     finally:
         if options.report:
             write_report(Path(options.report), driver.summary())
+    return driver.summary()

@@ -11,26 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from robot.node_end import Ending
-from robot.node_navigator import NavigatorParameters, run_navigator
-from robot.node_onboard import OnboardParameters, run_onboard
-from robot.node_referee import RefereeParameters, run_referee
-from robot.node_sim import SimParameters, run_sim
+from robot.node_navigator import run_navigator
+from robot.node_onboard import run_onboard
+from robot.node_referee import run_referee
+from robot.node_sim import run_sim
 from robot.ros2 import RosNode
 from sim.errors import InputError
 
-PROGRAMS: dict[str, Callable[[RosNode, Ending], None]] = {
+PROGRAMS: dict[str, Callable[[RosNode, Ending], dict[str, Any]]] = {
     "sim": run_sim,
     "onboard": run_onboard,
     "navigator": run_navigator,
     "referee": run_referee,
 }
-PARAMETERS: dict[str, type[Any]] = {
-    "sim": SimParameters,
-    "onboard": OnboardParameters,
-    "navigator": NavigatorParameters,
-    "referee": RefereeParameters,
-}
-"""Node -> dataclass of its parameters."""
 SWITCH_INTERVAL = 0.0005
 """s for which one Python thread may hold up another; Python's own 5 ms is a quarter of a control period."""
 
@@ -46,8 +39,10 @@ def ros_arguments(parameters: Path | None = None, given: Mapping[str, Any] | Non
     return arguments
 
 
-def run(name: str, arguments: Sequence[str] = ()) -> None:
+def run(name: str, arguments: Sequence[str] = (), domain: int | None = None) -> dict[str, Any]:
     """Runs one program until it has ended by itself or by SIGINT or SIGTERM; to be called in the main thread.
+
+    `arguments` are ROS's own; `domain` takes the place of ROS_DOMAIN_ID. Returns what the program says at its end.
 
     Raises:
       InputError: an unknown program, or what it was given cannot be.
@@ -57,11 +52,16 @@ def run(name: str, arguments: Sequence[str] = ()) -> None:
     sys.setswitchinterval(SWITCH_INTERVAL)
     ending = Ending()
     ending.listen()
-    node = RosNode(name, arguments)
+    node = RosNode(name, arguments, domain)
     try:
-        PROGRAMS[name](node, ending)
+        return PROGRAMS[name](node, ending)
     finally:
         node.close()
+
+
+def run_given(name: str, parameters: Path | None = None, domain: int | None = None, **given: Any) -> dict[str, Any]:
+    """`run` with a parameter file and single values on top of it; None and False are left to the file."""
+    return run(name, ros_arguments(parameters, {n: None if v is False else v for n, v in given.items()}), domain)
 
 
 def main(arguments: Sequence[str]) -> int:

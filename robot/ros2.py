@@ -4,10 +4,10 @@
 `robot.nodes` need of ROS, so that they import none of it. Messages become calls of `Intake`, which believes them or
 not; whatever a message holds, no callback raises. Names of topics and services are relative: a namespace moves them.
 
-Joint commands are trajectory_msgs/JointTrajectory with one point: joint names, targets and a stamp in one standard
-message that drives of ros2_control take as it is. `header.stamp` is the stamp of the joint reading that it answers, so
-that drives can count latency from the reading; damping is a point without positions and with velocities of zero, for
-which drives use their velocity gain alone. Gains are parameters of the drives, equal to those of the bundle.
+Joint commands are trajectory_msgs/JointTrajectory with one point: of the standard messages the one that holds joint
+names, targets and when they are due. `header.stamp` is the stamp of the joint reading that it answers, so that drives
+can count latency from the reading. Damping is a point without positions and with velocities of zero: drives then use
+their velocity gain alone. Gains are parameters of the drives, equal to those of the bundle.
 """
 
 import json

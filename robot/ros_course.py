@@ -26,9 +26,11 @@ from typing import Any
 from policies.models import folder as models
 from policies.skills import load_skills
 from robot import parameters as files
+from robot.controller import Punctuality
 from robot.node_end import write_report
+from robot.node_parameters import PARAMETERS
 from robot.node_referee import LOG, RESULT
-from robot.nodes import PARAMETERS, ros_arguments
+from robot.nodes import ros_arguments
 from robot.referee import Referee
 from sim.course_file import by_name
 from sim.errors import InputError
@@ -40,6 +42,8 @@ SOFT_STOP, HARD_STOP = 8.0, 3.0
 """Seconds that the control loop, and the other processes, have to end when they are told to."""
 LARGEST_DOMAIN = 101
 """Domains up to here have ports below those that Linux gives to clients."""
+UNKNOWN = {"state": "unknown", "reason": "its process left no report", "refusals": {}, "history": []}
+"""What is said of a controller whose process was killed."""
 PR_SET_PDEATHSIG = 1
 
 
@@ -162,6 +166,7 @@ def run_course(
     randomize: bool = False,
     torque_limit: float | None = None,
     out: Path | None = None,
+    record: Path | None = None,
     parameters: Path | None = None,
     domain: int | None = None,
     started: Any = None,
@@ -171,6 +176,7 @@ def run_course(
     Args:
       policy, course, seed, randomize, torque_limit: on top of the parameter file's, where they are given.
       out: folder for RESULT.json, pose.csv and the reports of `sim` and `onboard`; without it nothing is kept.
+      record: file for a recording of the control loop.
       parameters: parameter file of all nodes; `launch/course.yaml` without it.
       domain: ROS domain, 0 to 232; a free one without it.
       started: called with the `Processes` when all are started (tests).
@@ -185,12 +191,13 @@ def run_course(
         place = Path(out or temporary).absolute()
         _prepare(place)
         shared = {"policy": policy, "course": course}
+        recording = None if record is None else str(record)
         given: dict[str, dict[str, Any]] = {
             "sim": {
                 "course": course, "seed": seed, "randomize": randomize or None, "torque_limit": torque_limit,
                 "report": str(place / "sim.json"),
             },
-            "onboard": shared | {"report": str(place / "onboard.json")},
+            "onboard": shared | {"report": str(place / "onboard.json"), "record": recording},
             "navigator": shared,
             "referee": {"course": course, "out": str(place)},
         }  # fmt: skip
@@ -214,8 +221,11 @@ def run_course(
             "randomize": used["sim"].randomize,
             "log": str(place / LOG) if out is not None and result["log"] else None,
             "died": died[0] if died else None,
-            "controller": onboard.get("controller"),
-            "loop": onboard.get("loop"),
+            "controller": onboard.get("controller", UNKNOWN),
+            "loop": onboard.get("loop", Punctuality().summary()),
+            "bundles": onboard.get("bundles", {}),
+            "real_time": True,
+            "recording": recording,
             "latency_ms": sim.get("latency_ms"),
             "drives": {key: value for key, value in sim.items() if key != "latency_ms"} or None,
         }

@@ -12,8 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 from robot import parameters
-from robot.node_onboard import OnboardParameters
-from robot.nodes import PARAMETERS
+from robot.node_parameters import PARAMETERS, OnboardParameters
 from robot.ros_course import launch_folder
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -18,7 +18,7 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from robot import ros2
-from robot.node_onboard import OnboardParameters
+from robot.node_parameters import OnboardParameters
 from robot.nodes import main, ros_arguments
 from robot.parameters import declared
 from robot.ros_course import command, environment, free_domain

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from robot import parameters, ros2, ros_course
-from robot.node_referee import RefereeParameters, Timekeeper
+from robot.node_parameters import RefereeParameters
+from robot.node_referee import Timekeeper
 from robot.ros_course import Processes, free_domain, launch_folder, run_course
 from robot.transport import NS
 from sim.errors import InputError
