@@ -53,7 +53,7 @@ setup(
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
         (f"share/{NAME}/models", glob("models/*.onnx")),
-        (f"share/{NAME}/launch", glob("launch/*.py") + glob("launch/*.yaml")),
+        (f"share/{NAME}/launch", [file for end in ("py", "yaml", "xml") for file in glob(f"launch/*.{end}")]),
     ],
     install_requires=[
         "numpy>=1.26",

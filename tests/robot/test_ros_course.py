@@ -1,0 +1,167 @@
+"""A course over four ROS processes: a result comes, the robot ends safe, nothing is left running, whoever dies."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from robot import parameters, ros2, ros_course
+from robot.node_parameters import RefereeParameters
+from robot.node_referee import Timekeeper
+from robot.ros_course import Processes, free_domain, launch_folder, run_course
+from robot.transport import NS
+from sim.errors import InputError
+
+PATIENT = {"sensor_timeout": 0.5, "command_timeout": 0.5, "pose_timeout": 0.5, "overruns": 50}
+"""Limits for a computer that does other things as well."""
+
+
+@pytest.fixture
+def patient(tmp_path: Path) -> Path:
+    """`launch/course.yaml` with `PATIENT` limits."""
+    text = (launch_folder() / "course.yaml").read_text()
+    for name, value in PATIENT.items():
+        text = re.sub(rf"\n    {name}: .*", "", text)
+        text = text.replace("    auto_arm: true", f"    {name}: {value}\n    auto_arm: true")
+    file = tmp_path / "patient.yaml"
+    file.write_text(text)
+    return file
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs (a zombie does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def gone(pids: list[int], seconds: float) -> bool:
+    """Whether all have ended within `seconds`."""
+    end = time.monotonic() + seconds
+    while any(map(alive, pids)) and time.monotonic() < end:
+        time.sleep(0.05)
+    return not any(map(alive, pids))
+
+
+@pytest.mark.slow
+def test_the_course_over_four_processes(tmp_path: Path, patient: Path) -> None:
+    pids: list[int] = []
+
+    def started(processes: Processes) -> None:
+        pids.extend(process.pid for process in processes.running.values())
+
+    out = tmp_path / "out"
+    result = run_course(seed=3, out=out, parameters=patient, started=started)
+    assert len(pids) == 4 and gone(pids, 1.0)
+    assert result["died"] is None and result["end"]
+    assert result["obstacles"]["start table"]["completed"]
+    assert result["controller"]["state"] in ("disarmed", "emergency") and result["drives"]["damping"]
+    assert result["controller"]["history"][:2] == ["standing up: armed", "running: standing"]
+    assert result["loop"]["ticks"] > 100 and 0 < result["latency_ms"]["p50"] <= result["latency_ms"]["p99"]
+    assert (result["policy"], result["course"], result["seed"]) == ("generalist", "official", 3)
+    assert result["log"] == str(out / "pose.csv") and (out / "pose.csv").is_file() and (out / "RESULT.json").is_file()
+
+
+@pytest.mark.slow
+def test_when_the_navigator_dies_the_robot_stops_and_everything_ends(patient: Path) -> None:
+    domain = free_domain()
+    states: list[str] = []
+    pids: list[int] = []
+
+    def killer(processes: Processes) -> None:
+        """Listens to the control loop's diagnoses and kills the navigator a second after it runs."""
+        pids.extend(process.pid for process in processes.running.values())
+        os.environ.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", str(launch_folder() / "fastdds_loopback.xml"))
+        os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "SYSTEM_DEFAULT")
+
+        def watch() -> None:
+            node = ros2.RosNode("killer", (), domain)
+            refusals = ros2.Refusals()
+            node.subscribe(ros2.DIAGNOSTICS, lambda m: states.append(m.status[0].message), refusals, time.monotonic_ns)
+            node.spin()
+            end = time.monotonic() + 120
+            while not any(s.startswith("running") for s in states) and time.monotonic() < end:
+                time.sleep(0.05)
+            time.sleep(1.0)
+            processes.running["navigator"].kill()
+            node.close()
+
+        threading.Thread(target=watch, daemon=True).start()
+
+    result = run_course(seed=1, parameters=patient, domain=domain, started=killer)
+    assert any(s.startswith("running") for s in states)
+    assert gone(pids, 1.0)
+    assert result["died"] == "navigator" and "navigator" in result["end"] and not result["finished"]
+    assert any(s.startswith("soft stop (brake): the velocity command is") for s in result["controller"]["history"])
+    assert result["controller"]["state"] in ("disarmed", "emergency") and result["drives"]["damping"]
+
+
+PARENT = """
+import sys
+from robot.ros_course import run_course
+run_course(started=lambda p: print(*(child.pid for child in p.running.values()), flush=True))
+"""
+
+
+def test_children_end_with_a_parent_that_is_killed() -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+    )
+    assert parent.stdout is not None
+    pids = [int(word) for word in parent.stdout.readline().split()]
+    assert len(pids) == 4 and all(map(alive, pids))
+    time.sleep(3.0)
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    assert gone(pids, 20.0)
+
+
+def test_one_that_fails_to_start_ends_the_others(capfd: pytest.CaptureFixture[str]) -> None:
+    sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with pytest.raises(OSError), Processes({"sim": sleep, "referee": ["/no/such/program"]}, os.environ):
+        raise AssertionError("not reached")
+    stubborn = [sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(60)"]
+    with pytest.MonkeyPatch.context() as patch, Processes({"sim": stubborn, "onboard": sleep}, os.environ) as processes:
+        patch.setattr(ros_course, "HARD_STOP", 0.3)
+        time.sleep(0.5)
+        processes.end()
+        assert processes.ended() == {"sim": -signal.SIGKILL, "onboard": -signal.SIGTERM}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"policy": "nobody"}, "unknown policy"),
+        ({"course": "nowhere"}, "nowhere"),
+        ({"seed": -1}, "'seed' must lie between"),
+        ({"domain": 300}, "a ROS domain lies between"),
+        ({"parameters": Path("none.yaml")}, "cannot read none.yaml"),
+        ({"out": Path("/proc/none")}, "cannot write to the folder"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_starts(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        run_course(**given, started=lambda _: pytest.fail("something was started"))
+
+
+def test_the_referee_gives_up_a_run_without_poses_or_without_a_start() -> None:
+    import numpy as np
+
+    options = parameters.make(RefereeParameters, {"patience": 2.0, "start_patience": 5.0})
+    silent = Timekeeper(options, 0)
+    assert silent.look(NS)["end"] == "" and silent.look(3 * NS)["end"] == "no pose"
+    assert silent.finish("stopped")["end"] == "no pose"
+    waiting = Timekeeper(options, 0)
+    x, y, _ = waiting.referee.course.start
+    for second in range(1, 6):
+        waiting.pose(second * NS, second * NS, np.array([x, y, 0.3]), np.array([1.0, 0.0, 0.0, 0.0]))
+        assert waiting.look(second * NS)["end"] == ""
+    assert waiting.look(5 * NS + 1)["end"] == "not started"
