@@ -157,7 +157,7 @@ class Controller:
         elif request.kind == "disarm":
             if self.state in (State.STANDING_UP, State.RUNNING):
                 self._emergency("the operator disarmed a moving robot", now, "operator")
-            elif self.state == State.SOFT_STOP:
+            elif self.state == State.SOFT_STOP and self.phase != SETTLING:
                 self._enter(State.SOFT_STOP, now, "the operator disarmed", SETTLING)
             elif self.state != State.DISARMED:
                 self._enter(State.DISARMED, now, "the operator disarmed")

@@ -157,9 +157,9 @@ class Plausible:
 
 RELOCATED = 25
 CLOCK_JUMP = 1.0
-"""Stamps that move ahead by this much against the steady clock are a clock that was set, s."""
-SET_BACK = 3
-"""Stamps that run backwards are a clock that was set back when as many in a row agree."""
+"""Stamps that run backwards by less than this are old messages, not a clock that was set, s."""
+AGREE = 3
+"""A clock was set when as many stamps in a row agree about it."""
 SILENCE = 1.0
 """A sender that was silent for so long may have been started anew, with another clock, s."""
 DRIFT = 2e-4
@@ -469,9 +469,9 @@ class _Sender:
         """When the last message came in, ns."""
         self.offset = 0.0
         """Least delay of late, s; it creeps up, so that clocks may drift."""
-        self.behind = 0
-        """The last stamp that ran backwards, and how many did in a row, each newer than the one before."""
-        self.backwards = 0
+        self.jumped = 0
+        """How many stamps in a row have jumped, and the delay of the last of them, s."""
+        self.elsewhere = 0.0
         self.reading: np.ndarray | None = None
         self.changed = NEVER
 
@@ -488,20 +488,20 @@ class _Sender:
         if self.stamp and stamp == self.stamp:
             return "its stamp stands still", ""
         if silent > SILENCE or not self.stamp:
-            self.stamp, self.offset, self.backwards = stamp, delay, 0
+            self.stamp, self.offset, self.jumped = stamp, delay, 0
             return "", ""
-        note = ""
-        if stamp < self.stamp:
-            self.backwards = self.backwards + 1 if stamp > self.behind else 1
-            self.behind = stamp
-            if self.backwards < SET_BACK:
-                return f"its stamp runs backwards by {(self.stamp - stamp) / NS:.3f} s", ""
-        if stamp < self.stamp or delay < self.offset - CLOCK_JUMP:
-            note = f"its clock was set by {self.offset - delay:+.2f} s"
-            self.offset = delay
+        ahead, note = self.offset - delay, ""
+        if ahead > limits.delay or (stamp < self.stamp and -ahead > CLOCK_JUMP):
+            self.jumped = self.jumped + 1 if abs(delay - self.elsewhere) <= limits.delay else 1
+            self.elsewhere = delay
+            if self.jumped < AGREE:
+                return f"its stamp jumped by {ahead:+.3f} s", ""
+            note, self.offset = f"its clock was set by {ahead:+.3f} s", delay
+        elif stamp < self.stamp:
+            return f"its stamp runs backwards by {(self.stamp - stamp) / NS:.3f} s", ""
         late = delay - self.offset
         self.offset = min(self.offset + DRIFT * silent, delay)
-        self.stamp, self.backwards = stamp, 0
+        self.stamp, self.jumped = stamp, 0
         return (f"it is {late:.3f} s late, limit {limits.delay}" if late > limits.delay else ""), note
 
     def _look_at_reading(self, now: int, reading: np.ndarray | None, limits: Plausible) -> str:
