@@ -61,6 +61,7 @@ class Rig:
         self,
         *,
         yaw: float = 0.0,
+        command: tuple[float, float, float] = COMMAND,
         dry_run: bool = False,
         recorder: Callable[[], Recorder] | None = None,
         limits: Limits = Limits(),
@@ -68,9 +69,9 @@ class Rig:
         plausible: Plausible = Plausible(),
         lying: bool = False,
     ) -> None:
-        """`yaw` is the heading, rad; `lying` lets the robot sink to the ground first."""
+        """`yaw` is the heading, rad; `command` what a robot that is armed is asked for; `lying` lets the robot sink to the ground first."""
         skills, course = skills_of(), official()
-        self.robot, self.limits, self.dry_run = skills.robot, limits, dry_run
+        self.robot, self.limits, self.dry_run, self.command = skills.robot, limits, dry_run, command
         self.clock = SimulatedClock()
         self.intake = Intake(self.robot, self.clock.now, plausible=plausible)
         self.hardware = SimulatedHardware(self.robot, course, lying=lying)
@@ -116,7 +117,7 @@ class Rig:
         self.run(0.1)
         if when == "disarmed":
             return
-        self.transport.command = COMMAND
+        self.transport.command = self.command
         self.ask("arm")
         self.run(0.1)
         if when != "standing up":
