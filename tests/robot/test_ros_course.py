@@ -10,11 +10,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from robot import parameters, ros2, ros_course
 from robot.node_parameters import RefereeParameters
 from robot.node_referee import Timekeeper
+from robot.replay import replay
 from robot.ros_course import Processes, free_domain, launch_folder, run_course
 from robot.transport import NS
 from sim.errors import InputError
@@ -58,8 +60,8 @@ def test_the_course_over_four_processes(tmp_path: Path, patient: Path) -> None:
     def started(processes: Processes) -> None:
         pids.extend(process.pid for process in processes.running.values())
 
-    out = tmp_path / "out"
-    result = run_course(seed=3, out=out, parameters=patient, started=started)
+    out, recording = tmp_path / "out", tmp_path / "run.rec"
+    result = run_course(seed=3, out=out, record=recording, parameters=patient, started=started)
     assert len(pids) == 4 and gone(pids, 1.0)
     assert result["died"] is None and result["end"]
     assert result["obstacles"]["start table"]["completed"]
@@ -67,6 +69,8 @@ def test_the_course_over_four_processes(tmp_path: Path, patient: Path) -> None:
     assert result["controller"]["history"][:2] == ["standing up: armed", "running: standing"]
     assert result["loop"]["ticks"] > 100 and 0 < result["latency_ms"]["p50"] <= result["latency_ms"]["p99"]
     assert (result["policy"], result["course"], result["seed"]) == ("generalist", "official", 3)
+    replayed = replay(recording)
+    assert replayed["equal"] and replayed["steps"] == result["loop"]["ticks"]
     assert result["log"] == str(out / "pose.csv") and (out / "pose.csv").is_file() and (out / "RESULT.json").is_file()
 
 
@@ -153,8 +157,6 @@ def test_bad_input_is_refused_before_anything_starts(given: dict[str, Any], word
 
 
 def test_the_referee_gives_up_a_run_without_poses_or_without_a_start() -> None:
-    import numpy as np
-
     options = parameters.make(RefereeParameters, {"patience": 2.0, "start_patience": 5.0})
     silent = Timekeeper(options, 0)
     assert silent.look(NS)["end"] == "" and silent.look(3 * NS)["end"] == "no pose"
