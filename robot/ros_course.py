@@ -163,7 +163,8 @@ def _beginning(parent: int, real_time: bool) -> Callable[[], None]:
             os._exit(1)
         with contextlib.suppress(OSError):
             os.nice(NICE)
-            if real_time:
+        if real_time:
+            with contextlib.suppress(OSError):
                 os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
 
     return begin
