@@ -1,9 +1,9 @@
 """More divergences between teacher p and student q, and a register of all by name.
 
-    TotalVariation   1/2 sum |p - q|                                              arXiv 2307.15190
-    SymmetricKL      (1 - w) KL(p || q) + w KL(q || p)                            DistiLLM, arXiv 2402.03898
-    AlphaDivergence  (sum p^a q^(1-a) - 1) / (a (a - 1))                          Amari; a -> 1: KL(p || q), a -> 0: KL(q || p)
-    AdaptiveKL       forward KL where the head of p is missed, reverse KL where its tail is    arXiv 2404.02657
+    TotalVariation   1/2 sum |p - q|                                         arXiv 2307.15190
+    SymmetricKL      (1 - w) KL(p || q) + w KL(q || p)                       DistiLLM, arXiv 2402.03898
+    AlphaDivergence  (sum p^a q^(1-a) - 1) / (a (a - 1))                     Amari; towards 1 and 0 the two KL
+    AdaptiveKL       forward KL where p's head is missed, reverse where its tail is    arXiv 2404.02657
 
 **p is always the teacher.** Other codes call the student p, swap the names of the two directions, or give the student's
 weight as the parameter of a mixture.
@@ -132,7 +132,7 @@ def divergence(name: str, **values: Any) -> Divergence:
 
 
 def generalised_jsd(beta: float, **values: Any) -> Divergence:
-    """GKD's family over 0 <= beta <= 1 (arXiv 2306.13649): `ForwardKL` at 0, `ReverseKL` at 1, `JensenShannon` between.
+    """GKD's family over 0 <= beta <= 1 (arXiv 2306.13649): `ForwardKL` at 0, `ReverseKL` at 1, else `JensenShannon`.
 
     The ends are not limits of the values between, which tend to 0 there, but of JSD / beta and JSD / (1 - beta).
     """

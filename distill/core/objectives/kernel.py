@@ -2,8 +2,8 @@
 
 Borup and Andersen, arXiv 2102.13088. `kernel` is the matrix K `[n, n]` of the training inputs, `strength` the ridge
 penalty lambda. A step fits targets m as c = (K + lambda I)^-1 m; the fit predicts k(x)^T c at x, and S m with
-S = K (K + lambda I)^-1 at the training inputs. Step 1 fits the labels y, step t fits alpha y + (1 - alpha) y_(t-1), with
-y_(t-1) the predictions of the step before. **alpha is the weight of the labels**: 1 is the plain fit, 0 the teacher
+S = K (K + lambda I)^-1 at the training inputs. Step 1 fits the labels y, step t fits alpha y + (1 - alpha) y_(t-1),
+where y_(t-1) are the predictions of the step before. **alpha is the weight of the labels**: 1 is the plain fit, 0 the teacher
 alone. All in float64.
 """
 
@@ -89,8 +89,8 @@ def best_alpha(labels_only: np.ndarray, teacher_only: np.ndarray, held_out: np.n
     """Closed form of the best alpha of one step, from predictions at the same held-out inputs, of equal shapes.
 
     `labels_only` a: of the fit to the labels alone (alpha = 1). `teacher_only` b: of the fit to the teacher alone
-    (alpha = 0). The step's prediction is alpha a + (1 - alpha) b, exactly for ridge regression and nearly for networks, so
-    alpha = <b - a, b - y> / ||b - a||^2. Where a = b, every alpha is as good, and it is 1.
+    (alpha = 0). The step's prediction is alpha a + (1 - alpha) b, exactly for ridge regression and nearly for networks,
+    so alpha = <b - a, b - y> / ||b - a||^2. Where a = b, every alpha is as good, and it is 1.
     """
     a, b, y = (np.asarray(x, float) for x in (labels_only, teacher_only, held_out))
     if not a.shape == b.shape == y.shape:

@@ -1,4 +1,4 @@
-"""Logits of some positions only, for objectives that compare positions with each other or learn something themselves."""
+"""Logits of some positions, for objectives that compare positions with each other or learn something themselves."""
 
 from collections.abc import Callable
 

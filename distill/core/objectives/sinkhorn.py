@@ -13,7 +13,7 @@ from distill.core.signals import DenseLogits
 
 
 def transport_plan(costs: Tensor, epsilon: float, iterations: int) -> Tensor:
-    """Entropic transport plan `[..., N, N]` of costs `[..., N, N]`: exp(-W / epsilon), rows and columns made to sum to 1.
+    """Entropic transport plan `[..., N, N]` of costs W `[..., N, N]`: exp(-W / epsilon), made doubly stochastic.
 
     `iterations` times, rows first, each divided by its sum; so columns sum to 1 exactly and rows nearly. In log space,
     where no epsilon underflows. Gradients flow through all iterations.
@@ -42,8 +42,8 @@ class SinkhornDistance(VocabularyObjective):
     """Weight of the entropy; small: a plan near a permutation."""
     iterations: int = 20
     group: int | None = None
-    """How many samples are compared with each other, neighbours first; None: all. 1 is the sample-wise control, where the
-    loss is ||p_S - p_T||_1, twice the total variation. For tokens set it, as costs take N x N numbers."""
+    """How many samples are compared with each other, neighbours first; None: all. 1 is the sample-wise control, where
+    the loss is ||p_S - p_T||_1, twice the total variation. For tokens set it, as costs take N x N numbers."""
     classes: tuple[int, ...] | None = None
     """Only these tokens (a verbaliser's words), normalised over themselves; None: the vocabulary."""
 
