@@ -43,7 +43,7 @@ class RateLimit:
 
         A request of more tokens than a minute allows waits for an empty minute. Give what it returns to `settle`.
         """
-        while True:
+        while not stop.is_set():
             with self._lock:
                 now = self.clock()
                 wait = self._wait(now, tokens)
@@ -52,6 +52,7 @@ class RateLimit:
                     self._taken.append(ticket)
                     return ticket
             self.pause_here(wait, stop)
+        raise Stopped
 
     def settle(self, ticket: list[float], tokens: float) -> None:
         """Corrects what a request was taken to need by what it did need."""
@@ -113,13 +114,13 @@ class Ledger:
     def __init__(
         self, path: Path, prices: Prices | None = None, money: float = math.inf, tokens: float = math.inf
     ) -> None:
-        """`money` and `tokens` are the budget, of this file as a whole. Raises `DistillError` for money without prices."""
+        """`money` and `tokens` are the budget of the whole file. Raises `DistillError` for money without prices."""
         if prices is None and money < math.inf:
             raise DistillError("a budget in money needs the prices of prompt and completion tokens")
         self.path, self.prices, self.money, self.tokens = Path(path), prices, money, tokens
         self._reserved: dict[int, tuple[int, int]] = {}
         self._next = 0
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._used = [0, 0, 0]
         """Requests, prompt tokens, completion tokens."""
         self._cut_off = False
@@ -133,22 +134,19 @@ class Ledger:
         return Usage(requests, prompt, completion, self.prices.cost(prompt, completion) if self.prices else None)
 
     def reserve(self, prompt_tokens: int, completion_tokens: int) -> int:
-        """Sets aside what a request may cost at most; its number. Raises `DistillError` where the budget forbids it."""
+        """Sets aside what a request may cost at most; its number. Raises `DistillError` where the budget forbids it.
+
+        Waits where it fits only once requests under way turn out cheaper than they might.
+        """
         with self._lock:
-            prompt = self._used[1] + prompt_tokens + sum(p for p, _ in self._reserved.values())
-            completion = self._used[2] + completion_tokens + sum(c for _, c in self._reserved.values())
-            money = self.prices.cost(prompt, completion) if self.prices else 0.0
-            if prompt + completion > self.tokens:
-                raise DistillError(
-                    f"the budget of {self.tokens:g} tokens would be exceeded: {self._used[1] + self._used[2]} are used, "
-                    f"and the next request may take {prompt_tokens + completion_tokens}"
-                )
-            if self.prices and money > self.money:
-                spent, more = self.prices.cost(*self._used[1:]), self.prices.cost(prompt_tokens, completion_tokens)
-                raise DistillError(
-                    f"the budget of {self.money:g} would be exceeded: {spent:.6g} is spent, "
-                    f"and the next request may cost {more:.6g}"
-                )
+            while True:
+                under_way = [sum(values) for values in zip(*self._reserved.values(), strict=True)] or [0, 0]
+                used, more = self._used[1:], [prompt_tokens, completion_tokens]
+                if self._within([u + w + m for u, w, m in zip(used, under_way, more, strict=True)]):
+                    break
+                if not self._within([u + m for u, m in zip(used, more, strict=True)]):
+                    raise DistillError(self._refusal(more))
+                self._lock.wait()
             self._next += 1
             self._reserved[self._next] = prompt_tokens, completion_tokens
             return self._next
@@ -157,17 +155,35 @@ class Ledger:
         """The request was not answered."""
         with self._lock:
             self._reserved.pop(number, None)
+            self._lock.notify_all()
 
     def settle(self, number: int, prompt_tokens: int, completion_tokens: int) -> None:
         """The request was answered, and took so much."""
         with self._lock:
             self._reserved.pop(number, None)
             self._add(prompt_tokens, completion_tokens)
+            self._lock.notify_all()
             line = json.dumps({"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens})
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a") as file:
                 file.write(("\n" if self._cut_off else "") + line + "\n")
             self._cut_off = False
+
+    def _within(self, tokens: list[int]) -> bool:
+        return sum(tokens) <= self.tokens and (self.prices is None or self.prices.cost(*tokens) <= self.money)
+
+    def _refusal(self, more: list[int]) -> str:
+        used = self._used[1:]
+        if sum(used) + sum(more) > self.tokens:
+            return (
+                f"the budget of {self.tokens:g} tokens would be exceeded: {sum(used)} are used, "
+                f"and the next request may take {sum(more)}"
+            )
+        assert self.prices is not None
+        return (
+            f"the budget of {self.money:g} would be exceeded: {self.prices.cost(*used):.6g} is spent, "
+            f"and the next request may cost {self.prices.cost(*more):.6g}"
+        )
 
     def _add(self, prompt_tokens: int, completion_tokens: int) -> None:
         for i, value in enumerate((1, prompt_tokens, completion_tokens)):

@@ -1,7 +1,7 @@
 """A black-box teacher behind an OpenAI-compatible chat endpoint: texts, and log-probabilities of its tokens.
 
-Every answer goes to a cache on disk as soon as it is there, so that a run that was stopped, by Ctrl-C, by an error or by
-its budget, asks nothing twice. The API key comes from an environment variable and is neither logged nor stored.
+Every answer goes to a cache on disk as soon as it is there, so that a run that was stopped, by Ctrl-C, by an error or
+by its budget, asks nothing twice. The API key comes from an environment variable and is neither logged nor stored.
 """
 
 import email.utils
@@ -45,7 +45,7 @@ class EndpointOptions:
     key_variable: str | None = "OPENAI_API_KEY"
     """Environment variable that holds the API key; None for servers that want none."""
     identity: str = ""
-    """What answers are filed under besides the model; the base URL if empty. Set it where a server changes its address."""
+    """What answers are filed under besides the model, the base URL if empty; for a server that changes its address."""
     system: str = ""
     """A system message before every prompt given as text."""
     temperature: float = 1.0
@@ -92,6 +92,10 @@ class EndpointOptions:
         for name in ("timeout_s", "requests_per_minute", "tokens_per_minute", "budget", "token_budget"):
             if not getattr(self, name) > 0:
                 raise DistillError(f"{name} must be above 0, got {getattr(self, name)}")
+        try:
+            canonical(self.parameters())
+        except (TypeError, ValueError) as error:
+            raise DistillError(f"a request's parameters must be JSON: {error}") from error
 
     def parameters(self) -> dict[str, Any]:
         """What a request says besides model and messages, without the seed."""
@@ -164,8 +168,8 @@ class Endpoint:
     def complete(self, prompts: Sequence[Prompt], sample: int = 0) -> list[Completion]:
         """One answer for each prompt, in their order; another `sample` number is another draw.
 
-        Raises `DistillError`, in one line, for what the server refuses, for what fails after all retries and at the end of
-        the budget. Requests under way are waited for, and all answers so far are kept.
+        Raises `DistillError`, in one line, for what the server refuses, for what fails after all retries and at the end
+        of the budget. Requests under way are waited for, and all answers so far are kept.
         """
         return self._answers([_request(self.options, prompt, sample) for prompt in prompts])
 
@@ -189,9 +193,17 @@ class Endpoint:
     def _ask_all(self, requests: dict[str, dict[str, Any]], known: int) -> dict[str, Completion]:
         stop, found = threading.Event(), {}
         problem: DistillError | None = None
+
+        def attempt(request: dict[str, Any]) -> Completion:
+            try:
+                return self._ask(request, stop)
+            except DistillError:
+                stop.set()  # here, so that this thread begins no other request
+                raise
+
         with ThreadPoolExecutor(self.options.concurrency) as pool:
             futures: dict[Future[Completion], str] = {
-                pool.submit(self._ask, request, stop): key for key, request in requests.items()
+                pool.submit(attempt, request): key for key, request in requests.items()
             }
             try:
                 for future in as_completed(futures):
@@ -201,7 +213,6 @@ class Endpoint:
                         pass
                     except DistillError as error:
                         problem = problem or error
-                        stop.set()
             finally:
                 stop.set()  # also for Ctrl-C: nobody waits for a turn any more
         if problem is not None:
@@ -223,16 +234,18 @@ class Endpoint:
             try:
                 ticket = self.rate.acquire(size // 4 + overhead + self.options.max_tokens, stop)
                 answer = self._once(request, most)
+                self.ledger.settle(number, answer["prompt_tokens"], answer["completion_tokens"])
             except _Failed as failed:
+                self.ledger.release(number)
                 if not failed.again or attempt == attempts:
                     tries = f" (tried {attempt} times)" if attempt > 1 else ""
                     raise DistillError(f"the endpoint {self.options.base_url} {failed}{tries}") from failed
                 self._wait(failed, self.options.backoff_s * 2 ** (attempt - 1) * (1 + jitter.random() / 4), stop)
                 continue
-            finally:
+            except BaseException:
                 self.ledger.release(number)
+                raise
             self.rate.settle(ticket, answer["prompt_tokens"] + answer["completion_tokens"])
-            self.ledger.settle(number, answer["prompt_tokens"], answer["completion_tokens"])
             self.cache.put(request, answer)
             return _completion(answer)
         raise AssertionError("unreachable")
@@ -299,8 +312,8 @@ def sampled_log_probs(
 ) -> tuple[SampledLogProbs, Tensor]:
     """The answers' tokens as a signal `[B, T]`, padded with token 0, and the mask `[B, T]` of the real ones.
 
-    `token_id` gives a token text's id in the student's vocabulary, or None. Raises `DistillError` where the endpoint gave
-    no log-probabilities, or a token that the student does not have: the tokenizers differ, and only texts can be used.
+    `token_id` gives a token text's id in the student's vocabulary, or None. Raises `DistillError` where the endpoint
+    gave no log-probabilities, or a token that the student does not have: the tokenizers differ, and only texts can be used.
     """
     rows: list[list[tuple[int, float]]] = []
     for completion in completions:

@@ -143,7 +143,7 @@ def generalised_jsd(beta: float, **values: Any) -> Divergence:
 
 
 def token_values(objective: Divergence, teacher: Tensor, student: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Values `[...]` of every position, of logits `[..., V]`; 0 where `mask` `[...]` is False. Padding is never read."""
+    """Values `[...]` of every position, of logits `[..., V]`; 0 where `mask` `[...]` is False, which is never read."""
     every = torch.ones(student.shape[:-1], dtype=torch.bool, device=student.device) if mask is None else mask
     output, signal = StudentOutput(logits=student), DenseLogits(teacher)
     _, shape = objective.elements(output, signal)

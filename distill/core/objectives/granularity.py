@@ -4,7 +4,7 @@ No public code is known, and the paper leaves points open; how they are filled i
 """
 
 import math
-from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -24,8 +24,8 @@ NO_ERROR = -1
 def error_positions(kl: Tensor, student_tokens: Tensor, teacher_tokens: Tensor, mask: Tensor) -> Tensor:
     """Where to correct each sequence, `[B]`: the position of the largest KL among those where the tokens differ.
 
-    `kl` `[B, T]`, KL(teacher || student) of each position (`token_values`); `teacher_tokens` `[B, T]` on the *student's*
-    prefix; `mask` `[B, T]`, the sampled answer. `NO_ERROR` where no token differs: the sample is kept as it is.
+    `kl` `[B, T]`, KL(teacher || student) of each position (`token_values`); `teacher_tokens` `[B, T]`, on the
+    *student's* prefix; `mask` `[B, T]`, the sampled answer. `NO_ERROR` where no token differs: the sample is kept as it is.
     """
     if not kl.shape == student_tokens.shape == teacher_tokens.shape == mask.shape:
         raise DistillError("KL, tokens of both models and mask must have one shape [B, T]")
@@ -53,6 +53,7 @@ def fixed_spans(shape: tuple[int, ...], length: int, seed: int) -> Tensor:
     return (torch.arange(shape[-1]) + start) // length
 
 
+@dataclass(frozen=True, eq=False)
 class DistributionAdaptiveKL(VocabularyObjective):
     """KL(p' || q') over the part of the vocabulary that a small network picks at each position (DAC-KL).
 
@@ -61,53 +62,40 @@ class DistributionAdaptiveKL(VocabularyObjective):
         m = sigmoid((p - Q_l) / softness) sigmoid((Q_u - p) / softness)
         p' = [m p without the target ; p_target],  q' the same places with the same m,  both normalised
 
-    where the target is the teacher's likeliest token. It learns with the student, by this loss itself, and so may prefer
-    easy parts: look at `kept_mass`. Open in the paper and chosen here: its inputs are the teacher's `head` largest
+    where the target is the teacher's likeliest token. It learns with the student, by this loss itself, and so may
+    prefer easy parts: look at `kept_mass`. Open in the paper and chosen here: its inputs are the teacher's `head` largest
     probabilities, the student's at the same tokens and both entropies, read without gradient; one hidden layer; l is a
     share of u; it starts at u = 0.98 and l = u / 2.
     """
 
     accepts: ClassVar = (DenseLogits,)
+    head: int = 50
+    """K inputs of each model; at most the vocabulary."""
+    hidden: int = 64
+    """Width of the network's hidden layer."""
+    softness: float = 0.01
+    """Width of the limits, in probability."""
+    target: bool = True
+    """False: the target is masked like the others (an ablation of the paper)."""
+    top_p: float | None = None
+    """A control that learns nothing: the mask is 1 on the likeliest tokens up to this probability, 0 elsewhere."""
+    seed: int = 0
+    """Makes the network's first weights."""
+    network: nn.Module = field(init=False, repr=False)
 
-    def __init__(
-        self,
-        head: int = 50,
-        hidden: int = 64,
-        softness: float = 0.01,
-        target: bool = True,
-        top_p: float | None = None,
-        seed: int = 0,
-        chunk_size: int = 2**24,
-    ):
-        """`head`: K inputs of each model, at most the vocabulary; `softness`: width of the limits, in probability.
-
-        `target=False`: the target is masked like the others (an ablation of the paper). `top_p`: a control that learns
-        nothing; the mask is 1 on the likeliest tokens up to that probability, 0 elsewhere. `seed`: first weights.
-        """
-        super().__init__(chunk_size)
-        positive("softness", softness)
-        if head < 1 or hidden < 1:
-            raise DistillError(f"head and hidden must be at least 1, got {head} and {hidden}")
-        if top_p is not None and not 0 < top_p <= 1:
-            raise DistillError(f"top_p must be above 0 and at most 1, got {top_p}")
-        values = {"head": head, "softness": softness, "target": target, "top_p": top_p}
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
-        object.__setattr__(self, "network", nn.Module() if top_p else _network(2 * head + 2, hidden, seed))
-
-    head: int
-    softness: float
-    target: bool
-    top_p: float | None
-    network: nn.Module
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive("softness", self.softness)
+        if self.head < 1 or self.hidden < 1:
+            raise DistillError(f"head and hidden must be at least 1, got {self.head} and {self.hidden}")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise DistillError(f"top_p must be above 0 and at most 1, got {self.top_p}")
+        made = nn.Module() if self.top_p else _network(2 * self.head + 2, self.hidden, self.seed)
+        object.__setattr__(self, "network", made)
 
     def learned(self) -> nn.Module:
         """The network of the limits; move it to the student's device, and save it with the student."""
         return self.network
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """Those of the network."""
-        return self.network.parameters()
 
     def shape(self, signal: DenseLogits, vocabulary: int) -> torch.Size:
         """`[...]`."""
@@ -170,6 +158,7 @@ class DistributionAdaptiveKL(VocabularyObjective):
         return torch.stack([upper, upper * share], -1)
 
 
+@dataclass(frozen=True)
 class SpanCorrelation(VocabularyObjective):
     """||r^p_i - r^q_i||_2 with r_i = P_i P_(i+1), token by token: how neighbours inside a phrase go together.
 
@@ -180,13 +169,8 @@ class SpanCorrelation(VocabularyObjective):
     """
 
     accepts: ClassVar = (DenseLogits,)
-    normalised: bool
-    squared: bool
-
-    def __init__(self, normalised: bool = False, squared: bool = False, chunk_size: int = 2**24):
-        super().__init__(chunk_size)
-        object.__setattr__(self, "normalised", normalised)
-        object.__setattr__(self, "squared", squared)
+    normalised: bool = False
+    squared: bool = False
 
     def shape(self, signal: DenseLogits, vocabulary: int) -> torch.Size:
         """`[..., T]`."""

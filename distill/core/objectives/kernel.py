@@ -3,8 +3,8 @@
 Borup and Andersen, arXiv 2102.13088. `kernel` is the matrix K `[n, n]` of the training inputs, `strength` the ridge
 penalty lambda. A step fits targets m as c = (K + lambda I)^-1 m; the fit predicts k(x)^T c at x, and S m with
 S = K (K + lambda I)^-1 at the training inputs. Step 1 fits the labels y, step t fits alpha y + (1 - alpha) y_(t-1),
-where y_(t-1) are the predictions of the step before. **alpha is the weight of the labels**: 1 is the plain fit, 0 the teacher
-alone. All in float64.
+where y_(t-1) are the predictions of the step before. **alpha is the weight of the labels**: 1 is the plain fit, 0 the
+teacher alone. All in float64.
 """
 
 from collections.abc import Sequence

@@ -181,7 +181,7 @@ def test_pairs_lie_inside_one_span_and_never_at_the_end():
 @pytest.mark.parametrize("squared", [False, True])
 def test_span_correlation_is_the_slow_mean_over_pairs(normalised, squared):
     teacher, student = 2 * normal(2, 6, 5, seed=0), 2 * normal(2, 6, 5, seed=1)
-    objective = SpanCorrelation(normalised, squared)
+    objective = SpanCorrelation(normalised=normalised, squared=squared)
     pairs, values = span_pairs(SPANS), []
     for b, i in pairs.nonzero().tolist():
         r = [z[b, i].softmax(-1) * z[b, i + 1].softmax(-1) for z in (teacher, student)]
@@ -192,7 +192,7 @@ def test_span_correlation_is_the_slow_mean_over_pairs(normalised, squared):
     torch.testing.assert_close(loss(objective, teacher, student, pairs), torch.stack(values).mean())
     assert loss(objective, teacher, teacher + 2, pairs) < 1e-12
     leaf = student.requires_grad_()
-    small = SpanCorrelation(normalised, squared, chunk_size=20)  # two pairs a chunk
+    small = SpanCorrelation(normalised=normalised, squared=squared, chunk_size=20)  # two pairs a chunk
     assert torch.autograd.gradcheck(lambda s: loss(small, teacher, s, pairs), leaf, fast_mode=True)
     torch.testing.assert_close(loss(small, teacher, student, pairs), loss(objective, teacher, student, pairs))
 
@@ -228,14 +228,15 @@ def test_masks_weights_chunks_and_nothing_that_counts(objective):
     assert dirty.grad[seen].abs().max() > 0
     weights = normal(2, 6, seed=3).abs() + 0.1
     singles = [
-        loss(objective, teacher, student, mask, torch.eye(12)[6 * b + t].reshape(2, 6)) for b, t in mask.nonzero().tolist()
+        loss(objective, teacher, student, mask, torch.eye(12)[6 * b + t].reshape(2, 6))
+        for b, t in mask.nonzero().tolist()
     ]
     expected = (torch.stack(singles) * weights[mask]).sum() / weights[mask].sum()
     torch.testing.assert_close(loss(objective, teacher, student, mask, weights), expected)
     nothing = torch.full_like(student, torch.nan).requires_grad_()
     empty = loss(objective, teacher, nothing, torch.zeros(2, 6, dtype=torch.bool))
     empty.backward()
-    assert empty == 0 and (nothing.grad is None or not nothing.grad.any())
+    assert empty == 0 and nothing.grad is not None and not nothing.grad.any()
 
 
 @pytest.mark.parametrize(
