@@ -24,8 +24,8 @@ NO_ERROR = -1
 def error_positions(kl: Tensor, student_tokens: Tensor, teacher_tokens: Tensor, mask: Tensor) -> Tensor:
     """Where to correct each sequence, `[B]`: the position of the largest KL among those where the tokens differ.
 
-    `kl` `[B, T]`, KL(teacher || student) of each position (`token_values`); `teacher_tokens` `[B, T]`, on the
-    *student's* prefix; `mask` `[B, T]`, the sampled answer. `NO_ERROR` where no token differs: the sample is kept as it is.
+    `kl` `[B, T]`, KL(teacher || student) of each position (`token_values`); `teacher_tokens` `[B, T]`, on
+    the *student's* prefix; `mask` `[B, T]`, the sampled answer. `NO_ERROR` where no token differs: the sample is kept as it is.
     """
     if not kl.shape == student_tokens.shape == teacher_tokens.shape == mask.shape:
         raise DistillError("KL, tokens of both models and mask must have one shape [B, T]")
@@ -130,16 +130,10 @@ class DistributionAdaptiveKL(VocabularyObjective):
     def _log_mask(self, log_p: Tensor, log_q: Tensor) -> Tensor:
         """log m `[n, V]`, 0 at the target where that is kept."""
         p = log_p.exp()
-        log_mask = self._fixed(p) if self.top_p is not None else self._soft(p, log_p, log_q)
+        log_mask = _nucleus(p, self.top_p) if self.top_p is not None else self._soft(p, log_p, log_q)
         if not self.target:
             return log_mask
         return log_mask.scatter(-1, log_p.argmax(-1, keepdim=True), 0.0)
-
-    def _fixed(self, p: Tensor) -> Tensor:
-        likely, order = p.sort(-1, descending=True)
-        inside = likely.cumsum(-1) - likely < self.top_p
-        chosen = torch.zeros_like(inside).scatter(-1, order, inside)
-        return torch.zeros_like(p).masked_fill(~chosen, -torch.inf)
 
     def _soft(self, p: Tensor, log_p: Tensor, log_q: Tensor) -> Tensor:
         ordered = p.sort(-1).values
@@ -154,7 +148,8 @@ class DistributionAdaptiveKL(VocabularyObjective):
             theirs = log_q.gather(-1, places).exp()
             entropies = [-(x.exp() * x).sum(-1, keepdim=True) for x in (log_p, log_q)]
             inputs = torch.cat([likely, theirs, *entropies], -1)
-        upper, share = self.network(inputs).sigmoid().to(p.dtype).unbind(-1)
+        own = next(self.network.parameters()).dtype
+        upper, share = self.network(inputs.to(own)).sigmoid().to(p.dtype).unbind(-1)
         return torch.stack([upper, upper * share], -1)
 
 
@@ -170,7 +165,9 @@ class SpanCorrelation(VocabularyObjective):
 
     accepts: ClassVar = (DenseLogits,)
     normalised: bool = False
+    """Divide r by its sum before it is compared."""
     squared: bool = False
+    """The norm's square."""
 
     def shape(self, signal: DenseLogits, vocabulary: int) -> torch.Size:
         """`[..., T]`."""
@@ -215,6 +212,14 @@ def _network(inputs: int, hidden: int, seed: int) -> nn.Module:
         layers[1].weight.mul_(0.01)
         layers[1].bias[0] = 4.0  # sigmoid(4) = 0.98
     return nn.Sequential(layers[0], nn.SiLU(), layers[1])
+
+
+def _nucleus(p: Tensor, top_p: float) -> Tensor:
+    """log m `[n, V]`: 0 on the likeliest tokens up to `top_p`, -inf elsewhere."""
+    likely, order = p.sort(-1, descending=True)
+    inside = likely.cumsum(-1) - likely < top_p
+    chosen = torch.zeros_like(inside).scatter(-1, order, inside)
+    return torch.zeros_like(p).masked_fill(~chosen, -torch.inf)
 
 
 def _quantile(ordered: Tensor, quantile: Tensor) -> Tensor:

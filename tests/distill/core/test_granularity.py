@@ -257,3 +257,21 @@ def test_masks_weights_chunks_and_nothing_that_counts(objective):
 def test_what_does_not_fit_is_refused(call, words):
     with pytest.raises(DistillError, match=words):
         call()
+
+
+@pytest.mark.parametrize("make", [lambda n: dac(chunk_size=n), lambda n: SpanCorrelation(chunk_size=n)])
+def test_what_is_kept_for_the_backward_pass_does_not_grow_with_the_vocabulary(make):
+    hidden, head = normal(1, 64, 3, seed=0).requires_grad_(), normal(100, 3, seed=1).requires_grad_()
+    signal, pairs = DenseLogits(normal(1, 64, 100, seed=2)), span_pairs(torch.zeros(1, 64, dtype=torch.int64))
+    held: list[torch.Tensor] = []
+
+    def hold(tensor: torch.Tensor) -> torch.Tensor:
+        held.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(hold, lambda tensor: tensor):
+        value = make(800)(StudentOutput(hidden=(hidden,), lm_head=head), signal, pairs)
+    assert sum(tensor.numel() for tensor in held) < 64 * 10
+    gradients = torch.autograd.grad(value, (hidden, head))
+    whole = make(2**24)(StudentOutput(hidden=(hidden,), lm_head=head), signal, pairs)
+    torch.testing.assert_close(gradients, torch.autograd.grad(whole, (hidden, head)))

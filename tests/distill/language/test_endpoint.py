@@ -487,3 +487,8 @@ def test_a_budget_in_money_needs_prices_and_prompts_need_text(serve, tmp_path):
         endpoint(server, tmp_path, budget=1.0)
     with pytest.raises(DistillError, match="a prompt must be text or messages with role and content"):
         endpoint(server, tmp_path).complete([[{"role": "user"}]])
+
+
+def test_importing_it_does_not_load_the_client():
+    code = "import sys, distill.language.endpoint; sys.exit('openai' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
