@@ -107,6 +107,8 @@ class Usage:
 class Ledger:
     """Counts tokens and money in a file of JSON lines that later runs go on with, and refuses what would be too much.
 
+    Threads may share one; processes at the same time do not see what the others spend.
+
     A request is taken to cost its most until it is answered, so that requests under way at the same time cannot exceed
     the budget together.
     """

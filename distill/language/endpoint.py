@@ -313,7 +313,8 @@ def sampled_log_probs(
     """The answers' tokens as a signal `[B, T]`, padded with token 0, and the mask `[B, T]` of the real ones.
 
     `token_id` gives a token text's id in the student's vocabulary, or None. Raises `DistillError` where the endpoint
-    gave no log-probabilities, or a token that the student does not have: the tokenizers differ, and only texts can be used.
+    gave no log-probabilities, or a token that the student does not have: the tokenizers differ, and only texts can
+    be used.
     """
     rows: list[list[tuple[int, float]]] = []
     for completion in completions:

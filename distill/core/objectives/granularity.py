@@ -25,7 +25,8 @@ def error_positions(kl: Tensor, student_tokens: Tensor, teacher_tokens: Tensor, 
     """Where to correct each sequence, `[B]`: the position of the largest KL among those where the tokens differ.
 
     `kl` `[B, T]`, KL(teacher || student) of each position (`token_values`); `teacher_tokens` `[B, T]`, on
-    the *student's* prefix; `mask` `[B, T]`, the sampled answer. `NO_ERROR` where no token differs: the sample is kept as it is.
+    the *student's* prefix; `mask` `[B, T]`, the sampled answer. `NO_ERROR` where no token differs, and the
+    sample is kept as it is.
     """
     if not kl.shape == student_tokens.shape == teacher_tokens.shape == mask.shape:
         raise DistillError("KL, tokens of both models and mask must have one shape [B, T]")
@@ -63,8 +64,8 @@ class DistributionAdaptiveKL(VocabularyObjective):
         p' = [m p without the target ; p_target],  q' the same places with the same m,  both normalised
 
     where the target is the teacher's likeliest token. It learns with the student, by this loss itself, and so may
-    prefer easy parts: look at `kept_mass`. Open in the paper and chosen here: its inputs are the teacher's `head` largest
-    probabilities, the student's at the same tokens and both entropies, read without gradient; one hidden layer; l is a
+    prefer easy parts: look at `kept_mass`. Open in the paper and chosen here: its inputs are the teacher's `head`
+    largest probabilities, the student's at the same tokens and both entropies, read without gradient; one hidden layer; l is a
     share of u; it starts at u = 0.98 and l = u / 2.
     """
 
