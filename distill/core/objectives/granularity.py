@@ -65,8 +65,8 @@ class DistributionAdaptiveKL(VocabularyObjective):
 
     where the target is the teacher's likeliest token. It learns with the student, by this loss itself, and so may
     prefer easy parts: look at `kept_mass`. Open in the paper and chosen here: its inputs are the teacher's `head`
-    largest probabilities, the student's at the same tokens and both entropies, read without gradient; one hidden layer; l is a
-    share of u; it starts at u = 0.98 and l = u / 2.
+    largest probabilities, the student's at the same tokens and both entropies, read without gradient; one hidden layer;
+    l is a share of u; it starts at u = 0.98 and l = u / 2.
     """
 
     accepts: ClassVar = (DenseLogits,)
