@@ -212,10 +212,10 @@ def test_a_closed_port_is_one_line_too(tmp_path, monkeypatch):
 
 
 def test_the_wait_that_a_server_asks_for_is_kept_by_all_threads(serve, tmp_path):
-    server = serve("429 0.4")
-    teacher = endpoint(server, tmp_path, concurrency=1)
-    assert texts(teacher.complete(["sit", "stay"])) == ["SIT", "STAY"]
-    assert server.times[1] - server.times[0] >= 0.4
+    server = serve("429 0.8", "slow")  # the second is answered after 0.6 s, and then its thread has to wait too
+    teacher = endpoint(server, tmp_path, concurrency=2)
+    assert texts(teacher.complete(["sit", "stay", "lie"])) == ["SIT", "STAY", "LIE"]
+    assert len(server.times) == 4 and min(server.times[2:]) - server.times[0] >= 0.8
     dated = serve(f"429 {formatdate(time.time() + 2, usegmt=True)}")
     endpoint(dated, tmp_path).complete(["sit"])
     assert 0.9 <= dated.times[1] - dated.times[0] <= 2.5
