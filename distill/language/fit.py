@@ -9,7 +9,7 @@ from rich.console import Console
 
 from distill.core import checkpoints
 from distill.core.collect import Collector, Sampler, Student
-from distill.core.loop import Distiller, LoopConfig
+from distill.core.loop import Distiller, LoopConfig, load_best
 from distill.core.mixture import Mixture
 from distill.core.objectives.base import Objective
 from distill.core.schedules import Beta
@@ -73,8 +73,6 @@ def fit(
     if summary["interrupted"]:
         raise KeyboardInterrupt
     if best:
-        from distill.core.loop import load_best
-
         load_best(folder, student)
     student.module.eval()
     if not keep:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -132,7 +132,8 @@ def top_k(module: nn.Module, read: Read, k: int, temperature: float = 1.0) -> Lo
 class TopKCache(DiskCache):
     """Top-k logits of one teacher and one tokenizer in one folder; another's folder is refused.
 
-    Give it equal batches to find them again: rows in order, in blocks of one size (`distill.language.collect.labelled`).
+    Give it equal batches to find them again: rows in order, in blocks of one size, as
+    `distill.language.collect.labelled` does.
     """
 
     CARD = "teacher.json"
