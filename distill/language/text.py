@@ -53,7 +53,7 @@ class Tokens:
 
 def characters(texts: Iterable[str]) -> Tokens:
     """One token for each character of the texts, in order of their code points."""
-    return _listed(sorted(set().union(*map(set, texts))), pre_tokenizers.Split(tokenizers.Regex("(?s)."), "isolated"))
+    return _listed(sorted(set().union(*map(set, texts))), pre_tokenizers.Split(tokenizers.Regex(r"[\s\S]"), "isolated"))
 
 
 def words(texts: Iterable[str]) -> Tokens:

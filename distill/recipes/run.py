@@ -262,7 +262,8 @@ def _side_by_side(jobs: Sequence[tuple], workers: int, progress: "_Progress") ->
 
 
 def _arm(recipe: Recipe, results: Results, arm: str) -> dict[str, Any]:
-    names = [name for name, value in results.rows[results.seeds[0]][arm].items() if isinstance(value, int | float)]
+    rows = [row[arm] for row in results.rows.values()]
+    names = [name for name in rows[0] if all(isinstance(row.get(name), int | float) for row in rows)]
     every = {name: _interval(results.mean(arm, name)) for name in names if name != recipe.metric}
     return {"metric": recipe.metric, **_interval(results.mean(arm)), "about": recipe.arms[arm], "all": every}
 
