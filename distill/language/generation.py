@@ -1,5 +1,6 @@
 """Batched sampling with a key-value cache: equal seeds give equal texts, whatever torch's own generator did before."""
 
+from inspect import signature
 from typing import Any
 
 import torch
@@ -61,10 +62,11 @@ def _continue(
     temperature: float, end: int | None, pad: int,
 ) -> Tensor:  # fmt: skip
     tokens, inputs, cache = prompts, prompts, None
+    name = "cache" if "cache" in signature(model.forward).parameters else "past_key_values"  # by transformers' age
     done = torch.zeros(len(prompts), dtype=torch.bool, device=prompts.device)
     for _ in range(count):
-        found = model(input_ids=inputs, past_key_values=cache, use_cache=True)
-        cache = found.past_key_values
+        found = model(input_ids=inputs, use_cache=True, **{name: cache})
+        cache = getattr(found, name)
         logits = found.logits[:, -1, :vocabulary].float()
         if not logits.isfinite().all():
             raise DistillError("a model that writes texts gave logits that are not finite")

@@ -24,15 +24,15 @@ class WindowModel(nn.Module):
             self.last.bias.zero_()
 
     def forward(
-        self, input_ids: Tensor, past_key_values: Tensor | None = None, use_cache: bool = False
+        self, input_ids: Tensor, cache: Tensor | None = None, use_cache: bool = False
     ) -> SimpleNamespace:
         """`logits` `[B, T, V]` for ids `[B, T]`; the cache is the ids of the window before them."""
-        if past_key_values is None:
-            past_key_values = input_ids.new_full((len(input_ids), self.window - 1), -1)
-        ids = torch.cat([past_key_values, input_ids], 1)
+        if cache is None:
+            cache = input_ids.new_full((len(input_ids), self.window - 1), -1)
+        ids = torch.cat([cache, input_ids], 1)
         windows = ids.unfold(1, self.window, 1)
         places = windows + self.vocabulary * torch.arange(self.window, device=ids.device)
         places = torch.where(windows < 0, len(self.first) - 1, places)
         hidden = torch.tanh(self.first[places].sum(-2) + self.bias)
-        cache = ids[:, ids.shape[1] - self.window + 1 :]
-        return SimpleNamespace(logits=self.last(hidden), past_key_values=cache if use_cache else None)
+        seen = ids[:, ids.shape[1] - self.window + 1 :]
+        return SimpleNamespace(logits=self.last(hidden), cache=seen if use_cache else None)
