@@ -138,9 +138,7 @@ class Distiller:
         self.position = Position()
         self.rng = np.random.default_rng([config.seed, self.rank])
         torch.manual_seed(config.seed + self.rank)
-        self.schedule = WarmupCosine(
-            config.learning_rate, config.total_steps, config.warmup, config.last_learning_rate
-        )
+        self.schedule = WarmupCosine(config.learning_rate, config.total_steps, config.warmup, config.last_learning_rate)
         self.learned = objective.learned().to(self.accelerator.device)
         self.trained = [*student.module.parameters(), *self.learned.parameters()]
         optimizer = torch.optim.AdamW(

@@ -17,6 +17,7 @@ from distill.core.signals import TopKLogits
 from distill.core.teachers import Teacher
 from distill.language.evaluate import Rows, batches
 from distill.language.generation import generate
+from distill.language.student import CompactTopK
 
 HELD_OUT = "held_out"
 """The field that says of each row whether it is never trained on."""
@@ -149,6 +150,7 @@ def labelled(rows: Rows, teacher: Teacher, block: int = 64) -> dict[str, np.ndar
             raise DistillError(f"rows can be labelled with top-k logits, the teacher gives {signal.KIND}")
         for name, values in parts.items():
             values.append(getattr(signal, name).numpy())
+    parts["indices"] = [ids.astype(np.int32) for ids in parts["indices"]]
     return {**rows, **{name: np.concatenate(values) for name, values in parts.items()}}
 
 
@@ -161,8 +163,8 @@ class RecordedTopK:
         self.temperature = temperature
 
     def label(self, batch: Mapping[str, Tensor]) -> TopKLogits:
-        """The recorded top-k logits."""
-        return TopKLogits(batch["log_probs"], batch["indices"], batch["tail"], self.temperature)
+        """The recorded top-k logits, in float32."""
+        return CompactTopK(batch["log_probs"], batch["indices"].long(), batch["tail"], self.temperature).wide()
 
     def fingerprint(self) -> str:
         """Nothing but the data decides the labels."""

@@ -100,7 +100,19 @@ GENERATED: Mapping[str, Callable[[Rng], str]] = {
 }  # fmt: skip
 """Sources that write one line at a time."""
 
-LIBRARY = ("argparse", "ast", "calendar", "csv", "datetime", "decimal", "difflib", "enum", "fractions", "heapq", "inspect")
+LIBRARY = (
+    "argparse",
+    "ast",
+    "calendar",
+    "csv",
+    "datetime",
+    "decimal",
+    "difflib",
+    "enum",
+    "fractions",
+    "heapq",
+    "inspect",
+)
 
 
 def python_source(size: int, seed: int) -> str:
@@ -165,9 +177,10 @@ class Corpus:
 def read_folder(folder: Path | str) -> Corpus:
     """Reads every file below a folder by its form.
 
-    `.txt` with a tab in its lines is CoNLL (token, tag), other `.txt`, `.py` and `.md` are text; `.jsonl` has `question`
-    and `answer`; `.csv` the columns `text` and `category`; `.json` of BIG-Bench Hard has `examples` of `input` and
-    `target`. A file's name without its ending, with its folder's before it where it lies in one, names the split.
+    `.txt` with a tab in its lines is CoNLL (token, tag), other `.txt`, `.py` and `.md` are text; `.jsonl` has
+    `question` and `answer`; `.csv` the columns `text` and `category`; `.json` of BIG-Bench Hard has `examples` of
+    `input` and `target`. A file's name without its ending, with its folder's before it where it lies in one, names the
+    split.
 
     Raises:
       DistillError: the folder is missing, holds nothing of this kind, or a file is damaged.

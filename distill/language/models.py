@@ -1,4 +1,4 @@
-"""Language models through transformers: small ones from a shape, published ones by name or path, none at all for a plan.
+"""Language models through transformers: small ones from a shape, published ones by name or path.
 
 Nothing is downloaded unless a name is given that is no folder here.
 """
@@ -60,13 +60,15 @@ class Shape:
             raise DistillError(f"a model cannot have the width {self.width} with {self.heads} heads: {self}")
         inner = self.inner or 2 * self.width
         if self.kind == "encoder":
-            return BertConfig(
+            bert: Any = BertConfig  # its own annotations lack what every config takes
+            return bert(
                 vocab_size=self.vocabulary, hidden_size=self.width, num_hidden_layers=self.layers,
                 num_attention_heads=self.heads, intermediate_size=inner, max_position_embeddings=self.context,
                 num_labels=self.classes, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, pad_token_id=0,
             )  # fmt: skip
         if self.kind == "encoder-decoder":
-            return T5Config(
+            t5: Any = T5Config
+            return t5(
                 vocab_size=self.vocabulary, d_model=self.width, d_kv=self.width // self.heads, d_ff=inner,
                 num_layers=self.layers, num_heads=self.heads, dropout_rate=0.0, tie_word_embeddings=self.tied,
                 pad_token_id=0, eos_token_id=1, decoder_start_token_id=0,

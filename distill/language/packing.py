@@ -45,7 +45,9 @@ def answers(
     for row, (prompt, answer) in enumerate(zip(prompts, targets, strict=True)):
         whole = [*prompt, *answer, end]
         if not prompt or len(whole) > length + 1:
-            raise DistillError(f"row {row} has a prompt of {len(prompt)} and {len(whole)} tokens in all, of {length + 1}")
+            raise DistillError(
+                f"row {row} has a prompt of {len(prompt)} and {len(whole)} tokens in all, of {length + 1}"
+            )
         tokens[row, : len(whole)] = whole
         mask[row, len(prompt) - 1 : len(whole) - 1] = True
     return {"tokens": tokens, "mask": mask}

@@ -1,4 +1,4 @@
-"""Structured pruning of Llama-type models by gates: a really smaller model of whole heads, neurons and hidden dimensions.
+"""Structured pruning of Llama-type models by gates: a smaller model of whole heads, neurons and hidden dimensions.
 
 Importance as in arXiv 2311.07052: with a gate of value 1 on everything that may go, the mean over batches of
 |d loss / d gate|. Heads and neurons are ranked within their layer, so that all layers keep one shape.

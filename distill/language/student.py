@@ -85,31 +85,27 @@ class Recorded:
 
 @dataclass(frozen=True, eq=False)
 class CompactTopK(TopKLogits):
-    """Top-k logits with the precision and the size of what is kept on disk: float16 logarithms, int32 ids.
+    """Top-k logits of the size of what is kept on disk: float16 logarithms, and int32 ids there.
 
-    6 bytes for each of the K tokens and 2 for the rest of a position. Made again from float16 and normalised, so that
-    what comes from disk equals what the teacher said the first time.
+    6 bytes for each of the K tokens and 2 for the rest of a position. Rounding puts the sum of the probabilities off by
+    up to 1 %; `wide` makes a distribution of them again.
     """
 
     @classmethod
     def from_logits(cls, logits: Tensor, k: int, temperature: float = 1.0) -> Self:
         """As `TopKLogits.from_logits`, rounded."""
         found = TopKLogits.from_logits(logits, k, temperature)
-        return cls.rounded(found.log_probs.half(), found.indices, found.tail.half(), temperature)
+        return cls(found.log_probs.half(), found.indices, found.tail.half(), temperature)
 
-    @classmethod
-    def rounded(cls, log_probs: Tensor, indices: Tensor, tail: Tensor, temperature: float) -> Self:
-        """From float16 numbers, normalised in float32."""
-        log_probs, tail = log_probs.float(), tail.float()
+    def wide(self) -> TopKLogits:
+        """In float32, normalised."""
+        log_probs, tail = self.log_probs.float(), self.tail.float()
         total = torch.cat([log_probs, tail[..., None]], -1).logsumexp(-1)
-        return cls(log_probs - total[..., None], indices.long(), tail - total, temperature)
+        return TopKLogits(log_probs - total[..., None], self.indices, tail - total, self.temperature)
 
     def tensors(self) -> dict[str, Tensor]:
-        """float16 and int32."""
-        found = super().tensors()
-        return {
-            **found, "log_probs": self.log_probs.half(), "indices": self.indices.int(), "tail": self.tail.half()
-        }  # fmt: skip
+        """With ids in int32."""
+        return {**super().tensors(), "indices": self.indices.int()}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
@@ -117,7 +113,7 @@ class CompactTopK(TopKLogits):
         if set(tensors) != {"log_probs", "indices", "tail", "temperature"}:
             raise DistillError(f"compact top-k logits are stored otherwise than {sorted(tensors)}")
         temperature = float(tensors["temperature"].item())
-        return cls.rounded(tensors["log_probs"], tensors["indices"], tensors["tail"], temperature)
+        return cls(tensors["log_probs"], tensors["indices"].long(), tensors["tail"], temperature)
 
 
 def top_k(module: nn.Module, read: Read, k: int, temperature: float = 1.0) -> LocalModel:

@@ -23,9 +23,7 @@ class WindowModel(nn.Module):
             self.last.weight.copy_(scale * torch.randn(vocabulary, width, generator=generator) / width**0.5)
             self.last.bias.zero_()
 
-    def forward(
-        self, input_ids: Tensor, cache: Tensor | None = None, use_cache: bool = False
-    ) -> SimpleNamespace:
+    def forward(self, input_ids: Tensor, cache: Tensor | None = None, use_cache: bool = False) -> SimpleNamespace:
         """`logits` `[B, T, V]` for ids `[B, T]`; the cache is the ids of the window before them."""
         if cache is None:
             cache = input_ids.new_full((len(input_ids), self.window - 1), -1)

@@ -1,7 +1,7 @@
 """The law of the capacity gap: is there a best teacher size for a student, and does it grow with it? (arXiv 2311.07052)
 
-Every student is distilled from every teacher, once from weights that are pruned out of its teacher, as in the paper, and
-once from the same random ones: a larger teacher also means harsher pruning.
+Every student is distilled from every teacher, once from weights that are pruned out of its teacher, as in the paper,
+and once from the same random ones: a larger teacher also means harsher pruning.
 """
 
 from collections.abc import Callable, Mapping
@@ -147,7 +147,7 @@ def curves(results: Results, start: str) -> tuple[np.ndarray, np.ndarray, np.nda
 
 
 def law(results: Results, start: str) -> dict[str, Any]:
-    """Interior minima, best teacher of each student, its growth over bootstrap samples of the seeds, line or constant."""
+    """Interior minima, best teachers, their growth over bootstrap samples of the seeds, line or constant."""
     students, teachers, losses = curves(results, start)
     interior = []
     for k in range(len(students)):
@@ -172,7 +172,7 @@ def law(results: Results, start: str) -> dict[str, Any]:
 
 
 def rule(results: Results) -> list[Check]:
-    """For the paper's pruned start: interior minima, a best teacher that grows, better told by a line than a constant."""
+    """For the paper's pruned start: interior minima, a best teacher that grows, along a line."""
     checks = []
     for start in STARTS:
         found, role = law(results, start), "required" if start == "pruned" else "reported"
@@ -182,16 +182,25 @@ def rule(results: Results) -> list[Check]:
         checks += [
             Check(f"{start}: the largest teacher is worse than the best for {inside} of 3 students", inside >= 2, role),
             Check(f"{start}: best teachers {best}; slope over students [{low:.2f}, {high:.2f}] above 0", low > 0, role),
-            Check(f"{start}: a line tells a left-out student's best teacher better than a constant", found["line"] > 0, role),
+            Check(
+                f"{start}: a line tells a left-out student's best teacher better than a constant",
+                found["line"] > 0,
+                role,
+            ),
         ]
         if start == "pruned":
             always, text = bool(found["largest"].all()), "pruned: the largest teacher is best for every student"
             checks.append(Check(text, always, "falsifies"))
-            checks.append(Check(f"pruned: the best teacher shrinks as students grow: slope below 0", high < 0, "falsifies"))
+            checks.append(
+                Check("pruned: the best teacher shrinks as students grow: slope below 0", high < 0, "falsifies")
+            )
     points = np.array([row["teacher quality"]["points"] for row in results.rows.values()]).mean(0)
     text = ", ".join(f"{teacher:.3f} -> {student:.3f}" for teacher, student in points)
     better = bool(np.all(np.diff(points[:, 1]) < 0))
-    return [*checks, Check(f"one teacher size, longer and longer trained, teacher -> student loss: {text}", better, "reported")]
+    return [
+        *checks,
+        Check(f"one teacher size, longer and longer trained, teacher -> student loss: {text}", better, "reported"),
+    ]
 
 
 RECIPE = Recipe(
@@ -201,12 +210,16 @@ RECIPE = Recipe(
     place=Place("feature", "divergence", "token logits", skill="language modelling"),
     signals=("dense logits",),
     data="characters of the standard library's source and of generated prose; or text files by --data",
-    claim="For a student of one size there is a best teacher size, beyond which larger teachers make it worse; it grows "
-    "in proportion to the student (2.5 times its size in the paper)",
+    claim="For a student of one size there is a best teacher size, beyond which larger teachers make it worse; it "
+    "grows in proportion to the student (2.5 times its size in the paper)",
     falsified="the largest teacher is the best for every student, or the best teacher shrinks as students grow",
     arms={
         **{f"labels {w}": f"student of width {w}, labels alone, equal steps" for w in STUDENTS},
-        **{f"{start} {w}": f"student of width {w}, {start} weights, every teacher" for start in STARTS for w in STUDENTS},
+        **{
+            f"{start} {w}": f"student of width {w}, {start} weights, every teacher"
+            for start in STARTS
+            for w in STUDENTS
+        },
         "teacher quality": "control: one teacher size, trained a quarter, a half and the whole time",
     },
     metric="loss",

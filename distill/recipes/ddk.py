@@ -164,8 +164,8 @@ RECIPE = Recipe(
     place=Place("feature", "divergence", "token logits", skill="language modelling"),
     signals=("dense logits",),
     data="5 domains of characters: melodies, Python source, prose, sums, brackets; or text files by --data",
-    claim="A mixture that follows the perplexity ratio of student and teacher, smoothly, lowers the worst domain's ratio "
-    "against distillation on equal mixing, without a worse mean",
+    claim="A mixture that follows the perplexity ratio of student and teacher, smoothly, lowers the worst domain's "
+    "ratio against distillation on equal mixing, without a worse mean",
     falsified="the worst domain is higher than with equal mixing, or than with the weights shuffled over the domains",
     arms={
         "ce": "labels alone, equal mixing",

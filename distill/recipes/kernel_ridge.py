@@ -1,7 +1,7 @@
 """Self-distillation of kernel ridge regression in closed form (Borup and Andersen, arXiv 2102.13088).
 
-With the kernel matrix K = V D V^T, ridge strength `ridge` and A = D / (D + ridge), the fit after t steps is V B_t V^T y,
-B_1 = A, B_{t+1} = A ((1 - alpha) B_t + alpha), where alpha is the weight on the ground truth.
+With the kernel matrix K = V D V^T, ridge strength `ridge` and A = D / (D + ridge), the fit after t steps is
+V B_t V^T y, B_1 = A, B_{t+1} = A ((1 - alpha) B_t + alpha), where alpha is the weight on the ground truth.
 """
 
 from collections.abc import Sequence

@@ -106,7 +106,8 @@ class Lab(TextLab):
             return float("nan")
         new = len(self.tokens.encode(words[0]))
         found, _ = generate(model, torch.tensor(prompts), new, self.vocabulary, 0, temperature=0)
-        return float(np.mean([self.tokens.decode(row[-new:]) == word for row, word in zip(found, words, strict=True)]))
+        written = [self.tokens.decode(row) for row in found[:, -new:].tolist()]
+        return float(np.mean([text == word for text, word in zip(written, words, strict=True)]))
 
 
 def run_arm(trial: Trial, lab: Lab, name: str) -> dict[str, Any]:
@@ -133,7 +134,7 @@ def run_arm(trial: Trial, lab: Lab, name: str) -> dict[str, Any]:
 
 
 def rule(results: Results) -> list[Check]:
-    """Lower loss on clean text than uniform and than the reference alone, for two students; less easy text and noise."""
+    """Lower loss on clean text than uniform and reference alone, for two students; less easy text and noise."""
     first = results.rows[results.seeds[0]]["difference"]["shares"]
     shares = {
         name: {n: np.array([row[name]["shares"][n] for row in results.rows.values()]) for n in first}
@@ -151,7 +152,9 @@ def rule(results: Results) -> list[Check]:
         kept_ = {n: Interval.of(values - even) for n, values in shares["difference"].items()}
         text = ", ".join(f"{n} {found}" for n, found in kept_.items())
         holds = kept_["boilerplate"].negative and kept_["noise"].negative and kept_["rules"].positive
-        checks.append(Check(f"difference keeps less boilerplate and noise, more rules, against even shares: {text}", holds))
+        checks.append(
+            Check(f"difference keeps less boilerplate and noise, more rules, against even shares: {text}", holds)
+        )
         easy = Interval.of(shares["teacher only"]["boilerplate"] - even)
         hard = Interval.of(shares["reference only"]["noise"] - even)
         checks.append(Check(f"the teacher alone fills up with boilerplate: {easy}", easy.positive))
@@ -171,8 +174,8 @@ RECIPE = Recipe(
     ),
     signals=("sampled log-probabilities",),
     data="boilerplate, rules, prose and noise in equal parts; or text files by --data",
-    claim="Text chosen by the difference of the teacher's and a small reference's log-likelihood teaches a student more a "
-    "token than text chosen evenly, and serves another student without scoring again",
+    claim="Text chosen by the difference of the teacher's and a small reference's log-likelihood teaches a student "
+    "more a token than text chosen evenly, and serves another student without scoring again",
     falsified="the loss on clean text is higher than with uniform choice, or than with the reference alone",
     arms={
         "uniform": "half of the pool, chosen evenly",

@@ -147,12 +147,13 @@ def run_arm(trial: Trial, lab: Lab, name: str) -> dict[str, Any]:
     rounds = max(steps // s.interval, 3)
     summary = trial.fit(
         ModelStudent(model, lab.read), ForwardKL(), dense(teacher, lab.read), [collector], steps=s.steps, rounds=rounds,
-        rows=s.batch * (steps // rounds), batch=s.batch, learning_rate=s.learning_rate, beta=float(not source.by_student),
+        rows=s.batch * (steps // rounds), batch=s.batch, learning_rate=s.learning_rate, 
+        beta=float(not source.by_student),
         last_learning_rate=s.learning_rate, sampler=Draws(newest=True), evaluate=evaluate,
     )  # fmt: skip
     curve += [{"step": m["step"], "proxy": m["held_out"], "truth": -m["golden"]} for m in summary["measured"]]
     truth, proxy = (np.array([point[key] for point in curve]) for key in ("truth", "proxy"))
-    best, rise = int(truth.argmin()), rise_after_best(truth)
+    best, rise = int(truth.argmin()), rise_after_best(truth.tolist())
     kind = "none" if rise <= 0.01 else "strict" if proxy[-1] < proxy[best] else "over-fit only"
     healthy = trial.finished.get("online teacher", {}).get("curve", curve)
     alarm = departure(healthy, curve)
@@ -183,7 +184,9 @@ def rule(results: Results) -> list[Check]:
     strict = {arm: int(results.values(arm, "strict").sum()) for arm in results.rows[results.seeds[0]]}
     found = sum(strict[arm] for arm in offline)
     excess = results.difference("offline 1", "oracle teacher")
-    below = Interval.of(results.values("online teacher", "truth_start") - results.values("online teacher", "teacher_truth"))
+    below = Interval.of(
+        results.values("online teacher", "truth_start") - results.values("online teacher", "teacher_truth")
+    )
     rows = results.rows.values()
     leads = [r["offline 1"]["alarm_step"] - r["offline 1"]["best_step"] for r in rows if r["offline 1"]["alarm_step"]]
     false = sum(r["online teacher"]["alarm_step"] is not None for r in rows)
@@ -191,11 +194,11 @@ def rule(results: Results) -> list[Check]:
         results.higher("offline 1", "offline 5"),
         results.higher("offline 5", "online teacher"),
         results.higher("offline 5", "5x prompts"),
-        Check(f"the strict form (proxy falls, distance to the truth rises) in {found} offline runs: {strict}", found > 0),
+        Check(f"strict form (proxy falls, distance to the truth rises) in {found} offline runs: {strict}", found > 0),
         results.lower("offline 1", "online teacher", role="falsifies"),
         Check(f"the strict form appears in no offline run: {strict}", found == 0, "falsifies"),
         Check(f"rise of offline 1 less that with the oracle as teacher is {excess}", excess.positive, "reported"),
-        Check(f"the student's start less the teacher's own distance to the truth is {below}", below.positive, "reported"),
+        Check(f"the student's start less the teacher's distance to the truth is {below}", below.positive, "reported"),
         Check(
             f"alarm in {len(leads)} offline 1 runs, in the mean {np.mean(leads) if leads else 0:+.0f} steps from the "
             f"best one; false alarms in {false} online runs", bool(leads), "reported",
@@ -210,8 +213,8 @@ RECIPE = Recipe(
     place=Place("feature", "divergence", "token logits", prefixes="mixed", skill="alignment"),
     signals=("dense logits",),
     data="texts of a random oracle network over 16 symbols",
-    claim="On a fixed set of a teacher's answers the distance to the truth falls, then rises; more answers a prompt and "
-    "other prompts lessen it, fresh answers remove it",
+    claim="On a fixed set of a teacher's answers the distance to the truth falls, then rises; more answers a prompt "
+    "and other prompts lessen it, fresh answers remove it",
     falsified="the rise with fresh answers is larger than with fixed ones, or the distance to the teacher never falls "
     "while that to the truth rises in any offline run",
     arms={name: source.about for name, source in SOURCES.items()},

@@ -1,4 +1,4 @@
-"""What recipes on plain text share: domains of text as rows of tokens, models that learn them, and their perplexities."""
+"""What recipes on plain text share: domains of text as rows of tokens, and models that learn them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -93,4 +93,3 @@ class TextLab:
         """Rows with the teacher's logits `[N, T, V]` in float16 beside them: asked once, used by all arms."""
         logits = over(teacher, rows, lambda batch: self.read(teacher, batch).half())
         return {**rows, "logits": logits.numpy()}
-
