@@ -75,8 +75,17 @@ def test_labels_and_teacher_are_weighed_together(tmp_path):
     objective = WeightedSum({"labels": (0.0, CrossEntropy()), "teacher": (1.0, ForwardKL())})
     before = divergence(teacher, student.module, READ, rows())
     teachers = Teachers({"labels": Next(), "teacher": dense(teacher, READ)})
-    fit(student, objective, teachers, [Table("text", rows())], tmp_path / "run", steps=60, batch=16, seed=0,
-        learning_rate=2e-2)
+    fit(
+        student,
+        objective,
+        teachers,
+        [Table("text", rows())],
+        tmp_path / "run",
+        steps=60,
+        batch=16,
+        seed=0,
+        learning_rate=2e-2,
+    )
     assert divergence(teacher, student.module, READ, rows()) < 0.3 * before
 
 
@@ -112,8 +121,7 @@ def test_a_student_learns_from_recorded_top_k(tmp_path):
     teacher, student = build(SHAPE, 2), ModelStudent(build(SHAPE, 1), READ)
     source = Table("text", labelled(rows(), top_k(teacher, READ, 6)))
     before = divergence(teacher, student.module, READ, rows())
-    fit(student, TopKKL(), RecordedTopK(), [source], tmp_path / "run", steps=60, batch=16, seed=0,
-        learning_rate=2e-2)
+    fit(student, TopKKL(), RecordedTopK(), [source], tmp_path / "run", steps=60, batch=16, seed=0, learning_rate=2e-2)
     assert divergence(teacher, student.module, READ, rows()) < 0.4 * before
 
 
