@@ -6,17 +6,17 @@ calibration. The teacher over-fits; its five largest probabilities are rescaled 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from distill.core.errors import DistillError
 from distill.core.objectives.base import Objective
-from distill.core.objectives.divergences import CrossEntropy, ForwardKL, TopKKL, VocabularyObjective
-from distill.core.signals import TeacherSignal, TopKLogits
-from distill.language.collect import Table
+from distill.core.objectives.divergences import CrossEntropy, ForwardKL, TopKKL
+from distill.core.objectives.topk import kept_mass, trustworthy, two_pass_search
+from distill.core.signals import TopKLogits
+from distill.language.collect import RecordedTopK, Table
 from distill.language.evaluate import accuracy, calibration_error, over
 from distill.language.models import Shape, build
 from distill.language.student import ModelStudent, Next, Recorded
@@ -45,56 +45,6 @@ class Settings:
     k: int = 5
 
 
-@dataclass(frozen=True)
-class HeadKL(VocabularyObjective):
-    """KL of the teacher's K probabilities from the student's same K, both normalised: nothing holds the tail down."""
-
-    accepts: ClassVar[tuple[type[TeacherSignal], ...]] = (TopKLogits,)
-
-    def token_losses(self, logits: Tensor, signal: TopKLogits) -> Tensor:
-        """`[n]`."""
-        log_q = logits.gather(-1, signal.indices).log_softmax(-1)
-        log_p = signal.log_probs.to(log_q.dtype).log_softmax(-1)
-        return (log_p.exp() * (log_p - log_q)).sum(-1)
-
-    def shape(self, signal: TopKLogits, vocabulary: int) -> torch.Size:
-        """`[...]`."""
-        if signal.indices.max() >= vocabulary:
-            raise DistillError(f"token ids must lie in the student's vocabulary of {vocabulary}")
-        return signal.tail.shape
-
-
-class Written:
-    """The teacher of rows with `log_probs`, `indices` `[N, K]` and `tail` `[N]`."""
-
-    kind = TopKLogits
-
-    def label(self, batch: Mapping[str, Tensor]) -> TopKLogits:
-        """As written."""
-        return TopKLogits(batch["log_probs"], batch["indices"], batch["tail"])
-
-    def fingerprint(self) -> str:
-        """Nothing but the data decides the labels."""
-        return "03"
-
-
-def trustworthy(probabilities: np.ndarray, c: float) -> np.ndarray:
-    """exp(p / c), normalised over the K largest probabilities `[N, K]`: not their logarithms are divided."""
-    scaled = (probabilities - probabilities.max(-1, keepdims=True)) / c
-    return np.exp(scaled) / np.exp(scaled).sum(-1, keepdims=True)
-
-
-def chosen_scale(rescale: Any, error: Any) -> tuple[float, dict[float, float]]:
-    """The scale with the least calibration error: steps of 0.1 over (0, 1], then of 0.02 around the best.
-
-    Returns it and the errors of the first pass by scale.
-    """
-    coarse = {round(0.1 * i, 2): error(rescale(0.1 * i)) for i in range(1, 11)}
-    best = min(coarse, key=lambda scale: coarse[scale])
-    fine = [best + 0.02 * i for i in range(-4, 5) if 0 < best + 0.02 * i <= 1]
-    return min(fine, key=lambda scale: error(rescale(scale))), coarse
-
-
 class Lab:
     """Data, the teacher's answers on them, and students."""
 
@@ -115,9 +65,8 @@ class Lab:
         teacher = self.train(s.teacher, CrossEntropy(), Next("label"), {}, s.teacher_steps)
         logits = {name: self.logits(teacher, name) for name in ("train", "validation")}
         self.logits_train = logits["train"]
-        head = {name: torch.from_numpy(values).softmax(-1).topk(s.k) for name, values in logits.items()}
-        self.head = {name: (values.numpy(), ids.numpy()) for name, (values, ids) in head.items()}
-        self.mass = float(self.head["validation"][0].sum(1).mean())
+        self.head = {n: TopKLogits.from_logits(torch.from_numpy(values), s.k) for n, values in logits.items()}
+        self.mass = float(kept_mass(self.head["validation"]).mean())
         self._labels_logits: dict[str, np.ndarray] | None = None
 
     def read(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
@@ -138,11 +87,10 @@ class Lab:
         self.trial.fit(ModelStudent(model, self.read), objective, teacher, [Table("t", rows)], steps=steps, **options)
         return model
 
-    def scaled_error(self, probabilities: np.ndarray) -> float:
-        """Calibration error on the validation set of probabilities over the teacher's k tokens."""
-        ids, right = self.head["validation"][1], self.answers["validation"][:, None]
-        places = np.where((ids == right).any(1), (ids == right).argmax(1), -1)
-        return calibration_error(probabilities, places)
+    def scaled_error(self, head: TopKLogits) -> float:
+        """Calibration error on the validation set of a changed head over the teacher's k tokens."""
+        found = head.indices.numpy() == self.answers["validation"][:, None]
+        return calibration_error(head.log_probs.exp().numpy(), np.where(found.any(1), found.argmax(1), -1))
 
     def student(self, objective: Objective, teacher: Any, fields: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """A student's logits on the sets that are measured."""
@@ -159,20 +107,13 @@ class Lab:
 def run_arm(trial: Trial, lab: Lab, name: str) -> dict[str, Any]:
     """One way to use the teacher, measured on the answer's whole distribution."""
     extra: dict[str, Any] = {"top5_mass": lab.mass}
-    scale, probabilities = 1.0, lab.head["train"][0]
-    if name.startswith("FIRST"):
-        validation = lab.head["validation"][0]
-        scale, curve = chosen_scale(lambda c: trustworthy(validation, c), lab.scaled_error)
-        probabilities = trustworthy(probabilities, scale)
-        extra |= {"c": scale, "u_shape": float(min(curve.values()) < min(curve[0.1], curve[1.0])), "curve": curve}
-    elif name == "top-5, temperature":
-        powers = {split: np.log(values) for split, (values, _) in lab.head.items()}
-        scale, _ = chosen_scale(lambda c: _softmax(powers["validation"] * c), lab.scaled_error)
-        probabilities, extra = _softmax(powers["train"] * scale), {**extra, "temperature": 1 / scale}
-    rest = np.log(np.maximum(1 - probabilities.sum(1), 1e-12))
-    tail = rest if name == "top-5" else np.full(len(rest), NOTHING)
-    log_probs = np.log(np.maximum(probabilities, 1e-12))
-    head = {"log_probs": log_probs.astype(np.float32), "indices": lab.head["train"][1], "tail": tail.astype(np.float32)}
+    head, change = lab.head["train"], trustworthy if name.startswith("FIRST") else at_temperature
+    if name.startswith("FIRST") or name == "top-5, temperature":
+        errors = {c: lab.scaled_error(change(lab.head["validation"], c)) for c in np.round(np.arange(1, 11) / 10, 1)}
+        extra["c"] = two_pass_search(lambda c: lab.scaled_error(change(lab.head["validation"], c)))
+        extra["u_shape"] = float(min(errors.values()) < min(errors[0.1], errors[1.0]))
+        head = change(head, extra["c"])
+    written = {"log_probs": head.log_probs, "indices": head.indices, "tail": head.tail.clamp(min=NOTHING)}
     if name.startswith("labels"):
         logits = lab.by_labels()
         if name == "labels, temperature":
@@ -183,7 +124,8 @@ def run_arm(trial: Trial, lab: Lab, name: str) -> dict[str, Any]:
     elif name == "full KD":
         logits = lab.student(ForwardKL(), Recorded(), {"logits": lab.logits_train})
     else:
-        logits = lab.student(HeadKL() if name == "FIRST, no rest" else TopKKL(), Written(), head)
+        objective = TopKKL(tail="drop" if name == "FIRST, no rest" else "bucket")
+        logits = lab.student(objective, RecordedTopK(), {key: values.numpy() for key, values in written.items()})
     found = {split: _softmax(values) for split, values in logits.items()}
     bayes, mine = lab.task.posterior(lab.tokens["test"]), found["test"][:, lab.task.vocabulary :]
     distance = (bayes * (np.log(np.maximum(bayes, 1e-30)) - np.log(np.maximum(mine, 1e-30)))).sum(1).mean()
@@ -192,6 +134,12 @@ def run_arm(trial: Trial, lab: Lab, name: str) -> dict[str, Any]:
         "accuracy": accuracy(found["test"], lab.answers["test"]), "kl_to_bayes": float(distance),
         "shifted_ece": calibration_error(found["shifted"], lab.answers["shifted"]), **extra,
     }  # fmt: skip
+
+
+def at_temperature(head: TopKLogits, c: float) -> TopKLogits:
+    """The head's *logits* divided by 1 / c instead, rest 0."""
+    log_probs = (head.log_probs * c).log_softmax(-1)
+    return TopKLogits(log_probs, head.indices, torch.full_like(head.tail, -torch.inf))
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

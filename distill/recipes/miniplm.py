@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from distill.core.errors import DistillError
+from distill.core.objectives.scores import difference_scores, matched_steps, top_fraction
 from distill.language.collect import Table
 from distill.language.evaluate import log_probs, nats_per_token
 from distill.language.generation import generate
@@ -48,19 +48,6 @@ class Settings:
     learning_rate: float = 3e-3
 
 
-def difference_scores(teacher: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """log p(x) - log p_ref(x) of each sequence `[N]`: the difference, not the ratio that a README prints."""
-    return teacher - reference
-
-
-def kept(scores: np.ndarray, share: float) -> np.ndarray:
-    """Places of the top share of the scores `[N]`, in the corpus's order. Raises `DistillError` where none is left."""
-    count = round(share * len(scores))
-    if not (0 < share <= 1 and count >= 1 and np.isfinite(scores).all()):
-        raise DistillError(f"cannot keep the share {share} of {len(scores)} scored sequences")
-    return np.sort(np.argsort(-scores, kind="stable")[:count])
-
-
 class Lab(TextLab):
     """Pool, teacher and reference, and the scores of both on the pool."""
 
@@ -95,7 +82,7 @@ class Lab(TextLab):
             "teacher only": self.scores["teacher"],
             "reference only": -self.scores["reference"],
         }.get(name.split(",")[0], self.trial.rng(2).random(len(self.source)))
-        return kept(scores, self.settings.keep)
+        return top_fraction(scores, self.settings.keep)
 
     def copies(self, model: Any, count: int = 200) -> float:
         """Share of unseen words of 6 letters that the model copies without a mistake."""
@@ -118,8 +105,7 @@ def run_arm(trial: Trial, lab: Lab, name: str) -> dict[str, Any]:
     model = lab.model(s.other_student if name.endswith("other student") else s.student, 4)
     steps, options = s.steps, {"batch": s.batch, "learning_rate": s.learning_rate}
     if name == "vanilla KD":
-        own, theirs = parameters(model), parameters(lab.teacher)
-        steps = max(round(3 * own * s.steps / (3 * own + theirs)), 1)
+        steps = matched_steps(s.steps, parameters(model), parameters(lab.teacher))
         lab.distil(model, [Table("text", lab.with_logits(lab.teacher, rows))], steps, (0.5, 0.5), **options)
     else:
         lab.learn(model, {"text": rows}, steps, **options)
@@ -149,9 +135,9 @@ def rule(results: Results) -> list[Check]:
         results.higher("difference", "reference only", role="falsifies"),
     ]
     if {"boilerplate", "rules", "noise"} <= set(first):
-        kept_ = {n: Interval.of(values - even) for n, values in shares["difference"].items()}
-        text = ", ".join(f"{n} {found}" for n, found in kept_.items())
-        holds = kept_["boilerplate"].negative and kept_["noise"].negative and kept_["rules"].positive
+        shares_kept = {n: Interval.of(values - even) for n, values in shares["difference"].items()}
+        text = ", ".join(f"{n} {found}" for n, found in shares_kept.items())
+        holds = shares_kept["boilerplate"].negative and shares_kept["noise"].negative and shares_kept["rules"].positive
         checks.append(
             Check(f"difference keeps less boilerplate and noise, more rules, against even shares: {text}", holds)
         )

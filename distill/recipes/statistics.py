@@ -79,6 +79,9 @@ class Check:
     role: Literal["required", "falsifies", "reported"] = "required"
     """`required` must hold for the claim to be supported; one `falsifies` that holds contradicts it."""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "holds", bool(self.holds))  # JSON knows no numpy
+
 
 def verdict(checks: Sequence[Check]) -> str:
     """Contradicted where a check that falsifies holds, supported where every required one does, null otherwise."""

@@ -1,4 +1,4 @@
-"""What the loop offers to runs of seconds: no logs, domains without news, learned objectives, a mixture of one's own."""
+"""What the loop offers to runs of seconds: no logs, domains without news, learned objectives, mixtures."""
 
 import numpy as np
 import pytest
@@ -122,6 +122,6 @@ def test_several_teachers_label_one_batch_by_name():
     part = HiddenStateMatching({0: 0}, widths=(2, 4))
     sum_ = WeightedSum({"near": (1.0, part), "far": (1.0, part)})
     student = StudentOutput(hidden=(torch.ones(2, 1, 2),))
-    assert sum_(student, teachers.label(batch)) == pytest.approx(2 * part(student, Wide().label(batch)).item())
+    assert sum_(student, teachers.label(batch)).item() == pytest.approx(2 * part(student, Wide().label(batch)).item())
     with pytest.raises(DistillError, match="at least one"):
         Teachers({})

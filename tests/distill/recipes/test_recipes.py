@@ -15,10 +15,8 @@ from distill.recipes import catalogue
 from distill.recipes.capacity_gap import optimum
 from distill.recipes.ddk import Settings, Weights
 from distill.recipes.framework import Trial
-from distill.recipes.kernel_ridge import KernelRidge, best_alpha, toy, toy_limit
-from distill.recipes.miniplm import difference_scores, kept
 from distill.recipes.run import plan, run
-from distill.recipes.self_distillation import TABLE, laws
+from distill.recipes.self_distillation import TABLE, laws, toy, toy_limit
 from distill.recipes.statistics import Results
 from distill.recipes.teacher_hacking import departure
 
@@ -80,29 +78,6 @@ def test_the_best_alphas_of_the_toy_are_the_papers():
 
 def test_the_laws_hold_on_random_problems_to_rounding():
     assert max(laws(problems=5).values()) < 1e-10
-
-
-def test_explicit_steps_reach_the_limit_and_grow_sparser():
-    x = np.linspace(0, 1, 11)
-    model = KernelRidge(np.exp(-80 * (x[:, None] - x) ** 2), 0.2)
-    targets = model.steps(np.sin(6 * x), [0.35] * 200)[-1]
-    assert model.fitted(model.shrink, targets) == pytest.approx(
-        model.fitted(model.limit(0.35), np.sin(6 * x)), abs=1e-10
-    )
-    ratios = [factor.max() / factor.min() for factor in model.factors([0.0] * 6)]
-    assert all(np.diff(ratios) > 0)
-    with pytest.raises(DistillError, match="ridge strength"):
-        KernelRidge(np.eye(2), 0.0)
-
-
-def test_the_best_alpha_beats_a_grid():
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        a, b, y = rng.standard_normal((3, 30))
-        best = best_alpha(a, b, y)
-        errors = [np.square(w * a + (1 - w) * b - y).mean() for w in np.linspace(-3, 3, 601)]
-        assert np.square(best * a + (1 - best) * b - y).mean() <= min(errors) + 1e-12
-    assert best_alpha(np.ones(3), np.ones(3), np.zeros(3)) == 1.0
 
 
 # --- DDK ------------------------------------------------------------------------------------------------------------
@@ -170,15 +145,6 @@ def test_the_same_recipe_runs_on_models_and_text_from_folders(tmp_path):
 
 
 # --- the others -----------------------------------------------------------------------------------------------------
-
-
-def test_difference_sampling_keeps_the_top_share_in_the_corpus_order():
-    teacher, reference = np.array([-1.0, -5.0, -2.0, -9.0]), np.array([-1.5, -9.0, -2.1, -8.0])
-    scores = difference_scores(teacher, reference)
-    assert scores.tolist() == pytest.approx([0.5, 4.0, 0.1, -1.0])
-    assert kept(scores, 0.5).tolist() == [0, 1]
-    with pytest.raises(DistillError, match="cannot keep the share 0.01 of 4"):
-        kept(scores, 0.01)
 
 
 def test_the_alarm_sounds_where_a_run_leaves_the_power_law():
