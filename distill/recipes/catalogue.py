@@ -7,7 +7,8 @@ from distill.core.errors import DistillError
 from distill.recipes.framework import Recipe
 
 NAMES = (
-    "self_distillation", "teacher_hacking", "capacity_gap", "miniplm", "ddk", "sinkd", "first", "step_by_step", "pgkd",
+    "self_distillation", "teacher_hacking", "capacity_gap", "miniplm", "ddk", "sinkd", "multi_granularity", "first",
+    "step_by_step", "pgkd",
 )  # fmt: skip
 """Modules of this package, each with its `RECIPE`."""
 

@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from distill.core.objectives.base import WeightedSum
 from distill.core.objectives.divergences import CrossEntropy
-from distill.core.signals import SampledLogProbs
+from distill.core.teachers import Teachers
 from distill.language.collect import Table
 from distill.language.generation import generate
 from distill.language.models import Shape, build, causal
 from distill.language.packing import answers
 from distill.language.student import ModelStudent, Next
+from distill.language.views import NextOf, Views, every_view
 from distill.recipes.framework import Place, Recipe, Scale, Trial
 from distill.recipes.statistics import Check, Results
 
@@ -43,29 +43,6 @@ class Settings:
     alpha: float = 0.5
     """Weight of the label task; the rationale has the rest."""
     learning_rate: float = 2e-3
-
-
-class TwoTasks(WeightedSum):
-    """Rows of two views `[B, 2, T]`, label first: each task's tokens are averaged by themselves, then weighed."""
-
-    def __init__(self, alpha: float) -> None:
-        super().__init__({"label": (alpha, CrossEntropy()), "rationale": (1 - alpha, CrossEntropy())})
-
-    def __call__(self, student: Any, signal: Any, mask: Any = None, weights: Any = None) -> Tensor:
-        """The weighted sum; without a split, a long rationale would drown the label."""
-        masks = {}
-        for task, name in enumerate(self.named):
-            masks[name] = torch.zeros_like(mask)
-            masks[name][:, task] = mask[:, task]
-        return self.with_parts(student, signal, masks, weights)[0]
-
-
-class NextOfBoth(Next):
-    """Next tokens `[B, 2, T]` of both views."""
-
-    def label(self, batch: Any) -> SampledLogProbs:
-        """Of `tokens` `[B, 2, T + 1]`."""
-        return SampledLogProbs.labels(batch["tokens"][..., 1:])
 
 
 class Lab:
@@ -111,8 +88,14 @@ class Lab:
     def fit(self, model: Any, rows: dict[str, np.ndarray], steps: int, both: bool = False) -> Any:
         """Learning on rows of one view, or of two."""
         s = self.settings
-        objective, labels = (TwoTasks(s.alpha), NextOfBoth()) if both else (CrossEntropy(), Next())
-        student = ModelStudent(model, _two(self.read) if both else self.read)
+        objective, labels, read = CrossEntropy(), Next(), self.read
+        if both:
+            weights, read = {"label": s.alpha, "rationale": 1 - s.alpha}, every_view(read)
+            objective = Views(
+                {n: (w, CrossEntropy()) for n, w in weights.items()}, {"label": (0, 0), "rationale": (1, 1)}
+            )
+            labels = Teachers({"label": NextOf(0), "rationale": NextOf(1)})
+        student = ModelStudent(model, read)
         options = {"batch": s.batch, "learning_rate": s.learning_rate}
         self.trial.fit(student, objective, labels, [Table("questions", rows)], steps=steps, **options)
         return model
@@ -132,14 +115,6 @@ class Lab:
         prompts = torch.tensor([self.prompt(pair, PREDICT) for pair in self.test])
         found, _ = generate(model, prompts, after + 1, self.vocabulary, 0, temperature=0)
         return float(np.mean(found[:, -1].numpy() == [self.label(pair)[0] for pair in self.test]))
-
-
-def _two(read: Any) -> Any:
-    def both(module: nn.Module, batch: Any) -> Tensor:
-        tokens = batch["tokens"]
-        return read(module, {"tokens": tokens.flatten(0, 1)}).unflatten(0, tokens.shape[:2])
-
-    return both
 
 
 def run_arm(trial: Trial, lab: Lab, name: str) -> dict[str, Any]:

@@ -12,11 +12,26 @@ from distill.core.teachers import Teachers
 from distill.language.collect import Table
 from distill.language.data import sources
 from distill.language.evaluate import Rows, over
-from distill.language.models import Shape, causal, load
+from distill.language.models import Read, Shape, causal, load
 from distill.language.packing import chunks
 from distill.language.student import ModelStudent, Next, Recorded
 from distill.language.text import Tokens, characters, published, require_same
 from distill.recipes.framework import Trial
+
+
+def model_of(trial: Trial, source: Shape | str, vocabulary: int, stream: int) -> Any:
+    """A model of a shape, with that vocabulary and random weights of the seed's `stream`, or a published one."""
+    if isinstance(source, Shape):
+        source = Shape(**{**vars(source), "vocabulary": vocabulary})
+    return load(source, seed=trial.number(stream))
+
+
+def learn_rows(
+    trial: Trial, model: Any, read: Read, rows: Mapping[str, Rows], steps: int, **options: Any
+) -> dict[str, Any]:
+    """Next-token learning on domains of rows."""
+    tables = [Table(name, part) for name, part in rows.items()]
+    return trial.fit(ModelStudent(model, read), CrossEntropy(), Next(), tables, steps=steps, **options)
 
 
 class TextLab:
@@ -74,14 +89,11 @@ class TextLab:
 
     def model(self, source: Shape | str, stream: int) -> Any:
         """A model of a shape, with this vocabulary and random weights of this seed's `stream`, or a published one."""
-        if isinstance(source, Shape):
-            source = Shape(**{**vars(source), "vocabulary": self.vocabulary})
-        return load(source, seed=self.trial.number(stream))
+        return model_of(self.trial, source, self.vocabulary, stream)
 
     def learn(self, model: Any, rows: Mapping[str, Rows], steps: int, **options: Any) -> dict[str, Any]:
         """Next-token learning on domains of rows."""
-        tables = [Table(name, part) for name, part in rows.items()]
-        return self.trial.fit(ModelStudent(model, self.read), CrossEntropy(), Next(), tables, steps=steps, **options)
+        return learn_rows(self.trial, model, self.read, rows, steps, **options)
 
     def distil(self, model: Any, tables: list[Table], steps: int, weights: tuple[float, float], **options: Any) -> dict:
         """Learning from labels and from logits that `with_logits` wrote down, with these weights of the two losses."""

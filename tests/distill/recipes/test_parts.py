@@ -6,12 +6,14 @@ import torch
 
 from distill.core.collect import Plan
 from distill.core.objectives.base import StudentOutput
+from distill.core.objectives.divergences import CrossEntropy
 from distill.core.signals import TopKLogits
+from distill.language.views import NextOf, Views
 from distill.recipes.first import at_temperature
 from distill.recipes.framework import Trial
 from distill.recipes.pgkd import Guided, Settings
 from distill.recipes.pgkd import Lab as Classes
-from distill.recipes.step_by_step import EXPLAIN, NO, PAD, PREDICT, YES, NextOfBoth, TwoTasks
+from distill.recipes.step_by_step import EXPLAIN, NO, PAD, PREDICT, YES
 from distill.recipes.step_by_step import Lab as World
 from distill.recipes.step_by_step import Settings as WorldSettings
 
@@ -32,7 +34,10 @@ def test_each_task_is_averaged_by_itself():
         logits.flatten(0, 2), tokens[..., 1:].flatten(), reduction="none"
     ).reshape(mask.shape)
     wanted = 0.5 * losses[:, 0][mask[:, 0]].mean() + 0.5 * losses[:, 1][mask[:, 1]].mean()
-    found = TwoTasks(0.5)(StudentOutput(logits=logits), NextOfBoth().label({"tokens": tokens}), mask)
+    parts = {"label": (0.5, CrossEntropy()), "rationale": (0.5, CrossEntropy())}
+    signals = {"label": NextOf(0).label({"tokens": tokens}), "rationale": NextOf(1).label({"tokens": tokens})}
+    views = Views(parts, {"label": (0, 0), "rationale": (1, 1)})
+    found = views(StudentOutput(logits=logits), signals, mask)
     assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
 
 
