@@ -53,3 +53,45 @@ def flipped(labels: np.ndarray, classes: int, share: float, rng: np.random.Gener
     """Labels of which that share, drawn at random, became another class, each other one as likely."""
     other = (labels + rng.integers(1, classes, len(labels))) % classes
     return np.where(rng.random(len(labels)) < share, other, labels)
+
+
+def draw_labels(labels: np.ndarray, wanted: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Places of so many labels of each class, or of all that there are, in random order."""
+    places = [rng.permutation(np.flatnonzero(labels == c))[:n] for c, n in enumerate(wanted)]
+    return rng.permutation(np.concatenate(places))
+
+
+class WordChains:
+    """A stand-in for a teacher that writes: a chain of words for each class, learned from texts of that class."""
+
+    def __init__(self, tokens: np.ndarray, labels: np.ndarray, classes: int, noise: float) -> None:
+        self.classes, self.noise, self.length = classes, noise, tokens.shape[1]
+        self.starts: list[list[int]] = [[] for _ in range(classes)]
+        self.follow: list[dict[int, list[int]]] = [{} for _ in range(classes)]
+        self.log_words = np.zeros((classes, int(tokens.max()) + 1))
+        for text, label in zip(tokens.tolist(), labels.tolist(), strict=True):
+            kept = [word for word in text if word]
+            self.starts[label].append(kept[0])
+            for a, b in zip(kept, [*kept[1:], 0], strict=True):
+                self.follow[label].setdefault(a, []).append(b)
+            np.add.at(self.log_words[label], kept, 1)
+        self.log_words = np.log((self.log_words + 0.1) / (self.log_words + 0.1).sum(1, keepdims=True))
+
+    def write(self, label: int, rng: np.random.Generator, near: int | None = None) -> np.ndarray:
+        """A text of the class (sometimes of another), `[length]`; of four the one most like the class `near`."""
+        if rng.random() < self.noise or not self.starts[label]:
+            label = int(rng.choice([c for c in range(self.classes) if self.starts[c]]))
+        texts = np.stack([self._chain(label, rng) for _ in range(1 if near is None else 4)])
+        if near is None:
+            return texts[0]
+        gap = [(self.log_words[label] - self.log_words[near])[text[text > 0]].sum() for text in texts]
+        return texts[int(np.argmin(gap))]
+
+    def _chain(self, label: int, rng: np.random.Generator) -> np.ndarray:
+        text, word = np.zeros(self.length, np.int64), int(rng.choice(self.starts[label]))
+        for place in range(self.length):
+            text[place] = word
+            word = int(rng.choice(self.follow[label].get(word) or [0]))
+            if not word:
+                break
+        return text

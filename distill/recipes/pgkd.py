@@ -22,7 +22,7 @@ from distill.language.evaluate import accuracy, class_probabilities, f1_scores, 
 from distill.language.models import Shape
 from distill.language.packing import padded
 from distill.language.student import ModelStudent, Next
-from distill.language.tasks import Unigrams
+from distill.language.tasks import Unigrams, WordChains, draw_labels
 from distill.language.text import words
 from distill.recipes.framework import Place, Recipe, Scale, Trial
 from distill.recipes.statistics import Check, Results
@@ -72,42 +72,6 @@ def read(module: nn.Module, batch: Any) -> Tensor:
     return module(batch["tokens"])
 
 
-class Writer:
-    """The stand-in teacher: a chain of words for each class, from texts of the pool."""
-
-    def __init__(self, tokens: np.ndarray, labels: np.ndarray, classes: int, noise: float) -> None:
-        self.classes, self.noise, self.length = classes, noise, tokens.shape[1]
-        self.starts: list[list[int]] = [[] for _ in range(classes)]
-        self.follow: list[dict[int, list[int]]] = [{} for _ in range(classes)]
-        self.log_words = np.zeros((classes, int(tokens.max()) + 1))
-        for text, label in zip(tokens.tolist(), labels.tolist(), strict=True):
-            kept = [word for word in text if word]
-            self.starts[label].append(kept[0])
-            for a, b in zip(kept, [*kept[1:], 0], strict=True):
-                self.follow[label].setdefault(a, []).append(b)
-            np.add.at(self.log_words[label], kept, 1)
-        self.log_words = np.log((self.log_words + 0.1) / (self.log_words + 0.1).sum(1, keepdims=True))
-
-    def write(self, label: int, rng: np.random.Generator, near: int | None = None) -> np.ndarray:
-        """A text of the class (sometimes of another), `[length]`; of four the one most like the class `near`."""
-        if rng.random() < self.noise or not self.starts[label]:
-            label = int(rng.choice([c for c in range(self.classes) if self.starts[c]]))
-        texts = np.stack([self._chain(label, rng) for _ in range(1 if near is None else 4)])
-        if near is None:
-            return texts[0]
-        gap = [(self.log_words[label] - self.log_words[near])[text[text > 0]].sum() for text in texts]
-        return texts[int(np.argmin(gap))]
-
-    def _chain(self, label: int, rng: np.random.Generator) -> np.ndarray:
-        text, word = np.zeros(self.length, np.int64), int(rng.choice(self.starts[label]))
-        for place in range(self.length):
-            text[place] = word
-            word = int(rng.choice(self.follow[label].get(word) or [0]))
-            if not word:
-                break
-        return text
-
-
 class Lab:
     """One draw of labels, skewed or even, with the teacher beside it."""
 
@@ -120,7 +84,7 @@ class Lab:
         half = len(pool[1]) // 2
         first, unseen = [(pool[0][part], pool[1][part]) for part in (slice(None, half), slice(half, None))]
         self.test = {"tokens": test[0], "label": test[1]}
-        self.writer = Writer(*unseen, self.classes, s.noise)
+        self.writer = WordChains(*unseen, self.classes, s.noise)
         self.sets: dict[bool, tuple[dict[str, np.ndarray], dict[str, np.ndarray]]] = {}
         for skewed in (True, False):
             if skewed:
@@ -128,7 +92,7 @@ class Lab:
                 cut = s.labelled / (s.labelled + s.validation)
             else:
                 wanted, cut = np.full(self.classes, s.even + 2), s.even / (s.even + 2)
-            drawn = _draw(first[1], wanted, rng)
+            drawn = draw_labels(first[1], wanted, rng)
             parts = drawn[: round(cut * len(drawn))], drawn[round(cut * len(drawn)) :]
             rows = [{"tokens": first[0][part], "label": first[1][part]} for part in parts]
             self.sets[skewed] = rows[0], rows[1]
@@ -151,12 +115,6 @@ class Lab:
             texts = padded(tokens.encode_all([text.lower() for text, _ in chosen]), 24, tokens.pad)
             found.append((texts, np.array([names.index(label) for _, label in chosen])))
         return found[0], found[1], len(names), tokens.size
-
-
-def _draw(labels: np.ndarray, wanted: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Places of so many labels of each class, or of all that there are, in random order."""
-    places = [rng.permutation(np.flatnonzero(labels == c))[:n] for c, n in enumerate(wanted)]
-    return rng.permutation(np.concatenate(places))
 
 
 class Guided:

@@ -15,8 +15,8 @@ from distill.recipes import catalogue
 from distill.recipes.capacity_gap import optimum
 from distill.recipes.ddk import Settings, Weights
 from distill.recipes.framework import Trial
+from distill.recipes.kernel_toy import TABLE, laws, toy, toy_limit
 from distill.recipes.run import plan, run
-from distill.recipes.self_distillation import TABLE, laws, toy, toy_limit
 from distill.recipes.statistics import Results
 from distill.recipes.teacher_hacking import departure
 
