@@ -1,1 +1,1 @@
-"""Distillation of language models on the core: models, text, teachers behind an endpoint, recipes' parts."""
+"""What the core's loop needs to distil language models: models, tokenizers, data, generation, evaluation, endpoints."""
