@@ -150,6 +150,41 @@ class Distill(Options):
 
 
 @dataclass(frozen=True)
+class Recipe:
+    """Published distillation methods as experiments with a verdict: list, show NAME, run NAME, sweep [NAME ...]."""
+
+    what: Positional[Literal["list", "show", "run", "sweep"]]
+    names: Positional[tuple[str, ...]] = ()
+    seed: int = 0
+    """first seed"""
+    seeds: int = 0
+    """how many seeds; 0: as many as the recipe's verdict asks for"""
+    out: Path = Path("runs/recipes")
+    """folder of results, one below it for each recipe; finished arms there are kept"""
+    data: Path | None = None
+    """folder of real text in place of what is generated"""
+    preset: str = "small"
+    """sizes of models and data"""
+    domain: str = ""
+    """another field for recipes that have one, such as the robot's"""
+    budget: float = 1.0
+    """share of the recipe's steps; less than 1 tries the code and proves nothing"""
+    workers: int = 0
+    """processes; 0: one a core"""
+    plan: bool = False
+    """show configs, shapes and sharding at real scale in place of a run"""
+    json: Json = False
+
+    def __call__(self) -> dict[str, Any]:
+        from distill.recipes.command import recipe
+
+        options = vars(self).copy()
+        del options["json"]
+        options["only_plan"] = options.pop("plan")
+        return recipe(**options)
+
+
+@dataclass(frozen=True)
 class Export:
     """Write a checkpoint's policy as one ONNX bundle."""
 
@@ -286,7 +321,7 @@ class Bench:
 
 
 COMMANDS = {"run": Run, "score": Score, "evaluate": Evaluate, "train": Train, "export": Export, "inspect": Inspect}
-COMMANDS |= {"distill": Distill, "onboard": Onboard, "ros": Ros, "bench": Bench}
+COMMANDS |= {"distill": Distill, "recipe": Recipe, "onboard": Onboard, "ros": Ros, "bench": Bench}
 EXTRAS = {"jax": "train", "brax": "train", "flax": "train", "optax": "train", "onnx": "train", "safetensors": "train"}
 EXTRAS |= {"tensorboardX": "train", "gymnasium": "train", "viser": "viz", "imageio": "viz", "mediapy": "viz"}
 EXTRAS |= {"torch": "distill", "accelerate": "distill", "rclpy": "ros", "transformers": "lm", "openai": "lm"}
@@ -362,6 +397,12 @@ def _print(command: str, result: dict[str, Any], as_json: bool) -> None:
     """The result on standard output: one JSON object, or tables for people."""
     if as_json:
         print(json.dumps(_plain(result), allow_nan=False))
+    elif command == "recipe":
+        from rich.console import Console
+
+        from distill.recipes.tables import show as show_recipe
+
+        show_recipe(Console(), result)
     else:
         from policies.tables import show
 
