@@ -150,6 +150,41 @@ class Distill(Options):
 
 
 @dataclass(frozen=True)
+class Recipe:
+    """Published distillation methods as experiments with a verdict: list, show NAME, run NAME, sweep [NAME ...]."""
+
+    what: Positional[Literal["list", "show", "run", "sweep"]]
+    names: Positional[tuple[str, ...]] = ()
+    seed: int = 0
+    """first seed"""
+    seeds: int = 0
+    """how many seeds; 0: as many as the recipe's verdict asks for"""
+    out: Path = Path("runs/recipes")
+    """folder of results, one below it for each recipe; finished arms there are kept"""
+    data: Path | None = None
+    """folder of real text in place of what is generated"""
+    preset: str = "small"
+    """sizes of models and data"""
+    domain: str = ""
+    """another field for recipes that have one, such as the robot's"""
+    budget: float = 1.0
+    """share of the recipe's steps; less than 1 tries the code and proves nothing"""
+    workers: int = 0
+    """processes; 0: one a core"""
+    plan: bool = False
+    """show configs, shapes and sharding at real scale in place of a run"""
+    json: Json = False
+
+    def __call__(self) -> dict[str, Any]:
+        from distill.recipes.command import recipe
+
+        options = vars(self).copy()
+        del options["json"]
+        options["only_plan"] = options.pop("plan")
+        return recipe(**options)
+
+
+@dataclass(frozen=True)
 class Export:
     """Write a checkpoint's policy as one ONNX bundle."""
 
@@ -218,13 +253,58 @@ class Onboard:
 
             return replay(self.replay, None if self.bundle == "generalist" else self.bundle)
         if self.transport == "ros2":
-            raise InputError("the ros2 transport is not there yet")
+            from robot.nodes import run_given
+
+            return run_given(
+                "onboard", self.parameters, policy=self.bundle, course=self.course, record=self.record,
+                dry_run=self.dry_run,
+            )  # fmt: skip
         from robot.onboard import onboard_in_simulation
 
         return onboard_in_simulation(
             self.bundle, self.course, self.seed, self.randomize, self.torque_limit, self.record, self.parameters,
             self.dry_run, self.real_time, self.lying,
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Ros:
+    """Programs of a robot on ROS 2: course runs all of them in processes of their own and prints the result; sim is a
+    simulated robot with its driver, navigator says where to go, referee keeps time and scores. The loop is onboard."""
+
+    program: Positional[Literal["course", "sim", "navigator", "referee"]]
+    policy: str | None = None
+    """specialists, generalist or a bundle FILE.onnx (course, navigator); the parameter file's without it"""
+    course: str | None = None
+    """as for run; the parameter file's without it"""
+    seed: int | None = None
+    """of the simulated robot (course, sim)"""
+    randomize: bool = False
+    """as for run (course, sim)"""
+    torque_limit: float | None = None
+    """as for run (course, sim)"""
+    parameters: Path | None = None
+    """parameter file, as launch/course.yaml"""
+    out: Path | None = None
+    """folder for the result, the pose log and the reports (course, referee)"""
+    record: Path | None = None
+    """file for a recording of the control loop (course)"""
+    domain: int | None = None
+    """ROS domain; without it ROS_DOMAIN_ID, for course a free one"""
+    json: Json = False
+
+    def __call__(self) -> dict[str, Any]:
+        if self.program == "course":
+            from robot.ros_course import run_course
+
+            options = vars(self).copy()
+            del options["program"], options["json"]
+            return run_course(**options)
+        from robot.nodes import run_given
+
+        simulated = {"seed": self.seed, "randomize": self.randomize, "torque_limit": self.torque_limit}
+        own = {"sim": simulated, "navigator": {"policy": self.policy}, "referee": {"out": self.out}}[self.program]
+        return run_given(self.program, self.parameters, self.domain, course=self.course, **own)
 
 
 @dataclass(frozen=True)
@@ -241,10 +321,11 @@ class Bench:
 
 
 COMMANDS = {"run": Run, "score": Score, "evaluate": Evaluate, "train": Train, "export": Export, "inspect": Inspect}
-COMMANDS |= {"distill": Distill, "onboard": Onboard, "bench": Bench}
+COMMANDS |= {"distill": Distill, "recipe": Recipe, "onboard": Onboard, "ros": Ros, "bench": Bench}
 EXTRAS = {"jax": "train", "brax": "train", "flax": "train", "optax": "train", "onnx": "train", "safetensors": "train"}
 EXTRAS |= {"tensorboardX": "train", "gymnasium": "train", "viser": "viz", "imageio": "viz", "mediapy": "viz"}
-EXTRAS |= {"torch": "distill", "accelerate": "distill"}
+EXTRAS |= {"torch": "distill", "accelerate": "distill", "rclpy": "ros", "transformers": "lm", "openai": "lm"}
+EXTRAS |= {f"{name}_msgs": "ros" for name in ("sensor", "nav", "geometry", "trajectory", "diagnostic", "std")}
 EXPORT_TOLERANCE = 1e-5
 """Largest difference of actions between an exported network and the trained one."""
 
@@ -316,6 +397,12 @@ def _print(command: str, result: dict[str, Any], as_json: bool) -> None:
     """The result on standard output: one JSON object, or tables for people."""
     if as_json:
         print(json.dumps(_plain(result), allow_nan=False))
+    elif command == "recipe":
+        from rich.console import Console
+
+        from distill.recipes.tables import show as show_recipe
+
+        show_recipe(Console(), result)
     else:
         from policies.tables import show
 

@@ -1,7 +1,6 @@
 """Feeds a recording through the control loop again and compares what comes out, step by step."""
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -145,8 +144,3 @@ def _rebuilt(recording: Recording, policy: str | None) -> tuple[Controller, _Rep
     intake = _Replayed(skills.robot, lambda: 0)
     brain = Brain(skills, Terrain(skills.robot, course, grid))
     return Controller(brain, intake, _Nowhere(), limits, times, needs_pose=needs_pose), intake
-
-
-def listed(states: Sequence[str]) -> str:
-    """States in a row, for people."""
-    return " -> ".join(states)

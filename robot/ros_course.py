@@ -9,6 +9,7 @@ ends with its parent, even if that is killed. The run ends with the referee, or 
 - referee dies: the run cannot be scored; everything is stopped, the robot softly.
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,10 @@ LARGEST_DOMAIN = 101
 """Domains up to here have ports below those that Linux gives to clients."""
 UNKNOWN = {"state": "unknown", "reason": "its process left no report", "refusals": {}, "history": []}
 """What is said of a controller whose process was killed."""
+NICE = -10
+"""Niceness of the processes, where it may be lowered."""
+REAL_TIME = ("sim", "onboard")
+"""Processes that get the lowest real-time priority, where that is permitted: what they do does not wait for others."""
 PR_SET_PDEATHSIG = 1
 
 
@@ -105,7 +110,7 @@ class Processes:
                     stdout=2,
                     stderr=2,
                     process_group=0,
-                    preexec_fn=_end_with(os.getpid()),
+                    preexec_fn=_beginning(os.getpid(), name in REAL_TIME),
                 )
         except BaseException:
             self.end()
@@ -147,16 +152,22 @@ def _signal(process: subprocess.Popen[bytes], kind: signal.Signals) -> None:
         os.killpg(process.pid, kind)
 
 
-def _end_with(parent: int) -> Any:
-    """What a child does before it becomes its program: it asks to be ended when its parent is gone."""
+def _beginning(parent: int, real_time: bool) -> Callable[[], None]:
+    """What a child does before it becomes its program: it asks to be ended when its parent is gone, and to be let
+    before other work on this computer, where that is permitted."""
     library = ctypes.CDLL(None)
 
-    def ask() -> None:
+    def begin() -> None:
         library.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:
             os._exit(1)
+        with contextlib.suppress(OSError):
+            os.nice(NICE)
+        if real_time:
+            with contextlib.suppress(OSError):
+                os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
 
-    return ask
+    return begin
 
 
 def run_course(
@@ -169,7 +180,7 @@ def run_course(
     record: Path | None = None,
     parameters: Path | None = None,
     domain: int | None = None,
-    started: Any = None,
+    started: Callable[[Processes], None] | None = None,
 ) -> dict[str, Any]:
     """Runs a course once over four processes and returns what `barkour ros course --json` prints.
 

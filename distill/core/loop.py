@@ -24,7 +24,7 @@ from distill.core.mixture import Mixture
 from distill.core.objectives.base import Objective
 from distill.core.schedules import Beta, WarmupCosine
 from distill.core.shards import Shards
-from distill.core.teachers import Teacher
+from distill.core.teachers import Teacher, Teachers
 from distill.core.watch import Watch
 
 
@@ -45,6 +45,8 @@ class LoopConfig:
     batch: int = 256
     learning_rate: float = 1e-3
     last_learning_rate: float = 5e-5
+    warmup: int = 100
+    """Optimiser steps in which the learning rate rises to its peak."""
     weight_decay: float = 0.01
     max_gradient_norm: float = 1.0
     beta: Beta = Beta()
@@ -58,13 +60,16 @@ class LoopConfig:
     """Mixed precision, as accelerate names it: no, bf16, fp16."""
     seed: int = 0
     checkpoint_minutes: float = 3.0
+    light: bool = False
+    """No TensorBoard, log and picture: for runs of seconds, of which a recipe makes many."""
 
     def __post_init__(self) -> None:
         for name in ("first_rows", "rows", "first_steps", "steps", "batch", "held_out"):
             if getattr(self, name) < 1:
                 raise DistillError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.rounds < 0:
-            raise DistillError(f"rounds must not be negative, got {self.rounds}")
+        for name in ("rounds", "warmup"):
+            if getattr(self, name) < 0:
+                raise DistillError(f"{name} must not be negative, got {getattr(self, name)}")
 
     @property
     def total_steps(self) -> int:
@@ -95,7 +100,7 @@ class Distiller:
         self,
         student: Student,
         objective: Objective,
-        teacher: Teacher,
+        teacher: Teacher | Teachers,
         collectors: Sequence[Collector],
         sampler: Sampler,
         folder: Path,
@@ -103,11 +108,15 @@ class Distiller:
         evaluate: Callable[[Student], Mapping[str, float]] | None = None,
         resume: bool = False,
         console: Console | None = None,
+        mixture: Mixture | None = None,
     ) -> None:
         """`evaluate` measures the student after each round; its `golden` (higher is better) picks the best one.
 
+        `mixture` over the collectors' names replaces the one that `config.smoothing` makes. What the objective learns
+        (`Objective.learned`) is trained and saved with the student.
+
         Raises:
-          DistillError: the folder holds another run, or a checkpoint that cannot be read.
+          DistillError: the folder holds another run, a checkpoint that cannot be read, or a mixture of other names.
         """
         self.student, self.objective, self.teacher = student, objective, teacher
         self.collectors, self.sampler, self.config = tuple(collectors), sampler, config
@@ -121,20 +130,27 @@ class Distiller:
             raise DistillError(f"{self.folder} already holds a run: resume it, or choose another folder")
         self.folder.mkdir(parents=True, exist_ok=True)
         self.shards = Shards(self.folder / "data")
-        self.mixture = Mixture([c.name for c in self.collectors], config.smoothing)
+        names = [collector.name for collector in self.collectors]
+        self.mixture = Mixture(names, config.smoothing) if mixture is None else mixture
+        if list(self.mixture.names) != names:
+            raise DistillError(f"a mixture of {list(self.mixture.names)} cannot serve the domains {names}")
         self.watch = Watch(config.patience, config.golden_tolerance)
         self.position = Position()
         self.rng = np.random.default_rng([config.seed, self.rank])
         torch.manual_seed(config.seed + self.rank)
-        self.schedule = WarmupCosine(config.learning_rate, config.total_steps, last=config.last_learning_rate)
+        self.schedule = WarmupCosine(config.learning_rate, config.total_steps, config.warmup, config.last_learning_rate)
+        self.learned = objective.learned().to(self.accelerator.device)
+        self.trained = [*student.module.parameters(), *self.learned.parameters()]
         optimizer = torch.optim.AdamW(
-            student.module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98)
+            self.trained, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98)
         )
         self.module, self.optimizer = self.accelerator.prepare(student.module, optimizer)
         self.reached: dict[str, float] = {}
         """Domain -> the teacher's gain there."""
         self.ratios: dict[str, float] = {}
         """Domain -> the teacher's gain over the student's, in the round at hand."""
+        self.measured: list[dict[str, float]] = []
+        """What was measured after each round, with its optimiser step."""
         if saved is not None:
             self._restore(saved)
         else:
@@ -148,17 +164,19 @@ class Distiller:
             "config": checkpoints.plain(asdict(self.config)), "domains": list(self.mixture.names),
             "position": asdict(self.position), "shards": len(self.shards), "mixture": self.mixture.state(),
             "watch": self.watch.state(), "reached": self.reached, "ratios": self.ratios,
-            "rng": self.rng.bit_generator.state,
+            "measured": self.measured, "rng": self.rng.bit_generator.state,
         }  # fmt: skip
         tensors = {"student": self.student.module.state_dict(), "optimizer": self.optimizer.state_dict()}
+        tensors["objective"] = self.learned.state_dict()
         checkpoints.save(self.folder, values, tensors)
 
     def _restore(self, saved: Path) -> None:
         values, tensors = checkpoints.load(saved)
         ours = checkpoints.plain(asdict(self.config))
-        for key in sorted(set(ours) - {"checkpoint_minutes", "patience"}):
-            if values["config"].get(key) != ours[key]:
-                raise DistillError(f"{self.folder} was begun with {key} {values['config'].get(key)}, not {ours[key]}")
+        theirs = {**checkpoints.plain(asdict(LoopConfig())), **values["config"]}
+        for key in sorted(set(ours) - {"checkpoint_minutes", "patience", "light"}):
+            if theirs[key] != ours[key]:
+                raise DistillError(f"{self.folder} was begun with {key} {theirs[key]}, not {ours[key]}")
         if values["domains"] != list(self.mixture.names):
             raise DistillError(f"{self.folder} was begun with the domains {values['domains']}")
         self.position = Position(**values["position"])
@@ -168,10 +186,12 @@ class Distiller:
         self.mixture.restore(values["mixture"])
         self.watch.restore(values["watch"])
         self.reached, self.ratios = values["reached"], values["ratios"]
+        self.measured = values.get("measured", [])
         self.rng.bit_generator.state = values["rng"]
         try:
             self.student.module.load_state_dict(tensors["student"])
             self.optimizer.load_state_dict(tensors["optimizer"])
+            self.learned.load_state_dict(tensors.get("objective", {}))
         except (RuntimeError, ValueError, KeyError) as error:
             raise DistillError(f"the checkpoint in {saved} is of another student: {error}") from error
 
@@ -182,7 +202,7 @@ class Distiller:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         interrupted = False
         with (
-            Journal(self.folder, self.rank == 0) as journal,
+            Journal(self.folder, self.rank == 0 and not self.config.light) as journal,
             Progress(*columns, console=self.console, disable=self.rank > 0) as progress,
         ):
             bar = progress.add_task("distil", total=self.config.total_steps, completed=self.position.step)
@@ -215,8 +235,11 @@ class Distiller:
             self.student.module.eval()
             found = collector.collect(student, Plan(here.round, beta, rows, seed))
             about = {"domain": collector.name, "round": here.round, "beta": beta, "seed": seed}
-            self.shards.append(found.fields, found.episodes, {**about, "measured": dict(found.measured)})
-            if "gain" in found.measured:
+            if found.episodes:
+                self.shards.append(found.fields, found.episodes, {**about, "measured": dict(found.measured)})
+            if "ratio" in found.measured:
+                self.ratios[collector.name] = self._mean(float(found.measured["ratio"]))
+            elif "gain" in found.measured:
                 self._compare(collector.name, here.round, self._mean(float(found.measured["gain"])))
             here.collected = k + 1
             here.seconds += time.perf_counter() - began
@@ -224,7 +247,7 @@ class Distiller:
             self._tell(f"{collector.name}: {sum(found.episodes)} rows, beta {beta:.2f}", found.measured, began)
             self.save()
         if self.ratios and set(self.ratios) == set(self.mixture.names):
-            weights = self.mixture.update(self.ratios)
+            weights = (self.mixture.update if here.round else self.mixture.begin)(self.ratios)
             journal.add(here.step, {f"weight/{n}": w for n, w in weights.items()}, "mixture")
             self.ratios = {}
         if here.round == 0 and here.step == 0:
@@ -271,12 +294,13 @@ class Distiller:
             raise DistillError(f"the loss is {loss.item()} at step {self.position.step}: lower the learning rate")
         self.optimizer.zero_grad()
         self.accelerator.backward(loss)
-        self.accelerator.clip_grad_norm_(self.module.parameters(), self.config.max_gradient_norm)
+        self.accelerator.clip_grad_norm_(self.trained, self.config.max_gradient_norm)
         self.optimizer.step()
         return loss.item()
 
     def _loss(self, module: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        return self.objective(self.student.outputs(module, batch), self.teacher.label(batch), batch.get("mask"))
+        signal: Any = self.teacher.label(batch)
+        return self.objective(self.student.outputs(module, batch), signal, batch.get("mask"))
 
     def _batch(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return {name: values.to(self.accelerator.device) for name, values in batch.items()}
@@ -307,6 +331,7 @@ class Distiller:
         self.watch.add(self._mean(proxy["all"]), measured["golden"])
         values = {"proxy": proxy["all"], **{f"proxy/{n}": v for n, v in proxy.items() if n != "all"}, **measured}
         journal.add(here.step, values, "round")
+        self.measured.append({"step": here.step, **values})
         self._tell(f"round {here.round}", values, began)
         if self.watch.hacking:
             self.console.print("TEACHER HACKING: the imitation loss still falls, the score of the task falls too")
@@ -342,6 +367,7 @@ class Distiller:
             "best_round": self.watch.best,
             "golden": self.watch.golden,
             "proxy": self.watch.proxy,
+            "measured": self.measured,
             "mixture": self.mixture.as_dict(),
             "rows_drawn": dict(zip(self.mixture.names, self.mixture.drawn.tolist(), strict=True)),
             "config": checkpoints.plain(asdict(self.config)),

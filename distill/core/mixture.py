@@ -16,10 +16,13 @@ from distill.core.errors import DistillError
 class Mixture:
     """Weights over named domains, and batches that are split by them."""
 
-    def __init__(self, names: Sequence[str], smoothing: float = 0.5, ratio_clip: float = 3.0) -> None:
+    def __init__(
+        self, names: Sequence[str], smoothing: float = 0.5, ratio_clip: float = 3.0, memory: bool = True
+    ) -> None:
         """`smoothing` is the paper's alpha: the share that follows the factors; the rest is spread evenly.
 
-        `ratio_clip` bounds the cost ratios: a student that has not begun to learn would take everything.
+        `ratio_clip` bounds the cost ratios: a student that has not begun to learn would take everything. Without
+        `memory` every update begins anew (equation 1), as in the paper's ablation of the smoothing.
         """
         if not names or len(set(names)) != len(names):
             raise DistillError(f"a mixture needs domains of different names, got {list(names)}")
@@ -29,21 +32,37 @@ class Mixture:
         self.weights = np.full(len(names), 1.0 / len(names))
         self.drawn = np.zeros(len(names), np.int64)
         """Rows that were drawn from each domain so far."""
-        self._begun = False
+        self.memory = memory
+        self._before = np.full(len(names), 1.0 / len(names))
+        """The factors before the next update, which multiplies them."""
+
+    def begin(self, ratios: Mapping[str, float]) -> dict[str, float]:
+        """Takes the ratios before training as the factors that the first update multiplies (equation 1).
+
+        The first data are drawn evenly all the same (algorithm 1), so the weights stay as they are.
+        """
+        tilt = self._tilt(ratios)
+        self._before = tilt / tilt.sum()
+        return self.as_dict()
 
     def update(self, ratios: Mapping[str, float]) -> dict[str, float]:
-        """Moves the weights by student-to-teacher cost ratios; the first call begins from them (equation 1)."""
+        """Moves the weights by student-to-teacher cost ratios (equation 2).
+
+        Without a `begin` the first call starts from equal factors.
+        """
+        factor = (self._before if self.memory else 1.0) * self._tilt(ratios)
+        factor = factor / factor.sum()
+        self.weights = self.smoothing * factor + (1 - self.smoothing) / len(self.names)
+        self._before = self.weights
+        return self.as_dict()
+
+    def _tilt(self, ratios: Mapping[str, float]) -> np.ndarray:
         if set(ratios) != set(self.names):
             raise DistillError(f"a mixture of {list(self.names)} cannot be updated with ratios of {sorted(ratios)}")
         values = np.array([ratios[name] for name in self.names], float)
         if not (np.isfinite(values).all() and (values > 0).all()):
             raise DistillError(f"cost ratios must be positive numbers, got {dict(ratios)}")
-        tilt = np.exp(np.minimum(values, self.ratio_clip))
-        factor = (self.weights if self._begun else 1.0) * tilt
-        factor = factor / factor.sum()
-        self.weights = self.smoothing * factor + (1 - self.smoothing) / len(self.names)
-        self._begun = True
-        return self.as_dict()
+        return np.exp(np.minimum(values, self.ratio_clip))
 
     def counts(self, rng: np.random.Generator, size: int) -> dict[str, int]:
         """How many of `size` rows each domain gives."""
@@ -57,9 +76,9 @@ class Mixture:
 
     def state(self) -> dict[str, Any]:
         """JSON-ready; see `restore`."""
-        return {"weights": self.weights.tolist(), "drawn": self.drawn.tolist(), "begun": self._begun}
+        return {"weights": self.weights.tolist(), "drawn": self.drawn.tolist(), "before": self._before.tolist()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Goes on where `state` was called."""
         self.weights, self.drawn = np.array(state["weights"], float), np.array(state["drawn"], np.int64)
-        self._begun = bool(state["begun"])
+        self._before = np.array(state.get("before", state["weights"]), float)

@@ -42,6 +42,23 @@ class Teacher(Protocol):
         ...
 
 
+class Teachers:
+    """Several teachers of one batch, by the names of the parts of an `objectives.base.WeightedSum`."""
+
+    def __init__(self, named: Mapping[str, Teacher]):
+        if not named:
+            raise DistillError("several teachers need at least one")
+        self.named = dict(named)
+
+    def label(self, batch: Batch) -> dict[str, TeacherSignal]:
+        """Name -> the signal of that teacher."""
+        return {name: teacher.label(batch) for name, teacher in self.named.items()}
+
+    def fingerprint(self) -> str:
+        """Of all of them together."""
+        return _digest(json.dumps({name: teacher.fingerprint() for name, teacher in self.named.items()}), {})
+
+
 class LocalModel:
     """A torch module in this process, and a function that reads a signal out of it.
 

@@ -10,11 +10,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from robot import parameters, ros2, ros_course
 from robot.node_parameters import RefereeParameters
 from robot.node_referee import Timekeeper
+from robot.replay import replay
 from robot.ros_course import Processes, free_domain, launch_folder, run_course
 from robot.transport import NS
 from sim.errors import InputError
@@ -58,8 +60,8 @@ def test_the_course_over_four_processes(tmp_path: Path, patient: Path) -> None:
     def started(processes: Processes) -> None:
         pids.extend(process.pid for process in processes.running.values())
 
-    out = tmp_path / "out"
-    result = run_course(seed=3, out=out, parameters=patient, started=started)
+    out, recording = tmp_path / "out", tmp_path / "run.rec"
+    result = run_course(seed=3, out=out, record=recording, parameters=patient, started=started)
     assert len(pids) == 4 and gone(pids, 1.0)
     assert result["died"] is None and result["end"]
     assert result["obstacles"]["start table"]["completed"]
@@ -67,41 +69,65 @@ def test_the_course_over_four_processes(tmp_path: Path, patient: Path) -> None:
     assert result["controller"]["history"][:2] == ["standing up: armed", "running: standing"]
     assert result["loop"]["ticks"] > 100 and 0 < result["latency_ms"]["p50"] <= result["latency_ms"]["p99"]
     assert (result["policy"], result["course"], result["seed"]) == ("generalist", "official", 3)
+    replayed = replay(recording)
+    assert replayed["equal"] and replayed["steps"] == result["loop"]["ticks"]
     assert result["log"] == str(out / "pose.csv") and (out / "pose.csv").is_file() and (out / "RESULT.json").is_file()
 
 
+class Killer:
+    """Listens to the control loop's diagnoses and kills one process a second after the robot runs."""
+
+    def __init__(self, victim: str, domain: int) -> None:
+        self.victim, self.domain = victim, domain
+        self.states: list[str] = []
+        self.pids: list[int] = []
+
+    def __call__(self, processes: Processes) -> None:
+        self.pids = [process.pid for process in processes.running.values()]
+        threading.Thread(target=self._watch, args=(processes.running[self.victim],), daemon=True).start()
+
+    @property
+    def running(self) -> bool:
+        return any(state.startswith("running") for state in self.states)
+
+    def _watch(self, victim: subprocess.Popen[bytes]) -> None:
+        node = ros2.RosNode("killer", (), self.domain)
+        hear, refusals = (lambda m: self.states.append(m.status[0].message)), ros2.Refusals()
+        node.subscribe(ros2.DIAGNOSTICS, hear, refusals, time.monotonic_ns)
+        node.spin()
+        end = time.monotonic() + 120
+        while not self.running and time.monotonic() < end:
+            time.sleep(0.05)
+        time.sleep(1.0)
+        victim.kill()
+        node.close()
+
+
 @pytest.mark.slow
-def test_when_the_navigator_dies_the_robot_stops_and_everything_ends(patient: Path) -> None:
-    domain = free_domain()
-    states: list[str] = []
-    pids: list[int] = []
-
-    def killer(processes: Processes) -> None:
-        """Listens to the control loop's diagnoses and kills the navigator a second after it runs."""
-        pids.extend(process.pid for process in processes.running.values())
-        os.environ.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", str(launch_folder() / "fastdds_loopback.xml"))
-        os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "SYSTEM_DEFAULT")
-
-        def watch() -> None:
-            node = ros2.RosNode("killer", (), domain)
-            refusals = ros2.Refusals()
-            node.subscribe(ros2.DIAGNOSTICS, lambda m: states.append(m.status[0].message), refusals, time.monotonic_ns)
-            node.spin()
-            end = time.monotonic() + 120
-            while not any(s.startswith("running") for s in states) and time.monotonic() < end:
-                time.sleep(0.05)
-            time.sleep(1.0)
-            processes.running["navigator"].kill()
-            node.close()
-
-        threading.Thread(target=watch, daemon=True).start()
-
-    result = run_course(seed=1, parameters=patient, domain=domain, started=killer)
-    assert any(s.startswith("running") for s in states)
-    assert gone(pids, 1.0)
-    assert result["died"] == "navigator" and "navigator" in result["end"] and not result["finished"]
-    assert any(s.startswith("soft stop (brake): the velocity command is") for s in result["controller"]["history"])
-    assert result["controller"]["state"] in ("disarmed", "emergency") and result["drives"]["damping"]
+@pytest.mark.parametrize("victim", ros_course.NODES)
+def test_whoever_dies_the_robot_ends_safe_and_everything_ends(
+    victim: str, patient: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FASTDDS_DEFAULT_PROFILES_FILE", str(launch_folder() / "fastdds_loopback.xml"))
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "SYSTEM_DEFAULT")
+    killer = Killer(victim, free_domain())
+    result = run_course(seed=1, parameters=patient, domain=killer.domain, started=killer)
+    assert killer.running and gone(killer.pids, 1.0)
+    assert result["died"] == victim and victim in result["end"] and not result["finished"]
+    controller, drives = result["controller"], result["drives"]
+    said = " ".join(controller["history"])
+    if victim == "navigator":
+        assert "soft stop (brake): the velocity command is" in said
+    elif victim == "sim":
+        assert controller["state"] == "emergency" and "readings are" in controller["reason"] and drives is None
+    elif victim == "referee":
+        assert "soft stop (brake): the operator asked to stop" in said
+    if victim == "onboard":
+        assert controller["state"] == "unknown"
+    else:
+        assert controller["state"] in ("disarmed", "emergency")
+    if victim != "sim":
+        assert drives["damping"]
 
 
 PARENT = """
@@ -111,15 +137,20 @@ run_course(started=lambda p: print(*(child.pid for child in p.running.values()),
 """
 
 
-def test_children_end_with_a_parent_that_is_killed() -> None:
+@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGINT])
+def test_children_end_with_their_parent(kind: signal.Signals) -> None:
     parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+        [sys.executable, "-c", PARENT],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=Path(__file__).parents[2],
     )
     assert parent.stdout is not None
     pids = [int(word) for word in parent.stdout.readline().split()]
     assert len(pids) == 4 and all(map(alive, pids))
     time.sleep(3.0)
-    parent.send_signal(signal.SIGKILL)
+    parent.send_signal(kind)
     parent.wait()
     assert gone(pids, 20.0)
 
@@ -153,8 +184,6 @@ def test_bad_input_is_refused_before_anything_starts(given: dict[str, Any], word
 
 
 def test_the_referee_gives_up_a_run_without_poses_or_without_a_start() -> None:
-    import numpy as np
-
     options = parameters.make(RefereeParameters, {"patience": 2.0, "start_patience": 5.0})
     silent = Timekeeper(options, 0)
     assert silent.look(NS)["end"] == "" and silent.look(3 * NS)["end"] == "no pose"

@@ -1,0 +1,47 @@
+"""Logits of some positions, for objectives that compare positions with each other or learn something themselves."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from distill.core.objectives.base import StudentOutput
+from distill.core.objectives.divergences import FLOOR
+
+
+def student_logits(student: StudentOutput, rows: Tensor) -> Tensor:
+    """The student's logits `[n, V]` at `rows` `[n]` of its flattened positions, in float32 or better.
+
+    From its logits, or from its last hidden states and `lm_head`; `VocabularyObjective.elements` checks that they fit.
+    """
+    if student.logits is not None:
+        logits = _chosen(student.logits, rows)
+    else:
+        assert student.hidden is not None and student.lm_head is not None
+        logits = F.linear(_chosen(student.hidden[-1], rows), student.lm_head)
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def teacher_logits(logits: Tensor, rows: Tensor, dtype: torch.dtype) -> Tensor:
+    """The teacher's logits `[n, V]` at the same places."""
+    return _chosen(logits, rows).to(dtype)
+
+
+def log_probabilities(logits: Tensor) -> Tensor:
+    """Log-softmax over the last dimension; a probability of 0 is the finite `FLOOR`."""
+    return logits.log_softmax(-1).clamp(min=FLOOR)
+
+
+def in_chunks(losses: Callable[[Tensor], Tensor], rows: Tensor, chunk: int) -> Tensor:
+    """`losses(rows [n]) -> [n]` over chunks of rows; a chunk's own tensors are made again in the backward pass.
+
+    Gradients reach everything that `losses` reads: the student, its head, and what the objective itself learns.
+    """
+    parts = [checkpoint(losses, part, use_reentrant=False) for part in rows.split(max(1, chunk))]
+    return torch.cat([part for part in parts if isinstance(part, Tensor)])
+
+
+def _chosen(values: Tensor, rows: Tensor) -> Tensor:
+    return values.reshape(-1, values.shape[-1]).index_select(0, rows)

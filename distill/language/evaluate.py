@@ -1,0 +1,109 @@
+"""Held-out measures: perplexity, divergence between models, accuracy, calibration error, macro-F1."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from distill.core.errors import DistillError
+from distill.core.objectives.divergences import ForwardKL, ReverseKL
+from distill.language.models import Read
+
+Rows = Mapping[str, np.ndarray]
+"""Arrays of one data set, one row an example."""
+
+
+def batches(rows: Rows, size: int) -> Any:
+    """The rows in order, as batches of tensors."""
+    count = len(next(iter(rows.values())))
+    for first in range(0, count, size):
+        yield {name: torch.from_numpy(np.asarray(values[first : first + size])) for name, values in rows.items()}
+
+
+@torch.no_grad()
+def over(module: nn.Module, rows: Rows, measure: Callable[[dict[str, Tensor]], Tensor], size: int = 64) -> Tensor:
+    """`measure(batch)` for all rows in evaluation mode, one after the other; the module's modes stay as they were."""
+    training = module.training
+    module.eval()
+    try:
+        return torch.cat([measure(batch) for batch in batches(rows, size)])
+    finally:
+        module.train(training)
+
+
+def log_probs(module: nn.Module, read: Read, rows: Rows, size: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """Summed log-probability `[N]` (nats) of the tokens that count in each row, and how many they are `[N]`."""
+
+    def measure(batch: dict[str, Tensor]) -> Tensor:
+        found = read(module, batch).float().log_softmax(-1)
+        each = found.gather(-1, batch["tokens"][:, 1:, None]).squeeze(-1)
+        return torch.stack([(each * batch["mask"]).sum(1), batch["mask"].sum(1).float()], 1)
+
+    values = over(module, rows, measure, size).double().numpy()
+    return values[:, 0], values[:, 1]
+
+
+def nats_per_token(module: nn.Module, read: Read, rows: Rows, size: int = 64) -> float:
+    """Mean cross-entropy over all tokens that count. Raises `DistillError` where none does or it is not finite."""
+    total, count = log_probs(module, read, rows, size)
+    if not count.sum():
+        raise DistillError("no token counts in the rows that a model is measured on")
+    value = float(-total.sum() / count.sum())
+    if not np.isfinite(value):
+        raise DistillError(f"the cross-entropy on held-out text is {value}")
+    return value
+
+
+def perplexities(module: nn.Module, read: Read, domains: Mapping[str, Rows]) -> dict[str, float]:
+    """Domain -> exp of the mean nats per token."""
+    return {name: float(np.exp(nats_per_token(module, read, rows))) for name, rows in domains.items()}
+
+
+def divergence(first: nn.Module, second: nn.Module, read: Read, rows: Rows, direction: str = "forward") -> float:
+    """KL(first || second) in nats, mean over the tokens that count; `direction` reverse gives KL(second || first)."""
+    between = (ForwardKL() if direction == "forward" else ReverseKL()).between
+    second_mode = second.training
+    second.eval()
+
+    def measure(batch: dict[str, Tensor]) -> Tensor:
+        log_p, log_q = (read(model, batch).float().log_softmax(-1) for model in (first, second))
+        return between(log_p.flatten(0, -2), log_q.flatten(0, -2)).reshape(log_p.shape[:-1])[batch["mask"]]
+
+    try:
+        return float(over(first, rows, measure).double().mean())
+    finally:
+        second.train(second_mode)
+
+
+def class_probabilities(module: nn.Module, read: Read, rows: Rows, size: int = 256) -> np.ndarray:
+    """`[N, C]`."""
+    return over(module, rows, lambda batch: read(module, batch).float().softmax(-1), size).double().numpy()
+
+
+def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Share of rows `[N, C]` whose likeliest class is the label."""
+    return float((probabilities.argmax(-1) == labels).mean())
+
+
+def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 10) -> float:
+    """Expected calibration error over `bins` equal bins of the likeliest class's probability: the mean over rows of
+    |accuracy - confidence| of their bin."""
+    confidence, right = probabilities.max(-1), probabilities.argmax(-1) == labels
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = [abs((right[place == b]).mean() - confidence[place == b].mean()) * (place == b).sum() for b in set(place)]
+    return float(sum(gaps) / len(labels))
+
+
+def f1_scores(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+    """F1 of each class `[classes]`; 0 for a class that is neither predicted nor there."""
+    confusion = np.zeros((classes, classes))
+    np.add.at(confusion, (labels, predicted), 1)
+    hits, total = np.diag(confusion), confusion.sum(0) + confusion.sum(1)
+    return np.divide(2 * hits, total, out=np.zeros(classes), where=total > 0)
+
+
+def macro_f1(predicted: np.ndarray, labels: np.ndarray, classes: int) -> float:
+    """Mean F1 over the classes that occur among the labels."""
+    return float(f1_scores(predicted, labels, classes)[np.unique(labels)].mean())

@@ -1,0 +1,196 @@
+"""Language models through transformers: small ones from a shape, published ones by name or path.
+
+Nothing is downloaded unless a name is given that is no folder here.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    LlamaConfig,
+    PretrainedConfig,
+    T5Config,
+)
+
+from distill.core.errors import DistillError
+from distill.core.objectives.base import choice
+
+Kind = Literal["causal", "encoder", "encoder-decoder"]
+CLASSES = {
+    "causal": AutoModelForCausalLM,
+    "encoder": AutoModelForSequenceClassification,
+    "encoder-decoder": AutoModelForSeq2SeqLM,
+}
+Read = Callable[[nn.Module, Mapping[str, Tensor]], Tensor]
+"""Logits that a model gives for a batch."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The size of a model: Llama-type where causal, BERT-type as encoder, T5-type as encoder-decoder."""
+
+    vocabulary: int
+    width: int = 64
+    layers: int = 2
+    heads: int = 4
+    inner: int = 0
+    """Width of the feed-forward layers; twice the width where 0."""
+    context: int = 512
+    kind: Kind = "causal"
+    classes: int = 2
+    """Of an encoder."""
+    tied: bool = True
+    """Whether input embeddings and the output layer share their weights."""
+    key_value_heads: int = 0
+    """Of a causal model; as many as heads where 0."""
+
+    def config(self) -> PretrainedConfig:
+        """As transformers describes it. Raises `DistillError` for sizes that do not fit together."""
+        choice("kind", self.kind, tuple(CLASSES))
+        if min(self.vocabulary, self.width, self.layers, self.heads) < 1 or self.width % self.heads:
+            raise DistillError(f"a model cannot have the width {self.width} with {self.heads} heads: {self}")
+        inner = self.inner or 2 * self.width
+        if self.kind == "encoder":
+            bert: Any = BertConfig  # its own annotations lack what every config takes
+            return bert(
+                vocab_size=self.vocabulary, hidden_size=self.width, num_hidden_layers=self.layers,
+                num_attention_heads=self.heads, intermediate_size=inner, max_position_embeddings=self.context,
+                num_labels=self.classes, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, pad_token_id=0,
+            )  # fmt: skip
+        if self.kind == "encoder-decoder":
+            t5: Any = T5Config
+            return t5(
+                vocab_size=self.vocabulary, d_model=self.width, d_kv=self.width // self.heads, d_ff=inner,
+                num_layers=self.layers, num_heads=self.heads, dropout_rate=0.0, tie_word_embeddings=self.tied,
+                pad_token_id=0, eos_token_id=1, decoder_start_token_id=0,
+            )  # fmt: skip
+        return LlamaConfig(
+            vocab_size=self.vocabulary, hidden_size=self.width, intermediate_size=inner,
+            num_hidden_layers=self.layers, num_attention_heads=self.heads,
+            num_key_value_heads=self.key_value_heads or self.heads, max_position_embeddings=self.context,
+            tie_word_embeddings=self.tied, pad_token_id=0, bos_token_id=None, eos_token_id=None,
+        )  # fmt: skip
+
+
+def build(shape: Shape, seed: int = 0) -> Any:
+    """A model of that shape with random weights that `seed` decides."""
+    torch.manual_seed(seed)
+    return CLASSES[shape.kind].from_config(shape.config()).eval()
+
+
+def load(source: Shape | PretrainedConfig | str | Path, kind: Kind = "causal", seed: int = 0) -> Any:
+    """A model from a shape or config (random weights), from a folder, or by its published name (downloads it).
+
+    Raises:
+      DistillError: it cannot be read.
+    """
+    if isinstance(source, Shape):
+        return build(source, seed)
+    choice("kind", kind, tuple(CLASSES))
+    if isinstance(source, PretrainedConfig):
+        torch.manual_seed(seed)
+        return CLASSES[kind].from_config(source).eval()
+    try:
+        return CLASSES[kind].from_pretrained(str(source)).eval()
+    except (OSError, ValueError) as error:
+        raise DistillError(f"the model '{source}' cannot be loaded: {str(error).splitlines()[0]}") from error
+
+
+def parameters(model: nn.Module, embeddings: bool = True) -> int:
+    """How many numbers a model has; without `embeddings`, those of its embeddings and its output layer left out."""
+    total = sum(p.numel() for p in model.parameters())
+    if embeddings:
+        return total
+    parts: list[Any] = [model.get_input_embeddings(), model.get_output_embeddings()]  # type: ignore[operator]
+    weights = {id(part.weight): part.weight.numel() for part in parts if part is not None}
+    return total - sum(weights.values())
+
+
+def causal(vocabulary: int) -> Read:
+    """Reads next-token logits `[B, T, vocabulary]` for `tokens` `[B, T + 1]`, of which the last is never an input.
+
+    `vocabulary` is the tokenizer's: ids beyond it that a model was padded with never occur and are cut off, so that
+    models padded to different sizes agree. Padding must stand at the end of a row and be masked out of the loss.
+    """
+
+    def read(module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        logits = module(input_ids=batch["tokens"][:, :-1], use_cache=False).logits
+        return _cut(logits, vocabulary)
+
+    return read
+
+
+def classifier(pad: int = 0) -> Read:
+    """Reads class logits `[B, C]` for `tokens` `[B, T]` padded with `pad`."""
+
+    def read(module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        tokens = batch["tokens"]
+        return module(input_ids=tokens, attention_mask=(tokens != pad).long()).logits
+
+    return read
+
+
+def sequence_to_sequence(vocabulary: int, pad: int = 0) -> Read:
+    """Reads logits `[B, T, vocabulary]` for `inputs` `[B, S]` and `tokens` `[B, T + 1]`, the decoder's, start first."""
+
+    def read(module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        inputs = batch["inputs"]
+        decoder = batch["tokens"][:, :-1]
+        logits = module(input_ids=inputs, attention_mask=(inputs != pad).long(), decoder_input_ids=decoder).logits
+        return _cut(logits, vocabulary)
+
+    return read
+
+
+def _cut(logits: Tensor, vocabulary: int) -> Tensor:
+    if logits.shape[-1] < vocabulary:
+        raise DistillError(f"the model knows {logits.shape[-1]} tokens, its tokenizer has {vocabulary}")
+    return logits[..., :vocabulary]
+
+
+def sharding(source: Shape | PretrainedConfig | str, devices: int, gigabytes: float, kind: Kind = "causal") -> dict:
+    """How a model would lie on `devices` of so many `gigabytes` each, found without weights.
+
+    Weights in bfloat16 are placed by accelerate's `infer_auto_device_map`; training is counted with 16 bytes a
+    parameter (bfloat16 weights and gradients, float32 copy and two moments of AdamW), evenly sharded.
+
+    Returns:
+      `parameters`, `weights_gb`, `training_gb` (in all), `training_gb_per_device`, `layers`, `map` (device -> number
+      of modules), `fits` (whether the weights fit without disk or CPU), `trains` (whether training fits, sharded).
+    """
+    from accelerate import infer_auto_device_map, init_empty_weights
+
+    if devices < 1 or not gigabytes > 0:
+        raise DistillError(f"a sharding plan needs devices with memory, got {devices} of {gigabytes} GB")
+    if isinstance(source, str):
+        source = AutoConfig.from_pretrained(source)
+    config = source.config() if isinstance(source, Shape) else source
+    with init_empty_weights():
+        model = CLASSES[kind].from_config(config, dtype=torch.bfloat16)
+    model.tie_weights()
+    blocks = [type(part[0]).__name__ for part in model.modules() if isinstance(part, nn.ModuleList) and len(part)]
+    limits: dict[int | str, int | str] = {i: int(gigabytes * 1e9) for i in range(devices)}
+    placed = infer_auto_device_map(
+        model, {**limits, "cpu": 10**15}, no_split_module_classes=sorted(set(blocks)), dtype=torch.bfloat16
+    )
+    count = parameters(model)
+    where = [str(device) for device in placed.values()]
+    return {
+        "parameters": count,
+        "weights_gb": round(2 * count / 1e9, 2),
+        "training_gb": round(16 * count / 1e9, 2),
+        "training_gb_per_device": round(16 * count / devices / 1e9, 2),
+        "layers": max((len(part) for part in model.modules() if isinstance(part, nn.ModuleList)), default=0),
+        "map": {device: where.count(device) for device in sorted(set(where))},
+        "fits": "cpu" not in where and "disk" not in where,
+        "trains": 16 * count / devices < 0.9 * gigabytes * 1e9,
+    }

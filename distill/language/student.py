@@ -1,0 +1,165 @@
+"""Students and teachers of the core's loop that read logits out of a model; top-k logits kept small on disk."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from distill.core.checkpoints import write_json
+from distill.core.collect import Student
+from distill.core.errors import DistillError
+from distill.core.objectives.base import StudentOutput
+from distill.core.signals import DenseLogits, SampledLogProbs, TeacherSignal, TopKLogits
+from distill.core.teachers import Batch, DiskCache, LocalModel, Teacher
+from distill.language.models import Read
+from distill.language.text import Tokens
+
+
+class ModelStudent(Student):
+    """A torch module and how its logits are read."""
+
+    def __init__(self, module: nn.Module, read: Read) -> None:
+        self.module, self.read = module, read
+
+    def outputs(self, module: nn.Module, batch: Mapping[str, Tensor]) -> StudentOutput:
+        """Logits `[B, T, V]`, or `[B, C]` of a classifier."""
+        return StudentOutput(logits=self.read(module, batch))
+
+
+class ChunkedStudent(Student):
+    """A causal model whose logits never exist as a whole: the loss makes them chunk by chunk from its last states."""
+
+    def __init__(self, module: Any, vocabulary: int) -> None:
+        self.module, self.vocabulary = module, vocabulary
+
+    def outputs(self, module: nn.Module, batch: Mapping[str, Tensor]) -> StudentOutput:
+        """Last hidden states `[B, T, D]` and the output layer `[V, D]`."""
+        inner: Any = getattr(module, "module", module)  # wrapped for several devices
+        states = inner.get_decoder()(input_ids=batch["tokens"][:, :-1], use_cache=False).last_hidden_state
+        return StudentOutput(hidden=(states,), lm_head=inner.get_output_embeddings().weight[: self.vocabulary])
+
+
+def dense(module: nn.Module, read: Read, name: str = "logits") -> LocalModel:
+    """A teacher that gives all logits."""
+    return LocalModel(module, lambda m, batch: DenseLogits(read(m, batch)), DenseLogits, name)
+
+
+class Next:
+    """The labels that stand in the batch itself: the next tokens, or `label` of a classification."""
+
+    kind = SampledLogProbs
+
+    def __init__(self, name: str = "tokens") -> None:
+        self.name = name
+
+    def label(self, batch: Batch) -> SampledLogProbs:
+        """Tokens `[B, T]` that follow, or classes `[B]`."""
+        values = batch[self.name]
+        return SampledLogProbs.labels(values[:, 1:] if self.name == "tokens" else values)
+
+    def fingerprint(self) -> str:
+        """Nothing but the data decides the labels."""
+        return f"{self.name.encode().hex()}00"
+
+
+class Recorded:
+    """A teacher whose logits were written down with the rows, `logits` `[B, ..., V]` in any float type."""
+
+    kind = DenseLogits
+
+    def __init__(self, name: str = "logits") -> None:
+        self.name = name
+
+    def label(self, batch: Batch) -> DenseLogits:
+        """The recorded logits in float32."""
+        return DenseLogits(batch[self.name].float())
+
+    def fingerprint(self) -> str:
+        """Nothing but the data decides the labels."""
+        return f"{self.name.encode().hex()}01"
+
+
+@dataclass(frozen=True, eq=False)
+class CompactTopK(TopKLogits):
+    """Top-k logits of the size of what is kept on disk: float16 logarithms, and int32 ids there.
+
+    6 bytes for each of the K tokens and 2 for the rest of a position. Rounding puts the sum of the probabilities off by
+    up to 1 %; `wide` makes a distribution of them again.
+    """
+
+    @classmethod
+    def from_logits(cls, logits: Tensor, k: int, temperature: float = 1.0) -> Self:
+        """As `TopKLogits.from_logits`, rounded."""
+        found = TopKLogits.from_logits(logits, k, temperature)
+        return cls(found.log_probs.half(), found.indices, found.tail.half(), temperature)
+
+    def wide(self) -> TopKLogits:
+        """In float32, normalised."""
+        log_probs, tail = self.log_probs.float(), self.tail.float()
+        total = torch.cat([log_probs, tail[..., None]], -1).logsumexp(-1)
+        return TopKLogits(log_probs - total[..., None], self.indices, tail - total, self.temperature)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """With ids in int32."""
+        return {**super().tensors(), "indices": self.indices.int()}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
+        """Inverse of `tensors`."""
+        if set(tensors) != {"log_probs", "indices", "tail", "temperature"}:
+            raise DistillError(f"compact top-k logits are stored otherwise than {sorted(tensors)}")
+        temperature = float(tensors["temperature"].item())
+        return cls(tensors["log_probs"], tensors["indices"].long(), tensors["tail"], temperature)
+
+
+def top_k(module: nn.Module, read: Read, k: int, temperature: float = 1.0) -> LocalModel:
+    """A teacher that gives its k likeliest tokens and the rest's mass; k beyond the vocabulary is refused."""
+
+    def label(model: nn.Module, batch: Batch) -> CompactTopK:
+        return CompactTopK.from_logits(read(model, batch), k, temperature)
+
+    return LocalModel(module, label, CompactTopK, f"top-{k} at temperature {temperature}")
+
+
+class TopKCache(DiskCache):
+    """Top-k logits of one teacher and one tokenizer in one folder; another's folder is refused.
+
+    Give it equal batches to find them again: rows in order, in blocks of one size, as
+    `distill.language.collect.labelled` does.
+    """
+
+    CARD = "teacher.json"
+
+    def __init__(self, teacher: Teacher, folder: Path | str, tokens: Tokens) -> None:
+        """Raises `DistillError` where the folder holds another teacher's or tokenizer's answers."""
+        super().__init__(teacher, folder)
+        self.positions = 0
+        about = {"teacher": teacher.fingerprint(), "tokenizer": tokens.fingerprint()}
+        card = self.folder / self.CARD
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if card.is_file():
+            try:
+                known = json.loads(card.read_text())
+            except json.JSONDecodeError as error:
+                raise DistillError(f"{card} is damaged: {error}") from error
+            for what, value in about.items():
+                if known.get(what) != value:
+                    raise DistillError(f"the cache {self.folder} is of another {what}: choose another folder")
+        else:
+            write_json(card, about)
+
+    def label(self, batch: Batch) -> TeacherSignal:
+        """As `DiskCache.label`; counts positions."""
+        signal = super().label(batch)
+        assert isinstance(signal, TopKLogits)
+        self.positions += signal.tail.numel()
+        return signal
+
+    def bytes_per_token(self) -> float:
+        """Size of all files over the positions that this object labelled; meaningful after one pass over the rows."""
+        size = sum(path.stat().st_size for path in self.folder.rglob("*.safetensors"))
+        return size / max(self.positions, 1)

@@ -1,0 +1,1 @@
+"""Published distillation methods as short recipes on the core's loop, each with a small experiment that can fail."""
