@@ -69,7 +69,8 @@ class Rig:
         plausible: Plausible = Plausible(),
         lying: bool = False,
     ) -> None:
-        """`yaw` is the heading, rad; `command` what a robot that is armed is asked for; `lying` lets the robot sink to the ground first."""
+        """`yaw` is the heading, rad; `command` what an armed robot is asked for; `lying` lets it sink to the ground
+        first."""
         skills, course = skills_of(), official()
         self.robot, self.limits, self.dry_run, self.command = skills.robot, limits, dry_run, command
         self.clock = SimulatedClock()
