@@ -3,19 +3,17 @@
 import gc
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks.fault_rig import COMMAND, Rig
-from policies.course_run import run_course
-from policies.skills import load_skills
+from policies import course_run
 from robot.clock import SimulatedClock, SteadyClock
-from robot.controller import BRAKING, HOLDING, SETTLING, STANDING, Controller, Loop, Punctuality, Times
+from robot.controller import BRAKING, HOLDING, SETTLING, STANDING, Loop, Punctuality, Times
 from robot.onboard import onboard_in_simulation
 from robot.recording import Recorder, read
-from robot.transport import NS, Mode, State
+from robot.transport import NS, Mode
 
 PERIOD = NS // 50
 
@@ -333,19 +331,5 @@ def test_a_course_through_the_loop_passes_every_obstacle(policy):
 
 
 def test_a_course_through_the_loop_scores_as_without_it():
-    scores = run_scores("generalist", 3)
-    assert abs(scores[0] - scores[1]) <= 0.03, scores
-
-
-def run_scores(policy: str, seed: int) -> tuple[float, float]:
-    """Score in the evaluation and through the loop."""
-    from sim.course import official
-
-    alone = run_course(load_skills(policy), official(), seed=seed)
-    return alone.score.score, onboard_in_simulation(policy, seed=seed, log=lambda text: None)["score"]
-
-
-def test_the_controller_imports_no_simulator():
-    for name in (Controller, Loop):
-        assert "mujoco" not in Path(name.__module__.replace(".", "/") + ".py").read_text(encoding="utf-8")
-    assert State.EMERGENCY > State.RUNNING
+    through = onboard_in_simulation("generalist", seed=3, log=lambda text: None)
+    assert through["score"] == pytest.approx(course_run.run("generalist", seed=3)["score"], abs=0.03)
