@@ -12,12 +12,11 @@ run: .venv/installed
 	.venv/bin/pip install --quiet -e .
 	touch $@
 
-# No code needs transformers or ROS yet, so the lm and ros extras are left out. torch comes first, in a step of its own, so
-# that the CPU build is taken.
+# torch comes first, in a step of its own, so that the CPU build is taken.
 .venv-test/installed: setup.py
 	$(PYTHON) -m venv .venv-test
 	.venv-test/bin/pip install --quiet torch==2.13.0
-	.venv-test/bin/pip install --quiet -e '.[train,distill,dev]'
+	.venv-test/bin/pip install --quiet -e '.[train,distill,ros,dev]'
 	touch $@
 
 test: .venv-test/installed

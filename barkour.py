@@ -218,13 +218,58 @@ class Onboard:
 
             return replay(self.replay, None if self.bundle == "generalist" else self.bundle)
         if self.transport == "ros2":
-            raise InputError("the ros2 transport is not there yet")
+            from robot.nodes import run_given
+
+            return run_given(
+                "onboard", self.parameters, policy=self.bundle, course=self.course, record=self.record,
+                dry_run=self.dry_run,
+            )  # fmt: skip
         from robot.onboard import onboard_in_simulation
 
         return onboard_in_simulation(
             self.bundle, self.course, self.seed, self.randomize, self.torque_limit, self.record, self.parameters,
             self.dry_run, self.real_time, self.lying,
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Ros:
+    """Programs of a robot on ROS 2: course runs all of them in processes of their own and prints the result; sim is a
+    simulated robot with its driver, navigator says where to go, referee keeps time and scores. The loop is onboard."""
+
+    program: Positional[Literal["course", "sim", "navigator", "referee"]]
+    policy: str | None = None
+    """specialists, generalist or a bundle FILE.onnx (course, navigator); the parameter file's without it"""
+    course: str | None = None
+    """as for run; the parameter file's without it"""
+    seed: int | None = None
+    """of the simulated robot (course, sim)"""
+    randomize: bool = False
+    """as for run (course, sim)"""
+    torque_limit: float | None = None
+    """as for run (course, sim)"""
+    parameters: Path | None = None
+    """parameter file, as launch/course.yaml"""
+    out: Path | None = None
+    """folder for the result, the pose log and the reports (course, referee)"""
+    record: Path | None = None
+    """file for a recording of the control loop (course)"""
+    domain: int | None = None
+    """ROS domain; without it ROS_DOMAIN_ID, for course a free one"""
+    json: Json = False
+
+    def __call__(self) -> dict[str, Any]:
+        if self.program == "course":
+            from robot.ros_course import run_course
+
+            options = vars(self).copy()
+            del options["program"], options["json"]
+            return run_course(**options)
+        from robot.nodes import run_given
+
+        simulated = {"seed": self.seed, "randomize": self.randomize, "torque_limit": self.torque_limit}
+        own = {"sim": simulated, "navigator": {"policy": self.policy}, "referee": {"out": self.out}}[self.program]
+        return run_given(self.program, self.parameters, self.domain, course=self.course, **own)
 
 
 @dataclass(frozen=True)
@@ -241,10 +286,11 @@ class Bench:
 
 
 COMMANDS = {"run": Run, "score": Score, "evaluate": Evaluate, "train": Train, "export": Export, "inspect": Inspect}
-COMMANDS |= {"distill": Distill, "onboard": Onboard, "bench": Bench}
+COMMANDS |= {"distill": Distill, "onboard": Onboard, "ros": Ros, "bench": Bench}
 EXTRAS = {"jax": "train", "brax": "train", "flax": "train", "optax": "train", "onnx": "train", "safetensors": "train"}
 EXTRAS |= {"tensorboardX": "train", "gymnasium": "train", "viser": "viz", "imageio": "viz", "mediapy": "viz"}
-EXTRAS |= {"torch": "distill", "accelerate": "distill"}
+EXTRAS |= {"torch": "distill", "accelerate": "distill", "rclpy": "ros", "transformers": "lm", "openai": "lm"}
+EXTRAS |= {f"{name}_msgs": "ros" for name in ("sensor", "nav", "geometry", "trajectory", "diagnostic", "std")}
 EXPORT_TOLERANCE = 1e-5
 """Largest difference of actions between an exported network and the trained one."""
 

@@ -10,7 +10,7 @@ from rich.table import Table
 def show(command: str, result: dict[str, Any]) -> None:
     """Prints a command's result on standard output."""
     console = Console()
-    if command in ("run", "score") or (command == "onboard" and "obstacles" in result):
+    if command in ("run", "score") or (command in ("onboard", "ros") and "obstacles" in result):
         _course(console, result)
         _controller(console, result)
     elif command == "evaluate":

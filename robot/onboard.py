@@ -12,21 +12,18 @@ from policies.skills import load_skills
 from robot import parameters
 from robot.brain import Brain
 from robot.clock import Clock, SimulatedClock, SteadyClock
-from robot.controller import Controller, Loop, Times
+from robot.controller import Controller, Loop
 from robot.hardware import SimulatedHardware
 from robot.inprocess import InProcess
+from robot.node_parameters import OnboardParameters
 from robot.pilot import Pilot
 from robot.recording import Recorder
 from robot.referee import Referee
 from robot.replay import header, sha256
-from robot.safety import Limits
-from robot.terrain import GridPlace, Terrain
+from robot.terrain import Terrain
 from robot.transport import NS, Intake, State
 from sim.course_file import by_name
-from sim.errors import InputError
 
-NODE = "onboard"
-"""The section of a parameter file that is the controller's."""
 SWITCH_INTERVAL = 0.0005
 """How long another thread may hold the interpreter while the loop wants it, s."""
 ARM_WITHIN = 2.0
@@ -63,7 +60,7 @@ def onboard_in_simulation(
       InputError: a policy, course, seed, parameter file or recording that cannot be used.
     """
     skills, where = load_skills(policy), by_name(course)
-    limits, times, grid = parameters.load_several((Limits, Times, GridPlace), parameter_file, NODE)
+    limits, times, grid = parameters.load(OnboardParameters, parameter_file, "onboard").parts()
     clock: Clock = SteadyClock() if real_time else SimulatedClock()
     intake = Intake(skills.robot, clock.now)
     intake.refusals.log = log
@@ -139,9 +136,3 @@ def _latency(latencies: list[float]) -> dict[str, float] | None:
         return None
     p50, p99 = np.quantile(latencies, (0.5, 0.99))
     return {"p50": 1e3 * float(p50), "p99": 1e3 * float(p99)}
-
-
-def check_transport(name: str) -> None:
-    """Raises `InputError` unless a transport of that name exists."""
-    if name not in ("sim", "ros2"):
-        raise InputError(f"unknown transport '{name}': known are sim, ros2")

@@ -4,7 +4,7 @@ A parameter file is ROS 2's own format, `NODE: {ros__parameters: {NAME: VALUE}}`
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -88,27 +88,14 @@ def load(kind: type[T], file: Path | None, node: str, **given: Any) -> T:
     Raises:
       InputError: the file cannot be read, is no parameter file, or has a value that `make` refuses.
     """
-    return load_several((kind,), file, node, **given)[0]
-
-
-def load_several(kinds: Sequence[type[Any]], file: Path | None, node: str, **given: Any) -> tuple[Any, ...]:
-    """One instance of each of `kinds`, whose parameters stand side by side in one section of a file; see `load`.
-
-    Raises:
-      InputError: as `load`; a name that none of them has.
-    """
-    owner = {parameter.name: kind for kind in kinds for parameter in declared(kind)}
     values: dict[str, Any] = {}
     if file is not None:
         content = _read(Path(file))
         shared, own = (_section(content, name, Path(file)) for name in ("/**", node))
-        values = {name: value for name, value in shared.items() if name in owner} | own
-    values |= {name: value for name, value in given.items() if value is not None}
-    for name in values:
-        if name not in owner:
-            raise InputError(f"{file}: unknown parameter '{name}': known are {', '.join(sorted(owner))}")
+        names = {parameter.name for parameter in declared(kind)}
+        values = {name: value for name, value in shared.items() if name in names} | own
     try:
-        return tuple(make(kind, {n: v for n, v in values.items() if owner[n] is kind}) for kind in kinds)
+        return make(kind, values | {name: value for name, value in given.items() if value is not None})
     except InputError as error:
         raise InputError(f"{file}: {error}" if file is not None else str(error)) from error
 

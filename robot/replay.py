@@ -1,7 +1,6 @@
 """Feeds a recording through the control loop again and compares what comes out, step by step."""
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -131,10 +130,8 @@ def _rebuilt(recording: Recording, policy: str | None) -> tuple[Controller, _Rep
     if told.get("schema") != SCHEMA:
         raise InputError(f"{path} has the version {told.get('schema')}, this code reads {SCHEMA}")
     try:
-        limits, times, grid = (
-            parameters.make(kind, told[name])
-            for kind, name in ((Limits, "limits"), (Times, "times"), (GridPlace, "grid"))
-        )
+        limits, times = parameters.make(Limits, told["limits"]), parameters.make(Times, told["times"])
+        grid = parameters.make(GridPlace, told["grid"])
         course = None if told["course"] is None else course_file.loads(told["course"], str(path))
         named, bundles, needs_pose = str(policy or told["policy"]), dict(told["bundles"]), bool(told["needs_pose"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -147,8 +144,3 @@ def _rebuilt(recording: Recording, policy: str | None) -> tuple[Controller, _Rep
     intake = _Replayed(skills.robot, lambda: 0)
     brain = Brain(skills, Terrain(skills.robot, course, grid))
     return Controller(brain, intake, _Nowhere(), limits, times, needs_pose=needs_pose), intake
-
-
-def listed(states: Sequence[str]) -> str:
-    """States in a row, for people."""
-    return " -> ".join(states)

@@ -7,7 +7,8 @@ import pytest
 
 from robot import parameters
 from robot.controller import Times
-from robot.parameters import declared, load, load_several, make, number, switch, text, whole
+from robot.node_parameters import OnboardParameters
+from robot.parameters import declared, load, make, number, switch, text, whole
 from robot.safety import Limits
 from robot.terrain import GridPlace
 from sim.errors import InputError
@@ -72,12 +73,10 @@ def test_a_file_that_is_not_there_is_one_sentence(tmp_path):
         load(Some, tmp_path / "none.yaml", "some")
 
 
-def test_several_share_a_section(tmp_path):
+def test_limits_times_and_grid_share_the_section_of_the_control_loop(tmp_path):
     file = write(tmp_path / "p.yaml", "onboard:\n  ros__parameters: {tilt: 1.0, stand_up: 3.0, resolution: 0.1}\n")
-    limits, times, grid = load_several((Limits, Times, GridPlace), file, "onboard")
+    limits, times, grid = load(OnboardParameters, file, "onboard").parts()
     assert (limits.tilt, times.stand_up, grid.resolution) == (1.0, 3.0, 0.1)
-    with pytest.raises(InputError, match="unknown parameter 'titl'"):
-        load_several((Limits, Times), write(file, "onboard:\n  ros__parameters: {titl: 1.0}\n"), "onboard")
 
 
 @pytest.mark.parametrize("kind", [Limits, Times, GridPlace])
