@@ -4,12 +4,13 @@
 own. States: disarmed -> standing up -> running; soft stop (brake, stand, damp, disarm); emergency (damping, latched).
 """
 
+import contextlib
 import gc
 import os
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,9 @@ from robot import safety
 from robot.brain import Brain
 from robot.clock import Clock
 from robot.parameters import number, whole
-from robot.recording import Recorder, step_row
+from robot.recording import REQUESTS, Recorder, step_row
 from robot.safety import Action, Context, Limits, Verdict
-from robot.transport import NS, Intake, Mode, Output, Request, Snapshot, State, Transport
+from robot.transport import NS, Intake, Mode, Output, Request, State, Transport
 from sim.errors import InputError
 
 
@@ -41,6 +42,10 @@ class Times:
 
 
 BRAKING, STANDING, HOLDING, SETTLING = "brake", "stand", "hold", "damp"
+HEARD = 0.5
+"""A request to arm that had to wait longer than this is not granted, s: who asked has gone."""
+MOVING = 0.1
+"""A robot that is asked for more than this (m/s or rad/s) moves, so its readings must change."""
 
 
 class Controller:
@@ -85,23 +90,30 @@ class Controller:
           late: by how much it began after its deadline, s.
           took: how long the step before took, s.
         """
-        requests = self._requests()
-        snapshot = self.intake.snapshot()
         context = self.context
-        context.now, context.snapshot = now, snapshot
+        context.now, context.snapshot = now, self.intake.snapshot()
         period = self.robot.control_period
-        context.overran = context.overran + 1 if took > period or late > period else 0
-        context.ground = self.brain.terrain.below(snapshot) if context.needs_pose else None
-        for request in requests:
-            self._answer(request, now)
-        self._advance(now)
-        mode, targets = self._act(now)
-        self.intake.moving = self.state in (State.STANDING_UP, State.RUNNING) and bool(np.abs(snapshot.command).any())
-        self.output = Output(mode, targets, snapshot.joints_stamp)
-        if mode != Mode.NOTHING and not self.dry_run:
-            self.transport.write(self.output)
-        self._record(now, late, took, [request.kind for request in requests], snapshot)
+        missed = min(int(max(took, late) / period), 2)
+        context.overran = context.overran + missed if missed else 0
+        requests = self._requests(now)
+        try:
+            context.ground = self.brain.terrain.below(context.snapshot) if context.needs_pose else None
+            for request in requests:
+                self._answer(request, now)
+            self._advance(now)
+            mode, targets = self._act(now)
+        except Exception as error:  # whatever went wrong, a robot that is held is damped
+            mode, targets = self._failed(f"the control step failed: {type(error).__name__}: {error}", now)
+        self._send(mode, targets, now)
+        command = context.snapshot.command
+        self.intake.moving = self.state in (State.STANDING_UP, State.RUNNING) and bool(np.abs(command).max() > MOVING)
+        self._record(now, late, took, [request.kind for request in requests])
         return self.output
+
+    def report(self, more: dict[str, Any]) -> None:
+        """Publishes the status with something `more`. That it cannot be published stops no robot."""
+        with contextlib.suppress(Exception):
+            self.transport.report(self.status() | more)
 
     def status(self) -> dict[str, Any]:
         """JSON-ready: state, why, what was refused how often."""
@@ -117,9 +129,18 @@ class Controller:
 
     # --- operators ------------------------------------------------------------------------------------------------
 
-    def _requests(self) -> list[Request]:
-        waiting = self.intake.requests
-        return [waiting.popleft() for _ in range(len(waiting))]
+    def _requests(self, now: int) -> list[Request]:
+        """What operators ask for; what cannot be granted whatever the state is answered here."""
+        waiting, kept = self.intake.requests, []
+        for request in [waiting.popleft() for _ in range(len(waiting))]:
+            waited = 0.0 if request.asked is None else (now - request.asked) / NS
+            if request.kind not in REQUESTS:
+                request.answer(False, f"unknown request {str(request.kind)[:40]!r}: known are {', '.join(REQUESTS)}")
+            elif request.kind == "arm" and waited > HEARD:
+                request.answer(False, f"the request is {waited:.3f} s old, limit {HEARD}")
+            else:
+                kept.append(request)
+        return kept
 
     def _answer(self, request: Request, now: int) -> None:
         if request.kind == "arm":
@@ -135,17 +156,18 @@ class Controller:
             request.answer(True, f"{self.status()['state']}: {self.reason}")
         elif request.kind == "disarm":
             if self.state in (State.STANDING_UP, State.RUNNING):
-                self._emergency("the operator disarmed a moving robot", now)
+                self._emergency("the operator disarmed a moving robot", now, "operator")
+            elif self.state == State.SOFT_STOP and self.phase != SETTLING:
+                self._enter(State.SOFT_STOP, now, "the operator disarmed", SETTLING)
             elif self.state != State.DISARMED:
                 self._enter(State.DISARMED, now, "the operator disarmed")
             request.answer(True, f"{self.status()['state']}: {self.reason}")
-        else:
-            request.answer(False, f"unknown request '{request.kind}'")
 
     def _why_not_arm(self) -> str:
         """Why the robot must not be armed now; "" if it may be."""
         if self.state not in (State.DISARMED, State.EMERGENCY):
             return f"it is already {self.status()['state']}"
+        self.context.stood = False
         verdict = safety.strictest(safety.ALWAYS, self.context)
         if verdict is not None:
             return verdict.sentence
@@ -161,16 +183,19 @@ class Controller:
     def _enter(self, state: State, now: int, why: str, phase: str = "") -> None:
         if state == State.STANDING_UP:
             self.brain.reset()
-            self._from = np.array(self.context.snapshot.position, np.float32)
-            self.output.targets = self._from
-            self.context.overran = 0
+            here = np.array(self.context.snapshot.position, np.float32)
+            self._from = np.clip(here, self.robot.joint_lower, self.robot.joint_upper)
+            self.output = replace(self.output, targets=self._from)
+        if state == State.RUNNING:
+            self.context.stood = True
         if (state, phase) != (self.state, self.phase):
             said = f"{state.name.lower().replace('_', ' ')}{f' ({phase})' if phase else ''}: {why}"
             self.history.append((now, said, why))
-            self.log(said)
+            with contextlib.suppress(Exception):  # a log that cannot be written stops no robot
+                self.log(said)
         self.state, self.phase, self.reason = state, phase, why
         self._entered = now
-        self.transport.report(self.status())
+        self.report({})
 
     def _stop(self, verdict: Verdict, now: int) -> None:
         self.refusals.add(now, verdict.kind, verdict.sentence)
@@ -178,6 +203,17 @@ class Controller:
         running = self.state == State.RUNNING and verdict.action != Action.STAND
         self._from = self.output.targets
         self._enter(State.SOFT_STOP, now, verdict.sentence, BRAKING if running else STANDING)
+
+    def _failed(self, why: str, now: int) -> tuple[Mode, np.ndarray]:
+        """Something that must not happen did. Returns what is sent: damping, or nothing by a disarmed robot."""
+        if self.state == State.DISARMED:
+            self.refusals.add(now, "control step", why)
+            return Mode.NOTHING, self.output.targets
+        if self.state == State.EMERGENCY:
+            self.refusals.add(now, "control step", why)
+        else:
+            self._emergency(why, now, "control step")
+        return Mode.DAMP, self.output.targets
 
     def _emergency(self, why: str, now: int, kind: str = "emergency") -> None:
         self.refusals.add(now, kind, why)
@@ -280,10 +316,24 @@ class Controller:
             return None
         return targets
 
-    def _record(self, now: int, late: float, took: float, requests: list[str], snapshot: Snapshot) -> None:
+    def _send(self, mode: Mode, targets: np.ndarray, now: int) -> None:
+        self.output = Output(mode, targets, self.context.snapshot.joints_stamp)
+        if mode == Mode.NOTHING or self.dry_run:
+            return
+        try:
+            self.transport.write(self.output)
+        except Exception as error:  # the drives' own watchdog damps; this loop must not go on as if it held them
+            mode, targets = self._failed(f"the joints cannot be reached: {type(error).__name__}: {error}", now)
+            self.output = replace(self.output, mode=mode)
+
+    def _record(self, now: int, late: float, took: float, requests: list[str]) -> None:
         if self.recorder is None:
             return
-        self.recorder.step(step_row(now, late, took, requests, snapshot, self.state, self.output), snapshot)
+        snapshot = self.context.snapshot
+        try:
+            self.recorder.step(step_row(now, late, took, requests, snapshot, self.state, self.output), snapshot)
+        except Exception as error:  # a recording that fails stops no robot
+            self.refusals.add(now, "recording", f"a step was not recorded: {type(error).__name__}: {error}")
         if self.recorder.problem and not self._recording_said:
             self._recording_said = True
             self.refusals.add(now, "recording", self.recorder.problem)
@@ -299,8 +349,8 @@ class Punctuality:
         self._took = np.zeros(self.KEPT, np.float32)
         self._late = np.zeros(self.KEPT, np.float32)
 
-    def add(self, took: float, late: float, missed: bool) -> None:
-        """One step: how long it took and how late it began, s; whether it ended after the next deadline."""
+    def add(self, took: float, late: float, missed: int) -> None:
+        """One step: how long it took and how late it began, s; how many later deadlines had passed when it ended."""
         k = self.steps % self.KEPT
         self._took[k], self._late[k] = took, late
         self.steps += 1
@@ -316,7 +366,7 @@ class Punctuality:
             "tick_ms_p99": float(np.quantile(took, 0.99)),
             "tick_ms_max": float(took.max()),
             "late_ms_p99": float(np.quantile(late, 0.99)),
-            "missed_deadline_rate": self.missed / max(self.steps, 1),
+            "missed_deadline_rate": self.missed / max(self.steps + self.missed, 1),
         }
 
 
@@ -364,12 +414,11 @@ class Loop:
                 controller.step(began, late, took)
                 ended = clock.now()
                 took = (ended - began) / NS
-                missed = ended > deadline + period
+                missed = max((ended - deadline - 1) // period, 0)
                 self.punctuality.add(took, late, missed)
-                behind = max((ended - deadline) // period, 0)
-                deadline += period * (1 + behind)  # the grid of deadlines stays; what was missed is not caught up
+                deadline += period * (1 + missed)  # the grid of deadlines stays; what was missed is not caught up
                 if self.punctuality.steps % self.REPORT_EVERY == 0:
-                    controller.transport.report(controller.status() | self.punctuality.summary())
+                    controller.report(self.punctuality.summary())
                 if until is not None and until():
                     return
         finally:
@@ -382,6 +431,8 @@ class Loop:
             self.run()
         except BaseException as error:  # the main thread must know; the robot's own watchdog damps meanwhile
             self.failure = error
+            with contextlib.suppress(Exception):
+                self.controller.log(f"the control loop ended: {type(error).__name__}: {error}")
 
     def _settle_thread(self) -> None:
         """Real-time priority and core, where they are asked for and permitted."""
@@ -393,6 +444,7 @@ class Loop:
                 os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(times.priority))
         except (OSError, ValueError) as error:
             log(f"note: no real-time scheduling: {error}")
-        if times.priority == 0 and times.core < 0:
             return
-        log(f"note: the loop runs with priority {times.priority} on core {times.core if times.core >= 0 else 'any'}")
+        if times.priority > 0 or times.core >= 0:
+            core = times.core if times.core >= 0 else "any"
+            log(f"note: the loop runs with priority {times.priority} on core {core}")

@@ -77,7 +77,8 @@ class SimulatedHardware:
         if mode == Mode.NOTHING:
             return True
         latency = int(self.worlds.delay[0]) * STEP_NS
-        due = max((self.time if answers is None else answers) + latency, self.time)
+        answered = self.time if answers is None else min(answers, self.time)  # none answers what is still to come
+        due = max(answered + latency, self.time)
         if self._waiting and due < self._waiting[-1][0]:
             due = self._waiting[-1][0]  # commands take effect in the order in which they came
         self._waiting.append((due, mode, targets))

@@ -1,5 +1,6 @@
 """What was refused, by whom, with the value and the limit: counted always, logged once a second of each kind."""
 
+import contextlib
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -35,4 +36,5 @@ class Refusals:
                 return
             self._said[kind] = now
         if self.log is not None:
-            self.log(f"{word}: {sentence}")
+            with contextlib.suppress(Exception):  # a log that cannot be written stops no robot
+                self.log(f"{word}: {sentence}")

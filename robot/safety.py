@@ -23,16 +23,17 @@ class Limits:
     """Limits of the safety chain. What the bundle says of joints, torque and commands comes on top."""
 
     sensor_timeout: float = number(0.06, 0.01, 1.0, "joint and IMU readings older than this stop the robot, s")
-    command_timeout: float = number(0.1, 0.02, 5.0, "a velocity command older than this brakes the robot, s")
-    pose_timeout: float = number(0.1, 0.02, 5.0, "a pose older than this brakes the robot, s")
+    command_timeout: float = number(0.08, 0.02, 5.0, "a velocity command older than this brakes the robot, s")
+    pose_timeout: float = number(0.08, 0.02, 5.0, "a pose older than this brakes the robot, s")
     tilt: float = number(1.2, 0.3, 3.2, "the base may lean this far, rad")
     clearance: float = number(0.08, 0.0, 0.5, "the base must be this far above the ground, m")
     fallen_seconds: float = number(0.06, 0.0, 2.0, "for so long it may lean further or be lower, s")
     joint_speed: float = number(35.0, 1.0, 100.0, "joints may turn this fast, rad/s")
+    joint_speed_seconds: float = number(0.03, 0.0, 2.0, "for so long they may turn faster, s")
     torque_share: float = number(1.2, 0.1, 5.0, "reported joint torques may reach this times the bundle's limit")
     torque_seconds: float = number(0.06, 0.0, 2.0, "for so long they may be higher, s")
     target_step: float = number(1.7, 0.05, 5.0, "a joint target may change by this in one control step, rad")
-    overruns: int = whole(3, 1, 50, "control steps in a row that may take longer than a period")
+    overruns: int = whole(3, 1, 50, "overrunning control steps in a row that stop the robot; a long one counts twice")
 
 
 class Action(IntEnum):
@@ -67,10 +68,13 @@ class Context:
     ground: float | None = None
     """Height of the ground under the base, m; None where it is not known."""
     needs_pose: bool = True
+    stood: bool = False
+    """Whether the robot has stood since it was armed: one that gets up may be low."""
     overran: int = 0
-    """Control steps in a row that took too long."""
+    """Control steps in a row that took longer than a period, those longer than two periods counted twice."""
     tilted_since: int = NEVER
     low_since: int = NEVER
+    fast_since: int = NEVER
     strained_since: int = NEVER
 
     def age(self, time: int) -> float:
@@ -96,19 +100,19 @@ def sensors_fresh(c: Context) -> Verdict | None:
 def upright(c: Context) -> Verdict | None:
     """The base must not lean too far for too long."""
     leaning = lean(c.snapshot)
-    c.tilted_since = _since(c.tilted_since, c.now, leaning > c.limits.tilt)
+    c.tilted_since = _since(c.tilted_since, c.now, not leaning <= c.limits.tilt)
     if _lasted(c.tilted_since, c.now, c.limits.fallen_seconds):
         return Verdict(Action.DAMP, "tilt", f"the base leans by {leaning:.2f} rad, limit {c.limits.tilt}")
     return None
 
 
 def clear_of_the_ground(c: Context) -> Verdict | None:
-    """The base must be above the ground, where both are known."""
-    if c.ground is None or c.age(c.snapshot.pose_time) > c.limits.pose_timeout:
+    """The base of a robot that has stood must stay above the ground, where both are known."""
+    if not c.stood or c.ground is None or c.age(c.snapshot.pose_time) > c.limits.pose_timeout:
         c.low_since = NEVER
         return None
     clearance = float(c.snapshot.pose[2]) - c.ground
-    c.low_since = _since(c.low_since, c.now, clearance < c.limits.clearance)
+    c.low_since = _since(c.low_since, c.now, not clearance >= c.limits.clearance)
     if _lasted(c.low_since, c.now, c.limits.fallen_seconds):
         return Verdict(
             Action.DAMP, "height", f"the base is {clearance:.3f} m above the ground, limit {c.limits.clearance}"
@@ -120,7 +124,8 @@ def joint_speed(c: Context) -> Verdict | None:
     """No joint may turn faster than its motor can hold back."""
     worst = int(np.abs(c.snapshot.velocity).argmax())
     speed = float(abs(c.snapshot.velocity[worst]))
-    if speed > c.limits.joint_speed:
+    c.fast_since = _since(c.fast_since, c.now, not speed <= c.limits.joint_speed)
+    if _lasted(c.fast_since, c.now, c.limits.joint_speed_seconds):
         name = c.robot.joint_names[worst]
         return Verdict(Action.DAMP, "joint speed", f"{name} turns at {speed:.1f} rad/s, limit {c.limits.joint_speed}")
     return None
@@ -141,7 +146,7 @@ def punctual(c: Context) -> Verdict | None:
     """A loop that cannot keep its period does not control."""
     if c.overran >= c.limits.overruns:
         return Verdict(
-            Action.STOP, "overrun", f"{c.overran} control steps in a row took too long, limit {c.limits.overruns}"
+            Action.STOP, "overrun", f"control steps took too long, {c.overran} in a row, limit {c.limits.overruns}"
         )
     return None
 
