@@ -431,6 +431,8 @@ def _status(result: dict[str, Any]) -> int:
         return _fail(f"the exported network differs from the trained one by {result['parity']:.3g}", 1)
     if result.get("equal") is False:
         return _fail(f"the recording is not reproduced: {result['first_difference']}", 1)
+    if result.get("died"):
+        return _fail(f"the process {result['died']} ended before the run did: {result['end']}", 1)
     if result.get("controller", {}).get("state") == "emergency":
         return _fail(f"the controller ended in emergency: {result['controller']['reason']}", 1)
     return 0
