@@ -106,7 +106,8 @@ class Controller:
             mode, targets = self._failed(f"the control step failed: {type(error).__name__}: {error}", now)
         self._send(mode, targets, now)
         command = context.snapshot.command
-        self.intake.moving = self.state in (State.STANDING_UP, State.RUNNING) and bool(np.abs(command).max() > MOVING)
+        moves = self.state in (State.STANDING_UP, State.RUNNING) or self.phase == BRAKING
+        self.intake.moving = moves and bool(np.abs(command).max() > MOVING)
         self._record(now, late, took, [request.kind for request in requests])
         return self.output
 

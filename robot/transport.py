@@ -141,8 +141,8 @@ class Plausible:
     """How far a joint angle or the attitude may be from where its own speeds have led since the last reading, rad."""
     drift: float = 5.0
     """What is added to `jump` for the time since the last reading that was believed, rad/s."""
-    gyro: float = 35.0
-    """rad/s."""
+    gyro: float = 20.0
+    """rad/s; three times what the course takes."""
     quaternion: float = 0.05
     """How far a quaternion's length may be from 1."""
     pose_step: float = 0.5
@@ -151,7 +151,7 @@ class Plausible:
     """How far a pose may be from the origin, m."""
     delay: float = 0.06
     """How much later than usual a message may come in, by its own stamp, s."""
-    frozen: float = 0.02
+    frozen: float = 0.01
     """Readings of a moving robot that do not change in their last digit for this long are frozen, s."""
 
 
