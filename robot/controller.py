@@ -294,7 +294,7 @@ class Controller:
 
     def _towards_standing(self, now: int, seconds: float) -> np.ndarray:
         """On a smooth way from where the joints were to the standing pose."""
-        share = min(self._elapsed(now) / seconds, 1.0)
+        share = 1.0 if self.phase == HOLDING else min(self._elapsed(now) / seconds, 1.0)
         return self._from + (3 * share**2 - 2 * share**3) * (self.robot.default_pose - self._from)
 
     def _policy(self, now: int) -> np.ndarray | None:

@@ -357,7 +357,7 @@ class Intake:
     def height_grid(self, heights: np.ndarray) -> bool:
         """A measured height grid, m above the course plane, `[rows, columns]`, NaN where nothing is known."""
         now = self.clock()
-        grid = np.array(heights, np.float32)
+        grid = _plain(heights).astype(np.float32)
         if grid.ndim != 2 or 0 in grid.shape or np.isinf(grid).any():
             return self._refuse("height grid", f"a height grid of shape {grid.shape} or with infinite heights")
         with self._lock:
