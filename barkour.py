@@ -443,8 +443,9 @@ def _status(result: dict[str, Any]) -> int:
         return _fail(f"the exported network differs from the trained one by {result['parity']:.3g}", 1)
     if result.get("equal") is False:
         return _fail(f"the recording is not reproduced: {result['first_difference']}", 1)
-    if result.get("unsafe"):
-        return _fail(f"{len(result['unsafe'])} faults did not end safe: {', '.join(result['unsafe'])}", 1)
+    if result.get("faults_safe") != result.get("faults_tried"):
+        unsafe = [fault["name"] for fault in result["faults"] if not fault["safe"]]
+        return _fail(f"{len(unsafe)} faults did not end safe: {', '.join(unsafe)}", 1)
     if result.get("died"):
         return _fail(f"the process {result['died']} ended before the run did: {result['end']}", 1)
     if result.get("controller", {}).get("state") == "emergency":
