@@ -76,7 +76,8 @@ class Rig:
         self.clock = SimulatedClock()
         self.intake = Intake(self.robot, self.clock.now, plausible=plausible)
         self.hardware = SimulatedHardware(self.robot, course, lying=lying)
-        self.hardware.worlds.place(*(np.array([v]) for v in (*PLACE, yaw)), course.height)
+        x, y = (np.array([value]) for value in PLACE)
+        self.hardware.worlds.place(x, y, np.array([yaw]), course.height)
         self.hardware.targets = np.array(self.hardware.physics.qpos[0, 7:])
         if lying:
             self.hardware.advance(1200)
