@@ -309,12 +309,17 @@ class Ros:
 
 @dataclass(frozen=True)
 class Bench:
-    """Measure: `physics` compares the engines' environment steps per second in one run."""
+    """Measure: `physics` compares the engines' environment steps per second in one run; `onboard` times the control
+    loop for a minute and tries every fault on it."""
 
-    what: Positional[Literal["physics"]]
+    what: Positional[Literal["physics", "onboard"]]
     json: Json = False
 
     def __call__(self) -> dict[str, Any]:
+        if self.what == "onboard":
+            from benchmarks.onboard import run as run_onboard
+
+            return run_onboard()
         from benchmarks.physics import run
 
         return run()
@@ -324,7 +329,14 @@ COMMANDS = {"run": Run, "score": Score, "evaluate": Evaluate, "train": Train, "e
 COMMANDS |= {"distill": Distill, "recipe": Recipe, "onboard": Onboard, "ros": Ros, "bench": Bench}
 EXTRAS = {"jax": "train", "brax": "train", "flax": "train", "optax": "train", "onnx": "train", "safetensors": "train"}
 EXTRAS |= {"tensorboardX": "train", "gymnasium": "train", "viser": "viz", "imageio": "viz", "mediapy": "viz"}
-EXTRAS |= {"torch": "distill", "accelerate": "distill", "rclpy": "ros", "transformers": "lm", "openai": "lm"}
+EXTRAS |= {
+    "torch": "distill",
+    "accelerate": "distill",
+    "rclpy": "ros",
+    "transformers": "lm",
+    "tokenizers": "lm",
+    "openai": "lm",
+}
 EXTRAS |= {f"{name}_msgs": "ros" for name in ("sensor", "nav", "geometry", "trajectory", "diagnostic", "std")}
 EXPORT_TOLERANCE = 1e-5
 """Largest difference of actions between an exported network and the trained one."""
@@ -431,6 +443,11 @@ def _status(result: dict[str, Any]) -> int:
         return _fail(f"the exported network differs from the trained one by {result['parity']:.3g}", 1)
     if result.get("equal") is False:
         return _fail(f"the recording is not reproduced: {result['first_difference']}", 1)
+    if result.get("faults_safe") != result.get("faults_tried"):
+        unsafe = [fault["name"] for fault in result["faults"] if not fault["safe"]]
+        return _fail(f"{len(unsafe)} faults did not end safe: {', '.join(unsafe)}", 1)
+    if result.get("died"):
+        return _fail(f"the process {result['died']} ended before the run did: {result['end']}", 1)
     if result.get("controller", {}).get("state") == "emergency":
         return _fail(f"the controller ended in emergency: {result['controller']['reason']}", 1)
     return 0

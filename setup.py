@@ -19,7 +19,15 @@ EXTRAS = {
     # distillation; torch's exact pin is the one with a CPU build
     "distill": ["torch==2.13.0", "accelerate>=1.2", "safetensors>=0.5", "onnx>=1.17", "tensorboardX>=2.6"],
     # language-model distillation
-    "lm": ["torch==2.13.0", "transformers", "tokenizers", "accelerate", "safetensors>=0.5", "openai"],
+    "lm": [
+        "torch==2.13.0",
+        "transformers>=5",
+        "tokenizers>=0.22",
+        "accelerate>=1.2",
+        "safetensors>=0.5",
+        "tensorboardX>=2.6",
+        "openai>=1",
+    ],
     # rclpy without a ROS installation; on robots it comes from ROS itself
     "ros": [
         "ros-rclpy[fastrtps]==9.1.2",

@@ -76,6 +76,8 @@ def _plain(console: Console, title: str, result: dict[str, Any]) -> None:
     table.add_column("what")
     table.add_column("value", overflow="fold")
     for key, value in result.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):  # the whole of it is in --json
+            value = f"{len(value)} in all"
         table.add_row(escape(key), escape(str(value)))
     console.print(table)
 

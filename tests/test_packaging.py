@@ -106,6 +106,6 @@ def test_what_runs_onboard_imports_with_numpy_and_onnxruntime_only() -> None:
 
 
 def test_every_module_parses_on_the_oldest_python_promised() -> None:
-    for package in ("sim", "policies", "benchmarks"):
+    for package in ("sim", "policies", "distill", "robot", "benchmarks"):
         for path in (ROOT / package).rglob("*.py"):
             ast.parse(path.read_text(), filename=str(path), feature_version=(3, 11))

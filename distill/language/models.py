@@ -3,6 +3,7 @@
 Nothing is downloaded unless a name is given that is no folder here.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,6 +180,7 @@ def sharding(source: Shape | PretrainedConfig | str, devices: int, gigabytes: fl
     model.tie_weights()
     blocks = [type(part[0]).__name__ for part in model.modules() if isinstance(part, nn.ModuleList) and len(part)]
     limits: dict[int | str, int | str] = {i: int(gigabytes * 1e9) for i in range(devices)}
+    logging.getLogger("accelerate.utils.modeling").setLevel(logging.ERROR)  # the devices need not be here
     placed = infer_auto_device_map(
         model, {**limits, "cpu": 10**15}, no_split_module_classes=sorted(set(blocks)), dtype=torch.bfloat16
     )

@@ -28,7 +28,7 @@ class Settings:
     """Sizes of the experiment; models may be published ones by name or path, which are then not trained first."""
 
     teacher: Shape | str = Shape(0, 64, 3, 4)
-    reference: Shape | str = Shape(0, 32, 1, 2)
+    reference: Shape | str = Shape(0, 48, 1, 4)
     student: Shape = Shape(0, 48, 2, 4)
     other_student: Shape = Shape(0, 32, 4, 2)
     sources: tuple[str, ...] = ("boilerplate", "rules", "prose", "noise")
@@ -42,7 +42,7 @@ class Settings:
     test: int = 48
     keep: float = 0.5
     teacher_steps: int = 700
-    reference_steps: int = 200
+    reference_steps: int = 500
     steps: int = 500
     batch: int = 8
     learning_rate: float = 3e-3
