@@ -20,6 +20,7 @@ def measured() -> dict:
 def test_the_policy_runs_all_the_time_at_50_hz(measured):
     assert measured["state"] == "running" and measured["history"] == ["standing up: armed", "running: standing"]
     assert measured["ticks"] == pytest.approx(250, abs=10)
+    assert measured["running_share"] > 0.5
     assert measured["missed_deadline_rate"] < 0.05
 
 
@@ -38,7 +39,7 @@ def test_the_robots_process_has_ended(measured):
 
 
 def test_what_is_printed_is_json_with_the_keys_that_scripts_rely_on(monkeypatch, capsys):
-    figures = {"tick_ms_p50": 1.0, "tick_ms_p99": 2.0, "missed_deadline_rate": 0.0}
+    figures = {"tick_ms_p50": 1.0, "tick_ms_p99": 2.0, "missed_deadline_rate": 0.0, "state": "running"}
     results = [{"name": "a", "safe": True}, {"name": "b", "safe": False}]
     monkeypatch.setattr(onboard, "measure", lambda *_: figures)
     monkeypatch.setattr(faults, "run_all", lambda: results)
@@ -48,6 +49,8 @@ def test_what_is_printed_is_json_with_the_keys_that_scripts_rely_on(monkeypatch,
     assert found["faults_tried"] == 2 and found["faults_safe"] == 1 and found["faults"] == results
     results.pop()
     assert onboard.main([]) == 0
+    figures["state"] = "emergency"
+    assert onboard.main([]) == 1
 
 
 def test_bad_input_is_one_line(capsys):
