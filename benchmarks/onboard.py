@@ -27,7 +27,7 @@ from benchmarks import faults
 from policies.skills import load_skills
 from robot.brain import Brain
 from robot.clock import SteadyClock
-from robot.controller import Controller, Loop
+from robot.controller import Controller, Loop, Times
 from robot.inprocess import InProcess
 from robot.onboard import SWITCH_INTERVAL
 from robot.safety import Limits
@@ -42,8 +42,8 @@ READY = 300.0
 """The simulated robot must be there within this, s: its navigator plans the route first."""
 PATIENT = Limits(sensor_timeout=0.5, command_timeout=0.5, pose_timeout=0.5, overruns=50)
 LATE = 0.5
-"""The simulated robot shares the computer with the loop: where its process has to wait, the loop is not to stop but to be
-measured, so messages may be as old and as late as this, s."""
+"""The simulated robot shares the computer with the loop. Where its process has to wait, the loop is not to stop but to
+be measured: so old and so late may messages be, s."""
 KINDS = ("joints", "imu", "odometry", "velocity_command", "skill")
 SIZES = {"joints": (12, 12, 12), "imu": (4, 3), "odometry": (3, 4), "velocity_command": (3,)}
 """Numbers in a message's parts."""
@@ -168,8 +168,10 @@ class _Timed(Controller):
         return output
 
 
-def run(seconds: float = 60.0, policy: str = "generalist", course: str = "official", seed: int = 0) -> dict[str, Any]:
-    """What `barkour bench onboard --json` prints.
+def run(
+    seconds: float = 60.0, policy: str = "generalist", course: str = "official", seed: int = 0, priority: int = 0
+) -> dict[str, Any]:
+    """What `barkour bench onboard --json` prints. `priority` is the loop's, see `robot.controller.Times`.
 
     Returns:
       `tick_ms_p50`, `tick_ms_p99`, `tick_ms_max`, `late_ms_p99`, `missed_deadline_rate`, `ticks` (of the loop);
@@ -184,17 +186,18 @@ def run(seconds: float = 60.0, policy: str = "generalist", course: str = "offici
     """
     if not seconds > WARM + 5.0:
         raise InputError(f"seconds must be more than {WARM + 5.0:.0f}, got {seconds}")
-    measured = measure(seconds, policy, course, seed)
+    measured = measure(seconds, policy, course, seed, priority)
     tried = faults.run_all()
     return {
-        **measured, "seconds": seconds, "policy": policy, "course": course, "seed": seed, "faults_tried": len(tried),
+        **measured, "seconds": seconds, "policy": policy, "course": course, "seed": seed, "priority": priority,
+        "faults_tried": len(tried),
         "faults_safe": sum(result["safe"] for result in tried), "faults": tried,
         "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(),
                     "load": list(os.getloadavg())},
     }  # fmt: skip
 
 
-def measure(seconds: float, policy: str, course: str, seed: int) -> dict[str, Any]:
+def measure(seconds: float, policy: str, course: str, seed: int, priority: int = 0) -> dict[str, Any]:
     """The loop in real time for `seconds` from arming on; see `run`."""
     skills, where, clock = load_skills(policy), by_name(course), SteadyClock()
     context = multiprocessing.get_context("spawn")
@@ -206,7 +209,9 @@ def measure(seconds: float, policy: str, course: str, seed: int) -> dict[str, An
     sys.setswitchinterval(SWITCH_INTERVAL)
     intake = Intake(skills.robot, clock.now, plausible=Plausible(delay=LATE))
     transport = _Piped(pipe, intake)
-    controller = _Timed(Brain(skills, Terrain(skills.robot, where)), intake, transport, PATIENT)
+    controller = _Timed(
+        Brain(skills, Terrain(skills.robot, where)), intake, transport, PATIENT, Times(priority=priority)
+    )
     loop = Loop(controller, clock)
     try:
         if not transport.came.wait(READY):
@@ -234,7 +239,8 @@ def measure(seconds: float, policy: str, course: str, seed: int) -> dict[str, An
     kept = controller.used[: min(controller.steps, len(controller.used))]
     return {
         **loop.punctuality.summary(), "tick_cpu_ms": _quantiles(kept), "cpu_share": share, "memory_growth_kb": grown,
-        "latency_ms": _quantiles(transport.latencies), "state": state["state"], "running_share": controller.ran / max(controller.steps, 1),
+        "latency_ms": _quantiles(transport.latencies), "state": state["state"],
+        "running_share": controller.ran / max(controller.steps, 1),
         "refusals": state["refusals"], "history": [said for _, said, _ in controller.history],
     }  # fmt: skip
 
@@ -257,14 +263,16 @@ def _resident_kb() -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; exit status 1 where a fault is not safe or the robot did not run to the end, 2 with one line for bad input."""
+    """The command line; exit status 1 where a fault is not safe or the robot did not run to the end, 2 with one line
+    for bad input."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--policy", default="generalist")
+    parser.add_argument("--priority", type=int, default=0, help="SCHED_FIFO priority of the loop's thread; 0: none")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     try:
-        found = run(options.seconds, options.policy)
+        found = run(options.seconds, options.policy, priority=options.priority)
     except InputError as error:
         print(f"onboard: {error}", file=sys.stderr)
         return 2
