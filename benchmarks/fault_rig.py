@@ -76,8 +76,7 @@ class Rig:
         self.clock = SimulatedClock()
         self.intake = Intake(self.robot, self.clock.now, plausible=plausible)
         self.hardware = SimulatedHardware(self.robot, course, lying=lying)
-        x, y = (np.array([value]) for value in PLACE)
-        self.hardware.worlds.place(x, y, np.array([yaw]), course.height)
+        self.hardware.worlds.place(np.array([PLACE[0]]), np.array([PLACE[1]]), np.array([yaw]), course.height)
         self.hardware.targets = np.array(self.hardware.physics.qpos[0, 7:])
         if lying:
             self.hardware.advance(1200)

@@ -347,8 +347,8 @@ class Punctuality:
 
     def __init__(self) -> None:
         self.steps = self.missed = 0
-        self._took = np.zeros(self.KEPT, np.float32)
-        self._late = np.zeros(self.KEPT, np.float32)
+        self._took = np.full(self.KEPT, 0, np.float32)  # written to, so that memory does not grow with the steps
+        self._late = np.full(self.KEPT, 0, np.float32)
 
     def add(self, took: float, late: float, missed: int) -> None:
         """One step: how long it took and how late it began, s; how many later deadlines had passed when it ended."""

@@ -139,8 +139,10 @@ class Plausible:
     """rad/s; the motors' no-load speed is less than half."""
     jump: float = 0.2
     """How far a joint angle or the attitude may be from where its own speeds have led since the last reading, rad."""
-    drift: float = 5.0
+    drift: float = 3.0
     """What is added to `jump` for the time since the last reading that was believed, rad/s."""
+    acceleration: float = 2500.0
+    """How fast a joint's speed may change between two readings, rad/s^2: what they do not show is added to `jump`."""
     gyro: float = 20.0
     """rad/s; three times what the course takes."""
     quaternion: float = 0.05
@@ -261,11 +263,12 @@ class Intake:
                 "joint speed",
                 f"{robot.joint_names[fastest]} turns at {v[fastest]:.1f} rad/s, limit {limits.joint_speed}",
             )
-        expected = self._path.goes_on(now, v)
-        if expected is not None:
-            off = np.abs(q - expected)
+        if self._latest.joints_time != NEVER:
+            self._path.goes_on(now, v)
+            off = np.abs(q - self._path.position)
             most = int(off.argmax())
-            allowed = limits.jump + limits.drift * (now - self._latest.joints_time) / NS
+            unseen = limits.acceleration * self._path.squares / 8
+            allowed = limits.jump + limits.drift * (now - self._latest.joints_time) / NS + unseen
             if off[most] > allowed:
                 return self._refuse(
                     "joint jump", f"{robot.joint_names[most]} jumped by {off[most]:.3f} rad, limit {allowed:.3f}"
@@ -444,20 +447,21 @@ class _Path:
     """Where joints must be by now, by the speeds that came since the last reading that was believed."""
 
     def __init__(self) -> None:
+        self.position = self._velocity = np.zeros(12)
+        """Expected joint angles, rad `[12]`."""
+        self.squares = 0.0
+        """Sum of squared times between readings: what a speed may do in between grows with it, s^2."""
         self._time = NEVER
-        self._position = self._velocity = np.zeros(12)
 
     def begin(self, now: int, position: np.ndarray, velocity: np.ndarray) -> None:
         """A reading was believed."""
-        self._time, self._position, self._velocity = now, position, velocity
+        self._time, self.position, self._velocity, self.squares = now, position, velocity, 0.0
 
-    def goes_on(self, now: int, velocity: np.ndarray) -> np.ndarray | None:
-        """Expected joint angles, rad `[12]`, when `velocity` (rad/s) comes in; None before the first reading."""
-        if self._time == NEVER:
-            return None
-        step = (now - self._time) / NS * (velocity + self._velocity) / 2
-        self.begin(now, self._position + step, velocity)
-        return self._position
+    def goes_on(self, now: int, velocity: np.ndarray) -> None:
+        """Joints have turned on until `now`, when `velocity` (rad/s `[12]`) came in."""
+        seconds = (now - self._time) / NS
+        self.position = self.position + seconds * (velocity + self._velocity) / 2
+        self._time, self._velocity, self.squares = now, velocity, self.squares + seconds**2
 
 
 class _Sender:

@@ -165,6 +165,15 @@ def test_joints_may_move_as_their_speed_says_and_not_otherwise(intake, now):
     assert intake.joints(NAMES, POSE + 0.3, np.zeros(12))
 
 
+def test_what_happens_between_readings_that_are_far_apart_is_not_a_jump(intake, now):
+    """A swing of 8 Hz and 24 rad/s, read every 4 ms and with holes of up to 40 ms."""
+    rng = np.random.default_rng(0)
+    for gap in rng.choice([0.004, 0.004, 0.004, 0.02, 0.04], 500):
+        angle = 2 * np.pi * 8 * now.on(gap) / NS
+        q, v = POSE + 0.48 * np.sin(angle), np.full(12, 24.0 * np.cos(angle))
+        assert intake.joints(NAMES, q, v), said(intake)
+
+
 def test_an_offset_is_not_believed_before_the_sensor_counts_as_silent(intake, now):
     assert intake.joints(NAMES, POSE, STILL)
     for _ in range(20):
