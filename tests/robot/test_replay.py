@@ -123,3 +123,12 @@ def test_a_dry_run_sends_nothing(tmp_path):
     found = recording.read(tmp_path / "dry.rec")
     assert State.RUNNING in found.steps["state"]
     assert result["path_m"] < 0.05
+
+
+def test_a_recorded_course_run_comes_out_as_it_did_when_it_was_recorded():
+    """The first ten seconds of the official course with the specialists, seed 3; made by `barkour onboard --bundle
+    specialists --seed 3 --record FILE`. It fails where observation, policies, safety chain or state machine change; the
+    tolerance is what networks round differently on other processors."""
+    found = replay.replay(Path(__file__).with_name("recordings") / "specialists_seed_3.rec")
+    assert found["equal"], found["first_difference"]
+    assert found["steps"] == 500 and found["states"] == ["disarmed", "standing_up", "running"]
