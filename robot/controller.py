@@ -33,6 +33,7 @@ class Times:
     stood: float = number(
         0.5, 0.05, 3.14, "joints must be this near the standing pose before the policy takes over, rad"
     )
+    level: float = number(0.6, 0.1, 3.2, "and the base may lean this far then, rad; an A-frame's ramp is 0.52")
     brake: float = number(1.0, 0.0, 5.0, "a soft stop brakes with the policy for this long, s")
     stand: float = number(0.5, 0.1, 5.0, "then goes to the standing pose in this time, s")
     hold: float = number(1.0, 0.0, 60.0, "holds it, s")
@@ -44,6 +45,8 @@ class Times:
 BRAKING, STANDING, HOLDING, SETTLING = "brake", "stand", "hold", "damp"
 HEARD = 0.5
 """A request to arm that had to wait longer than this is not granted, s: who asked has gone."""
+DRAWN_IN = 0.2
+"""Share of the standing pose's angles at which legs are folded with the feet below the hips."""
 MOVING = 0.1
 """A robot that is asked for more than this (m/s or rad/s) moves, so its readings must change."""
 
@@ -250,6 +253,9 @@ class Controller:
                 name = self.robot.joint_names[worst]
                 sentence = f"{name} is {off[worst]:.2f} rad from the standing pose, limit {self.times.stood}"
                 self._stop(Verdict(Action.STAND, "standing up", sentence), now)
+            elif (lean := safety.lean(self.context.snapshot)) > self.times.level:
+                sentence = f"the base leans by {lean:.2f} rad after standing up, limit {self.times.level}"
+                self._stop(Verdict(Action.STAND, "standing up", sentence), now)
             else:
                 self._enter(State.RUNNING, now, "standing")
 
@@ -293,9 +299,16 @@ class Controller:
         return Mode.POSITION, targets
 
     def _towards_standing(self, now: int, seconds: float) -> np.ndarray:
-        """On a smooth way from where the joints were to the standing pose."""
+        """On a smooth way from where the joints were to the standing pose: straight, or, by a robot that lies, with its
+        feet drawn in below its hips first, from where it can rise without tipping over."""
         share = 1.0 if self.phase == HOLDING else min(self._elapsed(now) / seconds, 1.0)
-        return self._from + (3 * share**2 - 2 * share**3) * (self.robot.default_pose - self._from)
+        standing = self.robot.default_pose
+        if self.state != State.STANDING_UP or np.abs(self._from - standing).max() <= self.times.stood:
+            return _smooth(self._from, standing, share)
+        drawn_in = DRAWN_IN * standing
+        if share < 0.5:
+            return _smooth(self._from, drawn_in, 2 * share)
+        return _smooth(drawn_in, standing, 2 * share - 1)
 
     def _policy(self, now: int) -> np.ndarray | None:
         snapshot, context = self.context.snapshot, self.context
@@ -338,6 +351,11 @@ class Controller:
         if self.recorder.problem and not self._recording_said:
             self._recording_said = True
             self.refusals.add(now, "recording", self.recorder.problem)
+
+
+def _smooth(begin: np.ndarray, end: np.ndarray, share: float) -> np.ndarray:
+    """Joint angles on the way, rad `[12]`: at rest at both ends."""
+    return begin + (3 * share**2 - 2 * share**3) * (end - begin)
 
 
 class Punctuality:

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.fault_rig import COMMAND, Rig
 from policies import course_run
+from robot import safety
 from robot.clock import SimulatedClock, SteadyClock
 from robot.controller import BRAKING, HOLDING, SETTLING, STANDING, Loop, Punctuality, Times
 from robot.onboard import onboard_in_simulation
@@ -159,6 +160,7 @@ def test_a_dry_run_goes_through_all_states_and_sends_nothing():
 def test_arming_begins_a_run_with_no_memory_of_the_last():
     rig = Rig()
     rig.bring_to("emergency")
+    rig.run(1.0)
     rig.controller.times = Times()
     rig.ask("arm")
     rig.run(0.02)
@@ -167,6 +169,28 @@ def test_arming_begins_a_run_with_no_memory_of_the_last():
     np.testing.assert_allclose(first.output.targets, first.position, atol=0.01)
     rig.run(2.0)
     assert rig.steps[-1].state == "running"
+
+
+def test_a_robot_that_does_not_stand_level_is_not_given_to_the_policy(monkeypatch):
+    """Its joints reach the standing pose and its nose is on the ground."""
+    rig = Rig()
+    rig.run(0.1)
+    monkeypatch.setattr(safety, "lean", lambda snapshot: 0.7)
+    rig.ask("arm")
+    rig.run(rig.controller.times.stand_up + 0.1)
+    assert rig.steps[-1].state == "soft stop"
+    assert rig.controller.reason == "the base leans by 0.70 rad after standing up, limit 0.6"
+
+
+def test_a_robot_that_collapsed_at_speed_stands_up_level():
+    """Legs that lie anyhow are drawn in below the hips first: straight to the standing pose it tips onto its nose."""
+    rig = Rig()
+    rig.bring_to("emergency")
+    rig.run(1.0)
+    rig.controller.times = Times()
+    rig.ask("arm")
+    rig.run(1.6)
+    assert rig.steps[-1].state == "running" and safety.lean(rig.controller.context.snapshot) < 0.2
 
 
 def test_every_change_of_state_is_reported_with_its_reason():
