@@ -46,7 +46,9 @@ class InProcess:
         self.keep = 4000
         self.reports: list[dict[str, Any]] = []
         self.state = State.DISARMED.name
-        self.epoch = clock.now()
+        self.begun = clock.now()
+        """When the transport began, ns."""
+        self.epoch = self.begun - hardware.time
         """The steady time at which the hardware's began, ns."""
         self.latencies: list[float] = []
         """From a reading's stamp to the arrival of the command that answers it, s."""
@@ -84,7 +86,7 @@ class InProcess:
 
     def follow(self, clock: SimulatedClock) -> None:
         """Lets the simulated clock move the hardware."""
-        clock.at(self.epoch + SLICE * STEP_NS, self._slice)
+        clock.at(self.begun + SLICE * STEP_NS, self._slice)
 
     def start(self) -> None:
         """Moves the hardware in real time, in a thread."""
@@ -92,7 +94,7 @@ class InProcess:
         self._thread.start()
 
     def _real_time(self) -> None:
-        due: int | None = self.epoch + SLICE * STEP_NS
+        due: int | None = self.begun + SLICE * STEP_NS
         while not self._ending.is_set() and due is not None:
             self.clock.sleep_until(due)
             due = self._slice()
@@ -103,7 +105,7 @@ class InProcess:
             self.hardware.advance(SLICE)
         self._slices += 1
         self._send()
-        return self.epoch + (self._slices + 1) * SLICE * STEP_NS
+        return self.begun + (self._slices + 1) * SLICE * STEP_NS
 
     def _send(self) -> None:
         hardware, stamp = self.hardware, self.epoch + self.hardware.time

@@ -74,10 +74,10 @@ def onboard_in_simulation(
     recorder = None
     if record is not None:
         recorder = Recorder(record, header(skills, where, limits, times, grid, needs_pose=True))
-    transport = InProcess(intake, hardware, clock, pilot, referee)
+    transport = InProcess(intake, hardware, clock, pilot)
     controller = Controller(brain, intake, transport, limits, times, recorder=recorder, dry_run=dry_run, log=log)
     loop = Loop(controller, clock)
-    watch = _Course(intake, controller, referee, clock, dry_run)
+    watch = _Course(transport, controller, referee, clock, dry_run)
     interval = sys.getswitchinterval()
     try:
         if real_time:
@@ -102,8 +102,12 @@ def onboard_in_simulation(
 class _Course:
     """The operator of a run in simulation: arms, waits for the referee, stops, and waits until all is quiet."""
 
-    def __init__(self, intake: Intake, controller: Controller, referee: Referee, clock: Clock, dry_run: bool) -> None:
-        self.intake, self.controller, self.referee, self.clock = intake, controller, referee, clock
+    def __init__(
+        self, transport: InProcess, controller: Controller, referee: Referee, clock: Clock, dry_run: bool
+    ) -> None:
+        """The referee looks on from when the robot stands: one that lies has not fallen."""
+        self.transport, self.controller, self.referee, self.clock = transport, controller, referee, clock
+        self.intake = transport.intake
         self.began = clock.now()
         self.dry_run = dry_run
         self.armed = self.stopped = False
@@ -120,6 +124,8 @@ class _Course:
                 referee.give_up("could not be armed")
                 return True
             return False
+        if controller.state == State.RUNNING:
+            self.transport.referee = referee
         if controller.state in (State.DISARMED, State.EMERGENCY):
             referee.give_up(controller.reason)
             return True

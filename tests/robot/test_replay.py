@@ -132,3 +132,10 @@ def test_a_recorded_course_run_comes_out_as_it_did_when_it_was_recorded():
     found = replay.replay(Path(__file__).with_name("recordings") / "specialists_seed_3.rec")
     assert found["equal"], found["first_difference"]
     assert found["steps"] == 500 and found["states"] == ["disarmed", "standing_up", "running"]
+
+
+@pytest.mark.slow
+def test_a_robot_that_lies_stands_up_and_runs_the_course():
+    result = onboard_in_simulation(lying=True, log=lambda text: None)
+    assert result["end"] != "fell" and result["obstacles"]["weave poles"]["completed"]
+    assert 0.0 <= result["latency_ms"]["p50"] < 20.0
