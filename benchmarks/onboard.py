@@ -27,9 +27,8 @@ from benchmarks import faults
 from policies.skills import load_skills
 from robot.brain import Brain
 from robot.clock import SteadyClock
-from robot.controller import Controller, Loop, Times
+from robot.controller import SWITCH_INTERVAL, Controller, Loop, Times
 from robot.inprocess import InProcess
-from robot.onboard import SWITCH_INTERVAL
 from robot.safety import Limits
 from robot.terrain import Terrain
 from robot.transport import Intake, Mode, Output, Plausible, State

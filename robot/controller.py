@@ -45,6 +45,8 @@ class Times:
 BRAKING, STANDING, HOLDING, SETTLING = "brake", "stand", "hold", "damp"
 HEARD = 0.5
 """A request to arm that had to wait longer than this is not granted, s: who asked has gone."""
+SWITCH_INTERVAL = 0.0005
+"""s for which one Python thread may hold up another; Python's own 5 ms is a quarter of a control period."""
 DRAWN_IN = 0.2
 """Share of the standing pose's angles at which legs are folded with the feet below the hips."""
 MOVING = 0.1

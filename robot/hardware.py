@@ -12,7 +12,6 @@ import numpy as np
 
 from robot.transport import NS, Mode
 from sim.course import Course
-from sim.errors import InputError
 from sim.robot import Robot
 
 STEP_NS = 1_000_000
@@ -96,7 +95,7 @@ class SimulatedHardware:
             self.time += STEP_NS
             self._steps += 1
             if self._steps % self._per_period == 0:
-                self._push()
+                self.worlds.kick(self.worlds.uniform()[:, 31:33])
 
     def _drive(self) -> None:
         while self._waiting and self._waiting[0][0] <= self.time:
@@ -114,14 +113,6 @@ class SimulatedHardware:
             worlds.touched |= self.physics.sensordata[:, worlds.board] > 0
         finite = np.isfinite(np.concatenate([self.physics.qpos, self.physics.qvel], 1)).all()
         worlds.broken[0] |= not finite
-
-    def _push(self) -> None:
-        from sim.worlds import PUSH_EVERY
-
-        u = self.worlds.uniform()[0, 31:33]
-        if u[0] < self.robot.control_period / PUSH_EVERY:
-            angle = 2 * np.pi * u[1]
-            self.physics.push(self.worlds.drawn.push[:, None] * np.array([[np.cos(angle), np.sin(angle)]]))
 
     # --- what sensors say -----------------------------------------------------------------------------------------
 
@@ -177,9 +168,3 @@ class SimulatedHardware:
         qpos[0, 2] += 0.15
         qpos[0, 3:7] = [0.0, 1.0, 0.0, 0.0]
         self.physics.reset(np.ones(1, bool), qpos, np.zeros((1, 18)))
-
-
-def check_same_robot(robot: Robot, other: Robot) -> None:
-    """Raises `InputError` unless both are the same robot."""
-    if robot.name != other.name:
-        raise InputError(f"the bundle is for the robot {other.name}, the simulated one is {robot.name}")

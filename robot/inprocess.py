@@ -14,7 +14,9 @@ from robot.clock import Clock, SimulatedClock
 from robot.hardware import STEP_NS, SimulatedHardware
 from robot.pilot import Pilot
 from robot.referee import Referee
-from robot.transport import NS, Intake, Output, State
+from robot.transport import NS, Intake, Output
+from sim import observation as obs
+from sim.course import SKILLS
 
 SLICE = 4
 """Milliseconds between two readings of joints and IMU: 250 Hz."""
@@ -45,7 +47,6 @@ class InProcess:
         """The last outputs with their times (ns)."""
         self.keep = 4000
         self.reports: list[dict[str, Any]] = []
-        self.state = State.DISARMED.name
         self.begun = clock.now()
         """When the transport began, ns."""
         self.epoch = self.begun - hardware.time
@@ -129,12 +130,9 @@ class InProcess:
     def _command(self, stamp: int, position: np.ndarray, orientation: np.ndarray) -> None:
         command = self.command
         if self.pilot is not None:
-            w, x, y, z = orientation
-            yaw = float(np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)))
+            yaw = float(obs.yaw_of(np, orientation))
             asked = self.pilot.step(float(position[0]), float(position[1]), yaw)
             command = tuple(asked.velocity.tolist())
-            from sim.course import SKILLS
-
             self.intake.skill(SKILLS.index(asked.skill))
         if command is not None:
             self._deliver("command", self.intake.velocity_command, {"command": command, "stamp": stamp})

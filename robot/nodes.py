@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from robot.controller import SWITCH_INTERVAL
 from robot.node_end import Ending
 from robot.node_navigator import run_navigator
 from robot.node_onboard import run_onboard
@@ -24,8 +25,6 @@ PROGRAMS: dict[str, Callable[[RosNode, Ending], dict[str, Any]]] = {
     "navigator": run_navigator,
     "referee": run_referee,
 }
-SWITCH_INTERVAL = 0.0005
-"""s for which one Python thread may hold up another; Python's own 5 ms is a quarter of a control period."""
 
 
 def ros_arguments(parameters: Path | None = None, given: Mapping[str, Any] | None = None) -> list[str]:

@@ -12,7 +12,7 @@ from policies.skills import load_skills
 from robot import parameters
 from robot.brain import Brain
 from robot.clock import Clock, SimulatedClock, SteadyClock
-from robot.controller import Controller, Loop
+from robot.controller import SWITCH_INTERVAL, Controller, Loop
 from robot.hardware import SimulatedHardware
 from robot.inprocess import InProcess
 from robot.node_parameters import OnboardParameters
@@ -24,8 +24,6 @@ from robot.terrain import Terrain
 from robot.transport import NS, Intake, State
 from sim.course_file import by_name
 
-SWITCH_INTERVAL = 0.0005
-"""How long another thread may hold the interpreter while the loop wants it, s."""
 ARM_WITHIN = 2.0
 """Simulated hardware must be armed within this, s."""
 LONGEST = 90.0

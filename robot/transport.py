@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from robot.refusals import Refusals
+from sim import observation as obs
 from sim.course import SKILLS
 from sim.robot import Robot
 
@@ -330,8 +331,7 @@ class Intake:
             if self._relocated < RELOCATED:
                 return self._refuse("pose jump", f"the pose jumped by {moved:.2f} m, limit {limits.pose_step}")
         self._relocated = 0
-        w, x, y, z = q.tolist()
-        yaw = float(np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)))
+        yaw = float(obs.yaw_of(np, q))
         with self._lock:
             self._latest.pose, self._latest.pose_time = np.array([*p, yaw]), now
         return True

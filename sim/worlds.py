@@ -221,7 +221,11 @@ class SimulatedRobots:
         if stuck.any():
             rest = np.tile(self.model.qpos0, (self.worlds, 1))
             physics.reset(stuck, rest, np.zeros((self.worlds, 18)))
+        self.kick(u)
+
+    def kick(self, u: np.ndarray) -> None:
+        """Pushes the robots for which `u` `[worlds, 2]` says so; called once a control period."""
         kicked = u[:, 0] < self.robot.control_period / PUSH_EVERY
         if kicked.any():
             angle, size = 2 * np.pi * u[:, 1], self.drawn.push * kicked
-            physics.push(size[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1))
+            self.physics.push(size[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1))
