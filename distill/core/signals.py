@@ -109,6 +109,76 @@ class DenseLogits(TeacherSignal):
         if not self.logits.amax(-1).isfinite().all():  # the largest of a row: NaN, inf and rows of -inf show in it
             raise DistillError("dense logits must have a finite largest logit everywhere (no NaN, no +inf)")
 
+    @property
+    def vocabulary(self) -> int:
+        """V."""
+        return self.logits.shape[-1]
+
+    @property
+    def positions(self) -> torch.Size:
+        """`[...]`."""
+        return self.logits.shape[:-1]
+
+
+@dataclass(frozen=True, eq=False)
+class ProjectedLogits(TeacherSignal):
+    """The same knowledge as last hidden states and an output layer: logits are made of rows as they are asked for.
+
+    For large vocabularies, where the logits of a batch would take more memory than everything else.
+    """
+
+    KIND: ClassVar[str] = "projected logits"
+    states: Tensor
+    """`[..., D]`, float: what the output layer is given."""
+    head: Tensor
+    """`[V, D]`: its weights."""
+
+    def _check(self) -> None:
+        _floating("projected logits' states", self.states, least_dims=1)
+        _floating("projected logits' head", self.head, least_dims=2)
+        if self.head.ndim != 2 or self.head.shape[-1] != self.states.shape[-1]:
+            raise DistillError(
+                f"projected logits need a head [V, D] for states [..., D], got {list(self.head.shape)} "
+                f"and {list(self.states.shape)}"
+            )
+        if not (self.states.amax(-1).isfinite() & self.states.amin(-1).isfinite()).all():
+            raise DistillError("projected logits need finite states")
+
+    @property
+    def logits(self) -> Tensor:
+        """`[..., V]`, made anew each time."""
+        return torch.nn.functional.linear(self.states, self.head)
+
+    @property
+    def vocabulary(self) -> int:
+        """V."""
+        return self.head.shape[0]
+
+    @property
+    def positions(self) -> torch.Size:
+        """`[...]`."""
+        return self.states.shape[:-1]
+
+    def index(self, rows: Rows) -> Self:
+        """The states of some rows, and the whole head."""
+        return self._with(self.states[rows])
+
+    def flattened(self, dims: int) -> Self:
+        """As of any signal; the head stays as it is."""
+        return self._with(self.states.flatten(0, dims - 1) if dims else self.states[None])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Refused: the head would be stored with every batch."""
+        raise DistillError(
+            "projected logits are not for files, which would hold the teacher's head once a batch: use top-k"
+        )
+
+    def _with(self, states: Tensor) -> Self:
+        copy = object.__new__(type(self))
+        object.__setattr__(copy, "states", states)
+        object.__setattr__(copy, "head", self.head)
+        return copy
+
 
 @dataclass(frozen=True, eq=False)
 class TopKLogits(TeacherSignal):

@@ -13,7 +13,7 @@ from distill.core.checkpoints import write_json
 from distill.core.collect import Student
 from distill.core.errors import DistillError
 from distill.core.objectives.base import StudentOutput
-from distill.core.signals import DenseLogits, SampledLogProbs, TeacherSignal, TopKLogits
+from distill.core.signals import DenseLogits, ProjectedLogits, SampledLogProbs, TeacherSignal, TopKLogits
 from distill.core.teachers import Batch, DiskCache, LocalModel, Teacher
 from distill.language.models import Read
 from distill.language.text import Tokens
@@ -38,9 +38,28 @@ class ChunkedStudent(Student):
 
     def outputs(self, module: nn.Module, batch: Mapping[str, Tensor]) -> StudentOutput:
         """Last hidden states `[B, T, D]` and the output layer `[V, D]`."""
-        inner: Any = getattr(module, "module", module)  # wrapped for several devices
-        states = inner.get_decoder()(input_ids=batch["tokens"][:, :-1], use_cache=False).last_hidden_state
-        return StudentOutput(hidden=(states,), lm_head=inner.get_output_embeddings().weight[: self.vocabulary])
+        states, head = _states_and_head(module, batch)
+        return StudentOutput(hidden=(states,), lm_head=head[: self.vocabulary])
+
+
+def _states_and_head(module: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """A causal model's last hidden states `[B, T, D]`, and its output layer's weights `[V, D]`."""
+    inner: Any = getattr(module, "module", module)  # wrapped for several devices
+    layer = inner.get_output_embeddings()
+    if getattr(layer, "bias", None) is not None:
+        raise DistillError("a model whose output layer has a bias cannot be read chunk by chunk: take all its logits")
+    states = inner.get_decoder()(input_ids=batch["tokens"][:, :-1], use_cache=False).last_hidden_state
+    return states, layer.weight
+
+
+def projected(module: nn.Module, vocabulary: int) -> LocalModel:
+    """A causal teacher whose logits never exist as a whole; its vocabulary is cut to the first `vocabulary` tokens."""
+
+    def label(model: nn.Module, batch: Batch) -> ProjectedLogits:
+        states, head = _states_and_head(model, batch)
+        return ProjectedLogits(states, head[:vocabulary])
+
+    return LocalModel(module, label, ProjectedLogits, f"projected to {vocabulary}")
 
 
 def dense(module: nn.Module, read: Read, name: str = "logits") -> LocalModel:

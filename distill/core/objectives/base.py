@@ -64,10 +64,7 @@ class Objective(ABC):
         self.require(type(signal))
         like, shape = self.elements(student, signal)
         rows, row_weights = counted(shape, like.device, mask, weights)
-        losses = self.losses(student, signal, rows, mask)
-        row_weights = row_weights.to(losses.dtype)
-        total = row_weights.sum()
-        return (losses * row_weights).sum() / torch.where(total > 0, total, torch.ones_like(total))
+        return self.mean(student, signal, rows, row_weights, mask)
 
     def require(self, kind: type[TeacherSignal]) -> None:
         """Raise `DistillError` where signals of this kind are not accepted; ask before a training starts."""
@@ -85,6 +82,13 @@ class Objective(ABC):
     @abstractmethod
     def losses(self, student: StudentOutput, signal: Any, rows: Tensor, mask: Tensor | None) -> Tensor:
         """Loss of each element that counts, `[N]`; `rows` `[N]` are their places among the flattened elements."""
+
+    def mean(self, student: StudentOutput, signal: Any, rows: Tensor, weights: Tensor, mask: Tensor | None) -> Tensor:
+        """The mean of `losses` with `weights` `[N]`; 0 where nothing counts."""
+        losses = self.losses(student, signal, rows, mask)
+        weights = weights.to(losses.dtype)
+        total = weights.sum()
+        return (losses * weights).sum() / torch.where(total > 0, total, torch.ones_like(total))
 
     def learned(self) -> nn.Module:
         """What the objective itself learns (projections); an empty module for most. Save its state with the student."""

@@ -8,26 +8,25 @@
     TopKKL         forward or reverse KL over the K likeliest tokens and one bucket for all others
     CrossEntropy   -log q(token)                                 hard labels, or texts that the teacher sampled
 
-Vocabularies are large, so tokens are taken in chunks, forwards and backwards: a chunk's logits are computed again in
-the backward pass, and only the loss of each token is kept. With `StudentOutput.lm_head` the student's full logits never
-exist, nor does their gradient. All sums are in float32, or in float64 for float64 inputs, over log-probabilities, which
-keeps logits of 1e4 exact enough. A teacher's logit of -inf is a probability of exactly 0.
+Vocabularies are large, so tokens are taken in chunks (`chunks`). With `StudentOutput.lm_head` the student's full logits
+never exist, nor does their gradient; with `ProjectedLogits` the teacher's do not either. All sums are in float32, or in
+float64 for float64 inputs, over log-probabilities, which keeps logits of 1e4 exact enough. A teacher's logit of -inf is
+a probability of exactly 0.
 """
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from distill.core.errors import DistillError
+from distill.core.objectives import chunks
 from distill.core.objectives.base import Objective, StudentOutput, choice, positive
-from distill.core.signals import DenseLogits, SampledLogProbs, TeacherSignal, TopKLogits
+from distill.core.signals import DenseLogits, ProjectedLogits, SampledLogProbs, TeacherSignal, TopKLogits
 
 FLOOR = -1e30
 """Log-probability that stands for that of a probability of 0: finite, so that 0 log 0 is 0 and its gradient 0 too."""
@@ -37,18 +36,13 @@ FLOOR = -1e30
 class VocabularyObjective(Objective):
     """An objective on the student's logits; elements are positions `[...]`, of tokens or of whole sequences."""
 
-    chunk_size: int = 2**24
-    """How many logits are held at a time: a chunk has `chunk_size // V` positions, and at least one."""
+    chunk_size: int | None = None
+    """How many logits are held at a time: a chunk has `chunk_size // V` positions, and at least one. None: what suits
+    the device."""
 
     def __post_init__(self) -> None:
-        positive("chunk_size", self.chunk_size)
-
-    @abstractmethod
-    def token_losses(self, logits: Tensor, signal: Any) -> Tensor:
-        """Losses `[n]` of one chunk: the student's `logits` `[n, V]`, float32 or float64; the teacher's signal of it.
-
-        `signal` is flattened to rows `[n, ...]`.
-        """
+        if self.chunk_size is not None:
+            positive("chunk_size", self.chunk_size)
 
     @abstractmethod
     def shape(self, signal: Any, vocabulary: int) -> torch.Size:
@@ -57,15 +51,40 @@ class VocabularyObjective(Objective):
     def elements(self, student: StudentOutput, signal: TeacherSignal) -> tuple[Tensor, torch.Size]:
         """The student's logits `[..., V]`, or its last hidden states `[..., D]` where it gave an `lm_head`."""
         features, head = _features(student, self)
-        shape = self.shape(signal, features.shape[-1] if head is None else head.shape[0])
+        shape = self.shape(signal, _vocabulary(features, head))
         if features.shape[:-1] != shape:
             raise DistillError(
                 f"the student has the positions {list(features.shape[:-1])}, the teacher's signal {list(shape)}"
             )
         return features, shape
 
+
+@dataclass(frozen=True)
+class TokenObjective(VocabularyObjective):
+    """One whose positions have nothing to do with each other, so that they are taken in chunks."""
+
+    @abstractmethod
+    def token_losses(self, logits: Tensor, signal: Any) -> Tensor:
+        """Losses `[n]` of one chunk: the student's `logits` `[n, V]`, float32 or float64; the teacher's signal of it.
+
+        `signal` is flattened to rows `[n, ...]`.
+        """
+
     def losses(self, student: StudentOutput, signal: TeacherSignal, rows: Tensor, mask: Tensor | None) -> Tensor:
-        """`[N]`, chunk by chunk."""
+        """`[N]`, chunk by chunk, whose logits are computed again in the backward pass."""
+        features, head, chunk, losses = self._chunked(student, signal)
+        return chunks.row_losses(features, head, rows, chunk, losses)
+
+    def mean(
+        self, student: StudentOutput, signal: TeacherSignal, rows: Tensor, weights: Tensor, mask: Tensor | None
+    ) -> Tensor:
+        """Of all that counts, chunk by chunk, with its gradients made on the way."""
+        features, head, chunk, losses = self._chunked(student, signal)
+        return chunks.mean_loss(features, head, rows, weights, chunk, losses)
+
+    def _chunked(
+        self, student: StudentOutput, signal: TeacherSignal
+    ) -> tuple[Tensor, Tensor | None, int, chunks.Losses]:
         features, head = _features(student, self)
         flat = signal.flattened(features.ndim - 1)
 
@@ -73,18 +92,15 @@ class VocabularyObjective(Objective):
             wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
             return self.token_losses(wide, flat.index(part))
 
-        vocabulary = features.shape[-1] if head is None else head.shape[0]
-        chunk = max(1, self.chunk_size // vocabulary)
-        result = _RowLosses.apply(features.reshape(-1, features.shape[-1]), head, rows, chunk, losses)
-        assert isinstance(result, Tensor)
-        return result
+        chunk = chunks.rows_at_once(_vocabulary(features, head), features.device, self.chunk_size)
+        return features.reshape(-1, features.shape[-1]), head, chunk, losses
 
 
 @dataclass(frozen=True)
-class Divergence(VocabularyObjective):
+class Divergence(TokenObjective):
     """A divergence between two full distributions over one vocabulary."""
 
-    accepts: ClassVar[tuple[type[TeacherSignal], ...]] = (DenseLogits,)
+    accepts: ClassVar[tuple[type[TeacherSignal], ...]] = (DenseLogits, ProjectedLogits)
     temperature: float = 1.0
     """Both models' logits are divided by it."""
     scale_by_temperature: bool = False
@@ -98,20 +114,20 @@ class Divergence(VocabularyObjective):
     def between(self, log_p: Tensor, log_q: Tensor) -> Tensor:
         """The divergence `[n]` of teacher and student, given as floored log-probabilities `[n, V]`."""
 
-    def token_losses(self, logits: Tensor, signal: DenseLogits) -> Tensor:
+    def token_losses(self, logits: Tensor, signal: DenseLogits | ProjectedLogits) -> Tensor:
         """`[n]`."""
-        log_p = _log_softmax(signal.logits.to(logits.dtype) / self.temperature)
-        losses = self.between(log_p, _log_softmax(logits / self.temperature))
+        log_p = log_probabilities(signal.logits.to(logits.dtype) / self.temperature)
+        losses = self.between(log_p, log_probabilities(logits / self.temperature))
         return losses * self.temperature**2 if self.scale_by_temperature else losses
 
-    def shape(self, signal: DenseLogits, vocabulary: int) -> torch.Size:
+    def shape(self, signal: DenseLogits | ProjectedLogits, vocabulary: int) -> torch.Size:
         """`[...]`."""
-        if signal.logits.shape[-1] != vocabulary:
+        if signal.vocabulary != vocabulary:
             raise DistillError(
-                f"the student's vocabulary has {vocabulary} tokens, the teacher's {signal.logits.shape[-1]}; "
+                f"the student's vocabulary has {vocabulary} tokens, the teacher's {signal.vocabulary}; "
                 "cut both to the tokens they share"
             )
-        return signal.logits.shape[:-1]
+        return signal.positions
 
 
 @dataclass(frozen=True)
@@ -191,7 +207,7 @@ class SkewReverseKL(Divergence):
 
 
 @dataclass(frozen=True)
-class TopKKL(VocabularyObjective):
+class TopKKL(TokenObjective):
     """KL over the teacher's K tokens and, as one more bucket, all others; at the signal's own temperature.
 
     Merging tokens loses information only about how the tail is shared out: both directions are at least 0, at most the
@@ -212,13 +228,13 @@ class TopKKL(VocabularyObjective):
 
     def token_losses(self, logits: Tensor, signal: TopKLogits) -> Tensor:
         """`[n]`."""
-        log_q = _log_softmax(logits / signal.temperature)
+        log_q = log_probabilities(logits / signal.temperature)
         teacher, student = signal.log_probs.to(logits.dtype), log_q.gather(-1, signal.indices)
         if self.tail == "bucket":
             others = log_q.scatter(-1, signal.indices, FLOOR).logsumexp(-1, keepdim=True)
             teacher = torch.cat([teacher, signal.tail.to(logits.dtype)[:, None]], -1)
             student = torch.cat([student, others], -1)
-        log_p, log_q = _log_softmax(teacher), _log_softmax(student)  # rounded values sum to exactly 1 again
+        log_p, log_q = log_probabilities(teacher), log_probabilities(student)  # rounded values sum to exactly 1 again
         return _kl(log_p, log_q) if self.direction == "forward" else _kl(_supported(log_q, log_p), log_p)
 
     def shape(self, signal: TopKLogits, vocabulary: int) -> torch.Size:
@@ -228,7 +244,7 @@ class TopKKL(VocabularyObjective):
 
 
 @dataclass(frozen=True)
-class CrossEntropy(VocabularyObjective):
+class CrossEntropy(TokenObjective):
     """-log q(token) for given tokens: labels of a data set (`SampledLogProbs.labels`) or a teacher's own samples.
 
     The mean over samples of a teacher differs from its forward KL by the teacher's entropy, which has no gradient.
@@ -246,59 +262,6 @@ class CrossEntropy(VocabularyObjective):
         return signal.tokens.shape
 
 
-class _RowLosses(torch.autograd.Function):
-    """Losses `[N]` of some rows of features `[M, F]`, a chunk of rows at a time; each is computed again backwards.
-
-    `losses(logits [n, V], rows [n])` works on one chunk; logits are the features themselves, or features @ head.T.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        features: Tensor,
-        head: Tensor | None,
-        rows: Tensor,
-        chunk: int,
-        losses: Callable[[Tensor, Tensor], Tensor],
-    ) -> Tensor:
-        ctx.save_for_backward(features, head, rows)
-        ctx.chunk, ctx.losses = chunk, losses
-        kind = features.device.type
-        ctx.autocast = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
-        parts = [losses(_logits(features.index_select(0, part), head), part) for part in rows.split(chunk)]
-        return torch.cat(parts)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        features, head, rows = ctx.saved_tensors
-        needs_features, needs_head = ctx.needs_input_grad[:2]
-        to_features = torch.zeros_like(features) if needs_features else None
-        # Many chunks add up in the head's gradient: in float32 where the weights are shorter.
-        to_head = torch.zeros_like(head, dtype=_wide(head)) if head is not None and needs_head else None
-        enabled, dtype = ctx.autocast  # as forwards, so that a chunk is computed again with the same numbers
-        for part, upstream in zip(rows.split(ctx.chunk), gradient.split(ctx.chunk), strict=True):
-            chosen = features.index_select(0, part)
-            with torch.enable_grad(), torch.autocast(features.device.type, dtype, enabled):
-                logits = _logits(chosen, head).detach().requires_grad_()
-                (to_logits,) = torch.autograd.grad(ctx.losses(logits, part), logits, upstream)
-            if to_features is not None:
-                back = to_logits if head is None else to_logits @ head.to(to_logits.dtype)
-                to_features.index_copy_(0, part, back.to(to_features.dtype))
-            if to_head is not None:
-                to_head.addmm_(to_logits.to(to_head.dtype).T, chosen.to(to_head.dtype))
-        to_head = None if head is None or to_head is None else to_head.to(head.dtype)
-        return to_features, to_head, None, None, None
-
-
-def _logits(features: Tensor, head: Tensor | None) -> Tensor:
-    return features if head is None else F.linear(features, head)
-
-
-def _wide(tensor: Tensor) -> torch.dtype:
-    return torch.promote_types(tensor.dtype, torch.float32)
-
-
 def _features(student: StudentOutput, objective: Objective) -> tuple[Tensor, Tensor | None]:
     """Logits and None, or last hidden states and the head that makes logits of them."""
     if student.logits is not None or student.lm_head is None:
@@ -311,7 +274,12 @@ def _features(student: StudentOutput, objective: Objective) -> tuple[Tensor, Ten
     return features, student.lm_head
 
 
-def _log_softmax(logits: Tensor) -> Tensor:
+def _vocabulary(features: Tensor, head: Tensor | None) -> int:
+    return features.shape[-1] if head is None else head.shape[0]
+
+
+def log_probabilities(logits: Tensor) -> Tensor:
+    """Log-softmax over the last dimension; a probability of 0 is the finite `FLOOR`."""
     return logits.log_softmax(-1).clamp(min=FLOOR)
 
 
@@ -327,7 +295,7 @@ def _mixture(log_p: Tensor, log_q: Tensor, share: float) -> Tensor:
 
 def _supported(log_q: Tensor, log_p: Tensor) -> Tensor:
     """q without the tokens that p rules out, normalised over the others."""
-    return _log_softmax(log_q.masked_fill(log_p <= FLOOR, FLOOR))
+    return log_probabilities(log_q.masked_fill(log_p <= FLOOR, FLOOR))
 
 
 def _known(tokens: Tensor, vocabulary: int) -> None:

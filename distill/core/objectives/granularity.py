@@ -13,8 +13,9 @@ from torch.nn import functional as F
 
 from distill.core.errors import DistillError
 from distill.core.objectives.base import StudentOutput, positive
-from distill.core.objectives.divergences import ForwardKL, VocabularyObjective
-from distill.core.objectives.rows import in_chunks, log_probabilities, student_logits, teacher_logits
+from distill.core.objectives.chunks import rows_at_once
+from distill.core.objectives.divergences import ForwardKL, VocabularyObjective, log_probabilities
+from distill.core.objectives.rows import in_chunks, student_logits, teacher_logits
 from distill.core.signals import DenseLogits
 
 NO_ERROR = -1
@@ -117,7 +118,7 @@ class DistributionAdaptiveKL(VocabularyObjective):
             logits = student_logits(student, part)
             return self.token_losses(logits, DenseLogits(teacher_logits(signal.logits, part, logits.dtype)))
 
-        return in_chunks(losses, rows, self.chunk_size // signal.logits.shape[-1])
+        return in_chunks(losses, rows, rows_at_once(signal.logits.shape[-1], rows.device, self.chunk_size))
 
     @torch.no_grad()
     def kept_mass(self, student: StudentOutput, signal: DenseLogits, mask: Tensor | None = None) -> float:
@@ -192,7 +193,7 @@ class SpanCorrelation(VocabularyObjective):
             theirs = [log_probabilities(teacher_logits(signal.logits, part + i, ours[0].dtype)) for i in (0, 1)]
             return self._between(*theirs, *ours)
 
-        return in_chunks(losses, rows, self.chunk_size // (2 * vocabulary))
+        return in_chunks(losses, rows, rows_at_once(2 * vocabulary, rows.device, self.chunk_size))
 
     def _between(self, p: Tensor, p_next: Tensor, q: Tensor, q_next: Tensor) -> Tensor:
         theirs, ours = p + p_next, q + q_next

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from distill.core.objectives.divergences import CrossEntropy, ForwardKL, VocabularyObjective
+from distill.core.objectives.divergences import CrossEntropy, ForwardKL, TokenObjective
 from distill.core.signals import DenseLogits, SampledLogProbs
 
 
 @dataclass(frozen=True)
-class ProbabilityMSE(VocabularyObjective):
+class ProbabilityMSE(TokenObjective):
     """mean over classes of (softmax(z_S) - target)^2, torch's `mse_loss`; the Brier score is V times that.
 
     The target is the teacher's softmax, or one-hot for labels. With weight alpha on the labels, as the paper has it:

@@ -8,7 +8,6 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from distill.core.objectives.base import StudentOutput
-from distill.core.objectives.divergences import FLOOR
 
 
 def student_logits(student: StudentOutput, rows: Tensor) -> Tensor:
@@ -27,11 +26,6 @@ def student_logits(student: StudentOutput, rows: Tensor) -> Tensor:
 def teacher_logits(logits: Tensor, rows: Tensor, dtype: torch.dtype) -> Tensor:
     """The teacher's logits `[n, V]` at the same places."""
     return _chosen(logits, rows).to(dtype)
-
-
-def log_probabilities(logits: Tensor) -> Tensor:
-    """Log-softmax over the last dimension; a probability of 0 is the finite `FLOOR`."""
-    return logits.log_softmax(-1).clamp(min=FLOOR)
 
 
 def in_chunks(losses: Callable[[Tensor], Tensor], rows: Tensor, chunk: int) -> Tensor:

@@ -24,7 +24,7 @@ from distill.core.objectives.divergences import (
     TopKKL,
     VocabularyObjective,
 )
-from distill.core.signals import DenseLogits, SampledLogProbs, TopKLogits
+from distill.core.signals import DenseLogits, ProjectedLogits, SampledLogProbs, TopKLogits
 
 torch.set_num_threads(1)
 
@@ -281,8 +281,9 @@ def test_half_precision_logits_are_summed_in_float32_and_get_gradients_of_their_
         assert value.item() == pytest.approx(exact.item(), rel=5e-3)
 
 
-def test_under_autocast_chunks_are_computed_again_with_the_numbers_of_the_forward_pass():
-    """The head's product is in bfloat16 there, both times; the backward pass itself runs outside of autocast."""
+@pytest.mark.parametrize("averaged", [True, False])
+def test_under_autocast_every_pass_over_a_chunk_has_the_same_numbers(averaged):
+    """The head's product is in bfloat16, also where single losses are computed again backwards, outside of autocast."""
     seen: list[torch.Tensor] = []
 
     class Watched(ForwardKL):
@@ -292,11 +293,14 @@ def test_under_autocast_chunks_are_computed_again_with_the_numbers_of_the_forwar
 
     hidden, head = normal(12, 6, seed=1).float().requires_grad_(), normal(10, 6, seed=2).float().requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        value = Watched(chunk_size=30)(
-            StudentOutput(hidden=(hidden,), lm_head=head), DenseLogits(normal(12, 10, seed=0).float())
+        student, signal = StudentOutput(hidden=(hidden,), lm_head=head), DenseLogits(normal(12, 10, seed=0).float())
+        objective = Watched(chunk_size=30)
+        value = (
+            objective(student, signal) if averaged else objective.losses(student, signal, torch.arange(12), None).mean()
         )
     value.backward()
-    assert len(seen) == 8 and all(torch.equal(a, b) for a, b in zip(seen[:4], seen[4:], strict=True))
+    assert len(seen) == (4 if averaged else 8)
+    assert averaged or all(torch.equal(a, b) for a, b in zip(seen[:4], seen[4:], strict=True))
     assert not torch.equal(torch.cat(seen[:4]), hidden.detach() @ head.detach().T)  # rounded, so autocast was on
     assert hidden.grad is not None and hidden.grad.dtype is torch.float32 and hidden.grad.abs().max() > 0
 
@@ -331,11 +335,13 @@ class Allocations(TorchDispatchMode):
 
 @pytest.mark.parametrize("kind", EVERY)
 @pytest.mark.parametrize("tokens", [256, 1024])
-def test_memory_of_the_heads_path_does_not_grow_with_tokens_times_vocabulary(kind, tokens):
+@pytest.mark.parametrize("averaged", [True, False])
+def test_memory_of_the_heads_path_does_not_grow_with_tokens_times_vocabulary(kind, tokens, averaged):
     width, vocabulary, rows = 4, 100, 8
     hidden = torch.randn(tokens, width, requires_grad=True)
     head, teacher = torch.randn(vocabulary, width, requires_grad=True), torch.randn(tokens, vocabulary)
-    signal = signal_of(kind, teacher)
+    signal, objective = signal_of(kind, teacher), kind(chunk_size=rows * vocabulary)
+    student, every = StudentOutput(hidden=(hidden,), lm_head=head), torch.arange(tokens)
     held: list[torch.Tensor] = []
 
     def hold(tensor: torch.Tensor) -> torch.Tensor:
@@ -343,12 +349,35 @@ def test_memory_of_the_heads_path_does_not_grow_with_tokens_times_vocabulary(kin
         return tensor
 
     with Allocations(hidden, head, teacher) as seen, torch.autograd.graph.saved_tensors_hooks(hold, lambda t: t):
-        value = kind(chunk_size=rows * vocabulary)(StudentOutput(hidden=(hidden,), lm_head=head), signal)
-    assert 0 < sum(tensor.numel() for tensor in held) <= tokens * (width + 4) + head.numel()
+        value = objective(student, signal) if averaged else objective.losses(student, signal, every, None).mean()
+    if not averaged:
+        assert 0 < sum(tensor.numel() for tensor in held) <= tokens * (width + 4) + head.numel()
     with Allocations(hidden, head, teacher) as backwards:
         value.backward()
     limit = max(rows * vocabulary, tokens * width)
     assert backwards.sizes and max(seen.sizes) <= limit and max(backwards.sizes) <= limit
+
+
+def test_neither_models_logits_exist_as_a_whole_where_the_teachers_are_projected():
+    tokens, width, vocabulary, rows = 512, 4, 100, 8
+    hidden, states = torch.randn(tokens, width, requires_grad=True), torch.randn(tokens, 3)
+    head, theirs = torch.randn(vocabulary, width, requires_grad=True), torch.randn(vocabulary, 3)
+    with Allocations(hidden, head, states, theirs) as seen:
+        student = StudentOutput(hidden=(hidden,), lm_head=head)
+        JensenShannon(chunk_size=rows * vocabulary)(student, ProjectedLogits(states, theirs)).backward()
+    assert max(seen.sizes) <= tokens * width
+
+
+@pytest.mark.parametrize("kind", DENSE)
+def test_projected_logits_are_worth_the_logits(kind):
+    states, theirs = normal(3, 4, 5, seed=0), normal(10, 5, seed=4)
+    results = []
+    for signal in (ProjectedLogits(states, theirs), DenseLogits(states @ theirs.T)):
+        hidden, head = normal(3, 4, 6, seed=1).requires_grad_(), normal(10, 6, seed=2).requires_grad_()
+        value = kind(chunk_size=30)(StudentOutput(hidden=(hidden,), lm_head=head), signal, normal(3, 4, seed=3) > 0)
+        value.backward()
+        results.append((value.detach(), hidden.grad, head.grad))
+    torch.testing.assert_close(*results)
 
 
 def test_memory_for_given_logits_is_one_gradient_of_their_size():
@@ -356,10 +385,24 @@ def test_memory_for_given_logits_is_one_gradient_of_their_size():
     logits, teacher = torch.randn(tokens, vocabulary, requires_grad=True), torch.randn(tokens, vocabulary)
     with Allocations(logits, teacher) as seen:
         value = ForwardKL(chunk_size=rows * vocabulary)(StudentOutput(logits=logits), DenseLogits(teacher))
-    with Allocations(logits, teacher) as backwards:
         (gradient,) = torch.autograd.grad(value, logits)
-    assert gradient.shape == logits.shape and max(seen.sizes) <= rows * vocabulary
-    assert [size for size in backwards.sizes if size > rows * vocabulary] == [tokens * vocabulary]
+    assert gradient.shape == logits.shape
+    assert [size for size in seen.sizes if size > rows * vocabulary] == [tokens * vocabulary]
+
+
+def test_a_loss_is_differentiated_twice_with_the_same_result():
+    """Its gradients are made in the forward pass, and must outlive the first use."""
+    logits, teacher = normal(6, 5, seed=1).requires_grad_(), DenseLogits(normal(6, 5, seed=0))
+    value = 0.5 * ForwardKL()(StudentOutput(logits=logits), teacher)
+    first, again = (torch.autograd.grad(value, logits, retain_graph=True)[0].clone() for _ in range(2))
+    assert torch.equal(first, again)
+
+
+def test_without_gradients_none_are_made():
+    logits, teacher = torch.randn(64, 100, requires_grad=True), torch.randn(64, 100)
+    with torch.no_grad(), Allocations(logits, teacher) as seen:
+        value = ForwardKL(chunk_size=400)(StudentOutput(logits=logits), DenseLogits(teacher))
+    assert not value.requires_grad and max(seen.sizes) <= 400
 
 
 def test_the_memory_gauge_sees_an_unchunked_loss():

@@ -21,6 +21,7 @@ from distill.core.signals import (
     Attention,
     DenseLogits,
     HiddenStates,
+    ProjectedLogits,
     SampledLogProbs,
     TeacherSignal,
     Text,
@@ -193,7 +194,8 @@ def test_gradients_are_those_of_finite_differences(name):
 def test_other_signals_are_refused_by_name(name):
     objective = OBJECTIVES[name]
     wrong = Text(("sit",) * B)
-    with pytest.raises(DistillError, match=f"takes {objective.accepts[0].KIND}, got text"):
+    kinds = " or ".join(kind.KIND for kind in objective.accepts)
+    with pytest.raises(DistillError, match=f"takes {kinds}, got text"):
         objective(output(raw()), wrong)
     objective.require(objective.accepts[0])
 
@@ -247,7 +249,7 @@ def test_one_signal_and_mask_serve_all_parts_of_a_sum():
     student, signal = output(raw()), signal_for(ForwardKL())
     expected = ForwardKL()(student, signal, MASK) + ReverseKL()(student, signal, MASK)
     torch.testing.assert_close(both(student, signal, MASK), expected)
-    assert both.accepts == (DenseLogits,)
+    assert both.accepts == (DenseLogits, ProjectedLogits)
 
 
 def test_a_sum_collects_what_its_parts_learn():

@@ -7,7 +7,7 @@ import torch
 from distill.core.collect import Plan
 from distill.core.errors import DistillError
 from distill.core.objectives.base import WeightedSum
-from distill.core.objectives.divergences import CrossEntropy, ForwardKL, ReverseKL, TopKKL
+from distill.core.objectives.divergences import CrossEntropy, ForwardKL, JensenShannon, ReverseKL, TopKKL
 from distill.core.shards import Shards
 from distill.core.signals import TopKLogits
 from distill.core.teachers import Teachers
@@ -16,7 +16,17 @@ from distill.language.evaluate import divergence, nats_per_token
 from distill.language.fit import fit
 from distill.language.models import Shape, build, causal
 from distill.language.packing import chunks
-from distill.language.student import ChunkedStudent, CompactTopK, ModelStudent, Next, Recorded, TopKCache, dense, top_k
+from distill.language.student import (
+    ChunkedStudent,
+    CompactTopK,
+    ModelStudent,
+    Next,
+    Recorded,
+    TopKCache,
+    dense,
+    projected,
+    top_k,
+)
 from distill.language.text import byte_level, characters
 from distill.language.window import WindowModel
 
@@ -56,6 +66,20 @@ def test_chunked_logits_give_the_same_loss_and_gradient():
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
     for name, wanted in gradients[0].items():
         assert torch.allclose(gradients[1][name], wanted, atol=1e-6)
+
+
+def test_a_projected_teacher_says_what_its_logits_say():
+    teacher, model = build(Shape(16, 24, 1, 2), 9), build(SHAPE, 1)
+    batch = {name: torch.from_numpy(values[:6]) for name, values in rows().items()}
+    student = ChunkedStudent(model, 12).outputs(model, batch)
+    found = [JensenShannon()(student, t.label(batch)) for t in (projected(teacher, 12), dense(teacher, READ))]
+    torch.testing.assert_close(*found)
+    with pytest.raises(DistillError, match="not for files"):
+        projected(teacher, 12).label(batch).tensors()
+    biased = build(SHAPE, 2)
+    biased.lm_head.bias = torch.nn.Parameter(torch.zeros(12))
+    with pytest.raises(DistillError, match="has a bias"):
+        projected(biased, 12).label(batch)
 
 
 def test_recorded_logits_and_a_live_teacher_teach_alike(tmp_path):

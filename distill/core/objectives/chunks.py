@@ -1,0 +1,139 @@
+"""Losses over a vocabulary, some rows at a time: of all logits only a chunk's exist at once, and no gradient of theirs.
+
+`mean_loss` makes the gradients along with the loss, as its weights are known: each chunk's logits are computed once.
+`row_losses` gives the loss of every row, whose weights come later, and computes a chunk again in the backward pass.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+Losses = Callable[[Tensor, Tensor], Tensor]
+"""`losses(logits [n, V], rows [n]) -> [n]`: of one chunk."""
+CPU, ELSEWHERE = 2**20, 2**24
+"""Logits of a chunk: a processor's caches hold the first, other devices want few and large kernels."""
+
+
+def rows_at_once(vocabulary: int, device: torch.device, chunk_size: int | None) -> int:
+    """Rows of a chunk of `chunk_size` logits, or of what suits the device where that is None; at least 1."""
+    return max(1, (chunk_size or (CPU if device.type == "cpu" else ELSEWHERE)) // vocabulary)
+
+
+def row_losses(features: Tensor, head: Tensor | None, rows: Tensor, chunk: int, losses: Losses) -> Tensor:
+    """Losses `[N]` of `rows` `[N]` of the logits `[M, V]`, which are `features` or, with a head, features @ head.T."""
+    result = _RowLosses.apply(features, head, rows, chunk, losses)
+    assert isinstance(result, Tensor)
+    return result
+
+
+def mean_loss(
+    features: Tensor, head: Tensor | None, rows: Tensor, weights: Tensor, chunk: int, losses: Losses
+) -> Tensor:
+    """Their mean with `weights` `[N]`; 0 where there is no weight. See `row_losses`."""
+    result = _MeanLoss.apply(features, head, rows, weights, chunk, losses, torch.is_grad_enabled())
+    assert isinstance(result, Tensor)
+    return result
+
+
+class _MeanLoss(torch.autograd.Function):
+    """Gradients are those of the mean and are multiplied in the backward pass by what comes from above, a scalar."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        features: Tensor,
+        head: Tensor | None,
+        rows: Tensor,
+        weights: Tensor,
+        chunk: int,
+        losses: Losses,
+        learning: bool,
+    ) -> Tensor:
+        ctx.gradients = gradients = _Gradients(features, head, *ctx.needs_input_grad[:2]) if learning else None
+        dtype = _wide(features)
+        weights = weights.to(dtype) / weights.sum(dtype=dtype).clamp(min=torch.finfo(dtype).tiny)
+        total = torch.zeros((), dtype=dtype, device=features.device)
+        for part, share in zip(rows.split(chunk), weights.split(chunk), strict=True):
+            chosen = features.index_select(0, part)
+            with torch.set_grad_enabled(gradients is not None and gradients.needed):
+                logits = _logits(chosen, head).detach().requires_grad_(torch.is_grad_enabled())
+                value = (losses(logits, part) * share).sum()
+            total += value.detach()
+            if gradients is not None and gradients.needed:
+                gradients.add(part, chosen, torch.autograd.grad(value, logits)[0])
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        return *ctx.gradients.scaled(upstream), None, None, None, None, None
+
+
+class _RowLosses(torch.autograd.Function):
+    """Computes chunks again backwards."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, head: Tensor | None, rows: Tensor, chunk: int, losses: Losses) -> Tensor:
+        ctx.save_for_backward(features, head, rows)
+        ctx.chunk, ctx.losses = chunk, losses
+        kind = features.device.type
+        ctx.autocast = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+        parts = [losses(_logits(features.index_select(0, part), head), part) for part in rows.split(chunk)]
+        return torch.cat(parts)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        features, head, rows = ctx.saved_tensors
+        gradients = _Gradients(features, head, *ctx.needs_input_grad[:2])
+        enabled, dtype = ctx.autocast  # as forwards, so that a chunk is computed again with the same numbers
+        for part, upstream in zip(rows.split(ctx.chunk), gradient.split(ctx.chunk), strict=True):
+            chosen = features.index_select(0, part)
+            with torch.enable_grad(), torch.autocast(features.device.type, dtype, enabled):
+                logits = _logits(chosen, head).detach().requires_grad_()
+                (to_logits,) = torch.autograd.grad(ctx.losses(logits, part), logits, upstream)
+            gradients.add(part, chosen, to_logits)
+        return *gradients.scaled(None), None, None, None
+
+
+class _Gradients:
+    """Of features and head, added up chunk by chunk: in float32 where they are shorter."""
+
+    def __init__(self, features: Tensor, head: Tensor | None, for_features: bool, for_head: bool) -> None:
+        self.head, self.kinds = head, (features.dtype, None if head is None else head.dtype)
+        self.to_features = torch.zeros_like(features, dtype=_wide(features)) if for_features else None
+        self.to_head = torch.zeros_like(head, dtype=_wide(head)) if head is not None and for_head else None
+
+    @property
+    def needed(self) -> bool:
+        return self.to_features is not None or self.to_head is not None
+
+    def add(self, part: Tensor, chosen: Tensor, to_logits: Tensor) -> None:
+        """A chunk's: its rows `[n]`, their features `[n, F]`, the gradient of their logits `[n, V]`."""
+        with torch.autocast(chosen.device.type, enabled=False):
+            if self.to_features is not None:
+                back = to_logits if self.head is None else to_logits @ self.head.to(to_logits.dtype)
+                self.to_features.index_copy_(0, part, back.to(self.to_features.dtype))
+            if self.to_head is not None:
+                self.to_head.addmm_(to_logits.to(self.to_head.dtype).T, chosen.to(self.to_head.dtype))
+
+    def scaled(self, upstream: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """For features and head, in their own types, multiplied by a scalar; these stay as they are."""
+        plain = upstream is None or bool(upstream == 1)  # then no copy is needed
+
+        def scaled(gradient: Tensor | None, kind: torch.dtype | None) -> Tensor | None:
+            return None if gradient is None else (gradient if plain else gradient * upstream).to(kind)
+
+        return scaled(self.to_features, self.kinds[0]), scaled(self.to_head, self.kinds[1])
+
+
+def _logits(features: Tensor, head: Tensor | None) -> Tensor:
+    return features if head is None else F.linear(features, head)
+
+
+def _wide(tensor: Tensor) -> torch.dtype:
+    return torch.promote_types(tensor.dtype, torch.float32)
