@@ -6,8 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from policies.skills import load_skills
 from robot import parameters
 from robot.brain import Brain
@@ -92,7 +90,7 @@ def onboard_in_simulation(
     return {
         **referee.result(), "policy": policy, "course": course, "seed": seed, "randomize": randomize,
         "controller": {**controller.status(), "history": [said for _, said, _ in controller.history]},
-        "loop": loop.punctuality.summary(), "latency_ms": _latency(transport.latencies), "bundles": sha256(skills),
+        "loop": loop.punctuality.summary(), "latency_ms": transport.latencies.milliseconds(), "bundles": sha256(skills),
         "limits": asdict(limits), "recording": None if record is None else str(record), "real_time": real_time,
     }  # fmt: skip
 
@@ -133,10 +131,3 @@ class _Course:
         if self.dry_run and seconds > 5.0 and not self.stopped:
             referee.give_up("dry run: nothing was sent")
         return False
-
-
-def _latency(latencies: list[float]) -> dict[str, float] | None:
-    if not latencies:
-        return None
-    p50, p99 = np.quantile(latencies, (0.5, 0.99))
-    return {"p50": 1e3 * float(p50), "p99": 1e3 * float(p99)}
