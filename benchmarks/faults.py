@@ -10,6 +10,7 @@ for a robot that leans or sinks, when it passes the limit.
 
 import argparse
 import errno
+import io
 import json
 import re
 import sys
@@ -265,20 +266,25 @@ def stalled(rig: Rig) -> None:
 
 
 class Full:
-    """A file on a disk with no room left after the header; `short` writes a part of what does not fit."""
+    """A raw file on a disk that has room for `room` bytes: the header and a few steps."""
 
-    def __init__(self, short: bool) -> None:
-        self.room, self.short = 2000, short
+    def __init__(self, short: bool, path: Path | None = None, room: int = 2000) -> None:
+        """`short` writes a part of what does not fit; with a `path` what fits is really written."""
+        self.short, self.room = short, room
+        self._file = io.BytesIO() if path is None else path.open("wb", buffering=0)
 
     def write(self, data: bytes) -> int:
         """As a raw file's."""
-        fits, self.room = min(len(data), self.room), max(self.room - len(data), 0)
+        fits = min(len(data), self.room)
         if fits < len(data) and not (self.short and fits):
             raise OSError(errno.ENOSPC, "No space left on device")
+        self.room -= fits
+        self._file.write(data[:fits])
         return fits
 
     def close(self) -> None:
-        """Nothing to close."""
+        """As a file's."""
+        self._file.close()
 
 
 def full_disk(short: bool) -> dict[str, Any]:
