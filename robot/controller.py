@@ -104,6 +104,8 @@ class Controller:
         """
         context = self.context
         context.now, context.snapshot = now, self.intake.snapshot()
+        held = self.output.mode == Mode.POSITION and not self.dry_run
+        context.targets = self.output.targets if held else None
         period = self.robot.control_period
         missed = min(int(max(took, late) / period), 2)
         context.overran = context.overran + missed if missed else 0

@@ -33,7 +33,7 @@ def test_figures_are_those_of_a_loop(measured):
 @pytest.mark.slow
 def test_memory_is_taken_before_arming(measured):
     """What no part of the loop needs anew cannot grow: a page or two for each thread may still be touched."""
-    assert measured["memory_growth_kb"] <= 64
+    assert measured["memory_growth_kb"] <= 128
     assert measured["memory_growth_armed_kb"] <= 256
     assert measured["memory_growth_blocks"] < 1000
 
