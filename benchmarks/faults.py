@@ -10,6 +10,7 @@ for a robot that leans or sinks, when it passes the limit.
 
 import argparse
 import errno
+import io
 import json
 import re
 import sys
@@ -102,6 +103,27 @@ def stuck(kind: str, *fields: str) -> Inject:
             return {**m, **kept}
 
         rig.tamper(kind, change)
+
+    return inject
+
+
+def stuck_joint(index: int, *fields: str, after: float = 0.0) -> Inject:
+    """One joint keeps the readings that it has in `after` s. That can be known from when its target has moved by the
+    limit."""
+
+    def inject(rig: Rig) -> None:
+        rig.run(after)
+        kept: Message = {}
+        targets: list[float] = []
+
+        def change(m: Message) -> Message:
+            kept.update({name: m[name][index] for name in fields if name not in kept})
+            targets.append(float(rig.controller.output.targets[index]))
+            if max(targets) - min(targets) > rig.limits.encoder_moved:
+                rig.wrong()
+            return {**m, **{name: at(index, value)(m[name]) for name, value in kept.items()}}
+
+        rig.transport.tampers["joints"] = change
 
     return inject
 
@@ -265,20 +287,25 @@ def stalled(rig: Rig) -> None:
 
 
 class Full:
-    """A file on a disk with no room left after the header; `short` writes a part of what does not fit."""
+    """A raw file on a disk that has room for `room` bytes: the header and a few steps."""
 
-    def __init__(self, short: bool) -> None:
-        self.room, self.short = 2000, short
+    def __init__(self, short: bool, path: Path | None = None, room: int = 2000) -> None:
+        """`short` writes a part of what does not fit; with a `path` what fits is really written."""
+        self.short, self.room = short, room
+        self._file = io.BytesIO() if path is None else path.open("wb", buffering=0)
 
     def write(self, data: bytes) -> int:
         """As a raw file's."""
-        fits, self.room = min(len(data), self.room), max(self.room - len(data), 0)
+        fits = min(len(data), self.room)
         if fits < len(data) and not (self.short and fits):
             raise OSError(errno.ENOSPC, "No space left on device")
+        self.room -= fits
+        self._file.write(data[:fits])
         return fits
 
     def close(self) -> None:
-        """Nothing to close."""
+        """As a file's."""
+        self._file.close()
 
 
 def full_disk(short: bool) -> dict[str, Any]:
@@ -357,13 +384,15 @@ SINGLE = "one odd message of many is left out, the one before it is 8 ms old"
 DOWN = "a robot on its way down protects its joints by damping"
 ASKED = "the operator is obeyed in every state"
 NOT_ARMED = "a robot that cannot stand up is not armed"
+LOST = "a leg whose place is not known cannot be held"
 AGES = "ages are taken on the clock of the robot's own computer"
 STALE = r"readings are 0\.\d+ s old, limit 0\.06"
 
 reverse, degrees = (lambda values: list(values)[::-1]), (lambda values: np.rad2deg(values))
 back = {name: reverse for name in ("names", "position", "velocity", "effort")}
-KNEE = 5
-"""Index of a knee."""
+ABDUCTION, HIP, KNEE = 3, 4, 5
+"""Indices of the joints of a leg."""
+ONE_JOINT = ("position", "velocity", "effort")
 
 
 def _everything(values: Any) -> Any:
@@ -422,6 +451,16 @@ FAULTS: tuple[Fault, ...] = (
         "joint readings stuck", "running", stuck("joints", "position", "velocity", "effort"), EMERGENCY,
         "a moving robot's readings change", "have not changed",
     ),
+    *(
+        Fault(f"{name} encoder stuck{part}", "running", stuck_joint(index, *fields, after=after), EMERGENCY, LOST,
+              "reads .* after it was to move", watched=0.8)
+        for name, index, after in (("abduction", ABDUCTION, 0.16), ("hip", HIP, 0.06), ("knee", KNEE, 0.0))
+        for part, fields in (("", ONE_JOINT), (", not its speed", ONE_JOINT[:1]))
+    ),
+    Fault("knee encoder stuck while braking", "soft stop", stuck_joint(KNEE, *ONE_JOINT), EMERGENCY, LOST,
+          "reads .* after it was to move"),
+    Fault("knee encoder stuck while standing up", "standing up", stuck_joint(KNEE, *ONE_JOINT), EMERGENCY, LOST,
+          "reads .* after it was to move", watched=1.0, rig={"lying": True, "times": Times()}),
     Fault(
         "single joint spike", "running", once("joints", position=at(KNEE, -0.6, 1.0)), GOES_ON, SINGLE, "jumped by"
     ),

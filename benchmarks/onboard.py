@@ -26,7 +26,7 @@ import numpy as np
 from benchmarks import faults
 from policies.skills import load_skills
 from robot.brain import Brain
-from robot.clock import SteadyClock
+from robot.clock import Durations, SteadyClock
 from robot.controller import SWITCH_INTERVAL, Controller, Loop, Times
 from robot.inprocess import InProcess
 from robot.safety import Limits
@@ -35,8 +35,9 @@ from robot.transport import Intake, Mode, Output, Plausible, State
 from sim.course_file import by_name
 from sim.errors import InputError
 
-WARM = 10.0
-"""After this the process has everything it needs, and memory must not grow any more, s."""
+WARM = 2.0
+"""The policy runs so long after arming, s. What the loop needs is allocated before; by now every part of it has been
+used as well, and memory must not grow any more."""
 READY = 300.0
 """The simulated robot must be there within this, s: its navigator plans the route first."""
 PATIENT = Limits(sensor_timeout=0.5, command_timeout=0.5, pose_timeout=0.5, overruns=50)
@@ -97,7 +98,7 @@ def _robot(pipe: Connection, policy: str, course: str, seed: int) -> None:
             mode, stamp = HEAD.unpack_from(data)
             transport.write(Output(Mode(mode), np.frombuffer(data, float, offset=HEAD.size), stamp))
         transport.close()
-        pipe.send_bytes(END + np.array(transport.latencies).tobytes())
+        pipe.send_bytes(END + json.dumps(transport.latencies.milliseconds()).encode())
     except (EOFError, OSError):
         transport.close()
 
@@ -110,8 +111,8 @@ class _Piped:
 
     def __init__(self, pipe: Connection, intake: Intake) -> None:
         self.pipe, self.intake = pipe, intake
-        self.latencies = np.empty(0)
-        """From a reading's stamp to the arrival of the command that answers it, s; known after `close`."""
+        self.latency_ms: dict[str, float] | None = None
+        """From a reading's stamp to the arrival of the command that answers it, p50 and p99; known after `close`."""
         self.came = threading.Event()
         self._thread = threading.Thread(target=self._take, name="messages", daemon=True)
         self._thread.start()
@@ -133,7 +134,7 @@ class _Piped:
             while not (data := self.pipe.recv_bytes()).startswith(END):
                 self._message(data)
                 self.came.set()
-            self.latencies = np.frombuffer(data, float, offset=len(END))
+            self.latency_ms = json.loads(data[len(END) :])
         except (EOFError, OSError):
             return
 
@@ -152,16 +153,18 @@ class _Timed(Controller):
     """A controller that also keeps the processor time of its steps: what other programs on this computer take is not in
     it."""
 
-    used = np.full(100_000, 0.0)
-    """s."""
     steps = ran = 0
     """Steps, and those in which the policy ran."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.used = Durations()
 
     def step(self, now: int, late: float = 0.0, took: float = 0.0) -> Output:
         """See `Controller`."""
         began = time.thread_time()
         output = super().step(now, late, took)
-        self.used[self.steps % len(self.used)] = time.thread_time() - began
+        self.used.add(time.thread_time() - began)
         self.steps += 1
         self.ran += self.state == State.RUNNING
         return output
@@ -175,9 +178,10 @@ def run(
     Returns:
       `tick_ms_p50`, `tick_ms_p99`, `tick_ms_max`, `late_ms_p99`, `missed_deadline_rate`, `ticks` (of the loop);
       `tick_cpu_ms` (p50 and p99 of the processor time of a step, without what other programs took), `cpu_share`
-      (processor time of the loop's process over time), `memory_growth_kb` (of its resident memory, after
-      `WARM` seconds), `latency_ms` (p50 and p99 from a reading's stamp to the drives), `state` (at the end),
-      `running_share` (of the steps, in which the policy ran);
+      (processor time of the loop's process over time); `memory_growth_kb` (of its resident memory, from `WARM` seconds
+      after arming to the end), `memory_growth_armed_kb` (from arming to the end), `memory_growth_kb_per_minute` (over
+      the later half), `memory_growth_blocks` (Python's allocations, after `WARM`); `latency_ms` (p50 and p99 from a
+      reading's stamp to the drives), `state` (at the end), `running_share` (of the steps, in which the policy ran);
       `faults_tried`, `faults_safe`, `faults` (see `faults.run_all`); and on what it was measured.
 
     Raises:
@@ -217,14 +221,18 @@ def measure(seconds: float, policy: str, course: str, seed: int, priority: int =
             raise InputError(f"the simulated robot did not start within {READY:.0f} s")
         time.sleep(0.5)
         loop.start()
+        memory = [_memory()]
         request = intake.ask("arm")
         if not request.wait(1.0):
             raise InputError(f"the simulated robot cannot be armed: {request.message}")
         time.sleep(WARM)
-        memory, used, began = _resident_kb(), time.process_time(), time.monotonic()
-        time.sleep(seconds - WARM)
+        memory.append(_memory())
+        used, began = time.process_time(), time.monotonic()
+        for _ in range(2):
+            time.sleep((seconds - WARM) / 2)
+            memory.append(_memory())
         share = (time.process_time() - used) / (time.monotonic() - began)
-        grown, state = _resident_kb() - memory, controller.status()
+        state = controller.status()
     finally:
         loop.end()
         if process.is_alive():
@@ -235,30 +243,33 @@ def measure(seconds: float, policy: str, course: str, seed: int, priority: int =
         sys.setswitchinterval(interval)
     if loop.failure is not None:
         raise loop.failure
-    kept = controller.used[: min(controller.steps, len(controller.used))]
     return {
-        **loop.punctuality.summary(), "tick_cpu_ms": _quantiles(kept), "cpu_share": share, "memory_growth_kb": grown,
-        "latency_ms": _quantiles(transport.latencies), "state": state["state"],
-        "running_share": controller.ran / max(controller.steps, 1),
+        **loop.punctuality.summary(), "tick_cpu_ms": controller.used.milliseconds(), "cpu_share": share,
+        **_growth(*memory, seconds=(seconds - WARM) / 2), "latency_ms": transport.latency_ms,
+        "state": state["state"], "running_share": controller.ran / max(controller.steps, 1),
         "refusals": state["refusals"], "history": [said for _, said, _ in controller.history],
     }  # fmt: skip
 
 
-def _quantiles(seconds: np.ndarray) -> dict[str, float] | None:
-    """p50 and p99, ms; None where there is nothing."""
-    if not len(seconds):
-        return None
-    p50, p99 = np.quantile(seconds, (0.5, 0.99))
-    return {"p50": 1e3 * float(p50), "p99": 1e3 * float(p99)}
-
-
-def _resident_kb() -> int:
-    """Resident memory of this process, kB; 0 where the system does not tell."""
+def _memory() -> tuple[int, int]:
+    """Resident memory of this process, kB (0 where the system does not tell), and blocks that Python has allocated."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except (OSError, ValueError, IndexError):
-        return 0
-    return pages * os.sysconf("SC_PAGE_SIZE") // 1024
+        pages = 0
+    return pages * os.sysconf("SC_PAGE_SIZE") // 1024, sys.getallocatedblocks()
+
+
+def _growth(
+    armed: tuple[int, int], warm: tuple[int, int], half: tuple[int, int], end: tuple[int, int], seconds: float
+) -> dict[str, float]:
+    """What `run` says of memory, from `_memory` at four times; `half` and `end` are `seconds` apart."""
+    return {
+        "memory_growth_kb": end[0] - warm[0],
+        "memory_growth_armed_kb": end[0] - armed[0],
+        "memory_growth_kb_per_minute": (end[0] - half[0]) / seconds * 60,
+        "memory_growth_blocks": end[1] - warm[1],
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from rich.console import Console
 from rich.table import Table
 
 from distill.locomotion.student import TorchBundle
 from policies.bundle import Bundle, Policy
+from policies.runtime import onnxruntime
 from policies.transformer import LocomotionTransformer, TransformerConfig
 from sim.course import official
 from sim.errors import InputError

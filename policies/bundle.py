@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
+from policies.runtime import onnxruntime
 from sim import gait as clocks
 from sim import observation as obs
 from sim.errors import InputError

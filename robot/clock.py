@@ -1,8 +1,11 @@
-"""Time for the control loop: the computer's steady clock, or one that a simulation moves."""
+"""Time for the control loop: the computer's steady clock, or one that a simulation moves; and durations, counted."""
 
+import math
 import time
 from collections.abc import Callable
 from typing import Protocol
+
+import numpy as np
 
 NS = 1_000_000_000
 
@@ -72,3 +75,36 @@ class SimulatedClock:
     def pass_by(self, seconds: float) -> None:
         """Time that is spent without anything being noticed, as by a computation that takes long."""
         self.sleep_until(self._now + round(seconds * NS))
+
+
+class Durations:
+    """Many durations in constant memory: how many there were of each length, in bins that are 1 % apart."""
+
+    LEAST, RATIO, BINS = 1e-6, 1.01, 1900
+    """The first bin ends at 1 us, the last at 160 s."""
+
+    def __init__(self) -> None:
+        self._counts = np.full(self.BINS, 0, np.int64)  # written to, so that the memory is taken now
+        self.largest = 0.0
+        """s."""
+
+    @property
+    def count(self) -> int:
+        """How many there were."""
+        return int(self._counts.sum())
+
+    def add(self, seconds: float) -> None:
+        """One duration, s."""
+        place = math.ceil(math.log(max(seconds, self.LEAST) / self.LEAST) / math.log(self.RATIO))
+        self._counts[min(place, self.BINS - 1)] += 1
+        self.largest = max(self.largest, seconds)
+
+    def quantile(self, share: float) -> float:
+        """The upper end of the bin that holds a quantile, s; 0 where there is nothing."""
+        upto = self._counts.cumsum()
+        place = int(np.searchsorted(upto, max(share * int(upto[-1]), 1)))
+        return min(self.LEAST * self.RATIO**place, self.largest)
+
+    def milliseconds(self) -> dict[str, float] | None:
+        """`p50` and `p99`, ms; None where there is nothing."""
+        return {"p50": 1e3 * self.quantile(0.5), "p99": 1e3 * self.quantile(0.99)} if self.count else None

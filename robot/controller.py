@@ -17,7 +17,7 @@ import numpy as np
 
 from robot import safety
 from robot.brain import Brain
-from robot.clock import Clock
+from robot.clock import Clock, Durations
 from robot.parameters import number, whole
 from robot.recording import REQUESTS, Recorder, step_row
 from robot.safety import Action, Context, Limits, Verdict
@@ -51,6 +51,8 @@ DRAWN_IN = 0.2
 """Share of the standing pose's angles at which legs are folded with the feet below the hips."""
 MOVING = 0.1
 """A robot that is asked for more than this (m/s or rad/s) moves, so its readings must change."""
+TUPLES, LENGTHS = 2000, range(1, 9)
+"""CPython keeps so many freed tuples of each length for later, and the loop makes tuples of these lengths."""
 
 
 class Controller:
@@ -84,7 +86,12 @@ class Controller:
         self._from = np.zeros(12, np.float32)
         self._recoverable = False
         self._recording_said = False
-        brain.warm_up()
+        self.warm_up()
+
+    def warm_up(self) -> None:
+        """Computes the policy for nothing, in the calling thread: the first steps are slower and take memory, which is
+        each thread's own. Not for a robot that is held."""
+        self.brain.warm_up()
 
     # --- one step -------------------------------------------------------------------------------------------------
 
@@ -97,6 +104,8 @@ class Controller:
         """
         context = self.context
         context.now, context.snapshot = now, self.intake.snapshot()
+        held = self.output.mode == Mode.POSITION and not self.dry_run
+        context.targets = self.output.targets if held else None
         period = self.robot.control_period
         missed = min(int(max(took, late) / period), 2)
         context.overran = context.overran + missed if missed else 0
@@ -361,34 +370,36 @@ def _smooth(begin: np.ndarray, end: np.ndarray, share: float) -> np.ndarray:
 
 
 class Punctuality:
-    """What the loop measured of itself, over at most the last `KEPT` steps."""
-
-    KEPT = 100_000
+    """What the loop measured of itself since it began."""
 
     def __init__(self) -> None:
         self.steps = self.missed = 0
-        self._took = np.full(self.KEPT, 0, np.float32)  # written to, so that memory does not grow with the steps
-        self._late = np.full(self.KEPT, 0, np.float32)
+        self._took, self._late = Durations(), Durations()
 
     def add(self, took: float, late: float, missed: int) -> None:
         """One step: how long it took and how late it began, s; how many later deadlines had passed when it ended."""
-        k = self.steps % self.KEPT
-        self._took[k], self._late[k] = took, late
+        self._took.add(took)
+        self._late.add(late)
         self.steps += 1
         self.missed += missed
 
     def summary(self) -> dict[str, float]:
-        """`tick_ms_p50`, `tick_ms_p99`, `late_ms_p99`, `missed_deadline_rate`, `ticks`."""
-        kept = min(self.steps, self.KEPT)
-        took, late = (1e3 * values[:kept] if kept else np.zeros(1) for values in (self._took, self._late))
+        """`tick_ms_p50`, `tick_ms_p99`, `tick_ms_max`, `late_ms_p99`, `missed_deadline_rate`, `ticks`."""
         return {
             "ticks": self.steps,
-            "tick_ms_p50": float(np.quantile(took, 0.5)),
-            "tick_ms_p99": float(np.quantile(took, 0.99)),
-            "tick_ms_max": float(took.max()),
-            "late_ms_p99": float(np.quantile(late, 0.99)),
+            "tick_ms_p50": 1e3 * self._took.quantile(0.5),
+            "tick_ms_p99": 1e3 * self._took.quantile(0.99),
+            "tick_ms_max": 1e3 * self._took.largest,
+            "late_ms_p99": 1e3 * self._late.quantile(0.99),
             "missed_deadline_rate": self.missed / max(self.steps + self.missed, 1),
         }
+
+
+def _fill_free_lists() -> None:
+    """Takes now the memory that CPython's lists of freed tuples grow to in the first minutes of a loop, 1 MB: a
+    collection has emptied them, and no other comes while the loop runs."""
+    for length in LENGTHS:
+        [tuple([None] * length) for _ in range(TUPLES)]
 
 
 class Loop:
@@ -400,14 +411,15 @@ class Loop:
     def __init__(self, controller: Controller, clock: Clock) -> None:
         self.controller, self.clock = controller, clock
         self.punctuality = Punctuality()
-        self._ending = threading.Event()
+        self._warm, self._ending = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
         self.failure: BaseException | None = None
 
     def start(self) -> None:
-        """Begins, in a thread of its own."""
+        """Begins, in a thread of its own; returns when that is warm, so that requests are heard at once."""
         self._thread = threading.Thread(target=self._guarded, name="control loop", daemon=True)
         self._thread.start()
+        self._warm.wait()
 
     def end(self, timeout: float = 5.0) -> None:
         """Ends the loop after its present step."""
@@ -426,7 +438,9 @@ class Loop:
         collected = gc.isenabled()
         gc.collect()
         gc.disable()
+        _fill_free_lists()
         try:
+            self._warm.set()
             deadline, took = clock.now() + period, 0.0
             while not self._ending.is_set():
                 clock.sleep_until(deadline)
@@ -447,13 +461,16 @@ class Loop:
                 gc.enable()
 
     def _guarded(self) -> None:
-        self._settle_thread()
         try:
+            self._settle_thread()
+            self.controller.warm_up()
             self.run()
         except BaseException as error:  # the main thread must know; the robot's own watchdog damps meanwhile
             self.failure = error
             with contextlib.suppress(Exception):
                 self.controller.log(f"the control loop ended: {type(error).__name__}: {error}")
+        finally:
+            self._warm.set()
 
     def _settle_thread(self) -> None:
         """Real-time priority and core, where they are asked for and permitted."""

@@ -91,7 +91,8 @@ class SimulatedHardware:
             row = np.array(target)[None]
             if not self.worlds.broken[0]:
                 self.physics.step(row, 1, row, self._zero)
-                self._look()
+                self.worlds.look()
+                self.worlds.broken |= self.worlds.diverging()
             self.time += STEP_NS
             self._steps += 1
             if self._steps % self._per_period == 0:
@@ -105,14 +106,6 @@ class SimulatedHardware:
         if self.commanded is not None and self.time - self.commanded > WATCHDOG * NS:
             self.mode = Mode.DAMP
             self._waiting.clear()
-
-    def _look(self) -> None:
-        worlds = self.worlds
-        np.maximum(worlds.torque_peak, np.abs(worlds.force), out=worlds.torque_peak)
-        if worlds.board is not None:
-            worlds.touched |= self.physics.sensordata[:, worlds.board] > 0
-        finite = np.isfinite(np.concatenate([self.physics.qpos, self.physics.qvel], 1)).all()
-        worlds.broken[0] |= not finite
 
     # --- what sensors say -----------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from robot.clock import Clock, SimulatedClock
+from robot.clock import Clock, Durations, SimulatedClock
 from robot.hardware import STEP_NS, SimulatedHardware
 from robot.pilot import Pilot
 from robot.referee import Referee
@@ -51,8 +51,8 @@ class InProcess:
         """When the transport began, ns."""
         self.epoch = self.begun - hardware.time
         """The steady time at which the hardware's began, ns."""
-        self.latencies: list[float] = []
-        """From a reading's stamp to the arrival of the command that answers it, s."""
+        self.latencies = Durations()
+        """From a reading's stamp to the arrival of the command that answers it."""
         self._slices = 0
         self._lock = threading.Lock()
         self._ending = threading.Event()
@@ -68,9 +68,7 @@ class InProcess:
             if len(self.written) > 2 * self.keep:
                 del self.written[: self.keep]
             if output.stamp:
-                self.latencies.append((self.clock.now() - output.stamp) / NS)
-                if len(self.latencies) > 100_000:
-                    del self.latencies[:50_000]
+                self.latencies.add((self.clock.now() - output.stamp) / NS)
             self.hardware.command(output.mode, output.targets, output.stamp - self.epoch if output.stamp else None)
 
     def report(self, status: Message) -> None:

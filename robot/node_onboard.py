@@ -4,16 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from policies.skills import load_skills
-from robot.brain import Brain
+from robot.assembly import Assembly
 from robot.clock import SteadyClock
-from robot.controller import Controller, Loop
 from robot.node_end import Ending, write_report
 from robot.node_parameters import OnboardParameters
-from robot.recording import Recorder
-from robot.refusals import Refusals
-from robot.replay import header, sha256
 from robot.ros2 import ANSWERED, Ros2Transport, RosNode
-from robot.terrain import Terrain
 from robot.transport import NEVER, NS, Intake, State
 from sim.course_file import by_name
 
@@ -22,34 +17,21 @@ ARM_EVERY = 1.0
 
 
 class Onboard:
-    """Control loop and transport of one robot."""
+    """Arms, waits for the end and stops one robot over ROS."""
 
     def __init__(self, node: RosNode, options: OnboardParameters) -> None:
         self.node, self.options, self.clock = node, options, SteadyClock()
         skills = load_skills(options.policy)
-        self.bundles = sha256(skills)
-        for name, digest in self.bundles.items():
-            node.say(f"the bundle {name} is whole, sha256 {digest}")
         course = by_name(options.course) if options.course else None
-        self.intake = Intake(skills.robot, self.clock.now, Refusals(node.say))
-        limits, times, grid = options.parts()
-        self.recorder = None
-        if options.record:
-            said = header(skills, course, limits, times, grid, needs_pose=options.needs_pose)
-            self.recorder = Recorder(Path(options.record), said)
-        self.transport = Ros2Transport(node, self.intake)
-        self.controller = Controller(
-            Brain(skills, Terrain(skills.robot, course, grid)),
-            self.intake,
-            self.transport,
-            limits,
-            times,
-            recorder=self.recorder,
-            dry_run=options.dry_run,
-            needs_pose=options.needs_pose,
-            log=node.say,
-        )
-        self.loop = Loop(self.controller, self.clock)
+
+        def connect(intake: Intake) -> Ros2Transport:
+            return Ros2Transport(node, intake)
+
+        self.assembly = Assembly(skills, course, options, self.clock, connect, node.say)
+        self.intake, self.controller = self.assembly.intake, self.assembly.controller
+        self.loop, self.close, self.summary = self.assembly.loop, self.assembly.close, self.assembly.summary
+        for name, digest in self.assembly.bundles.items():
+            node.say(f"the bundle {name} is whole, sha256 {digest}")
 
     def run(self, ending: Ending) -> None:
         """Until the end is asked for, and then until the robot has stopped. A second request ends at once."""
@@ -65,22 +47,6 @@ class Onboard:
         self._stop(ending)
         if self.loop.failure is not None:
             raise self.loop.failure
-
-    def close(self) -> None:
-        """Ends the loop and leaves ROS."""
-        self.loop.end()
-        if self.recorder is not None:
-            self.recorder.close()
-        self.transport.close()
-
-    def summary(self) -> dict[str, Any]:
-        """JSON-ready: the controller's last status with its history, and the loop's punctuality."""
-        history = [said for _, said, _ in self.controller.history]
-        return {
-            "controller": self.controller.status() | {"history": history},
-            "loop": self.loop.punctuality.summary(),
-            "bundles": self.bundles,
-        }
 
     def _wait(self) -> None:
         self.clock.sleep_until(self.clock.now() + NS // 50)
@@ -108,7 +74,7 @@ class Onboard:
 
 
 def run_onboard(node: RosNode, ending: Ending) -> dict[str, Any]:
-    """The program of the node `onboard`. Returns `Onboard.summary`.
+    """The program of the node `onboard`. Returns `Assembly.summary`.
 
     Raises:
       InputError: a parameter, bundle, course or recording that cannot be.

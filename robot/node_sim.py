@@ -4,9 +4,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from robot.clock import SteadyClock
+from robot.clock import Durations, SteadyClock
 from robot.hardware import STEP_NS, SimulatedHardware
 from robot.node_end import Ending, write_report
 from robot.node_parameters import SimParameters
@@ -38,8 +36,8 @@ class Driver:
         self.epoch = self.clock.now()
         self.paused = 0.0
         """Seconds for which the computer was too late and the world stood still."""
-        self.latencies: list[float] = []
-        """From a reading's stamp to the arrival of the command that answers it, s."""
+        self.latencies = Durations()
+        """From a reading's stamp to the arrival of the command that answers it."""
         self._wall = node.now() - self.epoch
         self._slices = 0
         self._touched: bool | None = None
@@ -62,10 +60,9 @@ class Driver:
 
     def summary(self) -> dict[str, Any]:
         """JSON-ready: what happened at the hardware's side."""
-        latency = 1e3 * np.array(self.latencies or [np.nan])
         return {
-            "latency_ms": {"p50": float(np.quantile(latency, 0.5)), "p99": float(np.quantile(latency, 0.99))},
-            "commands": len(self.latencies),
+            "latency_ms": self.latencies.milliseconds(),
+            "commands": self.latencies.count,
             "seconds": self.hardware.time / NS,
             "paused_s": self.paused,
             "damping": self.hardware.damping,
@@ -90,7 +87,7 @@ class Driver:
 
     def _drive(self, output: Output) -> None:
         if output.stamp:
-            self.latencies.append((self.clock.now() + self._wall - output.stamp) / NS)
+            self.latencies.add((self.clock.now() + self._wall - output.stamp) / NS)
         answers = output.stamp - self._wall - self.epoch if output.stamp else None
         with self._lock:
             self.hardware.command(output.mode, output.targets, answers)

@@ -6,21 +6,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from policies.skills import load_skills
 from robot import parameters
-from robot.brain import Brain
+from robot.assembly import Assembly
 from robot.clock import Clock, SimulatedClock, SteadyClock
-from robot.controller import SWITCH_INTERVAL, Controller, Loop
+from robot.controller import SWITCH_INTERVAL, Controller
 from robot.hardware import SimulatedHardware
 from robot.inprocess import InProcess
 from robot.node_parameters import OnboardParameters
 from robot.pilot import Pilot
-from robot.recording import Recorder
 from robot.referee import Referee
-from robot.replay import header, sha256
-from robot.terrain import Terrain
 from robot.transport import NS, Intake, State
 from sim.course_file import by_name
 
@@ -58,24 +53,24 @@ def onboard_in_simulation(
       InputError: a policy, course, seed, parameter file or recording that cannot be used.
     """
     skills, where = load_skills(policy), by_name(course)
-    limits, times, grid = parameters.load(OnboardParameters, parameter_file, "onboard").parts()
+    options = parameters.load(
+        OnboardParameters, parameter_file, "onboard",
+        policy=policy, course=course, dry_run=dry_run, needs_pose=True, record="" if record is None else str(record),
+    )  # fmt: skip
     clock: Clock = SteadyClock() if real_time else SimulatedClock()
-    intake = Intake(skills.robot, clock.now)
-    intake.refusals.log = log
-    brain = Brain(skills, Terrain(skills.robot, where, grid))
     pilot, referee = Pilot(where, skills), Referee(where)
     hardware = SimulatedHardware(
         skills.robot, where, seed, randomize=randomize, torque_limit=torque_limit, lying=lying
     )  # fmt: skip
     if lying:
         hardware.advance(1500)
-    recorder = None
-    if record is not None:
-        recorder = Recorder(record, header(skills, where, limits, times, grid, needs_pose=True))
-    transport = InProcess(intake, hardware, clock, pilot)
-    controller = Controller(brain, intake, transport, limits, times, recorder=recorder, dry_run=dry_run, log=log)
-    loop = Loop(controller, clock)
-    watch = _Course(transport, controller, referee, clock, dry_run)
+
+    def connect(intake: Intake) -> InProcess:
+        return InProcess(intake, hardware, clock, pilot)
+
+    assembly = Assembly(skills, where, options, clock, connect, log)
+    transport = assembly.transport
+    watch = _Course(transport, assembly.controller, referee, clock, dry_run)
     interval = sys.getswitchinterval()
     try:
         if real_time:
@@ -83,17 +78,14 @@ def onboard_in_simulation(
             transport.start()
         elif isinstance(clock, SimulatedClock):
             transport.follow(clock)
-        loop.run(watch.over)
+        assembly.loop.run(watch.over)
     finally:
         sys.setswitchinterval(interval)
-        transport.close()
-        if recorder is not None:
-            recorder.close()
+        assembly.close()
     return {
-        **referee.result(), "policy": policy, "course": course, "seed": seed, "randomize": randomize,
-        "controller": {**controller.status(), "history": [said for _, said, _ in controller.history]},
-        "loop": loop.punctuality.summary(), "latency_ms": _latency(transport.latencies), "bundles": sha256(skills),
-        "limits": asdict(limits), "recording": None if record is None else str(record), "real_time": real_time,
+        **referee.result(), **assembly.summary(), "policy": policy, "course": course, "seed": seed,
+        "randomize": randomize, "latency_ms": transport.latencies.milliseconds(),
+        "limits": asdict(assembly.controller.limits), "recording": options.record or None, "real_time": real_time,
     }  # fmt: skip
 
 
@@ -133,10 +125,3 @@ class _Course:
         if self.dry_run and seconds > 5.0 and not self.stopped:
             referee.give_up("dry run: nothing was sent")
         return False
-
-
-def _latency(latencies: list[float]) -> dict[str, float] | None:
-    if not latencies:
-        return None
-    p50, p99 = np.quantile(latencies, (0.5, 0.99))
-    return {"p50": 1e3 * float(p50), "p99": 1e3 * float(p99)}

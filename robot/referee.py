@@ -10,12 +10,7 @@ from robot.transport import NS
 from sim import observation as obs
 from sim.course import Course
 from sim.errors import InputError
-from sim.score import Scorer, write_log
-
-DOWN_UPRIGHT, DOWN_CLEARANCE, DOWN_SECONDS = 0.2, 0.08, 0.3
-"""A robot has fallen when its up axis leans by more than 78 degrees or its base is lower than this (m), so long (s)."""
-OUTSIDE = 2.0
-"""Metres outside the course area at which a run is given up."""
+from sim.score import DOWN_CLEARANCE, DOWN_SECONDS, DOWN_UPRIGHT, Scorer, outside, write_log
 
 
 class Referee:
@@ -74,8 +69,7 @@ class Referee:
                 return "fell"
         else:
             self._down_since = None
-        x0, y0, x1, y1 = self.course.area
-        if max(x0 - x, x - x1, y0 - y, y - y1) > OUTSIDE:
+        if outside(self.course, x, y):
             return "left the course"
         if self._started is not None and time - self._started >= self.time_limit:
             return "time limit"

@@ -37,11 +37,21 @@ def sha256(skills: Skills) -> dict[str, str]:
 
 
 def header(
-    skills: Skills, course: Course | None, limits: Limits, times: Times, grid: GridPlace, *, needs_pose: bool
+    skills: Skills,
+    bundles: dict[str, str],
+    course: Course | None,
+    limits: Limits,
+    times: Times,
+    grid: GridPlace,
+    *,
+    needs_pose: bool,
 ) -> dict[str, Any]:
-    """What a recording says about its run: everything that decides what the loop does with its inputs."""
+    """What a recording says about its run: everything that decides what the loop does with its inputs.
+
+    `bundles` are what `sha256` says of the skills.
+    """
     return {
-        "schema": SCHEMA, "policy": skills.policy, "bundles": sha256(skills), "robot": skills.robot.name,
+        "schema": SCHEMA, "policy": skills.policy, "bundles": bundles, "robot": skills.robot.name,
         "course": None if course is None else course_file.dumps(course), "limits": asdict(limits),
         "times": asdict(times), "grid": asdict(grid), "needs_pose": needs_pose,
     }  # fmt: skip

@@ -32,8 +32,14 @@ class Limits:
     joint_speed_seconds: float = number(0.03, 0.0, 2.0, "for so long they may turn faster, s")
     torque_share: float = number(1.2, 0.1, 5.0, "reported joint torques may reach this times the bundle's limit")
     torque_seconds: float = number(0.06, 0.0, 2.0, "for so long they may be higher, s")
+    encoder_moved: float = number(0.15, 0.02, 3.0, "a joint that target or speed moves so far must read anew, rad")
+    encoder_seconds: float = number(0.06, 0.0, 2.0, "for so long it may, s")
     target_step: float = number(1.7, 0.05, 5.0, "a joint target may change by this in one control step, rad")
     overruns: int = whole(3, 1, 50, "overrunning control steps in a row that stop the robot; a long one counts twice")
+
+
+OF_LATE = 0.1
+"""Speeds of joints that read the same are added up over this, s."""
 
 
 class Action(IntEnum):
@@ -58,6 +64,22 @@ class Verdict(NamedTuple):
 
 
 @dataclass
+class Readings:
+    """What is known of joints that read the same to the last digit, reading after reading; arrays `[12]`."""
+
+    time: int = NEVER
+    """When the last reading came in, ns."""
+    position: np.ndarray = field(default_factory=lambda: np.full(12, np.nan))
+    lowest: np.ndarray = field(default_factory=lambda: np.full(12, np.nan))
+    """Least target since the reading is the same, rad; NaN where there was none."""
+    highest: np.ndarray = field(default_factory=lambda: np.full(12, np.nan))
+    turned: np.ndarray = field(default_factory=lambda: np.zeros(12))
+    """By how much joints have turned of late by their speeds, rad."""
+    moves_since: np.ndarray = field(default_factory=lambda: np.full(12, NEVER))
+    """Since when they are to have moved by more than the limit all the same, ns."""
+
+
+@dataclass
 class Context:
     """What checks look at in one control step, and what they remember."""
 
@@ -65,6 +87,8 @@ class Context:
     limits: Limits
     now: int = 0
     snapshot: Snapshot = field(default_factory=Snapshot)
+    targets: np.ndarray | None = None
+    """Joint targets that the drives hold, rad `[12]`; None where they hold none."""
     ground: float | None = None
     """Height of the ground under the base, m; None where it is not known."""
     needs_pose: bool = True
@@ -76,6 +100,7 @@ class Context:
     low_since: int = NEVER
     fast_since: int = NEVER
     strained_since: int = NEVER
+    readings: Readings = field(default_factory=Readings)
 
     def age(self, time: int) -> float:
         """Seconds since `time` (ns); infinite before the first message."""
@@ -131,6 +156,35 @@ def joint_speed(c: Context) -> Verdict | None:
     return None
 
 
+def encoders_alive(c: Context) -> Verdict | None:
+    """No joint may read the same to the last digit while its target or its own speed moves it: its encoder is stuck.
+
+    A joint that stands may read the same for ever. Time counts from when the target has moved by the limit, so that
+    drives and joint can follow; speeds are added up over `OF_LATE` alone, so that noise and offsets do not.
+    """
+    seen, same, limit = c.snapshot, c.readings, c.limits.encoder_moved
+    time, seconds = seen.joints_time, (seen.joints_time - same.time) / NS
+    if time == same.time:
+        return None
+    stays = (seen.position == same.position) & (seconds <= c.limits.sensor_timeout)
+    targets = np.full(12, np.nan) if c.targets is None else c.targets
+    follows = stays & (c.targets is not None)
+    same.lowest = np.where(follows, np.fmin(same.lowest, targets), targets)
+    same.highest = np.where(follows, np.fmax(same.highest, targets), targets)
+    same.turned = np.where(stays, (same.turned + seconds * seen.velocity) * max(1 - seconds / OF_LATE, 0.0), 0.0)
+    moves = np.fmax(same.highest - same.lowest, np.abs(same.turned)) > limit
+    since = np.where((same.moves_since == NEVER) & moves, time, same.moves_since)
+    same.moves_since = np.where(stays, since, NEVER)
+    same.time, same.position = time, seen.position
+    lasting = np.where(same.moves_since == NEVER, -1.0, (time - same.moves_since) / NS)
+    worst = int(lasting.argmax())
+    if lasting[worst] < c.limits.encoder_seconds - 1e-9:
+        return None
+    name, value = c.robot.joint_names[worst], seen.position[worst]
+    sentence = f"{name} reads {value:.3f} rad {lasting[worst]:.3f} s after it was to move by more than {limit} rad"
+    return Verdict(Action.DAMP, "joint stuck", f"{sentence}, limit {c.limits.encoder_seconds}")
+
+
 def torque(c: Context) -> Verdict | None:
     """Reported torques above the motors' own are a fault of drive or gear."""
     effort = np.nan_to_num(np.abs(c.snapshot.effort))
@@ -168,7 +222,7 @@ def pose_fresh(c: Context) -> Verdict | None:
 
 
 ALWAYS: tuple[Callable[[Context], Verdict | None], ...] = (
-    sensors_fresh, upright, clear_of_the_ground, joint_speed, torque, punctual,
+    sensors_fresh, upright, clear_of_the_ground, joint_speed, encoders_alive, torque, punctual,
 )  # fmt: skip
 """Whenever the joints are held."""
 RUNNING: tuple[Callable[[Context], Verdict | None], ...] = (command_fresh, pose_fresh)

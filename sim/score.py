@@ -28,6 +28,15 @@ LEAVING = 1.1
 CONTACT_SHIFT = 1e-6
 """The official scorer dates the first contact with the end table this much (s) before its sample."""
 
+DOWN_SECONDS = 0.3
+"""A robot that is down this long has fallen."""
+DOWN_UPRIGHT = 0.2
+"""Cosine of the tilt below which it is down (78 degrees: a 30-degree ramp and a stumble still count as standing)."""
+DOWN_CLEARANCE = 0.08
+"""Base height over the ground below which it is down, m (it stands at 0.2)."""
+OUTSIDE = 2.0
+"""Metres outside the course area at which a run is given up."""
+
 Point = tuple[float, float]
 
 
@@ -138,6 +147,12 @@ class Scorer:
         return Result(
             score, course_time, allotted, held, self.touched_jump, obstacles, self._end_table_s, self._path, progress
         )
+
+
+def outside(course: Course, x: float, y: float) -> bool:
+    """Whether a robot at `x`, `y` (m) has left the course."""
+    x0, y0, x1, y1 = course.area
+    return max(x0 - x, x - x1, y0 - y, y - y1) > OUTSIDE
 
 
 def passes(gate: Gate, before: Point, here: Point, moved: float) -> bool:

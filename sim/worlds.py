@@ -16,20 +16,12 @@ from sim.observation import Layout, Sensors
 from sim.physics.cpu import CpuPhysics
 from sim.randomize import NOMINAL, Draw, Ranges, SensorNoise, draw, model_fields, noisy
 from sim.robot import Robot, substeps_of
-from sim.score import Scorer
+from sim.score import DOWN_CLEARANCE, DOWN_SECONDS, DOWN_UPRIGHT, Scorer, outside
 
 Ground = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Height of the ground, m, at arrays of x and y, m."""
 PUSH_EVERY = 4.0
 """Mean time between two pushes, s."""
-DOWN_SECONDS = 0.3
-"""A robot that is down this long has fallen."""
-DOWN_UPRIGHT = 0.2
-"""Cosine of the tilt below which it is down (78 degrees: a 30-degree ramp and a stumble still count as standing)."""
-DOWN_CLEARANCE = 0.08
-"""Base height over the ground below which it is down, m (it stands at 0.2)."""
-OUTSIDE = 2.0
-"""Metres outside the course area at which a run is given up."""
 START_JOINTS = 0.05
 """Half-width of the noise on the joint angles at the start, rad, when randomised."""
 BLOCK = 256
@@ -190,14 +182,13 @@ class SimulatedRobots:
         `fallen` is what `watch` says of it, `limit` the time at which a run ends, s.
         """
         x, y = self.physics.qpos[i, :2].tolist()
-        x0, y0, x1, y1 = course.area
         if self.broken[i]:
             return "diverged"
         if scorer.over:
             return "held the end table" if scorer.result().finished else "left the end table"
         if fallen:
             return "fell"
-        if max(x0 - x, x - x1, y0 - y, y - y1) > OUTSIDE:
+        if outside(course, x, y):
             return "left the course"
         return "time limit" if time >= limit - 1e-9 else ""
 
@@ -212,16 +203,24 @@ class SimulatedRobots:
         physics = self.physics
         for k in range(self.substeps):
             physics.step(targets, 1, self.targets, np.maximum(self.delay - k, 0))
-            np.maximum(self.torque_peak, np.abs(self.force), out=self.torque_peak)
-            if self.board is not None:
-                self.touched |= physics.sensordata[:, self.board] > 0
+            self.look()
         self.targets = targets
-        stuck = np.asarray(~np.isfinite(np.concatenate([physics.qpos, physics.qvel], 1)).all(1))
+        stuck = self.diverging()
         self.broken |= stuck
         if stuck.any():
             rest = np.tile(self.model.qpos0, (self.worlds, 1))
             physics.reset(stuck, rest, np.zeros((self.worlds, 18)))
         self.kick(u)
+
+    def look(self) -> None:
+        """Keeps what a physics step has shown: peak torques, and touches of the board."""
+        np.maximum(self.torque_peak, np.abs(self.force), out=self.torque_peak)
+        if self.board is not None:
+            self.touched |= self.physics.sensordata[:, self.board] > 0
+
+    def diverging(self) -> np.ndarray:
+        """Robots whose state is not finite, `[worlds]`."""
+        return np.asarray(~np.isfinite(np.concatenate([self.physics.qpos, self.physics.qvel], 1)).all(1))
 
     def kick(self, u: np.ndarray) -> None:
         """Pushes the robots for which `u` `[worlds, 2]` says so; called once a control period."""

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.fault_rig import COMMAND, Rig
 from policies import course_run
 from robot import safety
-from robot.clock import SimulatedClock, SteadyClock
+from robot.clock import Durations, SimulatedClock, SteadyClock
 from robot.controller import BRAKING, HOLDING, SETTLING, STANDING, Loop, Punctuality, Times
 from robot.onboard import onboard_in_simulation
 from robot.recording import Recorder, read
@@ -227,6 +227,7 @@ class Steps:
         self.began: list[int] = []
         self.told: list[tuple[float, float]] = []
         self.reports: list[dict] = []
+        self.warmed = ""
         self.collected: list[bool] = []
 
     def step(self, now: int, late: float = 0.0, took: float = 0.0) -> None:
@@ -234,6 +235,9 @@ class Steps:
         self.began.append(now)
         self.told.append((late, took))
         self.clock.pass_by(self.lasting.get(len(self.began), 0.001))
+
+    def warm_up(self) -> None:
+        self.warmed = threading.current_thread().name
 
     def report(self, more: dict) -> None:
         self.reports.append(more)
@@ -302,15 +306,25 @@ def test_reports_come_about_twice_a_second():
     assert len(steps.reports) == 4 and steps.reports[-1]["ticks"] == 100
 
 
-def test_punctuality_keeps_the_newest():
-    kept = Punctuality()
-    kept.KEPT = 4  # type: ignore[misc]
-    for k in range(6):
-        kept.add(0.001 * k, 0.0, k == 5)
-    assert kept.summary() | {"tick_ms_p50": 0} == pytest.approx(
-        {"ticks": 6, "tick_ms_p50": 0, "tick_ms_p99": 4.97, "tick_ms_max": 5.0, "late_ms_p99": 0.0,
-         "missed_deadline_rate": 1 / 7}, abs=0.01,
-    )  # fmt: skip
+def test_punctuality_counts_every_step_to_within_a_hundredth():
+    kept, took = Punctuality(), np.random.default_rng(0).gamma(2.0, 0.002, 20_000)
+    assert kept.summary()["tick_ms_p99"] == kept.summary()["late_ms_p99"] == 0.0
+    for k, seconds in enumerate(took.tolist()):
+        kept.add(seconds, 0.0, k == 5)
+    found = kept.summary()
+    for name, share in (("tick_ms_p50", 0.5), ("tick_ms_p99", 0.99)):
+        exact = 1e3 * float(np.quantile(took, share, method="inverted_cdf"))
+        assert exact <= found[name] <= 1.01 * exact, name
+    assert found["ticks"] == 20_000 and found["tick_ms_max"] == 1e3 * took.max()
+    assert found["late_ms_p99"] == 0.0 and found["missed_deadline_rate"] == pytest.approx(1 / 20_001)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e-7, 1e-6, 0.02, 1000.0])
+def test_a_duration_of_any_length_is_counted(seconds):
+    durations = Durations()
+    durations.add(seconds)
+    assert durations.quantile(0.5) == pytest.approx(min(seconds, 161.0), rel=0.01)
+    assert durations.count == 1 and durations.largest == seconds
 
 
 def test_a_thread_runs_the_loop_and_one_that_dies_is_known():
@@ -320,6 +334,7 @@ def test_a_thread_runs_the_loop_and_one_that_dies_is_known():
     loop = Loop(steps, clock)  # type: ignore[arg-type]
     assert not loop.alive
     loop.start()
+    assert steps.warmed == "control loop"
     time.sleep(0.1)
     assert loop.alive and threading.active_count() > 1
     steps.step = lambda *_: 1 / 0  # type: ignore[method-assign]

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from benchmarks import faults
-from benchmarks.fault_rig import Rig
-from benchmarks.faults import CORRUPTED, FAULTS, Fault, try_bundle, try_fault
+from benchmarks.fault_rig import COMMAND, Rig
+from benchmarks.faults import CORRUPTED, FAULTS, ONE_JOINT, Fault, stuck_joint, try_bundle, try_fault
 from robot import safety, transport
 from robot.safety import Limits
 from robot.transport import Mode, Output, Plausible
+from sim.randomize import SensorNoise
 
 BY_NAME = {fault.name: fault for fault in FAULTS}
 ASKED_FOR = {
@@ -26,7 +27,7 @@ ASKED_FOR = {
     "disk full": "disk full while recording", "corrupted bundle": "bundle with flipped bits",
     "stop while disarmed": "stop while disarmed", "stop while standing up": "stop while standing up",
     "stop while running": "stop while running", "stop in a soft stop": "stop in a soft stop",
-    "stop in an emergency": "stop in an emergency",
+    "stop in an emergency": "stop in an emergency", "one stuck encoder": "knee encoder stuck",
 }  # fmt: skip
 """What must be tried -> words of the fault's name."""
 
@@ -36,6 +37,30 @@ def test_a_fault_ends_safe(fault):
     found = try_fault(fault)
     assert found["safe"], found["violations"]
     assert found["reached"] == found["expected"] and found["milliseconds"] <= faults.BUDGET
+
+
+@pytest.mark.parametrize("index", range(12))
+@pytest.mark.parametrize("fields", [ONE_JOINT, ONE_JOINT[:1]], ids=["all", "not its speed"])
+def test_every_joints_encoder_may_get_stuck_at_any_time(index, fields):
+    fault = replace(BY_NAME["knee encoder stuck"], inject=stuck_joint(index, *fields, after=0.02 * (index % 8)))
+    found = try_fault(fault)
+    assert found["safe"] and found["reached"] == "emergency", found["violations"]
+
+
+@pytest.mark.parametrize("command", [(0.0, 0.0, 0.0), COMMAND, (0.8, 0.0, 1.2)])
+@pytest.mark.parametrize("digit", [0.0, 0.0015, 0.003])
+def test_encoders_without_noise_and_with_few_digits_are_no_fault(command, digit):
+    """Standing up, running, stopping; 12 and 11 bits a turn."""
+    rig = Rig(command=command)
+    rig.hardware.worlds.noise = SensorNoise(0.0, 0.0, 0.0, 0.0, 0.0)
+    if digit:
+        rig.transport.tampers["joints"] = lambda m: m | {"position": np.round(m["position"] / digit) * digit}
+    rig.bring_to("running")
+    rig.run(3.0)
+    assert rig.steps[-1].state == "running"
+    rig.ask("stop")
+    rig.run(4.6)
+    assert rig.steps[-1].state == "disarmed" and "joint stuck" not in rig.controller.refusals.counts
 
 
 @pytest.mark.parametrize("name", CORRUPTED)
@@ -71,6 +96,8 @@ def test_results_are_json_ready_and_say_why(monkeypatch, capsys):
         ("clear_of_the_ground", "height lost"),
         ("joint_speed", "joint overspeed"),
         ("torque", "joint torque too high"),
+        ("encoders_alive", "knee encoder stuck"),
+        ("encoders_alive", "abduction encoder stuck, not its speed"),
         ("punctual", "steps overrun"),
         ("command_fresh", "command silence"),
         ("pose_fresh", "pose lost"),

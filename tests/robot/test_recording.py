@@ -1,6 +1,5 @@
 """Recordings: what was written is read, cut files up to where they were cut, anything else in a file is refused."""
 
-import errno
 import struct
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.faults import Full
 from robot import recording
 from robot.recording import MAGIC, STEP, Recorder, block, read, snapshot_of, step_row
 from robot.transport import Mode, Output, Snapshot, State
@@ -102,29 +102,10 @@ def test_a_recording_never_overwrites_another(tmp_path):
         Recorder(tmp_path / "run.rec" / "deeper.rec", HEADER)
 
 
-class Full:
-    """A disk with room for `room` bytes."""
-
-    def __init__(self, path: Path, room: int, short: bool) -> None:
-        self.file, self.room, self.short = open(path, "wb", buffering=0), room, short  # noqa: SIM115
-
-    def write(self, data: bytes) -> int:
-        if len(data) > self.room:
-            if self.short and self.room:
-                written, self.room = self.file.write(data[: self.room]), 0
-                return written
-            raise OSError(errno.ENOSPC, "No space left on device")
-        self.room -= len(data)
-        return self.file.write(data)
-
-    def close(self) -> None:
-        self.file.close()
-
-
 @pytest.mark.parametrize("short", [False, True])
 def test_a_full_disk_ends_the_recording_and_nothing_else(tmp_path, short):
     path = tmp_path / "run.rec"
-    recorder = Recorder(path, HEADER, lambda p: Full(p, 2000, short))
+    recorder = Recorder(path, HEADER, lambda p: Full(short, p))
     output = Output(Mode.DAMP, np.zeros(12, np.float32), 0)
     for k in range(50):
         recorder.step(step_row(k, 0, 0, [], snapshot(k), State.RUNNING, output), snapshot(k))

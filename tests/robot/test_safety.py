@@ -97,6 +97,69 @@ def test_what_was_over_in_between_begins_anew():
     assert safety.upright(c) is not None
 
 
+def reading(steps, held: float = 0.5, period: float = 0.02, limits: Limits = LIMITS):
+    """Verdicts on joint 4, which reads `held` throughout while the others tremble, step by step: `steps` are its target
+    (None: there is none) and speed."""
+    c, found = Context(ROBOT, limits, stood=True), []
+    for k, (target, speed) in enumerate(steps):
+        c.now += round(period * NS)
+        position = ROBOT.default_pose + 0.001 * (k % 2)
+        position[4] = held
+        c.snapshot = Snapshot(position=position, velocity=np.where(np.arange(12) == 4, speed, 0.0), joints_time=c.now)
+        c.targets = None if target is None else np.where(np.arange(12) == 4, target, 0.0)
+        found.append(safety.encoders_alive(c))
+    return found
+
+
+def test_a_joint_that_does_not_follow_its_target_is_stuck():
+    """It is in the fourth step that it was to have moved by the limit, and 0.06 s later it still reads the same."""
+    found = reading([(0.0, 0.0)] * 3 + [(0.151, 0.0)] * 4)
+    assert found[:6] == [None] * 6 and found[6].action == Action.DAMP
+    assert found[6].sentence == (
+        f"{ROBOT.joint_names[4]} reads 0.500 rad 0.060 s after it was to move by more than 0.15 rad, limit 0.06"
+    )
+    assert reading([(0.0, 0.0)] * 3 + [(0.149, 0.0)] * 50) == [None] * 53
+    slowly = reading([(0.01 * k, 0.0) for k in range(30)])
+    assert [v is not None for v in slowly].index(True) == 16 + 3
+
+
+def test_a_target_that_swings_back_has_moved():
+    assert reading([(0.0, 0.0), (0.2, 0.0), (0.0, 0.0), (0.0, 0.0), (0.0, 0.0)])[-1] is not None
+
+
+def test_a_joint_that_turns_by_its_speed_and_reads_the_same_is_stuck():
+    assert reading([(None, 4.0)] * 10)[-1].kind == "joint stuck"
+    assert reading([(None, -4.0)] * 10)[-1] is not None
+    assert reading([(None, 0.9)] * 500) == [None] * 500, "an offset of the speed does not add up"
+
+
+def test_one_digit_of_change_is_a_reading():
+    c = Context(ROBOT, LIMITS, stood=True)
+    for k in range(50):
+        c.now += PERIOD
+        c.snapshot = Snapshot(position=ROBOT.default_pose + np.float32(1e-6 * (k % 2)), joints_time=c.now)
+        c.targets = np.full(12, 0.5 * (k % 3))
+        assert safety.encoders_alive(c) is None
+
+
+def test_a_robot_that_is_not_held_and_one_that_stands_may_read_the_same_for_ever():
+    assert reading([(None, 0.0)] * 500) == [None] * 500
+    assert reading([(0.3, 0.0)] * 500) == [None] * 500
+    assert reading([(0.0, 0.0)] * 3 + [(None, 0.0)] * 3 + [(0.3, 0.0)] * 20) == [None] * 26
+
+
+def test_readings_that_do_not_come_are_not_readings_that_stay():
+    """Whether they are too old is another check's."""
+    c = Context(ROBOT, LIMITS, stood=True)
+    for k in range(20):
+        c.now += PERIOD
+        c.targets = np.full(12, 0.5 * (k % 3))
+        c.snapshot = Snapshot(joints_time=NS)
+        assert safety.encoders_alive(c) is None
+    apart = reading([(0.5 * (k % 3), 0.0) for k in range(20)], period=LIMITS.sensor_timeout + 0.01)
+    assert apart == [None] * 20
+
+
 def test_torques_that_are_not_reported_are_no_fault():
     assert lasting(safety.torque, 1.0, effort=np.full(12, np.nan)) is None
 
