@@ -12,7 +12,7 @@ from distill.core.mixture import Mixture
 from distill.language.models import Shape, build
 from distill.language.text import characters
 from distill.recipes import catalogue
-from distill.recipes.capacity_gap import optimum
+from distill.recipes.capacity_law import optimum
 from distill.recipes.ddk import Settings, Weights
 from distill.recipes.framework import Trial
 from distill.recipes.kernel_toy import TABLE, laws, toy, toy_limit
