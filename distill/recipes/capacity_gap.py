@@ -1,13 +1,15 @@
 """The law of the capacity gap: is there a best teacher size for a student, and does it grow with it? (arXiv 2311.07052)
 
 Every student is distilled from every teacher. In language once from weights that are pruned out of its teacher, as in
-the paper, and once from the same random ones: a larger teacher also means harsher pruning.
+the paper, and once from the same random ones: a larger teacher also means harsher pruning. On the robot specialists
+teach Locomotion-Transformers, which start from random weights alone.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 from distill.language.models import Shape
+from distill.recipes import capacity_robot as robot
 from distill.recipes import capacity_text as text
 from distill.recipes.framework import Place, Recipe, Scale, Trial
 
@@ -69,4 +71,19 @@ RECIPE = Recipe(
         tokens="126B tokens; 4.2M a step",
     ),
     reads=("texts", "pairs", "labelled", "tagged"),
+    variants={
+        "robot": {
+            "title": "Law of capacity gap: the best specialist for a Locomotion-Transformer's size",
+            "place": Place("labelling", "fine-tuning", "text", skill="agent", vertical="robotics"),
+            "signals": ("actions",),
+            "data": "what the shipped walker does on its randomised training ground",
+            "seeds": 5,
+            "arms": arms("Transformer", robot.STUDENTS, ("random",)),
+            "prepare": robot.RobotGap,
+            "rule": robot.rule,
+            "presets": {"small": robot.Settings()},
+            "scale": None,
+            "reads": (),
+        }
+    },
 )
