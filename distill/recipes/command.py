@@ -30,9 +30,10 @@ def recipe(
         if what == "list":
             return catalogue()
         if what == "show":
-            return find(names[0]).about()
+            return find(names[0]).on(domain).about()
         if only_plan:
-            return plan(names[0]) if what == "run" else {"plans": [plan(name) for name in names]}
+            plans = [plan(find(name).on(domain)) for name in names]
+            return plans[0] if what == "run" else {"plans": plans}
         options: dict[str, Any] = {
             "seed": seed, "seeds": seeds, "out": out, "data": data, "preset": preset, "domain": domain,
             "budget": budget, "workers": workers,

@@ -10,7 +10,7 @@
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,10 +97,21 @@ class Recipe:
     presets: Mapping[str, Any] = field(default_factory=dict)
     """Name -> the recipe's own settings; `small` is the default."""
     scale: Scale | None = None
-    domains: tuple[str, ...] = ("language",)
-    """What `--domain` may ask for; the first is the default."""
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Domains beside language -> what is different there, by the names of these fields: arms, presets, rule, ..."""
     reads: tuple[str, ...] = ()
     """Parts of a `language.data.Corpus` of which `--data` must hold one; none: the recipe takes no real data."""
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """What `--domain` may ask for; the first is the default."""
+        return ("language", *self.variants)
+
+    def on(self, domain: str) -> "Recipe":
+        """The recipe on a domain, the default one where empty. Raises `DistillError` where it does not run on it."""
+        if (domain or self.domains[0]) not in self.domains:
+            raise DistillError(f"{self.name} runs on the domains {', '.join(self.domains)}, not '{domain}'")
+        return replace(self, **self.variants.get(domain, {}))
 
     def about(self) -> dict[str, Any]:
         """For the catalogue, JSON-ready."""

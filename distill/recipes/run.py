@@ -38,7 +38,7 @@ def run(
     workers: int = 0,
     console: Console | None = None,
 ) -> dict[str, Any]:
-    """Runs a recipe's experiment, or what is left of it, in `out/NAME`.
+    """Runs a recipe's experiment, or what is left of it, in `out/NAME`, on other domains in `out/NAME_DOMAIN`.
 
     Args:
       seed: the first of `seeds` (the recipe's own number where 0) in a row.
@@ -49,15 +49,15 @@ def run(
 
     Returns:
       `name`, `claim`, `verdict`, `checks`, `arms` (name -> `metric`, `mean`, `ci95`, `n_seeds`, `all` measures),
-      `seconds` (of computing, over all processes), `seed`, and what it was run with; also in `out/NAME/result.json`.
+      `seconds` (of computing, over all processes), `seed`, and what it was run with; also in `result.json` there.
 
     Raises:
       DistillError: unknown names, bad data, a folder of other options, or an arm that failed.
     """
-    recipe = find(recipe) if isinstance(recipe, str) else recipe
+    recipe = (find(recipe) if isinstance(recipe, str) else recipe).on(domain)
     options, corpus = _options(recipe, data, preset, domain, budget)
     chosen = list(range(seed, seed + (seeds or recipe.seeds)))
-    folder = Path(out) / recipe.name
+    folder = Path(out) / (recipe.name if options["domain"] == recipe.domains[0] else f"{recipe.name}_{domain}")
     _claim(folder, options)
     left = [s for s in chosen if set(_arms(folder, s)) != set(recipe.arms)]
     jobs = [(recipe, folder, s, options, corpus) for s in left]
@@ -102,11 +102,12 @@ def sweep(names: Iterable[str] = (), out: Path = Path("runs/recipes"), **options
     for name in tuple(names) or NAMES:
         recipe = find(name)
         try:
+            recipe = recipe.on(options.get("domain", ""))
             result = run(recipe, out=out, **options)
-            whole = _finished(recipe, Path(out) / name)
+            folder = Path(result["out"])
+            whole = _finished(recipe, folder)
             if set(whole) > set(result["seeds"]):
-                settings = json.loads((Path(out) / name / OPTIONS).read_text())
-                result = summary(recipe, Path(out) / name, whole, settings)
+                result = summary(recipe, folder, whole, json.loads((folder / OPTIONS).read_text()))
         except DistillError as error:
             result = {"name": name, "error": str(error), "seconds": 0.0}
         found.append(result)
@@ -168,9 +169,6 @@ def _options(
     presets = recipe.presets or {"small": None}
     if preset not in presets:
         raise DistillError(f"{recipe.name} has the presets {', '.join(presets)}, not '{preset}'")
-    domain = domain or recipe.domains[0]
-    if domain not in recipe.domains:
-        raise DistillError(f"{recipe.name} runs on the domains {', '.join(recipe.domains)}, not '{domain}'")
     if not 0 < budget <= 1:
         raise DistillError(f"the budget must lie above 0 and be at most 1, got {budget}")
     if preset != "small" and recipe.scale and torch.cuda.device_count() < recipe.scale.devices:
@@ -184,7 +182,7 @@ def _options(
             raise DistillError(f"{recipe.name} reads {wanted}, which {data} does not hold")
     settings = presets[preset]
     return {
-        "preset": preset, "domain": domain, "budget": budget, "data": str(data) if data else None,
+        "preset": preset, "domain": domain or recipe.domains[0], "budget": budget, "data": str(data) if data else None,
         "settings": plain(asdict(settings)) if is_dataclass(settings) and not isinstance(settings, type) else {},
     }, corpus  # fmt: skip
 

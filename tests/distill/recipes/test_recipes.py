@@ -12,7 +12,6 @@ from distill.core.mixture import Mixture
 from distill.language.models import Shape, build
 from distill.language.text import characters
 from distill.recipes import catalogue
-from distill.recipes.capacity_gap import optimum
 from distill.recipes.ddk import Settings, Weights
 from distill.recipes.framework import Trial
 from distill.recipes.kernel_toy import TABLE, laws, toy, toy_limit
@@ -154,12 +153,6 @@ def test_the_alarm_sounds_where_a_run_leaves_the_power_law():
     bent = [dict(p, proxy=p["proxy"] * (1 + 0.2 * max(p["step"] - 1200, 0) / 100)) for p in healthy]
     assert departure(healthy, healthy) is None
     assert departure(healthy, bent) in (1300.0, 1400.0)
-
-
-def test_the_best_teacher_lies_between_the_sizes_of_the_grid():
-    sizes = np.array([10.0, 20.0, 40.0, 80.0, 160.0])
-    assert optimum(sizes, (np.log(sizes) - np.log(31)) ** 2) == pytest.approx(31)
-    assert optimum(sizes, -sizes) == 160 and optimum(sizes, sizes) == 10
 
 
 def test_too_little_text_is_one_sentence(tmp_path):
