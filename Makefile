@@ -16,7 +16,7 @@ run: .venv/installed
 .venv-test/installed: setup.py
 	$(PYTHON) -m venv .venv-test
 	.venv-test/bin/pip install --quiet torch==2.13.0
-	.venv-test/bin/pip install --quiet -e '.[train,distill,lm,ros,dev]'
+	.venv-test/bin/pip install --quiet -e '.[train,distill,lm,ros,bench,dev]'
 	touch $@
 
 test: .venv-test/installed

@@ -310,9 +310,9 @@ class Ros:
 @dataclass(frozen=True)
 class Bench:
     """Measure: `physics` compares the engines' environment steps per second in one run; `onboard` times the control
-    loop for a minute and tries every fault on it."""
+    loop for a minute and tries every fault on it; `distill` trains a language model here, by hand and with TRL."""
 
-    what: Positional[Literal["physics", "onboard"]]
+    what: Positional[Literal["physics", "onboard", "distill"]]
     json: Json = False
 
     def __call__(self) -> dict[str, Any]:
@@ -320,6 +320,10 @@ class Bench:
             from benchmarks.onboard import run as run_onboard
 
             return run_onboard()
+        if self.what == "distill":
+            from benchmarks.distillation import run as run_distillation
+
+            return run_distillation(say=lambda text: print(text, file=sys.stderr))
         from benchmarks.physics import run
 
         return run()

@@ -34,6 +34,8 @@ EXTRAS = {
         *(f"ros-{m}-msgs==5.5.1" for m in ("sensor", "nav", "geometry", "trajectory", "diagnostic")),
         "ros-std-srvs==5.5.1",
     ],
+    # what `barkour bench distill` and a test compare the losses and the loop with
+    "bench": ["trl>=1.16"],
     # video and the live view
     "viz": ["imageio-ffmpeg>=0.5", "viser>=0.2"],
     # pyright's nodejs extra brings Node as a wheel, so that nothing is downloaded outside the package index
