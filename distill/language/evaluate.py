@@ -87,6 +87,11 @@ def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
     return float((probabilities.argmax(-1) == labels).mean())
 
 
+def label_nats(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Mean cross-entropy (nats) of rows `[N, C]` with their labels; a probability below 1e-30 counts as that."""
+    return float(-np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-30)).mean())
+
+
 def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 10) -> float:
     """Expected calibration error over `bins` equal bins of the likeliest class's probability: the mean over rows of
     |accuracy - confidence| of their bin."""

@@ -6,6 +6,7 @@ calibration. The teacher over-fits; its five largest probabilities are rescaled 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,14 @@ from distill.core.objectives.base import Objective
 from distill.core.objectives.divergences import CrossEntropy, ForwardKL, TopKKL
 from distill.core.objectives.topk import kept_mass, trustworthy, two_pass_search
 from distill.core.signals import TopKLogits
-from distill.language.collect import RecordedTopK, Table
-from distill.language.evaluate import accuracy, calibration_error, over
-from distill.language.models import Shape, build
-from distill.language.student import ModelStudent, Next, Recorded
+from distill.language.collect import RecordedTopK
+from distill.language.evaluate import accuracy, calibration_error, label_nats
+from distill.language.models import Shape
+from distill.language.student import Next, Recorded
 from distill.language.tasks import Unigrams
+from distill.recipes.class_lab import ClassLab
 from distill.recipes.framework import Place, Recipe, Scale, Trial
-from distill.recipes.statistics import Check, Interval, Results
+from distill.recipes.statistics import Check, Results
 
 NOTHING = -1e4
 """Log-probability of a rest that the teacher rules out; finite, as it is written down."""
@@ -45,63 +47,53 @@ class Settings:
     k: int = 5
 
 
-class Lab:
-    """Data, the teacher's answers on them, and students."""
+def after_the_words(module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+    """Logits `[B, V]` of the token after the words."""
+    return module(input_ids=batch["tokens"], use_cache=False).logits[:, -1]
+
+
+class Lab(ClassLab):
+    """Data, the teacher's answers on them, and students. A label is a token: classes come after the words."""
 
     def __init__(self, trial: Trial) -> None:
-        self.trial, self.settings = trial, trial.settings
-        s, rng = self.settings, trial.rng()
-        self.task = Unigrams(s.classes, s.words, seed=trial.seed)
-        self.vocabulary = self.task.vocabulary + s.classes
-        self.tokens: dict[str, np.ndarray] = {}
-        self.labels: dict[str, np.ndarray] = {}
+        s, rng = trial.settings, trial.rng()
+        task = Unigrams(s.classes, s.words, seed=trial.seed)
+        size = task.vocabulary + s.classes
+        super().__init__(trial, task, after_the_words, size, batch=s.batch, weight_decay=0.0)
         for name in ("train", "validation", "test"):
-            self.tokens[name], self.labels[name] = self.task.draw(rng, trial.scaled(getattr(s, name), 60))
-        shifted = self.tokens["test"].copy()  # every fifth word is any word
+            self.draw(rng, name, 60)
+            self.sets[name]["label"] += task.vocabulary
+        shifted = self.sets["test"]["tokens"].copy()  # every fifth word is any word
         places = rng.random(shifted.shape) < 0.2
         shifted[places] = rng.integers(1, s.words + 1, places.sum())
-        self.tokens["shifted"], self.labels["shifted"] = shifted, self.labels["test"]
-        self.answers = {name: labels + self.task.vocabulary for name, labels in self.labels.items()}
-        teacher = self.train(s.teacher, CrossEntropy(), Next("label"), {}, s.teacher_steps)
+        self.sets["shifted"] = {"tokens": shifted, "label": self.sets["test"]["label"]}
+        rows = self.sets["train"]
+        teacher = self.learn(self.model(s.teacher), CrossEntropy(), Next("label"), rows, s.teacher_steps)
         logits = {name: self.logits(teacher, name) for name in ("train", "validation")}
         self.logits_train = logits["train"]
         self.head = {n: TopKLogits.from_logits(torch.from_numpy(values), s.k) for n, values in logits.items()}
         self.mass = float(kept_mass(self.head["validation"]).mean())
-        self._labels_logits: dict[str, np.ndarray] | None = None
-
-    def read(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-        """Logits `[B, V]` of the token after the words."""
-        return module(input_ids=batch["tokens"], use_cache=False).logits[:, -1]
-
-    def logits(self, model: nn.Module, name: str) -> np.ndarray:
-        """`[N, V]` on one of the sets."""
-        return over(model, {"tokens": self.tokens[name]}, lambda batch: self.read(model, batch), 256).numpy()
-
-    def train(
-        self, shape: Shape, objective: Objective, teacher: Any, fields: Mapping[str, Any], steps: int
-    ) -> nn.Module:
-        """A fresh model that learned the training set with these fields beside it."""
-        model = build(Shape(**{**vars(shape), "vocabulary": self.vocabulary}), self.trial.number(shape.width))
-        rows = {"tokens": self.tokens["train"], "label": self.answers["train"], **fields}
-        options = {"batch": self.settings.batch, "weight_decay": 0.0}
-        self.trial.fit(ModelStudent(model, self.read), objective, teacher, [Table("t", rows)], steps=steps, **options)
-        return model
 
     def scaled_error(self, head: TopKLogits) -> float:
         """Calibration error on the validation set of a changed head over the teacher's k tokens."""
-        found = head.indices.numpy() == self.answers["validation"][:, None]
+        found = head.indices.numpy() == self.sets["validation"]["label"][:, None]
         return calibration_error(head.log_probs.exp().numpy(), np.where(found.any(1), found.argmax(1), -1))
 
     def student(self, objective: Objective, teacher: Any, fields: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """A student's logits on the sets that are measured."""
-        model = self.train(self.settings.student, objective, teacher, fields, self.settings.steps)
+        """Logits on the sets that are measured, of a student that learned with these fields beside the labels."""
+        s, rows = self.settings, {**self.sets["train"], **fields}
+        model = self.learn(self.model(s.student), objective, teacher, rows, s.steps)
         return {name: self.logits(model, name) for name in ("validation", "test", "shifted")}
 
+    @cached_property
     def by_labels(self) -> dict[str, np.ndarray]:
-        """The student that learned the labels alone; trained once."""
-        if self._labels_logits is None:
-            self._labels_logits = self.student(CrossEntropy(), Next("label"), {})
-        return self._labels_logits
+        """Logits of a student that learned the labels alone; trained once."""
+        return self.student(CrossEntropy(), Next("label"), {})
+
+    def best_temperature(self, logits: np.ndarray) -> float:
+        """The one that gives logits on the validation set the least cross-entropy."""
+        grid, labels = np.arange(0.5, 8.01, 0.1), self.sets["validation"]["label"]
+        return float(grid[int(np.argmin([label_nats(_softmax(logits / t), labels) for t in grid]))])
 
 
 def run_arm(trial: Trial, lab: Lab, name: str) -> dict[str, Any]:
@@ -113,26 +105,24 @@ def run_arm(trial: Trial, lab: Lab, name: str) -> dict[str, Any]:
         extra["c"] = two_pass_search(lambda c: lab.scaled_error(change(lab.head["validation"], c)))
         extra["u_shape"] = float(min(errors.values()) < min(errors[0.1], errors[1.0]))
         head = change(head, extra["c"])
-    written = {"log_probs": head.log_probs, "indices": head.indices, "tail": head.tail.clamp(min=NOTHING)}
-    if name.startswith("labels"):
-        logits = lab.by_labels()
-        if name == "labels, temperature":
-            grid = np.arange(0.5, 8.01, 0.1)
-            losses = [_nll(logits["validation"] / t, lab.answers["validation"]) for t in grid]
-            extra["temperature"] = float(grid[int(np.argmin(losses))])
-            logits = {split: values / extra["temperature"] for split, values in logits.items()}
+    if name == "labels":
+        logits = lab.by_labels
+    elif name == "labels, temperature":
+        extra["temperature"] = lab.best_temperature(lab.by_labels["validation"])
+        logits = {split: values / extra["temperature"] for split, values in lab.by_labels.items()}
     elif name == "full KD":
         logits = lab.student(ForwardKL(), Recorded(), {"logits": lab.logits_train})
     else:
+        written = {"log_probs": head.log_probs, "indices": head.indices, "tail": head.tail.clamp(min=NOTHING)}
         objective = TopKKL(tail="drop" if name == "FIRST, no rest" else "bucket")
         logits = lab.student(objective, RecordedTopK(), {key: values.numpy() for key, values in written.items()})
     found = {split: _softmax(values) for split, values in logits.items()}
-    bayes, mine = lab.task.posterior(lab.tokens["test"]), found["test"][:, lab.task.vocabulary :]
+    tests, labels = lab.sets["test"], lab.sets["test"]["label"]
+    bayes, mine = lab.task.posterior(tests["tokens"]), found["test"][:, lab.task.vocabulary :]
     distance = (bayes * (np.log(np.maximum(bayes, 1e-30)) - np.log(np.maximum(mine, 1e-30)))).sum(1).mean()
     return {
-        "ece": calibration_error(found["test"], lab.answers["test"]),
-        "accuracy": accuracy(found["test"], lab.answers["test"]), "kl_to_bayes": float(distance),
-        "shifted_ece": calibration_error(found["shifted"], lab.answers["shifted"]), **extra,
+        "ece": calibration_error(found["test"], labels), "accuracy": accuracy(found["test"], labels),
+        "kl_to_bayes": float(distance), "shifted_ece": calibration_error(found["shifted"], labels), **extra,
     }  # fmt: skip
 
 
@@ -147,33 +137,25 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
     return powers / powers.sum(-1, keepdims=True)
 
 
-def _nll(logits: np.ndarray, labels: np.ndarray) -> float:
-    return float(-np.log(np.maximum(_softmax(logits)[np.arange(len(labels)), labels], 1e-30)).mean())
-
-
 def rule(results: Results) -> list[Check]:
     """Five tokens hold the mass, their rescaling calibrates the student, and accuracy is kept."""
     first, plain, labels = (results.values(arm) for arm in ("FIRST", "top-5", "labels"))
     wins, seeds = int(((first < plain) & (plain < labels)).sum()), len(results.seeds)
     mass, shape = results.values("FIRST", "top5_mass"), results.values("FIRST", "u_shape")
     drop = results.difference("labels", "FIRST", "accuracy")
-    gap = Interval.of(first - plain)
+    gap = results.difference("FIRST", "top-5")
     error = float((first - plain).std(ddof=1) / np.sqrt(seeds)) if seeds > 1 else np.inf
     free = results.difference("FIRST", "labels, temperature")
     away = results.difference("FIRST", "labels, temperature", "shifted_ece")
     bare = results.difference("FIRST, no rest", "labels")
+    inside = f"the error against c has its least inside the grid in {shape.mean():.0%} of the seeds"
+    same = f"ece: FIRST less top-5 is {gap}, within one standard error {error:.4g}"
     return [
         Check(f"the teacher's top-5 mass is {mass.mean():.3f}, at least 0.95", bool(mass.mean() >= 0.95)),
-        Check(
-            f"the error against c has its least inside the grid in {shape.mean():.0%} of the seeds", shape.mean() >= 0.8
-        ),
+        Check(inside, shape.mean() >= 0.8),
         Check(f"ece FIRST < top-5 < labels in {wins} of {seeds} seeds, 4 of 5", wins >= 0.8 * seeds),
         Check(f"accuracy: labels less FIRST is {drop}, at most 0.015", drop.mean <= 0.015),
-        Check(
-            f"ece: FIRST less top-5 is {gap}, within one standard error {error:.4g}",
-            abs(gap.mean) <= error,
-            "falsifies",
-        ),
+        Check(same, abs(gap.mean) <= error, "falsifies"),
         results.higher("FIRST", "top-5", role="falsifies"),
         Check(f"ece: FIRST less temperature scaling of the labels' student is {free}", free.negative, "reported"),
         Check(f"the same on shifted words: {away}", away.negative, "reported"),

@@ -13,11 +13,11 @@ import torch
 
 from distill.core.objectives.kernel import best_alpha
 from distill.core.objectives.probabilities import ProbabilityMSE
-from distill.language.collect import Table
-from distill.language.evaluate import accuracy, class_probabilities
-from distill.language.models import Shape, build, classifier
-from distill.language.student import ModelStudent, Recorded
-from distill.language.tasks import Unigrams, flipped
+from distill.language.evaluate import accuracy
+from distill.language.models import Shape
+from distill.language.student import Recorded
+from distill.language.tasks import Unigrams
+from distill.recipes.class_lab import ClassLab
 from distill.recipes.framework import Place, Recipe, Scale, Trial
 from distill.recipes.kernel_toy import TABLE, laws, toy, toy_limit
 from distill.recipes.statistics import Check, Interval, Results
@@ -41,38 +41,32 @@ class Settings:
     weight_decay: float = 1.0
 
 
-class Lab:
+class Lab(ClassLab):
     """One seed's data; trains networks on targets and says what they predict."""
 
     def __init__(self, trial: Trial) -> None:
-        self.trial, self.settings = trial, trial.settings
-        s, rng = self.settings, trial.rng()
-        self.task = Unigrams(s.classes, seed=trial.seed)
-        sizes = {"train": s.train, "validation": s.validation, "test": s.test}
-        drawn = {name: self.task.draw(rng, trial.scaled(size, 40)) for name, size in sizes.items()}
-        self.tokens = {name: tokens for name, (tokens, _) in drawn.items()}
-        self.labels = {name: labels for name, (_, labels) in drawn.items()}
+        s, rng = trial.settings, trial.rng()
+        super().__init__(trial, Unigrams(s.classes, seed=trial.seed), batch=64)
+        for name in ("train", "validation", "test"):
+            self.draw(rng, name, 40)
         for name in ("train", "validation"):  # a real validation set is as wrong as the training set
-            self.labels[name] = flipped(self.labels[name], s.classes, s.flipped, rng)
-        self.truth = {name: np.eye(s.classes)[labels] for name, labels in self.labels.items()}
+            self.flip(rng, name, s.flipped)
+        self.truth = {name: np.eye(s.classes)[rows["label"]] for name, rows in self.sets.items()}
         self.first = self.train(self.truth["train"])
 
     def train(self, targets: np.ndarray, weight_decay: float | None = None) -> dict[str, np.ndarray]:
         """Probabilities on each set of a network trained from fresh weights on `targets` `[N, classes]`."""
-        s, read = self.settings, classifier()
-        shape = Shape(self.task.vocabulary, s.width, 2, 2, kind="encoder", classes=s.classes, context=16)
-        student = ModelStudent(build(shape, self.trial.seed), read)
+        s = self.settings
+        model = self.model(Shape(0, s.width, 2, 2, kind="encoder", context=16), self.trial.seed)
         logits = torch.from_numpy(targets).log().clamp(min=-60).float().numpy()
-        rows = {"tokens": self.tokens["train"], "logits": logits}
-        self.trial.fit(
-            student, ProbabilityMSE(), Recorded(), [Table("train", rows)], steps=s.updates, batch=64,
-            weight_decay=s.weight_decay if weight_decay is None else weight_decay,
-        )  # fmt: skip
-        return {n: class_probabilities(student.module, read, {"tokens": t}) for n, t in self.tokens.items()}
+        rows = {"tokens": self.sets["train"]["tokens"], "logits": logits}
+        decay = s.weight_decay if weight_decay is None else weight_decay
+        self.learn(model, ProbabilityMSE(), Recorded(), rows, s.updates, weight_decay=decay)
+        return {name: self.probabilities(model, name) for name in self.sets}
 
     def error(self, found: Mapping[str, np.ndarray], name: str = "test") -> float:
         """Share of wrong answers; clean labels on the test set."""
-        return 1 - accuracy(found[name], self.labels[name])
+        return 1 - accuracy(found[name], self.sets[name]["label"])
 
 
 def run_arm(trial: Trial, lab: Lab, name: str) -> dict[str, Any]:

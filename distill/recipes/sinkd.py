@@ -3,21 +3,18 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from distill.core.objectives.base import Objective, WeightedSum
 from distill.core.objectives.divergences import CrossEntropy, ForwardKL, JensenShannon, ReverseKL
 from distill.core.objectives.sinkhorn import SinkhornDistance
 from distill.core.teachers import Teachers
-from distill.language.collect import Table
-from distill.language.evaluate import accuracy, calibration_error, class_probabilities, over
-from distill.language.models import Shape, build, classifier
-from distill.language.student import ModelStudent, Next, Recorded
-from distill.language.tasks import Unigrams, flipped
+from distill.language.evaluate import accuracy, calibration_error, label_nats
+from distill.language.models import Shape
+from distill.language.student import Next, Recorded
+from distill.language.tasks import Unigrams
+from distill.recipes.class_lab import ClassLab
 from distill.recipes.framework import Place, Recipe, Scale, Trial
 from distill.recipes.statistics import Check, Results
 
-READ = classifier()
 LOSSES: dict[str, Objective] = {
     "reverse KL": ReverseKL(),
     "JS": JensenShannon(),
@@ -58,35 +55,27 @@ class Settings:
     learning_rate: float = 2e-3
 
 
-class Classes:
-    """One task: its data, teacher, and the teacher's logits on the student's data."""
+class Classes(ClassLab):
+    """One task, its teacher, and the teacher's logits on the student's data."""
 
     def __init__(self, trial: Trial, classes: int) -> None:
-        self.trial, self.settings, self.classes = trial, trial.settings, classes
-        s, rng = self.settings, trial.rng(classes)
-        self.task = Unigrams(classes, 40, 8, scale=0.6, seed=trial.seed)
-        self.data: dict[str, dict[str, np.ndarray]] = {}
+        s, rng = trial.settings, trial.rng(classes)
+        task = Unigrams(classes, 40, 8, scale=0.6, seed=trial.seed)
+        super().__init__(trial, task, batch=s.batch, learning_rate=s.learning_rate)
         for name in ("train", "validation", "test", "teacher_train"):
-            tokens, labels = self.task.draw(rng, trial.scaled(getattr(s, name), 80))
-            noisy = labels if name == "test" else flipped(labels, classes, s.noise, rng)
-            self.data[name] = {"tokens": tokens, "label": noisy}
-        teacher = self.learn(self.fresh(s.teacher), CrossEntropy(), Next("label"), "teacher_train", s.teacher_steps)
-        self.answers = class_probabilities(teacher, READ, self.data["test"]).argmax(1)
-        logits = over(teacher, self.data["train"], lambda batch: READ(teacher, batch), 256)
-        self.data["train"]["logits"] = logits.numpy()
+            self.draw(rng, name, 80)
+            if name != "test":
+                self.flip(rng, name, s.noise)
+        rows = self.sets["teacher_train"]
+        teacher = self.learn(self.model(s.teacher), CrossEntropy(), Next("label"), rows, s.teacher_steps)
+        self.answers = self.probabilities(teacher, "test").argmax(1)
+        self.sets["train"]["logits"] = self.logits(teacher, "train")
 
-    def fresh(self, shape: Shape) -> Any:
-        """A model with random weights of this seed."""
-        sizes = {"vocabulary": self.task.vocabulary, "classes": self.classes}
-        return build(Shape(**{**vars(shape), **sizes}), self.trial.number(shape.width))
-
-    def learn(self, model: Any, objective: Objective, teacher: Any, split: str, steps: int, turn: int = 0) -> Any:
-        """The model after so many steps; labels rotated by `turn` classes."""
-        rows = dict(self.data[split])
-        rows["label"] = (rows["label"] + turn) % self.classes
-        options: Any = {"batch": self.settings.batch, "learning_rate": self.settings.learning_rate}
-        self.trial.fit(ModelStudent(model, READ), objective, teacher, [Table("t", rows)], steps=steps, **options)
-        return model
+    def misled(self) -> Any:
+        """A student that learned labels rotated by one class."""
+        s, rows = self.settings, self.sets["train"]
+        rotated = {**rows, "label": (rows["label"] + 1) % self.task.classes}
+        return self.learn(self.model(s.student), CrossEntropy(), Next("label"), rotated, s.wrong_steps)
 
     def distil(self, loss: str, weight: float, steps: int, model: Any = None, anchored: bool = True) -> Any:
         """A student of labels, KD and one more loss, or of that loss alone."""
@@ -98,12 +87,12 @@ class Classes:
         if loss in LOSSES:
             parts["added"] = (weight, LOSSES[loss])
         teachers = Teachers({name: Next("label") if name == "labels" else Recorded() for name in parts})
-        model = self.fresh(s.student) if model is None else model
-        return self.learn(model, WeightedSum(parts), teachers, "train", steps)
+        model = self.model(s.student) if model is None else model
+        return self.learn(model, WeightedSum(parts), teachers, self.sets["train"], steps)
 
     def measure(self, model: Any) -> dict[str, float]:
         """On the test set, whose labels are clean."""
-        found, labels = class_probabilities(model, READ, self.data["test"]), self.data["test"]["label"]
+        found, labels = self.probabilities(model, "test"), self.sets["test"]["label"]
         agreement = float((found.argmax(1) == self.answers).mean())
         return {
             "accuracy": accuracy(found, labels), "agreement": agreement, "ece": calibration_error(found, labels),
@@ -114,9 +103,8 @@ class Classes:
         found = []
         for weight in self.settings.weights if loss in LOSSES else (0.0,):
             model = self.distil(loss, weight, self.settings.steps)
-            rows = self.data["validation"]
-            told = class_probabilities(model, READ, rows)[np.arange(len(rows["label"])), rows["label"]]
-            found.append((-float(np.log(np.maximum(told, 1e-30)).mean()), weight, self.measure(model)))
+            loss_here = label_nats(self.probabilities(model, "validation"), self.sets["validation"]["label"])
+            found.append((loss_here, weight, self.measure(model)))
         _, weight, measures = min(found, key=lambda item: item[0])
         return {**measures, "weight": weight}
 
@@ -142,8 +130,7 @@ def run_arm(trial: Trial, lab: Lab, name: str) -> dict[str, Any]:
         return task.measure(task.distil(loss, 1.0, s.steps, anchored=False))
     if condition == "wrong start":
         task = lab.of(s.classes)
-        wrong = task.learn(task.fresh(s.student), CrossEntropy(), Next("label"), "train", s.wrong_steps, turn=1)
-        return task.measure(task.distil(loss, s.weights[1], s.after, wrong))
+        return task.measure(task.distil(loss, s.weights[1], s.after, task.misled()))
     return lab.of(int(condition.split()[0]) if condition else s.classes).best(loss)
 
 
