@@ -15,17 +15,14 @@ from distill.core.objectives.divergences import CrossEntropy
 from distill.core.teachers import Teachers
 from distill.language.collect import Table
 from distill.language.generation import generate
-from distill.language.models import Shape, build, causal
-from distill.language.packing import answers
-from distill.language.student import ModelStudent, Next
+from distill.language.models import Shape, causal
+from distill.language.student import ModelStudent
 from distill.language.views import NextOf, Views, every_view
 from distill.recipes.framework import Place, Recipe, Scale, Trial
 from distill.recipes.statistics import Check, Results
+from distill.recipes.text_lab import learn_rows, model_of
+from distill.recipes.weighed_world import EXPLAIN, HIGHEST, NUMBER, PREDICT, World, rows
 
-PAD, END, PREDICT, EXPLAIN, YES, NO, NUMBER = range(7)
-HIGHEST = 9
-"""Of an attribute; numbers up to twice that are tokens from NUMBER on, entities come after them."""
-ENTITY = NUMBER + 2 * HIGHEST + 1
 PAIRS = (100, 150, 200)
 MAIN = 150
 
@@ -45,70 +42,36 @@ class Settings:
     learning_rate: float = 2e-3
 
 
-class Lab:
+class Lab(World):
     """One world, its questions, and a student that was warmed up on sums."""
 
     def __init__(self, trial: Trial) -> None:
         self.trial, self.settings = trial, trial.settings
-        s, rng = self.settings, trial.rng()
-        self.attributes = rng.integers(HIGHEST + 1, size=(s.entities, 2))
-        self.vocabulary = ENTITY + s.entities
+        s = self.settings
+        super().__init__(trial.rng(), s.entities, s.test, max(PAIRS))
         self.read = causal(self.vocabulary)
-        weight = self.attributes.sum(1)
-        pairs = np.array([(a, b) for a in range(s.entities) for b in range(s.entities) if weight[a] != weight[b]])
-        pairs = rng.permutation(pairs)
-        tested = {tuple(sorted(pair)) for pair in pairs[: s.test].tolist()}
-        self.test = pairs[: s.test]
-        rest = [pair for pair in pairs[s.test :].tolist() if tuple(sorted(pair)) not in tested]
-        self.train = np.array(rest[: max(PAIRS)])  # never seen together in a test, in either order
-        self.warm = self._warmed()
-
-    def prompt(self, pair: np.ndarray, task: int) -> list[int]:
-        """Task, first and second entity."""
-        return [task, *(ENTITY + pair).tolist()]
-
-    def label(self, pair: np.ndarray) -> list[int]:
-        """Whether the first is heavier."""
-        first, second = self.attributes[pair].sum(1)
-        return [YES if first > second else NO]
-
-    def rationale(self, pair: np.ndarray) -> list[int]:
-        """Both entities' attributes and their sums."""
-        return [NUMBER + int(n) for x, y in self.attributes[pair] for n in (x, y, x + y)]
-
-    def rows(self, prompts: list[list[int]], targets: list[list[int]]) -> dict[str, np.ndarray]:
-        """One view."""
-        return answers(prompts, targets, 11, END, PAD)
+        self.options: Any = {"batch": s.batch, "learning_rate": s.learning_rate}
+        warmed = self.learn(self.fresh(), self.sums(trial.rng(2), 2000), s.warm_steps)
+        self.warm: dict[str, Tensor] = warmed.state_dict()
 
     def fresh(self) -> Any:
         """A student with this seed's random weights."""
-        s = self.settings
-        return build(Shape(**{**vars(s.student), "vocabulary": self.vocabulary}), self.trial.number(1))
+        return model_of(self.trial, self.settings.student, self.vocabulary, 1)
 
-    def fit(self, model: Any, rows: dict[str, np.ndarray], steps: int, both: bool = False) -> Any:
-        """Learning on rows of one view, or of two."""
-        s = self.settings
-        objective, labels, read = CrossEntropy(), Next(), self.read
-        if both:
-            weights, read = {"label": s.alpha, "rationale": 1 - s.alpha}, every_view(read)
-            objective = Views(
-                {n: (w, CrossEntropy()) for n, w in weights.items()}, {"label": (0, 0), "rationale": (1, 1)}
-            )
-            labels = Teachers({"label": NextOf(0), "rationale": NextOf(1)})
-        student = ModelStudent(model, read)
-        options = {"batch": s.batch, "learning_rate": s.learning_rate}
-        self.trial.fit(student, objective, labels, [Table("questions", rows)], steps=steps, **options)
+    def learn(self, model: Any, questions: dict[str, np.ndarray], steps: int) -> Any:
+        """The model after so many steps on rows of one view."""
+        learn_rows(self.trial, model, self.read, {"questions": questions}, steps, **self.options)
         return model
 
-    def _warmed(self) -> dict[str, Tensor]:
-        """Weights after sentences of the same words that say nothing of this world: entity, two numbers, their sum."""
-        rng = self.trial.rng(2)
-        x, y = rng.integers(HIGHEST + 1, size=(2, 2000))
-        who = ENTITY + rng.integers(self.settings.entities, size=2000)
-        rows = self.rows(
-            [[int(w)] for w in who], [[NUMBER + int(n) for n in (a, b, a + b)] for a, b in zip(x, y, strict=True)]
-        )
-        return self.fit(self.fresh(), rows, self.settings.warm_steps).state_dict()
+    def learn_both(self, model: Any, questions: dict[str, np.ndarray]) -> Any:
+        """The model after learning rows of two views, label and rationale, as two tasks."""
+        s, places = self.settings, {"label": (0, 0), "rationale": (1, 1)}
+        weights = {"label": s.alpha, "rationale": 1 - s.alpha}
+        objective = Views({name: (weight, CrossEntropy()) for name, weight in weights.items()}, places)
+        labels = Teachers({"label": NextOf(0), "rationale": NextOf(1)})
+        student = ModelStudent(model, every_view(self.read))
+        self.trial.fit(student, objective, labels, [Table("questions", questions)], steps=s.steps, **self.options)
+        return model
 
     def accuracy(self, model: Any, after: int = 0) -> float:
         """Share of right labels on the test pairs, the label read after so many tokens of the model's own."""
@@ -128,10 +91,10 @@ def run_arm(trial: Trial, lab: Lab, name: str) -> dict[str, Any]:
     prompts, labels = [lab.prompt(p, PREDICT) for p in pairs], [lab.label(p) for p in pairs]
     reasons = [lab.rationale(p) for p in pairs]
     if kind.startswith("labels"):
-        lab.fit(model, lab.rows(prompts, labels), 2 * s.steps if kind == "labels, twice" else s.steps)
+        lab.learn(model, rows(prompts, labels), 2 * s.steps if kind == "labels, twice" else s.steps)
         return {"accuracy": lab.accuracy(model), "tokens_written": 1}
     if kind == "single target":
-        lab.fit(model, lab.rows(prompts, [r + y for r, y in zip(reasons, labels, strict=True)]), s.steps)
+        lab.learn(model, rows(prompts, [r + y for r, y in zip(reasons, labels, strict=True)]), s.steps)
         return {"accuracy": lab.accuracy(model, 6), "tokens_written": 7}
     if kind == "shuffled":
         reasons = [reasons[i] for i in rng.permutation(len(reasons))]
@@ -139,8 +102,8 @@ def run_arm(trial: Trial, lab: Lab, name: str) -> dict[str, Any]:
         wrong = rng.random(len(reasons)) < float(kind.split()[1])
         noise = NUMBER + rng.integers(2 * HIGHEST + 1, size=(len(reasons), 6))
         reasons = [noise[i].tolist() if wrong[i] else r for i, r in enumerate(reasons)]
-    views = lab.rows(prompts, labels), lab.rows([lab.prompt(p, EXPLAIN) for p in pairs], reasons)
-    lab.fit(model, {key: np.stack([view[key] for view in views], 1) for key in views[0]}, s.steps, both=True)
+    views = rows(prompts, labels), rows([lab.prompt(p, EXPLAIN) for p in pairs], reasons)
+    lab.learn_both(model, {key: np.stack([view[key] for view in views], 1) for key in views[0]})
     return {"accuracy": lab.accuracy(model), "tokens_written": 1}
 
 

@@ -13,9 +13,7 @@ from distill.recipes.first import at_temperature
 from distill.recipes.framework import Trial
 from distill.recipes.pgkd import Guided, Settings
 from distill.recipes.pgkd import Lab as Classes
-from distill.recipes.step_by_step import EXPLAIN, NO, PAD, PREDICT, YES
-from distill.recipes.step_by_step import Lab as World
-from distill.recipes.step_by_step import Settings as WorldSettings
+from distill.recipes.weighed_world import EXPLAIN, NO, PAD, PREDICT, YES, World, rows
 
 
 def test_a_temperature_scales_the_heads_logits():
@@ -41,14 +39,14 @@ def test_each_task_is_averaged_by_itself():
     assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
 
 
-def test_questions_of_the_world_are_answered_by_their_rationales(tmp_path):
-    world = World(Trial(3, tmp_path, WorldSettings(test=50), budget=0.001))
+def test_questions_of_the_world_are_answered_by_their_rationales():
+    world = World(np.random.default_rng(3), entities=60, test=50, train=200)
     asked = {tuple(sorted(pair)) for pair in world.test.tolist()}
     assert len(world.train) == 200 and not asked & {tuple(sorted(pair)) for pair in world.train.tolist()}
     for pair in world.test:
         a, b = world.rationale(pair)[2], world.rationale(pair)[5]
         assert world.label(pair) == [YES if a > b else NO] and a != b
-    row = world.rows([world.prompt(world.test[0], PREDICT)], [world.label(world.test[0])])
+    row = rows([world.prompt(world.test[0], PREDICT)], [world.label(world.test[0])])
     assert row["tokens"][0, 0] == PREDICT != EXPLAIN and row["mask"].sum() == 2 and row["tokens"][0, -1] == PAD
 
 
