@@ -10,20 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from distill.core.collect import Experience, Plan, Student
-from distill.core.errors import DistillError
 from distill.core.objectives.divergences import CrossEntropy
 from distill.core.objectives.scores import hard_negatives
 from distill.language.collect import Table
-from distill.language.evaluate import accuracy, class_probabilities, f1_scores, macro_f1
+from distill.language.evaluate import accuracy, class_probabilities, f1_scores, label_nats, macro_f1
 from distill.language.models import Shape
-from distill.language.packing import padded
 from distill.language.student import ModelStudent, Next
-from distill.language.tasks import Unigrams, WordChains, draw_labels
-from distill.language.text import words
+from distill.recipes.few_labels import BagOfWords, FewLabels, read
 from distill.recipes.framework import Place, Recipe, Scale, Trial
 from distill.recipes.statistics import Check, Results
 
@@ -53,76 +48,12 @@ class Settings:
     learning_rate: float = 1e-2
 
 
-class BagOfWords(nn.Module):
-    """A linear classifier on the mean of learned word vectors."""
-
-    def __init__(self, vocabulary: int, classes: int, seed: int) -> None:
-        super().__init__()
-        torch.manual_seed(seed)
-        self.vectors = nn.EmbeddingBag(vocabulary, 64, mode="mean", padding_idx=0)
-        self.last = nn.Linear(64, classes)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Class logits `[B, C]` of tokens `[B, T]`."""
-        return self.last(self.vectors(tokens))
-
-
-def read(module: nn.Module, batch: Any) -> Tensor:
-    """Class logits."""
-    return module(batch["tokens"])
-
-
-class Lab:
-    """One draw of labels, skewed or even, with the teacher beside it."""
-
-    def __init__(self, trial: Trial) -> None:
-        self.trial, self.settings = trial, trial.settings
-        s, rng = self.settings, trial.rng()
-        pool, test, self.classes, self.vocabulary = self._texts(rng)
-        share = 1 / np.arange(1, self.classes + 1)
-        share = rng.permutation(share / share.sum())
-        half = len(pool[1]) // 2
-        first, unseen = [(pool[0][part], pool[1][part]) for part in (slice(None, half), slice(half, None))]
-        self.test = {"tokens": test[0], "label": test[1]}
-        self.writer = WordChains(*unseen, self.classes, s.noise)
-        self.sets: dict[bool, tuple[dict[str, np.ndarray], dict[str, np.ndarray]]] = {}
-        for skewed in (True, False):
-            if skewed:
-                wanted = np.minimum(rng.multinomial(trial.scaled(s.labelled + s.validation, 40), share), s.most)
-                cut = s.labelled / (s.labelled + s.validation)
-            else:
-                wanted, cut = np.full(self.classes, s.even + 2), s.even / (s.even + 2)
-            drawn = draw_labels(first[1], wanted, rng)
-            parts = drawn[: round(cut * len(drawn))], drawn[round(cut * len(drawn)) :]
-            rows = [{"tokens": first[0][part], "label": first[1][part]} for part in parts]
-            self.sets[skewed] = rows[0], rows[1]
-
-    def _texts(self, rng: np.random.Generator) -> tuple[Any, Any, int, int]:
-        s, corpus = self.settings, self.trial.corpus
-        if corpus is None:
-            task = Unigrams(s.classes, s.words, s.length, scale=1.2, seed=self.trial.seed)
-            sizes = (self.trial.scaled(2 * s.pool, 400), self.trial.scaled(s.test, 200))
-            return task.draw(rng, sizes[0]), task.draw(rng, sizes[1]), task.classes, task.vocabulary
-        splits = {name.split("/")[-1]: pairs for name, pairs in corpus.labelled.items()}
-        if not {"train", "test"} <= set(splits):
-            raise DistillError(f"labelled data need the splits train and test, found {sorted(splits)}")
-        names = sorted({label for _, label in splits["train"]})
-        tokens = words(text.lower() for text, _ in splits["train"])
-        found = []
-        for name in ("train", "test"):
-            order = rng.permutation(len(splits[name])) if name == "train" else np.arange(len(splits[name]))
-            chosen = [splits[name][i] for i in order]
-            texts = padded(tokens.encode_all([text.lower() for text, _ in chosen]), 24, tokens.pad)
-            found.append((texts, np.array([names.index(label) for _, label in chosen])))
-        return found[0], found[1], len(names), tokens.size
-
-
 class Guided:
     """A collector that looks at the student, and asks the teacher for what it lacks."""
 
     name = "texts"
 
-    def __init__(self, lab: Lab, arm: str, skewed: bool) -> None:
+    def __init__(self, lab: FewLabels, arm: str, skewed: bool) -> None:
         self.lab, self.arm = lab, arm
         self.labelled, self.validation = lab.sets[skewed]
 
@@ -172,7 +103,7 @@ class Guided:
         return int(rng.choice(others)) if others else None
 
 
-def run_arm(trial: Trial, lab: Lab, name: str) -> dict[str, Any]:
+def run_arm(trial: Trial, lab: FewLabels, name: str) -> dict[str, Any]:
     """One way to ask the teacher; every arm has as many updates, and as many texts but the first."""
     s, (arm, _, setting) = lab.settings, name.partition(", ")
     source = Guided(lab, arm, setting != "even")
@@ -180,8 +111,7 @@ def run_arm(trial: Trial, lab: Lab, name: str) -> dict[str, Any]:
 
     def evaluate(learner: Student) -> dict[str, float]:
         found = class_probabilities(learner.module, read, source.validation)
-        right = found[np.arange(len(found)), source.validation["label"]]
-        return {"golden": float(np.log(np.maximum(right, 1e-30)).mean())}
+        return {"golden": -label_nats(found, source.validation["label"])}
 
     summary = trial.fit(
         student, CrossEntropy(), Next("label"), [source], steps=(s.rounds + 1) * s.updates, rounds=s.rounds + 1,
@@ -237,7 +167,7 @@ RECIPE = Recipe(
     },
     metric="macro_f1",
     seeds=10,
-    prepare=Lab,
+    prepare=FewLabels,
     arm=run_arm,
     rule=rule,
     presets={"small": Settings()},

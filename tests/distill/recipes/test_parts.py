@@ -9,10 +9,10 @@ from distill.core.objectives.base import StudentOutput
 from distill.core.objectives.divergences import CrossEntropy
 from distill.core.signals import TopKLogits
 from distill.language.views import NextOf, Views
+from distill.recipes.few_labels import FewLabels
 from distill.recipes.first import at_temperature
 from distill.recipes.framework import Trial
 from distill.recipes.pgkd import Guided, Settings
-from distill.recipes.pgkd import Lab as Classes
 from distill.recipes.weighed_world import EXPLAIN, NO, PAD, PREDICT, YES, World, rows
 
 
@@ -51,7 +51,7 @@ def test_questions_of_the_world_are_answered_by_their_rationales():
 
 
 def test_the_report_asks_for_what_is_missing_and_the_teacher_answers(tmp_path):
-    lab = Classes(Trial(0, tmp_path, Settings(classes=5, words=60, noise=0.0)))
+    lab = FewLabels(Trial(0, tmp_path, Settings(classes=5, words=60, noise=0.0)))
     guided = Guided(lab, "report", skewed=True)
     labels = guided.validation["label"]
     perfect = np.eye(5)[labels]
@@ -71,7 +71,7 @@ def test_the_report_asks_for_what_is_missing_and_the_teacher_answers(tmp_path):
 
 
 def test_labels_are_skewed_and_capped_or_even(tmp_path):
-    lab = Classes(Trial(0, tmp_path, Settings()))
+    lab = FewLabels(Trial(0, tmp_path, Settings()))
     skewed, even = (
         np.bincount(np.concatenate([part["label"] for part in lab.sets[kind]]), minlength=40) for kind in (True, False)
     )
