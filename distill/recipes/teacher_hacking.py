@@ -8,17 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
-from distill.core.objectives.divergences import CrossEntropy, ForwardKL
+from distill.core.objectives.divergences import ForwardKL
 from distill.core.watch import rise_after_best
 from distill.language.collect import Draws, Generated, Table
-from distill.language.evaluate import divergence
-from distill.language.generation import generate
-from distill.language.models import Shape, causal
-from distill.language.student import ModelStudent, Next, dense
-from distill.language.window import WindowModel
+from distill.language.models import Shape
+from distill.language.student import ModelStudent, dense
 from distill.recipes.framework import Place, Recipe, Scale, Trial
+from distill.recipes.oracle_texts import OracleTexts
 from distill.recipes.statistics import Check, Interval, Results
 
 
@@ -76,60 +73,11 @@ SOURCES = {
 }
 
 
-class Lab:
-    """Oracle, teacher, the student's start, and fixed texts on which distances are measured."""
-
-    def __init__(self, trial: Trial) -> None:
-        self.trial, self.settings = trial, trial.settings
-        s = self.settings
-        self.read = causal(s.symbols)
-        self.oracle = WindowModel(s.symbols, s.window, s.oracle, trial.number(1), s.peak)
-        texts = self.write(self.oracle, self.prompts(trial.scaled(s.texts, 40), 2), 3)
-        self.teacher = self.learn(WindowModel(s.symbols, s.window, s.teacher, trial.number(4)), texts, s.teacher_steps)
-        self.starts = {
-            small: self.learn(
-                WindowModel(s.symbols, s.window, s.small_student if small else s.student, trial.number(5)), texts,
-                s.start_steps,
-            ).state_dict()
-            for small in (False, True)
-        }  # fmt: skip
-        held_out = self.prompts(s.held_out, 6)
-        self.texts = {
-            name: self.write(model, held_out, 7) for name, model in (("oracle", self.oracle), ("teacher", self.teacher))
-        }
-        self.teacher_golden = divergence(self.oracle, self.teacher, self.read, self.texts["oracle"])
-
-    def prompts(self, count: int, stream: int) -> np.ndarray:
-        """`[count, prompt]`, every symbol as likely."""
-        return self.trial.rng(stream).integers(self.settings.symbols, size=(count, self.settings.prompt))
-
-    def write(self, model: WindowModel, prompts: np.ndarray, stream: int) -> dict[str, np.ndarray]:
-        """Rows of texts that a model continued."""
-        s = self.settings
-        found = generate(model, torch.from_numpy(prompts), s.answer, s.symbols, self.trial.number(stream))
-        return {"tokens": found[0].numpy(), "mask": found[1].numpy()}
-
-    def learn(self, model: WindowModel, rows: dict[str, np.ndarray], steps: int) -> WindowModel:
-        """Maximum likelihood on texts."""
-        student, s = ModelStudent(model, self.read), self.settings
-        options = {"batch": s.batch, "learning_rate": s.learning_rate}
-        self.trial.fit(student, CrossEntropy(), Next(), [Table("texts", rows)], steps=steps, **options)
-        return model
-
-    def distances(self, model: Any, teacher: Any) -> dict[str, float]:
-        """Nats a token on held-out prompts: `proxy` KL(teacher || student), `truth` KL(oracle || student)."""
-        texts = self.texts["oracle" if teacher is self.oracle else "teacher"]
-        return {
-            "proxy": divergence(teacher, model, self.read, texts),
-            "truth": divergence(self.oracle, model, self.read, self.texts["oracle"]),
-        }
-
-
-def run_arm(trial: Trial, lab: Lab, name: str) -> dict[str, Any]:
+def run_arm(trial: Trial, lab: OracleTexts, name: str) -> dict[str, Any]:
     """Distils the start along one source of answers, token by token with the forward divergence."""
     s, source = lab.settings, SOURCES[name]
     teacher = lab.oracle if source.oracle else lab.teacher
-    model = WindowModel(s.symbols, s.window, s.small_student if source.small else s.student)
+    model = lab.student(source.small)
     model.load_state_dict(lab.starts[source.small])
     prompts = lab.prompts(round(s.prompts * source.prompts), 8)
     if source.answers:
@@ -147,9 +95,9 @@ def run_arm(trial: Trial, lab: Lab, name: str) -> dict[str, Any]:
     rounds = max(steps // s.interval, 3)
     summary = trial.fit(
         ModelStudent(model, lab.read), ForwardKL(), dense(teacher, lab.read), [collector], steps=s.steps, rounds=rounds,
-        rows=s.batch * (steps // rounds), batch=s.batch, learning_rate=s.learning_rate, 
-        beta=float(not source.by_student),
-        last_learning_rate=s.learning_rate, sampler=Draws(newest=True), evaluate=evaluate,
+        rows=s.batch * (steps // rounds), batch=s.batch, learning_rate=s.learning_rate,
+        last_learning_rate=s.learning_rate, beta=float(not source.by_student), sampler=Draws(newest=True),
+        evaluate=evaluate,
     )  # fmt: skip
     curve += [{"step": m["step"], "proxy": m["held_out"], "truth": -m["golden"]} for m in summary["measured"]]
     truth, proxy = (np.array([point[key] for point in curve]) for key in ("truth", "proxy"))
@@ -220,7 +168,7 @@ RECIPE = Recipe(
     arms={name: source.about for name, source in SOURCES.items()},
     metric="rise",
     seeds=10,
-    prepare=Lab,
+    prepare=OracleTexts,
     arm=run_arm,
     rule=rule,
     presets={"small": Settings()},
