@@ -43,7 +43,7 @@ class Table:
         measured = dict(self.measure(plan)) if self.measure else {}
         if plan.round:
             return Experience({}, [], measured)
-        return _experience(self.rows, self.held_out, measured)
+        return experience(self.rows, self.held_out, measured)
 
 
 class Generated:
@@ -88,7 +88,7 @@ class Generated:
                 mask = np.zeros((plan.rows, written.shape[1] - 1), bool)
             tokens[rows], mask[rows] = written.numpy(), fresh.numpy()
         assert tokens is not None and mask is not None
-        return _experience({"tokens": tokens, "mask": mask}, None, {"written_tokens": float(mask.sum())})
+        return experience({"tokens": tokens, "mask": mask}, None, {"written_tokens": float(mask.sum())})
 
 
 class Draws:
@@ -171,11 +171,12 @@ class RecordedTopK:
         return "02"
 
 
-def _experience(rows: Rows, held_out: Rows | None, measured: Mapping[str, float]) -> Experience:
+def experience(rows: Rows, held_out: Rows | None = None, measured: Mapping[str, float] | None = None) -> Experience:
+    """Rows as what a collector brings, of which those in `held_out` are never trained on."""
     count = len(next(iter(rows.values())))
     fields = {name: np.asarray(values) for name, values in rows.items()}
     flags = np.zeros(count, bool)
     if held_out is not None:
         fields = {name: np.concatenate([values, np.asarray(held_out[name])]) for name, values in fields.items()}
         flags = np.arange(len(next(iter(fields.values())))) >= count
-    return Experience({**fields, HELD_OUT: flags}, [1] * len(flags), measured)
+    return Experience({**fields, HELD_OUT: flags}, [1] * len(flags), measured or {})

@@ -15,34 +15,16 @@ from torch import Tensor
 from distill.core.collect import Experience, Plan, Student
 from distill.core.objectives.base import Objective
 from distill.core.objectives.divergences import CrossEntropy, ForwardKL
-from distill.core.objectives.granularity import (
-    NO_ERROR,
-    DistributionAdaptiveKL,
-    SpanCorrelation,
-    error_positions,
-    fixed_spans,
-    span_pairs,
-)
+from distill.core.objectives.granularity import DistributionAdaptiveKL, SpanCorrelation, fixed_spans, span_pairs
 from distill.core.teachers import Teachers
-from distill.language.collect import Draws, Table
-from distill.language.evaluate import log_probs
-from distill.language.generation import generate
-from distill.language.models import Shape, causal
+from distill.language.collect import Draws, experience
+from distill.language.models import Shape
 from distill.language.student import ModelStudent, dense
-from distill.language.text import characters
 from distill.language.views import NextOf, Views, every_view, one_view
 from distill.recipes.framework import Place, Recipe, Scale, Trial
 from distill.recipes.statistics import Check, Interval, Results
 from distill.recipes.text_lab import learn_rows, model_of
-
-LETTERS, WORD = "abcdefgh", 3
-TASKS = {
-    "s": lambda words: ["".join(sorted(word)) for word in words],
-    "r": lambda words: [word[::-1] for word in words],
-    "w": lambda words: words[::-1],
-}
-"""Letter of the instruction -> the right answer's words."""
-PROMPT, ANSWER = 2 + 3 * WORD + 2 + 1, 3 * WORD + 2
+from distill.recipes.word_tasks import PROMPT, WORD, WordTasks
 
 
 @dataclass(frozen=True)
@@ -93,81 +75,25 @@ WAYS = {
 }  # fmt: skip
 
 
-class Lab:
+class Lab(WordTasks):
     """Questions, teacher, the students' start, and how corrections do without training."""
 
     def __init__(self, trial: Trial) -> None:
+        super().__init__()
         self.trial, self.settings = trial, trial.settings
-        s = self.settings
-        self.tokens = characters([LETTERS + "srw:= "])
-        self.vocabulary = self.tokens.size
-        self.read = causal(self.vocabulary)
-        self.questions = {
-            name: self.draw(trial.scaled(getattr(s, name), 32), i) for i, name in enumerate(("train", "test"))
-        }
-        few = {key: rows[: trial.scaled(s.student_train, 32)] for key, rows in self.questions["train"].items()}
-        options: Any = {"batch": s.batch, "learning_rate": s.learning_rate}
-        self.teacher = model_of(trial, s.teacher, self.vocabulary, 3)
-        rows = self.questions["train"]
-        learn_rows(trial, self.teacher, self.read, {"text": rows}, s.teacher_steps, **{**options, "batch": 2 * s.batch})
-        start = model_of(trial, s.student, self.vocabulary, 4)
-        learn_rows(trial, start, self.read, {"text": few}, s.start_steps, **options)
-        self.start = {name: tensor.clone() for name, tensor in start.state_dict().items()}
-        self.mechanism = self._mechanism(start)
-
-    def draw(self, count: int, stream: int) -> dict[str, np.ndarray]:
-        """Rows of instructions with their answers."""
-        rng, texts = self.trial.rng(stream), []
-        for _ in range(count):
-            words = ["".join(rng.choice(list(LETTERS), WORD)) for _ in range(3)]
-            task = str(rng.choice(list(TASKS)))
-            texts.append(f"{task}:{' '.join(words)}={' '.join(TASKS[task](words))}")
-        tokens = np.array([self.tokens.encode(text) for text in texts])
-        mask = np.zeros((count, PROMPT + ANSWER - 1), bool)
-        mask[:, PROMPT - 1 :] = True
-        return {"tokens": tokens, "mask": mask}
-
-    def write(self, model: Any, prompts: Tensor, seed: int, temperature: float = 1.0) -> Tensor:
-        """Prompts `[N, P]`, or beginnings of answers, written to their end."""
-        left = PROMPT + ANSWER - prompts.shape[1]
-        return generate(model, prompts, left, self.vocabulary, seed, temperature)[0] if left else prompts
-
-    @torch.no_grad()
-    def errors(self, student: Any, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """KL(teacher || student), the teacher's likeliest tokens and the written ones, each `[N, answer]`."""
-        log_p, log_q = (
-            self.read(m, {"tokens": tokens}).log_softmax(-1)[:, PROMPT - 1 :] for m in (self.teacher, student)
+        s, rate = self.settings, trial.settings.learning_rate
+        self.train, self.test = (
+            self.draw(trial.rng(stream), trial.scaled(count, 32)) for stream, count in enumerate((s.train, s.test))
         )
-        kl = ForwardKL().between(log_p.flatten(0, 1), log_q.flatten(0, 1)).reshape(log_p.shape[:2])
-        return kl, log_p.argmax(-1), tokens[:, PROMPT:]
-
-    def corrected(self, student: Any, tokens: Tensor, seed: int, by: Tensor | None = None) -> Tensor:
-        """Answers in which one token became the teacher's and the student wrote on; `by` ranks places, or the KL."""
-        kl, right, written = self.errors(student, tokens)
-        places = error_positions(kl if by is None else by, written, right, torch.ones_like(written, dtype=torch.bool))
-        found = tokens.clone()
-        for place in sorted(set(places.tolist()) - {NO_ERROR}):
-            rows = (places == place).nonzero().squeeze(-1)
-            forced = torch.cat([tokens[rows, : PROMPT + place], right[rows, place : place + 1]], 1)
-            found[rows] = self.write(student, forced, seed + place)
-        return found
-
-    def doubt(self, tokens: Tensor) -> float:
-        """The teacher's nats a token on answers."""
-        mask = np.zeros((len(tokens), PROMPT + ANSWER - 1), bool)
-        mask[:, PROMPT - 1 :] = True
-        total, count = log_probs(self.teacher, self.read, {"tokens": tokens.numpy(), "mask": mask})
-        return float(-total.sum() / count.sum())
-
-    def _mechanism(self, student: Any) -> dict[str, float]:
-        prompts = torch.from_numpy(self.draw(self.trial.scaled(self.settings.mechanism, 32), 5)["tokens"][:, :PROMPT])
-        tokens, seed = self.write(student, prompts, 6), self.trial.number(7)
-        anywhere = torch.rand(len(tokens), ANSWER, generator=torch.Generator().manual_seed(seed))
-        return {
-            "doubt none": self.doubt(tokens), "doubt again": self.doubt(self.write(student, prompts, seed)),
-            "doubt random": self.doubt(self.corrected(student, tokens, seed, anywhere)),
-            "doubt largest": self.doubt(self.corrected(student, tokens, seed)),
-        }  # fmt: skip
+        few = {key: rows[: trial.scaled(s.student_train, 32)] for key, rows in self.train.items()}
+        self.teacher = model_of(trial, s.teacher, self.vocabulary, 3)
+        whole = {"text": self.train}
+        learn_rows(trial, self.teacher, self.read, whole, s.teacher_steps, batch=2 * s.batch, learning_rate=rate)
+        start = model_of(trial, s.student, self.vocabulary, 4)
+        learn_rows(trial, start, self.read, {"text": few}, s.start_steps, batch=s.batch, learning_rate=rate)
+        self.start = {name: tensor.clone() for name, tensor in start.state_dict().items()}
+        asked = self.draw(trial.rng(5), trial.scaled(s.mechanism, 32))["tokens"][:, :PROMPT]
+        self.mechanism = self.corrections(self.teacher, start, torch.from_numpy(asked), 6, trial.number(7))
 
 
 class Answers:
@@ -176,28 +102,24 @@ class Answers:
     name = "questions"
 
     def __init__(self, lab: Lab, way: Way, student: Any) -> None:
-        self.lab, self.way, self.student, self.written = lab, way, student, 0
+        self.lab, self.way, self.student = lab, way, student
 
     def collect(self, student: Student | None, plan: Plan) -> Experience:
         """`tokens` `[rows, 2, T + 1]`; `mask` `[rows, 3, T]`: of the right answer, of the other, of pairs in spans."""
         count, rng, lab = plan.rows * self.way.more, np.random.default_rng(plan.seed), self.lab
-        rows = lab.questions["train"]
-        chosen = rng.integers(len(rows["tokens"]), size=count)
-        right = torch.from_numpy(rows["tokens"][chosen])
-        writer = lab.teacher if self.way.answers == "teacher" else self.student
-        other = right
-        if self.way.loss is not None:
-            other = lab.write(writer, right[:, :PROMPT], plan.seed)
-            if self.way.answers == "corrected":
-                other = lab.corrected(self.student, other, plan.seed + 100)
-        mask = torch.from_numpy(rows["mask"][chosen])
-        spaces = torch.tensor(lab.tokens.encode(" "))
-        spans = torch.where(torch.isin(other[:, 1:], spaces), -1, torch.isin(other[:, 1:], spaces).cumsum(1))
-        if self.way.spans == "random":
-            spans = fixed_spans(tuple(mask.shape), WORD, plan.seed)
+        chosen = rng.integers(len(lab.train["tokens"]), size=count)
+        right = torch.from_numpy(lab.train["tokens"][chosen])
+        other = right if self.way.loss is None else self._written(right[:, :PROMPT], plan.seed)
+        mask = torch.from_numpy(lab.train["mask"][chosen])
+        random = self.way.spans == "random"
+        spans = fixed_spans(tuple(mask.shape), WORD, plan.seed) if random else lab.word_spans(other)
         masks = torch.stack([mask, mask, span_pairs(spans, mask)], 1)
-        fields = {"tokens": torch.stack([right, other], 1).numpy(), "mask": masks.numpy()}
-        return Table(self.name, fields).collect(None, Plan(0, 1.0, 0, 0))
+        return experience({"tokens": torch.stack([right, other], 1).numpy(), "mask": masks.numpy()})
+
+    def _written(self, prompts: Tensor, seed: int) -> Tensor:
+        lab, who = self.lab, self.way.answers
+        found = lab.write(lab.teacher if who == "teacher" else self.student, prompts, seed)
+        return lab.corrected(lab.teacher, self.student, found, seed + 100) if who == "corrected" else found
 
 
 def run_arm(trial: Trial, lab: Lab, name: str) -> dict[str, Any]:
@@ -220,12 +142,12 @@ def run_arm(trial: Trial, lab: Lab, name: str) -> dict[str, Any]:
         steps=s.steps, rounds=rounds, rows=s.batch * (steps // rounds), sampler=Draws(newest=True), batch=s.batch,
         learning_rate=s.learning_rate,
     )  # fmt: skip
-    test = torch.from_numpy(lab.questions["test"]["tokens"])
+    test = torch.from_numpy(lab.test["tokens"])
     written = lab.write(model, test[:, :PROMPT], 0, temperature=0)
     right = written[:, PROMPT:] == test[:, PROMPT:]
     return {
         "exact_match": float(right.all(1).float().mean()), "right_tokens": float(right.float().mean()),
-        "doubt": lab.doubt(written), **(lab.mechanism if name == "labels" else {}),
+        "doubt": lab.doubt(lab.teacher, written), **(lab.mechanism if name == "labels" else {}),
     }  # fmt: skip
 
 

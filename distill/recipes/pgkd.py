@@ -14,7 +14,7 @@ import numpy as np
 from distill.core.collect import Experience, Plan, Student
 from distill.core.objectives.divergences import CrossEntropy
 from distill.core.objectives.scores import hard_negatives
-from distill.language.collect import Table
+from distill.language.collect import experience
 from distill.language.evaluate import accuracy, class_probabilities, f1_scores, label_nats, macro_f1
 from distill.language.models import Shape
 from distill.language.student import ModelStudent, Next
@@ -60,7 +60,7 @@ class Guided:
     def collect(self, student: Student | None, plan: Plan) -> Experience:
         """The labelled texts at first, then as many written ones as there are classes."""
         if student is None:
-            return Table(self.name, self.labelled).collect(None, plan)
+            return experience(self.labelled)
         if self.arm == "labels":
             return Experience({}, [])
         rng, classes = np.random.default_rng(plan.seed), self.lab.classes
@@ -71,7 +71,7 @@ class Guided:
         texts = [
             self.lab.writer.write(int(c), rng, self._near(int(c), pairs, rng) if contrast else None) for c in asked
         ]
-        return Table(self.name, {"tokens": np.stack(texts), "label": asked}).collect(None, Plan(0, 1.0, 0, 0))
+        return experience({"tokens": np.stack(texts), "label": asked})
 
     def _sets(self) -> dict[str, dict[str, np.ndarray]]:
         return {"validation": self.validation, "labelled": self.labelled}

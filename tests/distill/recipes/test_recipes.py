@@ -1,6 +1,8 @@
 """Every recipe runs within a tiny budget; its exact parts are exact; its real scale can be built."""
 
 import json
+from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -43,6 +45,12 @@ def test_the_catalogue_orders_all_recipes():
         for key in ("title", "source", "algorithm", "skill", "vertical", "signals", "data", "claim", "falsified"):
             assert recipe[key], f"{recipe['name']} says nothing of {key}"
     json.dumps(found)
+
+
+@pytest.mark.parametrize("name", catalogue.NAMES)
+def test_a_recipe_is_short(name):
+    source = import_module(f"distill.recipes.{name}").__file__
+    assert source and 60 <= len(Path(source).read_text().splitlines()) <= 200
 
 
 @pytest.mark.slow
