@@ -26,7 +26,7 @@ RUN_UP = 0.75
 """The run at the board begins this far before the jump's first gate, m."""
 LANDED, AFTER = 0.45, 0.03
 """The hind feet are down again when the base is this far past the board, m; the last gate is passed by this much."""
-ON_TABLE = 0.3
+ON_TABLE = 0.45
 """Where the end table stands right behind the last gate, the jumper drives until the base is this far on it, m."""
 TABLE_NEAR = 0.8
 """Distance from the last gate to such a table, at most, m."""
@@ -53,7 +53,7 @@ class Paces:
     """Among poles that are passed squarely, where no fast way is found."""
     table: float = 1.2
     """Off the start table."""
-    climb: float = 1.3
+    climb: float = 1.5
     """Over the A-frame, on the map."""
     run_in: float = 1.3
     """Where the run-up to the board begins."""

@@ -4,7 +4,7 @@ Instructions over three short words (sort or reverse each, or reverse their orde
 the teacher disagrees most, one token is replaced and the student goes on from there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +54,8 @@ class Way:
     about: str
     answers: str = "student"
     """Who writes what is distilled on: student, corrected, teacher."""
-    loss: Objective | None = None
+    loss: Callable[[], Objective] | None = None
+    """Made anew for every student: the adaptive KL learns."""
     spans: str = ""
     """words or random."""
     more: int = 1
@@ -63,15 +64,15 @@ class Way:
 
 WAYS = {
     "labels": Way("right answers alone"),
-    "KL": Way("forward KL on the student's answers", loss=ForwardKL()),
-    "KL, equal budget": Way("the same with twice the answers, as many as corrections write", loss=ForwardKL(), more=2),
-    "teacher's answers": Way("control: forward KL on the teacher's answers", "teacher", ForwardKL()),
-    "SCRG": Way("forward KL on corrected answers", "corrected", ForwardKL()),
-    "DAC-KL": Way("adaptive KL on the student's answers", loss=DistributionAdaptiveKL(head=8)),
-    "top-p": Way("control: KL on a fixed mask of 0.95", loss=DistributionAdaptiveKL(head=8, top_p=0.95)),
-    "spans": Way("KL and correlation inside words", loss=ForwardKL(), spans="words"),
-    "random spans": Way("control: spans of 3 from anywhere", loss=ForwardKL(), spans="random"),
-    "all": Way("all three together", "corrected", DistributionAdaptiveKL(head=8), "words"),
+    "KL": Way("forward KL on the student's answers", loss=ForwardKL),
+    "KL, equal budget": Way("the same with twice the answers, as many as corrections write", loss=ForwardKL, more=2),
+    "teacher's answers": Way("control: forward KL on the teacher's answers", "teacher", ForwardKL),
+    "SCRG": Way("forward KL on corrected answers", "corrected", ForwardKL),
+    "DAC-KL": Way("adaptive KL on the student's answers", loss=lambda: DistributionAdaptiveKL(head=8)),
+    "top-p": Way("control: KL on a fixed mask of 0.95", loss=lambda: DistributionAdaptiveKL(head=8, top_p=0.95)),
+    "spans": Way("KL and correlation inside words", loss=ForwardKL, spans="words"),
+    "random spans": Way("control: spans of 3 from anywhere", loss=ForwardKL, spans="random"),
+    "all": Way("all three together", "corrected", lambda: DistributionAdaptiveKL(head=8), "words"),
 }  # fmt: skip
 
 
@@ -130,7 +131,7 @@ def run_arm(trial: Trial, lab: Lab, name: str) -> dict[str, Any]:
     parts: dict[str, tuple[float, Objective]] = {"labels": (1.0, CrossEntropy())}
     teachers: dict[str, Any] = {"labels": NextOf(0)}
     places = {"labels": (0, 0)}
-    added: Mapping[str, Any] = {"tokens": way.loss, "spans": SpanCorrelation() if way.spans else None}
+    added: Mapping[str, Any] = {"tokens": way.loss and way.loss(), "spans": SpanCorrelation() if way.spans else None}
     for slot, (part, loss) in enumerate(added.items(), 1):
         if loss is not None:
             parts[part], places[part] = (1.0, loss), (1, slot)

@@ -41,6 +41,9 @@ GAP = 0.85, 1.3
 STOP, HOLD, OVER = 0.55, 125, 1.05
 """Where the robot is to stop, m on the table; for how many control steps after the board nothing else is asked; and
 how far on the table it has shot over it, m: the official run ends there."""
+MOUNTED, ASIDE = 60, 0.45
+"""Control steps after the board from which on the base must be over the table, no more than this off its line, m: a
+robot that leaves the end table again has not finished."""
 STOPPING = 3.0
 """Commanded speed for each metre before the stop, 1/s."""
 ASTRAY = 1.0
@@ -92,7 +95,7 @@ class JumpTask(WalkTask):
     """Running along +x over boards; the line is the middle of the world's lane."""
 
     kinds: tuple[str, ...] = tuple(LANES)
-    kind_shares: tuple[float, ...] = (0.45, 0.15, 0.4)
+    kind_shares: tuple[float, ...] = (0.3, 0.1, 0.6)
     speeds: tuple[float, float] = (1.5, 2.2)
     """Commanded speeds, m/s: slower strides are too short for half a metre."""
     pause: float = 0.15
@@ -218,7 +221,10 @@ class JumpTask(WalkTask):
         b, x = _unpack(state.board), qpos[..., 0]
         holding = (self._table(xp, state.kind) > 0) & (b.width == 0) & (b.until > 0)
         over = x > PERIOD * xp.floor((x - TABLE[0]) / PERIOD) + TABLE[0] + OVER
-        return (xp.abs(yaw) > ASTRAY) | (holding & over & (x > TABLE[0]))
+        into = x - (PERIOD * xp.floor(x / PERIOD) + TABLE[0])  # a run-up and its table lie in one period
+        aside = xp.abs(qpos[..., 1] - self._origin(xp, state.kind, state.level)[..., 1])
+        off = (b.until < HOLD - MOUNTED) & ((into < 0) | (aside > ASIDE))
+        return (xp.abs(yaw) > ASTRAY) | (holding & ((over & (x > TABLE[0])) | off))
 
     def _more_privileged(self, xp: Any, state: TaskState, xy: Any) -> list[Any]:
         b = _unpack(state.board)

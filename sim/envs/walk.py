@@ -21,6 +21,15 @@ from sim.robot import Robot, barkour_v0
 BOARD = 6
 UNIFORMS = 72
 """Uniform numbers a world needs per control step."""
+THROWN = np.array(
+    [(-0.5, 2.0), (-0.5, 0.5), (-0.8, 0.8), (0.0, 0.12), (-0.25, 0.25), (-0.5, 0.4)]
+    + [(-1.5, 1.5), (-3.0, 3.0), (-1.0, 1.0)]
+    + 4 * [(-0.2, 0.2), (-0.6, 0.6), (-0.6, 0.6)]
+    + 4 * [(-4.0, 4.0)],
+    np.float32,
+)
+"""Ranges of what `WalkTask.thrown` draws: velocity ahead, aside, up (m/s), height (m), roll and pitch (rad), their
+rates and the yaw rate (rad/s), joints from the default pose (rad), speeds of the legs' joints (rad/s)."""
 
 
 class TaskState(NamedTuple):
@@ -112,6 +121,8 @@ class WalkTask:
     collision: Literal["feet", "full"] = "feet"
     """What touches the ground in training: "feet" (with the shanks; faster) or "full" (the trunk too)."""
     episode_seconds: float = 10.0
+    thrown: float = 0.0
+    """Share of episodes that begin as another skill hands a robot over: moving, pitched, legs anywhere (`_thrown`)."""
     push_every: float = 4.0
     push_speed: float = 0.3
     """Largest kick, m/s."""
@@ -179,6 +190,11 @@ class WalkTask:
         qvel = xp.concatenate([(u[..., 15:18] - 0.5) * 0.4, xp.zeros_like(u[..., :15])], -1).astype(xp.float32)
         command, life = self._command(xp, u[..., 18:26], kind)
         command = self._guide(xp, command, kind, xy - origin, yaw)
+        phase = zero
+        if self.thrown:
+            thrown = u[..., 26] < self.thrown
+            qpos, qvel, phase, slower = self._thrown(xp, u[..., 27:60], qpos, qvel, yaw, thrown)
+            quat, joints, command = qpos[..., 3:7], qpos[..., 7:], command * slower[..., None]
         action = xp.zeros_like(joints)
         sensors = obs.Sensors(quat, qvel[..., 3:6], joints, qvel[..., 6:])
         newest = obs.frame(xp, robot, sensors, action)
@@ -190,8 +206,8 @@ class WalkTask:
             last_targets=joints,
             last_joint_velocity=qvel[..., 6:],
             last_feet=xp.repeat(xy[..., None, :], 4, -2),
-            phase=zeros,
-            command=command,
+            phase=phase.astype(xp.float32),
+            command=command.astype(xp.float32),
             command_age=zeros,
             command_life=life,
             kind=kind,
@@ -205,6 +221,33 @@ class WalkTask:
         return state, qpos, qvel
 
     # --- one control step -------------------------------------------------------------------------------------------
+
+    def _thrown(self, xp: Any, u: Any, qpos: Any, qvel: Any, yaw: Any, thrown: Any) -> tuple[Any, Any, Any, Any]:
+        """qpos, qvel, clock phase and a factor on the command where `thrown`, as a bound leaves the robot on a table.
+
+        Base up to 2 m/s ahead, pitched by 0.5 rad, up to 0.12 m higher; joints 0.6 rad off; half of the commands small.
+        """
+        wide = THROWN[:, 0] + u[..., :25] * (THROWN[:, 1] - THROWN[:, 0])
+        ahead, aside, up, higher, roll, pitch = (wide[..., i] for i in range(6))
+        c, s = xp.cos(yaw), xp.sin(yaw)
+        half = 0.5 * xp.stack([roll, pitch, yaw], -1)
+        (cr, cp, cy), (sr, sp, sy) = (tuple(f(half[..., i]) for i in range(3)) for f in (xp.cos, xp.sin))
+        turned = [
+            cr * cp * cy + sr * sp * sy, sr * cp * cy - cr * sp * sy, cr * sp * cy + sr * cp * sy,
+            cr * cp * sy - sr * sp * cy,
+        ]  # fmt: skip
+        place = xp.concatenate([qpos[..., :2], (qpos[..., 2] + higher)[..., None], xp.stack(turned, -1)], -1)
+        legs = xp.asarray(self.robot.default_pose) + wide[..., 9:21]
+        low, high = (xp.asarray(limit, dtype=xp.float32) for limit in (self.robot.joint_lower, self.robot.joint_upper))
+        moved = xp.concatenate([place, xp.clip(legs, low, high)], -1)
+        linear = xp.stack([c * ahead - s * aside, s * ahead + c * aside, up], -1)
+        speeds = xp.concatenate([linear, wide[..., 6:9], xp.repeat(wide[..., 21:25], 3, -1)], -1)
+        yes = thrown[..., None]
+        slower = xp.where(thrown & (u[..., 31] < 0.5), u[..., 32], 1.0)
+        phase = xp.where(thrown, u[..., 26], 0.0)
+        return (
+            xp.where(yes, moved, qpos).astype(xp.float32), xp.where(yes, speeds, qvel).astype(xp.float32), phase, slower
+        )  # fmt: skip
 
     def targets(self, xp: Any, state: TaskState, action: Any) -> Any:
         """Joint targets, rad `[..., 12]`, for an action `[..., 12]` (clipped here)."""

@@ -125,6 +125,27 @@ def test_episodes_begin_upright_over_their_own_patch_near_the_default_pose():
     np.testing.assert_array_equal(state.history[:, 0], state.history[:, 14])
 
 
+def test_the_stated_share_of_episodes_begins_as_another_skill_leaves_a_robot():
+    """Moving, pitched, legs anywhere within their limits; the others begin as without."""
+    count = 4000
+    u = np.random.default_rng(0).random((count, UNIFORMS)).astype(np.float32)
+    kind, level = np.zeros(count, int), np.zeros(count, np.float32)
+    plain, thrown = WalkTask(), WalkTask(thrown=0.3)
+    (_, qpos, qvel), (state, q, v) = (task.begin(np, u, kind, level) for task in (plain, thrown))
+    other = (q != qpos).any(-1)
+    assert 0.27 < other.mean() < 0.33 and (q[~other] == qpos[~other]).all() and (v[~other] == qvel[~other]).all()
+    q, v, robot = q[other], v[other], plain.robot
+    np.testing.assert_allclose(np.linalg.norm(q[:, 3:7], axis=-1), 1.0, atol=1e-6)
+    down = obs.projected_gravity(np, q[:, 3:7])
+    assert (down[:, 2] < -0.8).all() and np.arcsin(down[:, 0]).max() > 0.4 and np.arcsin(down[:, 0]).min() < -0.3
+    yaw = obs.yaw_of(np, q[:, 3:7])
+    np.testing.assert_allclose(yaw, obs.yaw_of(np, qpos[other, 3:7]), atol=1e-5)  # the heading stays
+    ahead = np.cos(yaw) * v[:, 0] + np.sin(yaw) * v[:, 1]
+    assert ahead.min() >= -0.5 and 1.9 < ahead.max() <= 2.0
+    assert (q[:, 7:] >= robot.joint_lower - 1e-6).all() and (q[:, 7:] <= robot.joint_upper + 1e-6).all()
+    assert (state.phase[other] > 0).all() and (state.phase[~other] == 0).all()
+
+
 def test_first_episodes_are_staggered_so_that_worlds_do_not_end_together():
     steps = BatchedEnv(TASK, 200, 0, threads=1).state.steps
     assert steps.min() < 20 and 400 < steps.max() <= TASK.episode_steps and len(np.unique(steps)) > 100

@@ -11,7 +11,7 @@ from sim import observation as obs
 from sim.course import official
 from sim.envs import patches
 from sim.envs.batched import BatchedEnv
-from sim.envs.jump import GAP, OVER, RUN_UP, STOP, TABLE, WIDTHS, JumpTask
+from sim.envs.jump import ASIDE, GAP, HOLD, MOUNTED, OVER, RUN_UP, STOP, TABLE, WIDTHS, JumpTask
 from sim.envs.skills import SKILLS
 from sim.errors import InputError
 from sim.gait import BOUND, Gait
@@ -255,12 +255,12 @@ def test_behind_the_board_the_robot_is_asked_to_stop_on_the_table_and_then_to_go
     kind = np.array([TASK.kinds.index("tables")])
     u = np.full((1, 72), 0.5, np.float32)
     state, qpos, _ = TASK.begin(np, u, kind, np.array([4.0], np.float32))
-    x, seen = float(qpos[0, 0]), []
+    x, seen, lane = float(qpos[0, 0]), [], TASK.ground.origins[kind[0], 0, 1]
     for _ in range(400):
         command = TASK._guide(np, np.zeros((1, 3)), kind, np.zeros((1, 2)), np.zeros(1), state.board)
         x += DT * float(command[0, 0])
         feet, base = np.full((1, 4, 3), 0.1), np.zeros((1, 19))
-        feet[..., 0], base[0, 0] = x - 0.2, x
+        feet[..., 0], base[0, 0], base[0, 1] = x - 0.2, x, lane
         board, level, *_ = TASK._board(np, state, base, with_knees(feet), np.full((1, 8), 0.5, np.float32))
         astray = TASK._astray(np, state, base, np.zeros(1))
         assert not astray[0]
@@ -272,7 +272,14 @@ def test_behind_the_board_the_robot_is_asked_to_stop_on_the_table_and_then_to_go
     assert standing.sum() > 30 and np.abs(x_of[standing] - TABLE[0] - STOP).max() < 0.12
     on = int(np.flatnonzero(standing)[-1])
     assert width[on + 5] > 0 and speed[on + 40 :].max() > 1.5  # and on, towards the next board
-    over = np.zeros((1, 19))
-    over[0, 0] = TABLE[0] + OVER + 0.02
-    waiting = state._replace(board=np.array([[2.5, 0.0, 0, 1, 0, 50]], np.float32))
-    assert TASK._astray(np, waiting, over, np.zeros(1))[0]
+    for into, aside, until, lost in [
+        (OVER + 0.02, 0.0, 50, True),
+        (-0.05, 0.0, HOLD - MOUNTED - 1, True),  # not up, or down again
+        (-0.05, 0.0, HOLD - MOUNTED, False),  # still on its way
+        (STOP, ASIDE + 0.05, 50, True),
+        (STOP, ASIDE - 0.05, 50, False),
+    ]:
+        base = np.zeros((1, 19))
+        base[0, :2] = TABLE[0] + into, lane + aside
+        waiting = state._replace(board=np.array([[2.5, 0.0, 0, 1, 0, until]], np.float32))
+        assert TASK._astray(np, waiting, base, np.zeros(1))[0] == lost
