@@ -126,7 +126,7 @@ def test_a_dry_run_sends_nothing(tmp_path):
 
 
 def test_a_recorded_course_run_comes_out_as_it_did_when_it_was_recorded():
-    """The first ten seconds of the official course with the specialists, seed 3; made by `barkour onboard --policy
+    """The first ten seconds of the official course with the specialists, seed 3; made by `barkour onboard --bundle
     specialists --seed 3 --record FILE`. It fails where observation, policies, safety chain or state machine change; the
     tolerance is what networks round differently on other processors."""
     found = replay.replay(Path(__file__).with_name("recordings") / "specialists_seed_3.rec")
