@@ -187,7 +187,8 @@ def _trl(arm: Arm, teacher: Any, student: Any, tokens: Any, stamps: list[float])
 def _trl_distillation(arm: Arm, teacher: Any, student: Any, tokens: Any, stamps: list[float]) -> None:
     """TRL's distillation trainer, which writes with the student and takes logits in chunks."""
     from datasets import Dataset
-    from trl import DistillationConfig, DistillationTrainer
+    from trl.trainer.distillation_config import DistillationConfig
+    from trl.trainer.distillation_trainer import DistillationTrainer
 
     prompts = [" ".join(map(str, row[:PROMPT])) for row in tokens]
     with tempfile.TemporaryDirectory() as folder:

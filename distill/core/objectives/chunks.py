@@ -123,10 +123,10 @@ class _Gradients:
 
     def scaled(self, upstream: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         """For features and head, in their own types, multiplied by a scalar; these stay as they are."""
-        plain = upstream is None or bool(upstream == 1)  # then no copy is needed
+        factor = None if upstream is None or bool(upstream == 1) else upstream  # then no copy is needed
 
         def scaled(gradient: Tensor | None, kind: torch.dtype | None) -> Tensor | None:
-            return None if gradient is None else (gradient if plain else gradient * upstream).to(kind)
+            return None if gradient is None else (gradient if factor is None else gradient * factor).to(kind)
 
         return scaled(self.to_features, self.kinds[0]), scaled(self.to_head, self.kinds[1])
 
