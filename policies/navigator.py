@@ -54,6 +54,8 @@ class Navigator:
     LOST_STEPS = 25
     MISSED, BACK = 0.25, 0.25
     """A gate counts as missed this far past it; the robot then returns to this far before it (m of path)."""
+    RETURN_SECONDS = 3.0
+    """A return that takes longer is given up, and the missed gate with it: a table's edge may stand in the way."""
     TRIES = 2
     """Second tries per gate: a failed obstacle costs 0.1 and its allotted seconds, a try about 2 s, 0.02."""
 
@@ -80,6 +82,7 @@ class Navigator:
         self.passed = 0
         self.retries = 0
         self._tries = 0
+        self._returned = 0.0
         self._furthest, self._waited, self._stuck = 0.0, 0.0, 0
         self._last: np.ndarray | None = None
         self._distrusted = 0
@@ -159,7 +162,12 @@ class Navigator:
             self.retries, self._tries = self.retries + 1, self._tries + 1
 
     def _watch_progress(self, dt: float) -> None:
-        """Backs off along the path where a pole or an edge holds the robot."""
+        """Backs off along the path where a pole or an edge holds the robot; goes on where it cannot even do that."""
+        self._returned = self._returned + dt if self.state == "returning" else 0.0
+        if self._returned > self.RETURN_SECONDS:
+            self.state = "following"
+            if self._tries:
+                self.passed = len(self.gates)
         if self.state != "following" or self.s > self._furthest + 0.03 or self.s < self._furthest - 1.0:
             self._furthest, self._waited = self.s, 0.0
             return

@@ -86,6 +86,23 @@ def test_a_missed_gate_is_driven_again():
     assert np.hypot(pose[0] - 3.0, pose[1]) < 0.2
 
 
+def test_a_return_that_something_blocks_is_given_up_with_its_gate():
+    """A table's edge behind the robot, which has come down beside the gate."""
+    gate = Gate((1.0, -0.4), (1.0, 0.4))
+    navigator = Navigator((0.0, 0.0, 0.0), (Waypoint(3.0, 0.0, yaw=0.0),), gates=(gate,))
+    pose, carried, states = np.zeros(3), False, []
+    for _ in range(700):
+        if pose[0] > 0.8 and not carried:
+            navigator.step((0.95, 0.43, 0.0), DT)
+            pose, carried = np.array([1.3, 0.45, 0.0]), True
+        states.append(navigator.step(pose, DT).state)
+        pose[:2] += DT * navigator.command[:2]
+        if carried:
+            pose[0] = max(pose[0], 1.2)
+    assert navigator.passed == 1 and navigator.state == "holding"
+    assert states.count("returning") * DT == pytest.approx(Navigator.RETURN_SECONDS, abs=0.1)
+
+
 def test_a_gate_that_cannot_be_passed_is_given_up():
     gate = Gate((1.0, 1.0), (1.0, 2.0))  # the path does not lead through it
     navigator = Navigator((0.0, 0.0, 0.0), (Waypoint(3.0, 0.0, yaw=0.0),), gates=(gate,))
