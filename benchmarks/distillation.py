@@ -12,7 +12,6 @@ batch at a time, this project `AHEAD` batches together, which makes its texts up
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from benchmarks.machine import machine
 from sim.errors import InputError
 
 WARM = 3
@@ -59,10 +59,8 @@ def measure(arm: Arm) -> dict[str, Any]:
 
     from distill.language.models import Shape, build
 
-    width, layers, heads = TEACHER
-    teacher = build(Shape(arm.vocabulary, width, layers, heads, context=2 * arm.length), 1)
-    width, layers, heads = STUDENT
-    student = build(Shape(arm.vocabulary, width, layers, heads, context=2 * arm.length), 2)
+    teacher = build(Shape(arm.vocabulary, *TEACHER, context=2 * arm.length), 1)
+    student = build(Shape(arm.vocabulary, *STUDENT, context=2 * arm.length), 2)
     rng = np.random.default_rng(arm.seed)
     tokens = rng.integers(3, arm.vocabulary, (BATCH * (arm.steps + WARM), arm.length + 1))
     probe = torch.from_numpy(tokens[:2])
@@ -71,10 +69,10 @@ def measure(arm: Arm) -> dict[str, Any]:
     ways = {"barkour": _barkour, "plain": _plain, "trl": _trl, "trl distillation": _trl_distillation}
     ways[arm.who](arm, teacher, student, tokens, stamps)
     peak = _memory("VmHWM") - held
-    spent = stamps[-1] - stamps[WARM]
+    steps, spent = len(stamps) - 1 - WARM, stamps[-1] - stamps[WARM]
     return {
-        "tokens_per_second": (len(stamps) - 1 - WARM) * BATCH * _trained_on(arm) / spent,
-        "peak_kb": peak, "loss": [before, _divergence(teacher, student, probe)], "steps": len(stamps) - 1 - WARM,
+        "tokens_per_second": steps * BATCH * _trained_on(arm) / spent,
+        "peak_kb": peak, "loss": [before, _divergence(teacher, student, probe)], "steps": steps,
     }  # fmt: skip
 
 
@@ -312,8 +310,7 @@ def run(rounds: int = 3, quick: bool = False, say: Callable[[str], None] = lambd
         },
         "ratios": ratios, "logits_kept": kept, "rounds": rounds, "batch": BATCH, "teacher": TEACHER, "student": STUDENT,
         "trl": _version("trl"), "torch": _version("torch"), "transformers": _version("transformers"),
-        "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(),
-                    "load": list(os.getloadavg())},
+        "machine": machine(),
     }  # fmt: skip
 
 

@@ -11,7 +11,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import platform
 import struct
 import sys
 import threading
@@ -24,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import faults
+from benchmarks.machine import machine
 from policies.skills import load_skills
 from robot.brain import Brain
 from robot.clock import Durations, SteadyClock
@@ -195,8 +195,7 @@ def run(
         **measured, "seconds": seconds, "policy": policy, "course": course, "seed": seed, "priority": priority,
         "faults_tried": len(tried),
         "faults_safe": sum(result["safe"] for result in tried), "faults": tried,
-        "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(),
-                    "load": list(os.getloadavg())},
+        "machine": machine(),
     }  # fmt: skip
 
 

@@ -5,16 +5,16 @@ given.
 """
 
 import os
-import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from benchmarks.machine import processor
 
 CORES = 2
 WORLDS = 540
@@ -145,7 +145,7 @@ def _conditions(worlds: int, rounds: int, seconds: float, cores: list[int]) -> d
     import mujoco
 
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": len(cores),
         "load_average": round(os.getloadavg()[0], 2),
         "worlds": worlds,
@@ -158,13 +158,3 @@ def _conditions(worlds: int, rounds: int, seconds: float, cores: list[int]) -> d
         "jax": jax.__version__,
         "jax_device": str(jax.devices()[0].platform),
     }
-
-
-def _processor() -> str:
-    """The processor's name."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()

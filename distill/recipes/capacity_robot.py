@@ -17,6 +17,7 @@ from distill.core.collect import Experience, Plan, Sampler, Student
 from distill.core.errors import DistillError
 from distill.core.objectives.actions import SquaredError
 from distill.language.evaluate import over
+from distill.language.models import parameters
 from distill.locomotion.experience import Recorded, Windows
 from distill.locomotion.student import TransformerStudent
 from distill.recipes.capacity_law import checks
@@ -159,11 +160,11 @@ class RobotGap:
 
     def teacher_size(self, width: int) -> int:
         """Parameters of a specialist."""
-        return _count(Specialist(width))
+        return parameters(Specialist(width))
 
     def size(self, width: int) -> int:
         """Parameters of a Transformer."""
-        return _count(TransformerStudent(_config(width)).module)
+        return parameters(TransformerStudent(_config(width)).module)
 
     def answered(self, student: Student) -> Rollouts:
         """The rows with a specialist's actions."""
@@ -208,10 +209,6 @@ def rule(results: Results) -> list[Check]:
 
 def _config(width: int) -> TransformerConfig:
     return TransformerConfig(CONTEXT, width, layers=2, heads=2, channels=2)
-
-
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _actions(student: Student, rows: Rollouts, context: int) -> np.ndarray:

@@ -86,6 +86,11 @@ def lanes(kinds: tuple[str, ...]) -> patches.Patches:
     return patches.Patches(terrain, HeightMap.from_terrain(terrain, (-PERIOD, -edge), upper, 0.025), origins)
 
 
+def _table_edge(xp: Any, x: Any) -> Any:
+    """Where the table begins in the period of a robot at `x`, m; the run-up to it lies in the same period."""
+    return PERIOD * xp.floor(x / PERIOD) + TABLE[0]
+
+
 def _unpack(board: Any) -> Ahead:
     return Ahead(*(board[..., i] for i in range(6)))
 
@@ -195,7 +200,7 @@ class JumpTask(WalkTask):
         step = ACCELERATION * self.robot.control_period
         slow = self.slow[0] + (self.slow[1] - self.slow[0]) * u[..., 4]
         speed = xp.where(fresh, low_speed + (high_speed - low_speed) * u[..., 4], xp.where(pausing, slow, b.speed))
-        stop = PERIOD * xp.floor(here / PERIOD) + TABLE[0] + STOP
+        stop = _table_edge(xp, here) + STOP
         holding = table & ~fresh & (pausing | ~there)
         asked = xp.where(holding, xp.clip(STOPPING * (stop - here), 0.0, speed), speed)
         waiting = xp.where(table, float(HOLD), here + 0.3 + 0.8 * u[..., 5])
@@ -221,7 +226,7 @@ class JumpTask(WalkTask):
         b, x = _unpack(state.board), qpos[..., 0]
         holding = (self._table(xp, state.kind) > 0) & (b.width == 0) & (b.until > 0)
         over = x > PERIOD * xp.floor((x - TABLE[0]) / PERIOD) + TABLE[0] + OVER
-        into = x - (PERIOD * xp.floor(x / PERIOD) + TABLE[0])  # a run-up and its table lie in one period
+        into = x - _table_edge(xp, x)
         aside = xp.abs(qpos[..., 1] - self._origin(xp, state.kind, state.level)[..., 1])
         off = (b.until < HOLD - MOUNTED) & ((into < 0) | (aside > ASIDE))
         return (xp.abs(yaw) > ASTRAY) | (holding & ((over & (x > TABLE[0])) | off))

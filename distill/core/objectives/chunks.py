@@ -53,17 +53,18 @@ class _MeanLoss(torch.autograd.Function):
         losses: Losses,
         learning: bool,
     ) -> Tensor:
-        ctx.gradients = gradients = _Gradients(features, head, *ctx.needs_input_grad[:2]) if learning else None
+        wanted = ctx.needs_input_grad[:2]
+        ctx.gradients = gradients = _Gradients(features, head, *wanted) if learning and any(wanted) else None
         dtype = _wide(features)
         weights = weights.to(dtype) / weights.sum(dtype=dtype).clamp(min=torch.finfo(dtype).tiny)
         total = torch.zeros((), dtype=dtype, device=features.device)
         for part, share in zip(rows.split(chunk), weights.split(chunk), strict=True):
             chosen = features.index_select(0, part)
-            with torch.set_grad_enabled(gradients is not None and gradients.needed):
-                logits = _logits(chosen, head).detach().requires_grad_(torch.is_grad_enabled())
+            with torch.set_grad_enabled(gradients is not None):
+                logits = _logits(chosen, head).detach().requires_grad_(gradients is not None)
                 value = (losses(logits, part) * share).sum()
             total += value.detach()
-            if gradients is not None and gradients.needed:
+            if gradients is not None:
                 gradients.add(part, chosen, torch.autograd.grad(value, logits)[0])
         return total
 
@@ -107,10 +108,6 @@ class _Gradients:
         self.head, self.kinds = head, (features.dtype, None if head is None else head.dtype)
         self.to_features = torch.zeros_like(features, dtype=_wide(features)) if for_features else None
         self.to_head = torch.zeros_like(head, dtype=_wide(head)) if head is not None and for_head else None
-
-    @property
-    def needed(self) -> bool:
-        return self.to_features is not None or self.to_head is not None
 
     def add(self, part: Tensor, chosen: Tensor, to_logits: Tensor) -> None:
         """A chunk's: its rows `[n]`, their features `[n, F]`, the gradient of their logits `[n, V]`."""
