@@ -144,7 +144,7 @@ def moving(xp: Any, gait: Gait, command: Any) -> Any:
 DRIVEN = Gait(name="driven", push=0.0, lift_per_relief=0.0, driven=True, scale=1.5)
 """The clock of a policy that steps by itself: nothing is added to its joint targets."""
 
-DRIVEN_RANGE = 1.5, 4.5
+DRIVEN_RANGE = 0.5, 6.0
 """Limits of a driven clock, Hz."""
 
 
@@ -176,17 +176,20 @@ def frequency(xp: Any, gait: Gait, phase: Any, command: Any, board: Any = None, 
 
 
 def stride_lock(xp: Any, gait: Gait, phase: Any, frequency: Any, speed: Any, board: Any) -> Any:
-    """Relative change of the clock's frequency, `[...]`, that brings the base over a board in `lock_phase`.
+    """Relative change of the clock's frequency, `[...]`, that makes up `stride_error`."""
+    error = stride_error(xp, gait, phase, frequency, speed, board)
+    return xp.clip(gait.lock_gain * error, -gait.lock_range, gait.lock_range)
+
+
+def stride_error(xp: Any, gait: Gait, phase: Any, frequency: Any, speed: Any, board: Any) -> Any:
+    """Cycles, -0.5 to 0.5 `[...]`, that the clock is behind one that brings the base over a board in `lock_phase`.
 
     With strides of the commanded speed over the frequency, the phase at distance d before the middle must be
-    `lock_phase` - d / stride; the clock makes up the difference, the shorter way round. No change where no board is
-    seen (`board` infinite or NaN).
+    `lock_phase` - d / stride; the shorter way round. 0 where no board is seen (`board` infinite or NaN).
     """
     seen = xp.isfinite(board)
     wanted = gait.lock_phase - xp.where(seen, board, 0.0) / (xp.maximum(speed, 0.3) / frequency)
-    error = (wanted - phase + 0.5) % 1.0 - 0.5
-    change = xp.clip(gait.lock_gain * error, -gait.lock_range, gait.lock_range)
-    return xp.where(seen, change, 0.0)
+    return xp.where(seen, (wanted - phase + 0.5) % 1.0 - 0.5, 0.0)
 
 
 def clock(xp: Any, gait: Gait, phase: Any, command: Any) -> Any:

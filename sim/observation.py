@@ -251,12 +251,12 @@ def terrain_heights(
     return relative_heights(xp, robot, seen + error, z)
 
 
-def board_ahead(xp: Any, layout: Layout, heights: Any) -> Any:
+def board_ahead(xp: Any, layout: Layout, heights: Any, half: float = 0.0) -> Any:
     """Distance along the heading from the base to the middle of the board in view, m `[...]`; infinite without one.
 
     From the policy's heights `[..., height_size]`: a cell that a board covers in part is seen at part of a pit's
     depth, so an edge is known to a fraction of a cell. A board that reaches past the far end of the grid has no middle
-    yet; one that has left the near end is behind.
+    yet, save where `half` its length (m) is given; one that has left the near end is behind.
     """
     start = 0
     for grid in layout.grids:
@@ -271,8 +271,12 @@ def board_ahead(xp: Any, layout: Layout, heights: Any) -> Any:
         x = xp.asarray(np.asarray(grid.x, np.float32))
         whole = share.sum(-1)
         middle = (share * x).sum(-1) / xp.maximum(whole, 1e-6)
-        inside = (whole > 0.5) & (level[..., 0] > -0.5 * PIT_SEEN) & (share[..., -1] < 0.1)
-        return xp.where(inside, middle, xp.inf).astype(xp.float32)
+        seen = (whole > 0.5) & (level[..., 0] > -0.5 * PIT_SEEN)
+        cut = share[..., -1] >= 0.1
+        if half:
+            edge = x[-1] + (0.5 - whole) * (x[1] - x[0])
+            return xp.where(seen, xp.where(cut, edge + half, middle), xp.inf).astype(xp.float32)
+        return xp.where(seen & ~cut, middle, xp.inf).astype(xp.float32)
     return xp.full(heights.shape[:-1], xp.inf, xp.float32)
 
 

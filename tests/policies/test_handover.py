@@ -8,9 +8,12 @@ import pytest
 from policies import skills as module
 from policies.models import bundle_file
 from policies.skills import SkillPolicy, load_skills, paces_of
+from sim import observation as obs
 from sim.course import SKILLS
 from sim.errors import InputError
 from sim.observation import Sensors
+from sim.robot import barkour_v0
+from sim.terrain import pit
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +100,55 @@ def test_a_jumper_is_taken_over_only_when_its_bound_has_landed(specialists):
     drive(policy, [jump], 20, speed=0.0)  # a clock at rest does not keep the jumper
     drive(policy, [walk], 1, speed=0.0)
     assert policy.users[0] == walk
+
+
+def board(worlds: int, near: float, far: float):
+    """Heights of flat ground with a pit from `near` to `far`, m ahead of the base."""
+
+    def heights(layout: obs.Layout) -> np.ndarray:
+        place = np.zeros((worlds, 2))
+        pits = lambda x, y: pit(np, x - (near + far) / 2, 0 * y, np.array((far - near) / 2), 10.0)  # noqa: E731
+        flat = lambda x, y: np.zeros_like(x)  # noqa: E731
+        return obs.terrain_heights(np, barkour_v0(), layout, flat, place, place[:, 0], place[:, 0] + 0.2, 0.0, pits)
+
+    return heights
+
+
+def clocks_after_a_hand_over(specialists, heights, outside: bool = False) -> np.ndarray:
+    """Phases `[5]` of robots in different phases, after a jumper has set their clocks; turned from `outside` by the
+    policy's own frequency, or by the policy itself."""
+    walk, jump, n = specialists.uses["walk"], specialists.uses["jump"], 5
+    policy, command = SkillPolicy(specialists, n), np.tile(np.array([1.9, 0, 0], np.float32), (n, 1))
+    policy.step(sensors(n), command, np.full(n, walk), heights)
+    phase = np.linspace(0.0, 0.8, n).astype(np.float32)
+    for own in policy.policies:
+        own.phase = phase
+    for _ in range(SkillPolicy.SET + 1):
+        phase = (phase + policy.frequency * 0.02) % 1.0
+        policy.step(sensors(n), command, np.full(n, jump), heights, phase if outside else None)
+        if not outside:
+            phase = np.asarray(policy.policies[jump].phase)
+    assert not policy.slip.any()
+    return phase
+
+
+def spread(phases: np.ndarray) -> float:
+    """1 where clocks stand anywhere, 0 where they agree."""
+    return 1.0 - abs(np.exp(2j * np.pi * phases).mean())
+
+
+@pytest.mark.parametrize("outside", [False, True])
+@pytest.mark.parametrize("far", [1.9, 2.5])
+def test_a_jumper_that_takes_over_sets_the_clock_for_the_board(specialists, far, outside):
+    phases = clocks_after_a_hand_over(specialists, board(5, 1.5, far), outside)
+    assert spread(phases) < 0.06
+    flat = clocks_after_a_hand_over(specialists, board(5, 9.0, 9.0), outside)
+    assert spread(flat) > 0.9
+
+
+def test_the_clock_that_is_set_depends_on_the_distance(specialists):
+    near, farther = (clocks_after_a_hand_over(specialists, board(5, d, d + 0.5))[0] for d in (1.6, 1.8))
+    assert (near - farther) % 1.0 == pytest.approx(0.2 / 0.76, abs=0.06)  # a stride is 0.76 m
 
 
 def test_a_hand_over_shares_the_memory(specialists):

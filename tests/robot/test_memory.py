@@ -83,7 +83,8 @@ def growth(each_step: Callable[[], object]) -> int:
     finally:
         tracemalloc.stop()
         recorder.close()
-    assert controller.state == State.RUNNING and not intake.refusals.counts and recorder.steps == (STRETCHES + 1) * STEPS
+    assert controller.state == State.RUNNING and not intake.refusals.counts
+    assert recorder.steps == (STRETCHES + 1) * STEPS
     return min(later - earlier for earlier, later in pairwise(traced))
 
 

@@ -283,3 +283,13 @@ def test_behind_the_board_the_robot_is_asked_to_stop_on_the_table_and_then_to_go
         base[0, :2] = TABLE[0] + into, lane + aside
         waiting = state._replace(board=np.array([[2.5, 0.0, 0, 1, 0, until]], np.float32))
         assert TASK._astray(np, waiting, base, np.zeros(1))[0] == lost
+
+
+@pytest.mark.parametrize("near", [0.87, 1.62])
+def test_a_board_that_reaches_out_of_view_has_a_distance_where_its_length_is_known(near):
+    board = np.array([[near, 0.5, 0, 1, 1, 0]], np.float32)
+    for xp in (np, jnp):
+        heights = TASK._heights(xp, xp.zeros((1, 2)), xp.zeros(1), xp.asarray([0.2]), 0.01, xp.asarray(board))
+        assert float(obs.board_ahead(xp, TASK.layout, heights, 0.25)[0]) == pytest.approx(near + 0.25, abs=0.015)
+    heights = TASK._heights(np, np.zeros((1, 2)), np.zeros(1), np.array([0.2]), 0.0, np.array([[3.0, 0.5, 0, 1, 1, 0]]))
+    assert np.isinf(obs.board_ahead(np, TASK.layout, heights, 0.25)[0])
