@@ -66,6 +66,8 @@ class CourseWorlds:
         self.names = {index: skill for skill, index in skills.uses.items()}
         """Skill of each bundle."""
         self.traces = [Trace() for _ in range(n)]
+        self.logs: list[list[tuple[float, float, float]]] = [[] for _ in range(n)]
+        """What each scorer was told: s, x and y (m)."""
         self.switches: list[list[Switch]] = [[] for _ in range(n)]
         self.gate_times: list[dict[str, list[float]]] = [{} for _ in range(n)]
         self.ends = [""] * n
@@ -75,6 +77,7 @@ class CourseWorlds:
         self.robots.place(np.full(n, x), np.full(n, y), np.full(n, yaw), course.height)
         for i, (px, py, _) in enumerate(self.robots.pose.tolist()):
             self.scorers[i].update(0.0, px, py)
+            self.logs[i].append((0.0, px, py))
             self._remember(i, 0.0, np.zeros(3), "walk", 0)
 
     @property
@@ -142,11 +145,14 @@ class CourseWorlds:
             scorer.touch_jump()
         if robots.broken[i]:
             return
-        before = list(scorer.passed)
-        scorer.update(self.time, float(robots.physics.qpos[i, 0]), float(robots.physics.qpos[i, 1]))
-        for obstacle, was, now in zip(self.course.obstacles, before, scorer.passed, strict=True):
-            if now > was:
-                self.gate_times[i].setdefault(obstacle.name, []).append(round(self.time, 6))
+        for before_now, places in robots.places:
+            time, (x, y) = round(self.time - before_now, 6), places[i].tolist()
+            before = list(scorer.passed)
+            scorer.update(time, x, y)
+            self.logs[i].append((time, x, y))
+            for obstacle, was, now in zip(self.course.obstacles, before, scorer.passed, strict=True):
+                if now > was:
+                    self.gate_times[i].setdefault(obstacle.name, []).append(time)
 
     def _remember(self, i: int, time: float, command: np.ndarray, skill: str, waypoint: int) -> None:
         robots, trace = self.robots, self.traces[i]
@@ -261,7 +267,7 @@ def _record(
     log = folder / "pose.csv"
     touched = "; jump board touched" if outcome.result.touched_jump else ""
     comment = f"{report['policy']} on {report['course']}, seed {outcome.seed}{touched}"
-    write_log(log, outcome.trace.time, [(x, y) for x, y, _ in outcome.trace.pose], comment)
+    write_log(log, [t for t, _, _ in worlds.logs[0]], [(x, y) for _, x, y in worlds.logs[0]], comment)
     picture = folder / "path.png"
     plots.path_over_course(course, [outcome], picture, route=worlds.route)
     film = folder / "run.mp4"

@@ -338,7 +338,8 @@ class BarkourCourse(gymnasium.Env[np.ndarray, np.ndarray]):
         if world.touched[0]:
             self.scorer.touch_jump()
         if not world.broken[0]:
-            self.scorer.update(self._steps * self.robot.control_period, *world.pose[0, :2].tolist())
+            for before_now, places in world.places:
+                self.scorer.update(self._steps * self.robot.control_period - before_now, *places[0].tolist())
         self._end = self._ending()
         terminated = self._end not in ("", "time limit")
         self._over = bool(self._end)
