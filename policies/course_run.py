@@ -52,7 +52,7 @@ class CourseWorlds:
         `changed` and `jumps`.
         """
         self.course, self.skills, self.time_limit = course, skills, time_limit
-        self.route = planned(course, skills.able, paces or paces_of(skills))
+        self.route = planned(course, skills.able, paces or paces_of(skills, torque_limit))
         robot = skills.robot
         self.dt = robot.control_period
         self.robots = SimulatedRobots(

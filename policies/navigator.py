@@ -40,7 +40,7 @@ class Navigator:
     Measured on the trained walker in evaluation physics: 0.20 to 0.22 and 0.10."""
     STUCK_SECONDS, STUCK_BACK, STUCK_TRIES = 1.5, 0.4, 6
     """Without progress for this long the robot backs off this far along the path (m), this often per run."""
-    CLIMB_LEAD, CLIMB_LEAST, SMOOTHING = 0.35, 0.6, 0.2
+    CLIMB_LEAD, CLIMB_LEAST, SMOOTHING = 0.7, 0.6, 0.2
     """On the A-frame no more is asked than the robot makes plus this (m/s), though at least this: feet that are asked
     for more than the deck's grip allows slide, and robots that slide turn over the edge. Weight of the newest step in
     the estimate of what it makes."""

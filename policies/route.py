@@ -53,7 +53,7 @@ class Paces:
     """Among poles that are passed squarely, where no fast way is found."""
     table: float = 1.2
     """Off the start table."""
-    climb: float = 1.5
+    climb: float = 1.9
     """Over the A-frame, on the map."""
     run_in: float = 1.3
     """Where the run-up to the board begins."""
@@ -67,6 +67,12 @@ class Paces:
     """Onto the end table at a bound."""
     arrival: float = 0.6
     """Onto the end table at a walk: a foot that catches on the edge costs the run there, and 0.4 s are worth 0.004."""
+
+
+WEAK = Paces(walker=Envelope(forward=(-1.0, 1.4), sideways=0.75, yaw=1.5, acceleration=2.0), climb=1.2)
+"""What holds with peak torques of 12 N m, as the paper's robot has."""
+WEAK_TORQUE = 15.0
+"""Peak torque under which `WEAK` is taken, N m."""
 
 
 @lru_cache(maxsize=16)

@@ -9,7 +9,7 @@ import numpy as np
 from policies.bundle import Bundle, FixedBatch, Policy
 from policies.models import bundle_file
 from policies.navigator import Limits
-from policies.route import Paces
+from policies.route import WEAK, WEAK_TORQUE, Paces
 from sim import gait as clocks
 from sim import observation as obs
 from sim.course import SKILLS
@@ -96,9 +96,10 @@ def trained_limits(skills: Skills, limits: Limits = Limits()) -> Limits:
     return replace(limits, **narrowed)
 
 
-def paces_of(skills: Skills) -> Paces:
-    """How fast the route may be with these skills: `Paces`, narrowed to what their bundles were trained on."""
-    paces = Paces()
+def paces_of(skills: Skills, torque_limit: float | None = None) -> Paces:
+    """How fast the route may be with these skills: `Paces`, or `WEAK` where the motors are weak (`torque_limit`, N m;
+    the robot's own without it), narrowed to what their bundles were trained on."""
+    paces = WEAK if (torque_limit or skills.robot.torque_limit) < WEAK_TORQUE else Paces()
     ranges = {skill: skills.bundles[skills.uses[skill]].metadata.command_ranges for skill in SKILLS}
     walk, walker = ranges["walk"], paces.walker
     back, ahead = walker.forward

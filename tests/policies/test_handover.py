@@ -164,3 +164,9 @@ def test_paces_stay_within_what_the_bundles_were_trained_on(specialists):
     paces = paces_of(specialists)
     for skill, speed in (("climb", paces.climb), ("jump", paces.jump)):
         assert speed <= specialists.bundles[specialists.uses[skill]].metadata.command_ranges["forward"][1]
+
+
+def test_weak_motors_get_a_slower_route(specialists):
+    strong, weak = paces_of(specialists), paces_of(specialists, 12.0)
+    assert weak.climb < strong.climb and weak.walker.acceleration < strong.walker.acceleration
+    assert paces_of(specialists, specialists.robot.torque_limit) == strong
