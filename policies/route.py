@@ -118,6 +118,8 @@ def plan(course: Course, skills: Sequence[str] = ("walk",), paces: Paces = Paces
             )
         elif obstacle.name == "a frame":
             over = _a_frame(obstacle, paces) if "climb" in skills else []
+            if over and following and following.name == "weave poles":  # the first gap is tight
+                over[-1] = replace(over[-1], speed=min(over[-1].speed, paces.weave))
             points += _turn(points, over, paces) + over if over else _around(course, here, following, paces.walk)
         elif obstacle.name == "jump":
             run = _jump(course, obstacle, here, "jump" if "jump" in skills else "walk", paces)

@@ -266,12 +266,12 @@ def board_ahead(xp: Any, layout: Layout, heights: Any, half: float = 0.0) -> Any
             continue
         table = here.reshape(*here.shape[:-1], len(grid.x), len(grid.y)) / HEIGHT_SCALE
         table = table.mean(-1)
-        level = table[..., :1]
+        level = xp.minimum(table[..., :1], xp.median(table, -1)[..., None])  # the floor's, be a table behind or below
         share = xp.clip((level - table) / PIT_SEEN, 0.0, 1.0)
         x = xp.asarray(np.asarray(grid.x, np.float32))
         whole = share.sum(-1)
         middle = (share * x).sum(-1) / xp.maximum(whole, 1e-6)
-        seen = (whole > 0.5) & (level[..., 0] > -0.5 * PIT_SEEN)
+        seen = (whole > 0.5) & (table[..., 0] > -0.5 * PIT_SEEN)
         cut = share[..., -1] >= 0.1
         if half:
             edge = x[-1] + (0.5 - whole) * (x[1] - x[0])
