@@ -124,3 +124,13 @@ def test_slower_skills_make_a_slower_route(official_route):
     slower = Paces(climb=0.8, jump=1.6, walker=Envelope(sideways=0.6, yaw=1.0, acceleration=1.5))
     slow = lay_path(official().start, plan(official(), SKILLS, slower), Limits()).time[-1]
     assert slow > quick + 1.5
+
+
+@pytest.mark.parametrize("name", ["official", "reversed"])
+def test_an_a_frame_is_left_slower_where_poles_follow(name):
+    course, paces = by_name(name), Paces()
+    over = [w for w in plan(course, SKILLS, paces) if w.skill == "climb"]
+    names = [o.name for o in course.obstacles]
+    poles_follow = names[names.index("a frame") + 1] == "weave poles"
+    assert poles_follow == (name == "reversed")
+    assert over[-1].speed == (paces.weave if poles_follow else paces.climb) and over[0].speed == paces.climb

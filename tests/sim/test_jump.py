@@ -293,3 +293,17 @@ def test_a_board_that_reaches_out_of_view_has_a_distance_where_its_length_is_kno
         assert float(obs.board_ahead(xp, TASK.layout, heights, 0.25)[0]) == pytest.approx(near + 0.25, abs=0.015)
     heights = TASK._heights(np, np.zeros((1, 2)), np.zeros(1), np.array([0.2]), 0.0, np.array([[3.0, 0.5, 0, 1, 1, 0]]))
     assert np.isinf(obs.board_ahead(np, TASK.layout, heights, 0.25)[0])
+
+
+@pytest.mark.parametrize("edge", [-0.55, -0.15])
+def test_a_table_under_the_hind_feet_does_not_move_the_board(edge):
+    """Off a start table of 0.1 m: the grid's rear cells lie on it."""
+    zero = np.zeros(1)
+
+    def heights(ground):
+        board = lambda x, y: pit(np, x - 1.45, 0 * y, np.array(0.25), 10.0)  # noqa: E731
+        return obs.terrain_heights(np, TASK.robot, TASK.layout, ground, np.zeros((1, 2)), zero, zero + 0.2, 0.0, board)
+
+    seen = heights(lambda x, y: 0.1 * (x < edge))
+    assert obs.board_ahead(np, TASK.layout, seen)[0] == pytest.approx(1.45, abs=0.015)
+    assert obs.board_ahead(np, TASK.layout, seen)[0] == obs.board_ahead(np, TASK.layout, heights(lambda x, y: 0 * x))[0]
