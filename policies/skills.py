@@ -174,7 +174,7 @@ class SkillPolicy:
         """
         users = self._landed(users)
         jumper = self.policies[self.skills.uses["jump"]]
-        if phase is None:
+        if phase is None and self.slip.any():
             jumper.phase = ((jumper.phase + self.slip) % 1.0).astype(np.float32)
         targets = np.zeros((len(users), 12), np.float32)
         active = np.unique(users)
@@ -215,6 +215,9 @@ class SkillPolicy:
             self.due = np.where(taken, phase + late, self.due)
             self.setting = np.where(taken & np.isfinite(board), self.SET, self.setting)
         going = (self.setting > 0) & (users == jump)
+        if not going.any():
+            self.slip[:], self.setting[:] = 0.0, 0
+            return
         gap = (self.due - phase + 0.5) % 1.0 - 0.5
         self.slip = np.where(going, gap / np.maximum(self.setting, 1), 0.0).astype(np.float32)
         self.setting = np.where(going, self.setting - 1, 0)
