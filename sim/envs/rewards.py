@@ -173,6 +173,7 @@ TERMS: dict[str, Term] = {
 }  # fmt: skip
 
 WALK: dict[str, float] = {
+    "progress": 1.0,
     "linear_tracking": 1.5,
     "linear_precision": 0.5,
     "yaw_tracking": 0.8,

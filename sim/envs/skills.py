@@ -14,8 +14,11 @@ STRONG_AND_WEAK = Ranges(strength=(0.6, 1.0))
 
 
 def walk() -> WalkTask:
-    """Omnidirectional walking on the flat, slopes to 16 degrees, steps and stairs to 0.11 m."""
-    return WalkTask(thrown=0.3)
+    """Omnidirectional walking on the flat, slopes to 16 degrees, steps and stairs to 0.11 m.
+
+    Commands change as quickly as a navigator's among poles: what is steered by is how soon a robot follows.
+    """
+    return WalkTask(thrown=0.3, commands=Commands((-1.6, 2.2), (-1.2, 1.2), (-2.4, 2.4), seconds=(0.5, 4.0)))
 
 
 def climb() -> WalkTask:
