@@ -73,8 +73,12 @@ CLAIMS = (
 """Claim, the arm that should score higher, the other. "As well" means: not lower by more than the noise."""
 
 
-def train(arm: Arm, shards: Shards, seed: int, steps: int, batch: int) -> tuple[TransformerStudent, float]:
-    """A student of one arm and its loss on held-out episodes (of the newest step, so that contexts compare)."""
+def train(
+    arm: Arm, shards: Shards, seed: int, steps: int, batch: int, precision: str = "no"
+) -> tuple[TransformerStudent, float]:
+    """A student of one arm and its loss on held-out episodes (of the newest step, so that contexts compare).
+
+    `precision` "bf16" trains in mixed precision; the loss is measured without."""
     student = TransformerStudent(arm.config, seed)
     student.begin(shards)
     windows = Windows(arm.config.context, arm.config.kind == "mlp", arm.share)
@@ -88,7 +92,8 @@ def train(arm: Arm, shards: Shards, seed: int, steps: int, batch: int) -> tuple[
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = schedule.at(step)
         batch_ = windows.sample(shards, rng, counts)
-        loss = objective(student.outputs(student.module, batch_), teacher.label(batch_))
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            loss = objective(student.outputs(student.module, batch_), teacher.label(batch_))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(student.module.parameters(), 1.0)
@@ -102,7 +107,9 @@ def train(arm: Arm, shards: Shards, seed: int, steps: int, batch: int) -> tuple[
     return student, error
 
 
-def run(data: Path, out: Path, seeds: int, steps: int, batch: int, runs: int, names: Sequence[str]) -> dict[str, Any]:
+def run(
+    data: Path, out: Path, seeds: int, steps: int, batch: int, runs: int, names: Sequence[str], precision: str = "no"
+) -> dict[str, Any]:
     """Runs what is missing in `out/results.json`; see the module. Seeds go round first, so that a stop leaves pairs."""
     shards = Shards(data)
     first = {s.name for s in shards.shards if s.about.get("round") == 0}
@@ -111,7 +118,7 @@ def run(data: Path, out: Path, seeds: int, steps: int, batch: int, runs: int, na
         raise InputError(f"{data} holds no shards: `barkour distill locomotion --run RUN` makes RUN/data")
     out.mkdir(parents=True, exist_ok=True)
     file = out / "results.json"
-    budget = {"steps": steps, "batch": batch, "runs": runs, "rows": shards.rows}
+    budget = {"steps": steps, "batch": batch, "runs": runs, "rows": shards.rows, "precision": precision}
     found: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {"budget": budget, "arms": {}}
     if found["budget"] != budget:
         raise InputError(f"{file} was made with {found['budget']}, not {budget}: choose another --out")
@@ -122,7 +129,7 @@ def run(data: Path, out: Path, seeds: int, steps: int, batch: int, runs: int, na
             if str(seed) in done:
                 continue
             began = time.perf_counter()
-            student, error = train(ARMS[name], shards, seed, steps, batch)
+            student, error = train(ARMS[name], shards, seed, steps, batch, precision)
             scored = course_score(teachers, official(), runs, 4000 + seed)(student)
             done[str(seed)] = {"error": error, "parameters": student.module.size, **scored}
             file.write_text(json.dumps(found, indent=1) + "\n")
@@ -198,10 +205,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--runs", type=int, default=16)
-    parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=list(ARMS))
+    parser.add_argument("--precision", default="no", choices=("no", "bf16"))
+    parser.add_argument("--arms", dest="names", nargs="*", default=list(ARMS), choices=list(ARMS))
     options = parser.parse_args(arguments)
     try:
-        found = run(options.data, options.out, options.seeds, options.steps, options.batch, options.runs, options.arms)
+        found = run(**vars(options))
     except (InputError, DistillError) as error:
         print(f"ablations: {error}", file=sys.stderr)
         return 2

@@ -218,7 +218,7 @@ class SkillPolicy:
         if not going.any():
             self.slip[:], self.setting[:] = 0.0, 0
             return
-        gap = (self.due - phase + 0.5) % 1.0 - 0.5
+        gap = clocks.shorter_way(self.due - phase)
         self.slip = np.where(going, gap / np.maximum(self.setting, 1), 0.0).astype(np.float32)
         self.setting = np.where(going, self.setting - 1, 0)
         self.due = ((self.due + jumper.frequency * self.skills.robot.control_period) % 1.0).astype(np.float32)

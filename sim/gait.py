@@ -189,7 +189,12 @@ def stride_error(xp: Any, gait: Gait, phase: Any, frequency: Any, speed: Any, bo
     """
     seen = xp.isfinite(board)
     wanted = gait.lock_phase - xp.where(seen, board, 0.0) / (xp.maximum(speed, 0.3) / frequency)
-    return xp.where(seen, (wanted - phase + 0.5) % 1.0 - 0.5, 0.0)
+    return xp.where(seen, shorter_way(wanted - phase), 0.0)
+
+
+def shorter_way(cycles: Any) -> Any:
+    """A difference of two phases the shorter way round, -0.5 to 0.5 cycles."""
+    return (cycles + 0.5) % 1.0 - 0.5
 
 
 def clock(xp: Any, gait: Gait, phase: Any, command: Any) -> Any:
