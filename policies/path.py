@@ -23,7 +23,7 @@ RADIUS = 0.25
 class Limits:
     """What may be commanded, and how fast it may change."""
 
-    forward: tuple[float, float] = (-1.3, 2.0)
+    forward: tuple[float, float] = (-1.3, 2.2)
     """m/s in the base's heading frame."""
     sideways: tuple[float, float] = (-1.2, 1.2)
     yaw: tuple[float, float] = (-2.4, 2.4)

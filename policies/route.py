@@ -22,7 +22,7 @@ HALF_WIDTH = 0.19
 POLE_MARGIN = 0.05
 STRAIGHT = 0.25
 """A gap between poles is crossed squarely over twice this distance, m."""
-RUN_UP = 0.75
+RUN_UP = 0.85
 """The run at the board begins this far before the jump's first gate, m."""
 LANDED, AFTER = 0.45, 0.03
 """The hind feet are down again when the base is this far past the board, m; the last gate is passed by this much."""
@@ -45,7 +45,7 @@ DECK_IN, DECK_OUT = 0.45, 0.35
 class Paces:
     """How fast a route may be: what the skills were measured to do on the course (m/s, m/s^2, rad/s)."""
 
-    walker: Envelope = Envelope(forward=(-1.2, 1.8), sideways=0.8, yaw=1.6, acceleration=3.0)
+    walker: Envelope = Envelope(forward=(-1.2, 1.8), sideways=1.1, yaw=2.2, acceleration=3.0)
     """In turns and among the poles."""
     walk: float = 1.5
     """On straights."""
@@ -53,8 +53,12 @@ class Paces:
     """Among poles that are passed squarely, where no fast way is found."""
     table: float = 1.2
     """Off the start table."""
-    climb: float = 1.9
-    """Over the A-frame, on the map."""
+    enter: float = 1.9
+    """Where the climber takes over."""
+    climb: float = 2.2
+    """Up the A-frame, on the map."""
+    descend: float = 1.9
+    """Down from its ridge: a turn follows."""
     run_in: float = 1.3
     """Where the run-up to the board begins."""
     jump: float = 2.0
@@ -69,7 +73,7 @@ class Paces:
     """Onto the end table at a walk: a foot that catches on the edge costs the run there, and 0.4 s are worth 0.004."""
 
 
-WEAK = Paces(walker=Envelope(forward=(-1.0, 1.4), sideways=0.75, yaw=1.5, acceleration=2.0), climb=1.2)
+WEAK = Paces(walker=Envelope(forward=(-1.0, 1.4), sideways=0.9, yaw=1.8, acceleration=2.3), climb=1.2)
 """What holds with peak torques of 12 N m, as the paper's robot has."""
 WEAK_TORQUE = 15.0
 """Peak torque under which `WEAK` is taken, N m."""
@@ -273,9 +277,10 @@ def _a_frame(obstacle: Obstacle, paces: Paces) -> list[Waypoint]:
     """Straight over the ridge along the obstacle's axis."""
     first, last, yaw = _axis(obstacle)
     along = np.array([np.cos(yaw), np.sin(yaw)])
-    before = Waypoint(*_xy(first - DECK_IN * along), paces.climb, yaw=yaw)
-    over = [(first + last) / 2, last, last + DECK_OUT * along]
-    return [before, *(Waypoint(*_xy(place), paces.climb, "climb", yaw) for place in over)]
+    before = Waypoint(*_xy(first - DECK_IN * along), min(paces.enter, paces.climb), yaw=yaw)
+    up = Waypoint(*_xy((first + last) / 2), paces.climb, "climb", yaw)
+    down = (last, last + DECK_OUT * along)
+    return [before, up, *(Waypoint(*_xy(p), min(paces.descend, paces.climb), "climb", yaw) for p in down)]
 
 
 def _around(course: Course, here: np.ndarray, following: Obstacle | None, speed: float) -> list[Waypoint]:

@@ -130,7 +130,7 @@ class SkillPolicy:
 
     SET = 6
     """Control steps in which a jumper that takes over sets the clock for the board ahead."""
-    HALF_BOARD, BEHIND = 0.25, 0.24
+    HALF_BOARD, BEHIND = 0.25, 0.32
     """Half the length of a board that reaches out of view, m, and how far a robot that comes at a walk falls behind the
     command until it runs, m."""
 
