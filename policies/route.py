@@ -20,6 +20,8 @@ FRONT, REAR = 0.29, 0.45
 """Reach of the standing robot ahead of and behind its base origin, m (mesh bounding box: 0.27 and 0.43)."""
 HALF_WIDTH = 0.19
 POLE_MARGIN = 0.05
+LATE_MARGIN = 0.08
+"""Free space between the body and poles that are entered in motion, m."""
 STRAIGHT = 0.25
 """A gap between poles is crossed squarely over twice this distance, m."""
 RUN_UP = 0.85
@@ -47,6 +49,8 @@ class Paces:
 
     walker: Envelope = Envelope(forward=(-1.2, 1.8), sideways=1.1, yaw=2.2, acceleration=3.0)
     """In turns and among the poles."""
+    late: Envelope = Envelope(forward=(-1.2, 1.8), sideways=0.9, yaw=1.7, acceleration=2.4)
+    """Among poles that are entered in motion, from another obstacle: robots got stuck there on faster ways."""
     walk: float = 1.5
     """On straights."""
     weave: float = 1.3
@@ -73,7 +77,8 @@ class Paces:
     """Onto the end table at a walk: a foot that catches on the edge costs the run there, and 0.4 s are worth 0.004."""
 
 
-WEAK = Paces(walker=Envelope(forward=(-1.0, 1.4), sideways=0.9, yaw=1.8, acceleration=2.3), climb=1.2)
+_WEAK_WALKER = Envelope(forward=(-1.0, 1.4), sideways=0.9, yaw=1.8, acceleration=2.3)
+WEAK = Paces(walker=_WEAK_WALKER, late=replace(_WEAK_WALKER, yaw=1.5, acceleration=2.0), climb=1.2)
 """What holds with peak torques of 12 N m, as the paper's robot has."""
 WEAK_TORQUE = 15.0
 """Peak torque under which `WEAK` is taken, N m."""
@@ -160,7 +165,8 @@ def _fast_weave(course: Course, k: int, before: list[Waypoint], skills: Sequence
         distance = float(np.linalg.norm(way))
         place = gates[-1].center + way * min(1.0, 0.6 / distance)
         end, end_velocity = (*_xy(place), float(np.arctan2(way[1], way[0]))), None
-    return weaving.weave(start, gates, course.poles, end, end_velocity, int(k == 1), paces.walker, velocity)
+    envelope, margin = (paces.walker, weaving.MARGIN) if k == 1 else (paces.late, LATE_MARGIN)
+    return weaving.weave(start, gates, course.poles, end, end_velocity, int(k == 1), envelope, velocity, margin)
 
 
 def _entered(first: Waypoint) -> tuple[tuple[float, float, float], np.ndarray]:

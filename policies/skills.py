@@ -1,6 +1,6 @@
 """Which policy bundle does what: the skills behind `--policy`, and robots that change between them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from policies.bundle import Bundle, FixedBatch, Policy
 from policies.models import bundle_file
 from policies.navigator import Limits
 from policies.route import WEAK, WEAK_TORQUE, Paces
+from policies.trajectory import Envelope
 from sim import gait as clocks
 from sim import observation as obs
 from sim.course import SKILLS
@@ -101,18 +102,23 @@ def paces_of(skills: Skills, torque_limit: float | None = None) -> Paces:
     the robot's own without it), narrowed to what their bundles were trained on."""
     paces = WEAK if (torque_limit or skills.robot.torque_limit) < WEAK_TORQUE else Paces()
     ranges = {skill: skills.bundles[skills.uses[skill]].metadata.command_ranges for skill in SKILLS}
-    walk, walker = ranges["walk"], paces.walker
-    back, ahead = walker.forward
     return replace(
         paces,
-        walker=replace(
-            walker,
-            forward=(max(back, PLANNED * walk["forward"][0]), min(ahead, PLANNED * walk["forward"][1])),
-            sideways=min(walker.sideways, PLANNED * walk["sideways"][1]),
-            yaw=min(walker.yaw, PLANNED * walk["yaw"][1]),
-        ),
+        walker=_trained(paces.walker, ranges["walk"]),
+        late=_trained(paces.late, ranges["walk"]),
         climb=min(paces.climb, ranges["climb"]["forward"][1]),
         jump=min(paces.jump, ranges["jump"]["forward"][1]),
+    )
+
+
+def _trained(envelope: Envelope, ranges: Mapping[str, Sequence[float]]) -> Envelope:
+    """An envelope with as much of the walker's command ranges as a plan may use."""
+    back, ahead = envelope.forward
+    return replace(
+        envelope,
+        forward=(max(back, PLANNED * ranges["forward"][0]), min(ahead, PLANNED * ranges["forward"][1])),
+        sideways=min(envelope.sideways, PLANNED * ranges["sideways"][1]),
+        yaw=min(envelope.yaw, PLANNED * ranges["yaw"][1]),
     )
 
 
