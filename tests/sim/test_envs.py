@@ -519,12 +519,12 @@ def motion(**changes) -> rewards.Motion:
     return rewards.Motion(**(fields | {k: np.asarray(v, float) for k, v in changes.items()}))
 
 
-GAINS = {"linear_tracking", "linear_precision", "yaw_tracking", "yaw_precision"}
+GAINS = {"progress", "linear_tracking", "linear_precision", "yaw_tracking", "yaw_precision"}
 
 
 def test_a_perfect_step_earns_the_tracking_weights_and_pays_nothing():
-    reward, terms = rewards.total(np, rewards.WALK, motion(), DT)
-    assert reward == pytest.approx((1.5 + 0.5 + 0.8 + 0.3) * DT)
+    reward, terms = rewards.total(np, rewards.WALK, motion(command=[0.8, 0.6, 0], velocity=[0.8, 0.6, 0]), DT)
+    assert reward == pytest.approx((1.0 + 1.5 + 0.5 + 0.8 + 0.3) * DT)
     assert {name for name, value in terms.items() if value != 0} == GAINS
 
 
