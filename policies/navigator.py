@@ -36,8 +36,8 @@ class Navigator:
     """Follows one route. Call `step` once per control period with the newest pose."""
 
     REACTION, TURN_REACTION = 0.24, 0.22
-    """How far ahead velocity and heading are read from the path, s. In evaluation physics the walker's velocity lags its
-    command by 0.22 to 0.24; its yaw rate by 0.08 only, but turning earlier touches fewer boards and saves 0.1 s."""
+    """How far ahead velocity and heading are read from the path, s. In evaluation physics the walker's velocity lags
+    its command by 0.22 to 0.24; its yaw rate by 0.08 only, but turning earlier touches fewer boards and saves 0.1 s."""
     STUCK_SECONDS, STUCK_BACK, STUCK_TRIES = 1.5, 0.4, 6
     """Without progress for this long the robot backs off this far along the path (m), this often per run."""
     CLIMB_LEAD, CLIMB_LEAST, SMOOTHING = 0.7, 0.6, 0.2
