@@ -31,7 +31,7 @@ from distill.core.shards import Shards
 from distill.locomotion.course import course_score
 from distill.locomotion.experience import Recorded, Windows
 from distill.locomotion.student import TransformerStudent
-from policies.evaluate import confidence95
+from distill.recipes.statistics import Interval
 from policies.skills import load_skills
 from policies.transformer import TransformerConfig
 from sim.course import official
@@ -144,7 +144,7 @@ def run(
 def verdicts(arms: dict[str, Any]) -> list[dict[str, Any]]:
     """Each claim by course score, and by held-out error: where a reduced budget leaves every score near the floor, the
     error still tells arms apart. Paired differences (better arm less the other; errors the other way round) with their
-    95 % intervals over seeds, and a word for each."""
+    95 % intervals over seeds by Student's t (None for one seed), and a word for each."""
     rows = []
     for claim, better, other in CLAIMS:
         pairs = sorted(set(arms.get(better, {})) & set(arms.get(other, {})))
@@ -153,14 +153,15 @@ def verdicts(arms: dict[str, Any]) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"claim": claim, "seeds": len(pairs)}
         for measure, sign in (("golden", 1.0), ("error", -1.0)):
             difference = sign * np.array([arms[better][s][measure] - arms[other][s][measure] for s in pairs])
-            low, high = confidence95(difference)
+            found = Interval.of(difference)
             if len(pairs) < 2:
                 word = "one seed alone"
             elif "as well" in claim:
-                word = "agrees" if high >= 0 else "disagrees"
+                word = "disagrees" if found.negative else "agrees"
             else:
-                word = "agrees" if low > 0 else "disagrees" if high < 0 else "undecided"
-            row[measure] = {"difference": float(difference.mean()), "ci95": [low, high], "verdict": word}
+                word = "agrees" if found.positive else "disagrees" if found.negative else "undecided"
+            interval = [found.low, found.high] if len(pairs) > 1 else None
+            row[measure] = {"difference": found.mean, "ci95": interval, "verdict": word}
         rows.append(row)
     return rows
 
@@ -221,9 +222,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for row in found["verdicts"]:
         for measure, word in (("golden", "score"), ("error", "held-out error")):
             values = row[measure]
-            low, high = values["ci95"]
+            interval = "" if values["ci95"] is None else " [{:+.3f}, {:+.3f}]".format(*values["ci95"])
             console.print(
-                f"{row['claim']} ({word}): {values['difference']:+.3f} [{low:+.3f}, {high:+.3f}], "
+                f"{row['claim']} ({word}): {values['difference']:+.3f}{interval}, "
                 f"{row['seeds']} seeds: {values['verdict']}",
                 highlight=False,
             )
