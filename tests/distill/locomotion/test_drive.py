@@ -37,9 +37,9 @@ def driven(teachers, steps: int, beta: float = 1.0, student=None, noise: float =
 
 def test_specialists_drive_as_they_do_without_a_recorder(teachers):
     """Through the hand-overs on the A-frame as well; their clock is turned by frequencies that are one step old."""
-    _, course, _ = driven(teachers, 500)
+    _, course, _ = driven(teachers, 400)
     plain = CourseWorlds(official(), teachers, world_seeds(5, 4), randomize=True)
-    for _ in range(500):
+    for _ in range(400):
         plain.step()
     assert {"walk", "climb"} <= set(course.traces[0].skill)
     apart = np.linalg.norm(course.robots.pose[:, :2] - plain.robots.pose[:, :2], axis=1)
