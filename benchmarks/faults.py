@@ -514,7 +514,7 @@ FAULTS: tuple[Fault, ...] = (
           disarms),
     Fault("command back while braking", "running", paused, GOES_ON, "the cause is over", "goes on, over"),
     Fault("command out of range", "running", altered("command", command=lambda c: [9.0, 0.0, 0.0]), GOES_ON,
-          "it is held inside what the policy was trained on", r"is 9\.00, the policy's range -1\.60 to 2\.10"),
+          "it is held inside what the policy was trained on", r"is 9\.00, the policy's range -1\.60 to 2\.20"),
     Fault("NaN in the command", "running", altered("command", command=lambda c: [np.nan, 0.0, 0.0]), SOFT, BRAKES,
           "nan"),
     Fault("unknown skill", "running", lambda rig: (rig.wrong(), rig.intake.skill(7)), GOES_ON,
