@@ -34,7 +34,7 @@ class Run:
     """official, another shipped course (rearranged, reversed), generated:SEED, or FILE.yaml"""
     seed: int = 0
     randomize: bool = False
-    """draw physics, latency, noise and start pose from the ranges of sim/randomize.py"""
+    """draw physics, latency, noise and start pose from the ranges of sim/tasks/randomization.py"""
     record: Path | None = None
     """folder for the pose log, the path's picture, the summary and (where off-screen GL exists) a video"""
     watch: bool = False
@@ -44,7 +44,7 @@ class Run:
     json: Json = False
 
     def __call__(self) -> dict[str, Any]:
-        from policies.course_run import run
+        from policies.evaluation.course_run import run
 
         options = vars(self).copy()
         options.pop("json")
@@ -65,8 +65,8 @@ class Score:
     json: Json = False
 
     def __call__(self) -> dict[str, Any]:
-        from sim.course_file import by_name
-        from sim.score import score_file
+        from sim.course.files import by_name
+        from sim.course.score import score_file
 
         course = by_name(self.course)
         result = score_file(self.log, course, touched_jump=self.touched_jump, whole_seconds=self.whole_seconds)
@@ -90,7 +90,7 @@ class Evaluate:
     json: Json = False
 
     def __call__(self) -> dict[str, Any]:
-        from policies.evaluate import evaluate
+        from policies.evaluation.evaluate import evaluate
 
         options = vars(self).copy()
         options.pop("json")
@@ -126,7 +126,7 @@ class Train:
     json: Json = False
 
     def __call__(self) -> dict[str, Any]:
-        from policies.train import TrainOptions, train
+        from policies.learning.train import TrainOptions, train
 
         options = vars(self).copy()
         options.pop("json")
@@ -176,7 +176,7 @@ class Recipe:
     json: Json = False
 
     def __call__(self) -> dict[str, Any]:
-        from distill.recipes.command import recipe
+        from distill.methods.command import recipe
 
         options = vars(self).copy()
         del options["json"]
@@ -199,7 +199,7 @@ class Export:
             from distill.locomotion.recipe import export_run
 
             return export_run(self.checkpoint, self.file, force=self.force)
-        from policies.export import export
+        from policies.learning.export import export
 
         return export(self.checkpoint, self.file, force=self.force)
 
@@ -212,7 +212,7 @@ class Inspect:
     json: Json = False
 
     def __call__(self) -> dict[str, Any]:
-        from policies.bundle import Bundle
+        from policies.bundle.reader import Bundle
 
         return Bundle.load(self.file).describe()
 
@@ -249,17 +249,17 @@ class Onboard:
 
     def __call__(self) -> dict[str, Any]:
         if self.replay is not None:
-            from robot.replay import replay
+            from robot.loop.replay import replay
 
             return replay(self.replay, None if self.bundle == "generalist" else self.bundle)
         if self.transport == "ros2":
-            from robot.nodes import run_given
+            from robot.nodes.programs import run_given
 
             return run_given(
                 "onboard", self.parameters, policy=self.bundle, course=self.course, record=self.record,
                 dry_run=self.dry_run,
             )  # fmt: skip
-        from robot.onboard import onboard_in_simulation
+        from robot.transports.simulation import onboard_in_simulation
 
         return onboard_in_simulation(
             self.bundle, self.course, self.seed, self.randomize, self.torque_limit, self.record, self.parameters,
@@ -295,12 +295,12 @@ class Ros:
 
     def __call__(self) -> dict[str, Any]:
         if self.program == "course":
-            from robot.ros_course import run_course
+            from robot.nodes.course import run_course
 
             options = vars(self).copy()
             del options["program"], options["json"]
             return run_course(**options)
-        from robot.nodes import run_given
+        from robot.nodes.programs import run_given
 
         simulated = {"seed": self.seed, "randomize": self.randomize, "torque_limit": self.torque_limit}
         own = {"sim": simulated, "navigator": {"policy": self.policy}, "referee": {"out": self.out}}[self.program]
@@ -317,14 +317,14 @@ class Bench:
 
     def __call__(self) -> dict[str, Any]:
         if self.what == "onboard":
-            from benchmarks.onboard import run as run_onboard
+            from robot.bench.onboard import run as run_onboard
 
             return run_onboard()
         if self.what == "distill":
-            from benchmarks.distillation import run as run_distillation
+            from distill.language.throughput import run as run_distillation
 
             return run_distillation(say=lambda text: print(text, file=sys.stderr))
-        from benchmarks.physics import run
+        from policies.learning.throughput import run
 
         return run()
 
@@ -416,11 +416,11 @@ def _print(command: str, result: dict[str, Any], as_json: bool) -> None:
     elif command == "recipe":
         from rich.console import Console
 
-        from distill.recipes.tables import show as show_recipe
+        from distill.methods.tables import show as show_recipe
 
         show_recipe(Console(), result)
     else:
-        from policies.tables import show
+        from policies.evaluation.tables import show
 
         show(command, result)
     sys.stdout.flush()

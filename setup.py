@@ -57,8 +57,8 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     py_modules=["barkour"],
-    packages=find_packages(include=["sim*", "policies*", "distill*", "robot*", "benchmarks*"]),
-    package_data={"sim": ["*.xml", "courses/*.yaml"]},
+    packages=find_packages(include=["sim*", "policies*", "distill*", "robot*"]),
+    package_data={"sim": ["robots/*/*.xml", "course/shipped/*.yaml"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),

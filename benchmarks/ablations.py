@@ -31,10 +31,10 @@ from distill.core.shards import Shards
 from distill.locomotion.course import course_score
 from distill.locomotion.experience import Recorded, Windows
 from distill.locomotion.student import TransformerStudent
-from distill.recipes.statistics import Interval
-from policies.skills import load_skills
+from distill.methods.statistics import Interval
+from policies.skills.runner import load_skills
 from policies.transformer import TransformerConfig
-from sim.course import official
+from sim.course.description import official
 from sim.errors import InputError
 
 BASE = TransformerConfig(width=64, layers=2)

@@ -16,7 +16,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from policies.evaluate import confidence95, evaluate
+from policies.evaluation.evaluate import confidence95, evaluate
 from sim.errors import InputError
 
 FIGURES = (
@@ -32,7 +32,7 @@ FIGURES = (
 
 
 def paired(policies: tuple[str, str], **conditions: Any) -> dict[str, Any]:
-    """Evaluates both with the same `conditions` of `policies.evaluate.evaluate` and compares them.
+    """Evaluates both with the same `conditions` of `policies.evaluation.evaluate.evaluate` and compares them.
 
     Returns:
       `policies` (name -> figures), `score_difference` (first less second) with its `ci95`, `time_ratio` (median over

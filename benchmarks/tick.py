@@ -22,10 +22,10 @@ from rich.console import Console
 from rich.table import Table
 
 from distill.locomotion.student import TorchBundle
-from policies.bundle import Bundle, Policy
-from policies.runtime import onnxruntime
+from policies.bundle.reader import Bundle, Policy
+from policies.bundle.runtime import onnxruntime
 from policies.transformer import LocomotionTransformer, TransformerConfig
-from sim.course import official
+from sim.course.description import official
 from sim.errors import InputError
 from sim.observation import Sensors
 

@@ -9,12 +9,12 @@ import numpy as np
 import onnx
 import torch
 
-from policies.bundle import SCHEMA, Bundle, Metadata, robot_fields
-from policies.bundle_writer import GOLDEN_COUNT, write_bundle
+from policies.bundle.reader import SCHEMA, Bundle, Metadata, robot_fields
+from policies.bundle.writer import GOLDEN_COUNT, write_bundle
 from policies.transformer import Deployed, LocomotionTransformer
 from sim.errors import InputError
 from sim.gait import DRIVEN
-from sim.robot import Robot
+from sim.robots.description import Robot
 
 RANDOM_INPUTS = 500
 OPSET = 17

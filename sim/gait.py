@@ -113,7 +113,7 @@ BOUND = Gait(
     lock_range=0.3,
     lock_phase=0.6,
 )
-"""The jumper's clock, from `python -m sim.gait_search --seed 3 --population 224`: 4 m in 3 s without a policy. In
+"""The jumper's clock, from `python -m sim.envs.gait_search --seed 3 --population 224`: 4 m in 3 s without a policy. In
 `lock_phase` both pairs' prints lie equally far before and behind the base, measured on that run at 1.9 m/s."""
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from sim.errors import InputError
 from sim.gait import Gait, joint_offset
-from sim.robot import Robot
+from sim.robots.description import Robot
 
 HISTORY = 15
 """Control steps that are remembered: 0.3 s at 50 Hz (arXiv 2305.14654, section IV)."""
@@ -59,7 +59,7 @@ class Grid:
     y: tuple[float, ...]
     """Distances to its left, m."""
     boards: bool = False
-    """Whether boards that must not be touched look like pits here (`sim.terrain.pit`); else they are plain ground."""
+    """Whether boards that must not be touched look like pits here (`terrain.pit`); else they are plain ground."""
 
     @property
     def size(self) -> int:
@@ -233,7 +233,7 @@ def terrain_heights(
 
     Args:
       ground: height of the ground (m) at arrays of world x and y (m).
-      pits: depth (m) at which grids with `boards` see forbidden ground there (`sim.terrain.pit`); None: no boards.
+      pits: depth (m) at which grids with `boards` see forbidden ground there (`terrain.pit`); None: no boards.
       xy, yaw, z: base position `[..., 2]` (m), heading `[...]` (rad), height `[...]` (m).
       error: added to every height, m, broadcast over `[..., height_size]`.
     """

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import barkour
-from sim.course import official
+from sim.course.description import official
 from sim.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -230,7 +230,7 @@ def test_training_without_its_extra_says_what_to_install(tmp_path: Path) -> None
 
 
 def test_the_trainer_takes_every_option_of_the_command_line() -> None:
-    from policies.train import TrainOptions
+    from policies.learning.train import TrainOptions
 
     offered = {f.name for f in dataclasses.fields(barkour.Train)} - {"json"}
     assert offered <= {f.name for f in dataclasses.fields(TrainOptions)}

@@ -11,7 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 from setuptools import find_packages
 
-from policies import models
+from policies.bundle import shipped as models
 
 ROOT = Path(__file__).resolve().parents[1]
 CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]

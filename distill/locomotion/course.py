@@ -11,12 +11,12 @@ import numpy as np
 from distill.core.collect import Experience, Plan, Student
 from distill.locomotion.drive import Driver
 from distill.locomotion.student import TorchBundle, TransformerStudent, student_skills
-from policies.course_run import TIME_LIMIT, CourseWorlds
-from policies.evaluate import summarize
-from policies.outcome import CourseRun
-from policies.skills import Skills
-from sim.course import Course
-from sim.worlds import world_seeds
+from policies.evaluation.course_run import TIME_LIMIT, CourseWorlds
+from policies.evaluation.evaluate import summarize
+from policies.evaluation.outcome import CourseRun
+from policies.skills.runner import Skills
+from sim.course.description import Course
+from sim.envs.worlds import world_seeds
 
 ROWS_PER_RUN = 950
 """Control steps of an average run with its five seconds on the end table."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from distill.locomotion.experience import Recorder
 from distill.locomotion.student import TorchBundle
-from policies.skills import SkillPolicy, Skills
+from policies.skills.runner import SkillPolicy, Skills
 from policies.transformer import generalist_layout
 from sim import gait as clocks
 from sim import observation as obs
@@ -83,7 +83,7 @@ class Memory:
 
 
 class Driver:
-    """Stands in for the `SkillPolicy` of `policies.course_run.CourseWorlds` and records."""
+    """Stands in for the `SkillPolicy` of `policies.evaluation.course_run.CourseWorlds` and records."""
 
     def __init__(
         self, teachers: Skills, student: TorchBundle | None, worlds: int, beta: float, seed: int, noise: float = NOISE

@@ -28,12 +28,12 @@ from distill.locomotion.experience import Recorded, Windows
 from distill.locomotion.options import OPTIONS, Options, is_run
 from distill.locomotion.student import TransformerStudent
 from distill.locomotion.tasks import TaskCollector
-from policies import runs
-from policies.skills import Skills, load_skills
+from policies.learning import runs
+from policies.skills.runner import Skills, load_skills
 from policies.transformer import TransformerConfig
 from policies.transformer_export import export_transformer
-from sim.course import SKILLS
-from sim.course_file import by_name
+from sim.course.description import SKILLS
+from sim.course.files import by_name
 from sim.errors import InputError
 
 FREE = ("out", "resume", "force", "run", "threads", "patience")

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from distill.core.collect import Student
 from distill.core.objectives.base import StudentOutput
 from distill.core.shards import Shards
-from policies.bundle import Bundle
-from policies.skills import Skills
+from policies.bundle.reader import Bundle
+from policies.skills.runner import Skills
 from policies.transformer import LocomotionTransformer, TransformerConfig, unpack
-from sim.course import SKILLS
+from sim.course.description import SKILLS
 from sim.gait import DRIVEN
-from sim.robot import Robot
+from sim.robots.description import Robot
 
 
 class TransformerStudent(Student):
@@ -38,7 +38,7 @@ class TransformerStudent(Student):
 
 
 class TorchBundle:
-    """A student that is still learning, where a `policies.bundle.Bundle` is expected."""
+    """A student that is still learning, where a `policies.bundle.reader.Bundle` is expected."""
 
     def __init__(self, model: LocomotionTransformer, robot: Robot, command_ranges: dict[str, list[float]]) -> None:
         self.model, self.robot = model, robot
@@ -54,5 +54,5 @@ class TorchBundle:
 
 
 def student_skills(bundle: "TorchBundle | Bundle") -> Skills:
-    """`bundle` doing everything, as `policies.skills.load_skills` gives it for a file."""
+    """`bundle` doing everything, as `policies.skills.runner.load_skills` gives it for a file."""
     return Skills("generalist", (bundle,), dict.fromkeys(SKILLS, 0), SKILLS)  # type: ignore[arg-type]

@@ -11,13 +11,13 @@ from distill.core.collect import Experience, Plan, Student
 from distill.locomotion.course import as_bundle
 from distill.locomotion.drive import Memory, Wheel, actions_to_targets, targets_to_actions
 from distill.locomotion.experience import Recorder
-from policies.skills import Skills
+from policies.skills.runner import Skills
 from policies.transformer import generalist_layout
 from sim import gait as clocks
 from sim import observation as obs
 from sim.envs.batched import BatchedEnv
-from sim.envs.skills import SKILLS
 from sim.gait import DRIVEN
+from sim.tasks.skills import SKILLS
 
 WORLDS = 192
 START_LEVEL = {"walk": 3.0, "climb": 3.0, "jump": 3.5}

@@ -4,12 +4,12 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from sim import randomize
-from sim.envs import patches
-from sim.envs.walk import UNIFORMS, Outcome, TaskState, WalkTask
+from sim.course.scene import TRAINING, SolverOptions, build, leg_geoms
 from sim.physics.cpu import CpuPhysics
-from sim.robot import substeps_of
-from sim.scene import TRAINING, SolverOptions, build, leg_geoms
+from sim.robots.description import substeps_of
+from sim.tasks import patches
+from sim.tasks import randomization as randomize
+from sim.tasks.walk import UNIFORMS, Outcome, TaskState, WalkTask
 
 
 class Step(NamedTuple):

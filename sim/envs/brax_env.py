@@ -13,12 +13,12 @@ import numpy as np
 from brax import envs
 from brax.envs.base import Env, State
 
-from sim import randomize
-from sim.envs import patches
+from sim.course.scene import TRAINING, SolverOptions
 from sim.envs.mjx_batched import Dynamics, World
-from sim.envs.walk import UNIFORMS, WalkTask
 from sim.physics.mjx import Engine
-from sim.scene import TRAINING, SolverOptions
+from sim.tasks import patches
+from sim.tasks import randomization as randomize
+from sim.tasks.walk import UNIFORMS, WalkTask
 
 NAME = "barkour_walk"
 

@@ -29,19 +29,19 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from sim import observation as obs
-from sim.course import Course
-from sim.course_file import by_name
-from sim.envs import patches
+from sim.course.description import Course
+from sim.course.files import by_name
+from sim.course.scene import course_model
+from sim.course.score import DWELL, MAX_TIME, PENALTY, PER_SECOND, Scorer
 from sim.envs.batched import BatchedEnv
-from sim.envs.walk import Outcome, WalkTask
+from sim.envs.worlds import SimulatedRobots
 from sim.errors import InputError
 from sim.gait import Gait
 from sim.physics.cpu import CpuPhysics
-from sim.randomize import NOMINAL, Ranges
-from sim.robot import Robot, barkour_v0
-from sim.scene import course_model
-from sim.score import DWELL, MAX_TIME, PENALTY, PER_SECOND, Scorer
-from sim.worlds import SimulatedRobots
+from sim.robots.description import Robot, barkour_v0
+from sim.tasks import patches
+from sim.tasks.randomization import NOMINAL, Ranges
+from sim.tasks.walk import Outcome, WalkTask
 
 WALK_ID, COURSE_ID = "BarkourWalk-v0", "BarkourCourse-v0"
 SEEDS = 2**32
@@ -264,7 +264,7 @@ class BarkourCourse(gymnasium.Env[np.ndarray, np.ndarray]):
     """One robot on a whole course in the physics that runs are judged in, driven joint by joint.
 
     2 ms steps, collision of the whole body, a control step of latency, sensor noise; with `randomize` also everything
-    in `sim.randomize.Ranges`. Seed for seed the worlds of `barkour run --seed`.
+    in `sim.tasks.randomization.Ranges`. Seed for seed the worlds of `barkour run --seed`.
 
     Observation, float32, parts in `slices`: `frame_0` to `frame_2` (proprioception, newest first, fields and scales as
     `sim.observation.FRAME_FIELDS`), `heights` (`sim.observation.around()`), `pose` (x, y in m, sin and cos of the

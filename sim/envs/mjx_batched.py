@@ -13,15 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from sim import randomize
-from sim.envs import patches
+from sim.course.scene import TRAINING, SolverOptions, leg_geoms
 from sim.envs.batched import DivergedError, Step
-from sim.envs.walk import UNIFORMS, Outcome, TaskState, WalkTask
 from sim.errors import InputError
 from sim.physics.base import Reading
 from sim.physics.mjx import FootGround, MjxPhysics, WorldState
-from sim.robot import substeps_of
-from sim.scene import TRAINING, SolverOptions, leg_geoms
+from sim.robots.description import substeps_of
+from sim.tasks import patches
+from sim.tasks import randomization as randomize
+from sim.tasks.walk import UNIFORMS, Outcome, TaskState, WalkTask
 
 
 def on_device(task: WalkTask) -> WalkTask:

@@ -45,5 +45,5 @@ class Physics(Protocol):
         ...
 
     def motors(self, peak: np.ndarray, no_load_speed: np.ndarray) -> None:
-        """Limits torques as motors do (`sim.motor`): `peak` `[worlds, 12]` N m, `no_load_speed` `[worlds]` rad/s."""
+        """Limits torques as motors do (`motor`): `peak` `[worlds, 12]` N m, `no_load_speed` `[worlds]` rad/s."""
         ...

@@ -5,8 +5,8 @@ import numpy as np
 from mujoco.batch import Batch
 
 from sim.errors import InputError
-from sim.motor import torque_range
 from sim.physics.base import Reading
+from sim.physics.motor import torque_range
 
 
 class CpuPhysics:
@@ -46,7 +46,7 @@ class CpuPhysics:
                 self.batch.step(nstep=1)
 
     def motors(self, peak: np.ndarray, no_load_speed: np.ndarray) -> None:
-        """Limits torques as motors do (`sim.motor`): `peak` `[worlds, 12]` N m, `no_load_speed` `[worlds]` rad/s."""
+        """Limits torques as motors do (`motor`): `peak` `[worlds, 12]` N m, `no_load_speed` `[worlds]` rad/s."""
         self._motors = (self.batch.expand("actuator_forcerange"), np.array(peak), no_load_speed[:, None])
         self._limit_torque()
         self.batch.set_const()

@@ -14,13 +14,13 @@ import mujoco
 import numpy as np
 from mujoco import mjx
 
+from sim.course.scene import SolverOptions, build, foot_geoms
+from sim.course.terrain import Block, Terrain
 from sim.errors import InputError
-from sim.motor import torque_range
 from sim.observation import yaw_of
 from sim.physics.base import Reading
-from sim.robot import LEGS, Robot
-from sim.scene import SolverOptions, build, foot_geoms
-from sim.terrain import Block, Terrain
+from sim.physics.motor import torque_range
+from sim.robots.description import LEGS, Robot
 
 MAX_PAIRS = 256
 """Most pairs of geoms that may touch in one world: all of them are tested at every step, near or not."""
@@ -74,7 +74,7 @@ class Engine:
         Args:
           model: `Engine.base`, perhaps with fields replaced.
           substeps: a traced integer does as well, so that one compilation serves any number.
-          motor: peak torque `[12]` (N m) and no-load speed (rad/s) of `sim.motor`; None leaves the model's limits.
+          motor: peak torque `[12]` (N m) and no-load speed (rad/s) of `motor`; None leaves the model's limits.
         """
 
         def substep(i: Any, data: Any) -> Any:

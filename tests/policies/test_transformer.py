@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from policies.bundle import Bundle, Policy
+from policies.bundle.reader import Bundle, Policy
 from policies.transformer import LocomotionTransformer, TransformerConfig, generalist_layout, unpack
 from policies.transformer_export import export_transformer
 from sim import observation as obs
 from sim.errors import InputError
-from sim.robot import barkour_v0
+from sim.robots.description import barkour_v0
 
 SMALL = TransformerConfig(width=32, layers=2, heads=2, channels=4)
 RANGES = {"forward": [-1.6, 2.1], "sideways": [-0.9, 0.9], "yaw": [-1.7, 1.7]}

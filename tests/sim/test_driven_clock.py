@@ -9,7 +9,7 @@ from sim import gait as clocks
 from sim import observation as obs
 from sim.gait import BOUND, DRIVEN, DRIVEN_RANGE, Gait
 from sim.observation import Layout
-from sim.robot import barkour_v0
+from sim.robots.description import barkour_v0
 
 ROBOT = barkour_v0()
 WALKING = np.array([[1.0, 0.0, 0.0]], np.float32)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sim import gait as clocks
 from sim.errors import InputError
 from sim.gait import Gait
-from sim.robot import LEGS, barkour_v0
+from sim.robots.description import LEGS, barkour_v0
 
 TROT = Gait()
 DT = 0.02

@@ -16,7 +16,7 @@ from sim import observation as obs
 from sim.errors import InputError
 from sim.gait import Gait
 from sim.observation import FRAME_SIZE, HISTORY, Grid, Layout, Sensors
-from sim.robot import barkour_v0
+from sim.robots.description import barkour_v0
 
 ROBOT = barkour_v0()
 GAIT = Gait()

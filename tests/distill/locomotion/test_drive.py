@@ -9,12 +9,12 @@ from distill.locomotion.course import CourseCollector, as_bundle
 from distill.locomotion.drive import Driver, Memory, Wheel, actions_to_targets, targets_to_actions
 from distill.locomotion.student import TransformerStudent
 from distill.locomotion.tasks import TaskCollector
-from policies.course_run import CourseWorlds
-from policies.skills import load_skills
+from policies.evaluation.course_run import CourseWorlds
+from policies.skills.runner import load_skills
 from policies.transformer import TransformerConfig
-from sim.course import official
+from sim.course.description import official
+from sim.envs.worlds import world_seeds
 from sim.observation import FRAME_SIZE
-from sim.worlds import world_seeds
 
 SMALL = TransformerConfig(width=32, layers=1, heads=2, channels=4)
 

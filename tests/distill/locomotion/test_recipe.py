@@ -12,10 +12,10 @@ import pytest
 import barkour
 from distill.locomotion import recipe
 from distill.locomotion.recipe import Options
-from policies.bundle import Bundle
-from policies.course_run import CourseWorlds
-from policies.skills import load_skills
-from sim.course import official
+from policies.bundle.reader import Bundle
+from policies.evaluation.course_run import CourseWorlds
+from policies.skills.runner import load_skills
+from sim.course.description import official
 from sim.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -1,0 +1,359 @@
+"""Distillation of a language model on the core, against TRL's GKD trainer and a plain torch loop: tokens/s and memory.
+
+    python -m distill.language.throughput --rounds 3
+
+Every arm trains the same Llama-type student from the same teacher on the same tokens with the same loss (generalised
+Jensen-Shannon, beta 0.5), AdamW, gradient clipping and batch size, in float32, in a process of its own. Arms take
+turns, so that what else the computer does strikes all. Time is counted from the step after `WARM` on; memory is the
+process's peak while it trains less what it held before. On-policy arms train on texts that the student writes: TRL one
+batch at a time, this project `AHEAD` batches together, which makes its texts up to `AHEAD` steps old.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from sim.errors import InputError
+from sim.machine import machine
+
+WARM = 3
+AHEAD = 8
+BETA, BATCH, RATE = 0.5, 8, 1e-3
+TEACHER, STUDENT = (128, 4, 4), (64, 2, 4)
+"""Width, layers, heads."""
+PROMPT = 16
+"""Tokens that an on-policy text begins with."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One process."""
+
+    who: str
+    """`barkour`, `plain`, or one of TRL's trainers: `trl` (GKD) and `trl distillation` (its chunked, on-policy one)."""
+    vocabulary: int = 8192
+    length: int = 256
+    """Tokens of a text that are predicted."""
+    steps: int = 12
+    on_policy: bool = False
+    seed: int = 0
+
+
+# --- one arm, in its own process ----------------------------------------------------------------------------------
+
+
+def measure(arm: Arm) -> dict[str, Any]:
+    """Trains one arm; `tokens_per_second`, `peak_kb` and the mean `loss` of its last texts before and after."""
+    import numpy as np
+    import torch
+
+    from distill.language.models import Shape, build
+
+    teacher = build(Shape(arm.vocabulary, *TEACHER, context=2 * arm.length), 1)
+    student = build(Shape(arm.vocabulary, *STUDENT, context=2 * arm.length), 2)
+    rng = np.random.default_rng(arm.seed)
+    tokens = rng.integers(3, arm.vocabulary, (BATCH * (arm.steps + WARM), arm.length + 1))
+    probe = torch.from_numpy(tokens[:2])
+    before = _divergence(teacher, student, probe)
+    held, stamps = _reset_peak(), []
+    ways = {"barkour": _barkour, "plain": _plain, "trl": _trl, "trl distillation": _trl_distillation}
+    ways[arm.who](arm, teacher, student, tokens, stamps)
+    peak = _memory("VmHWM") - held
+    steps, spent = len(stamps) - 1 - WARM, stamps[-1] - stamps[WARM]
+    return {
+        "tokens_per_second": steps * BATCH * _trained_on(arm) / spent,
+        "peak_kb": peak, "loss": [before, _divergence(teacher, student, probe)], "steps": steps,
+    }  # fmt: skip
+
+
+def _trained_on(arm: Arm) -> int:
+    """Tokens of a text that are learned from."""
+    return arm.length - PROMPT if arm.on_policy else arm.length
+
+
+def _divergence(teacher: Any, student: Any, tokens: Any) -> float:
+    import torch
+
+    with torch.no_grad():
+        p, q = (model(input_ids=tokens[:, :-1]).logits.log_softmax(-1) for model in (teacher, student))
+    return float((p.exp() * (p - q)).sum(-1).mean())
+
+
+class _Stamped:
+    """A teacher that notes when it is asked: once a step."""
+
+    def __init__(self, teacher: Any, stamps: list[float]) -> None:
+        self.teacher, self.stamps, self.kind = teacher, stamps, teacher.kind
+
+    def label(self, batch: Any) -> Any:
+        """As the teacher."""
+        self.stamps.append(time.perf_counter())
+        return self.teacher.label(batch)
+
+    def fingerprint(self) -> str:
+        """The teacher's."""
+        return self.teacher.fingerprint()
+
+
+def _barkour(arm: Arm, teacher: Any, student: Any, tokens: Any, stamps: list[float]) -> None:
+    """The core's loop as recipes call it: neither model's logits exist as a whole."""
+    import numpy as np
+
+    from distill.core.objectives.divergences import JensenShannon
+    from distill.language.collect import Generated, Table
+    from distill.language.fit import fit
+    from distill.language.student import ChunkedStudent, projected
+
+    steps = arm.steps + WARM
+    rounds = -(-steps // AHEAD) if arm.on_policy else 1
+    if arm.on_policy:
+        steps = rounds * AHEAD
+        source: Any = Generated(
+            "own", tokens[:, :PROMPT].astype(np.int64), teacher, student, arm.length + 1 - PROMPT, arm.vocabulary
+        )
+    else:
+        source = Table("text", {"tokens": tokens, "mask": np.ones(tokens[:, 1:].shape, bool)})
+    watched: Any = _Stamped(projected(teacher, arm.vocabulary), stamps)
+    with tempfile.TemporaryDirectory() as folder:
+        fit(
+            ChunkedStudent(student, arm.vocabulary), JensenShannon(beta=BETA), watched, [source], Path(folder) / "run",
+            steps=steps, batch=BATCH, seed=arm.seed, rounds=rounds, rows=BATCH * AHEAD,
+            learning_rate=RATE, beta=0.0 if arm.on_policy else 1.0, evaluate=lambda _: {"golden": 0.0},
+        )  # fmt: skip
+    del stamps[steps:]  # the loop's last measure asks the teacher too
+
+
+def _plain(arm: Arm, teacher: Any, student: Any, tokens: Any, stamps: list[float]) -> None:
+    """What one writes by hand."""
+    import torch
+    from torch.nn import functional as F
+
+    optimizer = torch.optim.AdamW(student.parameters(), lr=RATE, weight_decay=0.01)
+    student.train()
+    for first in range(0, len(tokens), BATCH):
+        stamps.append(time.perf_counter())
+        batch = torch.from_numpy(tokens[first : first + BATCH])[:, :-1]
+        with torch.no_grad():
+            log_p = teacher(input_ids=batch, use_cache=False).logits.log_softmax(-1)
+        log_q = student(input_ids=batch, use_cache=False).logits.log_softmax(-1)
+        log_m = torch.logaddexp(log_p, log_q) - torch.log(torch.tensor(2.0))
+        both = [F.kl_div(log_m, x, reduction="sum", log_target=True) for x in (log_p, log_q)]
+        loss = (both[0] + both[1]) / 2 / batch.numel()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+        optimizer.step()
+
+
+def _trl(arm: Arm, teacher: Any, student: Any, tokens: Any, stamps: list[float]) -> None:
+    """TRL's GKD trainer."""
+    import torch
+    from datasets import Dataset
+    from trl.experimental.gkd import GKDConfig, GKDTrainer
+
+    def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        ids = torch.tensor([row["input_ids"] for row in rows])
+        labels, prompts = ids.clone(), ids[:, :PROMPT]
+        labels[:, :1] = -100
+        return {
+            "input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels, "prompts": prompts,
+            "prompt_attention_mask": torch.ones_like(prompts),
+        }  # fmt: skip
+
+    with tempfile.TemporaryDirectory() as folder:
+        options: Any = GKDConfig(
+            **_trl_options(arm, folder), lmbda=float(arm.on_policy), max_new_tokens=arm.length + 1 - PROMPT,
+            dataset_kwargs={"skip_prepare_dataset": True},
+        )  # fmt: skip
+        trainer: Any = GKDTrainer
+        trainer(
+            model=student, teacher_model=teacher, args=options, data_collator=collate, callbacks=[_stamp(stamps)],
+            train_dataset=Dataset.from_dict({"input_ids": tokens.tolist()}), processing_class=_words(arm.vocabulary),
+        ).train()  # fmt: skip
+
+
+def _trl_distillation(arm: Arm, teacher: Any, student: Any, tokens: Any, stamps: list[float]) -> None:
+    """TRL's distillation trainer, which writes with the student and takes logits in chunks."""
+    from datasets import Dataset
+    from trl.trainer.distillation_config import DistillationConfig
+    from trl.trainer.distillation_trainer import DistillationTrainer
+
+    prompts = [" ".join(map(str, row[:PROMPT])) for row in tokens]
+    with tempfile.TemporaryDirectory() as folder:
+        options: Any = DistillationConfig(
+            **_trl_options(arm, folder), max_completion_length=arm.length + 1 - PROMPT, top_k=0
+        )
+        trainer: Any = DistillationTrainer
+        trainer(
+            model=student, teacher_model=teacher, args=options, callbacks=[_stamp(stamps)],
+            train_dataset=Dataset.from_dict({"prompt": prompts}), processing_class=_words(arm.vocabulary),
+        ).train()  # fmt: skip
+
+
+def _trl_options(arm: Arm, folder: str) -> dict[str, Any]:
+    """The same training; checkpoints, reports and gradient checkpointing are off."""
+    os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
+    return {
+        "output_dir": folder, "per_device_train_batch_size": BATCH, "max_steps": arm.steps + WARM, "seed": arm.seed,
+        "learning_rate": RATE, "weight_decay": 0.01, "max_grad_norm": 1.0, "beta": BETA, "temperature": 1.0,
+        "gradient_checkpointing": False, "bf16": False, "use_cpu": True, "report_to": [], "save_strategy": "no",
+        "logging_strategy": "no", "disable_tqdm": True,
+    }  # fmt: skip
+
+
+def _stamp(stamps: list[float]) -> Any:
+    from transformers import TrainerCallback
+
+    class Stamp(TrainerCallback):
+        def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+            stamps.append(time.perf_counter())
+
+    return Stamp()
+
+
+def _words(vocabulary: int) -> Any:
+    """A tokenizer for numbers; TRL's trainers ask for one."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(WordLevel({str(k): k for k in range(vocabulary)}, "0"))
+    tokenizer.pre_tokenizer = Whitespace()  # type: ignore[assignment]
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="0", eos_token="1")
+
+
+def _reset_peak() -> int:
+    """Resident memory, kB, from which the peak is counted from now on."""
+    import gc
+
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")
+    return _memory("VmRSS")
+
+
+def _memory(name: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(name):
+            return int(line.split()[1])
+    raise InputError("this system does not tell a process's memory: Linux is needed")
+
+
+# --- all arms -----------------------------------------------------------------------------------------------------
+
+
+def arms(quick: bool = False) -> dict[str, Arm]:
+    """Name -> what is measured."""
+    who = ["barkour", "plain", *(["trl"] if find_spec("trl") else [])]
+    steps = 4 if quick else 12
+    named = {name: Arm(name, steps=steps) for name in who}
+    named |= {f"{name}, four times the text": Arm(name, length=1024, steps=max(steps // 3, 2)) for name in who}
+    named |= {f"{name}, vocabulary 512": Arm(name, vocabulary=512, steps=3 * steps) for name in who}
+    named |= {f"{name}, on-policy": Arm(name, length=128, steps=13, on_policy=True) for name in who if name != "plain"}
+    if "trl" in who:
+        named["trl distillation, on-policy"] = Arm("trl distillation", length=128, steps=13, on_policy=True)
+    return named
+
+
+def run(rounds: int = 3, quick: bool = False, say: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
+    """What `barkour bench distill --json` prints.
+
+    Returns:
+      `arms`: name -> `tokens_per_second`, `peak_kb` (medians over rounds), `loss`; `ratios`: tokens/s of this project
+      over the other's, median of the rounds' paired ratios with the least and the largest; `logits_kept`: by how many
+      times the size of a batch of logits memory grows where texts grow four times, the models' own share included;
+      and on what it was measured. Without TRL its arms are left out, and `trl` is null.
+
+    Raises:
+      InputError: an arm failed, with the last line that it said.
+    """
+    if rounds < 1:
+        raise InputError(f"rounds must be at least 1, got {rounds}")
+    named = arms(quick)
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in named}
+    for turn in range(rounds):
+        for name, arm in named.items():
+            found[name].append(_child(arm))
+            say(f"round {turn + 1} of {rounds}: {name} {found[name][-1]['tokens_per_second']:.0f} tokens/s")
+    speeds = {name: [row["tokens_per_second"] for row in rows] for name, rows in found.items()}
+    peaks = {name: statistics.median(row["peak_kb"] for row in rows) for name, rows in found.items()}
+    ratios = {}
+    for name in named:
+        who, _, where = name.partition(",")
+        if who == "barkour":
+            continue
+        pairs = [ours / theirs for ours, theirs in zip(speeds[f"barkour{_}{where}"], speeds[name], strict=True)]
+        ratios[name] = {"median": statistics.median(pairs), "least": min(pairs), "largest": max(pairs)}
+    base = Arm("")
+    logits = BATCH * base.vocabulary * 4 / 1024  # kB for one position of each text
+    more = "four times the text"
+    kept = {
+        who: (peaks[f"{who}, {more}"] - peaks[who]) / (logits * (named[f"{who}, {more}"].length - base.length))
+        for who in ("barkour", "plain", "trl")
+        if who in named
+    }
+    return {
+        "arms": {
+            name: {**asdict(named[name]), "tokens_per_second": statistics.median(speeds[name]), "peak_kb": peaks[name],
+                   "loss": rows[-1]["loss"]}
+            for name, rows in found.items()
+        },
+        "ratios": ratios, "logits_kept": kept, "rounds": rounds, "batch": BATCH, "teacher": TEACHER, "student": STUDENT,
+        "trl": _version("trl"), "torch": _version("torch"), "transformers": _version("transformers"),
+        "machine": machine(),
+    }  # fmt: skip
+
+
+def _version(name: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _child(arm: Arm) -> dict[str, Any]:
+    command = [sys.executable, "-m", "distill.language.throughput", "--arm", json.dumps(asdict(arm))]
+    root = str(Path(__file__).resolve().parents[2])
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    )
+    if done.returncode:
+        said = (done.stderr.strip() or "nothing").splitlines()[-1]
+        raise InputError(f"the arm '{arm.who}' failed with status {done.returncode}: {said}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; exit status 2 with one line for bad input."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="few steps: tries the code, proves nothing")
+    parser.add_argument("--arm", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    try:
+        if options.arm:
+            print(json.dumps(measure(Arm(**json.loads(options.arm)))))
+            return 0
+        found = run(options.rounds, options.quick, lambda text: print(text, file=sys.stderr))
+    except InputError as error:
+        print(f"distillation: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(found, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""The law of the capacity gap: is there a best teacher size for a student, and does it grow with it? (arXiv 2311.07052)
+
+Every student is distilled from every teacher. In language once from weights that are pruned out of its teacher, as in
+the paper, and once from the same random ones: a larger teacher also means harsher pruning. On the robot specialists
+teach Locomotion-Transformers, which start from random weights alone.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from distill.language.models import Shape
+from distill.methods.capacity_gap import robot, text
+from distill.methods.framework import Place, Recipe, Scale, Trial
+
+
+def run_arm(trial: Trial, lab: Any, name: str) -> dict[str, Any]:
+    """One student and one start, from every teacher; or a baseline. `lab` is a domain's, such as `TextGap`."""
+    s = trial.settings
+    if name == "teacher quality":
+        points = []
+        for share in s.quality:
+            model = lab.taught(s.quality_teacher, max(round(share * s.teacher_steps), 1))
+            student = lab.student(s.students[1], "random", None, lab.answered(model))
+            points.append((lab.loss(model), student["loss"]))
+        return {"loss": points[-1][1], "points": points}
+    start, width = name.split()[0], s.students[lab.widths.index(int(name.split()[1]))]
+    if start == "labels":
+        return {**lab.student(width, start, None), "size": lab.size(width)}
+    found = [lab.student(width, start, teacher) for teacher in s.teachers]
+    return {
+        **{key: [student[key] for student in found] for key in found[0]},
+        "loss": found[-1]["loss"], "losses": [student["loss"] for student in found], "size": lab.size(width),
+        "teachers": [lab.teacher_size(teacher) for teacher in s.teachers],
+        "teacher_losses": [lab.teacher_loss(teacher) for teacher in s.teachers],
+    }  # fmt: skip
+
+
+def arms(kind: str, widths: Sequence[int], starts: Sequence[str]) -> dict[str, str]:
+    """Of a domain whose students are a `kind` of model."""
+    return {
+        **{f"labels {w}": f"{kind} of width {w}, labels alone, equal steps" for w in widths},
+        **{f"{start} {w}": f"{kind} of width {w}, {start} weights, every teacher" for start in starts for w in widths},
+        "teacher quality": "control: one teacher size, trained a quarter, a half and the whole time",
+    }
+
+
+RECIPE = Recipe(
+    name="capacity_gap",
+    title="Law of capacity gap: the best teacher for a student's size",
+    source="arXiv 2311.07052",
+    place=Place("feature", "divergence", "token logits", skill="language modelling"),
+    signals=("dense logits",),
+    data="characters of the standard library's source and of generated prose; or text files by --data",
+    claim="For a student of one size there is a best teacher size, beyond which larger teachers make it worse; it "
+    "grows in proportion to the student (2.5 times its size in the paper)",
+    falsified="the largest teacher is the best for every student, or the best teacher shrinks as students grow",
+    arms=arms("student", text.STUDENTS, text.STARTS),
+    metric="loss",
+    seeds=3,
+    prepare=text.TextGap,
+    arm=run_arm,
+    rule=text.rule,
+    presets={"small": text.Settings()},
+    scale=Scale(
+        {
+            "teacher": ("meta-llama/Llama-2-7b-hf", Shape(32000, 4096, 32, 32, 11008, 4096, tied=False)),
+            "student": ("pruned to 3B", Shape(32000, 3072, 24, 24, 8192, 4096, tied=False)),
+        },
+        devices=16,
+        tokens="126B tokens; 4.2M a step",
+    ),
+    reads=("texts", "pairs", "labelled", "tagged"),
+    variants={
+        "robot": {
+            "title": "Law of capacity gap: the best specialist for a Locomotion-Transformer's size",
+            "place": Place("labelling", "fine-tuning", "text", skill="agent", vertical="robotics"),
+            "signals": ("actions",),
+            "data": "what the shipped walker does on its randomised training ground",
+            "seeds": 5,
+            "arms": arms("Transformer", robot.STUDENTS, ("random",)),
+            "prepare": robot.RobotGap,
+            "rule": robot.rule,
+            "presets": {"small": robot.Settings()},
+            "scale": None,
+            "reads": (),
+        }
+    },
+)

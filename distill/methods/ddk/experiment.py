@@ -1,0 +1,200 @@
+"""DDK: the data mixture follows the domains in which the student lags its teacher (arXiv 2407.16154)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from distill.core.mixture import Mixture
+from distill.language.collect import Table
+from distill.language.evaluate import perplexities
+from distill.language.models import Shape
+from distill.methods.framework import Place, Recipe, Scale, Trial
+from distill.methods.labs.text_lab import TextLab
+from distill.methods.statistics import Check, Results
+
+CLIP = 3.0
+"""Perplexity ratios are cut here in the exponent: tiny models reach ratios that would take the whole mixture."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Sizes of the experiment; models may be published ones by name or path, which are then not trained first."""
+
+    teacher: Shape | str = Shape(0, 64, 3, 4)
+    student: Shape | str = Shape(0, 48, 2, 4)
+    sources: tuple[str, ...] = ("melody", "python", "prose", "arithmetic", "brackets")
+    """The first is the easy one, of which the skewed start is made for the most part."""
+    length: int = 64
+    rows: int = 400
+    """Rows of each domain to train on."""
+    held_out: int = 64
+    teacher_steps: int = 700
+    start_steps: int = 300
+    steps: int = 600
+    interval: int = 50
+    batch: int = 16
+    gamma: float = 0.2
+    """Weight of the divergence beside the labels' cross-entropy (equation 3)."""
+    smoothing: float = 0.5
+    learning_rate: float = 3e-3
+
+
+class Weights(Mixture):
+    """A mixture that remembers its weights, may stay as it is, and may serve each domain another one's weight."""
+
+    def __init__(self, names: Sequence[str], fixed: Sequence[float] | None, order: np.ndarray | None, **options: Any):
+        super().__init__(names, ratio_clip=CLIP, **options)
+        self.fixed, self.order = fixed, order
+        self.weights = self.weights if fixed is None else np.array(fixed)
+        self.history = [self.weights.tolist()]
+
+    def update(self, ratios: Mapping[str, float]) -> dict[str, float]:
+        """As `Mixture.update`, unless it is fixed."""
+        if self.fixed is None:
+            super().update(ratios)
+        self.history.append(self.weights.tolist())
+        return self.as_dict()
+
+    def state(self) -> dict[str, Any]:
+        """With the weights so far."""
+        return {**super().state(), "history": self.history}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on where `state` was called."""
+        super().restore(state)
+        self.history = list(state["history"])
+
+    def counts(self, rng: np.random.Generator, size: int) -> dict[str, int]:
+        """By the weights, or by those of other domains."""
+        mine = self.weights
+        try:
+            self.weights = mine if self.order is None else mine[self.order]
+            return super().counts(rng, size)
+        finally:
+            self.weights = mine
+
+
+class Lab(TextLab):
+    """Teacher, its logits, and a student that began on a skewed mixture."""
+
+    def __init__(self, trial: Trial) -> None:
+        self.settings = s = trial.settings
+        splits = {"train": s.rows, "validation": s.held_out, "test": s.held_out}
+        super().__init__(trial, s.sources, s.length, splits, (s.teacher, s.student))
+        options: Any = {"batch": s.batch, "learning_rate": s.learning_rate}
+        self.teacher = self.model(s.teacher, 1)
+        if isinstance(s.teacher, Shape):
+            self.learn(self.teacher, self.of("train"), s.teacher_steps, **{**options, "batch": 2 * s.batch})
+        names = list(self.domains)
+        rest = max(len(names) - 1, 1)
+        self.skewed = [0.6 if len(names) > 1 else 1.0, *[0.4 / rest] * (len(names) - 1)]
+        start = self.model(s.student, 2)
+        if isinstance(s.student, Shape):
+            skewed = Weights(names, self.skewed, None)
+            self.learn(start, self.of("train"), s.start_steps, mixture=skewed, **options)
+        self.start = {name: tensor.clone() for name, tensor in start.state_dict().items()}
+        self.rows = {name: self.with_logits(self.teacher, rows) for name, rows in self.of("train").items()}
+        self.aims = {split: perplexities(self.teacher, self.read, self.of(split)) for split in ("validation", "test")}
+
+    def ratios(self, model: Any, split: str) -> dict[str, float]:
+        """Domain -> perplexity of the student over the teacher's."""
+        found = perplexities(model, self.read, self.of(split))
+        return {name: found[name] / self.aims[split][name] for name in found}
+
+
+def run_arm(trial: Trial, lab: Lab, name: str) -> dict[str, Any]:
+    """Distils the start with one mixture; every arm has the same number of tokens."""
+    s, names = lab.settings, list(lab.domains)
+    student = lab.model(s.student, 2)
+    student.load_state_dict(lab.start)
+    order = trial.rng(3).permutation(len(names))
+    while len(names) > 1 and (order == np.arange(len(names))).all():
+        order = trial.rng(int(order.sum()) + 4).permutation(len(names))
+    fixed = {"kd skewed": lab.skewed, "static": trial.finished.get("ddk", {}).get("weights")}.get(name)
+    raw = name == "no smoothing"
+    smoothing = {"ce": 0.0, "kd": 0.0, "no smoothing": 1.0}.get(name, s.smoothing)
+    mixture = Weights(names, fixed, order if name == "shuffled" else None, smoothing=smoothing, memory=not raw)
+
+    def measure(domain: str) -> Any:
+        part = {domain: lab.domains[domain]["validation"]}
+        aim = lab.aims["validation"][domain]
+        return lambda plan: {"ratio": perplexities(student, lab.read, part)[domain] / aim}
+
+    tables = [Table(domain, rows, measure=measure(domain)) for domain, rows in lab.rows.items()]
+    weights = (1.0, 0.0 if name == "ce" else s.gamma)
+    steps = trial.scaled(s.steps)
+    summary = lab.distil(
+        student, tables, s.steps, weights, batch=s.batch, learning_rate=s.learning_rate, mixture=mixture,
+        rounds=max(steps // s.interval, 2),
+    )  # fmt: skip
+    ratios = lab.ratios(student, "test")
+    history = np.array(mixture.history)
+    return {
+        "worst_ratio": max(ratios.values()), "mean_ratio": float(np.exp(np.log(list(ratios.values())).mean())),
+        "change": float(np.abs(np.diff(history, axis=0)).mean()), "ratios": ratios, "weights": history[-1],
+        "drawn": summary["rows_drawn"], "clipped": float(np.mean([r > CLIP for r in ratios.values()])),
+        "epochs": max(summary["rows_drawn"][n] / len(lab.rows[n]["tokens"]) for n in names),
+    }  # fmt: skip
+
+
+def rule(results: Results) -> list[Check]:
+    """The worst domain gains over equal and skewed mixing, the mean loses nothing, and neither is chance."""
+    ddk, seeds = results.values("ddk"), len(results.seeds)
+    wins = int(((ddk < results.values("kd")) & (ddk < results.values("kd skewed"))).sum())
+    mean = results.difference("ddk", "kd", "mean_ratio")
+    dynamic = results.difference("ddk", "static")
+    return [
+        Check(f"worst ratio of ddk below kd and kd skewed in {wins} of {seeds} seeds, 4 of 5", wins >= 0.8 * seeds),
+        results.lower("ddk", "kd"),
+        Check(f"mean_ratio: ddk less kd is {mean}, not wholly above 0", not mean.positive),
+        results.lower("ddk", "no smoothing", "change"),
+        results.higher("shuffled", "ddk"),
+        results.higher("ddk", "kd", role="falsifies"),
+        results.higher("ddk", "shuffled", role="falsifies"),
+        Check(f"the dynamics add to the final weights: ddk less static is {dynamic}", dynamic.negative, "reported"),
+    ]
+
+
+RECIPE = Recipe(
+    name="ddk",
+    title="Distilling domain knowledge by re-weighting the data mixture",
+    source="arXiv 2407.16154",
+    place=Place("feature", "divergence", "token logits", skill="language modelling"),
+    signals=("dense logits",),
+    data="5 domains of characters: melodies, Python source, prose, sums, brackets; or text files by --data",
+    claim="A mixture that follows the perplexity ratio of student and teacher, smoothly, lowers the worst domain's "
+    "ratio against distillation on equal mixing, without a worse mean",
+    falsified="the worst domain is higher than with equal mixing, or than with the weights shuffled over the domains",
+    arms={
+        "ce": "labels alone, equal mixing",
+        "kd": "labels and teacher, equal mixing",
+        "kd skewed": "the mixture of the skewed start (60 % of the easy domain)",
+        "no smoothing": "the raw factors of each interval as weights",
+        "ddk": "weights by equations 1 and 2",
+        "static": "control: ddk's last weights from the start",
+        "shuffled": "control: every domain gets another one's weight",
+    },
+    metric="worst_ratio",
+    seeds=5,
+    prepare=Lab,
+    arm=run_arm,
+    rule=rule,
+    presets={
+        "small": Settings(),
+        "real": Settings(
+            "Qwen/Qwen1.5-14B", "Qwen/Qwen1.5-1.8B", length=2048, rows=400_000, held_out=500, steps=30_000,
+            interval=1000, batch=16, learning_rate=3e-5,
+        ),
+    },
+    scale=Scale(
+        {
+            "teacher": ("Qwen/Qwen1.5-14B", Shape(152064, 5120, 40, 40, 13696, 32768, tied=False)),
+            "student": ("Qwen/Qwen1.5-1.8B", Shape(151936, 2048, 24, 16, 5504, 32768, tied=False)),
+        },
+        devices=16,
+        tokens="15B tokens of ten domains, 500 held-out samples of each",
+    ),
+    reads=("texts", "pairs", "labelled", "tagged"),
+)  # fmt: skip

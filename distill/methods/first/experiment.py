@@ -1,0 +1,199 @@
+"""FIRST: distilling a calibrated teacher's five likeliest tokens (arXiv 2408.12168).
+
+Eight words of one of 20 classes, then the class as the next token: the Bayes posterior is known, so is perfect
+calibration. The teacher over-fits; its five largest probabilities are rescaled so that they mean what they say.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from distill.core.objectives.base import Objective
+from distill.core.objectives.divergences import CrossEntropy, ForwardKL, TopKKL
+from distill.core.objectives.topk import kept_mass, trustworthy, two_pass_search
+from distill.core.signals import TopKLogits
+from distill.language.collect import RecordedTopK
+from distill.language.evaluate import accuracy, calibration_error, label_nats
+from distill.language.models import Shape
+from distill.language.student import Next, Recorded
+from distill.language.tasks import Unigrams
+from distill.methods.framework import Place, Recipe, Scale, Trial
+from distill.methods.labs.class_lab import ClassLab
+from distill.methods.statistics import Check, Results
+
+NOTHING = -1e4
+"""Log-probability of a rest that the teacher rules out; finite, as it is written down."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Sizes of the experiment."""
+
+    classes: int = 20
+    words: int = 40
+    train: int = 1500
+    validation: int = 800
+    test: int = 4000
+    teacher: Shape = Shape(0, 64, 2, 4)
+    student: Shape = Shape(0, 48, 1, 4)
+    teacher_steps: int = 500
+    steps: int = 1000
+    batch: int = 64
+    k: int = 5
+
+
+def after_the_words(module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+    """Logits `[B, V]` of the token after the words."""
+    return module(input_ids=batch["tokens"], use_cache=False).logits[:, -1]
+
+
+class Lab(ClassLab):
+    """Data, the teacher's answers on them, and students. A label is a token: classes come after the words."""
+
+    def __init__(self, trial: Trial) -> None:
+        s, rng = trial.settings, trial.rng()
+        task = Unigrams(s.classes, s.words, seed=trial.seed)
+        size = task.vocabulary + s.classes
+        super().__init__(trial, task, after_the_words, size, batch=s.batch, weight_decay=0.0)
+        for name in ("train", "validation", "test"):
+            self.draw(rng, name, 60)
+            self.sets[name]["label"] += task.vocabulary
+        shifted = self.sets["test"]["tokens"].copy()  # every fifth word is any word
+        places = rng.random(shifted.shape) < 0.2
+        shifted[places] = rng.integers(1, s.words + 1, places.sum())
+        self.sets["shifted"] = {"tokens": shifted, "label": self.sets["test"]["label"]}
+        rows = self.sets["train"]
+        teacher = self.learn(self.model(s.teacher), CrossEntropy(), Next("label"), rows, s.teacher_steps)
+        logits = {name: self.logits(teacher, name) for name in ("train", "validation")}
+        self.logits_train = logits["train"]
+        self.head = {n: TopKLogits.from_logits(torch.from_numpy(values), s.k) for n, values in logits.items()}
+        self.mass = float(kept_mass(self.head["validation"]).mean())
+
+    def scaled_error(self, head: TopKLogits) -> float:
+        """Calibration error on the validation set of a changed head over the teacher's k tokens."""
+        found = head.indices.numpy() == self.sets["validation"]["label"][:, None]
+        return calibration_error(head.log_probs.exp().numpy(), np.where(found.any(1), found.argmax(1), -1))
+
+    def student(self, objective: Objective, teacher: Any, fields: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Logits on the sets that are measured, of a student that learned with these fields beside the labels."""
+        s, rows = self.settings, {**self.sets["train"], **fields}
+        model = self.learn(self.model(s.student), objective, teacher, rows, s.steps)
+        return {name: self.logits(model, name) for name in ("validation", "test", "shifted")}
+
+    @cached_property
+    def by_labels(self) -> dict[str, np.ndarray]:
+        """Logits of a student that learned the labels alone; trained once."""
+        return self.student(CrossEntropy(), Next("label"), {})
+
+    def best_temperature(self, logits: np.ndarray) -> float:
+        """The one that gives logits on the validation set the least cross-entropy."""
+        grid, labels = np.arange(0.5, 8.01, 0.1), self.sets["validation"]["label"]
+        return float(grid[int(np.argmin([label_nats(_softmax(logits / t), labels) for t in grid]))])
+
+
+def run_arm(trial: Trial, lab: Lab, name: str) -> dict[str, Any]:
+    """One way to use the teacher, measured on the answer's whole distribution."""
+    extra: dict[str, Any] = {"top5_mass": lab.mass}
+    head, change = lab.head["train"], trustworthy if name.startswith("FIRST") else at_temperature
+    if name.startswith("FIRST") or name == "top-5, temperature":
+        errors = {c: lab.scaled_error(change(lab.head["validation"], c)) for c in np.round(np.arange(1, 11) / 10, 1)}
+        extra["c"] = two_pass_search(lambda c: lab.scaled_error(change(lab.head["validation"], c)))
+        extra["u_shape"] = float(min(errors.values()) < min(errors[0.1], errors[1.0]))
+        head = change(head, extra["c"])
+    if name == "labels":
+        logits = lab.by_labels
+    elif name == "labels, temperature":
+        extra["temperature"] = lab.best_temperature(lab.by_labels["validation"])
+        logits = {split: values / extra["temperature"] for split, values in lab.by_labels.items()}
+    elif name == "full KD":
+        logits = lab.student(ForwardKL(), Recorded(), {"logits": lab.logits_train})
+    else:
+        written = {"log_probs": head.log_probs, "indices": head.indices, "tail": head.tail.clamp(min=NOTHING)}
+        objective = TopKKL(tail="drop" if name == "FIRST, no rest" else "bucket")
+        logits = lab.student(objective, RecordedTopK(), {key: values.numpy() for key, values in written.items()})
+    found = {split: _softmax(values) for split, values in logits.items()}
+    tests, labels = lab.sets["test"], lab.sets["test"]["label"]
+    bayes, mine = lab.task.posterior(tests["tokens"]), found["test"][:, lab.task.vocabulary :]
+    distance = (bayes * (np.log(np.maximum(bayes, 1e-30)) - np.log(np.maximum(mine, 1e-30)))).sum(1).mean()
+    return {
+        "ece": calibration_error(found["test"], labels), "accuracy": accuracy(found["test"], labels),
+        "kl_to_bayes": float(distance), "shifted_ece": calibration_error(found["shifted"], labels), **extra,
+    }  # fmt: skip
+
+
+def at_temperature(head: TopKLogits, c: float) -> TopKLogits:
+    """The head's *logits* divided by 1 / c instead, rest 0."""
+    log_probs = (head.log_probs * c).log_softmax(-1)
+    return TopKLogits(log_probs, head.indices, torch.full_like(head.tail, -torch.inf))
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits.astype(float) - logits.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+def rule(results: Results) -> list[Check]:
+    """Five tokens hold the mass, their rescaling calibrates the student, and accuracy is kept."""
+    first, plain, labels = (results.values(arm) for arm in ("FIRST", "top-5", "labels"))
+    wins, seeds = int(((first < plain) & (plain < labels)).sum()), len(results.seeds)
+    mass, shape = results.values("FIRST", "top5_mass"), results.values("FIRST", "u_shape")
+    drop = results.difference("labels", "FIRST", "accuracy")
+    gap = results.difference("FIRST", "top-5")
+    error = float((first - plain).std(ddof=1) / np.sqrt(seeds)) if seeds > 1 else np.inf
+    free = results.difference("FIRST", "labels, temperature")
+    away = results.difference("FIRST", "labels, temperature", "shifted_ece")
+    bare = results.difference("FIRST, no rest", "labels")
+    inside = f"the error against c has its least inside the grid in {shape.mean():.0%} of the seeds"
+    same = f"ece: FIRST less top-5 is {gap}, within one standard error {error:.4g}"
+    return [
+        Check(f"the teacher's top-5 mass is {mass.mean():.3f}, at least 0.95", bool(mass.mean() >= 0.95)),
+        Check(inside, shape.mean() >= 0.8),
+        Check(f"ece FIRST < top-5 < labels in {wins} of {seeds} seeds, 4 of 5", wins >= 0.8 * seeds),
+        Check(f"accuracy: labels less FIRST is {drop}, at most 0.015", drop.mean <= 0.015),
+        Check(same, abs(gap.mean) <= error, "falsifies"),
+        results.higher("FIRST", "top-5", role="falsifies"),
+        Check(f"ece: FIRST less temperature scaling of the labels' student is {free}", free.negative, "reported"),
+        Check(f"the same on shifted words: {away}", away.negative, "reported"),
+        Check(f"ece: FIRST as written, without a rest bucket, less labels is {bare}", bare.negative, "reported"),
+    ]
+
+
+RECIPE = Recipe(
+    name="first",
+    title="FIRST: trustworthy distillation of the five likeliest tokens",
+    source="arXiv 2408.12168",
+    place=Place("feature", "divergence", "token logits", skill="understanding"),
+    signals=("top-k logits",),
+    data="8 words of one of 20 classes, with the exact Bayes posterior, generated",
+    claim="Five tokens hold 95 % of the teacher's probability, and matching them after rescaling makes the student "
+    "better calibrated than matching them as they are or than labels, at the same accuracy",
+    falsified="the rescaling changes the student's calibration error by no more than a standard error, or raises it",
+    arms={
+        "labels": "hard labels",
+        "full KD": "the whole vocabulary",
+        "top-5": "five tokens as they are, and a bucket for the rest",
+        "FIRST": "five tokens rescaled for the least calibration error, rest 0",
+        "FIRST, no rest": "as written: both sides normalised over the five tokens",
+        "labels, temperature": "control: hard labels, then one temperature fitted on the validation set",
+        "top-5, temperature": "control: five tokens at a temperature, rest 0",
+    },
+    metric="ece",
+    seeds=5,
+    prepare=Lab,
+    arm=run_arm,
+    rule=rule,
+    presets={"small": Settings()},
+    scale=Scale(
+        {
+            "teacher": ("Qwen/Qwen1.5-7B", Shape(151936, 4096, 32, 32, 11008, 32768, tied=False)),
+            "student": ("Qwen/Qwen1.5-1.8B", Shape(151936, 2048, 24, 16, 5504, 32768, tied=False)),
+        },
+        devices=8,
+        tokens="52,000 instructions, 3 epochs of batch 128; 5 ids and 5 half floats a position",
+    ),
+)

@@ -1,0 +1,1 @@
+"""What several experiments share: texts, classes, and models that learn them."""

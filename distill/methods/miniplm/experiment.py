@@ -1,0 +1,198 @@
+"""MiniPLM: the teacher chooses the corpus, then any student learns from plain text (arXiv 2410.17215).
+
+Text is kept where the teacher finds it likelier than a small reference model does: what is easy for both or noise to
+both goes. The teacher is asked once, and never while a student learns.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from distill.core.objectives.scores import difference_scores, matched_steps, top_fraction
+from distill.language.collect import Table
+from distill.language.evaluate import log_probs, nats_per_token
+from distill.language.generation import generate
+from distill.language.models import Shape, parameters
+from distill.methods.framework import Place, Recipe, Scale, Trial
+from distill.methods.labs.text_lab import TextLab
+from distill.methods.statistics import Check, Interval, Results
+
+CLEAN = ("rules", "prose")
+"""Sources that are worth learning; with other data, every domain."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Sizes of the experiment; models may be published ones by name or path, which are then not trained first."""
+
+    teacher: Shape | str = Shape(0, 64, 3, 4)
+    reference: Shape | str = Shape(0, 48, 1, 4)
+    student: Shape = Shape(0, 48, 2, 4)
+    other_student: Shape = Shape(0, 32, 4, 2)
+    sources: tuple[str, ...] = ("boilerplate", "rules", "prose", "noise")
+    length: int = 128
+    pool: int = 500
+    """Rows of each source to choose from."""
+    reference_rows: int = 25
+    """Of each source, for the reference alone: never scored."""
+    teacher_rows: int = 500
+    """Of each source, for the teacher alone."""
+    test: int = 48
+    keep: float = 0.5
+    teacher_steps: int = 700
+    reference_steps: int = 500
+    steps: int = 500
+    batch: int = 8
+    learning_rate: float = 3e-3
+
+
+class Lab(TextLab):
+    """Pool, teacher and reference, and the scores of both on the pool."""
+
+    def __init__(self, trial: Trial) -> None:
+        self.settings = s = trial.settings
+        splits = {"pool": s.pool, "reference": s.reference_rows, "teacher": s.teacher_rows, "test": s.test}
+        super().__init__(trial, s.sources, s.length, splits, (s.teacher, s.reference))
+        self.teacher = self.pretrained(s.teacher, "teacher", s.teacher_steps, 2 * s.batch)
+        self.reference = self.pretrained(s.reference, "reference", s.reference_steps, s.batch)
+        parts = self.of("pool")
+        order = trial.rng(1).permutation(sum(len(rows["tokens"]) for rows in parts.values()))
+        self.pool = {
+            key: np.concatenate([rows[key] for rows in parts.values()])[order] for key in ("tokens", "mask")
+        }  # fmt: skip
+        self.source = np.repeat(np.arange(len(parts)), [len(rows["tokens"]) for rows in parts.values()])[order]
+        self.scores = {
+            "teacher": log_probs(self.teacher, self.read, self.pool)[0],
+            "reference": log_probs(self.reference, self.read, self.pool)[0],
+        }
+
+    def pretrained(self, source: Shape | str, split: str, steps: int, batch: int) -> Any:
+        """A model that learned its own rows."""
+        model = self.model(source, len(split))
+        if isinstance(source, Shape):
+            self.learn(model, self.of(split), steps, batch=batch, learning_rate=self.settings.learning_rate)
+        return model
+
+    def chosen(self, name: str) -> np.ndarray:
+        """Places in the pool that an arm trains on."""
+        scores = {
+            "difference": difference_scores(self.scores["teacher"], self.scores["reference"]),
+            "teacher only": self.scores["teacher"],
+            "reference only": -self.scores["reference"],
+        }.get(name.split(",")[0], self.trial.rng(2).random(len(self.source)))
+        return top_fraction(scores, self.settings.keep)
+
+    def copies(self, model: Any, count: int = 200) -> float:
+        """Share of unseen words of 6 letters that the model copies without a mistake."""
+        rng, letters = self.trial.rng(3), "abcdefgh"
+        words = ["".join(rng.choice(list(letters), 6)) for _ in range(count)]
+        prompts = [self.tokens.encode(f"\n{word}>") for word in words]
+        if len({len(prompt) for prompt in prompts}) > 1:  # a published tokenizer splits them unequally
+            return float("nan")
+        new = len(self.tokens.encode(words[0]))
+        found, _ = generate(model, torch.tensor(prompts), new, self.vocabulary, 0, temperature=0)
+        written = [self.tokens.decode(row) for row in found[:, -new:].tolist()]
+        return float(np.mean([text == word for text, word in zip(written, words, strict=True)]))
+
+
+def run_arm(trial: Trial, lab: Lab, name: str) -> dict[str, Any]:
+    """Trains one student from scratch on one choice of the pool."""
+    s = lab.settings
+    places = lab.chosen(name)
+    rows = {key: values[places] for key, values in lab.pool.items()}
+    model = lab.model(s.other_student if name.endswith("other student") else s.student, 4)
+    steps, options = s.steps, {"batch": s.batch, "learning_rate": s.learning_rate}
+    if name == "vanilla KD":
+        steps = matched_steps(s.steps, parameters(model), parameters(lab.teacher))
+        lab.distil(model, [Table("text", lab.with_logits(lab.teacher, rows))], steps, (0.5, 0.5), **options)
+    else:
+        lab.learn(model, {"text": rows}, steps, **options)
+    losses = {n: nats_per_token(model, lab.read, test) for n, test in lab.of("test").items()}
+    clean = [losses[n] for n in CLEAN if n in losses] or list(losses.values())
+    shares = {n: float((lab.source[places] == i).mean()) for i, n in enumerate(lab.domains)}
+    return {
+        "clean_loss": float(np.mean(clean)), **{f"loss {n}": value for n, value in losses.items()},
+        "copies": lab.copies(model), "shares": shares, "steps": steps, "parameters": parameters(model),
+        "negative": float((difference_scores(lab.scores["teacher"], lab.scores["reference"]) < 0).mean()),
+    }  # fmt: skip
+
+
+def rule(results: Results) -> list[Check]:
+    """Lower loss on clean text than uniform and reference alone, for two students; less easy text and noise."""
+    first = results.rows[results.seeds[0]]["difference"]["shares"]
+    shares = {
+        name: {n: np.array([row[name]["shares"][n] for row in results.rows.values()]) for n in first}
+        for name in ("difference", "teacher only", "reference only")
+    }  # fmt: skip
+    even = 1 / len(first)
+    checks = [
+        results.lower("difference", "uniform"),
+        results.lower("difference", "reference only"),
+        results.lower("difference, other student", "uniform, other student"),
+        results.higher("difference", "uniform", role="falsifies"),
+        results.higher("difference", "reference only", role="falsifies"),
+    ]
+    if {"boilerplate", "rules", "noise"} <= set(first):
+        shares_kept = {n: Interval.of(values - even) for n, values in shares["difference"].items()}
+        text = ", ".join(f"{n} {found}" for n, found in shares_kept.items())
+        holds = shares_kept["boilerplate"].negative and shares_kept["noise"].negative and shares_kept["rules"].positive
+        checks.append(
+            Check(f"difference keeps less boilerplate and noise, more rules, against even shares: {text}", holds)
+        )
+        easy = Interval.of(shares["teacher only"]["boilerplate"] - even)
+        hard = Interval.of(shares["reference only"]["noise"] - even)
+        checks.append(Check(f"the teacher alone fills up with boilerplate: {easy}", easy.positive))
+        checks.append(Check(f"the reference alone fills up with noise: {hard}", hard.positive))
+    vanilla = results.difference("difference", "vanilla KD")
+    text = f"clean_loss: difference less vanilla KD at equal training cost is {vanilla}"
+    return [*checks, Check(text, vanilla.negative, "reported")]
+
+
+RECIPE = Recipe(
+    name="miniplm",
+    title="MiniPLM: distillation by choosing the pre-training corpus",
+    source="arXiv 2410.17215",
+    place=Place(
+        "curation", "fine-tuning", "sequence log-probability", granularity="corpus", same_tokenizer=False,
+        skill="language modelling",
+    ),
+    signals=("sampled log-probabilities",),
+    data="boilerplate, rules, prose and noise in equal parts; or text files by --data",
+    claim="Text chosen by the difference of the teacher's and a small reference's log-likelihood teaches a student "
+    "more a token than text chosen evenly, and serves another student without scoring again",
+    falsified="the loss on clean text is higher than with uniform choice, or than with the reference alone",
+    arms={
+        "uniform": "half of the pool, chosen evenly",
+        "difference": "the half with the largest difference of log-likelihoods",
+        "teacher only": "control: the half that is likeliest to the teacher",
+        "reference only": "control: the half that is least likely to the reference",
+        "vanilla KD": "teacher's logits and labels on the even half, as many steps as cost the same",
+        "uniform, other student": "uniform for a student of another shape",
+        "difference, other student": "the same chosen half for a student of another shape",
+    },
+    metric="clean_loss",
+    seeds=5,
+    prepare=Lab,
+    arm=run_arm,
+    rule=rule,
+    presets={
+        "small": Settings(),
+        "real": Settings(
+            "Qwen/Qwen1.5-1.8B", "MiniLLM/MiniPLM-Qwen-104M-ref", Shape(0, 768, 12, 12, 2112, 1024),
+            Shape(0, 768, 12, 12, 2112, 1024, tied=False), length=1024, pool=10**8, batch=512, steps=100_000,
+            learning_rate=6e-4,
+        ),
+    },
+    scale=Scale(
+        {
+            "teacher": ("Qwen/Qwen1.5-1.8B", Shape(151936, 2048, 24, 16, 5504, 32768, tied=False)),
+            "reference": ("MiniLLM/MiniPLM-Qwen-104M-ref", Shape(151936, 512, 8, 8, 1408, 1024, tied=False)),
+            "student": ("from scratch, 200M", Shape(151936, 768, 12, 12, 2112, 1024, tied=False)),
+        },
+        devices=8,
+        tokens="105B tokens of the Pile: 5B for the reference, 100B scored, 50B kept",
+    ),
+    reads=("texts", "pairs", "labelled", "tagged"),
+)  # fmt: skip

@@ -1,0 +1,200 @@
+"""Multi-granularity semantic revision: corrected samples, adaptive KL, span consistency (arXiv 2407.10068).
+
+Instructions over three short words (sort or reverse each, or reverse their order). The student writes an answer; where
+the teacher disagrees most, one token is replaced and the student goes on from there.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill.core.collect import Experience, Plan, Student
+from distill.core.objectives.base import Objective
+from distill.core.objectives.divergences import CrossEntropy, ForwardKL
+from distill.core.objectives.granularity import DistributionAdaptiveKL, SpanCorrelation, fixed_spans, span_pairs
+from distill.core.teachers import Teachers
+from distill.language.collect import Draws, experience
+from distill.language.models import Shape
+from distill.language.student import ModelStudent, dense
+from distill.language.views import NextOf, Views, every_view, one_view
+from distill.methods.framework import Place, Recipe, Scale, Trial
+from distill.methods.labs.text_lab import learn_rows, model_of
+from distill.methods.multi_granularity.word_tasks import PROMPT, WORD, WordTasks
+from distill.methods.statistics import Check, Interval, Results
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Sizes of the experiment."""
+
+    teacher: Shape = Shape(0, 64, 3, 4)
+    student: Shape = Shape(0, 48, 2, 4)
+    train: int = 3000
+    student_train: int = 400
+    test: int = 400
+    mechanism: int = 500
+    """Prompts of the test without training."""
+    teacher_steps: int = 1200
+    start_steps: int = 250
+    steps: int = 300
+    refresh: int = 20
+    """Steps after which answers are written anew."""
+    batch: int = 16
+    learning_rate: float = 2e-3
+
+
+@dataclass(frozen=True)
+class Way:
+    """What one arm adds to the labels."""
+
+    about: str
+    answers: str = "student"
+    """Who writes what is distilled on: student, corrected, teacher."""
+    loss: Callable[[], Objective] | None = None
+    """Made anew for every student: the adaptive KL learns."""
+    spans: str = ""
+    """words or random."""
+    more: int = 1
+    """Times as many answers."""
+
+
+WAYS = {
+    "labels": Way("right answers alone"),
+    "KL": Way("forward KL on the student's answers", loss=ForwardKL),
+    "KL, equal budget": Way("the same with twice the answers, as many as corrections write", loss=ForwardKL, more=2),
+    "teacher's answers": Way("control: forward KL on the teacher's answers", "teacher", ForwardKL),
+    "SCRG": Way("forward KL on corrected answers", "corrected", ForwardKL),
+    "DAC-KL": Way("adaptive KL on the student's answers", loss=lambda: DistributionAdaptiveKL(head=8)),
+    "top-p": Way("control: KL on a fixed mask of 0.95", loss=lambda: DistributionAdaptiveKL(head=8, top_p=0.95)),
+    "spans": Way("KL and correlation inside words", loss=ForwardKL, spans="words"),
+    "random spans": Way("control: spans of 3 from anywhere", loss=ForwardKL, spans="random"),
+    "all": Way("all three together", "corrected", lambda: DistributionAdaptiveKL(head=8), "words"),
+}  # fmt: skip
+
+
+class Lab(WordTasks):
+    """Questions, teacher, the students' start, and how corrections do without training."""
+
+    def __init__(self, trial: Trial) -> None:
+        super().__init__()
+        self.trial, self.settings = trial, trial.settings
+        s, rate = self.settings, trial.settings.learning_rate
+        self.train, self.test = (
+            self.draw(trial.rng(stream), trial.scaled(count, 32)) for stream, count in enumerate((s.train, s.test))
+        )
+        few = {key: rows[: trial.scaled(s.student_train, 32)] for key, rows in self.train.items()}
+        self.teacher = model_of(trial, s.teacher, self.vocabulary, 3)
+        whole = {"text": self.train}
+        learn_rows(trial, self.teacher, self.read, whole, s.teacher_steps, batch=2 * s.batch, learning_rate=rate)
+        start = model_of(trial, s.student, self.vocabulary, 4)
+        learn_rows(trial, start, self.read, {"text": few}, s.start_steps, batch=s.batch, learning_rate=rate)
+        self.start = {name: tensor.clone() for name, tensor in start.state_dict().items()}
+        asked = self.draw(trial.rng(5), trial.scaled(s.mechanism, 32))["tokens"][:, :PROMPT]
+        self.mechanism = self.corrections(self.teacher, start, torch.from_numpy(asked), 6, trial.number(7))
+
+
+class Answers:
+    """A collector of questions with two views: the right answer, and one that was written for distillation."""
+
+    name = "questions"
+
+    def __init__(self, lab: Lab, way: Way, student: Any) -> None:
+        self.lab, self.way, self.student = lab, way, student
+
+    def collect(self, student: Student | None, plan: Plan) -> Experience:
+        """`tokens` `[rows, 2, T + 1]`; `mask` `[rows, 3, T]`: of the right answer, of the other, of pairs in spans."""
+        count, rng, lab = plan.rows * self.way.more, np.random.default_rng(plan.seed), self.lab
+        chosen = rng.integers(len(lab.train["tokens"]), size=count)
+        right = torch.from_numpy(lab.train["tokens"][chosen])
+        other = right if self.way.loss is None else self._written(right[:, :PROMPT], plan.seed)
+        mask = torch.from_numpy(lab.train["mask"][chosen])
+        random = self.way.spans == "random"
+        spans = fixed_spans(tuple(mask.shape), WORD, plan.seed) if random else lab.word_spans(other)
+        masks = torch.stack([mask, mask, span_pairs(spans, mask)], 1)
+        return experience({"tokens": torch.stack([right, other], 1).numpy(), "mask": masks.numpy()})
+
+    def _written(self, prompts: Tensor, seed: int) -> Tensor:
+        lab, who = self.lab, self.way.answers
+        found = lab.write(lab.teacher if who == "teacher" else self.student, prompts, seed)
+        return lab.corrected(lab.teacher, self.student, found, seed + 100) if who == "corrected" else found
+
+
+def run_arm(trial: Trial, lab: Lab, name: str) -> dict[str, Any]:
+    """One way of learning from the start."""
+    s, way = lab.settings, WAYS[name]
+    model = model_of(trial, s.student, lab.vocabulary, 4)
+    model.load_state_dict(lab.start)
+    parts: dict[str, tuple[float, Objective]] = {"labels": (1.0, CrossEntropy())}
+    teachers: dict[str, Any] = {"labels": NextOf(0)}
+    places = {"labels": (0, 0)}
+    added: Mapping[str, Any] = {"tokens": way.loss and way.loss(), "spans": SpanCorrelation() if way.spans else None}
+    for slot, (part, loss) in enumerate(added.items(), 1):
+        if loss is not None:
+            parts[part], places[part] = (1.0, loss), (1, slot)
+            teachers[part] = dense(lab.teacher, one_view(lab.read, 1))
+    steps = trial.scaled(s.steps)
+    rounds = max(steps // s.refresh, 2)
+    trial.fit(
+        ModelStudent(model, every_view(lab.read)), Views(parts, places), Teachers(teachers), [Answers(lab, way, model)],
+        steps=s.steps, rounds=rounds, rows=s.batch * (steps // rounds), sampler=Draws(newest=True), batch=s.batch,
+        learning_rate=s.learning_rate,
+    )  # fmt: skip
+    test = torch.from_numpy(lab.test["tokens"])
+    written = lab.write(model, test[:, :PROMPT], 0, temperature=0)
+    right = written[:, PROMPT:] == test[:, PROMPT:]
+    return {
+        "exact_match": float(right.all(1).float().mean()), "right_tokens": float(right.float().mean()),
+        "doubt": lab.doubt(lab.teacher, written), **(lab.mechanism if name == "labels" else {}),
+    }  # fmt: skip
+
+
+def rule(results: Results) -> list[Check]:
+    """Corrections at the largest KL beat others and a second try, and the whole beats KL for as many written tokens."""
+    doubt = {n: results.values("labels", f"doubt {n}") for n in ("again", "random", "largest")}
+    random, again = Interval.of(doubt["largest"] - doubt["random"]), Interval.of(doubt["largest"] - doubt["again"])
+    return [
+        Check(f"teacher's nats after a correction at the largest KL less at a random error: {random}", random.negative),
+        Check(f"the same less after writing again: {again}", again.negative),
+        results.higher("all", "KL, equal budget"),
+        results.lower("all", "KL, equal budget", role="falsifies"),
+        Check(f"a correction at a random error does better: {random} wholly above 0", random.positive, "falsifies"),
+        results.higher("SCRG", "KL, equal budget", role="reported"),
+        results.higher("SCRG", "teacher's answers", role="reported"),
+        results.higher("DAC-KL", "top-p", role="reported"),
+        results.higher("spans", "random spans", role="reported"),
+    ]
+
+
+RECIPE = Recipe(
+    name="multi_granularity",
+    title="Multi-granularity semantic revision",
+    source="arXiv 2407.10068",
+    place=Place(
+        "feedback", "divergence", "token logits", prefixes="student", granularity="span", skill="context following"
+    ),
+    signals=("dense logits",),
+    data="instructions over three words of letters, generated",
+    claim="Correcting a student's answer where the teacher disagrees most, an adaptive KL and span consistency "
+    "together teach more than forward KL on as many of the student's answers",
+    falsified="the whole is worse than forward KL at an equal number of written answers, or corrections at random "
+    "errors do better",
+    arms={name: way.about for name, way in WAYS.items()},
+    metric="exact_match",
+    seeds=5,
+    prepare=Lab,
+    arm=run_arm,
+    rule=rule,
+    presets={"small": Settings()},
+    scale=Scale(
+        {
+            "teacher": ("facebook/opt-6.7b", Shape(50272, 4096, 32, 32, 16384, 2048)),
+            "student": ("facebook/opt-1.3b", Shape(50272, 2048, 24, 32, 8192, 2048)),
+        },
+        devices=8,
+        tokens="databricks-dolly-15k; one correction an answer",
+    ),
+)

@@ -1,0 +1,180 @@
+"""PGKD: a black-box teacher writes the texts that a small classifier lacks (arXiv 2411.05045).
+
+The loop is the core's own: each round collects texts that the teacher is asked for after a look at the student, labels
+them with the class that was asked for, and fits. The teacher here is a stand-in, word chains of each class with wrong
+labels among them; it is reached through `write` alone, as a chat model would be.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from distill.core.collect import Experience, Plan, Student
+from distill.core.objectives.divergences import CrossEntropy
+from distill.core.objectives.scores import hard_negatives
+from distill.language.collect import experience
+from distill.language.evaluate import accuracy, class_probabilities, f1_scores, label_nats, macro_f1
+from distill.language.models import Shape
+from distill.language.student import ModelStudent, Next
+from distill.methods.framework import Place, Recipe, Scale, Trial
+from distill.methods.pgkd.few_labels import BagOfWords, FewLabels, read
+from distill.methods.statistics import Check, Results
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Sizes of the experiment; with `--data` the classes are the data's own."""
+
+    classes: int = 40
+    words: int = 200
+    length: int = 10
+    labelled: int = 400
+    validation: int = 150
+    even: int = 5
+    """Labels of each class in the even draw, and 2 for validation."""
+    pool: int = 3000
+    """Texts that the teacher was made of and the student never sees."""
+    test: int = 2000
+    most: int = 25
+    """Labels of one class at most, in the skewed draw by Zipf's law."""
+    noise: float = 0.1
+    """Share of the teacher's labels that are wrong."""
+    rounds: int = 8
+    updates: int = 100
+    """In each round."""
+    batch: int = 32
+    learning_rate: float = 1e-2
+
+
+class Guided:
+    """A collector that looks at the student, and asks the teacher for what it lacks."""
+
+    name = "texts"
+
+    def __init__(self, lab: FewLabels, arm: str, skewed: bool) -> None:
+        self.lab, self.arm = lab, arm
+        self.labelled, self.validation = lab.sets[skewed]
+
+    def collect(self, student: Student | None, plan: Plan) -> Experience:
+        """The labelled texts at first, then as many written ones as there are classes."""
+        if student is None:
+            return experience(self.labelled)
+        if self.arm == "labels":
+            return Experience({}, [])
+        rng, classes = np.random.default_rng(plan.seed), self.lab.classes
+        found = {name: class_probabilities(student.module, read, rows) for name, rows in self._sets().items()}
+        shares, pairs = self._shares(found, rng), self._confused(found)
+        asked = rng.choice(classes, size=classes, p=shares)
+        contrast = self.arm in ("hard negatives", "PGKD")
+        texts = [
+            self.lab.writer.write(int(c), rng, self._near(int(c), pairs, rng) if contrast else None) for c in asked
+        ]
+        return experience({"tokens": np.stack(texts), "label": asked})
+
+    def _sets(self) -> dict[str, dict[str, np.ndarray]]:
+        return {"validation": self.validation, "labelled": self.labelled}
+
+    def _shares(self, found: dict[str, np.ndarray], rng: np.random.Generator) -> np.ndarray:
+        """What part of the texts each class is asked for, `[classes]`."""
+        classes = self.lab.classes
+        if self.arm == "prior":
+            counts = np.bincount(self.labelled["label"], minlength=classes).astype(float)
+        elif self.arm in ("report", "PGKD", "random report"):
+            told = found["validation"]
+            predicted = rng.integers(classes, size=len(told)) if self.arm == "random report" else told.argmax(1)
+            counts = 1.1 - f1_scores(predicted, self.validation["label"], classes)
+        elif self.arm == "hard negatives":
+            top = Counter(label for label, _ in self._confused(found))
+            counts = np.array([top[c] for c in range(classes)], float)
+        else:
+            counts = np.ones(classes)
+        return counts / counts.sum() if counts.sum() > 0 else np.full(classes, 1 / classes)
+
+    def _confused(self, found: dict[str, np.ndarray], top: int = 20) -> list[tuple[int, int]]:
+        """True and predicted class of the surest mistakes on labelled texts, both sets."""
+        told = np.concatenate([found[name] for name in self._sets()])
+        labels = np.concatenate([rows["label"] for rows in self._sets().values()])
+        return [(int(labels[i]), int(told[i].argmax())) for i in hard_negatives(told, labels, top)]
+
+    def _near(self, label: int, pairs: list[tuple[int, int]], rng: np.random.Generator) -> int | None:
+        others = [b if a == label else a for a, b in pairs if label in (a, b)]
+        return int(rng.choice(others)) if others else None
+
+
+def run_arm(trial: Trial, lab: FewLabels, name: str) -> dict[str, Any]:
+    """One way to ask the teacher; every arm has as many updates, and as many texts but the first."""
+    s, (arm, _, setting) = lab.settings, name.partition(", ")
+    source = Guided(lab, arm, setting != "even")
+    student = ModelStudent(BagOfWords(lab.vocabulary, lab.classes, trial.number(1)), read)
+
+    def evaluate(learner: Student) -> dict[str, float]:
+        found = class_probabilities(learner.module, read, source.validation)
+        return {"golden": -label_nats(found, source.validation["label"])}
+
+    summary = trial.fit(
+        student, CrossEntropy(), Next("label"), [source], steps=(s.rounds + 1) * s.updates, rounds=s.rounds + 1,
+        batch=s.batch, learning_rate=s.learning_rate, evaluate=evaluate, best=True,
+    )  # fmt: skip
+    found = class_probabilities(student.module, read, lab.test)
+    return {
+        "macro_f1": macro_f1(found.argmax(1), lab.test["label"], lab.classes),
+        "accuracy": accuracy(found, lab.test["label"]), "best_round": summary["best_round"],
+    }  # fmt: skip
+
+
+def rule(results: Results) -> list[Check]:
+    """Guidance beats as much extra data spread evenly, and a report of another classifier."""
+    even = results.difference("PGKD, even", "uniform, even")
+    extra = results.difference("uniform", "labels")
+    behind = results.difference("PGKD", "report")
+    return [
+        results.higher("PGKD", "uniform"),
+        Check(f"macro_f1: PGKD less report is {behind}, not wholly below 0", not behind.negative),
+        results.higher("PGKD", "random report"),
+        results.lower("PGKD", "uniform", role="falsifies"),
+        results.lower("PGKD", "random report", role="falsifies"),
+        Check(f"extra data alone: uniform less labels is {extra}", extra.positive, "reported"),
+        Check(f"with 5 labels of every class: PGKD less uniform is {even}", even.positive, "reported"),
+    ]
+
+
+RECIPE = Recipe(
+    name="pgkd",
+    title="PGKD: performance-guided black-box distillation for classifiers",
+    source="arXiv 2411.05045",
+    place=Place(
+        "expansion", "fine-tuning", "text", prefixes="teacher", granularity="sequence", same_tokenizer=False,
+        skill="understanding", vertical="customer service",
+    ),
+    signals=("text",),
+    data="texts of 40 classes, generated, with labels drawn by Zipf's law; or labelled tables by --data (BANKING77)",
+    claim="A teacher that is told where the classifier fails writes more useful texts than one that "
+    "writes as many evenly",
+    falsified="guided texts are worse than even ones, or than those asked for by another classifier's report",
+    arms={
+        "labels": "labelled texts alone, as many updates",
+        "prior": "texts asked for by the labels' frequencies",
+        "uniform": "as many texts of every class",
+        "report": "by the validation report, 1.1 - F1",
+        "hard negatives": "for the surest mistakes alone",
+        "PGKD": "classes by the report, contents near the surest mistakes",
+        "random report": "control: the report of a classifier that guesses",
+        "labels, even": "labels alone, 5 of every class",
+        "uniform, even": "even labels, even texts",
+        "PGKD, even": "even labels, guided texts",
+    },
+    metric="macro_f1",
+    seeds=10,
+    prepare=FewLabels,
+    arm=run_arm,
+    rule=rule,
+    presets={"small": Settings()},
+    scale=Scale(
+        {"student": ("google-bert/bert-base-uncased", Shape(30522, 768, 12, 12, 3072, kind="encoder", classes=335))},
+        devices=1,
+        tokens="800 labels, 200 for validation; up to 30 rounds of 32 texts from a chat endpoint",
+    ),
+    reads=("labelled",),
+)  # fmt: skip

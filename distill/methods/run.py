@@ -1,0 +1,303 @@
+"""Runs recipes: seeds side by side, finished arms kept, one verdict; and sweeps over recipes."""
+
+import json
+import shutil
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from dataclasses import asdict, is_dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from distill.core.checkpoints import plain, write_json
+from distill.core.errors import DistillError
+from distill.language.data import Corpus, read_folder
+from distill.language.models import sharding
+from distill.methods.catalogue import find
+from distill.methods.framework import Recipe, Trial, one_seed, processors
+from distill.methods.plot import plot
+from distill.methods.statistics import Interval, Results, verdict
+
+OPTIONS, ARMS, RESULT = "options.json", "arms.json", "result.json"
+
+
+def run(
+    recipe: Recipe | str,
+    seed: int = 0,
+    out: Path = Path("runs/recipes"),
+    data: Path | None = None,
+    preset: str = "small",
+    domain: str = "",
+    budget: float = 1.0,
+    seeds: int = 0,
+    workers: int = 0,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Runs a recipe's experiment, or what is left of it, in `out/NAME`, on other domains in `out/NAME_DOMAIN`.
+
+    Args:
+      seed: the first of `seeds` (the recipe's own number where 0) in a row.
+      data: a folder of real text in place of what is generated.
+      budget: factor on steps and sizes; below 1 it tries the code and proves nothing.
+      workers: processes side by side, one seed each; as many as processors where 0. The small experiment computes with
+        one thread a process, so that results do not depend on it.
+
+    Returns:
+      `name`, `claim`, `verdict`, `checks`, `arms` (name -> `metric`, `mean`, `ci95`, `n_seeds`, `all` measures),
+      `seconds` (of computing, over all processes), `seed`, and what it was run with; also in `result.json` there.
+
+    Raises:
+      DistillError: unknown names, bad data, a folder of other options, or an arm that failed.
+    """
+    recipe = (find(recipe) if isinstance(recipe, str) else recipe).on(domain)
+    options, corpus = _options(recipe, data, preset, domain, budget)
+    chosen = list(range(seed, seed + (seeds or recipe.seeds)))
+    folder = Path(out) / (recipe.name if options["domain"] == recipe.domains[0] else f"{recipe.name}_{domain}")
+    _claim(folder, options)
+    left = [s for s in chosen if set(_arms(folder, s)) != set(recipe.arms)]
+    jobs = [(recipe, folder, s, options, corpus) for s in left]
+    workers = min(workers or processors(), max(len(left), 1))
+    with _Progress(recipe, folder, chosen, console or Console(stderr=True)) as progress:
+        if workers == 1 or preset != "small":
+            for job in jobs:
+                _seed(*job, progress.show)
+        else:
+            _side_by_side(jobs, workers, progress)
+    return summary(recipe, folder, chosen, options)
+
+
+def summary(recipe: Recipe, folder: Path, seeds: Sequence[int], options: dict[str, Any]) -> dict[str, Any]:
+    """The result over `seeds` that are all finished; writes `result.json` and `result.png`."""
+    kept = {s: _arms(folder, s) for s in seeds}
+    rows = {s: {arm: found["measures"] for arm, found in arms.items()} for s, arms in kept.items()}
+    results = Results(rows, recipe.metric)
+    checks = list(recipe.rule(results))
+    result = {
+        "name": recipe.name, "title": recipe.title, "source": recipe.source, "claim": recipe.claim,
+        "verdict": verdict(checks), "checks": [vars(check) for check in checks],
+        "arms": {arm: _arm(recipe, results, arm) for arm in recipe.arms},
+        "seconds": round(sum(found["seconds"] for arms in kept.values() for found in arms.values()), 1),
+        "seed": seeds[0], "seeds": list(seeds), "metric": recipe.metric, "out": str(folder), **options,
+    }  # fmt: skip
+    result["plot"] = str(plot(result, results, folder / "result.png"))
+    write_json(folder / RESULT, plain(result))
+    return result
+
+
+def sweep(names: Iterable[str] = (), out: Path = Path("runs/recipes"), **options: Any) -> dict[str, Any]:
+    """Runs many recipes (all without names) one after the other, and judges each by every seed that its folder holds.
+
+    Returns:
+      `recipes` (results as of `run`, or `name` and `error`), `verdicts` (name -> verdict), `seconds`; also in
+      `out/sweep.json`, and as a table in `out/sweep.md`.
+    """
+    from distill.methods.catalogue import NAMES
+
+    found = []
+    for name in tuple(names) or NAMES:
+        recipe = find(name)
+        try:
+            recipe = recipe.on(options.get("domain", ""))
+            result = run(recipe, out=out, **options)
+            folder = Path(result["out"])
+            whole = _finished(recipe, folder)
+            if set(whole) > set(result["seeds"]):
+                result = summary(recipe, folder, whole, json.loads((folder / OPTIONS).read_text()))
+        except DistillError as error:
+            result = {"name": name, "error": str(error), "seconds": 0.0}
+        found.append(result)
+    merged = {
+        "recipes": found,
+        "verdicts": {result["name"]: result.get("verdict", "failed") for result in found},
+        "seconds": round(sum(result["seconds"] for result in found), 1),
+    }
+    Path(out).mkdir(parents=True, exist_ok=True)
+    write_json(Path(out) / "sweep.json", plain(merged))
+    (Path(out) / "sweep.md").write_text(table(found))
+    return merged
+
+
+def table(results: Sequence[dict[str, Any]]) -> str:
+    """Claims and verdicts as a Markdown table."""
+    lines = ["| recipe | claim | verdict | main measure, mean with 95 % interval | seeds |", "|---|---|---|---|---|"]
+    for result in results:
+        if "error" in result:
+            lines.append(f"| {result['name']} | | failed: {result['error']} | | |")
+            continue
+        figures = "; ".join(f"{name} {_figures(arm)}" for name, arm in result["arms"].items())
+        lines.append(
+            f"| {result['name']} | {result['claim']} | **{result['verdict']}** | {result['metric']}: {figures} "
+            f"| {len(result['seeds'])} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def plan(recipe: Recipe | str) -> dict[str, Any]:
+    """What the recipe takes at real scale, found without weights and without a network.
+
+    Returns:
+      `name`, `devices`, `gigabytes`, `tokens`, `command` and `models`: role -> `published`, `config` and the sharding
+      plan of `language.models.sharding`.
+    """
+    recipe = find(recipe) if isinstance(recipe, str) else recipe
+    scale = recipe.scale
+    if scale is None:
+        raise DistillError(f"{recipe.name} has no preset for real scale")
+    models = {
+        role: {
+            "published": name,
+            "config": plain(asdict(shape)),
+            **sharding(shape, scale.devices, scale.gigabytes, shape.kind),
+        }
+        for role, (name, shape) in scale.models.items()
+    }
+    command = f"accelerate launch --num_processes {scale.devices} -m barkour recipe run {recipe.name} --preset real"
+    return {
+        "name": recipe.name, "devices": scale.devices, "gigabytes": scale.gigabytes, "tokens": scale.tokens,
+        "command": f"{command} --data FOLDER", "models": models,
+    }  # fmt: skip
+
+
+def _options(
+    recipe: Recipe, data: Path | None, preset: str, domain: str, budget: float
+) -> tuple[dict[str, Any], Corpus | None]:
+    presets = recipe.presets or {"small": None}
+    if preset not in presets:
+        raise DistillError(f"{recipe.name} has the presets {', '.join(presets)}, not '{preset}'")
+    if not 0 < budget <= 1:
+        raise DistillError(f"the budget must lie above 0 and be at most 1, got {budget}")
+    if preset != "small" and recipe.scale and torch.cuda.device_count() < recipe.scale.devices:
+        needs = f"{recipe.scale.devices} devices of {recipe.scale.gigabytes:g} GB"
+        raise DistillError(f"preset '{preset}' of {recipe.name} needs {needs}, here are {torch.cuda.device_count()}")
+    corpus = None
+    if data is not None:
+        corpus = read_folder(data)
+        if not any(getattr(corpus, part) for part in recipe.reads):
+            wanted = " or ".join(recipe.reads) or "no real data at all"
+            raise DistillError(f"{recipe.name} reads {wanted}, which {data} does not hold")
+    settings = presets[preset]
+    return {
+        "preset": preset, "domain": domain or recipe.domains[0], "budget": budget, "data": str(data) if data else None,
+        "settings": plain(asdict(settings)) if is_dataclass(settings) and not isinstance(settings, type) else {},
+    }, corpus  # fmt: skip
+
+
+def _claim(folder: Path, options: dict[str, Any]) -> None:
+    """Begins the folder, or makes sure that it was begun with the same options."""
+    path = folder / OPTIONS
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        known = json.loads(path.read_text()) if path.is_file() else None
+    except (OSError, json.JSONDecodeError) as error:
+        raise DistillError(f"{folder} cannot be used: {error}") from error
+    if known is None:
+        write_json(path, options)
+        return
+    for name, value in plain(options).items():
+        if known.get(name) != value:
+            raise DistillError(f"{folder} was begun with {name} {known.get(name)}, not {value}: choose another --out")
+
+
+def _arms(folder: Path, seed: int) -> dict[str, Any]:
+    path = folder / f"seed_{seed}" / ARMS
+    try:
+        return json.loads(path.read_text()) if path.is_file() else {}
+    except json.JSONDecodeError as error:
+        raise DistillError(f"{path} is damaged ({error}): delete it to run this seed again") from error
+
+
+def _finished(recipe: Recipe, folder: Path) -> list[int]:
+    seeds = sorted(int(path.name[5:]) for path in folder.glob("seed_*"))
+    return [s for s in seeds if set(_arms(folder, s)) == set(recipe.arms)]
+
+
+def _seed(
+    recipe: Recipe, folder: Path, seed: int, options: dict[str, Any], corpus: Corpus | None, show: Any = None
+) -> None:
+    kept, mine = _arms(folder, seed), folder / f"seed_{seed}"
+    mine.mkdir(exist_ok=True)
+    threads = torch.get_num_threads()
+    trial = Trial(
+        seed, mine, recipe.presets.get(options["preset"]), options["budget"], corpus, options["domain"],
+        {arm: found["measures"] for arm, found in kept.items()},
+    )  # fmt: skip
+
+    def keep(arm: str, measures: dict[str, Any], seconds: float) -> None:
+        kept[arm] = {"measures": measures, "seconds": round(seconds, 2)}
+        write_json(mine / ARMS, kept)
+        if show:
+            show()
+
+    try:
+        if options["preset"] == "small":
+            torch.set_num_threads(1)
+        one_seed(recipe, trial, keep)
+    finally:
+        torch.set_num_threads(threads)
+    for rest in mine.iterdir():
+        if rest.is_dir():
+            shutil.rmtree(rest, ignore_errors=True)
+
+
+def _side_by_side(jobs: Sequence[tuple], workers: int, progress: "_Progress") -> None:
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        futures: set[Future] = {pool.submit(_seed, *job) for job in jobs}
+        try:
+            while futures:
+                done, futures = wait(futures, timeout=1.0, return_when="FIRST_EXCEPTION")
+                progress.show()
+                for future in done:
+                    future.result()
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
+
+
+def _arm(recipe: Recipe, results: Results, arm: str) -> dict[str, Any]:
+    rows = [row[arm] for row in results.rows.values()]
+    names = [name for name in rows[0] if all(isinstance(row.get(name), int | float) for row in rows)]
+    every = {name: _interval(results.mean(arm, name)) for name in names if name != recipe.metric}
+    return {"metric": recipe.metric, **_interval(results.mean(arm)), "about": recipe.arms[arm], "all": every}
+
+
+def _interval(found: Interval) -> dict[str, Any]:
+    ci95 = [found.low, found.high] if found.n > 1 else None
+    return {"mean": found.mean, "ci95": ci95, "n_seeds": found.n}
+
+
+def _figures(arm: dict[str, Any]) -> str:
+    return f"{arm['mean']:.4g}" + (f" [{arm['ci95'][0]:.4g}, {arm['ci95'][1]:.4g}]" if arm["ci95"] else "")
+
+
+class _Progress:
+    """A bar over arms and seeds on standard error; silent lines where it is no terminal."""
+
+    def __init__(self, recipe: Recipe, folder: Path, seeds: Sequence[int], console: Console) -> None:
+        self.recipe, self.folder, self.seeds, self.console = recipe, folder, seeds, console
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self.progress = Progress(*columns, console=console)
+        self.bar = self.progress.add_task(recipe.name, total=len(seeds) * len(recipe.arms))
+        self.began, self.seen = time.perf_counter(), -1
+
+    def __enter__(self) -> "_Progress":
+        self.progress.start()
+        self.show()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def show(self) -> None:
+        """Counts the arms on disk."""
+        done = sum(len(_arms(self.folder, seed)) for seed in self.seeds)
+        self.progress.update(self.bar, completed=done)
+        if done != self.seen and not self.console.is_terminal:
+            total = len(self.seeds) * len(self.recipe.arms)
+            self.console.print(f"{self.recipe.name}: {done} of {total} arms, {time.perf_counter() - self.began:.0f} s")
+        self.seen = done

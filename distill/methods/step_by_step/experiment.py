@@ -1,0 +1,176 @@
+"""Distilling step by step: the teacher's rationale as a second task (arXiv 2305.02301).
+
+Every entity of a fixed world weighs the sum of two attributes; a question names two entities, the label says which is
+heavier. The rationale looks the attributes up. It is learned beside the label and never written at test time.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill.core.objectives.divergences import CrossEntropy
+from distill.core.teachers import Teachers
+from distill.language.collect import Table
+from distill.language.generation import generate
+from distill.language.models import Shape, causal
+from distill.language.student import ModelStudent
+from distill.language.views import NextOf, Views, every_view
+from distill.methods.framework import Place, Recipe, Scale, Trial
+from distill.methods.labs.text_lab import learn_rows, model_of
+from distill.methods.statistics import Check, Results
+from distill.methods.step_by_step.weighed_world import EXPLAIN, HIGHEST, NUMBER, PREDICT, World, rows
+
+PAIRS = (100, 150, 200)
+MAIN = 150
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Sizes of the experiment."""
+
+    entities: int = 60
+    test: int = 600
+    student: Shape = Shape(0, 64, 2, 4)
+    steps: int = 400
+    warm_steps: int = 300
+    batch: int = 32
+    alpha: float = 0.5
+    """Weight of the label task; the rationale has the rest."""
+    learning_rate: float = 2e-3
+
+
+class Lab(World):
+    """One world, its questions, and a student that was warmed up on sums."""
+
+    def __init__(self, trial: Trial) -> None:
+        self.trial, self.settings = trial, trial.settings
+        s = self.settings
+        super().__init__(trial.rng(), s.entities, s.test, max(PAIRS))
+        self.read = causal(self.vocabulary)
+        self.options: Any = {"batch": s.batch, "learning_rate": s.learning_rate}
+        warmed = self.learn(self.fresh(), self.sums(trial.rng(2), 2000), s.warm_steps)
+        self.warm: dict[str, Tensor] = warmed.state_dict()
+
+    def fresh(self) -> Any:
+        """A student with this seed's random weights."""
+        return model_of(self.trial, self.settings.student, self.vocabulary, 1)
+
+    def learn(self, model: Any, questions: dict[str, np.ndarray], steps: int) -> Any:
+        """The model after so many steps on rows of one view."""
+        learn_rows(self.trial, model, self.read, {"questions": questions}, steps, **self.options)
+        return model
+
+    def learn_both(self, model: Any, questions: dict[str, np.ndarray]) -> Any:
+        """The model after learning rows of two views, label and rationale, as two tasks."""
+        s, places = self.settings, {"label": (0, 0), "rationale": (1, 1)}
+        weights = {"label": s.alpha, "rationale": 1 - s.alpha}
+        objective = Views({name: (weight, CrossEntropy()) for name, weight in weights.items()}, places)
+        labels = Teachers({"label": NextOf(0), "rationale": NextOf(1)})
+        student = ModelStudent(model, every_view(self.read))
+        self.trial.fit(student, objective, labels, [Table("questions", questions)], steps=s.steps, **self.options)
+        return model
+
+    def accuracy(self, model: Any, after: int = 0) -> float:
+        """Share of right labels on the test pairs, the label read after so many tokens of the model's own."""
+        prompts = torch.tensor([self.prompt(pair, PREDICT) for pair in self.test])
+        found, _ = generate(model, prompts, after + 1, self.vocabulary, 0, temperature=0)
+        return float(np.mean(found[:, -1].numpy() == [self.label(pair)[0] for pair in self.test]))
+
+
+def run_arm(trial: Trial, lab: Lab, name: str) -> dict[str, Any]:
+    """One training; names end with the number of training pairs."""
+    kind, _, count = name.rpartition(" ")
+    s, rng = lab.settings, trial.rng(3)
+    pairs = lab.train[: int(count)]
+    model = lab.fresh()
+    if kind.endswith("warm"):
+        model.load_state_dict(lab.warm)
+    prompts, labels = [lab.prompt(p, PREDICT) for p in pairs], [lab.label(p) for p in pairs]
+    reasons = [lab.rationale(p) for p in pairs]
+    if kind.startswith("labels"):
+        lab.learn(model, rows(prompts, labels), 2 * s.steps if kind == "labels, twice" else s.steps)
+        return {"accuracy": lab.accuracy(model), "tokens_written": 1}
+    if kind == "single target":
+        lab.learn(model, rows(prompts, [r + y for r, y in zip(reasons, labels, strict=True)]), s.steps)
+        return {"accuracy": lab.accuracy(model, 6), "tokens_written": 7}
+    if kind == "shuffled":
+        reasons = [reasons[i] for i in rng.permutation(len(reasons))]
+    if kind.startswith("corrupted"):
+        wrong = rng.random(len(reasons)) < float(kind.split()[1])
+        noise = NUMBER + rng.integers(2 * HIGHEST + 1, size=(len(reasons), 6))
+        reasons = [noise[i].tolist() if wrong[i] else r for i, r in enumerate(reasons)]
+    views = rows(prompts, labels), rows([lab.prompt(p, EXPLAIN) for p in pairs], reasons)
+    lab.learn_both(model, {key: np.stack([view[key] for view in views], 1) for key in views[0]})
+    return {"accuracy": lab.accuracy(model), "tokens_written": 1}
+
+
+def rule(results: Results) -> list[Check]:
+    """More right labels than from labels alone at equal steps and at equal compute, and not by mere noise."""
+    steps = [results.difference(f"rationales {n}", f"labels {n}") for n in PAIRS]
+    compute = [results.difference(f"rationales {n}", f"labels, twice {n}") for n in PAIRS]
+    both = sum(a.positive and b.positive for a, b in zip(steps, compute, strict=True))
+    shuffled = results.difference(f"shuffled {MAIN}", f"labels {MAIN}")
+    quality = [
+        results.mean(arm).mean for arm in (f"rationales {MAIN}", f"corrupted 0.25 {MAIN}", f"corrupted 0.5 {MAIN}")
+    ]
+    single = results.difference(f"single target {MAIN}", f"labels {MAIN}")
+    warm = results.difference(f"rationales, warm {MAIN}", f"labels, warm {MAIN}")
+    pairs = ", ".join(f"{n} pairs {a} and {b}" for n, a, b in zip(PAIRS, steps, compute, strict=True))
+    return [
+        Check(f"rationales less labels at equal steps and at equal compute: {pairs}; above 0 for two", both >= 2),
+        Check(f"shuffled rationales less labels is {shuffled}, not wholly above 0", not shuffled.positive),
+        Check(f"accuracy falls with corrupted rationales: {', '.join(f'{q:.3f}' for q in quality)}",
+              quality[0] > quality[1] > quality[2]),
+        Check("at equal compute rationales are worse for every number of pairs, wholly below 0",
+              all(b.negative for b in compute), "falsifies"),
+        results.higher(f"shuffled {MAIN}", f"rationales {MAIN}", role="falsifies"),
+        Check(f"one target of both (6 more tokens to write) less labels: {single}", single.positive, "reported"),
+        Check(f"students warmed up on the vocabulary: rationales less labels is {warm}", warm.positive, "reported"),
+    ]  # fmt: skip
+
+
+def _arms() -> dict[str, str]:
+    arms = {}
+    for n in PAIRS:
+        arms[f"labels {n}"] = f"labels alone, {n} training pairs"
+        arms[f"labels, twice {n}"] = "labels alone, twice the steps: equal compute"
+        arms[f"rationales {n}"] = "label and rationale as two tasks"
+    arms[f"single target {MAIN}"] = "rationale and label as one target, written at test time"
+    arms[f"shuffled {MAIN}"] = "control: rationales of other pairs"
+    arms[f"corrupted 0.25 {MAIN}"] = "a quarter of the rationales is noise"
+    arms[f"corrupted 0.5 {MAIN}"] = "half of the rationales is noise"
+    arms[f"labels, warm {MAIN}"] = "labels alone, student pre-trained on sums"
+    arms[f"rationales, warm {MAIN}"] = "two tasks, student pre-trained on sums"
+    return arms
+
+
+RECIPE = Recipe(
+    name="step_by_step",
+    title="Distilling step by step: rationales as a second task",
+    source="arXiv 2305.02301",
+    place=Place(
+        "labelling", "fine-tuning", "text", prefixes="corpus", granularity="sequence", same_tokenizer=False,
+        skill="reasoning",
+    ),
+    signals=("text",),
+    data="comparisons of 60 entities in a generated world; a program writes the rationales",
+    claim="A student that also learns to write the rationale labels unseen questions better than from labels alone, at "
+    "equal steps and at equal compute, without writing anything at test time",
+    falsified="rationales make it worse at equal compute for every amount of data, or rationales of other questions "
+    "help more",
+    arms=_arms(),
+    metric="accuracy",
+    seeds=10,
+    prepare=Lab,
+    arm=run_arm,
+    rule=rule,
+    presets={"small": Settings()},
+    scale=Scale(
+        {"student": ("google/t5-v1_1-base", Shape(32128, 768, 12, 12, 2048, kind="encoder-decoder", tied=False))},
+        devices=1,
+        tokens="550,000 examples at most, one rationale of 100 to 150 tokens each; 10,000 steps of 64",
+    ),
+)  # fmt: skip

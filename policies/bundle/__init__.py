@@ -1,0 +1,1 @@
+"""A trained policy as one ONNX file: written, read and checked."""

@@ -1,0 +1,279 @@
+"""One run, or many runs at once, of a course in evaluation physics: skills, navigator, scorer, ends, trace.
+
+`CourseWorlds` is the simulation, `run` the front door of `barkour run`. Base install only (numpy, onnxruntime, mujoco).
+"""
+
+import copy
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from policies.evaluation.outcome import CourseRun, Switch, Trace
+from policies.navigation.navigator import Navigator, course_navigator
+from policies.navigation.route import Paces, planned
+from policies.skills.runner import SkillPolicy, Skills, load_skills, paces_of, trained_limits
+from sim.course.description import Course
+from sim.course.files import by_name
+from sim.course.scene import course_model
+from sim.course.score import Scorer, write_log
+from sim.envs.worlds import SimulatedRobots, check_seed
+from sim.errors import InputError
+
+TIME_LIMIT = 50.0
+"""Seconds after which a run ends (the official scorer's MAX_TIME)."""
+
+
+# --- the simulation --------------------------------------------------------------------------------------------------
+
+
+class CourseWorlds:
+    """`len(seeds)` runs of a course side by side; equal seeds give equal runs whatever is run beside them."""
+
+    def __init__(
+        self,
+        course: Course,
+        skills: Skills,
+        seeds: Sequence[int] | np.ndarray,
+        *,
+        randomize: bool = False,
+        time_limit: float = TIME_LIMIT,
+        torque_limit: float | None = None,
+        paces: Paces | None = None,
+        threads: int = 0,
+        policy: Any = None,
+    ) -> None:
+        """`torque_limit` (N m) replaces the robot's own, see `SimulatedRobots`; `paces` what the skills allow.
+
+        `policy` drives in place of the skills' own `SkillPolicy`: something with its `step`, `users`,
+        `changed` and `jumps`.
+        """
+        self.course, self.skills, self.time_limit = course, skills, time_limit
+        self.route = planned(course, skills.able, paces or paces_of(skills, torque_limit))
+        robot = skills.robot
+        self.dt = robot.control_period
+        self.robots = SimulatedRobots(
+            robot, course_model(course, robot), seeds, randomize=randomize, torque_limit=torque_limit, threads=threads
+        )
+        n = self.robots.worlds
+        navigator = course_navigator(course, self.route, trained_limits(skills))
+        self.navigators: list[Navigator] = [copy.deepcopy(navigator) for _ in range(n)]
+        self.scorers = [Scorer(course) for _ in range(n)]
+        self.policy: Any = policy or SkillPolicy(skills, n)
+        self.names = {index: skill for skill, index in skills.uses.items()}
+        """Skill of each bundle."""
+        self.traces = [Trace() for _ in range(n)]
+        self.logs: list[list[tuple[float, float, float]]] = [[] for _ in range(n)]
+        """What each scorer was told: s, x and y (m)."""
+        self.switches: list[list[Switch]] = [[] for _ in range(n)]
+        self.gate_times: list[dict[str, list[float]]] = [{} for _ in range(n)]
+        self.ends = [""] * n
+        self.finals: list[tuple[float, list[float], float]] = [(0.0, [], 0.0)] * n
+        self.steps = 0
+        x, y, yaw = course.start
+        self.robots.place(np.full(n, x), np.full(n, y), np.full(n, yaw), course.height)
+        for i, (px, py, _) in enumerate(self.robots.pose.tolist()):
+            self.scorers[i].update(0.0, px, py)
+            self.logs[i].append((0.0, px, py))
+            self._remember(i, 0.0, np.zeros(3), "walk", 0)
+
+    @property
+    def time(self) -> float:
+        """Simulated seconds."""
+        return self.steps * self.dt
+
+    @property
+    def running(self) -> np.ndarray:
+        """Worlds whose run has not ended, bool `[worlds]`."""
+        return np.array([not end for end in self.ends])
+
+    def step(self) -> bool:
+        """One control period of all worlds. Returns whether any run goes on."""
+        robots, active = self.robots, self.running
+        command = np.zeros((robots.worlds, 3), np.float32)
+        users = np.full(robots.worlds, self.skills.uses["walk"])
+        asked: dict[int, tuple[str, int]] = {}
+        pose = robots.pose
+        for i in np.flatnonzero(active).tolist():
+            out = self.navigators[i].step(pose[i], self.dt)
+            command[i], users[i] = out.velocity, self.skills.uses[out.skill]
+            asked[i] = (out.skill, out.waypoint)
+        u = robots.uniform()
+        targets = self.policy.step(
+            robots.sense(u[:, :30]), command, users,
+            lambda layout: robots.ground_seen(layout, self.course.height, u[:, 30], self.course.pit),
+        )  # fmt: skip
+        if len(self.skills.bundles) > 1:  # who really drives: a jumper lands before it is taken over
+            asked = {i: (self.names[int(self.policy.users[i])], waypoint) for i, (_, waypoint) in asked.items()}
+        for i in np.flatnonzero(self.policy.changed & active).tolist():
+            jump, unblended = self.policy.jumps[i].tolist()
+            switch = Switch(round(self.time, 6), self.traces[i].skill[-1], asked[i][0], jump, unblended)
+            self.switches[i].append(switch)
+        robots.apply(targets, u[:, 31:33])
+        self.steps += 1
+        for i, (skill, waypoint) in asked.items():
+            self._score(i)
+            self._remember(i, self.time, command[i], skill, waypoint)
+        self._ends(active)
+        return bool(self.running.any())
+
+    def run(self, progress: Callable[[float, int], None] | None = None) -> list[CourseRun]:
+        """Runs until every world has ended; `progress(simulated seconds, runs still going)` is called every second."""
+        while self.step():
+            if progress and self.steps % round(1 / self.dt) == 0:
+                progress(self.time, int(self.running.sum()))
+        return self.results()
+
+    def results(self) -> list[CourseRun]:
+        """One `CourseRun` a world."""
+        drawn = self.robots.drawn
+        return [
+            CourseRun(
+                int(self.robots.seeds[i]), self.scorers[i].result(), self.ends[i] or "running", self.finals[i][0],
+                self.gate_times[i], self.traces[i], self.finals[i][1], self.finals[i][2], drawn.summary(i),
+                self.switches[i], self.course.name,
+            )
+            for i in range(self.robots.worlds)
+        ]  # fmt: skip
+
+    def _score(self, i: int) -> None:
+        scorer, robots = self.scorers[i], self.robots
+        if robots.touched[i]:
+            scorer.touch_jump()
+        if robots.broken[i]:
+            return
+        for before_now, places in robots.places:
+            time, (x, y) = round(self.time - before_now, 6), places[i].tolist()
+            before = list(scorer.passed)
+            scorer.update(time, x, y)
+            self.logs[i].append((time, x, y))
+            for obstacle, was, now in zip(self.course.obstacles, before, scorer.passed, strict=True):
+                if now > was:
+                    self.gate_times[i].setdefault(obstacle.name, []).append(time)
+
+    def _remember(self, i: int, time: float, command: np.ndarray, skill: str, waypoint: int) -> None:
+        robots, trace = self.robots, self.traces[i]
+        if robots.broken[i]:
+            return
+        x, y, yaw = robots.pose[i].tolist()
+        trace.time.append(round(time, 6))
+        trace.pose.append((x, y, yaw))
+        trace.height.append(float(robots.physics.qpos[i, 2]))
+        vx, vy, rate = robots.velocity[i].tolist()
+        trace.velocity.append((vx, vy, rate))
+        trace.command.append((float(command[0]), float(command[1]), float(command[2])))
+        trace.skill.append(skill)
+        trace.waypoint.append(waypoint)
+
+    def _ends(self, active: np.ndarray) -> None:
+        robots = self.robots
+        fallen = robots.watch(self.course.height)
+        for i in np.flatnonzero(active).tolist():
+            end = robots.ending(i, bool(fallen[i]), self.scorers[i], self.course, self.time, self.time_limit)
+            if end:
+                self.ends[i] = end
+                self.finals[i] = (self.time, robots.torque_peak[i].tolist(), float(robots.target_jump[i]))
+
+
+# --- one run, as asked for on the command line -----------------------------------------------------------------------
+
+
+def run(
+    policy: str = "generalist",
+    course: str = "official",
+    seed: int = 0,
+    randomize: bool = False,
+    record: Path | None = None,
+    watch: bool = False,
+    torque_limit: float | None = None,
+) -> dict[str, Any]:
+    """Runs a course once and returns what `barkour run --json` prints.
+
+    With `record` the folder gets `pose.csv` (the official scorer's log), `path.png`, `run.json` and, where off-screen
+    GL and ffmpeg exist, `run.mp4`. `watch` shows the run live in a browser.
+
+    Raises:
+      InputError: unknown policy or course, or a folder that cannot be written.
+    """
+    check_seed(seed)
+    folder = writable(record) if record is not None else None
+    where = by_name(course)
+    skills = load_skills(policy)
+    worlds = CourseWorlds(where, skills, [seed], randomize=randomize, torque_limit=torque_limit)
+    states: list[np.ndarray] = []
+    viewer = None
+    if watch:
+        from policies.evaluation.live_view import Viewer
+
+        viewer = Viewer(worlds.robots.model)
+    while True:
+        going = worlds.step()
+        qpos = np.array(worlds.robots.physics.qpos[0])
+        if folder is not None:
+            states.append(qpos)
+        if viewer is not None:
+            viewer.show(qpos, worlds.time)
+        if not going:
+            break
+    outcome = worlds.results()[0]
+    report = {
+        **outcome.to_dict(),
+        "policy": policy,
+        "course": course,
+        "skills": skills.describe(),
+        "randomize": randomize,
+        "torque_limit_nm": worlds.robots.torque_limit,
+        "log": None,
+    }
+    if folder is not None:
+        _record(folder, outcome, report, where, worlds, states)
+    return report
+
+
+def writable(folder: Path) -> Path:
+    """`folder`, made if need be; `InputError` if nothing can be written there."""
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".barkour-write-test"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"cannot write to the folder {folder}: {error.strerror}") from error
+    return folder
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes `text`; a full or read-only disk is an `InputError`."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _record(
+    folder: Path,
+    outcome: CourseRun,
+    report: dict[str, Any],
+    course: Course,
+    worlds: CourseWorlds,
+    states: list[np.ndarray],
+) -> None:
+    from policies.evaluation import plots, video
+
+    log = folder / "pose.csv"
+    touched = "; jump board touched" if outcome.result.touched_jump else ""
+    comment = f"{report['policy']} on {report['course']}, seed {outcome.seed}{touched}"
+    write_log(log, [t for t, _, _ in worlds.logs[0]], [(x, y) for _, x, y in worlds.logs[0]], comment)
+    picture = folder / "path.png"
+    plots.path_over_course(course, [outcome], picture, route=worlds.route)
+    film = folder / "run.mp4"
+    problem = video.film(worlds.robots.model, states, worlds.dt, film)
+    if problem:
+        print(f"no video: {problem}", file=sys.stderr)
+    report["log"], report["picture"] = str(log), str(picture)
+    report["video"] = None if problem else str(film)
+    write_text(folder / "run.json", json.dumps(report, indent=2) + "\n")

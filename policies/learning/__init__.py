@@ -1,0 +1,1 @@
+"""How specialists learn: PPO, networks, checkpoints, training runs, several hosts."""

@@ -1,0 +1,353 @@
+"""Training a specialist: the loop around the learner, with progress, checkpoints, curves and a summary.
+
+Everything a run leaves is below its folder: `log.jsonl` (one line an iteration), `curve.png`, `summary.json`,
+`tensorboard/`, `checkpoints/step_*` and, at the end, the exported policy bundle.
+"""
+
+import json
+import logging
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from policies.learning import checkpoint, curves, runs
+from policies.learning.hosts import Hosts
+from policies.learning.networks import NetworkConfig
+from policies.learning.ppo import Learner, LearnerState, PPOConfig, collect
+from sim.envs.batched import BatchedEnv, DivergedError
+from sim.errors import InputError
+from sim.tasks.patches import LEVELS
+from sim.tasks.skills import SKILLS
+from sim.tasks.walk import WalkTask
+
+FORMAT = 1
+WARM = ("params", "normalizer")
+"""Parts of the learner's state that a run takes over from another one."""
+LEARNING: dict[str, dict[str, Any]] = {
+    "jump": {"discount": 0.98, "networks": NetworkConfig(initial_std=0.3)},
+}
+"""Where a skill's hyper-parameters differ from `PPOConfig`'s."""
+STEPS = {"walk": 20_000_000, "climb": 12_000_000, "jump": 16_000_000}
+"""Environment steps that make a skill, over every world."""
+STALL_ITERATIONS, STALL_RISE = 100, 0.03
+"""A curriculum whose mean level rose by less than this over so many iterations, twice in a row, has stalled."""
+HOST_SEED = 1_000_000
+"""Between the seeds of two hosts' worlds."""
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What `barkour train` asks for."""
+
+    skill: str = "walk"
+    backend: str = "cpu"
+    steps: int | None = None
+    """Environment steps in all, over every world; `STEPS` of the skill without it."""
+    seed: int = 0
+    out: Path = Path("runs/walk")
+    resume: bool = False
+    worlds: int = 540
+    threads: int = 0
+    """Physics threads; 0 takes every core."""
+    checkpoint_minutes: float = 2.0
+    start_from: Path | None = None
+    """A checkpoint, a run or a start folder (`models/walk`) whose parameters this run begins with."""
+    coordinator: str = ""
+    """Address of host 0 (`name:port`) when several hosts train together."""
+    hosts: int = 1
+    host: int = 0
+    """This host's number, from 0."""
+
+
+def make_env(task: WalkTask, options: TrainOptions) -> Any:
+    """The task's worlds on the chosen engine."""
+    worlds = Hosts(options.coordinator, options.hosts, options.host).share(options.worlds)
+    seed = options.seed + HOST_SEED * options.host
+    if options.backend == "cpu":
+        return BatchedEnv(task, worlds, seed, threads=options.threads)
+    if options.backend == "mjx":
+        from sim.envs.mjx_batched import MjxBatchedEnv
+
+        return MjxBatchedEnv(task, worlds, seed)
+    raise InputError(f"unknown backend '{options.backend}': known are cpu, mjx")
+
+
+class Run:
+    """One training run: owns the environment, the learner and the folder."""
+
+    def __init__(self, options: TrainOptions) -> None:
+        if options.skill not in SKILLS:
+            raise InputError(f"unknown skill '{options.skill}': known are {', '.join(SKILLS)}")
+        options = replace(options, steps=STEPS[options.skill] if options.steps is None else options.steps)
+        self.total = options.steps or 0
+        if self.total < 1:
+            raise InputError(f"--steps must be at least 1, got {options.steps}")
+        self.hosts = Hosts(options.coordinator, options.hosts, options.host)
+        self.hosts.join()
+        self.folder = options.out if options.host == 0 else options.out / f"host_{options.host}"
+        self.checkpoints = self.folder / "checkpoints"
+        newest = checkpoint.latest(self.checkpoints) if self.folder.exists() else None
+        if newest is not None and not options.resume:
+            raise InputError(f"{self.folder} already holds a run: add --resume to continue it, or choose another --out")
+        self.task: WalkTask = SKILLS[options.skill]()
+        config = PPOConfig(worlds=options.worlds, **LEARNING.get(options.skill, {}))
+        self.commit = runs.commit()
+        self.options = TrainOptions(**{**asdict(options), "worlds": config.worlds})
+        self.learner = Learner(config, self.task.layout.size, self.task.privileged_size)
+        self.state: LearnerState = self.learner.initial(options.seed)
+        self.env = make_env(self.task, self.options)
+        self.env.present = self.env.observe()
+        self.steps = 0
+        self.seconds = 0.0
+        self.history: list[dict[str, float]] = []
+        if newest is not None:
+            self._restore(newest)
+        elif options.start_from is not None:
+            self._warm_start(options.start_from)
+        if self.hosts.agreed(self.steps) != self.steps:
+            raise InputError(
+                f"host {options.host} resumes at {self.steps} steps, host 0 elsewhere: run again from one of both"
+            )
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot write to {self.folder}: {error.strerror}") from error
+
+    # --- checkpoints ------------------------------------------------------------------------------------------------
+
+    def command(self) -> str:
+        """The command that makes this run's result from nothing, however often it was stopped and resumed."""
+        o = self.options
+        words = ["barkour", "train", o.skill, "--backend", o.backend, "--steps", o.steps, "--seed", o.seed]
+        words += ["--worlds", o.worlds]
+        words += ["--hosts", o.hosts] if o.hosts > 1 else []
+        words += ["--start-from", o.start_from] if o.start_from else []
+        return shlex.join(map(str, words))
+
+    def description(self) -> dict[str, Any]:
+        """What a checkpoint says about itself besides its arrays; the exporter reads it."""
+        commands = self.task.commands
+        return {
+            "format": FORMAT,
+            "skill": self.options.skill,
+            "robot": self.task.robot.name,
+            "backend": self.options.backend,
+            "steps": self.steps,
+            "seed": self.options.seed,
+            "worlds": self.options.worlds,
+            "hosts": self.options.hosts,
+            "seconds": self.seconds,
+            "command": self.command(),
+            "commit": self.commit,
+            "layout": self.task.layout.to_dict(),
+            "gait": self.task.gait.to_dict(),
+            "network": {**asdict(self.learner.config.networks)},
+            "sizes": list(self.learner.sizes),
+            "command_ranges": {n: list(getattr(commands, n)) for n in ("forward", "sideways", "yaw")},
+        }
+
+    def save(self) -> Path:
+        """Writes a checkpoint that continues this run exactly."""
+        arrays, values = self.env.save()
+        arrays = {f"env/{name}": np.asarray(array) for name, array in arrays.items()}
+        for name, tree in self.state._asdict().items():
+            arrays |= checkpoint.flatten(tree, name)
+        arrays |= {"present/state": self.env.present[0], "present/privileged": self.env.present[1]}
+        arrays = {name: np.asarray(array) for name, array in arrays.items()}
+        values = {**self.description(), "env": values, "history": self.history}
+        return checkpoint.save(self.checkpoints, self.steps, arrays, values)
+
+    def save_start(self, folder: Path) -> Path:
+        """Writes parameters and statistics alone: enough for `--start-from`, small enough to ship."""
+        kept = {name: getattr(self.state, name) for name in WARM}
+        arrays = {k: v for name, tree in kept.items() for k, v in checkpoint.flatten(tree, name).items()}
+        return checkpoint.write(folder, arrays, self.description())
+
+    def _parameters(self, path: Path, fields: tuple[str, ...]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        arrays, values = checkpoint.load(path)
+        ours = self.description()
+        for key in ("format", "skill", "robot", "layout", "sizes"):
+            if key == "skill" and not self.options.resume:
+                continue
+            if values.get(key) != json.loads(json.dumps(ours[key])):
+                raise InputError(f"checkpoint {path} is of another environment: its {key} differs from this one's")
+        found = {name: checkpoint.unflatten(getattr(self.state, name), arrays, name) for name in fields}
+        self.state = jax.tree.map(jax.numpy.asarray, self.state._replace(**found))
+        return arrays, values
+
+    def _restore(self, path: Path) -> None:
+        arrays, values = self._parameters(path, LearnerState._fields)
+        for key in ("seed", "worlds", "backend", "hosts"):
+            if values.get(key, 1) != getattr(self.options, key):
+                raise InputError(
+                    f"{self.folder} was begun with {key} {values.get(key, 1)}, not {getattr(self.options, key)}"
+                )
+        self.env.restore({n[4:]: a for n, a in arrays.items() if n.startswith("env/")}, values["env"])
+        self.env.present = (arrays["present/state"], arrays["present/privileged"])
+        self.steps, self.seconds, self.history = values["steps"], values["seconds"], values["history"]
+
+    def _warm_start(self, source: Path) -> None:
+        found = checkpoint.latest(source / "checkpoints") or source
+        self._parameters(found, WARM)
+        config = self.learner.config
+        rate = jax.numpy.asarray(config.warm_learning_rate, jax.numpy.float32)
+        self.state = self.state._replace(learning_rate=rate)
+
+    # --- the loop ---------------------------------------------------------------------------------------------------
+
+    def iterate(self) -> dict[str, float]:
+        """One iteration: collect, update, measure.
+
+        Raises:
+          DivergedError: something became not finite; the state is dumped to `diverged.npz` first.
+        """
+        began = time.perf_counter()
+        totals: dict[str, float] = {}
+        key, rollout_key = jax.random.split(self.state.key)
+        if self.options.host:  # one key for the update of all, another for what each explores
+            rollout_key = jax.random.fold_in(rollout_key, self.options.host)
+        self.state = self.state._replace(key=key)
+        try:
+            rollout = collect(self.learner, self.state, self.env, rollout_key, totals)
+            collected = time.perf_counter()
+            self.state, losses = self.learner.update(self.state, rollout)
+            losses = {name: float(value) for name, value in losses.items()}
+            bad = [name for name, value in losses.items() if not np.isfinite(value)]
+            if bad:
+                raise DivergedError(f"loss {bad[0]}", np.zeros(1, int))
+        except DivergedError:
+            arrays, _ = self.env.save()
+            np.savez(self.folder / "diverged.npz", **arrays)
+            raise
+        count = self.learner.config.worlds * self.learner.config.unroll
+        self.steps += count
+        took = time.perf_counter() - began
+        self.seconds += took
+        seconds = count * self.task.robot.control_period
+        settled = max(totals["settled"], 1.0)
+        row = {
+            "steps": self.steps,
+            "seconds": round(self.seconds, 2),
+            "reward": totals["reward"] / seconds,
+            "falls_per_10s": totals["falls"] / seconds * 10,
+            "velocity_error": totals["velocity_error"] / settled,
+            "yaw_error": totals["yaw_error"] / settled,
+            "level": float(np.mean(np.asarray(self.env.state.level))),
+            "steps_per_second": count / took,
+            "update_share": 1 - (collected - began) / took,
+            **{name: totals[name] / count for name in totals if name.startswith("term/")},
+            **losses,
+        }
+        if totals.get("passed"):
+            row |= {"clean_rate": totals["clean"] / totals["passed"], "width": totals["width"] / totals["passed"]}
+        kinds = np.asarray(self.env.state.kind)
+        for i, name in enumerate(self.task.kinds):
+            here = kinds == i
+            row[f"level/{name}"] = float(np.asarray(self.env.state.level)[here].mean()) if here.any() else 0.0
+        self.history.append({name: float(f"{value:.6g}") for name, value in row.items()})
+        return row
+
+    def train(self, console: Console) -> dict[str, Any]:
+        """Runs to the last step, or to Ctrl-C, which saves first.
+
+        Returns:
+          The summary, also written to `summary.json`.
+        """
+        from tensorboardX import SummaryWriter
+
+        logging.getLogger("jax").setLevel(logging.WARNING)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        interrupted, saved = False, time.perf_counter()
+        writer = SummaryWriter(str(self.folder / "tensorboard"))
+        with (
+            runs.alone(self.folder),
+            runs.stopping(),
+            Progress(*columns, console=console) as progress,
+            (self.folder / "log.jsonl").open("a") as log,
+        ):
+            bar = progress.add_task(self.options.skill, total=self.total, completed=self.steps)
+            try:
+                while self.steps < self.total:
+                    row = self.iterate()
+                    log.write(json.dumps(self.history[-1]) + "\n")
+                    log.flush()
+                    for name, value in row.items():
+                        writer.add_scalar(name, value, self.steps)
+                    text = (
+                        f"{self.options.skill} reward {row['reward']:.2f} error {row['velocity_error']:.3f} m/s "
+                        f"{row['yaw_error']:.3f} rad/s falls {row['falls_per_10s']:.2f} level {row['level']:.1f} "
+                        f"{row['steps_per_second']:.0f}/s"
+                    )
+                    text += f" clean {row['clean_rate']:.0%} at {row['width']:.2f} m" if "clean_rate" in row else ""
+                    text += stalled([past["level"] for past in self.history[-3 * STALL_ITERATIONS :]])
+                    progress.update(bar, completed=min(self.steps, self.total), description=text)
+                    if not console.is_terminal and len(self.history) % 20 == 0:
+                        console.print(f"{self.steps} {text}")
+                    due = time.perf_counter() - saved > 60 * self.options.checkpoint_minutes
+                    if self.hosts.agreed(due):  # all hosts at the same step, or they could not go on together
+                        self.save()
+                        saved = time.perf_counter()
+            except KeyboardInterrupt:
+                interrupted = True
+            finally:
+                writer.close()
+        where = self.save()
+        return self._finish(where, interrupted)
+
+    def _finish(self, where: Path, interrupted: bool) -> dict[str, Any]:
+        curves.plot(self.history, self.folder / "curve.png", title=self.options.skill)
+        tail = self.history[-max(1, len(self.history) // 20) :]
+        names = ("reward", "velocity_error", "yaw_error", "falls_per_10s", "level", "steps_per_second")
+        description = self.description()
+        summary = {
+            **{key: description[key] for key in ("skill", "backend", "steps", "seed", "worlds", "command", "commit")},
+            "minutes": round(self.seconds / 60, 2),
+            "interrupted": interrupted,
+            "last": {name: round(float(np.mean([row[name] for row in tail])), 4) for name in names} if tail else {},
+            "checkpoint": str(where),
+            "curve": str(self.folder / "curve.png"),
+        }
+        if not interrupted and self.options.host == 0:
+            from policies.learning.export import export
+
+            bundle = self.folder / f"{self.options.skill}.onnx"
+            export(where, bundle, force=True)
+            summary["bundle"] = str(bundle)
+            summary["start"] = str(self.save_start(self.folder / "start"))
+        (self.folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+        return summary
+
+
+def stalled(levels: Sequence[float]) -> str:
+    """A warning for the progress line where the curriculum's mean level no longer rises, else nothing.
+
+    `levels` is the mean level after each iteration. A curriculum near its top has nowhere to rise to.
+    """
+    if len(levels) < 3 * STALL_ITERATIONS or levels[-1] > LEVELS - 1.5:
+        return ""
+    older, old, new = (float(np.mean(part)) for part in np.split(np.array(levels[-3 * STALL_ITERATIONS :]), 3))
+    if new - old < STALL_RISE and old - older < STALL_RISE:
+        return f" CURRICULUM STALLED at level {new:.1f} of {LEVELS - 1}"
+    return ""
+
+
+def train(options: TrainOptions) -> dict[str, Any]:
+    """Trains (or continues) a specialist; see `TrainOptions`. Raises `InputError` on unusable options."""
+    console = Console(stderr=True)
+    run = Run(options)
+    if run.steps >= run.total:
+        raise InputError(f"{options.out} has already {run.steps} steps: ask for more than that with --steps")
+    devices = ", ".join(str(d) for d in run.learner.mesh.devices.flat)
+    console.print(f"{options.skill}: {run.options.worlds} worlds on {options.backend}, learner on {devices}")
+    try:
+        return run.train(console)
+    except DivergedError as error:
+        raise InputError(f"training stopped: {error}; the state is in {run.folder / 'diverged.npz'}") from error

@@ -1,0 +1,1 @@
+"""Where to go: planner, route, path and navigator."""

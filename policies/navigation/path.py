@@ -1,0 +1,156 @@
+"""A route as a smooth reference: where to be, which way to face, and how fast.
+
+A path runs through (x, y, RADIUS * yaw), so that turning on the spot is length as well and a walker that moves sideways
+or turns where it stands needs no special case. numpy only; it runs onboard.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sim.course.description import Waypoint
+from sim.errors import InputError
+
+SPACING = 0.01
+"""Distance between two samples of a path, m."""
+
+RADIUS = 0.25
+"""Metres of path for a radian of turning: about the distance from the base to a foot."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What may be commanded, and how fast it may change."""
+
+    forward: tuple[float, float] = (-1.3, 2.2)
+    """m/s in the base's heading frame."""
+    sideways: tuple[float, float] = (-1.2, 1.2)
+    yaw: tuple[float, float] = (-2.4, 2.4)
+    acceleration: float = 4.0
+    """Of the commanded planar velocity, m/s^2."""
+    yaw_acceleration: float = 10.0
+    lateral_acceleration: float = 3.0
+    """v^2 times curvature of the path, m/s^2."""
+    braking: float = 2.5
+    """Change of speed along the path, m/s^2."""
+
+
+def wrap(angle: np.ndarray | float) -> np.ndarray:
+    """An angle in (-pi, pi]."""
+    return -((-np.asarray(angle) + np.pi) % (2 * np.pi) - np.pi)
+
+
+@dataclass(frozen=True, eq=False)
+class Path:
+    """A route in samples `SPACING` apart; frames and units of the course."""
+
+    s: np.ndarray
+    """Length along it, m, `[n]`; turning counts `RADIUS` per radian."""
+    xy: np.ndarray
+    tangent: np.ndarray
+    """Change of `xy` per metre of path, `[n, 2]`: a unit vector where nothing turns."""
+    yaw: np.ndarray
+    """Heading wanted, rad, unwrapped."""
+    yaw_slope: np.ndarray
+    """Change of heading per metre of path."""
+    speed: np.ndarray
+    """Metres of path per second."""
+    marks: np.ndarray
+    """Length at each waypoint, m; the start has none."""
+
+    @property
+    def time(self) -> np.ndarray:
+        """Seconds to each sample when driven as planned, `[n]`."""
+        mean = np.maximum((self.speed[1:] + self.speed[:-1]) / 2, 1e-2)
+        return np.concatenate([[0.0], np.cumsum(SPACING / mean)])
+
+
+def lay_path(start: tuple[float, float, float], route: Sequence[Waypoint], limits: Limits) -> Path:
+    """A centripetal Catmull-Rom curve from the start pose through all waypoints, with headings and speeds.
+
+    Headings that waypoints leave open point along the way. Raises `InputError` if the route leads nowhere.
+    """
+    points = np.array([start[:2], *[(w.x, w.y) for w in route]], float)
+    yaws = _headings(points, [start[2], *[w.yaw for w in route]])
+    knots = np.concatenate([points, RADIUS * yaws[:, None]], 1)
+    keep = np.concatenate([[True], np.linalg.norm(np.diff(knots, axis=0), axis=1) > 1e-3])
+    if keep.sum() < 2:
+        raise InputError("a route needs at least one waypoint away from the start")
+    curve, knot_at = _catmull_rom(knots[keep])
+    length = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(curve, axis=0), axis=1))])
+    s = np.arange(0.0, length[-1] + SPACING / 2, SPACING)
+    pose = np.stack([np.interp(s, length, curve[:, k]) for k in range(3)], 1) / [1, 1, RADIUS]
+    slope = np.gradient(pose, SPACING, axis=0)
+    marks = length[knot_at][np.cumsum(keep)[1:] - 1]
+    speed = _speed_profile(route, s, pose, slope, marks, limits)
+    return Path(s, pose[:, :2], slope[:, :2], pose[:, 2], slope[:, 2], speed, marks)
+
+
+def _headings(points: np.ndarray, given: Sequence[float | None]) -> np.ndarray:
+    """Heading at each point, unwrapped; open ones along the mean of the directions before and after."""
+    steps = np.diff(points, axis=0)
+    length = np.linalg.norm(steps, axis=1, keepdims=True)
+    unit = np.where(length > 1e-6, steps / np.maximum(length, 1e-6), 0.0)
+    around = np.concatenate([unit[:1], unit]) + np.concatenate([unit, unit[-1:]])
+    yaws: list[float] = []
+    for k, yaw in enumerate(given):
+        if yaw is None:
+            still = float(np.linalg.norm(around[k])) < 1e-6
+            yaw = yaws[-1] if still and yaws else float(np.arctan2(around[k, 1], around[k, 0]))
+        yaws.append(yaw)
+    return np.unwrap(np.array(yaws))
+
+
+def _catmull_rom(points: np.ndarray, samples: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    """The curve `[m, 3]` through `points` and the index in it of each point."""
+    padded = np.concatenate([[2 * points[0] - points[1]], points, [2 * points[-1] - points[-2]]])
+    pieces = []
+    for p0, p1, p2, p3 in zip(padded[:-3], padded[1:-2], padded[2:-1], padded[3:], strict=True):
+        t = np.concatenate([[0], np.cumsum([np.linalg.norm(b - a) ** 0.5 for a, b in ((p0, p1), (p1, p2), (p2, p3))])])
+        u = np.linspace(t[1], t[2], samples, endpoint=False)[:, None]
+        a1 = (t[1] - u) / (t[1] - t[0]) * p0 + (u - t[0]) / (t[1] - t[0]) * p1
+        a2 = (t[2] - u) / (t[2] - t[1]) * p1 + (u - t[1]) / (t[2] - t[1]) * p2
+        a3 = (t[3] - u) / (t[3] - t[2]) * p2 + (u - t[2]) / (t[3] - t[2]) * p3
+        b1 = (t[2] - u) / (t[2] - t[0]) * a1 + (u - t[0]) / (t[2] - t[0]) * a2
+        b2 = (t[3] - u) / (t[3] - t[1]) * a2 + (u - t[1]) / (t[3] - t[1]) * a3
+        pieces.append((t[2] - u) / (t[2] - t[1]) * b1 + (u - t[1]) / (t[2] - t[1]) * b2)
+    return np.concatenate([*pieces, points[-1:]]), np.arange(len(points)) * samples
+
+
+def _speed_profile(
+    route: Sequence[Waypoint], s: np.ndarray, pose: np.ndarray, slope: np.ndarray, marks: np.ndarray, limits: Limits
+) -> np.ndarray:
+    """Fastest speeds within waypoint speeds, command ranges, turning and acceleration; ends at rest.
+
+    Where the jumper drives, its waypoints' speed alone counts up to its last leg: a run at a board is neither braked
+    nor eased, the command's own acceleration limit does the rest.
+    """
+    index = np.minimum(np.searchsorted(marks, s - SPACING / 2), len(route) - 1)
+    planar = np.maximum(np.linalg.norm(slope[:, :2], axis=1), 1e-3)
+    speed = np.array([w.speed for w in route])[index] / planar
+    command = np.concatenate([to_heading_frame(slope[:, :2], pose[:, 2]), slope[:, 2:]], 1)
+    ranges = np.array([limits.forward, limits.sideways, limits.yaw])
+    bound = np.where(command > 0, ranges[:, 1], -ranges[:, 0]) * [1.0, 1.0, 0.9]
+    speed = np.minimum(speed, (bound / np.maximum(np.abs(command), 1e-6)).min(1))
+    bend = np.linalg.norm(np.gradient(slope[:, :2], SPACING, axis=0), axis=1)
+    spin = np.abs(np.gradient(slope[:, 2], SPACING))
+    speed = np.minimum(speed, np.sqrt(limits.lateral_acceleration / np.maximum(bend, 1e-6)))
+    speed = np.minimum(speed, np.sqrt(0.6 * limits.yaw_acceleration / np.maximum(spin, 1e-6)))
+    braking = np.minimum(limits.braking / planar, 0.6 * limits.yaw_acceleration / np.maximum(np.abs(slope[:, 2]), 1e-6))
+    jumps = [w.skill == "jump" for w in route]
+    running = np.array([a and b for a, b in zip(jumps, [*jumps[1:], False], strict=True)])[index]
+    speed[-1] = 0.0
+    for i in range(len(s) - 2, -1, -1):
+        if not running[i]:
+            speed[i] = min(speed[i], float(np.sqrt(speed[i + 1] ** 2 + 2 * braking[i] * SPACING)))
+    for i in range(1, len(s)):
+        if not running[i]:
+            speed[i] = min(speed[i], float(np.sqrt(max(speed[i - 1], 0.2) ** 2 + 2 * braking[i] * SPACING)))
+    return speed
+
+
+def to_heading_frame(vector: np.ndarray, yaw: np.ndarray | float) -> np.ndarray:
+    """World vectors `[..., 2]` as forward and left of a base with that heading."""
+    c, s = np.cos(yaw), np.sin(yaw)
+    return np.stack([c * vector[..., 0] + s * vector[..., 1], c * vector[..., 1] - s * vector[..., 0]], -1)

@@ -1,0 +1,1 @@
+"""Which bundle drives, and how one takes over from another."""

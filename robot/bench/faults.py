@@ -1,0 +1,690 @@
+"""Faults of sensors, commands, clocks, policy, operators, disks and bundles, each tried on the real control loop.
+
+    python -m robot.bench.faults
+
+A fault is safe when the robot is in the state that it must reach within `BUDGET` of becoming detectable, when nothing
+was sent that must not be sent (`Rig.violations`), and when the controller says why. Detectable: when the first message
+that is wrong came in, or the first that is missing was due; for a step that takes too long, when the first one ended;
+for a robot that leans or sinks, when it passes the limit.
+"""
+
+import argparse
+import errno
+import io
+import json
+import re
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from policies.skills.runner import load_skills
+from robot.bench.rig import DAMPED, Rig, skills_of
+from robot.loop.controller import BRAKING, Times
+from robot.loop.recording import Recorder
+from robot.loop.transport import NS
+from robot.transports.inprocess import SLICE, Message
+from sim.errors import InputError
+
+BUDGET = 100.0
+"""Within this the state must be reached, ms."""
+WATCHED = 0.3
+"""A fault is watched for this long, s."""
+ALL = ("joints", "imu", "pose", "command")
+REFUSED = "refused at start"
+Inject = Callable[[Rig], Any]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault, when it comes, and what must come of it."""
+
+    name: str
+    when: str
+    """State in which it comes: disarmed, standing up, running, soft stop, emergency."""
+    inject: Inject
+    expected: str
+    """State that must be reached, or kept."""
+    why: str
+    """Why that one."""
+    says: str
+    """Words that the controller's reason or a refusal must hold."""
+    then: Callable[[Rig], str] | None = None
+    """What is tried afterwards; returns what is wrong with it, if anything."""
+    watched: float = WATCHED
+    """s."""
+    rig: dict[str, Any] = field(default_factory=dict)
+    """Arguments of the `Rig`."""
+
+
+# --- kinds of faults --------------------------------------------------------------------------------------------------
+
+
+def silence(*kinds: str) -> Inject:
+    """Messages of these kinds stop."""
+    return lambda rig: [rig.tamper(kind, lambda message: None) for kind in kinds]
+
+
+def altered(kind: str, **changes: Callable[[Any], Any]) -> Inject:
+    """Every message of a kind is altered: field -> new value from the old one."""
+    return lambda rig: rig.tamper(kind, lambda m: {**m, **{name: new(m[name]) for name, new in changes.items()}})
+
+
+def once(kind: str, **changes: Callable[[Any], Any]) -> Inject:
+    """The next message of a kind is altered."""
+
+    def inject(rig: Rig) -> None:
+        def change(m: Message) -> Message:
+            del rig.transport.tampers[kind]
+            return {**m, **{name: new(m[name]) for name, new in changes.items()}}
+
+        rig.tamper(kind, change)
+
+    return inject
+
+
+def stuck(kind: str, *fields: str) -> Inject:
+    """These fields keep the values that they have next."""
+
+    def inject(rig: Rig) -> None:
+        kept: Message = {}
+
+        def change(m: Message) -> Message:
+            if not kept:
+                kept.update({name: m[name] for name in fields})
+                return m
+            return {**m, **kept}
+
+        rig.tamper(kind, change)
+
+    return inject
+
+
+def stuck_joint(index: int, *fields: str, after: float = 0.0) -> Inject:
+    """One joint keeps the readings that it has in `after` s. That can be known from when its target has moved by the
+    limit."""
+
+    def inject(rig: Rig) -> None:
+        rig.run(after)
+        kept: Message = {}
+        targets: list[float] = []
+
+        def change(m: Message) -> Message:
+            kept.update({name: m[name][index] for name in fields if name not in kept})
+            targets.append(float(rig.controller.output.targets[index]))
+            if max(targets) - min(targets) > rig.limits.encoder_moved:
+                rig.wrong()
+            return {**m, **{name: at(index, value)(m[name]) for name, value in kept.items()}}
+
+        rig.transport.tampers["joints"] = change
+
+    return inject
+
+
+def delayed(kind: str, seconds: float) -> Inject:
+    """Messages come later than they were sent."""
+
+    def inject(rig: Rig) -> None:
+        waiting: deque[Message] = deque()
+
+        def change(m: Message) -> Message | None:
+            waiting.append(m)
+            return waiting.popleft() if len(waiting) > 1000 * seconds / SLICE else None
+
+        rig.tamper(kind, change)
+
+    return inject
+
+
+def clocks(seconds: float) -> Inject:
+    """The clock of every sender is set."""
+
+    def inject(rig: Rig) -> None:
+        for kind in ALL:
+            altered(kind, stamp=lambda stamp: stamp + round(seconds * NS))(rig)
+
+    return inject
+
+
+def at(index: int, value: float, of: float = 0.0) -> Callable[[Any], np.ndarray]:
+    """One number of an array becomes `value`, plus `of` times what it was."""
+
+    def change(array: Any) -> np.ndarray:
+        changed = np.array(array, float)
+        changed[index] = value + (of * changed[index] if of else 0.0)
+        return changed
+
+    return change
+
+
+def policy(change: Callable[[np.ndarray], Any]) -> Inject:
+    """What the policy puts out is altered."""
+    return lambda rig: rig.policy(change)
+
+
+def policy_once(change: Callable[[np.ndarray], Any]) -> Inject:
+    """What the policy puts out next is altered."""
+
+    def inject(rig: Rig) -> None:
+        left = [1]
+        rig.policy(lambda targets: change(targets) if left and left.pop() else targets)
+
+    return inject
+
+
+def slow(seconds: float, steps: int) -> Inject:
+    """So many control steps take so long."""
+
+    def inject(rig: Rig) -> None:
+        targets, left = rig.brain.targets, [seconds] * steps
+
+        def late(*inputs: Any) -> np.ndarray:
+            if left:
+                rig.clock.pass_by(left.pop())
+                rig.wrong()
+            return targets(*inputs)
+
+        rig.brain.targets = late
+
+    return inject
+
+
+def asked(*kinds: str) -> Inject:
+    """Operators ask for this."""
+
+    def inject(rig: Rig) -> None:
+        rig.wrong()
+        for kind in kinds:
+            rig.ask(kind)
+
+    return inject
+
+
+def fails(error: Exception) -> Callable[..., Any]:
+    """A function that raises."""
+
+    def failing(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return failing
+
+
+def replaced(part: Callable[[Rig], Any], name: str, function: Callable[..., Any]) -> Inject:
+    """A method of some part of the robot's software does something else."""
+
+    def inject(rig: Rig) -> None:
+        rig.wrong()
+        setattr(part(rig), name, function)
+
+    return inject
+
+
+def rolling(rate: float) -> Inject:
+    """The base rolls at `rate`, rad/s, as IMU and gyro see it."""
+
+    def inject(rig: Rig) -> None:
+        began = rig.clock.now()
+
+        def change(m: Message) -> Message:
+            angle = rate * (rig.clock.now() - began) / NS
+            if angle > rig.limits.tilt:
+                rig.wrong()
+            half = angle / 2
+            return {**m, "orientation": [np.cos(half), np.sin(half), 0.0, 0.0], "angular_velocity": [rate, 0.0, 0.0]}
+
+        rig.transport.tampers["imu"] = change
+
+    return inject
+
+
+def overturned(rig: Rig) -> None:
+    """The robot lies on its back, all at once."""
+    rig.hardware.overturn()
+    rig.wrong()
+
+
+def paused(rig: Rig) -> None:
+    """Commands stop for 0.2 s."""
+    rig.tamper("command", lambda message: None)
+    rig.run(0.2)
+    if rig.controller.phase != BRAKING:
+        raise RuntimeError(f"without commands the robot is {rig.steps[-1].state}")
+    del rig.transport.tampers["command"]
+    rig.since = rig.clock.now()
+
+
+def fallen(rig: Rig) -> None:
+    """The robot lies on its back, and somebody wants to arm it."""
+    rig.hardware.overturn()
+    rig.run(1.2)
+    asked("arm")(rig)
+
+
+def deaf(*kinds: str) -> Inject:
+    """Messages are missing, and somebody wants to arm the robot."""
+
+    def inject(rig: Rig) -> None:
+        silence(*kinds)(rig)
+        rig.run(0.2)
+        rig.since = None
+        asked("arm")(rig)
+
+    return inject
+
+
+def stalled(rig: Rig) -> None:
+    """Somebody asked to arm a loop that stood still for a while."""
+    asked("arm")(rig)
+    rig.clock.pass_by(1.0)
+    rig.since = rig.clock.now()
+
+
+class Full:
+    """A raw file on a disk that has room for `room` bytes: the header and a few steps."""
+
+    def __init__(self, short: bool, path: Path | None = None, room: int = 2000) -> None:
+        """`short` writes a part of what does not fit; with a `path` what fits is really written."""
+        self.short, self.room = short, room
+        self._file = io.BytesIO() if path is None else path.open("wb", buffering=0)
+
+    def write(self, data: bytes) -> int:
+        """As a raw file's."""
+        fits = min(len(data), self.room)
+        if fits < len(data) and not (self.short and fits):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self.room -= fits
+        self._file.write(data[:fits])
+        return fits
+
+    def close(self) -> None:
+        """As a file's."""
+        self._file.close()
+
+
+def full_disk(short: bool) -> dict[str, Any]:
+    """Arguments of a `Rig` that records to a `Full` disk."""
+    return {"recorder": lambda: Recorder(Path("full.rec"), {}, lambda path: Full(short))}
+
+
+# --- what is tried afterwards -----------------------------------------------------------------------------------------
+
+
+def restarted(rig: Rig) -> str:
+    """The transport comes back: still an emergency, until the robot is armed again."""
+    rig.transport.tampers.clear()
+    rig.run(0.4)
+    if rig.steps[-1].state != "emergency":
+        return f"when the transport came back the state became {rig.steps[-1].state}"
+    return armed_again(rig)
+
+
+def armed_again(rig: Rig) -> str:
+    """After `arm` the robot stands up and runs."""
+    rig.transport.command, rig.controller.times = (0.0, 0.0, 0.0), Times()
+    request = rig.ask("arm")
+    rig.run(rig.controller.times.stand_up + 0.3)
+    return "" if rig.steps[-1].state == "running" else f"arming again: {request.message}; {rig.controller.reason}"
+
+
+def right_joints(rig: Rig) -> str:
+    """Readings stand with the joints that they are of."""
+    off = float(np.abs(rig.intake.snapshot().position - rig.hardware.physics.qpos[0, 7:]).max())
+    return "" if off < 0.1 else f"a joint is taken to be {off:.2f} rad from where it is"
+
+
+def believed(rig: Rig) -> str:
+    """A pose that stays elsewhere is believed after a while."""
+    rig.run(0.2)
+    return "" if rig.steps[-1].state == "running" else f"elsewhere the state is {rig.steps[-1].state}"
+
+
+def disarms(rig: Rig) -> str:
+    """A soft stop ends disarmed."""
+    times = rig.controller.times
+    rig.run(times.brake + times.stand + times.hold + times.settle + 0.1)
+    return "" if rig.steps[-1].state == "disarmed" else f"the soft stop ended {rig.steps[-1].state}"
+
+
+def lies_or_stands(rig: Rig) -> str:
+    """Nothing is sent any more, or only damping: without a policy a robot at speed may fall."""
+    times = rig.controller.times
+    rig.run(times.stand + times.hold + times.settle + 0.1)
+    state = rig.steps[-1].state
+    return "" if state in ("disarmed", "emergency") else f"the soft stop ended {state}"
+
+
+def said_of_the_disk(rig: Rig) -> str:
+    """The recorder has told the loop."""
+    if rig.recorder is not None:
+        rig.recorder.close()
+    rig.run(0.04)
+    return "" if rig.steps[-1].state == "running" else f"the state became {rig.steps[-1].state}"
+
+
+def is_said(kind: str) -> Callable[[Rig], str]:
+    """A note of this kind was made."""
+    return lambda rig: "" if rig.controller.refusals.counts[kind] else f"nothing was noted of the {kind}"
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+EMERGENCY, SOFT, GOES_ON, DISARMED = "emergency", "soft stop", "running", "disarmed"
+BLIND = "without joint angles and attitude no posture can be held"
+NONSENSE = "readings that make no sense are as good as none"
+BRAKES = "the robot can still balance, so it brakes instead of falling"
+UNUSED = "the drives can still hold the standing pose without the policy"
+SINGLE = "one odd message of many is left out, the one before it is 8 ms old"
+DOWN = "a robot on its way down protects its joints by damping"
+ASKED = "the operator is obeyed in every state"
+NOT_ARMED = "a robot that cannot stand up is not armed"
+LOST = "a leg whose place is not known cannot be held"
+AGES = "ages are taken on the clock of the robot's own computer"
+STALE = r"readings are 0\.\d+ s old, limit 0\.06"
+
+reverse, degrees = (lambda values: list(values)[::-1]), (lambda values: np.rad2deg(values))
+back = {name: reverse for name in ("names", "position", "velocity", "effort")}
+ABDUCTION, HIP, KNEE = 3, 4, 5
+"""Indices of the joints of a leg."""
+FRONT_KNEE = 2
+"""One that is asked to move while the robot brakes."""
+ONE_JOINT = ("position", "velocity", "effort")
+
+
+def _everything(values: Any) -> Any:
+    return [None, "nonsense", {"a": [1]}]
+
+
+def _random_spikes(values: Any) -> np.ndarray:
+    return np.asarray(values) + np.random.default_rng(0).choice([-1.0, 1.0], 12)
+
+
+FAULTS: tuple[Fault, ...] = (
+    # sensors fall silent
+    Fault("joint readings silent", "running", silence("joints"), EMERGENCY, BLIND, f"joint {STALE}"),
+    Fault("IMU silent", "running", silence("imu"), EMERGENCY, BLIND, f"IMU {STALE}"),
+    Fault("joints and IMU silent", "running", silence("joints", "imu"), EMERGENCY, BLIND, STALE),
+    Fault("sensors silent while standing up", "standing up", silence("joints", "imu"), EMERGENCY, BLIND, STALE),
+    Fault("sensors silent in a soft stop", "soft stop", silence("joints", "imu"), EMERGENCY, BLIND, STALE),
+    Fault(
+        "sensors silent in a dry run", "running", silence("joints"), EMERGENCY, BLIND, STALE, rig={"dry_run": True}
+    ),
+    Fault("transport killed and restarted", "running", silence(*ALL), EMERGENCY, BLIND, STALE, restarted),
+    # stamps and clocks
+    Fault("joint stamps frozen", "running", stuck("joints", "stamp"), EMERGENCY, NONSENSE, "stamp stands still"),
+    Fault("IMU stamps frozen", "running", stuck("imu", "stamp"), EMERGENCY, NONSENSE, "stamp stands still"),
+    Fault("joint stamps too old", "running", altered("joints", stamp=lambda stamp: stamp - round(0.15 * NS)), EMERGENCY,
+          NONSENSE, "runs backwards|late"),
+    Fault("joint readings late", "running", delayed("joints", 0.15), EMERGENCY, BLIND, STALE),
+    Fault("sender's clock 5 s ahead", "running", clocks(5.0), GOES_ON, AGES, "clock was set by"),
+    Fault("sender's clock 5 s back", "running", clocks(-5.0), GOES_ON, AGES, "clock was set by"),
+    # joint readings
+    Fault("NaN in joint angles", "running", altered("joints", position=at(KNEE, np.nan)), EMERGENCY, NONSENSE, "nan"),
+    Fault("infinite joint speed", "running", altered("joints", velocity=at(0, np.inf)), EMERGENCY, NONSENSE, "inf"),
+    Fault(
+        "swapped joint order", "running", altered("joints", **back), GOES_ON, "joints are matched by name", "",
+        right_joints,
+    ),
+    Fault(
+        "missing joint", "running", altered("joints", **{n: lambda v: list(v)[1:] for n in back}), EMERGENCY, NONSENSE,
+        "'abduction_front_left' is missing",
+    ),
+    Fault(
+        "extra joint", "running",
+        altered("joints", names=lambda v: [*v, "tail"], **{n: lambda v: [*v, 0.0] for n in list(back)[1:]}),
+        GOES_ON, "what is not the robot's is left out", "'tail' is no joint", right_joints,
+    ),
+    Fault(
+        "duplicated joint", "running", altered("joints", **{n: lambda v: [*v, v[0]] for n in back}), EMERGENCY,
+        "which of the two is right cannot be known", "named twice",
+    ),
+    Fault("joint angles in degrees", "running", altered("joints", position=degrees), EMERGENCY, NONSENSE, "its range"),
+    Fault(
+        "joint beyond its range", "running", altered("joints", position=at(KNEE, 2.8)), EMERGENCY, NONSENSE,
+        r"is at 2\.800 rad, its range is 0\.000 to 2\.513",
+    ),
+    Fault(
+        "joint readings stuck", "running", stuck("joints", "position", "velocity", "effort"), EMERGENCY,
+        "a moving robot's readings change", "have not changed",
+    ),
+    *(
+        Fault(f"{name} encoder stuck{part}", "running", stuck_joint(index, *fields, after=after), EMERGENCY, LOST,
+              "reads .* after it was to move", watched=0.8)
+        for name, index, after in (("abduction", ABDUCTION, 0.16), ("hip", HIP, 0.06), ("knee", KNEE, 0.0))
+        for part, fields in (("", ONE_JOINT), (", not its speed", ONE_JOINT[:1]))
+    ),
+    Fault("knee encoder stuck while braking", "soft stop", stuck_joint(FRONT_KNEE, *ONE_JOINT), EMERGENCY, LOST,
+          "reads .* after it was to move"),
+    Fault("knee encoder stuck while standing up", "standing up", stuck_joint(KNEE, *ONE_JOINT), EMERGENCY, LOST,
+          "reads .* after it was to move", watched=1.0, rig={"lying": True, "times": Times()}),
+    Fault(
+        "single joint spike", "running", once("joints", position=at(KNEE, -0.6, 1.0)), GOES_ON, SINGLE, "jumped by"
+    ),
+    Fault(
+        "single joint speed spike", "running", once("joints", velocity=at(KNEE, 45.0)), GOES_ON,
+        "a single reading is not yet a joint that turns so fast", "",
+    ),
+    Fault("joint spikes in every message", "running", altered("joints", position=_random_spikes), EMERGENCY, NONSENSE,
+          "jumped by|its range"),
+    Fault("joint offset", "running", altered("joints", position=at(KNEE, -0.8, 1.0)), EMERGENCY,
+          "an encoder that has slipped shows another posture", "jumped by|its range"),
+    Fault("joint overspeed", "running", altered("joints", velocity=at(KNEE, 40.0)), EMERGENCY,
+          "no motor holds a joint back at that speed", r"40\.0 rad/s, limit 35"),
+    Fault("joint torque too high", "running", altered("joints", effort=at(KNEE, 25.0)), SOFT, BRAKES,
+          r"25\.0 N m, limit 21\.6", disarms),
+    Fault("joint messages of nonsense", "running", altered("joints", position=_everything, effort=_everything),
+          EMERGENCY, NONSENSE, "numbers came|torques came"),
+    # IMU
+    Fault("NaN in the gyro", "running", altered("imu", angular_velocity=at(1, np.nan)), EMERGENCY, NONSENSE, "nan"),
+    Fault("gyro in degrees per second", "running", altered("imu", angular_velocity=degrees),
+          EMERGENCY, "seen on a turn: a gyro at twenty times what it can be is as good as none", "the gyro reads",
+          rig={"command": (0.8, 0.0, 1.6)}),
+    Fault("IMU stuck", "running", stuck("imu", "orientation", "angular_velocity"), EMERGENCY,
+          "a moving robot's readings change", "have not changed"),
+    Fault("single attitude spike", "running", once("imu", orientation=lambda q: [0.0, 1.0, 0.0, 0.0]), GOES_ON, SINGLE,
+          "attitude jumped"),
+    Fault("quaternion not normalised", "running", altered("imu", orientation=lambda q: 1.2 * np.array(q)), EMERGENCY,
+          NONSENSE, r"length 1\.200"),
+    Fault("quaternion as x, y, z, w", "running", altered("imu", orientation=lambda q: np.roll(q, -1)), EMERGENCY,
+          "seen as an attitude that jumps, wherever the heading is not 0", "attitude jumped", rig={"yaw": 2.0}),
+    Fault("armed with quaternions as x, y, z, w", "disarmed",
+          lambda rig: (altered("imu", orientation=lambda q: np.roll(q, -1))(rig), rig.run(1.0), asked("arm")(rig)),
+          DISARMED, "seen as a tilt, wherever the heading is not 0", "leans by", rig={"yaw": 2.0}),
+    Fault("tilt over the limit", "running", rolling(8.0), EMERGENCY, DOWN, r"leans by 1\.\d+ rad, limit 1\.2"),
+    Fault("rolled upside down", "running", rolling(20.0), EMERGENCY, DOWN, r"leans by \d\.\d+ rad, limit 1\.2"),
+    Fault("overturned at once", "running", overturned, EMERGENCY, DOWN, "jumped by"),
+    # pose
+    Fault("pose lost", "running", silence("pose"), SOFT, BRAKES, r"the pose is 0\.\d+ s old, limit 0\.08", disarms),
+    Fault("NaN in the pose", "running", altered("pose", position=at(0, np.nan)), SOFT, BRAKES, "nan"),
+    Fault("pose jump", "running", altered("pose", position=at(0, 3.0, 1.0)), SOFT, BRAKES, r"jumped by \d\.\d+ m",
+          believed, watched=0.16),
+    Fault("single pose jump", "running", once("pose", position=at(1, 3.0, 1.0)), GOES_ON, SINGLE,
+          r"jumped by 3\.\d+ m"),
+    Fault("pose stuck", "running", stuck("pose", "position", "orientation"), SOFT, BRAKES, "have not changed"),
+    Fault("height lost", "running", altered("pose", position=at(2, 0.05)), EMERGENCY, DOWN,
+          r"0\.050 m above the ground, limit 0\.08"),
+    # commands
+    Fault("command silence", "running", silence("command"), SOFT, BRAKES, r"command is 0\.\d+ s old, limit 0\.08",
+          disarms),
+    Fault("command back while braking", "running", paused, GOES_ON, "the cause is over", "goes on, over"),
+    Fault("command out of range", "running", altered("command", command=lambda c: [9.0, 0.0, 0.0]), GOES_ON,
+          "it is held inside what the policy was trained on", r"is 9\.00, the policy's range -1\.60 to 2\.20"),
+    Fault("NaN in the command", "running", altered("command", command=lambda c: [np.nan, 0.0, 0.0]), SOFT, BRAKES,
+          "nan"),
+    Fault("unknown skill", "running", lambda rig: (rig.wrong(), rig.intake.skill(7)), GOES_ON,
+          "the skill before it goes on", "no skill '7'"),
+    # the policy
+    Fault("policy puts out NaN", "running", policy(lambda t: np.where(t == t[3], np.nan, t)), SOFT, UNUSED,
+          "put out nan", lies_or_stands),
+    Fault("policy puts out NaN while braking", "soft stop", policy(lambda t: t * np.nan), SOFT, UNUSED, "put out nan"),
+    Fault("policy puts out a wrong shape", "running", policy(lambda t: t[:8]), SOFT, UNUSED, r"\(12,\) is needed"),
+    Fault("policy raises", "running", policy(fails(RuntimeError("no memory"))), SOFT, UNUSED,
+          "RuntimeError: no memory"),
+    Fault("policy asks beyond a joint's range", "running", policy_once(at(KNEE, 4.0)), GOES_ON,
+          "the target is held inside the range", r"is 4\.00 rad, its range 0\.00 to 2\.51"),
+    Fault("policy asks for too large a step", "running", policy_once(at(1, 3.2)), GOES_ON,
+          "the target is held within the step", r"changed by \d\.\d+ rad, limit 1\.7"),
+    # time and software
+    Fault("one step overruns", "running", slow(0.03, 1), GOES_ON, "the next step makes up for it", ""),
+    Fault("steps overrun", "running", slow(0.03, 99), SOFT, BRAKES, "3 in a row, limit 3"),
+    Fault("steps overrun by far", "running", slow(0.06, 99), SOFT, BRAKES, "4 in a row, limit 3"),
+    Fault("control step raises", "running",
+          replaced(lambda rig: rig.brain.terrain, "below", fails(ValueError("no such place"))), EMERGENCY,
+          "what the loop knows cannot be relied on", "ValueError: no such place", rig={}),
+    Fault("joints cannot be reached", "running", replaced(lambda rig: rig.transport, "write", fails(OSError("gone"))),
+          EMERGENCY, "the drives' watchdog damps, and the loop must not go on", "joints cannot be reached"),
+    Fault("log cannot be written", "running",
+          lambda rig: (setattr(rig.intake.refusals, "log", fails(OSError())), once("joints", names=reverse)(rig)),
+          GOES_ON, "control does not hang on a log", ""),
+    Fault("loop dies", "running", lambda rig: setattr(rig.loop.punctuality, "add", fails(MemoryError())), DAMPED,
+          "nobody writes, so the drives' watchdog damps", ""),
+    Fault("disk full while recording", "running", lambda rig: rig.wrong(), GOES_ON, "control does not hang on a disk",
+          "No space left", said_of_the_disk, rig=full_disk(short=False)),
+    Fault("disk full in the middle of a write", "running", lambda rig: rig.wrong(), GOES_ON,
+          "control does not hang on a disk", "No space left", said_of_the_disk, rig=full_disk(short=True)),
+    # operators
+    Fault("stop while disarmed", "disarmed", asked("stop"), DISARMED, ASKED, ""),
+    Fault("stop while standing up", "standing up", asked("stop"), SOFT, ASKED, "asked to stop", disarms),
+    Fault("stop while running", "running", asked("stop"), SOFT, ASKED, "asked to stop", disarms),
+    Fault("stop in a soft stop", "soft stop", asked("stop"), SOFT, ASKED, "asked to stop", disarms),
+    Fault("stop in an emergency", "emergency", asked("stop"), EMERGENCY, "it has stopped already", "disarmed"),
+    Fault("disarm while standing up", "standing up", asked("disarm"), EMERGENCY, ASKED, "operator disarmed"),
+    Fault("disarm while running", "running", asked("disarm"), EMERGENCY, ASKED, "operator disarmed", armed_again),
+    Fault("disarm in a soft stop", "soft stop", asked("disarm"), SOFT, "damping at once, then disarmed",
+          "operator disarmed", lambda rig: "" if rig.controller.phase == "damp" else "it does not damp"),
+    Fault("double arm", "running", asked("arm", "arm"), GOES_ON, "it is armed already", "already running"),
+    Fault("arm and stop at once", "disarmed", asked("arm", "stop"), SOFT, ASKED, "asked to stop"),
+    Fault("arm while fallen", "disarmed", fallen, DISARMED, NOT_ARMED, r"leans by \d\.\d+ rad, limit 1\.2"),
+    Fault("arm without sensors", "disarmed", deaf("joints"), DISARMED, NOT_ARMED, STALE),
+    Fault("arm without a pose", "disarmed", deaf("pose"), DISARMED, NOT_ARMED, "no fresh pose"),
+    Fault("arm long ago", "disarmed", stalled, DISARMED, "who asked has gone", r"is \d\.\d+ s old, limit 0\.5"),
+)  # fmt: skip
+
+
+def _cut(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def _flipped(data: bytes) -> bytes:
+    changed = bytearray(data)
+    for place in range(len(data) // 3, len(data) // 2, 997):
+        changed[place] ^= 0x40
+    return bytes(changed)
+
+
+CORRUPTED: dict[str, Callable[[bytes], bytes]] = {
+    "bundle cut off": _cut,
+    "bundle with flipped bits": _flipped,
+    "bundle of zeros": lambda data: bytes(len(data)),
+}
+"""What happened to a bundle's file before the start."""
+
+
+def names() -> list[str]:
+    """Every fault that `run_all` tries."""
+    return [fault.name for fault in FAULTS] + list(CORRUPTED)
+
+
+# --- trying them ------------------------------------------------------------------------------------------------------
+
+
+def try_fault(fault: Fault, **rig_arguments: Any) -> dict[str, Any]:
+    """Tries one fault. See `run_all` for what is returned; `rig_arguments` come on top of the fault's own."""
+    rig = Rig(**{**fault.rig, **rig_arguments})
+    rig.bring_to(fault.when)
+    fault.inject(rig)
+    began = len(rig.steps)
+    rig.run(fault.watched)
+    reached, milliseconds = _reached(rig, fault, began)
+    reason = rig.controller.reason
+    problems = [fault.then(rig)] if fault.then else []
+    problems += rig.violations()
+    said = [reason, rig.controller.reason, *rig.controller.refusals.last.values(), *(r.message for r in rig.requests)]
+    if not any(re.search(fault.says, text) for text in said):
+        problems.append(f"nothing says '{fault.says}': {said}")
+    if reached != fault.expected:
+        problems.append(f"the state is {reached}, it must be {fault.expected}")
+    if not milliseconds <= BUDGET:
+        problems.append(f"it took {milliseconds:.0f} ms, limit {BUDGET:.0f}")
+    return _result(fault.name, fault.when, fault.expected, reached, milliseconds, reason, fault.why, problems)
+
+
+def _reached(rig: Rig, fault: Fault, began: int) -> tuple[str, float]:
+    """The state in the end, and after how many milliseconds it was reached for good."""
+    if rig.since is None:
+        raise RuntimeError(f"'{fault.name}' never came")
+    watched, reached = rig.steps[began:], rig.steps[-1].state
+    first = len(watched)
+    while first > 0 and watched[first - 1].state == reached:
+        first -= 1
+    if first == 0 and (began == 0 or rig.steps[began - 1].state == reached):
+        return reached, 0.0
+    return reached, max((watched[first].time - rig.since) / 1e6, 0.0)
+
+
+def try_bundle(name: str) -> dict[str, Any]:
+    """Tries to start with a bundle that was corrupted. See `run_all` for what is returned."""
+    good, problems = skills_of().bundles[0].path.read_bytes(), []
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "bundle.onnx")
+        file.write_bytes(CORRUPTED[name](good))
+        try:
+            load_skills(str(file))
+            reached, reason = "started", ""
+        except InputError as error:
+            reached, reason = REFUSED, str(error).replace(folder, "...")
+    if reached != REFUSED:
+        problems.append("a corrupted bundle was taken")
+    return _result(name, "start", REFUSED, reached, 0.0, reason, "nothing is armed without a whole policy", problems)
+
+
+def _result(
+    name: str, when: str, expected: str, reached: str, milliseconds: float, reason: str, why: str, problems: list[str]
+) -> dict[str, Any]:
+    violations = [problem for problem in problems if problem]
+    return {
+        "name": name, "when": when, "expected": expected, "reached": reached, "milliseconds": milliseconds,
+        "reason": reason, "why": why, "safe": not violations, "violations": violations,
+    }  # fmt: skip
+
+
+def run_all() -> list[dict[str, Any]]:
+    """Tries every fault, each on a robot of its own.
+
+    Returns:
+      A dict each, JSON-ready: `name`, `when` (the state in which it came), `expected` and `reached` (states),
+      `milliseconds` (until it was reached for good; 0 where the state is kept), `reason`, `why` (that state), `safe`,
+      `violations` (sentences).
+    """
+    return [try_fault(fault) for fault in FAULTS] + [try_bundle(name) for name in CORRUPTED]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; exit status 1 where a fault is not safe."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(arguments)
+    found = run_all()
+    safe = all(result["safe"] for result in found)
+    if options.json:
+        print(json.dumps(found))
+        return 0 if safe else 1
+    shown = Table("fault", "comes when", "state", "ms", "safe", "reason")
+    for result in found:
+        told = result["reason"] if result["safe"] else "; ".join(result["violations"])
+        shown.add_row(
+            result["name"], result["when"], result["reached"], f"{result['milliseconds']:.0f}",
+            "yes" if result["safe"] else "NO", told,
+        )  # fmt: skip
+    Console().print(shown)
+    return 0 if safe else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,295 @@
+"""The control loop in real time on this computer, and every fault of `robot.bench.faults`.
+
+    python -m robot.bench.onboard --seconds 60
+
+The loop's process holds what a robot's would: the loop's thread, and one that takes messages. Drives, sensors and
+navigator of the simulated robot run in a process of their own and talk through a pipe, at the rates of a robot: joints
+and IMU at 250 Hz, pose at 125 Hz, command at 50 Hz. The robot runs the course and then holds the end table.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import struct
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from policies.skills.runner import load_skills
+from robot.bench import faults
+from robot.loop.brain import Brain
+from robot.loop.clock import Durations, SteadyClock
+from robot.loop.controller import SWITCH_INTERVAL, Controller, Loop, Times
+from robot.loop.safety import Limits
+from robot.loop.terrain import Terrain
+from robot.loop.transport import Intake, Mode, Output, Plausible, State
+from robot.transports.inprocess import InProcess
+from sim.course.files import by_name
+from sim.errors import InputError
+from sim.machine import machine
+
+WARM = 2.0
+"""The policy runs so long after arming, s. What the loop needs is allocated before; by now every part of it has been
+used as well, and memory must not grow any more."""
+READY = 300.0
+"""The simulated robot must be there within this, s: its navigator plans the route first."""
+PATIENT = Limits(sensor_timeout=0.5, command_timeout=0.5, pose_timeout=0.5, overruns=50)
+LATE = 0.5
+"""The simulated robot shares the computer with the loop. Where its process has to wait, the loop is not to stop but to
+be measured: so old and so late may messages be, s."""
+KINDS = ("joints", "imu", "odometry", "velocity_command", "skill")
+SIZES = {"joints": (12, 12, 12), "imu": (4, 3), "odometry": (3, 4), "velocity_command": (3,)}
+"""Numbers in a message's parts."""
+HEAD = struct.Struct("<Bq")
+"""Kind or mode, and stamp (ns); float64 numbers follow."""
+END = b"end"
+
+
+# --- the robot's process ----------------------------------------------------------------------------------------------
+
+
+class _Sender:
+    """An intake at the robot's end of the pipe: what drives and sensors say is sent."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+
+    def joints(self, names: Any, position: Any, velocity: Any, effort: Any, stamp: int) -> bool:
+        return self._send("joints", stamp, position, velocity, effort)
+
+    def imu(self, orientation: Any, angular_velocity: Any, stamp: int) -> bool:
+        return self._send("imu", stamp, orientation, angular_velocity)
+
+    def odometry(self, position: Any, orientation: Any, stamp: int) -> bool:
+        return self._send("odometry", stamp, position, orientation)
+
+    def velocity_command(self, command: Any, stamp: int) -> bool:
+        return self._send("velocity_command", stamp, command)
+
+    def skill(self, index: int) -> bool:
+        return self._send("skill", index)
+
+    def _send(self, kind: str, stamp: int, *parts: Any) -> bool:
+        numbers = b"".join(np.asarray(part, float).tobytes() for part in parts)
+        self._pipe.send_bytes(HEAD.pack(KINDS.index(kind), stamp) + numbers)
+        return True
+
+
+def _robot(pipe: Connection, policy: str, course: str, seed: int) -> None:
+    """The process of drives, sensors and navigator, until the other end says so or is gone."""
+    from robot.loop.pilot import Pilot
+    from robot.transports.hardware import SimulatedHardware
+
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    skills, where = load_skills(policy), by_name(course)
+    pilot, hardware = Pilot(where, skills), SimulatedHardware(skills.robot, where, seed)
+    sender: Any = _Sender(pipe)
+    transport = InProcess(sender, hardware, SteadyClock(), pilot)
+    transport.start()
+    try:
+        while (data := pipe.recv_bytes()) != END:
+            mode, stamp = HEAD.unpack_from(data)
+            transport.write(Output(Mode(mode), np.frombuffer(data, float, offset=HEAD.size), stamp))
+        transport.close()
+        pipe.send_bytes(END + json.dumps(transport.latencies.milliseconds()).encode())
+    except (EOFError, OSError):
+        transport.close()
+
+
+# --- the loop's process -----------------------------------------------------------------------------------------------
+
+
+class _Piped:
+    """The transport of the loop: a pipe to the robot's process."""
+
+    def __init__(self, pipe: Connection, intake: Intake) -> None:
+        self.pipe, self.intake = pipe, intake
+        self.latency_ms: dict[str, float] | None = None
+        """From a reading's stamp to the arrival of the command that answers it, p50 and p99; known after `close`."""
+        self.came = threading.Event()
+        self._thread = threading.Thread(target=self._take, name="messages", daemon=True)
+        self._thread.start()
+
+    def write(self, output: Output) -> None:
+        """See `robot.loop.transport.Transport`."""
+        self.pipe.send_bytes(HEAD.pack(output.mode, output.stamp) + np.asarray(output.targets, float).tobytes())
+
+    def report(self, status: dict[str, Any]) -> None:
+        """Nobody listens."""
+
+    def close(self) -> None:
+        """Ends the robot's process."""
+        self.pipe.send_bytes(END)
+        self._thread.join(10.0)
+
+    def _take(self) -> None:
+        try:
+            while not (data := self.pipe.recv_bytes()).startswith(END):
+                self._message(data)
+                self.came.set()
+            self.latency_ms = json.loads(data[len(END) :])
+        except (EOFError, OSError):
+            return
+
+    def _message(self, data: bytes) -> None:
+        code, stamp = HEAD.unpack_from(data)
+        kind = KINDS[code]
+        if kind == "skill":
+            self.intake.skill(stamp)
+            return
+        parts = np.split(np.frombuffer(data, float, offset=HEAD.size), np.cumsum(SIZES[kind])[:-1])
+        names = (self.intake.robot.joint_names,) if kind == "joints" else ()
+        getattr(self.intake, kind)(*names, *parts, stamp=stamp)
+
+
+class _Timed(Controller):
+    """A controller that also keeps the processor time of its steps: what other programs on this computer take is not in
+    it."""
+
+    steps = ran = 0
+    """Steps, and those in which the policy ran."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.used = Durations()
+
+    def step(self, now: int, late: float = 0.0, took: float = 0.0) -> Output:
+        """See `Controller`."""
+        began = time.thread_time()
+        output = super().step(now, late, took)
+        self.used.add(time.thread_time() - began)
+        self.steps += 1
+        self.ran += self.state == State.RUNNING
+        return output
+
+
+def run(
+    seconds: float = 60.0, policy: str = "generalist", course: str = "official", seed: int = 0, priority: int = 0
+) -> dict[str, Any]:
+    """What `barkour bench onboard --json` prints. `priority` is the loop's, see `robot.loop.controller.Times`.
+
+    Returns:
+      `tick_ms_p50`, `tick_ms_p99`, `tick_ms_max`, `late_ms_p99`, `missed_deadline_rate`, `ticks` (of the loop);
+      `tick_cpu_ms` (p50 and p99 of the processor time of a step, without what other programs took), `cpu_share`
+      (processor time of the loop's process over time); `memory_growth_kb` (of its resident memory, from `WARM` seconds
+      after arming to the end), `memory_growth_armed_kb` (from arming to the end), `memory_growth_kb_per_minute` (over
+      the later half), `memory_growth_blocks` (Python's allocations, after `WARM`); `latency_ms` (p50 and p99 from a
+      reading's stamp to the drives), `state` (at the end), `running_share` (of the steps, in which the policy ran);
+      `faults_tried`, `faults_safe`, `faults` (see `faults.run_all`); and on what it was measured.
+
+    Raises:
+      InputError: an unknown policy or course, or a simulated robot that does not start.
+    """
+    if not seconds > WARM + 5.0:
+        raise InputError(f"seconds must be more than {WARM + 5.0:.0f}, got {seconds}")
+    measured = measure(seconds, policy, course, seed, priority)
+    tried = faults.run_all()
+    return {
+        **measured, "seconds": seconds, "policy": policy, "course": course, "seed": seed, "priority": priority,
+        "faults_tried": len(tried),
+        "faults_safe": sum(result["safe"] for result in tried), "faults": tried,
+        "machine": machine(),
+    }  # fmt: skip
+
+
+def measure(seconds: float, policy: str, course: str, seed: int, priority: int = 0) -> dict[str, Any]:
+    """The loop in real time for `seconds` from arming on; see `run`."""
+    skills, where, clock = load_skills(policy), by_name(course), SteadyClock()
+    context = multiprocessing.get_context("spawn")
+    pipe, robots = context.Pipe()
+    process = context.Process(target=_robot, args=(robots, policy, course, seed), daemon=True)
+    process.start()
+    robots.close()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    intake = Intake(skills.robot, clock.now, plausible=Plausible(delay=LATE))
+    transport = _Piped(pipe, intake)
+    controller = _Timed(
+        Brain(skills, Terrain(skills.robot, where)), intake, transport, PATIENT, Times(priority=priority)
+    )
+    loop = Loop(controller, clock)
+    try:
+        if not transport.came.wait(READY):
+            raise InputError(f"the simulated robot did not start within {READY:.0f} s")
+        time.sleep(0.5)
+        loop.start()
+        memory = [_memory()]
+        request = intake.ask("arm")
+        if not request.wait(1.0):
+            raise InputError(f"the simulated robot cannot be armed: {request.message}")
+        time.sleep(WARM)
+        memory.append(_memory())
+        used, began = time.process_time(), time.monotonic()
+        for _ in range(2):
+            time.sleep((seconds - WARM) / 2)
+            memory.append(_memory())
+        share = (time.process_time() - used) / (time.monotonic() - began)
+        state = controller.status()
+    finally:
+        loop.end()
+        if process.is_alive():
+            transport.close()
+        process.join(10.0)
+        if process.is_alive():
+            process.kill()
+        sys.setswitchinterval(interval)
+    if loop.failure is not None:
+        raise loop.failure
+    return {
+        **loop.punctuality.summary(), "tick_cpu_ms": controller.used.milliseconds(), "cpu_share": share,
+        **_growth(*memory, seconds=(seconds - WARM) / 2), "latency_ms": transport.latency_ms,
+        "state": state["state"], "running_share": controller.ran / max(controller.steps, 1),
+        "refusals": state["refusals"], "history": [said for _, said, _ in controller.history],
+    }  # fmt: skip
+
+
+def _memory() -> tuple[int, int]:
+    """Resident memory of this process, kB (0 where the system does not tell), and blocks that Python has allocated."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        pages = 0
+    return pages * os.sysconf("SC_PAGE_SIZE") // 1024, sys.getallocatedblocks()
+
+
+def _growth(
+    armed: tuple[int, int], warm: tuple[int, int], half: tuple[int, int], end: tuple[int, int], seconds: float
+) -> dict[str, float]:
+    """What `run` says of memory, from `_memory` at four times; `half` and `end` are `seconds` apart."""
+    return {
+        "memory_growth_kb": end[0] - warm[0],
+        "memory_growth_armed_kb": end[0] - armed[0],
+        "memory_growth_kb_per_minute": (end[0] - half[0]) / seconds * 60,
+        "memory_growth_blocks": end[1] - warm[1],
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; exit status 1 where a fault is not safe or the robot did not run to the end, 2 with one line
+    for bad input."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--policy", default="generalist")
+    parser.add_argument("--priority", type=int, default=0, help="SCHED_FIFO priority of the loop's thread; 0: none")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(arguments)
+    try:
+        found = run(options.seconds, options.policy, priority=options.priority)
+    except InputError as error:
+        print(f"onboard: {error}", file=sys.stderr)
+        return 2
+    if not options.json:
+        found = {name: value for name, value in found.items() if name != "faults"}
+    print(json.dumps(found, indent=None if options.json else 2))
+    return 0 if found["faults_tried"] == found["faults_safe"] and found["state"] == "running" else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

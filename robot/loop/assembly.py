@@ -1,0 +1,75 @@
+"""Everything that runs on the robot, put together: intake, policy, controller, recorder and loop around a transport."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from policies.skills.runner import Skills
+from robot.loop.brain import Brain
+from robot.loop.clock import Clock
+from robot.loop.controller import Controller, Loop
+from robot.loop.declarations import OnboardParameters
+from robot.loop.recording import Recorder
+from robot.loop.refusals import Refusals
+from robot.loop.replay import header, sha256
+from robot.loop.terrain import Terrain
+from robot.loop.transport import Intake, Transport
+from sim.course.description import Course
+
+T = TypeVar("T", bound=Transport)
+
+
+class Assembly(Generic[T]):
+    """Control loop and transport of one robot."""
+
+    def __init__(
+        self,
+        skills: Skills,
+        course: Course | None,
+        options: OnboardParameters,
+        clock: Clock,
+        connect: Callable[[Intake], T],
+        log: Callable[[str], None],
+    ) -> None:
+        """`connect` makes the transport that fills an intake; without a `course` the ground is flat.
+
+        Raises:
+          InputError: a bundle cannot be read again, or there can be no recording.
+        """
+        limits, times, grid = options.parts()
+        self.bundles = sha256(skills)
+        """File name -> SHA-256 of each bundle."""
+        self.intake = Intake(skills.robot, clock.now, Refusals(log))
+        self.recorder = None
+        if options.record:
+            said = header(skills, self.bundles, course, limits, times, grid, needs_pose=options.needs_pose)
+            self.recorder = Recorder(Path(options.record), said)
+        self.transport = connect(self.intake)
+        self.controller = Controller(
+            Brain(skills, Terrain(skills.robot, course, grid)),
+            self.intake,
+            self.transport,
+            limits,
+            times,
+            recorder=self.recorder,
+            dry_run=options.dry_run,
+            needs_pose=options.needs_pose,
+            log=log,
+        )
+        self.loop = Loop(self.controller, clock)
+
+    def close(self) -> None:
+        """Ends the loop, the recording and the transport."""
+        self.loop.end()
+        if self.recorder is not None:
+            self.recorder.close()
+        self.transport.close()
+
+    def summary(self) -> dict[str, Any]:
+        """JSON-ready: the controller's last status with its history, the loop's punctuality, the bundles."""
+        history = [said for _, said, _ in self.controller.history]
+        return {
+            "controller": self.controller.status() | {"history": history},
+            "loop": self.loop.punctuality.summary(),
+            "bundles": self.bundles,
+        }

@@ -1,0 +1,66 @@
+"""The policy on the robot: from a snapshot and a command to joint targets, with the bundle's own observation code."""
+
+from typing import Any
+
+import numpy as np
+
+from policies.skills.runner import SkillPolicy, Skills
+from robot.loop.terrain import Terrain
+from robot.loop.transport import Snapshot
+from sim.course.description import SKILLS
+from sim.observation import Layout, Sensors
+
+WARM = 20
+"""Control steps that are computed before arming: the first ones are slower."""
+
+
+class Brain:
+    """A generalist, or specialists that hand over to each other, for one robot."""
+
+    def __init__(self, skills: Skills, terrain: Terrain) -> None:
+        self.skills, self.terrain = skills, terrain
+        self.robot = skills.robot
+        self.command_ranges: dict[str, list[float]] = self._ranges()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets the past: the next step begins a run."""
+        self._policy: Any = SkillPolicy(self.skills, 1, fixed=False)
+
+    def warm_up(self) -> None:
+        """Computes a few steps for nothing, then forgets them."""
+        self.reset()
+        still = Snapshot(position=np.array(self.robot.default_pose, float))
+        for _ in range(WARM):
+            for skill in range(len(SKILLS)):
+                self.targets(Snapshot(**{**vars(still), "skill": skill}), np.zeros(3), 0, False)
+        self.reset()
+
+    def targets(self, snapshot: Snapshot, command: np.ndarray, now: int, pose_known: bool) -> np.ndarray:
+        """Joint targets, rad float32 `[12]`, for `command` `[3]`; on flat ground where the pose is not known.
+
+        Raises:
+          InputError: an input is not finite.
+        """
+        sensors = Sensors(
+            *(
+                np.asarray(values, np.float32)[None]
+                for values in (
+                    snapshot.orientation, snapshot.angular_velocity, snapshot.position, snapshot.velocity
+                )
+            )
+        )  # fmt: skip
+        user = np.array([self.skills.uses[SKILLS[snapshot.skill]]])
+
+        def heights(layout: Layout) -> np.ndarray:
+            return self.terrain.heights(layout, snapshot, now, pose_known)
+
+        return self._policy.step(sensors, np.asarray(command, np.float32)[None], user, heights)[0]
+
+    def _ranges(self) -> dict[str, list[float]]:
+        """The widest range of each command over the bundles."""
+        every = [bundle.metadata.command_ranges for bundle in self.skills.bundles]
+        return {
+            name: [min(r[name][0] for r in every), max(r[name][1] for r in every)]
+            for name in ("forward", "sideways", "yaw")
+        }

@@ -1,0 +1,488 @@
+"""The control loop: one step every control period, on absolute deadlines, with the safety chain around the policy.
+
+`Controller.step` is a pure step of the state machine and can be driven by any clock; `Loop` calls it in a thread of its
+own. States: disarmed -> standing up -> running; soft stop (brake, stand, damp, disarm); emergency (damping, latched).
+"""
+
+import contextlib
+import gc
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from robot.loop import safety
+from robot.loop.brain import Brain
+from robot.loop.clock import Clock, Durations
+from robot.loop.parameters import number, whole
+from robot.loop.recording import REQUESTS, Recorder, step_row
+from robot.loop.safety import Action, Context, Limits, Verdict
+from robot.loop.transport import NS, Intake, Mode, Output, Request, State, Transport
+from sim.errors import InputError
+
+
+@dataclass(frozen=True)
+class Times:
+    """How long the controller takes over its own motions, and how its thread runs."""
+
+    stand_up: float = number(1.5, 0.2, 10.0, "standing up takes this long, s")
+    stood: float = number(
+        0.5, 0.05, 3.14, "joints must be this near the standing pose before the policy takes over, rad"
+    )
+    level: float = number(0.6, 0.1, 3.2, "and the base may lean this far then, rad; an A-frame's ramp is 0.52")
+    brake: float = number(1.0, 0.0, 5.0, "a soft stop brakes with the policy for this long, s")
+    stand: float = number(0.5, 0.1, 5.0, "then goes to the standing pose in this time, s")
+    hold: float = number(1.0, 0.0, 60.0, "holds it, s")
+    settle: float = number(2.0, 0.1, 10.0, "and damps for this long before it disarms, s")
+    priority: int = whole(0, 0, 99, "real-time priority (SCHED_FIFO) of the loop's thread; 0: none")
+    core: int = whole(-1, -1, 1023, "processor core of the loop's thread; -1: any")
+
+
+BRAKING, STANDING, HOLDING, SETTLING = "brake", "stand", "hold", "damp"
+HEARD = 0.5
+"""A request to arm that had to wait longer than this is not granted, s: who asked has gone."""
+SWITCH_INTERVAL = 0.0005
+"""s for which one Python thread may hold up another; Python's own 5 ms is a quarter of a control period."""
+DRAWN_IN = 0.2
+"""Share of the standing pose's angles at which legs are folded with the feet below the hips."""
+MOVING = 0.1
+"""A robot that is asked for more than this (m/s or rad/s) moves, so its readings must change."""
+TUPLES, LENGTHS = 2000, range(1, 9)
+"""CPython keeps so many freed tuples of each length for later, and the loop makes tuples of these lengths."""
+
+
+class Controller:
+    """The state machine around one policy. Not for several threads: `step` is called by one."""
+
+    def __init__(
+        self,
+        brain: Brain,
+        intake: Intake,
+        transport: Transport,
+        limits: Limits = Limits(),
+        times: Times = Times(),
+        *,
+        recorder: Recorder | None = None,
+        dry_run: bool = False,
+        needs_pose: bool = True,
+        log: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        """In a dry run everything is computed and nothing sent. Without `needs_pose` the ground is taken as flat."""
+        self.brain, self.intake, self.transport = brain, intake, transport
+        self.limits, self.times, self.dry_run, self.log = limits, times, dry_run, log
+        self.robot = brain.robot
+        self.period = round(self.robot.control_period * NS)
+        self.recorder, self.refusals = recorder, intake.refusals
+        self.state, self.phase, self.reason = State.DISARMED, "", "not armed yet"
+        self.output = Output(Mode.NOTHING, np.array(self.robot.default_pose, np.float32), 0)
+        self.context = Context(self.robot, limits, needs_pose=needs_pose)
+        self.history: deque[tuple[int, str, str]] = deque(maxlen=200)
+        """Changes of state: time (ns), state, why."""
+        self._entered = 0
+        self._from = np.zeros(12, np.float32)
+        self._recoverable = False
+        self._recording_said = False
+        self.warm_up()
+
+    def warm_up(self) -> None:
+        """Computes the policy for nothing, in the calling thread: the first steps are slower and take memory, which is
+        each thread's own. Not for a robot that is held."""
+        self.brain.warm_up()
+
+    # --- one step -------------------------------------------------------------------------------------------------
+
+    def step(self, now: int, late: float = 0.0, took: float = 0.0) -> Output:
+        """One control step at `now` (ns).
+
+        Args:
+          late: by how much it began after its deadline, s.
+          took: how long the step before took, s.
+        """
+        context = self.context
+        context.now, context.snapshot = now, self.intake.snapshot()
+        held = self.output.mode == Mode.POSITION and not self.dry_run
+        context.targets = self.output.targets if held else None
+        period = self.robot.control_period
+        missed = min(int(max(took, late) / period), 2)
+        context.overran = context.overran + missed if missed else 0
+        requests = self._requests(now)
+        try:
+            context.ground = self.brain.terrain.below(context.snapshot) if context.needs_pose else None
+            for request in requests:
+                self._answer(request, now)
+            self._advance(now)
+            mode, targets = self._act(now)
+        except Exception as error:  # whatever went wrong, a robot that is held is damped
+            mode, targets = self._failed(f"the control step failed: {type(error).__name__}: {error}", now)
+        self._send(mode, targets, now)
+        command = context.snapshot.command
+        moves = self.state in (State.STANDING_UP, State.RUNNING) or self.phase == BRAKING
+        self.intake.moving = moves and bool(np.abs(command).max() > MOVING)
+        self._record(now, late, took, [request.kind for request in requests])
+        return self.output
+
+    def report(self, more: dict[str, Any]) -> None:
+        """Publishes the status with something `more`. That it cannot be published stops no robot."""
+        with contextlib.suppress(Exception):
+            self.transport.report(self.status() | more)
+
+    def status(self) -> dict[str, Any]:
+        """JSON-ready: state, why, what was refused how often."""
+        return {
+            "state": self.state.name.lower().replace("_", " "),
+            "phase": self.phase,
+            "reason": self.reason,
+            "dry_run": self.dry_run,
+            "refusals": dict(self.refusals.counts),
+            "last_refusals": dict(self.refusals.last),
+            "recording": self.recorder.problem if self.recorder else None,
+        }
+
+    # --- operators ------------------------------------------------------------------------------------------------
+
+    def _requests(self, now: int) -> list[Request]:
+        """What operators ask for; what cannot be granted whatever the state is answered here."""
+        waiting, kept = self.intake.requests, []
+        for request in [waiting.popleft() for _ in range(len(waiting))]:
+            waited = 0.0 if request.asked is None else (now - request.asked) / NS
+            if request.kind not in REQUESTS:
+                request.answer(False, f"unknown request {str(request.kind)[:40]!r}: known are {', '.join(REQUESTS)}")
+            elif request.kind == "arm" and waited > HEARD:
+                request.answer(False, f"the request is {waited:.3f} s old, limit {HEARD}")
+            else:
+                kept.append(request)
+        return kept
+
+    def _answer(self, request: Request, now: int) -> None:
+        if request.kind == "arm":
+            problem = self._why_not_arm()
+            if not problem:
+                self._enter(State.STANDING_UP, now, "armed")
+            request.answer(not problem, problem or "armed, standing up")
+        elif request.kind == "stop":
+            if self.state in (State.STANDING_UP, State.RUNNING):
+                self._stop(Verdict(Action.STOP, "operator", "the operator asked to stop"), now)
+            elif self.state == State.SOFT_STOP:
+                self._recoverable = False
+            request.answer(True, f"{self.status()['state']}: {self.reason}")
+        elif request.kind == "disarm":
+            if self.state in (State.STANDING_UP, State.RUNNING):
+                self._emergency("the operator disarmed a moving robot", now, "operator")
+            elif self.state == State.SOFT_STOP and self.phase != SETTLING:
+                self._enter(State.SOFT_STOP, now, "the operator disarmed", SETTLING)
+            elif self.state != State.DISARMED:
+                self._enter(State.DISARMED, now, "the operator disarmed")
+            request.answer(True, f"{self.status()['state']}: {self.reason}")
+
+    def _why_not_arm(self) -> str:
+        """Why the robot must not be armed now; "" if it may be."""
+        if self.state not in (State.DISARMED, State.EMERGENCY):
+            return f"it is already {self.status()['state']}"
+        self.context.stood = False
+        verdict = safety.strictest(safety.ALWAYS, self.context)
+        if verdict is not None:
+            return verdict.sentence
+        lean = safety.lean(self.context.snapshot)
+        if lean > self.limits.tilt:
+            return f"the base leans by {lean:.2f} rad, limit {self.limits.tilt}"
+        if self.context.needs_pose and self.context.age(self.context.snapshot.pose_time) > self.limits.pose_timeout:
+            return "there is no fresh pose"
+        return ""
+
+    # --- states ---------------------------------------------------------------------------------------------------
+
+    def _enter(self, state: State, now: int, why: str, phase: str = "") -> None:
+        if state == State.STANDING_UP:
+            self.brain.reset()
+            here = np.array(self.context.snapshot.position, np.float32)
+            self._from = np.clip(here, self.robot.joint_lower, self.robot.joint_upper)
+            self.output = replace(self.output, targets=self._from)
+        if state == State.RUNNING:
+            self.context.stood = True
+        if (state, phase) != (self.state, self.phase):
+            said = f"{state.name.lower().replace('_', ' ')}{f' ({phase})' if phase else ''}: {why}"
+            self.history.append((now, said, why))
+            with contextlib.suppress(Exception):  # a log that cannot be written stops no robot
+                self.log(said)
+        self.state, self.phase, self.reason = state, phase, why
+        self._entered = now
+        self.report({})
+
+    def _stop(self, verdict: Verdict, now: int) -> None:
+        self.refusals.add(now, verdict.kind, verdict.sentence)
+        self._recoverable = verdict.action == Action.BRAKE
+        running = self.state == State.RUNNING and verdict.action != Action.STAND
+        self._from = self.output.targets
+        self._enter(State.SOFT_STOP, now, verdict.sentence, BRAKING if running else STANDING)
+
+    def _failed(self, why: str, now: int) -> tuple[Mode, np.ndarray]:
+        """Something that must not happen did. Returns what is sent: damping, or nothing by a disarmed robot."""
+        if self.state == State.DISARMED:
+            self.refusals.add(now, "control step", why)
+            return Mode.NOTHING, self.output.targets
+        if self.state == State.EMERGENCY:
+            self.refusals.add(now, "control step", why)
+        else:
+            self._emergency(why, now, "control step")
+        return Mode.DAMP, self.output.targets
+
+    def _emergency(self, why: str, now: int, kind: str = "emergency") -> None:
+        self.refusals.add(now, kind, why)
+        self._enter(State.EMERGENCY, now, why)
+
+    def _elapsed(self, now: int) -> float:
+        return (now - self._entered) / NS
+
+    def _advance(self, now: int) -> None:
+        """Changes of state by what is seen and by time."""
+        if self.state in (State.DISARMED, State.EMERGENCY):
+            return
+        settling = self.state == State.SOFT_STOP and self.phase == SETTLING
+        running = self.state == State.RUNNING or (self.state == State.SOFT_STOP and self.phase == BRAKING)
+        checks = safety.ALWAYS + (safety.RUNNING if running else ())
+        verdict = None if settling else safety.strictest(checks, self.context)
+        if verdict is not None and verdict.action == Action.DAMP:
+            self._emergency(verdict.sentence, now, verdict.kind)
+        elif self.state == State.STANDING_UP:
+            self._standing_up(verdict, now)
+        elif self.state == State.RUNNING and verdict is not None:
+            self._stop(verdict, now)
+        elif self.state == State.SOFT_STOP:
+            self._stopping(verdict, now)
+
+    def _standing_up(self, verdict: Verdict | None, now: int) -> None:
+        if verdict is not None:
+            self._stop(verdict, now)
+        elif self._elapsed(now) >= self.times.stand_up:
+            off = np.abs(self.context.snapshot.position - self.robot.default_pose)
+            worst = int(off.argmax())
+            if off[worst] > self.times.stood:
+                name = self.robot.joint_names[worst]
+                sentence = f"{name} is {off[worst]:.2f} rad from the standing pose, limit {self.times.stood}"
+                self._stop(Verdict(Action.STAND, "standing up", sentence), now)
+            elif (lean := safety.lean(self.context.snapshot)) > self.times.level:
+                sentence = f"the base leans by {lean:.2f} rad after standing up, limit {self.times.level}"
+                self._stop(Verdict(Action.STAND, "standing up", sentence), now)
+            else:
+                self._enter(State.RUNNING, now, "standing")
+
+    def _stopping(self, verdict: Verdict | None, now: int) -> None:
+        elapsed, times = self._elapsed(now), self.times
+        if self.phase == BRAKING:
+            if verdict is not None and verdict.action > Action.BRAKE:
+                self._recoverable = False
+            if verdict is not None and verdict.action == Action.STAND:
+                self._stop(verdict, now)
+            elif verdict is None and self._recoverable:
+                self._enter(State.RUNNING, now, f"goes on, over: {self.reason}")
+            elif elapsed >= times.brake:
+                self._from = self.output.targets
+                self._enter(State.SOFT_STOP, now, self.reason, STANDING)
+        elif self.phase == STANDING and elapsed >= times.stand:
+            self._enter(State.SOFT_STOP, now, self.reason, HOLDING)
+        elif self.phase == HOLDING and elapsed >= times.hold:
+            self._enter(State.SOFT_STOP, now, self.reason, SETTLING)
+        elif self.phase == SETTLING and elapsed >= times.settle:
+            self._enter(State.DISARMED, now, f"stopped: {self.reason}")
+
+    # --- what the joints are asked for ----------------------------------------------------------------------------
+
+    def _act(self, now: int) -> tuple[Mode, np.ndarray]:
+        before = self.output.targets
+        if self.state == State.DISARMED:
+            return Mode.NOTHING, before
+        if self.state == State.EMERGENCY or self.phase == SETTLING:
+            return Mode.DAMP, before
+        if self.state == State.RUNNING or self.phase == BRAKING:
+            wanted = self._policy(now)
+            if wanted is None:  # the policy failed: `_policy` has changed the state
+                return self._act(now)
+        else:
+            seconds = self.times.stand_up if self.state == State.STANDING_UP else self.times.stand
+            wanted = self._towards_standing(now, seconds)
+        targets, problem = safety.bounded_targets(wanted, before, self.robot, self.limits.target_step)
+        if problem:
+            self.refusals.add(now, "joint target", problem)
+        return Mode.POSITION, targets
+
+    def _towards_standing(self, now: int, seconds: float) -> np.ndarray:
+        """On a smooth way from where the joints were to the standing pose: straight, or, by a robot that lies, with its
+        feet drawn in below its hips first, from where it can rise without tipping over."""
+        share = 1.0 if self.phase == HOLDING else min(self._elapsed(now) / seconds, 1.0)
+        standing = self.robot.default_pose
+        if self.state != State.STANDING_UP or np.abs(self._from - standing).max() <= self.times.stood:
+            return _smooth(self._from, standing, share)
+        drawn_in = DRAWN_IN * standing
+        if share < 0.5:
+            return _smooth(self._from, drawn_in, 2 * share)
+        return _smooth(drawn_in, standing, 2 * share - 1)
+
+    def _policy(self, now: int) -> np.ndarray | None:
+        snapshot, context = self.context.snapshot, self.context
+        pose_known = context.needs_pose and context.age(snapshot.pose_time) <= self.limits.pose_timeout
+        command = np.zeros(3)
+        if self.state == State.RUNNING:
+            command, problem = safety.bounded_command(snapshot.command, self.brain.command_ranges)
+            if problem:
+                self.refusals.add(now, "command range", problem)
+        try:
+            targets = self.brain.targets(snapshot, command, now, pose_known)
+            problem = safety.unusable(targets)
+        except InputError as error:
+            targets, problem = None, str(error)
+        except Exception as error:  # whatever a network or its runtime does, the robot stands
+            targets, problem = None, f"the policy failed: {type(error).__name__}: {error}"
+        if problem:
+            self._stop(Verdict(Action.STAND, "policy", problem), now)
+            return None
+        return targets
+
+    def _send(self, mode: Mode, targets: np.ndarray, now: int) -> None:
+        self.output = Output(mode, targets, self.context.snapshot.joints_stamp)
+        if mode == Mode.NOTHING or self.dry_run:
+            return
+        try:
+            self.transport.write(self.output)
+        except Exception as error:  # the drives' own watchdog damps; this loop must not go on as if it held them
+            mode, targets = self._failed(f"the joints cannot be reached: {type(error).__name__}: {error}", now)
+            self.output = replace(self.output, mode=mode)
+
+    def _record(self, now: int, late: float, took: float, requests: list[str]) -> None:
+        if self.recorder is None:
+            return
+        snapshot = self.context.snapshot
+        try:
+            self.recorder.step(step_row(now, late, took, requests, snapshot, self.state, self.output), snapshot)
+        except Exception as error:  # a recording that fails stops no robot
+            self.refusals.add(now, "recording", f"a step was not recorded: {type(error).__name__}: {error}")
+        if self.recorder.problem and not self._recording_said:
+            self._recording_said = True
+            self.refusals.add(now, "recording", self.recorder.problem)
+
+
+def _smooth(begin: np.ndarray, end: np.ndarray, share: float) -> np.ndarray:
+    """Joint angles on the way, rad `[12]`: at rest at both ends."""
+    return begin + (3 * share**2 - 2 * share**3) * (end - begin)
+
+
+class Punctuality:
+    """What the loop measured of itself since it began."""
+
+    def __init__(self) -> None:
+        self.steps = self.missed = 0
+        self._took, self._late = Durations(), Durations()
+
+    def add(self, took: float, late: float, missed: int) -> None:
+        """One step: how long it took and how late it began, s; how many later deadlines had passed when it ended."""
+        self._took.add(took)
+        self._late.add(late)
+        self.steps += 1
+        self.missed += missed
+
+    def summary(self) -> dict[str, float]:
+        """`tick_ms_p50`, `tick_ms_p99`, `tick_ms_max`, `late_ms_p99`, `missed_deadline_rate`, `ticks`."""
+        return {
+            "ticks": self.steps,
+            "tick_ms_p50": 1e3 * self._took.quantile(0.5),
+            "tick_ms_p99": 1e3 * self._took.quantile(0.99),
+            "tick_ms_max": 1e3 * self._took.largest,
+            "late_ms_p99": 1e3 * self._late.quantile(0.99),
+            "missed_deadline_rate": self.missed / max(self.steps + self.missed, 1),
+        }
+
+
+def _fill_free_lists() -> None:
+    """Takes now the memory that CPython's lists of freed tuples grow to in the first minutes of a loop, 1 MB: a
+    collection has emptied them, and no other comes while the loop runs."""
+    for length in LENGTHS:
+        [tuple([None] * length) for _ in range(TUPLES)]
+
+
+class Loop:
+    """Calls a controller at absolute deadlines until it is told to end."""
+
+    REPORT_EVERY = 25
+    """Control steps between two reports."""
+
+    def __init__(self, controller: Controller, clock: Clock) -> None:
+        self.controller, self.clock = controller, clock
+        self.punctuality = Punctuality()
+        self._warm, self._ending = threading.Event(), threading.Event()
+        self._thread: threading.Thread | None = None
+        self.failure: BaseException | None = None
+
+    def start(self) -> None:
+        """Begins, in a thread of its own; returns when that is warm, so that requests are heard at once."""
+        self._thread = threading.Thread(target=self._guarded, name="control loop", daemon=True)
+        self._thread.start()
+        self._warm.wait()
+
+    def end(self, timeout: float = 5.0) -> None:
+        """Ends the loop after its present step."""
+        self._ending.set()
+        if self._thread is not None:
+            self._thread.join(timeout)
+
+    @property
+    def alive(self) -> bool:
+        """Whether its thread runs."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def run(self, until: Callable[[], bool] | None = None) -> None:
+        """The loop itself; `until` is asked after every step. The garbage collector is off meanwhile."""
+        controller, clock, period = self.controller, self.clock, self.controller.period
+        collected = gc.isenabled()
+        gc.collect()
+        gc.disable()
+        _fill_free_lists()
+        try:
+            self._warm.set()
+            deadline, took = clock.now() + period, 0.0
+            while not self._ending.is_set():
+                clock.sleep_until(deadline)
+                began = clock.now()
+                late = (began - deadline) / NS
+                controller.step(began, late, took)
+                ended = clock.now()
+                took = (ended - began) / NS
+                missed = max((ended - deadline - 1) // period, 0)
+                self.punctuality.add(took, late, missed)
+                deadline += period * (1 + missed)  # the grid of deadlines stays; what was missed is not caught up
+                if self.punctuality.steps % self.REPORT_EVERY == 0:
+                    controller.report(self.punctuality.summary())
+                if until is not None and until():
+                    return
+        finally:
+            if collected:
+                gc.enable()
+
+    def _guarded(self) -> None:
+        try:
+            self._settle_thread()
+            self.controller.warm_up()
+            self.run()
+        except BaseException as error:  # the main thread must know; the robot's own watchdog damps meanwhile
+            self.failure = error
+            with contextlib.suppress(Exception):
+                self.controller.log(f"the control loop ended: {type(error).__name__}: {error}")
+        finally:
+            self._warm.set()
+
+    def _settle_thread(self) -> None:
+        """Real-time priority and core, where they are asked for and permitted."""
+        times, log = self.controller.times, self.controller.log
+        try:
+            if times.core >= 0:
+                os.sched_setaffinity(0, {times.core})
+            if times.priority > 0:
+                os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(times.priority))
+        except (OSError, ValueError) as error:
+            log(f"note: no real-time scheduling: {error}")
+            return
+        if times.priority > 0 or times.core >= 0:
+            core = times.core if times.core >= 0 else "any"
+            log(f"note: the loop runs with priority {times.priority} on core {core}")

@@ -1,0 +1,69 @@
+"""Parameters of the programs in `robot.nodes.programs`, with description and range; readable without ROS."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from robot.loop.controller import Times
+from robot.loop.parameters import number, switch, text, whole
+from robot.loop.safety import Limits
+from robot.loop.terrain import GridPlace
+
+
+@dataclass(frozen=True)
+class SimParameters:
+    """Parameters of the node `sim`."""
+
+    course: str = text("official", "official, another shipped course, generated:SEED, or FILE.yaml")
+    seed: int = whole(0, 0, 2**31 - 1, "seed of everything that is drawn")
+    randomize: bool = switch(False, "draw physics, latency, noise and start pose from the ranges of evaluation")
+    torque_limit: float = number(0.0, 0.0, 1000.0, "peak joint torque, N m; 0: the robot's own")
+    report: str = text("", "file for latency and final state, JSON; empty: none")
+
+
+@dataclass(frozen=True)
+class OnboardParameters(Limits, Times, GridPlace):
+    """Parameters of the node `onboard`: the limits of the safety chain, the controller's times, the place of a measured
+    height grid, and its own."""
+
+    policy: str = text("generalist", "specialists, generalist or a bundle FILE.onnx")
+    course: str = text("official", "map of the ground: a course's name or FILE.yaml; empty: flat ground")
+    needs_pose: bool = switch(True, "the robot must know where it is; without it the ground is taken as flat")
+    dry_run: bool = switch(False, "compute everything and send nothing to the joints")
+    auto_arm: bool = switch(False, "arm as soon as sensors, pose and command are fresh: for simulation only")
+    record: str = text("", "file for a recording of the loop; empty: none")
+    report: str = text("", "file for the final state and the loop's punctuality, JSON; empty: none")
+
+    def parts(self) -> tuple[Limits, Times, GridPlace]:
+        """What the safety chain, the controller and the terrain take of it."""
+        given = vars(self)
+        limits, times, grid = ({name: given[name] for name in vars(kind())} for kind in (Limits, Times, GridPlace))
+        return Limits(**limits), Times(**times), GridPlace(**grid)
+
+
+@dataclass(frozen=True)
+class NavigatorParameters:
+    """Parameters of the node `navigator`."""
+
+    policy: str = text("generalist", "specialists, generalist or a bundle FILE.onnx: what the plan may ask for")
+    course: str = text("official", "official, another shipped course, generated:SEED, or FILE.yaml")
+    pose_timeout: float = number(0.1, 0.02, 5.0, "with a pose older than this nothing is sent, s")
+
+
+@dataclass(frozen=True)
+class RefereeParameters:
+    """Parameters of the node `referee`."""
+
+    course: str = text("official", "official, another shipped course, generated:SEED, or FILE.yaml")
+    out: str = text("", "folder for RESULT.json and pose.csv; empty: none")
+    time_limit: float = number(50.0, 1.0, 3600.0, "a run ends this long after the start table's gate, s")
+    patience: float = number(10.0, 0.5, 3600.0, "a run ends when no pose comes for this long, s")
+    start_patience: float = number(60.0, 1.0, 36000.0, "a run ends when the robot has not started by then, s")
+
+
+PARAMETERS: dict[str, type[Any]] = {
+    "sim": SimParameters,
+    "onboard": OnboardParameters,
+    "navigator": NavigatorParameters,
+    "referee": RefereeParameters,
+}
+"""Node -> dataclass of its parameters."""

@@ -1,0 +1,21 @@
+"""The navigator as a program: poses in, velocity command and skill out, once a control period."""
+
+import numpy as np
+
+from policies.navigation.navigator import Command, course_navigator
+from policies.navigation.route import planned
+from policies.skills.runner import Skills, paces_of, trained_limits
+from sim.course.description import Course
+
+
+class Pilot:
+    """Takes one robot over a course; the plan is the one that `barkour run` drives."""
+
+    def __init__(self, course: Course, skills: Skills) -> None:
+        route = planned(course, skills.able, paces_of(skills))
+        self.navigator = course_navigator(course, route, trained_limits(skills))
+        self.period = skills.robot.control_period
+
+    def step(self, x: float, y: float, yaw: float) -> Command:
+        """The next command for the base at `x`, `y` (m), `yaw` (rad) in the course frame."""
+        return self.navigator.step(np.array([x, y, yaw]), self.period)

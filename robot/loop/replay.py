@@ -1,0 +1,156 @@
+"""Feeds a recording through the control loop again and compares what comes out, step by step."""
+
+import hashlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from policies.skills.runner import Skills, load_skills
+from robot.loop import parameters
+from robot.loop.brain import Brain
+from robot.loop.controller import Controller, Times
+from robot.loop.recording import REQUESTS, Recording, read, snapshot_of
+from robot.loop.safety import Limits
+from robot.loop.terrain import GridPlace, Terrain
+from robot.loop.transport import Intake, Mode, Output, Request, Snapshot, State
+from sim.course import files as course_file
+from sim.course.description import Course
+from sim.errors import InputError
+
+TOLERANCE = 1e-4
+"""Joint targets may differ by this between two computers, rad: networks round differently."""
+SCHEMA = 1
+
+
+def sha256(skills: Skills) -> dict[str, str]:
+    """File name -> SHA-256 of each bundle behind some skills.
+
+    Raises:
+      InputError: a file cannot be read.
+    """
+    try:
+        return {bundle.path.name: hashlib.sha256(bundle.path.read_bytes()).hexdigest() for bundle in skills.bundles}
+    except OSError as error:
+        raise InputError(f"cannot read a bundle again: {error.strerror}") from error
+
+
+def header(
+    skills: Skills,
+    bundles: dict[str, str],
+    course: Course | None,
+    limits: Limits,
+    times: Times,
+    grid: GridPlace,
+    *,
+    needs_pose: bool,
+) -> dict[str, Any]:
+    """What a recording says about its run: everything that decides what the loop does with its inputs.
+
+    `bundles` are what `sha256` says of the skills.
+    """
+    return {
+        "schema": SCHEMA, "policy": skills.policy, "bundles": bundles, "robot": skills.robot.name,
+        "course": None if course is None else course_file.dumps(course), "limits": asdict(limits),
+        "times": asdict(times), "grid": asdict(grid), "needs_pose": needs_pose,
+    }  # fmt: skip
+
+
+class _Replayed(Intake):
+    """An intake whose snapshots come from a recording."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.shown = Snapshot()
+
+    def snapshot(self) -> Snapshot:
+        return self.shown
+
+
+class _Nowhere:
+    """A transport to nothing."""
+
+    def write(self, output: Output) -> None:
+        """Nobody hears."""
+
+    def report(self, status: dict[str, Any]) -> None:
+        """Nobody hears."""
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+def replay(path: Path, policy: str | None = None) -> dict[str, Any]:
+    """Runs the loop over a recording and compares states, modes and joint targets.
+
+    Args:
+      policy: takes the place of the policy that was recorded; otherwise its bundles must be the same to the last bit.
+
+    Returns:
+      JSON-ready: `steps`, `equal`, `differing_steps`, `largest_target_difference` (rad, over the steps in which joints
+      were asked for), `first_difference` (a sentence), `lost_bytes` (cut off at the end).
+
+    Raises:
+      InputError: no recording, or one of another policy, robot or version of this code.
+    """
+    recording = read(path)
+    controller, intake = _rebuilt(recording, policy)
+    largest, differing, first = 0.0, 0, ""
+    for k, row in enumerate(recording.steps):
+        grid = recording.grid_at(k) if recording.grids else None
+        intake.shown = snapshot_of(row, grid)
+        for code in row["requests"][row["requests"] > 0].tolist():
+            intake.requests.append(Request(REQUESTS[code - 1]))
+        output = controller.step(int(row["now"]), float(row["late"]), float(row["took"]))
+        moved = output.mode == Mode.POSITION == row["mode"]
+        difference = float(np.abs(output.targets - row["targets"]).max()) if moved else 0.0
+        largest = max(largest, difference)
+        problem = _difference(controller.state, output.mode, row, difference)
+        differing += bool(problem)
+        first = first or (f"step {k}: {problem}" if problem else "")
+    return {
+        "recording": str(path),
+        "steps": len(recording.steps),
+        "seconds": float(recording.steps["now"][-1] - recording.steps["now"][0]) / 1e9,
+        "equal": differing == 0,
+        "differing_steps": differing,
+        "first_difference": first,
+        "largest_target_difference": largest,
+        "lost_bytes": recording.lost,
+        "states": [State(int(s)).name.lower() for s in _runs(recording.steps["state"])],
+    }
+
+
+def _difference(state: State, mode: Mode, row: np.ndarray, difference: float) -> str:
+    if state != row["state"]:
+        return f"the state was {State(int(row['state'])).name}, now {state.name}"
+    if mode != row["mode"]:
+        return f"the output was {Mode(int(row['mode'])).name}, now {mode.name}"
+    return f"a joint target differs by {difference:.3g} rad" if not difference <= TOLERANCE else ""
+
+
+def _runs(values: np.ndarray) -> np.ndarray:
+    """`values` without what repeats the one before."""
+    return values[np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]]))]
+
+
+def _rebuilt(recording: Recording, policy: str | None) -> tuple[Controller, _Replayed]:
+    told, path = recording.header, recording.path
+    if told.get("schema") != SCHEMA:
+        raise InputError(f"{path} has the version {told.get('schema')}, this code reads {SCHEMA}")
+    try:
+        limits, times = parameters.make(Limits, told["limits"]), parameters.make(Times, told["times"])
+        grid = parameters.make(GridPlace, told["grid"])
+        course = None if told["course"] is None else course_file.loads(told["course"], str(path))
+        named, bundles, needs_pose = str(policy or told["policy"]), dict(told["bundles"]), bool(told["needs_pose"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path} has a header that cannot be used: {error}") from error
+    skills = load_skills(named)
+    if skills.robot.name != told.get("robot"):
+        raise InputError(f"{path} is of the robot {told.get('robot')}, the policy is for {skills.robot.name}")
+    if policy is None and sha256(skills) != bundles:
+        raise InputError(f"{path} was recorded with other bundles than {named} has now; name one to compare with it")
+    intake = _Replayed(skills.robot, lambda: 0)
+    brain = Brain(skills, Terrain(skills.robot, course, grid))
+    return Controller(brain, intake, _Nowhere(), limits, times, needs_pose=needs_pose), intake

@@ -1,0 +1,297 @@
+"""The safety chain: small checks, each with its own limit, before and after the policy.
+
+A check looks at one thing and says nothing, or a `Verdict`: what has to happen, and a sentence with the value and the
+limit. Form and numbers of messages are checked where they come in (`robot.loop.transport.Intake`); here are freshness,
+attitude, height, joint speed and torque, the loop's own punctuality, and what the policy puts out.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import NamedTuple
+
+import numpy as np
+
+from robot.loop.parameters import number, whole
+from robot.loop.transport import NEVER, NS, Snapshot
+from sim import observation as obs
+from sim.robots.description import Robot
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of the safety chain. What the bundle says of joints, torque and commands comes on top."""
+
+    sensor_timeout: float = number(0.06, 0.01, 1.0, "joint and IMU readings older than this stop the robot, s")
+    command_timeout: float = number(0.08, 0.02, 5.0, "a velocity command older than this brakes the robot, s")
+    pose_timeout: float = number(0.08, 0.02, 5.0, "a pose older than this brakes the robot, s")
+    tilt: float = number(1.2, 0.3, 3.2, "the base may lean this far, rad")
+    clearance: float = number(0.08, 0.0, 0.5, "the base must be this far above the ground, m")
+    fallen_seconds: float = number(0.06, 0.0, 2.0, "for so long it may lean further or be lower, s")
+    joint_speed: float = number(35.0, 1.0, 100.0, "joints may turn this fast, rad/s")
+    joint_speed_seconds: float = number(0.03, 0.0, 2.0, "for so long they may turn faster, s")
+    torque_share: float = number(1.2, 0.1, 5.0, "reported joint torques may reach this times the bundle's limit")
+    torque_seconds: float = number(0.06, 0.0, 2.0, "for so long they may be higher, s")
+    encoder_moved: float = number(0.15, 0.02, 3.0, "a joint that target or speed moves so far must read anew, rad")
+    encoder_seconds: float = number(0.06, 0.0, 2.0, "for so long it may, s")
+    target_step: float = number(1.7, 0.05, 5.0, "a joint target may change by this in one control step, rad")
+    overruns: int = whole(3, 1, 50, "overrunning control steps in a row that stop the robot; a long one counts twice")
+
+
+OF_LATE = 0.1
+"""Speeds of joints that read the same are added up over this, s."""
+
+
+class Action(IntEnum):
+    """What a verdict asks for, from mild to strict."""
+
+    BRAKE = 1
+    """Zero command; running goes on if the cause goes away while it brakes."""
+    STOP = 2
+    """Brake, stand, damp, disarm."""
+    STAND = 3
+    """The policy is not to be used any more: stand, damp, disarm."""
+    DAMP = 4
+    """Damping at once."""
+
+
+class Verdict(NamedTuple):
+    """What a check says."""
+
+    action: Action
+    kind: str
+    sentence: str
+
+
+@dataclass
+class Readings:
+    """What is known of joints that read the same to the last digit, reading after reading; arrays `[12]`."""
+
+    time: int = NEVER
+    """When the last reading came in, ns."""
+    position: np.ndarray = field(default_factory=lambda: np.full(12, np.nan))
+    lowest: np.ndarray = field(default_factory=lambda: np.full(12, np.nan))
+    """Least target since the reading is the same, rad; NaN where there was none."""
+    highest: np.ndarray = field(default_factory=lambda: np.full(12, np.nan))
+    turned: np.ndarray = field(default_factory=lambda: np.zeros(12))
+    """By how much joints have turned of late by their speeds, rad."""
+    moves_since: np.ndarray = field(default_factory=lambda: np.full(12, NEVER))
+    """Since when they are to have moved by more than the limit all the same, ns."""
+
+
+@dataclass
+class Context:
+    """What checks look at in one control step, and what they remember."""
+
+    robot: Robot
+    limits: Limits
+    now: int = 0
+    snapshot: Snapshot = field(default_factory=Snapshot)
+    targets: np.ndarray | None = None
+    """Joint targets that the drives hold, rad `[12]`; None where they hold none."""
+    ground: float | None = None
+    """Height of the ground under the base, m; None where it is not known."""
+    needs_pose: bool = True
+    stood: bool = False
+    """Whether the robot has stood since it was armed: one that gets up may be low."""
+    overran: int = 0
+    """Control steps in a row that took longer than a period, those longer than two periods counted twice."""
+    tilted_since: int = NEVER
+    low_since: int = NEVER
+    fast_since: int = NEVER
+    strained_since: int = NEVER
+    readings: Readings = field(default_factory=Readings)
+
+    def age(self, time: int) -> float:
+        """Seconds since `time` (ns); infinite before the first message."""
+        return np.inf if time == NEVER else (self.now - time) / NS
+
+
+def lean(snapshot: Snapshot) -> float:
+    """Angle between the base's up axis and the world's, rad."""
+    return float(np.arccos(np.clip(-obs.projected_gravity(np, snapshot.orientation)[2], -1.0, 1.0)))
+
+
+def sensors_fresh(c: Context) -> Verdict | None:
+    """Blind robots damp: without joints and attitude no posture can be held sensibly."""
+    for what, time in (("joint", c.snapshot.joints_time), ("IMU", c.snapshot.imu_time)):
+        if c.age(time) > c.limits.sensor_timeout:
+            return Verdict(
+                Action.DAMP, f"{what} readings stale", _old(f"{what} readings", c.age(time), c.limits.sensor_timeout)
+            )
+    return None
+
+
+def upright(c: Context) -> Verdict | None:
+    """The base must not lean too far for too long."""
+    leaning = lean(c.snapshot)
+    c.tilted_since = _since(c.tilted_since, c.now, not leaning <= c.limits.tilt)
+    if _lasted(c.tilted_since, c.now, c.limits.fallen_seconds):
+        return Verdict(Action.DAMP, "tilt", f"the base leans by {leaning:.2f} rad, limit {c.limits.tilt}")
+    return None
+
+
+def clear_of_the_ground(c: Context) -> Verdict | None:
+    """The base of a robot that has stood must stay above the ground, where both are known."""
+    if not c.stood or c.ground is None or c.age(c.snapshot.pose_time) > c.limits.pose_timeout:
+        c.low_since = NEVER
+        return None
+    clearance = float(c.snapshot.pose[2]) - c.ground
+    c.low_since = _since(c.low_since, c.now, not clearance >= c.limits.clearance)
+    if _lasted(c.low_since, c.now, c.limits.fallen_seconds):
+        return Verdict(
+            Action.DAMP, "height", f"the base is {clearance:.3f} m above the ground, limit {c.limits.clearance}"
+        )
+    return None
+
+
+def joint_speed(c: Context) -> Verdict | None:
+    """No joint may turn faster than its motor can hold back."""
+    worst = int(np.abs(c.snapshot.velocity).argmax())
+    speed = float(abs(c.snapshot.velocity[worst]))
+    c.fast_since = _since(c.fast_since, c.now, not speed <= c.limits.joint_speed)
+    if _lasted(c.fast_since, c.now, c.limits.joint_speed_seconds):
+        name = c.robot.joint_names[worst]
+        return Verdict(Action.DAMP, "joint speed", f"{name} turns at {speed:.1f} rad/s, limit {c.limits.joint_speed}")
+    return None
+
+
+def encoders_alive(c: Context) -> Verdict | None:
+    """No joint may read the same to the last digit while its target or its own speed moves it: its encoder is stuck.
+
+    A joint that stands may read the same for ever. Time counts from when the target has moved by the limit, so that
+    drives and joint can follow; speeds are added up over `OF_LATE` alone, so that noise and offsets do not.
+    """
+    seen, same, limit = c.snapshot, c.readings, c.limits.encoder_moved
+    time, seconds = seen.joints_time, (seen.joints_time - same.time) / NS
+    if time == same.time:
+        return None
+    stays = (seen.position == same.position) & (seconds <= c.limits.sensor_timeout)
+    targets = np.full(12, np.nan) if c.targets is None else c.targets
+    follows = stays & (c.targets is not None)
+    same.lowest = np.where(follows, np.fmin(same.lowest, targets), targets)
+    same.highest = np.where(follows, np.fmax(same.highest, targets), targets)
+    same.turned = np.where(stays, (same.turned + seconds * seen.velocity) * max(1 - seconds / OF_LATE, 0.0), 0.0)
+    moves = np.fmax(same.highest - same.lowest, np.abs(same.turned)) > limit
+    since = np.where((same.moves_since == NEVER) & moves, time, same.moves_since)
+    same.moves_since = np.where(stays, since, NEVER)
+    same.time, same.position = time, seen.position
+    lasting = np.where(same.moves_since == NEVER, -1.0, (time - same.moves_since) / NS)
+    worst = int(lasting.argmax())
+    if lasting[worst] < c.limits.encoder_seconds - 1e-9:
+        return None
+    name, value = c.robot.joint_names[worst], seen.position[worst]
+    sentence = f"{name} reads {value:.3f} rad {lasting[worst]:.3f} s after it was to move by more than {limit} rad"
+    return Verdict(Action.DAMP, "joint stuck", f"{sentence}, limit {c.limits.encoder_seconds}")
+
+
+def torque(c: Context) -> Verdict | None:
+    """Reported torques above the motors' own are a fault of drive or gear."""
+    effort = np.nan_to_num(np.abs(c.snapshot.effort))
+    worst, limit = int(effort.argmax()), c.limits.torque_share * c.robot.torque_limit
+    c.strained_since = _since(c.strained_since, c.now, bool(effort[worst] > limit))
+    if _lasted(c.strained_since, c.now, c.limits.torque_seconds):
+        name = c.robot.joint_names[worst]
+        return Verdict(Action.STOP, "torque", f"{name} reports {effort[worst]:.1f} N m, limit {limit:.1f}")
+    return None
+
+
+def punctual(c: Context) -> Verdict | None:
+    """A loop that cannot keep its period does not control."""
+    if c.overran >= c.limits.overruns:
+        return Verdict(
+            Action.STOP, "overrun", f"control steps took too long, {c.overran} in a row, limit {c.limits.overruns}"
+        )
+    return None
+
+
+def command_fresh(c: Context) -> Verdict | None:
+    """Without a newer command the robot brakes."""
+    age = c.age(c.snapshot.command_time)
+    if age > c.limits.command_timeout:
+        return Verdict(Action.BRAKE, "command stale", _old("the velocity command", age, c.limits.command_timeout))
+    return None
+
+
+def pose_fresh(c: Context) -> Verdict | None:
+    """Without a pose the terrain is unknown."""
+    age = c.age(c.snapshot.pose_time)
+    if c.needs_pose and age > c.limits.pose_timeout:
+        return Verdict(Action.BRAKE, "pose stale", _old("the pose", age, c.limits.pose_timeout))
+    return None
+
+
+ALWAYS: tuple[Callable[[Context], Verdict | None], ...] = (
+    sensors_fresh, upright, clear_of_the_ground, joint_speed, encoders_alive, torque, punctual,
+)  # fmt: skip
+"""Whenever the joints are held."""
+RUNNING: tuple[Callable[[Context], Verdict | None], ...] = (command_fresh, pose_fresh)
+"""While the policy follows commands."""
+
+
+def strictest(checks: tuple[Callable[[Context], Verdict | None], ...], context: Context) -> Verdict | None:
+    """The first of the strictest verdicts; every check is made, so that each remembers what it saw."""
+    verdicts = [verdict for check in checks if (verdict := check(context)) is not None]
+    return max(verdicts, key=lambda v: v.action, default=None)
+
+
+def bounded_command(command: np.ndarray, ranges: dict[str, list[float]]) -> tuple[np.ndarray, str]:
+    """The command `[3]` within the ranges that the policy was trained on, and what was wrong with it, if anything."""
+    low, high = np.array([ranges[name] for name in ("forward", "sideways", "yaw")]).T
+    bounded = np.clip(command, low, high)
+    outside = np.abs(command - bounded)
+    worst = int(outside.argmax())
+    if outside[worst] <= 1e-6:
+        return bounded, ""
+    name = ("forward velocity", "sideways velocity", "yaw rate")[worst]
+    return (
+        bounded,
+        f"the commanded {name} is {command[worst]:.2f}, the policy's range {low[worst]:.2f} to {high[worst]:.2f}",
+    )
+
+
+def bounded_targets(targets: np.ndarray, before: np.ndarray, robot: Robot, step: float) -> tuple[np.ndarray, str]:
+    """Joint targets `[12]` (rad) inside the joints' ranges and within `step` of the targets `before`, and what was
+    wrong with them, if anything."""
+    inside = np.clip(targets, robot.joint_lower, robot.joint_upper)
+    problem = ""
+    beyond = np.abs(targets - inside)
+    worst = int(beyond.argmax())
+    if beyond[worst] > 1e-5:
+        low, high = robot.joint_lower[worst], robot.joint_upper[worst]
+        problem = (
+            f"the target of {robot.joint_names[worst]} is {targets[worst]:.2f} rad, its range {low:.2f} to {high:.2f}"
+        )
+    change = inside - before
+    worst = int(np.abs(change).argmax())
+    if abs(change[worst]) > step + 1e-6:
+        problem = (
+            problem or f"the target of {robot.joint_names[worst]} changed by {abs(change[worst]):.2f} rad, limit {step}"
+        )
+        inside = before + np.clip(change, -step, step)
+    return inside.astype(np.float32), problem
+
+
+def unusable(targets: object) -> str:
+    """Why what a policy put out is no set of joint targets; "" if it is."""
+    if not isinstance(targets, np.ndarray) or targets.shape != (12,):
+        return f"the policy put out the shape {getattr(targets, 'shape', None)}, (12,) is needed"
+    if not np.isfinite(targets).all():
+        return f"the policy put out {targets[~np.isfinite(targets)][0]} for a joint"
+    return ""
+
+
+def _old(what: str, age: float, limit: float) -> str:
+    if not np.isfinite(age):
+        return f"{what} never came"
+    return f"{what} {'are' if what.endswith('s') else 'is'} {age:.3f} s old, limit {limit}"
+
+
+def _since(since: int, now: int, true: bool) -> int:
+    if not true:
+        return NEVER
+    return now if since == NEVER else since
+
+
+def _lasted(since: int, now: int, seconds: float) -> bool:
+    return since != NEVER and (now - since) / NS >= seconds - 1e-9

@@ -1,0 +1,71 @@
+"""The terrain that a policy sees on the robot: from the course's map and the pose, and from a measured height grid."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from robot.loop.parameters import number
+from robot.loop.transport import NS, Snapshot
+from sim import observation as obs
+from sim.course.description import Course
+from sim.observation import Layout
+from sim.robots.description import Robot
+
+FRESH = 0.5
+"""A measured grid older than this is not used, s."""
+
+
+@dataclass(frozen=True)
+class GridPlace:
+    """Where a measured height grid lies: it moves with the base and turns with its heading, but does not tilt."""
+
+    resolution: float = number(0.05, 0.005, 1.0, "edge of a cell of the height grid, m")
+    front: float = number(2.0, 0.0, 10.0, "distance from the base to the grid's first row, ahead, m")
+    left: float = number(0.5, 0.0, 10.0, "distance from the base to the grid's first column, to the left, m")
+
+    def sample(self, heights: np.ndarray, x: np.ndarray, y: np.ndarray, pose: np.ndarray) -> np.ndarray:
+        """Heights at world points `x`, `y` (m): the cell's, NaN outside the grid."""
+        c, s = np.cos(pose[3]), np.sin(pose[3])
+        dx, dy = x - pose[0], y - pose[1]
+        ahead, left = c * dx + s * dy, c * dy - s * dx
+        row = np.rint((self.front - ahead) / self.resolution).astype(int)
+        column = np.rint((self.left - left) / self.resolution).astype(int)
+        rows, columns = heights.shape
+        known = (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
+        found = np.full(np.shape(x), np.nan)
+        found[known] = heights[row[known], column[known]]
+        return found
+
+
+class Terrain:
+    """Gives the policy's terrain heights. Boards that must not be touched are on the map alone."""
+
+    def __init__(self, robot: Robot, course: Course | None, grid: GridPlace = GridPlace()) -> None:
+        """Without a `course` and a measured grid the ground is flat, level with the pose's origin."""
+        self.robot, self.course, self.grid = robot, course, grid
+
+    def ground(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Height of the mapped ground, m, at arrays of x and y, m."""
+        return np.zeros(np.shape(x)) if self.course is None else self.course.height(x, y)
+
+    def below(self, snapshot: Snapshot) -> float:
+        """Height of the mapped ground under the base, m."""
+        return float(self.ground(snapshot.pose[None, 0], snapshot.pose[None, 1])[0])
+
+    def heights(self, layout: Layout, snapshot: Snapshot, now: int, known: bool = True) -> np.ndarray:
+        """The heights input of a layout, float32 `[1, n]`; flat ground where the pose is not `known`."""
+        if not known:
+            return np.zeros((1, layout.height_size), np.float32)
+        pose = snapshot.pose
+        measured = snapshot.heights is not None and (now - snapshot.heights_time) / NS < FRESH
+
+        def ground(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+            mapped = self.ground(x, y)
+            if not measured or snapshot.heights is None:
+                return mapped
+            seen = self.grid.sample(snapshot.heights, x, y, pose)
+            return np.where(np.isnan(seen), mapped, seen)
+
+        pits = None if self.course is None else self.course.pit
+        place = pose[None, :2], pose[3:4], pose[2:3]
+        return obs.terrain_heights(np, self.robot, layout, ground, *place, pits=pits).astype(np.float32)

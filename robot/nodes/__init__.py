@@ -1,0 +1,1 @@
+"""The programs of a robot on ROS 2."""

@@ -1,0 +1,48 @@
+"""How the programs of `robot.nodes.programs` end: asked for by a signal, and with a report in a file."""
+
+import json
+import math
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from sim.errors import InputError
+
+
+class Ending:
+    """Counts how often an end was asked for (SIGINT, SIGTERM)."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def listen(self) -> None:
+        """Takes the signals over, in the main thread."""
+        for kind in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(kind, self._ask)
+
+    def _ask(self, *_: Any) -> None:
+        self.asked += 1
+
+
+def write_report(path: Path, value: Any) -> None:
+    """Writes JSON, whole or not at all; numbers that are not finite become null.
+
+    Raises:
+      InputError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text(json.dumps(_finite(value), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,74 @@
+"""The programs of a robot on ROS 2, one process each: `python -m robot.nodes NODE [--ros-args ...]`.
+
+`sim` is a simulated robot with its driver, `onboard` the control loop, `navigator` says where to go, `referee` scores.
+Parameters come from ROS: a parameter file (`--params-file`) and single values (`-p NAME:=VALUE`).
+"""
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from robot.loop.controller import SWITCH_INTERVAL
+from robot.nodes.ending import Ending
+from robot.nodes.navigator import run_navigator
+from robot.nodes.onboard import run_onboard
+from robot.nodes.referee import run_referee
+from robot.nodes.sim import run_sim
+from robot.transports.ros2 import RosNode
+from sim.errors import InputError
+
+PROGRAMS: dict[str, Callable[[RosNode, Ending], dict[str, Any]]] = {
+    "sim": run_sim,
+    "onboard": run_onboard,
+    "navigator": run_navigator,
+    "referee": run_referee,
+}
+
+
+def ros_arguments(parameters: Path | None = None, given: Mapping[str, Any] | None = None) -> list[str]:
+    """ROS's arguments for a parameter file and single values, which come on top; None is left out."""
+    arguments = ["--ros-args"]
+    if parameters is not None:
+        arguments += ["--params-file", str(parameters)]
+    for name, value in (given or {}).items():
+        if value is not None:
+            arguments += ["-p", f"{name}:={json.dumps(str(value) if isinstance(value, Path) else value)}"]
+    return arguments
+
+
+def run(name: str, arguments: Sequence[str] = (), domain: int | None = None) -> dict[str, Any]:
+    """Runs one program until it has ended by itself or by SIGINT or SIGTERM; to be called in the main thread.
+
+    `arguments` are ROS's own; `domain` takes the place of ROS_DOMAIN_ID. Returns what the program says at its end.
+
+    Raises:
+      InputError: an unknown program, or what it was given cannot be.
+    """
+    if name not in PROGRAMS:
+        raise InputError(f"unknown node '{name}': known are {', '.join(PROGRAMS)}")
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    ending = Ending()
+    ending.listen()
+    node = RosNode(name, arguments, domain)
+    try:
+        return PROGRAMS[name](node, ending)
+    finally:
+        node.close()
+
+
+def run_given(name: str, parameters: Path | None = None, domain: int | None = None, **given: Any) -> dict[str, Any]:
+    """`run` with a parameter file and single values on top of it; None and False are left to the file."""
+    return run(name, ros_arguments(parameters, {n: None if v is False else v for n, v in given.items()}), domain)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Returns the exit status: 0 done, 2 bad input, with one line on standard error."""
+    try:
+        run(arguments[0] if arguments else "", arguments[1:])
+    except InputError as error:
+        print(f"barkour: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+

@@ -1,0 +1,118 @@
+"""The simulated robot as a ROS 2 driver, in real time: joints and IMU at 250 Hz, poses at 125 Hz, joint commands in."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+from robot.loop.clock import Durations, SteadyClock
+from robot.loop.declarations import SimParameters
+from robot.loop.refusals import Refusals
+from robot.loop.transport import NS, Output
+from robot.nodes.ending import Ending, write_report
+from robot.transports.hardware import STEP_NS, SimulatedHardware
+from robot.transports.ros2 import DriverPort, RosNode
+from sim.course.files import by_name
+from sim.robots.description import barkour_v0
+
+SLICE = 4
+"""Milliseconds between two readings of joints and IMU."""
+POSE_EVERY = 2
+"""Slices between two poses."""
+STALL = 20_000_000
+"""A computer that is this late (ns) stops the world for as long, instead of hurrying it afterwards."""
+
+
+class Driver:
+    """Moves simulated hardware in real time and joins it to ROS.
+
+    The hardware's time 0 is `epoch` on the steady clock; stamps are that time on the wall clock of the start, so that
+    setting the clock meanwhile changes nothing.
+    """
+
+    def __init__(self, node: RosNode, hardware: SimulatedHardware) -> None:
+        self.node, self.hardware, self.clock = node, hardware, SteadyClock()
+        self.refusals = Refusals(node.say)
+        self.port = DriverPort(node, hardware.robot, self._drive, self.refusals, self.clock.now)
+        self.epoch = self.clock.now()
+        self.paused = 0.0
+        """Seconds for which the computer was too late and the world stood still."""
+        self.latencies = Durations()
+        """From a reading's stamp to the arrival of the command that answers it."""
+        self._wall = node.now() - self.epoch
+        self._slices = 0
+        self._touched: bool | None = None
+        self._damped = hardware.damping
+        self._lock = threading.Lock()
+
+    def run(self, ending: Ending) -> None:
+        """Until the end is asked for."""
+        while not ending.asked:
+            due = self.epoch + self.hardware.time + SLICE * STEP_NS
+            behind = self.clock.now() - due
+            if behind > STALL:
+                self.epoch += behind
+                self.paused += behind / NS
+            self.clock.sleep_until(due)
+            with self._lock:
+                self.hardware.advance(SLICE)
+            self._slices += 1
+            self._publish()
+
+    def summary(self) -> dict[str, Any]:
+        """JSON-ready: what happened at the hardware's side."""
+        return {
+            "latency_ms": self.latencies.milliseconds(),
+            "commands": self.latencies.count,
+            "seconds": self.hardware.time / NS,
+            "paused_s": self.paused,
+            "damping": self.hardware.damping,
+            "commanded": self.hardware.commanded is not None,
+            "diverged": self.hardware.diverged,
+            "touched_board": self.hardware.touched_board,
+            "refusals": dict(self.refusals.counts),
+        }
+
+    def _publish(self) -> None:
+        hardware = self.hardware
+        stamp = self.epoch + hardware.time + self._wall
+        self.port.joints(hardware.sense(), stamp)
+        if self._slices % POSE_EVERY == 0:
+            self.port.pose(hardware.pose(), hardware.velocity(), stamp)
+        if hardware.touched_board != self._touched:
+            self._touched = hardware.touched_board
+            self.port.board_touched(self._touched)
+        if hardware.damping != self._damped:
+            self._damped = hardware.damping
+            self.node.say("the drives damp" if self._damped else "the drives hold their targets")
+
+    def _drive(self, output: Output) -> None:
+        if output.stamp:
+            self.latencies.add((self.clock.now() + self._wall - output.stamp) / NS)
+        answers = output.stamp - self._wall - self.epoch if output.stamp else None
+        with self._lock:
+            self.hardware.command(output.mode, output.targets, answers)
+
+
+def run_sim(node: RosNode, ending: Ending) -> dict[str, Any]:
+    """The program of the node `sim`. Returns `Driver.summary`.
+
+    Raises:
+      InputError: a parameter, course or seed that cannot be.
+    """
+    options = node.parameters(SimParameters)
+    hardware = SimulatedHardware(
+        barkour_v0(),
+        by_name(options.course),
+        options.seed,
+        randomize=options.randomize,
+        torque_limit=options.torque_limit or None,
+    )
+    driver = Driver(node, hardware)
+    node.spin()
+    node.say(f"simulated {hardware.robot.name} on the course {options.course}, seed {options.seed}")
+    try:
+        driver.run(ending)
+    finally:
+        if options.report:
+            write_report(Path(options.report), driver.summary())
+    return driver.summary()

@@ -1,0 +1,163 @@
+"""A simulated robot as hardware: joints with their own PD and watchdog, sensors, and nothing that knows of policies.
+
+Evaluation physics of `sim.envs.worlds` with the same draws per seed, in steps of 1 ms. A joint command takes effect
+after the drawn latency, counted from the stamp of the reading that it answers (or on arrival, if that is later).
+Without commands for `WATCHDOG` the drives damp, whoever died. MuJoCo is imported where a robot is made.
+"""
+
+from collections import deque
+from typing import Any
+
+import numpy as np
+
+from robot.loop.transport import NS, Mode
+from sim.course.description import Course
+from sim.robots.description import Robot
+
+STEP_NS = 1_000_000
+"""One physics step, and the period of the joints' PD."""
+WATCHDOG = 0.1
+"""s without a command after which the drives damp."""
+
+
+class SimulatedHardware:
+    """One robot at the start of a course, held in its pose by its drives until the first command comes."""
+
+    def __init__(
+        self,
+        robot: Robot,
+        course: Course,
+        seed: int = 0,
+        *,
+        randomize: bool = False,
+        torque_limit: float | None = None,
+        lying: bool = False,
+    ) -> None:
+        """`lying` lets the drives damp from the start instead of holding the pose.
+
+        Raises:
+          InputError: a torque limit or a seed that cannot be.
+        """
+        from sim.course.scene import course_model
+        from sim.envs.worlds import SimulatedRobots, check_seed
+
+        check_seed(seed)
+        model = course_model(course, robot)
+        model.opt.timestep = STEP_NS / NS
+        self.robot, self.course = robot, course
+        self.worlds = SimulatedRobots(robot, model, [seed], randomize=randomize, torque_limit=torque_limit, threads=1)
+        self.physics = self.worlds.physics
+        x, y, yaw = (np.array([value]) for value in course.start)
+        self.worlds.place(x, y, yaw, course.height)
+        self.time = 0
+        """Simulated, ns."""
+        self.mode = Mode.DAMP if lying else Mode.POSITION
+        self.targets = np.array(self.physics.qpos[0, 7:])
+        self.commanded: int | None = None
+        """When the last command came in, ns; None before the first."""
+        self.wrong = ""
+        """Why the last command was refused."""
+        self._waiting: deque[tuple[int, Mode, np.ndarray]] = deque()
+        self._noise = np.random.default_rng([0x5E2, seed])
+        self._per_period = round(robot.control_period * NS) // STEP_NS
+        self._steps = 0
+        self._zero = np.zeros(1, np.int64)
+
+    # --- what drives do -------------------------------------------------------------------------------------------
+
+    def command(self, mode: Mode, targets: np.ndarray, answers: int | None = None) -> bool:
+        """A command of the controller: joint targets (rad `[12]`) or damping; `answers` is the time (ns, of `time`) of
+        the reading that it answers. Returns whether the drives took it."""
+        targets = np.asarray(targets, float)
+        if mode == Mode.POSITION and (targets.shape != (12,) or not np.isfinite(targets).all()):
+            self.wrong = f"a command with targets {targets.tolist()[:3]}... of shape {targets.shape}"
+            return False
+        self.commanded = self.time
+        if mode == Mode.NOTHING:
+            return True
+        latency = int(self.worlds.delay[0]) * STEP_NS
+        answered = self.time if answers is None else min(answers, self.time)  # none answers what is still to come
+        due = max(answered + latency, self.time)
+        if self._waiting and due < self._waiting[-1][0]:
+            due = self._waiting[-1][0]  # commands take effect in the order in which they came
+        self._waiting.append((due, mode, targets))
+        return True
+
+    def advance(self, steps: int) -> None:
+        """Lets `steps` milliseconds pass."""
+        for _ in range(steps):
+            self._drive()
+            target = self.targets if self.mode == Mode.POSITION else self.physics.qpos[0, 7:]
+            row = np.array(target)[None]
+            if not self.worlds.broken[0]:
+                self.physics.step(row, 1, row, self._zero)
+                self.worlds.look()
+                self.worlds.broken |= self.worlds.diverging()
+            self.time += STEP_NS
+            self._steps += 1
+            if self._steps % self._per_period == 0:
+                self.worlds.kick(self.worlds.uniform()[:, 31:33])
+
+    def _drive(self) -> None:
+        while self._waiting and self._waiting[0][0] <= self.time:
+            _, self.mode, targets = self._waiting.popleft()
+            if self.mode == Mode.POSITION:
+                self.targets = targets
+        if self.commanded is not None and self.time - self.commanded > WATCHDOG * NS:
+            self.mode = Mode.DAMP
+            self._waiting.clear()
+
+    # --- what sensors say -----------------------------------------------------------------------------------------
+
+    @property
+    def damping(self) -> bool:
+        """Whether the drives only brake."""
+        return self.mode == Mode.DAMP
+
+    @property
+    def touched_board(self) -> bool:
+        """Whether any part of the robot has touched the board."""
+        return bool(self.worlds.touched[0])
+
+    @property
+    def diverged(self) -> bool:
+        """Whether physics went wrong; the robot stands still since."""
+        return bool(self.worlds.broken[0])
+
+    def sense(self) -> dict[str, Any]:
+        """A noisy reading: `names`, `position`, `velocity`, `effort` `[12]`, `orientation` `[4]`,
+        `angular_velocity` `[3]`."""
+        seen = self.worlds.sense(self._noise.random((1, 30), np.float32))
+        return {
+            "names": self.robot.joint_names,
+            "position": np.asarray(seen.joint_position[0], float),
+            "velocity": np.asarray(seen.joint_velocity[0], float),
+            "effort": np.array(self.worlds.force[0], float),
+            "orientation": np.asarray(seen.orientation[0], float),
+            "angular_velocity": np.asarray(seen.angular_velocity[0], float),
+        }
+
+    def pose(self) -> tuple[np.ndarray, np.ndarray]:
+        """True position (m) `[3]` and orientation (w, x, y, z) `[4]` in the course frame."""
+        qpos = np.array(self.physics.qpos[0], float)
+        return qpos[:3], qpos[3:7]
+
+    def velocity(self) -> tuple[np.ndarray, np.ndarray]:
+        """True velocity (m/s) and angular velocity (rad/s) in the base frame, `[3]` each."""
+        qvel = np.array(self.physics.qvel[0], float)
+        w, x, y, z = self.pose()[1]
+        turn = np.array(
+            [
+                [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+                [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+                [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+            ]
+        )
+        return turn.T @ qvel[:3], qvel[3:6]
+
+    def overturn(self) -> None:
+        """Lays the robot on its back, for tests of what follows."""
+        qpos = np.array(self.physics.qpos)
+        qpos[0, 2] += 0.15
+        qpos[0, 3:7] = [0.0, 1.0, 0.0, 0.0]
+        self.physics.reset(np.ones(1, bool), qpos, np.zeros((1, 18)))

@@ -1,0 +1,520 @@
+"""ROS 2: the only file that imports rclpy and message packages.
+
+`Ros2Transport` joins the control loop to ROS 2; `RosNode` and the small classes below it are what the programs of
+`robot.nodes.programs` need of ROS, so that they import none of it. Messages become calls of `Intake`, which believes
+them or not; whatever a message holds, no callback raises. Names of topics and services are relative: a namespace moves
+them.
+
+Joint commands are trajectory_msgs/JointTrajectory with one point: of the standard messages the one that holds joint
+names, targets and when they are due. `header.stamp` is the stamp of the joint reading that it answers, so that drives
+can count latency from the reading. Damping is a point without positions and with velocities of zero: drives then use
+their velocity gain alone. Gains are parameters of the drives, equal to those of the bundle.
+"""
+
+import json
+import threading
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from geometry_msgs.msg import TwistStamped
+from nav_msgs.msg import Odometry
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.context import Context
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import Image, Imu, JointState
+from std_msgs.msg import Bool, String
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+from robot.loop.parameters import Declared, declared, make
+from robot.loop.refusals import Refusals
+from robot.loop.transport import NS, Intake, Mode, Output
+from sim.course.description import SKILLS
+from sim.errors import InputError
+from sim.robots.description import Robot
+
+T = TypeVar("T")
+
+
+# --- topics and their quality of service ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A topic and its quality of service.
+
+    Senders offer reliable delivery and readers ask for best effort, so that they meet drivers of either kind and a
+    reader never waits for a lost message; only the newest `depth` messages are kept. `latched` topics are reliable and
+    transient local on both sides: who comes late gets the last one.
+    """
+
+    name: str
+    kind: Any
+    depth: int = 1
+    latched: bool = False
+
+    def offered(self) -> QoSProfile:
+        """For senders."""
+        return self._profile(ReliabilityPolicy.RELIABLE)
+
+    def asked(self) -> QoSProfile:
+        """For readers."""
+        return self._profile(ReliabilityPolicy.RELIABLE if self.latched else ReliabilityPolicy.BEST_EFFORT)
+
+    def _profile(self, reliability: ReliabilityPolicy) -> QoSProfile:
+        durability = DurabilityPolicy.TRANSIENT_LOCAL if self.latched else DurabilityPolicy.VOLATILE
+        return QoSProfile(depth=self.depth, reliability=reliability, durability=durability)
+
+
+JOINT_STATES = Topic("joint_states", JointState)
+IMU = Topic("imu/data", Imu)
+ODOMETRY = Topic("odom", Odometry, depth=10)
+"""The referee wants every pose, so a few may wait."""
+VELOCITY_COMMAND = Topic("cmd_vel", TwistStamped)
+SKILL = Topic("skill", String, latched=True)
+HEIGHT_GRID = Topic("height_grid", Image)
+JOINT_COMMANDS = Topic("joint_commands", JointTrajectory)
+DIAGNOSTICS = Topic("diagnostics", DiagnosticArray, depth=10)
+BOARD_TOUCHED = Topic("board_touched", Bool, latched=True)
+SCORE = Topic("score", String, depth=10)
+TOPICS = (
+    JOINT_STATES, IMU, ODOMETRY, VELOCITY_COMMAND, SKILL, HEIGHT_GRID, JOINT_COMMANDS, DIAGNOSTICS, BOARD_TOUCHED,
+    SCORE,
+)  # fmt: skip
+SERVICES = ("arm", "disarm", "stop")
+"""std_srvs/Trigger each; asked of the control loop, which answers in its next step."""
+ANSWERED = 0.5
+"""s within which the loop must answer an operator."""
+
+
+# --- messages in ------------------------------------------------------------------------------------------------------
+
+
+def stamp_of(message: Any) -> int:
+    """A message's header stamp, ns; 0 where it is not set."""
+    stamp = message.header.stamp
+    return stamp.sec * NS + stamp.nanosec
+
+
+def wxyz(quaternion: Any) -> list[float]:
+    """A ROS quaternion (x, y, z, w) as (w, x, y, z)."""
+    return [quaternion.w, quaternion.x, quaternion.y, quaternion.z]
+
+
+def take_joints(intake: Intake, message: JointState) -> bool:
+    """Joint angles, speeds and, where they are there, torques, by name. Returns whether they were believed."""
+    return intake.joints(list(message.name), message.position, message.velocity, message.effort, stamp_of(message))
+
+
+def take_imu(intake: Intake, message: Imu) -> bool:
+    """Attitude and gyro, base frame. Returns whether they were believed."""
+    if message.orientation_covariance[0] == -1:
+        return _refuse(intake, "imu", "imu: the message says that it holds no orientation (covariance -1)")
+    rate = message.angular_velocity
+    return intake.imu(wxyz(message.orientation), [rate.x, rate.y, rate.z], stamp_of(message))
+
+
+def take_odometry(intake: Intake, message: Odometry) -> bool:
+    """The base's pose in the course frame. Returns whether it was believed."""
+    position, orientation = pose_of(message)
+    return intake.odometry(position.tolist(), orientation.tolist(), stamp_of(message))
+
+
+def pose_of(message: Odometry) -> tuple[np.ndarray, np.ndarray]:
+    """Position (m) `[3]` and orientation (w, x, y, z) `[4]`."""
+    pose = message.pose.pose
+    place = pose.position
+    return np.array([place.x, place.y, place.z]), np.array(wxyz(pose.orientation))
+
+
+def take_command(intake: Intake, message: TwistStamped) -> bool:
+    """Forward and leftward velocity and yaw rate. Returns whether they were believed."""
+    twist = message.twist
+    return intake.velocity_command([twist.linear.x, twist.linear.y, twist.angular.z], stamp_of(message))
+
+
+def take_skill(intake: Intake, message: String) -> bool:
+    """The name of a skill. Returns whether it is known."""
+    if message.data not in SKILLS:
+        return _refuse(intake, "skill", f"the skill '{message.data[:40]}' is unknown: known are {', '.join(SKILLS)}")
+    intake.skill(SKILLS.index(message.data))
+    return True
+
+
+def take_height_grid(intake: Intake, message: Image) -> bool:
+    """A 32FC1 image of heights, m. Returns whether it was believed."""
+    rows, columns = message.height, message.width
+    problem = ""
+    if message.encoding != "32FC1":
+        problem = f"its encoding is '{message.encoding[:40]}', 32FC1 is needed"
+    elif message.step != 4 * columns or len(message.data) != rows * message.step:
+        problem = f"{len(message.data)} bytes in rows of {message.step} came for {rows} x {columns} heights"
+    if problem:
+        return _refuse(intake, "height grid", f"height grid: {problem}")
+    order = ">f4" if message.is_bigendian else "<f4"
+    return intake.height_grid(np.frombuffer(message.data, order).reshape(rows, columns))
+
+
+def command_of(robot: Robot, message: JointTrajectory) -> Output:
+    """A joint command as drives understand it: targets matched by name, or damping where there are no positions.
+
+    Raises:
+      InputError: not one point, joints that are missing or named twice, targets that are not finite.
+    """
+    if len(message.points) != 1:
+        raise InputError(f"a joint command has {len(message.points)} points, 1 is needed")
+    points: Any = message.points
+    positions, names = points[0].positions, list(message.joint_names)
+    if len(positions) == 0:
+        return Output(Mode.DAMP, np.zeros(12, np.float32), stamp_of(message))
+    missing = [name for name in robot.joint_names if name not in names]
+    if missing or len(set(names)) != len(names):
+        problem = f"has no target for '{missing[0]}'" if missing else "names a joint twice"
+        raise InputError(f"a joint command {problem}")
+    if len(positions) != len(names) or not np.isfinite(positions).all():
+        raise InputError(f"a joint command has {len(positions)} targets for {len(names)} joints, or one is not finite")
+    targets = np.array([positions[names.index(name)] for name in robot.joint_names], np.float32)
+    return Output(Mode.POSITION, targets, stamp_of(message))
+
+
+def _refuse(intake: Intake, kind: str, sentence: str) -> bool:
+    intake.refusals.add(intake.clock(), kind, sentence)
+    return False
+
+
+# --- messages out -----------------------------------------------------------------------------------------------------
+
+
+def stamped(message: T, stamp: int, frame: str = "") -> T:
+    """`message` with `stamp` (ns) and `frame` in its header."""
+    header = message.header  # type: ignore[attr-defined]
+    header.stamp.sec, header.stamp.nanosec = divmod(stamp, NS)
+    header.frame_id = frame
+    return message
+
+
+def joints_message(reading: dict[str, Any], stamp: int) -> JointState:
+    """A reading of `SimulatedHardware.sense` as a driver publishes it."""
+    message = JointState(name=list(reading["names"]))
+    message.position, message.velocity, message.effort = (
+        _doubles(reading[name]) for name in ("position", "velocity", "effort")
+    )
+    return stamped(message, stamp)
+
+
+def imu_message(orientation: np.ndarray, angular_velocity: np.ndarray, stamp: int) -> Imu:
+    """Attitude (w, x, y, z) `[4]` and gyro (rad/s, base frame) `[3]`; there is no accelerometer."""
+    message = Imu()
+    _set_quaternion(message.orientation, orientation)
+    _set_vector(message.angular_velocity, angular_velocity)
+    message.linear_acceleration_covariance[0] = -1.0
+    return stamped(message, stamp, "base")
+
+
+def odometry_message(
+    position: np.ndarray, orientation: np.ndarray, velocity: np.ndarray, turning: np.ndarray, stamp: int
+) -> Odometry:
+    """Pose in the course frame (m `[3]`; w, x, y, z `[4]`), velocity (m/s) and turning (rad/s) in the base frame."""
+    message = Odometry(child_frame_id="base")
+    _set_vector(message.pose.pose.position, position)
+    _set_quaternion(message.pose.pose.orientation, orientation)
+    _set_vector(message.twist.twist.linear, velocity)
+    _set_vector(message.twist.twist.angular, turning)
+    return stamped(message, stamp, "course")
+
+
+def velocity_message(command: Sequence[float], stamp: int) -> TwistStamped:
+    """Forward, leftward velocity (m/s) and yaw rate (rad/s)."""
+    message = TwistStamped()
+    twist = message.twist
+    twist.linear.x, twist.linear.y, twist.angular.z = (float(value) for value in command)
+    return stamped(message, stamp, "base")
+
+
+def command_message(robot: Robot, output: Output) -> JointTrajectory:
+    """Joint targets or damping for the drives."""
+    point = JointTrajectoryPoint(velocities=array("d", bytes(8 * 12)))
+    if output.mode == Mode.POSITION:
+        point.positions = _doubles(output.targets)
+    point.time_from_start.nanosec = round(robot.control_period * NS)
+    return stamped(JointTrajectory(joint_names=list(robot.joint_names), points=[point]), output.stamp)
+
+
+LEVELS = {"soft stop": DiagnosticStatus.WARN, "emergency": DiagnosticStatus.ERROR}
+"""State -> level of its diagnosis; OK for the others."""
+
+
+def diagnostics_message(robot: Robot, status: dict[str, Any], stamp: int) -> DiagnosticArray:
+    """The controller's status."""
+    phase = f" ({status['phase']})" if status["phase"] else ""
+    diagnosis = DiagnosticStatus(
+        level=LEVELS.get(status["state"], DiagnosticStatus.OK),
+        name="barkour: control loop",
+        message=f"{status['state']}{phase}: {status['reason']}",
+        hardware_id=robot.name,
+        values=[KeyValue(key=key, value=json.dumps(value)) for key, value in status.items()],
+    )
+    return stamped(DiagnosticArray(status=[diagnosis]), stamp)
+
+
+def _doubles(values: Any) -> array:
+    return array("d", np.asarray(values, float).tobytes())
+
+
+def _set_vector(vector: Any, values: np.ndarray) -> None:
+    vector.x, vector.y, vector.z = (float(value) for value in values)
+
+
+def _set_quaternion(quaternion: Any, values: np.ndarray) -> None:
+    quaternion.w, quaternion.x, quaternion.y, quaternion.z = (float(value) for value in values)
+
+
+# --- a node -----------------------------------------------------------------------------------------------------------
+
+
+def _descriptor(parameter: Declared) -> ParameterDescriptor:
+    descriptor = ParameterDescriptor(
+        name=parameter.name, description=parameter.description, read_only=True, dynamic_typing=False
+    )
+    if parameter.low is not None and parameter.high is not None:
+        low, high = parameter.low, parameter.high
+        if parameter.kind is int:
+            descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high), step=1)]
+        else:
+            descriptor.floating_point_range = [FloatingPointRange(from_value=float(low), to_value=float(high))]
+    return descriptor
+
+
+class RosNode:
+    """One node in a context of its own. Callbacks run in one thread, from `spin` on."""
+
+    EVERYWHERE = ("use_sim_time", "start_type_description_service")
+    """Parameters that every ROS node has."""
+
+    def __init__(self, name: str, arguments: Sequence[str] = (), domain: int | None = None) -> None:
+        """`arguments` are ROS's own (`--ros-args ...`); `domain` takes the place of ROS_DOMAIN_ID.
+
+        Raises:
+          InputError: arguments or a parameter file that ROS does not take.
+        """
+        self.context = Context()
+        try:
+            rclpy.init(
+                args=["barkour", *arguments],
+                context=self.context,
+                domain_id=domain,
+                signal_handler_options=SignalHandlerOptions.NO,
+            )
+            self.node = rclpy.create_node(
+                name, context=self.context, automatically_declare_parameters_from_overrides=True
+            )
+        except Exception as error:  # rclpy raises half a dozen kinds that have no common ancestor
+            raise InputError(f"ROS does not start: {' '.join(str(error).split())}") from error
+        self.name = name
+        self._executor = SingleThreadedExecutor(context=self.context)
+        self._executor.add_node(self.node)
+        self._ending = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._publishers: dict[str, Any] = {}
+
+    def parameters(self, kind: type[T]) -> T:
+        """Declares every parameter of `kind` with description and range, read-only, and returns what was given.
+
+        Raises:
+          InputError: a value that is unknown, mistyped or out of range.
+        """
+        node = self.node
+        given = {name: value.value for name, value in node.get_parameters_by_prefix("").items()}
+        own = {name: v for name, v in given.items() if name not in self.EVERYWHERE and not name.startswith("qos_")}
+        chosen = make(kind, own)
+        for parameter in declared(kind):
+            if parameter.name in own:
+                node.undeclare_parameter(parameter.name)
+            value = getattr(chosen, parameter.name)
+            node.declare_parameter(parameter.name, value, _descriptor(parameter), ignore_override=True)
+        return chosen
+
+    def publish(self, topic: Topic, message: Any) -> None:
+        """Sends a message."""
+        publisher = self._publishers.get(topic.name)
+        if publisher is None:
+            publisher = self._publishers[topic.name] = self.node.create_publisher(
+                topic.kind, topic.name, topic.offered()
+            )
+        publisher.publish(message)
+
+    def advertise(self, *topics: Topic) -> None:
+        """Makes publishers known before the first message, so that readers are found by then."""
+        for topic in topics:
+            self._publishers[topic.name] = self.node.create_publisher(topic.kind, topic.name, topic.offered())
+
+    def subscribe(self, topic: Topic, take: Callable[[Any], Any], refusals: Refusals, clock: Callable[[], int]) -> None:
+        """Calls `take` with every message; what it raises is a refusal."""
+
+        def guarded(message: Any) -> None:
+            try:
+                take(message)
+            except Exception as error:  # whatever a message holds, the program goes on
+                refusals.add(clock(), topic.name, f"a message on {topic.name} is of no use: {error}")
+
+        self.node.create_subscription(topic.kind, topic.name, guarded, topic.asked())
+
+    def offer(self, name: str, answer: Callable[[], tuple[bool, str]]) -> None:
+        """A std_srvs/Trigger service that `answer`s with success and message."""
+
+        def guarded(_: Any, response: Any) -> Any:
+            try:
+                response.success, response.message = answer()
+            except Exception as error:
+                response.success, response.message = False, f"failed: {error}"
+            return response
+
+        self.node.create_service(Trigger, name, guarded)
+
+    def now(self) -> int:
+        """The time for stamps, ns."""
+        return self.node.get_clock().now().nanoseconds
+
+    def say(self, text: str) -> None:
+        """Logs; refusals as warnings."""
+        logger = self.node.get_logger()
+        if text.startswith("refused"):
+            logger.warning(text)
+        else:
+            logger.info(text)
+
+    def spin(self) -> None:
+        """Lets callbacks run, in a thread of their own."""
+        self._thread = threading.Thread(target=self._spin, name="ROS callbacks", daemon=True)
+        self._thread.start()
+
+    def _spin(self) -> None:
+        try:
+            while not self._ending.is_set():
+                self._executor.spin_once(timeout_sec=0.1)
+        except ExternalShutdownException:
+            pass
+
+    def close(self) -> None:
+        """Leaves ROS. Twice is as good as once."""
+        if self._ending.is_set():
+            return
+        self._ending.set()
+        if self._thread is not None:
+            self._thread.join(2.0)
+        self._executor.shutdown(timeout_sec=1.0)
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)
+
+
+# --- what the programs see of it --------------------------------------------------------------------------------------
+
+
+class Ros2Transport:
+    """The loop's `Transport` over ROS 2: sensors, command, skill and operators in; joints and diagnostics out."""
+
+    def __init__(self, node: RosNode, intake: Intake) -> None:
+        self.node, self.intake = node, intake
+        self._closed = False
+        node.advertise(JOINT_COMMANDS, DIAGNOSTICS)
+        for topic, take in (
+            (JOINT_STATES, take_joints),
+            (IMU, take_imu),
+            (ODOMETRY, take_odometry),
+            (VELOCITY_COMMAND, take_command),
+            (SKILL, take_skill),
+            (HEIGHT_GRID, take_height_grid),
+        ):
+            node.subscribe(topic, lambda message, take=take: take(intake, message), intake.refusals, intake.clock)
+        for name in SERVICES:
+            node.offer(name, lambda name=name: self._ask(name))
+
+    def write(self, output: Output) -> None:
+        """See `Transport`."""
+        if not self._closed:
+            self.node.publish(JOINT_COMMANDS, command_message(self.intake.robot, output))
+
+    def report(self, status: dict[str, Any]) -> None:
+        """See `Transport`."""
+        if not self._closed:
+            self.node.publish(DIAGNOSTICS, diagnostics_message(self.intake.robot, status, self.node.now()))
+
+    def close(self) -> None:
+        """See `Transport`."""
+        self._closed = True
+        self.node.close()
+
+    def _ask(self, kind: str) -> tuple[bool, str]:
+        request = self.intake.ask(kind)
+        granted = request.wait(ANSWERED)
+        return granted, request.message
+
+
+class DriverPort:
+    """The robot's drives and sensors as a ROS driver: publishes readings, hands on joint commands."""
+
+    def __init__(
+        self, node: RosNode, robot: Robot, drive: Callable[[Output], None], refusals: Refusals, clock: Callable[[], int]
+    ) -> None:
+        """`drive` gets every joint command; it may raise `InputError` to refuse one."""
+        self.node = node
+        node.advertise(JOINT_STATES, IMU, ODOMETRY, BOARD_TOUCHED)
+        node.subscribe(JOINT_COMMANDS, lambda message: drive(command_of(robot, message)), refusals, clock)
+
+    def joints(self, reading: dict[str, Any], stamp: int) -> None:
+        """A reading of joints and IMU."""
+        self.node.publish(JOINT_STATES, joints_message(reading, stamp))
+        self.node.publish(IMU, imu_message(reading["orientation"], reading["angular_velocity"], stamp))
+
+    def pose(self, pose: tuple[np.ndarray, np.ndarray], velocity: tuple[np.ndarray, np.ndarray], stamp: int) -> None:
+        """Pose and velocity of the base, see `odometry_message`."""
+        self.node.publish(ODOMETRY, odometry_message(*pose, *velocity, stamp))
+
+    def board_touched(self, touched: bool) -> None:
+        """Whether the board was touched."""
+        self.node.publish(BOARD_TOUCHED, Bool(data=touched))
+
+
+class NavigatorPort:
+    """Poses in, velocity command and skill out."""
+
+    def __init__(self, node: RosNode, intake: Intake) -> None:
+        self.node, self._skill = node, ""
+        node.advertise(VELOCITY_COMMAND, SKILL)
+        node.subscribe(ODOMETRY, lambda message: take_odometry(intake, message), intake.refusals, intake.clock)
+
+    def command(self, velocity: Sequence[float], skill: str) -> None:
+        """Forward, leftward velocity (m/s), yaw rate (rad/s); the skill is sent where it changes."""
+        if skill != self._skill:
+            self._skill = skill
+            self.node.publish(SKILL, String(data=skill))
+        self.node.publish(VELOCITY_COMMAND, velocity_message(velocity, self.node.now()))
+
+
+class RefereePort:
+    """Poses and touches of the board in, the live score out."""
+
+    def __init__(
+        self,
+        node: RosNode,
+        pose: Callable[[int, np.ndarray, np.ndarray], Any],
+        touched: Callable[[], Any],
+        refusals: Refusals,
+        clock: Callable[[], int],
+    ) -> None:
+        """`pose` gets stamp (ns), position (m) `[3]` and orientation (w, x, y, z) `[4]`."""
+        self.node = node
+        node.advertise(SCORE)
+        node.subscribe(ODOMETRY, lambda message: pose(stamp_of(message), *pose_of(message)), refusals, clock)
+        node.subscribe(BOARD_TOUCHED, lambda message: touched() if message.data else None, refusals, clock)
+
+    def score(self, live: dict[str, Any]) -> None:
+        """The live score, JSON."""
+        self.node.publish(SCORE, String(data=json.dumps(live)))

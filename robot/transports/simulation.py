@@ -1,0 +1,127 @@
+"""`barkour onboard` with the in-process transport: the loop that runs on a robot, against simulated hardware."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from policies.skills.runner import load_skills
+from robot.loop import parameters
+from robot.loop.assembly import Assembly
+from robot.loop.clock import Clock, SimulatedClock, SteadyClock
+from robot.loop.controller import SWITCH_INTERVAL, Controller
+from robot.loop.declarations import OnboardParameters
+from robot.loop.pilot import Pilot
+from robot.loop.referee import Referee
+from robot.loop.transport import NS, Intake, State
+from robot.transports.hardware import SimulatedHardware
+from robot.transports.inprocess import InProcess
+from sim.course.files import by_name
+
+ARM_WITHIN = 2.0
+"""Simulated hardware must be armed within this, s."""
+LONGEST = 90.0
+"""A run in simulation ends after this, s."""
+
+
+def onboard_in_simulation(
+    policy: str = "generalist",
+    course: str = "official",
+    seed: int = 0,
+    randomize: bool = False,
+    torque_limit: float | None = None,
+    record: Path | None = None,
+    parameter_file: Path | None = None,
+    dry_run: bool = False,
+    real_time: bool = False,
+    lying: bool = False,
+    log: Callable[[str], None] = lambda text: print(text, file=sys.stderr),
+) -> dict[str, Any]:
+    """Arms the controller, lets the navigator take the simulated robot over a course, stops it, disarms it.
+
+    Args:
+      record: file for a recording that `replay` reads.
+      parameter_file: limits and times of the controller, see `launch/onboard.yaml`.
+      real_time: on the computer's clock and in threads, as on a robot; else in simulated time, equal every time.
+      lying: the robot begins flat on the ground, and stands up from there.
+
+    Returns:
+      What the referee says, `controller` (its state, changes of state, refusals), `loop` (its punctuality), `bundles`.
+
+    Raises:
+      InputError: a policy, course, seed, parameter file or recording that cannot be used.
+    """
+    skills, where = load_skills(policy), by_name(course)
+    options = parameters.load(
+        OnboardParameters, parameter_file, "onboard",
+        policy=policy, course=course, dry_run=dry_run, needs_pose=True, record="" if record is None else str(record),
+    )  # fmt: skip
+    clock: Clock = SteadyClock() if real_time else SimulatedClock()
+    pilot, referee = Pilot(where, skills), Referee(where)
+    hardware = SimulatedHardware(
+        skills.robot, where, seed, randomize=randomize, torque_limit=torque_limit, lying=lying
+    )  # fmt: skip
+    if lying:
+        hardware.advance(1500)
+
+    def connect(intake: Intake) -> InProcess:
+        return InProcess(intake, hardware, clock, pilot)
+
+    assembly = Assembly(skills, where, options, clock, connect, log)
+    transport = assembly.transport
+    watch = _Course(transport, assembly.controller, referee, clock, dry_run)
+    interval = sys.getswitchinterval()
+    try:
+        if real_time:
+            sys.setswitchinterval(SWITCH_INTERVAL)
+            transport.start()
+        elif isinstance(clock, SimulatedClock):
+            transport.follow(clock)
+        assembly.loop.run(watch.over)
+    finally:
+        sys.setswitchinterval(interval)
+        assembly.close()
+    return {
+        **referee.result(), **assembly.summary(), "policy": policy, "course": course, "seed": seed,
+        "randomize": randomize, "latency_ms": transport.latencies.milliseconds(),
+        "limits": asdict(assembly.controller.limits), "recording": options.record or None, "real_time": real_time,
+    }  # fmt: skip
+
+
+class _Course:
+    """The operator of a run in simulation: arms, waits for the referee, stops, and waits until all is quiet."""
+
+    def __init__(
+        self, transport: InProcess, controller: Controller, referee: Referee, clock: Clock, dry_run: bool
+    ) -> None:
+        """The referee looks on from when the robot stands: one that lies has not fallen."""
+        self.transport, self.controller, self.referee, self.clock = transport, controller, referee, clock
+        self.intake = transport.intake
+        self.began = clock.now()
+        self.dry_run = dry_run
+        self.armed = self.stopped = False
+
+    def over(self) -> bool:
+        """Called after every control step; whether the run is over."""
+        seconds = (self.clock.now() - self.began) / NS
+        controller, referee = self.controller, self.referee
+        if not self.armed:
+            if seconds > 0.1 and not self.intake.requests:
+                self.intake.ask("arm")
+            self.armed = controller.state != State.DISARMED
+            if seconds > ARM_WITHIN and not self.armed:
+                referee.give_up("could not be armed")
+                return True
+            return False
+        if controller.state == State.RUNNING:
+            self.transport.referee = referee
+        if controller.state in (State.DISARMED, State.EMERGENCY):
+            referee.give_up(controller.reason)
+            return True
+        if (referee.end or seconds > LONGEST) and not self.stopped:
+            self.stopped = True
+            self.intake.ask("stop")
+        if self.dry_run and seconds > 5.0 and not self.stopped:
+            referee.give_up("dry run: nothing was sent")
+        return False

@@ -1,0 +1,1 @@
+"""The course: obstacles, gates, files, generator, terrain, scene and score."""

@@ -1,0 +1,169 @@
+"""Courses as YAML files: load with one clear sentence for whatever is wrong, save without losing a digit."""
+
+import math
+import os
+import re
+import reprlib
+import types
+import typing
+from dataclasses import MISSING, asdict, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sim.course.description import Course, official
+from sim.course.generator import LARGEST_SEED, generate
+from sim.errors import InputError
+
+SHIPPED = Path(__file__).parent / "shipped"
+"""Where the courses beside the official one lie."""
+GENERATED = "generated:"
+MOST_COURSES = 1000
+"""In one range."""
+
+
+def save(course: Course, path: Path) -> None:
+    """Writes a course, whole or not at all; `load` returns an equal one."""
+    text = dumps(course)
+    try:
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot write the course to {path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def load(path: Path) -> Course:
+    """Reads a course. Raises `InputError` naming the key, the value and what was expected."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise InputError(f"cannot read the course {path}: {reason}") from error
+    return loads(text, str(path))
+
+
+def dumps(course: Course) -> str:
+    """A course as YAML text; `loads` returns an equal one."""
+    return yaml.safe_dump(_plain(asdict(course)), sort_keys=False, allow_unicode=True, default_flow_style=None)
+
+
+def loads(text: str, where: str) -> Course:
+    """The course in a YAML text that came from `where`. Raises `InputError` as `load` does."""
+    try:
+        data = yaml.load(text, Loader=_StrictLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: an impossible date and the like
+        mark = getattr(error, "problem_mark", None)
+        line = f" in line {mark.line + 1}" if mark else ""
+        reason = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise InputError(f"course {where} is not valid YAML{line}: {reason}") from error
+    try:
+        return _build(Course, data, "course")
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML's safe loader, except that a key given twice is an error and not the last one winning."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key '{key.value}' is given twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def by_name(name: str) -> Course:
+    """`official`, another course that ships in `sim/courses`, `generated:SEED`, or a YAML file's path.
+
+    Raises:
+      InputError: none of these; a file that is no course.
+    """
+    if name == "official":
+        return official()
+    if name.startswith(GENERATED):
+        first, last = _seeds(name)
+        if first != last:
+            raise InputError(f"'{name}' names {last - first + 1} courses: only evaluate takes a range")
+        return generate(first)
+    shipped = {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
+    if name not in shipped and not Path(name).suffix and not Path(name).exists():
+        known = f"official, {', '.join(shipped)}, generated:SEED or a YAML file"
+        raise InputError(f"unknown course '{name}': known are {known}")
+    return load(shipped.get(name, Path(name)))
+
+
+def several(name: str) -> list[str]:
+    """The names behind a course's name: itself, or those of `generated:FIRST-LAST`. Raises `InputError`."""
+    if not name.startswith(GENERATED):
+        return [name]
+    first, last = _seeds(name)
+    return [f"{GENERATED}{seed}" for seed in range(first, last + 1)]
+
+
+def _seeds(name: str) -> tuple[int, int]:
+    """First and last seed of `generated:SEED` or `generated:FIRST-LAST`."""
+    match = re.fullmatch(r"([0-9]{1,10})(?:-([0-9]{1,10}))?", name.removeprefix(GENERATED))
+    if match is None:
+        raise InputError(f"'{name}' must be generated:SEED or generated:FIRST-LAST, for example generated:7")
+    first, last = int(match[1]), int(match[2] or match[1])
+    if last < first or last - first >= MOST_COURSES or last > LARGEST_SEED:
+        raise InputError(f"'{name}' must name 1 to {MOST_COURSES} seeds from 0 to {LARGEST_SEED}, the first one first")
+    return first, last
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, so that YAML stays plain."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return float(value) if isinstance(value, float) else value  # numpy's float64 is a float too
+
+
+def _build(kind: Any, data: Any, where: str) -> Any:
+    """`data` from YAML as an instance of the annotated type `kind`."""
+    if is_dataclass(kind):
+        return _build_dataclass(kind, data, where)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):
+        if data is None:
+            return None
+        return _build(next(a for a in arguments if a is not type(None)), data, where)
+    if origin is tuple:
+        if not isinstance(data, list):
+            raise InputError(f"'{where}' must be a list, got {reprlib.repr(data)}")
+        if arguments[-1] is Ellipsis:
+            return tuple(_build(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(data))
+        if len(data) != len(arguments):
+            raise InputError(f"'{where}' must have {len(arguments)} numbers, got {reprlib.repr(data)}")
+        return tuple(_build(a, item, f"{where}[{i}]") for i, (a, item) in enumerate(zip(arguments, data, strict=True)))
+    if kind is float:
+        number = float(data) if isinstance(data, float) or type(data) is int and abs(data) < 2**53 else math.nan
+        if not math.isfinite(number):
+            raise InputError(f"'{where}' must be a finite number, got {reprlib.repr(data)}")
+        return number
+    if not isinstance(data, kind):
+        raise InputError(f"'{where}' must be {'text' if kind is str else kind.__name__}, got {reprlib.repr(data)}")
+    return data
+
+
+def _build_dataclass(kind: Any, data: Any, where: str) -> Any:
+    if not isinstance(data, dict):
+        raise InputError(f"'{where}' must be a mapping, got {reprlib.repr(data)}")
+    hints = typing.get_type_hints(kind)
+    known = [f.name for f in fields(kind)]
+    for key in data:
+        if key not in known:
+            raise InputError(f"unknown key '{key}' in '{where}': known are {', '.join(known)}")
+    for f in fields(kind):
+        if f.default is MISSING and f.default_factory is MISSING and f.name not in data:
+            raise InputError(f"'{where}' lacks the key '{f.name}'")
+    return kind(**{key: _build(hints[key], value, f"{where}.{key}") for key, value in data.items()})

@@ -1,0 +1,178 @@
+"""From a robot and a terrain to a MuJoCo model: the one place where physics scenes are built."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import mujoco
+import numpy as np
+
+from sim.course.description import Course, Pole
+from sim.course.terrain import Piece, Ramp, Terrain
+from sim.errors import InputError
+from sim.robots.description import LEGS, Robot
+
+DECK = 0.05
+"""Thickness of a ramp's deck, m."""
+
+
+@dataclass(frozen=True)
+class SolverOptions:
+    """Time step and constraint solver of a scene."""
+
+    timestep: float = 0.002
+    iterations: int = 4
+    ls_iterations: int = 8
+    solref: tuple[float, float] = (0.008, 1.0)
+    """Contact time constant (s) and damping ratio: stiff enough that a foot does not sink by its own radius."""
+    cone: Literal["pyramidal", "elliptic"] = "pyramidal"
+    """Shape of the friction cone. A pyramid has only 1 / (|cos a| + |sin a|) of its friction at an angle a to the
+    contact's axes, which lie along the world's: on a ramp that points between them, feet slide that would hold."""
+
+
+EVALUATION = SolverOptions(cone="elliptic")
+"""What runs are judged on: 2 ms steps, friction the same in every direction."""
+TRAINING = SolverOptions(timestep=0.004, iterations=2, ls_iterations=4)
+"""What policies learn on: 4 ms steps, a lighter solver."""
+
+
+def _rotation_quat(yaw: float, pitch: float = 0.0) -> np.ndarray:
+    """Quaternion (w, x, y, z) that turns by `yaw` about z after pitching the +x axis up by `pitch`."""
+    quat, about_y, about_z = np.zeros(4), np.zeros(4), np.zeros(4)
+    mujoco.mju_axisAngle2Quat(about_y, np.array([0.0, 1.0, 0.0]), -pitch)
+    mujoco.mju_axisAngle2Quat(about_z, np.array([0.0, 0.0, 1.0]), yaw)
+    mujoco.mju_mulQuat(quat, about_z, about_y)
+    return quat
+
+
+DECK_PRIORITY = 2
+"""MuJoCo's contact priority of decks: above the feet's."""
+
+
+def _add_piece(world: mujoco.MjsBody, piece: Piece, rgba: Sequence[float]) -> None:
+    """Adds a terrain piece as one box geom whose upper face is the piece's surface."""
+    if isinstance(piece, Ramp):
+        pitch = piece.pitch
+        length = piece.size[0] / np.cos(pitch)
+        middle = np.array([*piece.center, (piece.z_start + piece.z_end) / 2])
+        normal = np.array([-np.sin(pitch) * np.cos(piece.yaw), -np.sin(pitch) * np.sin(piece.yaw), np.cos(pitch)])
+        pos, half = middle - normal * DECK / 2, [length / 2, piece.size[1] / 2, DECK / 2]
+        quat = _rotation_quat(piece.yaw, pitch)
+    else:
+        pos = [*piece.center, (piece.top + piece.bottom) / 2]
+        half = [piece.size[0] / 2, piece.size[1] / 2, (piece.top - piece.bottom) / 2]
+        quat = _rotation_quat(piece.yaw)
+    world.add_geom(
+        name=piece.name, type=mujoco.mjtGeom.mjGEOM_BOX, pos=pos, size=half, quat=quat, rgba=rgba,
+        contype=0, conaffinity=1, group=0, priority=DECK_PRIORITY if isinstance(piece, Ramp) and piece.deck else 0,
+    )  # fmt: skip
+
+
+def robot_spec(robot: Robot) -> mujoco.MjSpec:
+    """The robot alone, as an editable spec, with position servos of the description's gains and torque limit."""
+    try:
+        spec = mujoco.MjSpec.from_file(str(robot.mjcf))
+    except ValueError as error:
+        raise InputError(f"cannot read the robot model {robot.mjcf}: {error}") from error
+    spec.modelname = robot.name
+    for name in robot.joint_names:
+        actuator = spec.add_actuator(name=name, target=name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
+        actuator.set_to_position(kp=robot.kp, kv=robot.kd)
+        actuator.forcelimited = mujoco.mjtLimited.mjLIMITED_TRUE
+        actuator.forcerange = [-robot.torque_limit, robot.torque_limit]
+    return spec
+
+
+def build(
+    robot: Robot,
+    terrain: Terrain,
+    *,
+    poles: Sequence[Pole] = (),
+    board: Piece | None = None,
+    collision: Literal["full", "feet"] = "full",
+    options: SolverOptions = EVALUATION,
+) -> mujoco.MjModel:
+    """Compiles floor, terrain, poles, board and robot into one model.
+
+    Args:
+      board: a piece whose touch by any part of the robot is reported by the contact sensor `board`.
+      collision: "full" lets trunk and legs touch the world; "feet" only feet and shanks (for training).
+
+    Sensors: `orientation`, `gyro`, `accelerometer`, `velocity` at the base origin, one `foot_*` touch force (N) per
+    foot, `board` (number of contacts) if there is a board, `trunk` (contacts of trunk and head) where they collide.
+    """
+    spec = robot_spec(robot)
+    option = spec.option
+    option.timestep, option.iterations, option.ls_iterations = (
+        options.timestep,
+        options.iterations,
+        options.ls_iterations,
+    )
+    cones = {"pyramidal": mujoco.mjtCone.mjCONE_PYRAMIDAL, "elliptic": mujoco.mjtCone.mjCONE_ELLIPTIC}
+    option.solver, option.cone = mujoco.mjtSolver.mjSOL_NEWTON, cones[options.cone]
+    option.integrator = mujoco.mjtIntegrator.mjINT_EULER
+    # A world whose numbers explode must be seen to, not silently begin again.
+    option.disableflags |= mujoco.mjtDisableBit.mjDSBL_EULERDAMP | mujoco.mjtDisableBit.mjDSBL_AUTORESET
+    spec.visual.global_.offwidth, spec.visual.global_.offheight = 1280, 960
+
+    world = spec.worldbody
+    world.add_light(pos=[2.5, -2.5, 6], dir=[0, 0, -1], type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL)
+    world.add_geom(
+        name="floor", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[0, 0, 0.05], rgba=[0.35, 0.4, 0.45, 1],
+        contype=0, conaffinity=1,
+    )  # fmt: skip
+    for piece in terrain.pieces:
+        _add_piece(world, piece, (0.55, 0.5, 0.4, 1))
+    if board is not None:
+        _add_piece(world, board, (0.9, 0.3, 0.2, 1))
+    for i, pole in enumerate(poles):
+        world.add_geom(
+            name=f"pole {i + 1}", type=mujoco.mjtGeom.mjGEOM_CAPSULE, size=[pole.radius, 0, 0],
+            fromto=[pole.x, pole.y, 0, pole.x, pole.y, pole.height], contype=0, conaffinity=1,
+            rgba=(0.95, 0.5, 0.1, 1) if i % 2 == 0 else (0.2, 0.7, 0.3, 1),
+        )  # fmt: skip
+    for geom in spec.geoms:
+        geom.solref = options.solref
+        part = geom.name.split("_")[0]
+        if collision == "feet" and geom.contype and part not in ("foot", "shank"):
+            geom.contype = 0
+    if board is not None:
+        _contact_sensor(spec, "board", robot, geom=board.name)
+    if collision == "full":
+        for part in ("trunk", "head"):
+            spec.add_sensor(
+                name=part, type=mujoco.mjtSensor.mjSENS_CONTACT, objtype=mujoco.mjtObj.mjOBJ_GEOM, objname=part,
+                intprm=[1, 0, 1],
+            )  # fmt: skip
+    try:
+        return spec.compile()
+    except ValueError as error:
+        raise InputError(f"cannot build the scene: {str(error).splitlines()[0]}") from error
+
+
+def course_model(course: Course, robot: Robot, options: SolverOptions = EVALUATION) -> mujoco.MjModel:
+    """The scene of a course as it is evaluated: full-body collision, board with a contact sensor."""
+    return build(robot, course.terrain(), poles=course.poles, board=course.board_piece(), options=options)
+
+
+def _contact_sensor(spec: mujoco.MjSpec, name: str, robot: Robot, geom: str) -> None:
+    """A sensor that counts contacts between `geom` and any part of the robot."""
+    spec.add_sensor(
+        name=name, type=mujoco.mjtSensor.mjSENS_CONTACT, objtype=mujoco.mjtObj.mjOBJ_GEOM, objname=geom,
+        reftype=mujoco.mjtObj.mjOBJ_XBODY, refname="chassis", intprm=[1, 0, 1],
+    )  # fmt: skip
+
+
+def deck_geoms(model: mujoco.MjModel) -> np.ndarray:
+    """Geom ids of the surfaces whose own friction counts."""
+    return np.flatnonzero(model.geom_priority == DECK_PRIORITY)
+
+
+def foot_geoms(model: mujoco.MjModel) -> np.ndarray:
+    """Geom ids of the feet, `[4]`, in leg order."""
+    return leg_geoms(model, ("foot",))
+
+
+def leg_geoms(model: mujoco.MjModel, parts: Sequence[str]) -> np.ndarray:
+    """Geom ids of leg parts ("foot", "shank", "thigh"), part after part, each in leg order, `[4 * parts]`."""
+    return np.array([model.geom(f"{part}_{leg}").id for part in parts for leg in LEGS])

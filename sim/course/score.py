@@ -1,0 +1,254 @@
+"""The Barkour score, streaming and in batch: the numbers of brax's official scorer on any log.
+
+Rules (brax.experimental.barkour.score_barkour; arXiv 2305.14654 section III-A): for every unfinished obstacle its
+next gate is tested on every sample; a step of 0.04 m or more must cross the gate, a shorter one must end within 0.02 m
+of it; the clock restarts at the start-table gate; 5 s on the end table end the run; each obstacle not completed costs
+0.1 and each second over the allotted time 0.01. The scorer's seconds are continuous; the paper's rule counts whole
+seconds (`whole_seconds=True`). Other courses keep the rules and bring their own gates, nominal sizes and end table.
+"""
+
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sim.course.description import Course, Gate
+from sim.errors import InputError
+
+GATE_DISTANCE = 0.02
+MAX_TIME = 50.0
+PENALTY = 0.1
+PER_SECOND = 0.01
+DWELL = 5.0
+LEAVING = 1.1
+"""The end table counts as left beyond this times its half width."""
+
+CONTACT_SHIFT = 1e-6
+"""The official scorer dates the first contact with the end table this much (s) before its sample."""
+
+DOWN_SECONDS = 0.3
+"""A robot that is down this long has fallen."""
+DOWN_UPRIGHT = 0.2
+"""Cosine of the tilt below which it is down (78 degrees: a 30-degree ramp and a stumble still count as standing)."""
+DOWN_CLEARANCE = 0.08
+"""Base height over the ground below which it is down, m (it stands at 0.2)."""
+OUTSIDE = 2.0
+"""Metres outside the course area at which a run is given up."""
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class ObstacleResult:
+    """One obstacle of a run."""
+
+    completed: bool
+    gates_passed: int
+    gates: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """A scored run."""
+
+    score: float
+    time_s: float
+    """From the start-table gate to the first contact with the end table, or to the last sample without one."""
+    allotted_s: float
+    finished: bool
+    """The end table was reached and held."""
+    touched_jump: bool
+    obstacles: dict[str, ObstacleResult]
+    end_table_s: float
+    path_m: float
+    progress: float
+    """Share of all gates that was passed, 0..1."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready fields."""
+        return asdict(self)
+
+
+class Scorer:
+    """Streaming scorer: one `update` per pose sample, constant time and memory."""
+
+    def __init__(self, course: Course, *, whole_seconds: bool = False) -> None:
+        self.course = course
+        self.whole_seconds = whole_seconds
+        self.passed = [0] * len(course.obstacles)
+        self.touched_jump = False
+        self.over = False
+        """The run has ended: the end table was held, or left again."""
+        self._starts = [o.name for o in course.obstacles].index("start table")
+        self._start_time = self._time = math.nan
+        self._last: Point = (math.nan, math.nan)
+        self._reached_end = 0.0
+        self._end_table_s = 0.0
+        self._path = 0.0
+
+    def update(self, time: float, x: float, y: float) -> None:
+        """Takes the base's position at a time: s, m, m in the course frame.
+
+        Samples after the end are ignored, and so are samples that are not finite (a lost pose).
+        """
+        if self.over or not math.isfinite(time + x + y):
+            return
+        if math.isnan(self._start_time):
+            self._start_time, self._last = time, (x, y)
+        here = (x, y)
+        moved = _length(x - self._last[0], y - self._last[1])
+        self._path += moved
+        for i, obstacle in enumerate(self.course.obstacles):
+            if self.passed[i] < len(obstacle.gates) and passes(obstacle.gates[self.passed[i]], self._last, here, moved):
+                self.passed[i] += 1
+                if i == self._starts:
+                    self._start_time = time
+        self._time = time
+        self._watch_end_table(time, here)
+        self._last = here
+
+    def _watch_end_table(self, time: float, here: Point) -> None:
+        table = self.course.end_table
+        distance = [abs(here[k] - table.center[k]) / (table.size[k] / 2) for k in (0, 1)]
+        if max(distance) < 1.0:
+            if self._reached_end == 0:
+                self._reached_end = time - CONTACT_SHIFT
+            self._end_table_s = time - self._reached_end
+            self.over = self._end_table_s >= DWELL
+        elif self._end_table_s > 0 and max(distance) > LEAVING:
+            self.over = True
+
+    def touch_jump(self) -> None:
+        """Any part of the robot touched the board: the jump is failed."""
+        self.touched_jump = True
+
+    def result(self) -> Result:
+        """The score of what was seen so far."""
+        held = self._end_table_s >= DWELL
+        obstacles: dict[str, ObstacleResult] = {}
+        allotted, failed = 0.0, 0
+        for obstacle, passed in zip(self.course.obstacles, self.passed, strict=True):
+            if obstacle.name == "end table":
+                completed = held
+            else:
+                completed = passed >= len(obstacle.gates) and not (obstacle.name == "jump" and self.touched_jump)
+            obstacles[obstacle.name] = ObstacleResult(completed, passed, len(obstacle.gates))
+            allotted += obstacle.nominal_size / self.course.target_velocity if completed else 0.0
+            failed += not completed
+        spent = self._time - self._start_time if not math.isnan(self._start_time) else 0.0
+        course_time = spent - self._end_table_s
+        over = max(course_time - allotted, 0.0) if held else MAX_TIME
+        if self.whole_seconds:
+            over = math.floor(over + 2 * CONTACT_SHIFT)  # a run that is 3 s over is not 2.999999 s over
+        score = 1.0 - over * PER_SECOND - PENALTY * failed
+        progress = sum(self.passed) / sum(len(o.gates) for o in self.course.obstacles)
+        return Result(
+            score, course_time, allotted, held, self.touched_jump, obstacles, self._end_table_s, self._path, progress
+        )
+
+
+def outside(course: Course, x: float, y: float) -> bool:
+    """Whether a robot at `x`, `y` (m) has left the course."""
+    x0, y0, x1, y1 = course.area
+    return max(x0 - x, x - x1, y0 - y, y - y1) > OUTSIDE
+
+
+def passes(gate: Gate, before: Point, here: Point, moved: float) -> bool:
+    """Whether the step from `before` to `here`, `moved` metres long, passes the gate."""
+    if moved >= 2 * GATE_DISTANCE:
+        return _crosses(before, here, gate.left, gate.right)
+    return _distance(here, gate.left, gate.right) < GATE_DISTANCE
+
+
+def _length(x: float, y: float) -> float:
+    """Length of a vector, rounded as the official scorer rounds it (`math.hypot` differs in the last digit)."""
+    return math.sqrt(x * x + y * y)
+
+
+def _side(p: Point, q: Point, r: Point) -> int:
+    value = float(q[1] - p[1]) * (r[0] - q[0]) - float(q[0] - p[0]) * (r[1] - q[1])
+    return (value > 0) - (value < 0)
+
+
+def _crosses(p1: Point, q1: Point, p2: Point, q2: Point) -> bool:
+    return _side(p1, q1, p2) != _side(p1, q1, q2) and _side(p2, q2, p1) != _side(p2, q2, q1)
+
+
+def _distance(p: Point, a: Point, b: Point) -> float:
+    """Distance from a point to a segment, m."""
+    sx, sy = b[0] - a[0], b[1] - a[1]
+    t = ((p[0] - a[0]) * sx + (p[1] - a[1]) * sy) / (sx * sx + sy * sy)
+    if t < 0:
+        return _length(p[0] - a[0], p[1] - a[1])
+    if t > 1:
+        return _length(p[0] - b[0], p[1] - b[1])
+    return _length(p[0] - (a[0] + t * sx), p[1] - (a[1] + t * sy))
+
+
+def score_log(
+    times: Iterable[float],
+    positions: Iterable[Point],
+    touched_jump: bool,
+    course: Course,
+    *,
+    whole_seconds: bool = False,
+) -> Result:
+    """Scores a recorded run: seconds, (x, y) in m, and whether the board was touched."""
+    scorer = Scorer(course, whole_seconds=whole_seconds)
+    if touched_jump:
+        scorer.touch_jump()
+    for time, (x, y) in zip(times, positions, strict=True):
+        scorer.update(float(time), float(x), float(y))
+    return scorer.result()
+
+
+def score_file(path: Path, course: Course, *, touched_jump: bool = False, whole_seconds: bool = False) -> Result:
+    """Scores a pose log on disk. Raises `InputError` as `read_log` does."""
+    times, positions = read_log(path)
+    return score_log(times, positions, touched_jump, course, whole_seconds=whole_seconds)
+
+
+def read_log(path: Path) -> tuple[list[float], list[Point]]:
+    """Times (s) and positions (m) of a pose log: lines of `time,x,y`, comments after `#`.
+
+    Raises:
+      InputError: not readable, not three finite numbers a line, times running backwards, fewer than two rows.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise InputError(f"cannot read the log {path}: {reason}") from error
+    times: list[float] = []
+    positions: list[Point] = []
+    for number, line in enumerate(lines, 1):
+        text = line.split("#")[0].strip()
+        if not text:
+            continue
+        try:
+            time, x, y = (float(part) for part in text.split(","))
+        except ValueError:
+            raise InputError(f"{path} line {number}: expected 'time,x,y', got '{text[:60]}'") from None
+        if not all(map(math.isfinite, (time, x, y))):
+            raise InputError(f"{path} line {number}: a number is not finite")
+        if times and time < times[-1]:
+            raise InputError(f"{path} line {number}: time runs backwards, from {times[-1]} to {time}")
+        times.append(time)
+        positions.append((x, y))
+    if len(times) < 2:
+        raise InputError(f"{path} has {len(times)} rows: a run needs at least two")
+    return times, positions
+
+
+def write_log(path: Path, times: Iterable[float], positions: Iterable[Point], comment: str = "") -> None:
+    """Writes a pose log that `read_log` and the official scorer read; whole or not at all."""
+    rows = [f"{float(t)!r},{float(x)!r},{float(y)!r}" for t, (x, y) in zip(times, positions, strict=True)]
+    head = " ".join(f"# time s, x m, y m{'; ' + comment if comment else ''}".split())
+    try:
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text("\n".join([head, *rows]) + "\n", encoding="utf-8")
+        os.replace(partial, path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot write the log {path}: {getattr(error, 'strerror', None) or error}") from error

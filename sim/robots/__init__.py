@@ -1,0 +1,1 @@
+"""Robots: one folder each, with all that is particular to it."""

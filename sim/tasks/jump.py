@@ -1,0 +1,273 @@
+"""The jumping task: a straight run with boards lying across the way that no leg may touch.
+
+A board is a strip of 0.1 to 0.6 m across the robot's line; it looks like a pit to the policy and is there for feet and
+knees alone: what is as low as the board and within its edges is counted as a touch. A board that is passed clean widens
+the next one, a touched one narrows it, per world. Worlds run along lanes: on flat ground, or with a table across the
+way a metre behind each board, as the end table stands behind the official one: the robot mounts it at what speed it has
+left and stops on it. Pure functions over numpy or jax.numpy, as `sim.tasks.walk`.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sim import observation as obs
+from sim.course.terrain import Block, HeightMap, Terrain, pit
+from sim.tasks import patches
+from sim.tasks.walk import TaskState, WalkTask
+
+WIDTHS = 0.1, 0.6
+"""Length of the board along the way at the lowest and highest level, m."""
+WIDER, NARROWER = 0.2, 0.3
+"""Change of the level (0 to `patches.LEVELS` - 1, 0.1 m each) after a clean pass and after a touch."""
+SOLE, EDGE = 0.003, 0.006
+"""A foot this near the floor stands on the board, m, and it reaches this far past the board's edges: a foot's radius
+over a board of 1 mm thickness."""
+KNEE = 0.03
+"""Radius of the knee, m: hind knees that fold low over the board touch it too."""
+BEHIND = 0.02
+"""A board counts as passed when the last foot is this far behind it, m."""
+RUN_UP = 1.2, 2.3
+"""Distance to the next board's near edge at the start, and after each pass, m."""
+LANES = {"flat": 0.0, "low tables": 0.05, "tables": 0.1}
+"""Kinds of ground, and the height of their tables, m."""
+LANE_PITCH, LANE_WIDTH = 16.0, 12.0
+PERIOD, TABLE = 6.0, (4.0, 5.2)
+"""Lanes repeat themselves along x every so many metres; where in a period the table begins and ends, m."""
+GAP = 0.85, 1.3
+"""From a board's far edge to the table behind it, m (official: 1.0)."""
+STOP, HOLD, OVER = 0.55, 125, 1.05
+"""Where the robot is to stop, m on the table; for how many control steps after the board nothing else is asked; and
+how far on the table it has shot over it, m: the official run ends there."""
+MOUNTED, ASIDE = 60, 0.45
+"""Control steps after the board from which on the base must be over the table, no more than this off its line, m: a
+robot that leaves the end table again has not finished."""
+STOPPING = 3.0
+"""Commanded speed for each metre before the stop, 1/s."""
+ASTRAY = 1.0
+"""Heading off the line at which an episode is lost, rad."""
+ACCELERATION = 4.0
+"""Of the commanded speed, m/s^2, as the navigator's."""
+
+
+class Ahead(NamedTuple):
+    """The board ahead and what is asked until it is passed. Lengths m, speeds m/s, all `[...]`."""
+
+    near: Any
+    """x of its near edge."""
+    width: Any
+    """0 where there is no board for now."""
+    touched: Any
+    speed: Any
+    """Speed that is asked for."""
+    now: Any
+    """Speed that is commanded, on its way there."""
+    until: Any
+    """x at which the next board is placed, where there is none; on lanes with tables, control steps until then."""
+
+
+def lanes(kinds: tuple[str, ...]) -> patches.Patches:
+    """The training ground: one lane per kind along x, two periods ahead and one behind the first."""
+    pieces = [
+        Block(
+            f"{kind} {k}", (k * PERIOD + sum(TABLE) / 2, i * LANE_PITCH), (TABLE[1] - TABLE[0], LANE_WIDTH), LANES[kind]
+        )
+        for i, kind in enumerate(kinds)
+        for k in (-1, 0, 1)
+        if LANES[kind] > 0
+    ]
+    origins = np.zeros((len(kinds), patches.LEVELS, 2), np.float32)
+    origins[:, :, 1] = LANE_PITCH * np.arange(len(kinds))[:, None]
+    edge = LANE_WIDTH / 2
+    upper = (2 * PERIOD, (len(kinds) - 1) * LANE_PITCH + edge)
+    terrain = Terrain(tuple(pieces))
+    return patches.Patches(terrain, HeightMap.from_terrain(terrain, (-PERIOD, -edge), upper, 0.025), origins)
+
+
+def _table_edge(xp: Any, x: Any) -> Any:
+    """Where the table begins in the period of a robot at `x`, m; the run-up to it lies in the same period."""
+    return PERIOD * xp.floor(x / PERIOD) + TABLE[0]
+
+
+def _unpack(board: Any) -> Ahead:
+    return Ahead(*(board[..., i] for i in range(6)))
+
+
+@dataclass(frozen=True, eq=False)
+class JumpTask(WalkTask):
+    """Running along +x over boards; the line is the middle of the world's lane."""
+
+    kinds: tuple[str, ...] = tuple(LANES)
+    kind_shares: tuple[float, ...] = (0.3, 0.1, 0.6)
+    speeds: tuple[float, float] = (1.5, 2.2)
+    """Commanded speeds, m/s: slower strides are too short for half a metre."""
+    pause: float = 0.15
+    """Share of passes after which no board comes for a while and a lower speed is asked for."""
+    slow: tuple[float, float] = (0.5, 1.5)
+    """Speeds in a pause and from a board onto its table, where the robot stops, m/s."""
+
+    @cached_property
+    def ground(self) -> patches.Patches:
+        """The training ground (built once)."""
+        return lanes(self.kinds)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Feet, and shanks for the knees."""
+        return ("foot", "shank")
+
+    @property
+    def extra_privileged(self) -> int:
+        """Distance to the board's near edge, its width, whether it was touched."""
+        return 3
+
+    def begin(self, xp: Any, u: Any, kind: Any, level: Any) -> tuple[TaskState, Any, Any]:
+        """See `WalkTask.begin`. Two in five episodes begin at speed, the others at rest."""
+        state, qpos, qvel = super().begin(xp, u, kind, level)
+        running = u[..., 60] < 0.4
+        yaw = 0.4 * (u[..., 2] - 0.5)
+        zero = xp.zeros_like(yaw)
+        lane = self._origin(xp, kind, level)[..., 1]
+        y = lane + 0.3 * (u[..., 1] - 0.5)
+        start = xp.where(running, 0.4 + 1.5 * u[..., 61], zero)
+        low, high = self.speeds
+        width = self._width(xp, level, u[..., 63:65])
+        near = self._near(xp, kind, zero, width, u[..., 62])
+        ahead = Ahead(near, width, zero, low + (high - low) * u[..., 65], start, zero)
+        half = yaw / 2
+        # an episode on a lane with tables begins at its run-up
+        x = xp.where(self._table(xp, kind) > 0, near - RUN_UP[0] - (RUN_UP[1] - RUN_UP[0]) * u[..., 67], zero)
+        height = xp.full(yaw.shape, self.robot.standing_height + 0.01)
+        base = xp.stack([x, y, height, xp.cos(half), zero, zero, xp.sin(half)], -1)
+        qpos = xp.concatenate([base, qpos[..., 7:]], -1).astype(xp.float32)
+        planar = xp.stack([start * xp.cos(yaw), start * xp.sin(yaw)], -1)
+        qvel = xp.concatenate([qvel[..., :2] + planar, qvel[..., 2:]], -1).astype(xp.float32)
+        board = xp.stack(ahead, -1).astype(xp.float32)
+        offset = xp.stack([zero, y - lane], -1)
+        command = self._guide(xp, state.command, kind, offset, yaw, board)
+        sensors = obs.Sensors(qpos[..., 3:7], qvel[..., 3:6], qpos[..., 7:], qvel[..., 6:])
+        newest = obs.frame(xp, self.robot, sensors, state.last_action)
+        state = state._replace(
+            history=obs.fill(xp, newest),
+            last_feet=xp.repeat(qpos[..., None, :2], 4, -2),
+            phase=xp.where(running, u[..., 66], 0.0).astype(xp.float32),
+            command=command,
+            command_life=xp.full(yaw.shape, 1e6, xp.float32),
+            board=board,
+        )
+        return state, qpos, qvel
+
+    def promote(self, xp: Any, state: TaskState, fallen: Any) -> Any:
+        """The next episode's level: the board's own, lower after a fall."""
+        return xp.clip(state.level - NARROWER * fallen, 0, patches.LEVELS - 1).astype(xp.float32)
+
+    # --- parts ------------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _width(xp: Any, level: Any, u: Any) -> Any:
+        """The level's board; in one case of five a narrower one."""
+        width = WIDTHS[0] + (WIDTHS[1] - WIDTHS[0]) * level / (patches.LEVELS - 1)
+        return xp.where(u[..., 0] < 0.2, WIDTHS[0] + (width - WIDTHS[0]) * u[..., 1], width)
+
+    def _board(self, xp: Any, state: TaskState, qpos: Any, feet: Any, u: Any) -> tuple[Any, Any, Any, Any, dict]:
+        b = _unpack(state.board)
+        far = b.near + b.width
+        there = b.width > 0
+        soles, shanks = feet[..., :4, :], feet[..., 4:, :]
+        x = soles[..., 0]
+        points = xp.concatenate([soles, 2 * shanks - soles], -2)  # a shank's middle is between foot and knee
+        reach = xp.asarray(np.repeat(np.array([EDGE, KNEE], np.float32), 4))
+        tops = np.array([self.robot.foot_radius + SOLE, KNEE + SOLE], np.float32)
+        low = points[..., 2] < xp.asarray(np.repeat(tops, 4))
+        inside = xp.minimum(points[..., 0] - b.near[..., None], far[..., None] - points[..., 0]) + reach
+        standing = low & (inside > 0) & there[..., None]
+        touch = (standing * (1.0 + 8.0 * xp.maximum(inside, 0.0))).sum(-1).astype(xp.float32)
+        touched = xp.maximum(b.touched, standing.max(-1).astype(xp.float32))
+        passed = there & (x.min(-1) > far + BEHIND)
+        clean = passed & (touched == 0)
+        change = WIDER * clean - NARROWER * (passed & ~clean)
+        level = xp.clip(state.level + change, 0, patches.LEVELS - 1).astype(xp.float32)
+
+        table = self._table(xp, state.kind) > 0
+        pausing = passed & (table | (u[..., 0] < self.pause))
+        due = ~there & xp.where(table, b.until <= 0, qpos[..., 0] > b.until)
+        fresh = (passed & ~pausing) | due
+        here, (low_speed, high_speed) = qpos[..., 0], self.speeds
+        width = self._width(xp, level, u[..., 2:4])
+        near = self._near(xp, state.kind, here, width, u[..., 1])
+        step = ACCELERATION * self.robot.control_period
+        slow = self.slow[0] + (self.slow[1] - self.slow[0]) * u[..., 4]
+        speed = xp.where(fresh, low_speed + (high_speed - low_speed) * u[..., 4], xp.where(pausing, slow, b.speed))
+        stop = _table_edge(xp, here) + STOP
+        holding = table & ~fresh & (pausing | ~there)
+        asked = xp.where(holding, xp.clip(STOPPING * (stop - here), 0.0, speed), speed)
+        waiting = xp.where(table, float(HOLD), here + 0.3 + 0.8 * u[..., 5])
+        ahead = Ahead(
+            xp.where(fresh, near, b.near),
+            xp.where(fresh, width, xp.where(pausing, 0.0, b.width)),
+            xp.where(fresh, 0.0, touched),
+            speed,
+            b.now + xp.clip(asked - b.now, -step, step),
+            xp.where(pausing, waiting, b.until - 1.0 * table),
+        )
+        moved = PERIOD * (here > PERIOD)  # as `_shift` will move the robot
+        ahead = ahead._replace(near=ahead.near - moved, until=ahead.until - moved * ~table)
+        counts = {
+            "passed": passed.astype(xp.float32),
+            "clean": clean.astype(xp.float32),
+            "width": xp.where(passed, b.width, 0.0).astype(xp.float32),
+        }
+        board = xp.stack(ahead, -1).astype(xp.float32)
+        return board, level, touch, clean.astype(xp.float32), counts
+
+    def _astray(self, xp: Any, state: TaskState, qpos: Any, yaw: Any) -> Any:
+        b, x = _unpack(state.board), qpos[..., 0]
+        holding = (self._table(xp, state.kind) > 0) & (b.width == 0) & (b.until > 0)
+        over = x > PERIOD * xp.floor((x - TABLE[0]) / PERIOD) + TABLE[0] + OVER
+        into = x - _table_edge(xp, x)
+        aside = xp.abs(qpos[..., 1] - self._origin(xp, state.kind, state.level)[..., 1])
+        off = (b.until < HOLD - MOUNTED) & ((into < 0) | (aside > ASIDE))
+        return (xp.abs(yaw) > ASTRAY) | (holding & ((over & (x > TABLE[0])) | off))
+
+    def _more_privileged(self, xp: Any, state: TaskState, xy: Any) -> list[Any]:
+        b = _unpack(state.board)
+        return [xp.stack([xp.where(b.width > 0, b.near - xy[..., 0], 3.0), b.width, b.touched], -1)]
+
+    def _shift(self, xp: Any, offset: Any) -> Any:
+        back = xp.where(offset[..., 0] > PERIOD, -PERIOD, 0.0)
+        return xp.stack([back, xp.zeros_like(back)], -1)
+
+    def _table(self, xp: Any, kind: Any) -> Any:
+        """Height of the tables on each world's lane, m `[...]`."""
+        return xp.asarray(np.array([LANES[name] for name in self.kinds], np.float32))[kind]
+
+    def _near(self, xp: Any, kind: Any, here: Any, width: Any, u: Any) -> Any:
+        """x of the next board's near edge for a robot at x = `here`: a run-up ahead, or in front of the next table that
+        still has room for one."""
+        free = here + RUN_UP[0] + (RUN_UP[1] - RUN_UP[0]) * u
+        period = xp.floor((here - TABLE[0] + GAP[1] + 0.3) / PERIOD) + 1
+        before_table = PERIOD * period + TABLE[0] - (GAP[0] + (GAP[1] - GAP[0]) * u) - width
+        return xp.where(self._table(xp, kind) > 0, before_table, free)
+
+    def _heights(self, xp: Any, xy: Any, yaw: Any, z: Any, error: Any, board: Any = None) -> Any:
+        def pits(x: Any, y: Any) -> Any:
+            b = _unpack(board)
+            half = (b.width / 2)[..., None]
+            return pit(xp, x - b.near[..., None] - half, xp.zeros_like(y), half, 10.0)
+
+        ground = partial(self.ground.heights.height, xp=xp)
+        return obs.terrain_heights(
+            xp, self.robot, self.layout, ground, xy, yaw, z, error, pits if board is not None else None
+        )
+
+    def _guide(self, xp: Any, command: Any, kind: Any, offset: Any, yaw: Any, board: Any = None) -> Any:
+        """Along +x at the board's commanded speed, back to the line and heading, as the navigator steers."""
+        if board is None:
+            return command
+        aside = xp.clip(-2.2 * offset[..., 1], -0.4, 0.4)
+        c, s, now = xp.cos(yaw), xp.sin(yaw), _unpack(board).now
+        return xp.stack([c * now + s * aside, c * aside - s * now, xp.clip(-3.0 * yaw, -1.2, 1.2)], -1).astype(
+            xp.float32
+        )

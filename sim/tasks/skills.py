@@ -1,0 +1,50 @@
+"""The skills that are trained, each a task over its own ground with its own weights."""
+
+from collections.abc import Callable
+
+from sim import observation as obs
+from sim.gait import BOUND
+from sim.tasks import patches, rewards
+from sim.tasks.jump import JumpTask
+from sim.tasks.randomization import Ranges
+from sim.tasks.walk import Commands, WalkTask
+
+STRONG_AND_WEAK = Ranges(strength=(0.6, 1.0))
+"""Climbing and jumping are learned over motors from 18 N m down to the paper's 12 N m less a tenth."""
+
+
+def walk() -> WalkTask:
+    """Omnidirectional walking on the flat, slopes to 16 degrees, steps and stairs to 0.11 m.
+
+    Commands change as quickly as a navigator's among poles: what is steered by is how soon a robot follows.
+    """
+    return WalkTask(thrown=0.3, commands=Commands((-1.6, 2.2), (-1.2, 1.2), (-2.4, 2.4), seconds=(0.5, 4.0)))
+
+
+def climb() -> WalkTask:
+    """Up and down slopes of 5 to 33 degrees: ridges from any direction, A-frames of the official size lengthwise."""
+    return WalkTask(
+        kinds=patches.CLIMB_KINDS,
+        kind_shares=(0.15, 0.25, 0.6),
+        guided=("frames",),
+        ranges=STRONG_AND_WEAK,
+        weights=dict(rewards.CLIMB),
+        collision="full",  # the trunk can come to rest on the ridge
+        commands=Commands((-1.0, 2.4), (-1.25, 1.25), (-2.5, 2.5), rough_scale=0.7, guided=(0.6, 2.4)),
+        promotion=(0.65, 0.4),  # 2.4 m/s up 33 degrees is asked of the weakest motors too
+    )
+
+
+def jump() -> JumpTask:
+    """A bound along a straight line over boards of 0.1 to 0.6 m, from rest and from speed."""
+    return JumpTask(
+        gait=BOUND,
+        layout=obs.Layout(grids=(obs.ahead(),)),
+        weights=dict(rewards.JUMP),
+        commands=Commands(forward=(0.4, 2.2), sideways=(-0.4, 0.4), yaw=(-1.2, 1.2)),
+        start_level=0.0,
+        ranges=STRONG_AND_WEAK,
+    )
+
+
+SKILLS: dict[str, Callable[[], WalkTask]] = {"walk": walk, "climb": climb, "jump": jump}

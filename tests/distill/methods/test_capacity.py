@@ -1,0 +1,189 @@
+"""The law of the capacity gap: its rule on curves that are known, and what stands behind it on the robot."""
+
+import json
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+import barkour
+from distill.core.collect import Plan
+from distill.core.errors import DistillError
+from distill.core.shards import Shards
+from distill.locomotion.experience import Windows
+from distill.methods.capacity_gap import robot, text
+from distill.methods.capacity_gap.law import optimum
+from distill.methods.catalogue import find
+from distill.methods.run import run
+from distill.methods.statistics import Results, verdict
+from policies.transformer import generalist_layout
+from sim.observation import FRAME_SIZE
+
+QUIET = Console(quiet=True)
+STUDENTS = np.array([10e3, 20e3, 50e3])
+TEACHERS = np.array([5e3, 10e3, 20e3, 40e3, 80e3, 160e3, 320e3])
+
+
+def results(curve, starts: tuple[str, ...], widths: tuple[int, ...], seeds: int = 5) -> Results:
+    """Measures as a run leaves them, where `curve(student size, teacher sizes)` gives the losses without noise."""
+    rng, rows = np.random.default_rng(0), {}
+    for seed in range(seeds):
+        row = {"teacher quality": {"loss": 1.0, "points": [[3.0, 2.0], [2.0, 1.5], [1.0, 1.0]]}}
+        for start in starts:
+            for width, size in zip(widths, STUDENTS, strict=True):
+                losses = curve(size, TEACHERS) + 0.01 * rng.standard_normal(len(TEACHERS))
+                row[f"{start} {width}"] = {
+                    "loss": losses[-1], "losses": losses.tolist(), "size": size, "teachers": TEACHERS.tolist(),
+                    "reward_per_s": (3 - losses).tolist(),
+                }  # fmt: skip
+        rows[seed] = row
+    return Results(rows, "loss")
+
+
+def twice_and_a_half(student, teachers):
+    return np.log(teachers / (2.5 * student)) ** 2
+
+
+# --- the rule -------------------------------------------------------------------------------------------------------
+
+
+def test_the_best_teacher_lies_between_the_sizes_of_the_grid():
+    sizes = np.array([10.0, 20.0, 40.0, 80.0, 160.0])
+    assert optimum(sizes, (np.log(sizes) - np.log(31)) ** 2) == pytest.approx(31)
+    assert optimum(sizes, -sizes) == 160 and optimum(sizes, sizes) == 10
+
+
+@pytest.mark.parametrize(
+    ("curve", "wanted"),
+    [
+        (twice_and_a_half, "supported"),
+        (lambda student, teachers: -np.log(teachers), "contradicted"),
+        (lambda student, teachers: np.log(teachers * student / 4e8) ** 2, "contradicted"),
+        (lambda student, teachers: np.log(teachers / 40e3) ** 2, "null"),
+    ],
+    ids=["grows", "the larger the better", "shrinks", "one best teacher"],
+)
+@pytest.mark.parametrize("domain", ["language", "robot"])
+def test_the_rule_tells_the_law_from_its_opposites(domain, curve, wanted):
+    module = {"language": text, "robot": robot}[domain]
+    starts = {"language": text.STARTS, "robot": ("random",)}[domain]
+    recipe = find("capacity_gap").on(domain)
+    checks = recipe.rule(results(curve, starts, module.STUDENTS))
+    assert verdict(checks) == wanted, [check.text for check in checks]
+    judged = {check.text.split(":")[0] for check in checks if check.role != "reported"}
+    assert judged == {starts[0]}, "the paper's start where there is one"
+
+
+# --- the robot ------------------------------------------------------------------------------------------------------
+
+
+def test_a_specialist_sees_three_steps_and_the_ground_around_it_alone():
+    layout = generalist_layout(robot.SEEN)
+    rng = np.random.default_rng(0)
+    frames = torch.from_numpy(rng.standard_normal((4, robot.SEEN, layout.frame_size))).float()
+    heights = torch.from_numpy(rng.standard_normal((4, robot.SEEN, layout.height_size))).float()
+    module = robot.Specialist(8)
+    before = module(frames, heights)
+    assert before.shape == (4, 1, 13)
+    unseen_frames, unseen_heights = frames.clone(), heights.clone()
+    unseen_frames[:, :-1, FRAME_SIZE:] = 7  # commands and clocks of steps before
+    unseen_heights[:, :-1] = 7
+    unseen_heights[:, :, layout.grids[0].size :] = 7  # the jumper's grid
+    assert torch.equal(module(unseen_frames, unseen_heights), before)
+    for seen in ((frames, 0, 0), (frames, -1, FRAME_SIZE), (heights, -1, 0)):
+        changed = [frames.clone(), heights.clone()]
+        changed[0 if seen[0] is frames else 1][:, seen[1], seen[2]] += 1
+        assert not torch.equal(module(*changed), before)
+
+
+def test_teachers_are_asked_about_the_windows_that_students_learn_from(tmp_path):
+    steps = np.arange(5, dtype=np.float32)
+    fields = {name: steps[:, None] for name in ("frames", "heights", "action")}
+    rollouts = robot.Rollouts(fields, (2, 3))
+    every = rollouts.windows(3)["frames"][..., 0]
+    assert every.tolist() == [[0, 0, 0], [0, 0, 1], [2, 2, 2], [2, 2, 3], [2, 3, 4]]
+    shards = Shards(tmp_path)
+    found = rollouts.collect(None, Plan(0, 1.0, 5, 0))
+    shards.append(found.fields, found.episodes, {"domain": "walk"})
+    for held_out in (False, True):
+        drawn = Windows(3).sample(shards, np.random.default_rng(0), {"walk": 20}, held_out)["frames"][..., 0]
+        assert {tuple(window) for window in drawn.tolist()} <= {tuple(window) for window in every.tolist()}
+    assert not rollouts.collect(None, Plan(1, 1.0, 5, 0)).episodes
+
+
+def small():
+    """The recipe with a robot's experiment of seconds."""
+    recipe = find("capacity_gap")
+    settings = robot.Settings(
+        teachers=(8, 16, 24), students=(8, 16, 24), rows=400, test=200, drive=100, teacher_steps=40, steps=8,
+        quality_teacher=8,
+    )  # fmt: skip
+    return replace(recipe, variants={"robot": {**recipe.variants["robot"], "presets": {"small": settings}}})
+
+
+@pytest.mark.slow
+def test_the_robots_domain_runs_goes_on_and_leaves_languages_folder_alone(tmp_path):
+    recipe, done = small(), []
+    arm = recipe.arm
+
+    def broken(trial, lab, name):
+        done.append(name)
+        if done.count("random 24") == 1 and name == "random 24":
+            raise KeyboardInterrupt
+        return arm(trial, lab, name)
+
+    options = {"domain": "robot", "seeds": 1, "workers": 1, "console": QUIET}
+    with pytest.raises(KeyboardInterrupt):
+        run(replace(recipe, arm=broken), out=tmp_path, **options)
+    resumed = run(replace(recipe, arm=broken), out=tmp_path, **options)
+    names = list(recipe.on("robot").arms)
+    cut = names.index("random 24")
+    assert done == [*names[: cut + 1], *names[cut:]] and list(resumed["arms"]) == names
+    assert resumed["domain"] == "robot" and not (tmp_path / "capacity_gap").exists()
+    assert (tmp_path / "capacity_gap_robot" / "result.json").is_file()
+    json.dumps(resumed, allow_nan=False)
+    whole = run(recipe, out=tmp_path / "whole", **options)
+    assert whole["arms"] == resumed["arms"] and whole["checks"] == resumed["checks"]
+    measures = json.loads((tmp_path / "capacity_gap_robot" / "seed_0" / "arms.json").read_text())["random 16"][
+        "measures"
+    ]
+    assert len(measures["losses"]) == len(measures["reward_per_s"]) == len(measures["teacher_losses"]) == 3
+    assert len(set(measures["losses"])) == 3, "every teacher makes another student"
+
+
+@pytest.mark.slow
+def test_specialists_learn_the_walker_and_teach_it(tmp_path):
+    from distill.methods.framework import Trial
+
+    settings = robot.Settings(rows=4000, test=1000, teacher_steps=400, steps=150)
+    lab = robot.RobotGap(Trial(3, tmp_path, settings, domain="robot"))
+    spread = float(lab.test.fields["action"].var(0).sum())
+    student = lab.student(24, "random", 56)["loss"]
+    assert lab.teacher_loss(56) < 0.25 * spread and student < 0.5 * spread
+    assert lab.loss(lab.taught(56, 20)) > 2 * lab.teacher_loss(56)
+
+
+# --- what goes wrong ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "domain"), [("capacity_gap", "sea"), ("ddk", "robot")])
+def test_a_domain_that_a_recipe_does_not_know_is_one_line(name, domain, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["barkour", "recipe", "run", name, "--domain", domain, "--out", str(tmp_path)])
+    assert barkour.main() == 2
+    out, err = capsys.readouterr()
+    assert out == "" and len(err.splitlines()) == 1
+    assert f"{name} runs on the domains language" in err and f"not '{domain}'" in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_walker_and_text_for_the_robot_are_one_sentence(tmp_path, monkeypatch):
+    with pytest.raises(DistillError, match="reads no real data at all"):
+        (tmp_path / "data").mkdir()
+        (tmp_path / "data" / "a.txt").write_text("words")
+        run("capacity_gap", domain="robot", out=tmp_path, data=tmp_path / "data", console=QUIET)
+    monkeypatch.setattr(robot, "bundle_file", lambda name: tmp_path / f"{name}.onnx")
+    with pytest.raises(DistillError, match="there is no policy file"):
+        run(small(), domain="robot", seeds=1, workers=1, out=tmp_path, console=QUIET)

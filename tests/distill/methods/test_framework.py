@@ -1,0 +1,175 @@
+"""A recipe written as the documentation says, and what the framework promises of every one."""
+
+import json
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+
+from distill.core.errors import DistillError
+from distill.core.objectives.divergences import CrossEntropy
+from distill.language.collect import Table
+from distill.language.student import ModelStudent, Next
+from distill.methods.framework import Place, Recipe
+from distill.methods.run import plan, run, summary, sweep, table
+
+QUIET = Console(quiet=True)
+
+# --- a whole recipe: what a newcomer writes ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Settings:
+    rows: int = 200
+    steps: int = 60
+
+
+def prepare(trial):
+    x = trial.rng().standard_normal((trial.settings.rows, 4)).astype(np.float32)
+    return {"x": x, "label": (x.sum(1) > 0).astype(np.int64)}
+
+
+def arm(trial, rows, name):
+    if name == "shuffled":
+        rows = {**rows, "label": trial.rng(1).permutation(rows["label"])}
+    torch.manual_seed(trial.seed)
+    student = ModelStudent(nn.Linear(4, 2), lambda module, batch: module(batch["x"]))
+    options = {"steps": trial.settings.steps, "learning_rate": 0.1}
+    trial.fit(student, CrossEntropy(), Next("label"), [Table("points", rows)], **options)
+    test = torch.from_numpy(trial.rng(2).standard_normal((500, 4))).float()
+    right = student.module(test).argmax(1) == (test.sum(1) > 0)
+    return {"accuracy": right.float().mean().item()}
+
+
+def rule(results):
+    return [results.higher("labels", "shuffled"), results.lower("labels", "shuffled", role="falsifies")]
+
+
+RECIPE = Recipe(
+    name="halves", title="Which side of a plane", source="none", place=Place("labelling", "fine-tuning", "text"),
+    signals=("text",), data="points", claim="True labels teach more than shuffled ones", falsified="they teach less",
+    arms={"labels": "true labels", "shuffled": "control: shuffled labels"}, metric="accuracy", seeds=5,
+    prepare=prepare, arm=arm, rule=rule, presets={"small": Settings()},
+)  # fmt: skip
+
+# ------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_recipe_of_40_lines_runs(tmp_path):
+    result = run(RECIPE, seed=4, out=tmp_path, workers=1, console=QUIET)
+    assert result["name"] == "halves" and result["verdict"] == "supported" and result["seed"] == 4
+    assert result["claim"] == RECIPE.claim and result["seeds"] == [4, 5, 6, 7, 8] and result["seconds"] > 0
+    labels = result["arms"]["labels"]
+    assert labels["metric"] == "accuracy" and labels["n_seeds"] == 5 and labels["mean"] > 0.9
+    assert labels["ci95"][0] < labels["mean"] < labels["ci95"][1]
+    written = json.loads((tmp_path / "halves" / "result.json").read_text())
+    assert written["verdict"] == "supported" and (tmp_path / "halves" / "result.png").stat().st_size > 1000
+    assert not [p for p in (tmp_path / "halves" / "seed_4").iterdir() if p.is_dir()], "training folders are gone"
+
+
+def test_finished_arms_are_kept_and_the_rest_goes_on(tmp_path):
+    def broken(trial, rows, name):
+        if (trial.seed, name) == (1, "shuffled"):
+            raise KeyboardInterrupt
+        return arm(trial, rows, name)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(replace(RECIPE, arm=broken), out=tmp_path, seeds=3, workers=1, console=QUIET)
+    done = []
+
+    def counted(trial, rows, name):
+        done.append((trial.seed, name))
+        return arm(trial, rows, name)
+
+    resumed = run(replace(RECIPE, arm=counted), out=tmp_path, seeds=3, workers=1, console=QUIET)
+    assert done == [(1, "shuffled"), (2, "labels"), (2, "shuffled")]
+    whole = run(RECIPE, out=tmp_path / "whole", seeds=3, workers=1, console=QUIET)
+    assert {a: f["mean"] for a, f in resumed["arms"].items()} == {a: f["mean"] for a, f in whole["arms"].items()}
+
+
+def test_seeds_side_by_side_give_the_same_result(tmp_path):
+    from distill.methods.catalogue import find
+
+    recipe = replace(find("teacher_hacking"), seeds=2)
+    alone = run(recipe, out=tmp_path / "a", budget=0.003, workers=1, console=QUIET)
+    together = run(recipe, out=tmp_path / "b", budget=0.003, workers=2, console=QUIET)
+    assert {a: f["mean"] for a, f in alone["arms"].items()} == {a: f["mean"] for a, f in together["arms"].items()}
+
+
+def test_results_of_other_options_are_refused(tmp_path):
+    run(RECIPE, out=tmp_path, seeds=1, workers=1, console=QUIET)
+    with pytest.raises(DistillError, match="begun with budget 1.0, not 0.5"):
+        run(RECIPE, out=tmp_path, seeds=1, budget=0.5, workers=1, console=QUIET)
+    with pytest.raises(DistillError, match="begun with settings"):
+        other = replace(RECIPE, presets={"small": Settings(steps=61)})
+        run(other, out=tmp_path, seeds=1, workers=1, console=QUIET)
+    path = tmp_path / "halves" / "seed_0" / "arms.json"
+    path.write_text(path.read_text()[:20])
+    with pytest.raises(DistillError, match="is damaged"):
+        run(RECIPE, out=tmp_path, seeds=1, workers=1, console=QUIET)
+
+
+def test_one_seed_proves_nothing(tmp_path):
+    result = run(RECIPE, out=tmp_path, seeds=1, workers=1, console=QUIET)
+    assert result["verdict"] == "null" and result["arms"]["labels"]["ci95"] is None
+
+
+def test_more_seeds_are_added_to_those_that_are_there(tmp_path):
+    run(RECIPE, seed=0, out=tmp_path, seeds=2, workers=1, console=QUIET)
+    result = run(RECIPE, seed=0, out=tmp_path, seeds=3, workers=1, console=QUIET)
+    assert result["seeds"] == [0, 1, 2]
+    options = json.loads((tmp_path / "halves" / "options.json").read_text())
+    assert summary(RECIPE, tmp_path / "halves", [1, 2], options)["seeds"] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"preset": "huge"}, "has the presets small, not 'huge'"),
+        ({"domain": "robot"}, "runs on the domains language, not 'robot'"),
+        ({"budget": 0.0}, "budget must lie above 0"),
+    ],
+)
+def test_unknown_options_are_one_sentence(tmp_path, options, words):
+    with pytest.raises(DistillError, match=words):
+        run(RECIPE, out=tmp_path, console=QUIET, **options)
+
+
+def test_data_is_checked_before_anything_runs(tmp_path):
+    with pytest.raises(DistillError, match="does not exist"):
+        run(RECIPE, out=tmp_path, data=tmp_path / "none", console=QUIET)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.txt").write_text("words")
+    with pytest.raises(DistillError, match="reads no real data at all"):
+        run(RECIPE, out=tmp_path, data=tmp_path / "data", console=QUIET)
+    with pytest.raises(DistillError, match="there is no recipe 'nothing'"):
+        run("nothing", out=tmp_path, console=QUIET)
+
+
+def test_an_arm_that_measures_nothing_finite_is_one_sentence(tmp_path):
+    with pytest.raises(DistillError, match="measured accuracy = nan"):
+        run(replace(RECIPE, arm=lambda *_: {"accuracy": float("nan")}), out=tmp_path, workers=1, console=QUIET)
+    with pytest.raises(DistillError, match="elicitation must be one of"):
+        Place("guessing", "fine-tuning", "text")
+    with pytest.raises(DistillError, match="no preset for real scale"):
+        plan(RECIPE)
+
+
+def test_a_sweep_merges_and_goes_on_after_a_failure(tmp_path, monkeypatch):
+    from distill.methods import run as module
+
+    def find(name):
+        if name == "bad":
+            return replace(RECIPE, name="bad", arm=lambda *_: {})
+        return RECIPE
+
+    monkeypatch.setattr(module, "find", find)
+    run(RECIPE, seed=7, seeds=1, out=tmp_path, workers=1, console=QUIET)
+    found = sweep(("bad", "halves"), tmp_path, workers=1, console=QUIET)
+    assert found["verdicts"] == {"bad": "failed", "halves": "supported"}
+    assert found["recipes"][1]["seeds"] == [0, 1, 2, 3, 4, 7], "every seed of the folder"
+    lines = (tmp_path / "sweep.md").read_text().splitlines()
+    assert "failed" in lines[2] and "**supported**" in lines[3] and lines == table(found["recipes"]).splitlines()

@@ -1,0 +1,179 @@
+"""Every recipe runs within a tiny budget; its exact parts are exact; its real scale can be built."""
+
+import json
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from distill.core.errors import DistillError
+from distill.core.mixture import Mixture
+from distill.language.models import Shape, build
+from distill.language.text import characters
+from distill.methods import catalogue
+from distill.methods.ddk.experiment import Settings, Weights
+from distill.methods.framework import Trial
+from distill.methods.run import plan, run
+from distill.methods.self_distillation.kernel_toy import TABLE, laws, toy, toy_limit
+from distill.methods.statistics import Results
+from distill.methods.teacher_hacking.experiment import departure
+
+QUIET = Console(quiet=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", catalogue.NAMES)
+def test_a_recipe_runs_from_end_to_end(name, tmp_path):
+    result = run(name, out=tmp_path, budget=0.01, seeds=2, workers=1, console=QUIET)
+    assert result["verdict"] in ("supported", "null", "contradicted") and result["checks"]
+    assert {arm["n_seeds"] for arm in result["arms"].values()} == {2}
+    json.dumps(result, allow_nan=False)
+    again = run(name, out=tmp_path, budget=0.01, seeds=2, workers=1, console=QUIET)
+    assert again["arms"] == result["arms"] and again["checks"] == result["checks"]
+
+
+def test_the_catalogue_orders_all_recipes():
+    found = catalogue.catalogue()
+    names = [recipe["name"] for recipe in found["recipes"]]
+    assert names == list(catalogue.NAMES)
+    for axis in ("by_algorithm", "by_skill", "by_vertical"):
+        assert sorted(name for group in found[axis].values() for name in group) == sorted(names)
+    for recipe in found["recipes"]:
+        for key in ("title", "source", "algorithm", "skill", "vertical", "signals", "data", "claim", "falsified"):
+            assert recipe[key], f"{recipe['name']} says nothing of {key}"
+    json.dumps(found)
+
+
+@pytest.mark.parametrize("name", catalogue.NAMES)
+def test_a_recipe_is_short(name):
+    source = import_module(f"distill.methods.{name}.experiment").__file__
+    assert source and 60 <= len(Path(source).read_text().splitlines()) <= 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [n for n in catalogue.NAMES if catalogue.find(n).scale])
+def test_real_scale_is_built_without_weights(name, tmp_path):
+    found = plan(name)
+    for model in found["models"].values():
+        assert model["parameters"] > 1e6 and model["fits"] and model["training_gb_per_device"] > 0
+    assert name in found["command"]
+
+
+def test_a_preset_that_this_machine_cannot_hold_is_refused(tmp_path):
+    if torch.cuda.device_count() < 16:
+        with pytest.raises(DistillError, match="needs 16 devices of 80 GB"):
+            run("ddk", out=tmp_path, preset="real", console=QUIET)
+
+
+# --- self-distillation ----------------------------------------------------------------------------------------------
+
+
+def test_the_papers_toy_table_comes_out_to_5_decimals():
+    for alpha, column in TABLE.items():
+        found = [*toy(alpha, 6)[0], toy_limit(alpha)]
+        assert found == pytest.approx(column, abs=6e-6)
+
+
+def test_the_best_alphas_of_the_toy_are_the_papers():
+    errors, alphas = toy(None, 6)
+    assert alphas == pytest.approx([-0.622, 0.135, 0.334, 0.336, 0.336], abs=6e-4)
+    assert errors[1:4] == pytest.approx([0.15076, 0.14876, 0.14916], abs=6e-6)
+
+
+def test_the_laws_hold_on_random_problems_to_rounding():
+    assert max(laws(problems=5).values()) < 1e-10
+
+
+# --- DDK ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_mixture_follows_equations_1_and_2_by_hand():
+    mixture = Mixture(["a", "b", "c"], smoothing=0.5)
+    mixture.begin({"a": 1.0, "b": 2.0, "c": 1.5})
+    assert list(mixture.as_dict().values()) == pytest.approx([1 / 3] * 3), "the first data are drawn evenly"
+    e = np.exp([1.0, 2.0, 1.5])
+    start = e / e.sum()
+    psi = start * np.exp([1.2, 1.1, 1.0])
+    wanted = 0.5 * psi / psi.sum() + 0.5 / 3
+    assert list(mixture.update({"a": 1.2, "b": 1.1, "c": 1.0}).values()) == pytest.approx(wanted)
+    psi = wanted * np.exp([1.0, 1.0, 2.0])
+    again = list(mixture.update({"a": 1.0, "b": 1.0, "c": 2.0}).values())
+    assert again == pytest.approx(0.5 * psi / psi.sum() + 0.5 / 3)
+    assert sum(again) == pytest.approx(1) and min(again) >= 0.5 / 3
+
+
+def test_equal_ratios_and_no_smoothing_share_give_equal_weights():
+    equal = Mixture(["a", "b"], smoothing=0.5)
+    assert list(equal.update({"a": 1.7, "b": 1.7}).values()) == pytest.approx([0.5, 0.5])
+    even = Mixture(["a", "b"], smoothing=0.0)
+    assert list(even.update({"a": 1.0, "b": 2.5}).values()) == pytest.approx([0.5, 0.5])
+    raw = Mixture(["a", "b"], smoothing=1.0, memory=False)
+    for _ in range(2):
+        weights = raw.update({"a": 1.0, "b": 2.0})
+    assert weights["b"] == pytest.approx(np.e / (1 + np.e)), "equation 1 anew, without history"
+
+
+def test_controls_of_the_mixture_stay_or_swap():
+    fixed = Weights(["a", "b"], [0.9, 0.1], None)
+    fixed.update({"a": 1.0, "b": 3.0})
+    assert fixed.as_dict() == {"a": 0.9, "b": 0.1} and len(fixed.history) == 2
+    swapped = Weights(["a", "b"], [0.9, 0.1], np.array([1, 0]))
+    assert swapped.counts(np.random.default_rng(0), 1000)["b"] > 850
+    again = Weights(["a", "b"], None, None)
+    again.restore(json.loads(json.dumps(fixed.state())))
+    assert again.history == fixed.history
+
+
+@pytest.mark.slow
+def test_the_same_recipe_runs_on_models_and_text_from_folders(tmp_path):
+    text = "the rain in spain stays mainly in the plain. " * 200
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "rain.txt").write_text(text)
+    (tmp_path / "data" / "sums.txt").write_text("1+1=2 2+2=4 3+3=6 " * 500)
+    tokens = characters([text, "0123456789+="])
+    for name, shape in (("teacher", Shape(tokens.size + 8, 16, 2, 2)), ("student", Shape(tokens.size, 16, 1, 2))):
+        build(shape).save_pretrained(tmp_path / name)
+        from transformers import PreTrainedTokenizerFast
+
+        PreTrainedTokenizerFast(
+            tokenizer_object=tokens.tokenizer, pad_token="<pad>", eos_token="<end>", unk_token="<unk>"
+        ).save_pretrained(tmp_path / name)
+    settings = Settings(str(tmp_path / "teacher"), str(tmp_path / "student"), rows=20, held_out=5, length=16, steps=20)
+    recipe = catalogue.find("ddk")
+    from dataclasses import replace
+
+    recipe = replace(recipe, presets={"small": settings})
+    result = run(recipe, out=tmp_path, data=tmp_path / "data", seeds=1, workers=1, console=QUIET)
+    arms = json.loads((tmp_path / "ddk" / "seed_0" / "arms.json").read_text())
+    assert set(arms["ddk"]["measures"]["ratios"]) == {"rain", "sums"} and result["data"] == str(tmp_path / "data")
+
+
+# --- the others -----------------------------------------------------------------------------------------------------
+
+
+def test_the_alarm_sounds_where_a_run_leaves_the_power_law():
+    steps = np.arange(1, 21) * 100.0
+    wobble = 1 + 0.01 * np.sin(np.arange(20))
+    healthy = [{"step": 1.0, "proxy": 9.0}, *({"step": s, "proxy": w / s} for s, w in zip(steps, wobble, strict=True))]
+    bent = [dict(p, proxy=p["proxy"] * (1 + 0.2 * max(p["step"] - 1200, 0) / 100)) for p in healthy]
+    assert departure(healthy, healthy) is None
+    assert departure(healthy, bent) in (1300.0, 1400.0)
+
+
+def test_too_little_text_is_one_sentence(tmp_path):
+    from distill.language.data import Corpus
+
+    trial = Trial(0, tmp_path, Settings(), corpus=Corpus(texts={"a": ["short"]}))
+    with pytest.raises(DistillError, match="no domain of the data folder has the"):
+        catalogue.find("ddk").prepare(trial)
+
+
+def test_the_rule_of_teacher_hacking_needs_the_strict_form():
+    arms = catalogue.find("teacher_hacking").arms
+    point = {"rise": 0.0, "strict": 0.0, "truth_start": 1.0, "teacher_truth": 1.0, "alarm_step": None, "best_step": 1}
+    rows = {seed: {arm: dict(point, rise=0.01 * seed) for arm in arms} for seed in range(3)}
+    checks = catalogue.find("teacher_hacking").rule(Results(rows, "rise"))
+    assert any(check.holds and check.role == "falsifies" and "strict" in check.text for check in checks)

@@ -1,0 +1,136 @@
+"""Routes planned from a course: through every gate, off the poles, straight over the A-frame and at the board."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from kinematic import clearance
+
+from policies.navigation.path import Limits, lay_path, wrap
+from policies.navigation.planner import Body, Envelope, Problem, solve
+from policies.navigation.route import Paces, plan
+from sim.course.description import Course, Gate, Pole, Table, Waypoint, official
+from sim.course.files import by_name
+from sim.course.score import Scorer
+from sim.errors import InputError
+
+SKILLS = ("walk", "climb", "jump")
+
+
+def follow(course: Course, route) -> tuple[dict[str, int], np.ndarray]:
+    """Gates passed by a robot that is exactly on the path, and the poses `[n, 3]`."""
+    path = lay_path(course.start, route, Limits())
+    scorer = Scorer(course)
+    for t, (x, y) in enumerate(path.xy):
+        scorer.update(t * 0.02, float(x), float(y))
+    passed = {o.name: n for o, n in zip(course.obstacles, scorer.passed, strict=True)}
+    return passed, np.column_stack([path.xy, path.yaw])
+
+
+@pytest.fixture(scope="module")
+def official_route():
+    return plan(official(), SKILLS)
+
+
+def test_the_official_route_passes_all_gates_in_order(official_route):
+    course = official()
+    passed, _ = follow(course, official_route)
+    assert passed == {o.name: len(o.gates) for o in course.obstacles}
+    assert np.hypot(*(np.array([official_route[-1].x, official_route[-1].y]) - course.end_table.center)) < 0.15
+
+
+def test_the_official_route_keeps_the_body_off_the_poles(official_route):
+    _, poses = follow(official(), official_route)
+    assert min(clearance(pose, official()) for pose in poses) > 0.015
+
+
+def test_the_a_frame_is_climbed_straight_along_its_axis(official_route):
+    frame = official().a_frame
+    assert frame is not None
+    climbing = [w for w in official_route if w.skill == "climb"]
+    assert climbing
+    _, poses = follow(official(), official_route)
+    along = np.array([np.cos(frame.yaw), np.sin(frame.yaw)])
+    offset = poses[:, :2] - frame.center
+    on = (np.abs(offset @ along) < frame.half_length) & (np.abs(offset @ [-along[1], along[0]]) < 0.5)
+    assert on.any()
+    assert np.abs(offset[on] @ [-along[1], along[0]]).max() < 0.1
+    assert np.abs(wrap(poses[on, 2] - frame.yaw)).max() < 0.1
+
+
+def test_the_run_up_to_the_board_is_straight_and_long(official_route):
+    _, poses = follow(official(), official_route)
+    last = np.flatnonzero(poses[:, 1] < -4.3)
+    run_up = poses[last][(poses[last, 0] > 1.0) & (poses[last, 0] < 3.2)]
+    assert np.abs(run_up[:, 1] + 4.5).max() < 0.08
+    assert np.abs(wrap(run_up[:, 2])).max() < 0.15
+
+
+def test_a_walker_alone_still_gets_to_the_end_table():
+    passed, poses = follow(official(), plan(official(), ("walk",)))
+    assert passed["start table"] == 1 and passed["weave poles"] == 6 and passed["jump"] == 2
+    height = official().terrain().height(poses[:, 0], poses[:, 1])
+    assert height.max() <= 0.1 + 1e-9  # never on the A-frame
+
+
+def test_the_course_taken_backwards_has_a_route_through_all_gates():
+    course = by_name("reversed")
+    passed, _ = follow(course, plan(course, SKILLS))
+    assert passed == {o.name: len(o.gates) for o in course.obstacles}
+
+
+def test_a_solved_problem_keeps_its_limits_and_beats_its_guess():
+    gate = Gate((1.0, -0.6), (1.0, 0.6))
+    problem = Problem(np.zeros(3), np.array([2.0, 0.5, 0.0]), (gate,), (Pole(0.5, 0.0),))
+    guess = np.array([[0, 0, 0], [0.5, 0.5, 0], [1, 0.2, 0], [1.5, 0.3, 0], [2, 0.5, 0]])
+    found = solve(problem, guess)
+    assert found.violation < 0.03
+    assert found.time[-1] < 4.0
+    rate = np.diff(found.pose, axis=0) / np.diff(found.time)[:, None]
+    assert np.abs(rate[:, 2]).max() < 1.4 and np.linalg.norm(rate[:, :2], axis=1).max() < 1.7
+    room = Body().distance(found.pose, np.array([[0.5, 0.0]])) - 0.03
+    assert room.min() > problem.margin - 0.03
+    assert found.pose[problem.knots, 0] == pytest.approx(1.0, abs=0.01)
+
+
+def test_the_bodys_distance_to_points():
+    body = Body(front=0.3, rear=0.4, half_width=0.2)
+    points = np.array([[0.5, 0.0], [0.0, 0.5], [-0.5, 0.0], [0.0, 0.0]])
+    assert body.distance(np.zeros(3), points) == pytest.approx([0.2, 0.3, 0.1, -0.2])
+    assert body.distance(np.array([0, 0, np.pi / 2]), points) == pytest.approx([0.3, 0.2, 0.3, -0.2])
+
+
+def test_a_route_that_asks_for_a_skill_without_a_bundle_is_refused():
+    course = replace(official(), route=(Waypoint(2.0, -2.0, skill="jump"),))
+    assert plan(course, SKILLS) == course.route
+    with pytest.raises(InputError, match="'jump', which has no bundle"):
+        plan(course, ("walk", "climb"))
+
+
+def test_a_jump_without_room_for_its_run_is_refused():
+    course = official()
+    jump = next(o for o in course.obstacles if o.name == "jump")
+    blocked = replace(course, start_table=Table((1.2, -4.5)), start=(1.2, -4.5, 0.0))
+    with pytest.raises(InputError, match="no route for the skill 'jump'"):
+        plan(blocked, SKILLS)
+    outside = replace(jump, gates=(Gate((0.3, -4.0), (0.3, -5.0)), jump.gates[1]))
+    obstacles = tuple(outside if o is jump else o for o in course.obstacles)
+    with pytest.raises(InputError, match="inside the area"):
+        plan(replace(course, obstacles=obstacles), SKILLS)
+
+
+def test_slower_skills_make_a_slower_route(official_route):
+    quick = lay_path(official().start, official_route, Limits()).time[-1]
+    slower = Paces(climb=0.8, jump=1.6, walker=Envelope(sideways=0.6, yaw=1.0, acceleration=1.5))
+    slow = lay_path(official().start, plan(official(), SKILLS, slower), Limits()).time[-1]
+    assert slow > quick + 1.5
+
+
+@pytest.mark.parametrize("name", ["official", "reversed"])
+def test_an_a_frame_is_left_slower_where_poles_follow(name):
+    course, paces = by_name(name), Paces()
+    over = [w for w in plan(course, SKILLS, paces) if w.skill == "climb"]
+    names = [o.name for o in course.obstacles]
+    poles_follow = names[names.index("a frame") + 1] == "weave poles"
+    assert poles_follow == (name == "reversed")
+    assert over[-1].speed == (paces.weave if poles_follow else paces.descend) and over[0].speed == paces.climb

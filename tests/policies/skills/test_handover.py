@@ -1,0 +1,172 @@
+"""Skills behind `--policy`: which bundles are needed, and hand-over between them without a jerk."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from policies.bundle.shipped import bundle_file
+from policies.skills import runner as module
+from policies.skills.runner import SkillPolicy, load_skills, paces_of
+from sim import observation as obs
+from sim.course.description import SKILLS
+from sim.course.terrain import pit
+from sim.errors import InputError
+from sim.observation import Sensors
+from sim.robots.description import barkour_v0
+
+
+@pytest.fixture(scope="module")
+def specialists():
+    return load_skills()
+
+
+def sensors(worlds: int) -> Sensors:
+    quat = np.tile(np.array([1.0, 0, 0, 0], np.float32), (worlds, 1))
+    zero = np.zeros((worlds, 12), np.float32)
+    return Sensors(
+        quat, np.zeros((worlds, 3), np.float32), np.tile([0.0, 0.5, 1.0], (worlds, 4)).astype(np.float32), zero
+    )
+
+
+def drive(policy: SkillPolicy, users: list[int], steps: int, speed: float = 0.8) -> np.ndarray:
+    """Joint targets `[steps, worlds, 12]` with the robots driven by `users`."""
+    n = len(users)
+    command = np.tile(np.array([speed, 0, 0], np.float32), (n, 1))
+    flat = lambda layout: np.zeros((n, layout.height_size), np.float32)  # noqa: E731
+    return np.stack([policy.step(sensors(n), command, np.array(users), flat).copy() for _ in range(steps)])
+
+
+def test_every_skill_has_its_own_bundle(specialists):
+    assert specialists.able == SKILLS and len(specialists.bundles) == 3
+    for skill in SKILLS:
+        assert specialists.bundles[specialists.uses[skill]].metadata.skill == skill
+
+
+@pytest.mark.parametrize("missing", SKILLS)
+def test_a_skill_without_a_bundle_is_refused_in_one_sentence(tmp_path, monkeypatch, missing):
+    for skill in SKILLS:
+        if skill != missing:
+            shutil.copy(bundle_file(skill), tmp_path / f"{skill}.onnx")
+    monkeypatch.setattr(module, "bundle_file", lambda name: tmp_path / f"{name}.onnx")
+    with pytest.raises(InputError, match=f"the skill '{missing}' has no bundle"):
+        load_skills()
+
+
+def test_targets_fade_from_one_skill_to_the_next(specialists):
+    walk, jump = specialists.uses["walk"], specialists.uses["jump"]
+    policy = SkillPolicy(specialists, 2)
+    before = drive(policy, [walk, walk], 10)[-1]
+    after = drive(policy, [jump, walk], SkillPolicy.HANDOVER + 3)
+    assert policy.jumps.shape == (2, 2) and policy.jumps[1].max() == 0
+    faded, bare = policy.jumps[0]
+    assert faded == pytest.approx(np.abs(after[0, 0] - before[0]).max(), abs=1e-6)
+    assert 0 < faded < 0.5 * bare
+    alone = SkillPolicy(specialists, 1)
+    drive(alone, [walk], 10)
+    assert not alone.changed.any() and alone.jumps.max() == 0
+
+
+def test_after_the_hand_over_the_new_skill_drives_alone(specialists):
+    walk, climb = specialists.uses["walk"], specialists.uses["climb"]
+    policy = SkillPolicy(specialists, 1)
+    drive(policy, [walk], 5)
+    drive(policy, [climb], SkillPolicy.HANDOVER)
+    blended = policy.step
+    seen: list[np.ndarray] = []
+    inner = policy.policies[climb].step
+    policy.policies[climb].step = lambda *a: seen.append(inner(*a)) or seen[-1]  # type: ignore[method-assign]
+    out = drive(policy, [climb], 1)
+    np.testing.assert_array_equal(out[0], seen[0])
+    assert blended is not None
+
+
+def test_a_jumper_is_taken_over_only_when_its_bound_has_landed(specialists):
+    walk, jump = specialists.uses["walk"], specialists.uses["jump"]
+    begin, length = SkillPolicy.LANDED
+    waits = []
+    for steps in range(20, 40):
+        policy = SkillPolicy(specialists, 1)
+        drive(policy, [jump], steps, speed=1.5)
+        wait, landed = -1, False
+        while not landed:
+            wait += 1
+            landed = (float(policy.policies[jump].phase[0]) - begin) % 1.0 <= length
+            drive(policy, [walk], 1, speed=1.5)
+            assert (policy.users[0] == walk) == landed
+        waits.append(wait)
+    assert min(waits) == 0 and 5 < max(waits) < 25  # never longer than a cycle
+    policy = SkillPolicy(specialists, 1)
+    drive(policy, [jump], 20, speed=0.0)  # a clock at rest does not keep the jumper
+    drive(policy, [walk], 1, speed=0.0)
+    assert policy.users[0] == walk
+
+
+def board(worlds: int, near: float, far: float):
+    """Heights of flat ground with a pit from `near` to `far`, m ahead of the base."""
+
+    def heights(layout: obs.Layout) -> np.ndarray:
+        place = np.zeros((worlds, 2))
+        pits = lambda x, y: pit(np, x - (near + far) / 2, 0 * y, np.array((far - near) / 2), 10.0)  # noqa: E731
+        flat = lambda x, y: np.zeros_like(x)  # noqa: E731
+        return obs.terrain_heights(np, barkour_v0(), layout, flat, place, place[:, 0], place[:, 0] + 0.2, 0.0, pits)
+
+    return heights
+
+
+def clocks_after_a_hand_over(specialists, heights, outside: bool = False) -> np.ndarray:
+    """Phases `[5]` of robots in different phases, after a jumper has set their clocks; turned from `outside` by the
+    policy's own frequency, or by the policy itself."""
+    walk, jump, n = specialists.uses["walk"], specialists.uses["jump"], 5
+    policy, command = SkillPolicy(specialists, n), np.tile(np.array([1.9, 0, 0], np.float32), (n, 1))
+    policy.step(sensors(n), command, np.full(n, walk), heights)
+    phase = np.linspace(0.0, 0.8, n).astype(np.float32)
+    for own in policy.policies:
+        own.phase = phase
+    for _ in range(SkillPolicy.SET + 1):
+        phase = (phase + policy.frequency * 0.02) % 1.0
+        policy.step(sensors(n), command, np.full(n, jump), heights, phase if outside else None)
+        if not outside:
+            phase = np.asarray(policy.policies[jump].phase)
+    assert not policy.slip.any()
+    return phase
+
+
+def spread(phases: np.ndarray) -> float:
+    """1 where clocks stand anywhere, 0 where they agree."""
+    return 1.0 - abs(np.exp(2j * np.pi * phases).mean())
+
+
+@pytest.mark.parametrize("outside", [False, True])
+@pytest.mark.parametrize("far", [1.9, 2.5])
+def test_a_jumper_that_takes_over_sets_the_clock_for_the_board(specialists, far, outside):
+    phases = clocks_after_a_hand_over(specialists, board(5, 1.5, far), outside)
+    assert spread(phases) < 0.06
+    flat = clocks_after_a_hand_over(specialists, board(5, 9.0, 9.0), outside)
+    assert spread(flat) > 0.9
+
+
+def test_the_clock_that_is_set_depends_on_the_distance(specialists):
+    near, farther = (clocks_after_a_hand_over(specialists, board(5, d, d + 0.5))[0] for d in (1.6, 1.8))
+    assert (near - farther) % 1.0 == pytest.approx(0.2 / 0.76, abs=0.06)  # a stride is 0.76 m
+
+
+def test_a_hand_over_shares_the_memory(specialists):
+    policy = SkillPolicy(specialists, 2)
+    drive(policy, [0, 1], 4)
+    for name in ("history", "last_action", "phase"):
+        values = [getattr(p, name) for p in policy.policies]
+        for other in values[1:]:
+            np.testing.assert_array_equal(values[0], other)
+
+
+def test_paces_stay_within_what_the_bundles_were_trained_on(specialists):
+    paces = paces_of(specialists)
+    for skill, speed in (("climb", paces.climb), ("jump", paces.jump)):
+        assert speed <= specialists.bundles[specialists.uses[skill]].metadata.command_ranges["forward"][1]
+
+
+def test_weak_motors_get_a_slower_route(specialists):
+    strong, weak = paces_of(specialists), paces_of(specialists, 12.0)
+    assert weak.climb < strong.climb and weak.walker.acceleration < strong.walker.acceleration
+    assert paces_of(specialists, specialists.robot.torque_limit) == strong

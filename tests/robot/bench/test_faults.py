@@ -1,0 +1,184 @@
+"""Every fault of `robot.bench.faults` ends safe, and the checks that say so can fail."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from robot.bench import faults
+from robot.bench.faults import CORRUPTED, FAULTS, ONE_JOINT, Fault, stuck_joint, try_bundle, try_fault
+from robot.bench.rig import COMMAND, Rig
+from robot.loop import safety, transport
+from robot.loop.safety import Limits
+from robot.loop.transport import Mode, Output, Plausible
+from sim.tasks.randomization import SensorNoise
+
+BY_NAME = {fault.name: fault for fault in FAULTS}
+ASKED_FOR = {
+    "sensor silence": "joints and IMU silent", "stale stamps": "joint stamps frozen", "clock jumps": "5 s ahead",
+    "NaN": "NaN in joint angles", "infinities": "infinite joint speed", "swapped": "swapped joint order",
+    "missing": "missing joint", "extra": "extra joint", "wrong units": "in degrees", "stuck values": "readings stuck",
+    "spikes": "joint spikes", "quaternion not normalised": "quaternion not normalised",
+    "command silence": "command silence", "command out of range": "command out of range", "pose lost": "pose lost",
+    "transport killed and restarted": "transport killed and restarted", "policy NaN": "policy puts out NaN",
+    "policy's wrong shape": "policy puts out a wrong shape", "tick overrun": "steps overrun",
+    "joint at its limit": "joint beyond its range", "tilt over limit": "tilt over the limit",
+    "upside down": "rolled upside down", "double arm": "double arm", "arm while fallen": "arm while fallen",
+    "disk full": "disk full while recording", "corrupted bundle": "bundle with flipped bits",
+    "stop while disarmed": "stop while disarmed", "stop while standing up": "stop while standing up",
+    "stop while running": "stop while running", "stop in a soft stop": "stop in a soft stop",
+    "stop in an emergency": "stop in an emergency", "one stuck encoder": "knee encoder stuck",
+}  # fmt: skip
+"""What must be tried -> words of the fault's name."""
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_a_fault_ends_safe(fault):
+    found = try_fault(fault)
+    assert found["safe"], found["violations"]
+    assert found["reached"] == found["expected"] and found["milliseconds"] <= faults.BUDGET
+
+
+@pytest.mark.parametrize("index", range(12))
+@pytest.mark.parametrize("fields", [ONE_JOINT, ONE_JOINT[:1]], ids=["all", "not its speed"])
+def test_every_joints_encoder_may_get_stuck_at_any_time(index, fields):
+    fault = replace(BY_NAME["knee encoder stuck"], inject=stuck_joint(index, *fields, after=0.02 * (index % 8)))
+    found = try_fault(fault)
+    assert found["safe"] and found["reached"] == "emergency", found["violations"]
+
+
+@pytest.mark.parametrize("command", [(0.0, 0.0, 0.0), COMMAND, (0.8, 0.0, 1.2)])
+@pytest.mark.parametrize("digit", [0.0, 0.0015, 0.003])
+def test_encoders_without_noise_and_with_few_digits_are_no_fault(command, digit):
+    """Standing up, running, stopping; 12 and 11 bits a turn."""
+    rig = Rig(command=command)
+    rig.hardware.worlds.noise = SensorNoise(0.0, 0.0, 0.0, 0.0, 0.0)
+    if digit:
+        rig.transport.tampers["joints"] = lambda m: m | {"position": np.round(m["position"] / digit) * digit}
+    rig.bring_to("running")
+    rig.run(3.0)
+    assert rig.steps[-1].state == "running"
+    rig.ask("stop")
+    rig.run(4.6)
+    assert rig.steps[-1].state == "disarmed" and "joint stuck" not in rig.controller.refusals.counts
+
+
+@pytest.mark.parametrize("name", CORRUPTED)
+def test_a_corrupted_bundle_is_refused_before_anything_is_armed(name):
+    found = try_bundle(name)
+    assert found["safe"] and found["reached"] == faults.REFUSED and "bundle.onnx" in found["reason"]
+
+
+def test_the_table_has_every_fault_that_must_be_tried_once():
+    names = faults.names()
+    assert len(names) == len(set(names)) >= 30
+    for what, words in ASKED_FOR.items():
+        assert any(words in name for name in names), what
+
+
+def test_results_are_json_ready_and_say_why(monkeypatch, capsys):
+    monkeypatch.setattr(faults, "FAULTS", (BY_NAME["command silence"],))
+    monkeypatch.setattr(faults, "CORRUPTED", {})
+    assert faults.main(["--json"]) == 0
+    assert '"safe": true' in capsys.readouterr().out
+    assert faults.main([]) == 0
+    assert "0.08" in capsys.readouterr().out
+
+
+# --- the checks can fail ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("check", "name"),
+    [
+        ("sensors_fresh", "joint readings silent"),
+        ("upright", "tilt over the limit"),
+        ("clear_of_the_ground", "height lost"),
+        ("joint_speed", "joint overspeed"),
+        ("torque", "joint torque too high"),
+        ("encoders_alive", "knee encoder stuck"),
+        ("encoders_alive", "abduction encoder stuck, not its speed"),
+        ("punctual", "steps overrun"),
+        ("command_fresh", "command silence"),
+        ("pose_fresh", "pose lost"),
+    ],
+)
+def test_without_a_check_its_fault_is_not_safe(monkeypatch, check, name):
+    for chain in ("ALWAYS", "RUNNING"):
+        kept = tuple(c for c in getattr(safety, chain) if c.__name__ != check)
+        monkeypatch.setattr(safety, chain, kept)
+    assert not try_fault(BY_NAME[name])["safe"]
+
+
+@pytest.mark.parametrize(
+    ("loose", "name"),
+    [
+        ({"joint_margin": 100.0, "jump": 100.0}, "joint angles in degrees"),
+        ({"jump": 100.0}, "joint offset"),
+        ({"frozen": 100.0}, "IMU stuck"),
+        ({"delay": 100.0}, "sender's clock 5 s ahead"),
+        ({"quaternion": 100.0}, "quaternion not normalised"),
+        ({"pose_step": 100.0}, "pose jump"),
+    ],
+)
+def test_without_a_plausibility_check_its_fault_is_not_safe(loose, name):
+    assert not try_fault(BY_NAME[name], plausible=replace(Plausible(), **loose))["safe"]
+
+
+def test_without_the_finiteness_check_of_targets_a_nan_is_found_out(monkeypatch):
+    monkeypatch.setattr(safety, "unusable", lambda targets: "")
+    found = try_fault(BY_NAME["policy puts out NaN"])
+    assert any("finite" in violation for violation in found["violations"])
+
+
+def test_without_bounds_of_targets_range_and_step_are_found_out(monkeypatch):
+    monkeypatch.setattr(safety, "bounded_targets", lambda targets, *_: (np.asarray(targets, np.float32), ""))
+    found = [try_fault(BY_NAME[f"policy asks {what}"]) for what in ("beyond a joint's range", "for too large a step")]
+    assert any("outside its joint's range" in v for v in found[0]["violations"])
+    assert any("a target changed by" in v for v in found[1]["violations"])
+
+
+def test_a_slow_reaction_is_found_out():
+    found = try_fault(BY_NAME["joint readings silent"], limits=Limits(sensor_timeout=0.15))
+    assert not found["safe"] and any("ms, limit 100" in v for v in found["violations"])
+
+
+@pytest.mark.parametrize(
+    ("when", "mode", "words"),
+    [
+        ("disarmed", Mode.POSITION, "something was sent"),
+        ("emergency", Mode.POSITION, "POSITION was sent"),
+        ("running", None, "nothing was sent to a robot that is held"),
+    ],
+)
+def test_what_must_not_be_sent_is_found_out(when, mode, words):
+    def inject(rig: Rig) -> None:
+        rig.wrong()
+        write = rig.transport.write
+        stray = Output(mode or Mode.DAMP, np.array(rig.robot.default_pose), 0)
+        rig.controller._send = lambda *_: write(stray) if mode is not None else None
+
+    fault = Fault("stray output", when, inject, when, "", "")
+    assert any(words in v for v in try_fault(fault)["violations"])
+
+
+def test_a_dry_run_that_sends_is_found_out():
+    fault = Fault("stray", "running", lambda rig: (rig.wrong(), setattr(rig.controller, "dry_run", False)), "running",
+                  "", "", rig={"dry_run": True})  # fmt: skip
+    assert any("dry run" in v for v in try_fault(fault)["violations"])
+
+
+def test_a_silent_controller_is_found_out():
+    fault = replace(BY_NAME["command silence"], says="the weather")
+    assert any("nothing says" in v for v in try_fault(fault)["violations"])
+
+
+def test_a_loop_that_dies_with_drives_that_hold_is_found_out(monkeypatch):
+    monkeypatch.setattr("robot.transports.hardware.WATCHDOG", 10.0)
+    found = try_fault(BY_NAME["loop dies"])
+    assert found["reached"] == "loop dead" and not found["safe"]
+
+
+def test_clocks_that_nobody_believes_stop_the_robot(monkeypatch):
+    monkeypatch.setattr(transport, "AGREE", 1000)
+    assert not try_fault(BY_NAME["sender's clock 5 s back"])["safe"]

@@ -1,0 +1,98 @@
+"""Parameter files: what is declared is read and checked, everything else is one sentence."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from robot.loop import parameters
+from robot.loop.controller import Times
+from robot.loop.declarations import OnboardParameters
+from robot.loop.parameters import declared, load, make, number, switch, text, whole
+from robot.loop.safety import Limits
+from robot.loop.terrain import GridPlace
+from sim.errors import InputError
+
+
+@dataclass(frozen=True)
+class Some:
+    speed: float = number(1.0, 0.0, 2.0, "m/s")
+    count: int = whole(3, 1, 9, "how many")
+    name: str = text("a", "who")
+    lit: bool = switch(False, "whether")
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_values_come_from_the_nodes_section_over_the_shared_one_over_the_defaults(tmp_path):
+    file = write(
+        tmp_path / "p.yaml",
+        "/**:\n  ros__parameters: {speed: 0.5, other: 1}\nsome:\n  ros__parameters: {count: 4, speed: 2}\n",
+    )
+    assert load(Some, file, "some") == Some(2.0, 4)
+    assert load(Some, file, "else") == Some(0.5)
+    assert load(Some, file, "some", name="b", count=None) == Some(2.0, 4, "b")
+    assert load(Some, None, "some") == Some()
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ("speed: 3", "between 0.0 and 2.0, got 3"),
+        ("speed: fast", "'speed' must be a number, got 'fast'"),
+        ("count: 2.0", "'count' must be a whole number"),
+        ("count: true", "'count' must be a whole number"),
+        ("lit: 1", "true or false"),
+        ("name: 5", "a text"),
+        ("sped: 1", "unknown parameter 'sped'"),
+        ("speed: .nan", "NaN"),
+        ("speed: .inf", "between"),
+    ],
+)
+def test_a_wrong_value_is_one_sentence(tmp_path, values, words):
+    file = write(tmp_path / "p.yaml", f"some:\n  ros__parameters: {{{values}}}\n")
+    with pytest.raises(InputError, match=words) as found:
+        load(Some, file, "some")
+    assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[1]", "some: 3", "some: {a: 1}", "a: [", "some:\n  ros__parameters: 7", "\x00"]
+)
+def test_a_file_that_is_no_parameter_file_is_one_sentence(tmp_path, content):
+    with pytest.raises(InputError) as found:
+        load(Some, write(tmp_path / "p.yaml", content), "some")
+    assert str(tmp_path / "p.yaml") in str(found.value) and "\n" not in str(found.value)
+
+
+def test_a_file_that_is_not_there_is_one_sentence(tmp_path):
+    with pytest.raises(InputError, match="cannot read"):
+        load(Some, tmp_path / "none.yaml", "some")
+
+
+def test_limits_times_and_grid_share_the_section_of_the_control_loop(tmp_path):
+    file = write(tmp_path / "p.yaml", "onboard:\n  ros__parameters: {tilt: 1.0, stand_up: 3.0, resolution: 0.1}\n")
+    limits, times, grid = load(OnboardParameters, file, "onboard").parts()
+    assert (limits.tilt, times.stand_up, grid.resolution) == (1.0, 3.0, 0.1)
+
+
+@pytest.mark.parametrize("kind", [Limits, Times, GridPlace])
+def test_defaults_lie_in_their_own_ranges_and_names_are_used_once(kind):
+    for parameter in declared(kind):
+        assert parameter.checked(parameter.default) == parameter.default
+        assert parameter.description
+    names = [p.name for k in (Limits, Times, GridPlace) for p in declared(k)]
+    assert len(names) == len(set(names))
+    assert make(kind, {}) == kind()
+
+
+def test_fields_without_a_description_are_no_parameters():
+    @dataclass(frozen=True)
+    class Mixed:
+        a: int = 1
+        b: float = number(0.0, 0.0, 1.0, "b")
+
+    assert [p.name for p in parameters.declared(Mixed)] == ["b"]

@@ -1,0 +1,141 @@
+"""A recorded run gives the same outputs again, and a recording in which something differs is told apart."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import barkour
+from robot.loop import recording, replay
+from robot.loop.recording import MAGIC, block, read
+from robot.loop.transport import Mode, State
+from robot.transports.simulation import onboard_in_simulation
+from sim.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> tuple[dict, Path]:
+    file = tmp_path_factory.mktemp("replay") / "run.rec"
+    return onboard_in_simulation(seed=1, record=file, log=lambda text: None), file
+
+
+def rewritten(file: Path, to: Path, change) -> Path:
+    """The recording again, after `change(header, steps)`."""
+    found = read(file)
+    header, steps = dict(found.header), found.steps.copy()
+    change(header, steps)
+    rows = b"".join(block(b"S", row.tobytes()) for row in steps)
+    to.write_bytes(MAGIC + block(b"H", json.dumps(header).encode()) + rows)
+    return to
+
+
+def test_a_run_over_the_course_ends_disarmed_and_is_reproduced_to_the_last_bit(run):
+    result, file = run
+    assert result["finished"] and result["controller"]["state"] == "disarmed"
+    assert all(obstacle["completed"] for obstacle in result["obstacles"].values())
+    again = replay.replay(file)
+    assert again["equal"] and again["largest_target_difference"] == 0.0 and again["lost_bytes"] == 0
+    assert again["steps"] == result["loop"]["ticks"]
+    assert again["states"] == ["disarmed", "standing_up", "running", "soft_stop", "disarmed"]
+
+
+def test_a_recording_is_small(run):
+    result, file = run
+    assert file.stat().st_size < 30_000 * result["loop"]["ticks"] / 50
+
+
+def test_another_joint_target_is_found_and_named(run, tmp_path):
+    def change(header, steps):
+        steps["targets"][400, 5] += 0.01
+
+    found = replay.replay(rewritten(run[1], tmp_path / "changed.rec", change))
+    assert not found["equal"] and found["differing_steps"] == 1
+    assert found["first_difference"].startswith("step 400: a joint target differs by 0.01")
+
+
+def test_another_input_changes_what_comes_out(run, tmp_path):
+    def change(header, steps):
+        steps["angular_velocity"][300, 0] += 1.0
+
+    found = replay.replay(rewritten(run[1], tmp_path / "changed.rec", change))
+    assert not found["equal"] and found["differing_steps"] > 10
+    assert found["first_difference"].startswith("step 300:")
+
+
+def test_another_state_is_found(run, tmp_path):
+    def change(header, steps):
+        k = int(np.flatnonzero(steps["state"] == State.RUNNING)[0])
+        steps["mode"][k] = Mode.DAMP
+
+    assert (
+        "the output was DAMP, now POSITION"
+        in replay.replay(rewritten(run[1], tmp_path / "changed.rec", change))["first_difference"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("schema", 7, "has the version 7"),
+        ("bundles", {"generalist.onnx": "0" * 64}, "other bundles"),
+        ("robot", "spot", "of the robot spot"),
+        ("policy", "nobody", "unknown policy"),
+        ("policy", "../../etc/passwd", "unknown policy|no policy file|not a readable"),
+        ("course", "a: [", "not valid YAML"),
+        ("course", 5, "cannot be used"),
+        ("limits", {"tilt": 99.0}, "cannot be used"),
+        ("limits", None, "cannot be used"),
+    ],
+)
+def test_a_header_that_does_not_fit_is_one_sentence(run, tmp_path, key, value, words):
+    def change(header, steps):
+        header[key] = value
+
+    with pytest.raises(InputError, match=words) as found:
+        replay.replay(rewritten(run[1], tmp_path / "changed.rec", change))
+    assert "\n" not in str(found.value)
+
+
+def test_another_policy_can_be_compared_with(run):
+    found = replay.replay(run[1], "specialists")
+    assert not found["equal"] and found["largest_target_difference"] > 0.01
+
+
+def test_the_front_door_says_whether_a_recording_was_reproduced(run, tmp_path, capsys):
+    assert barkour.main(["onboard", "--replay", str(run[1]), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["equal"]
+
+    def change(header, steps):
+        steps["targets"][400, 5] += 0.01
+
+    changed = rewritten(run[1], tmp_path / "changed.rec", change)
+    assert barkour.main(["onboard", "--replay", str(changed), "--json"]) == 1
+    assert "not reproduced: step 400" in capsys.readouterr().err
+    assert barkour.main(["onboard", "--replay", str(tmp_path / "none.rec")]) == 2
+    assert barkour.main(["onboard", "--record", str(run[1])]) == 2
+    assert read(run[1]).lost == 0
+
+
+def test_a_dry_run_sends_nothing(tmp_path):
+    result = onboard_in_simulation(dry_run=True, record=tmp_path / "dry.rec", log=lambda text: None)
+    assert result["end"] == "dry run: nothing was sent" and result["latency_ms"] is None
+    found = recording.read(tmp_path / "dry.rec")
+    assert State.RUNNING in found.steps["state"]
+    assert result["path_m"] < 0.05
+
+
+def test_a_recorded_course_run_comes_out_as_it_did_when_it_was_recorded():
+    """The first ten seconds of the official course with the specialists, seed 3; made by `barkour onboard --bundle
+    specialists --seed 3 --record FILE`. It fails where observation, policies, safety chain or state machine change; the
+    tolerance is what networks round differently on other processors."""
+    found = replay.replay(Path(__file__).with_name("recordings") / "specialists_seed_3.rec")
+    assert found["equal"], found["first_difference"]
+    assert found["steps"] == 500 and found["states"] == ["disarmed", "standing_up", "running"]
+
+
+@pytest.mark.slow
+def test_a_robot_that_lies_stands_up_and_runs_the_course():
+    result = onboard_in_simulation(lying=True, log=lambda text: None)
+    assert result["end"] != "fell" and result["obstacles"]["weave poles"]["completed"]
+    assert 0.0 <= result["latency_ms"]["p50"] < 20.0

@@ -1,0 +1,243 @@
+"""Each check of the safety chain by itself, just inside and just outside its limit."""
+
+import numpy as np
+import pytest
+
+from robot.loop import safety
+from robot.loop.safety import Action, Context, Limits
+from robot.loop.transport import NS, Snapshot
+from sim.robots.description import barkour_v0
+
+ROBOT, LIMITS = barkour_v0(), Limits()
+PERIOD = NS // 50
+
+
+def context(now: float = 10.0, **seen) -> Context:
+    """Everything fresh and in order at `now` (s), save what is given."""
+    time = round(now * NS)
+    given = {name: time for name in ("joints_time", "imu_time", "pose_time", "command_time")}
+    given |= {"position": np.array(ROBOT.default_pose, float), "pose": np.array([0.0, 0.0, 0.2, 0.0])}
+    return Context(ROBOT, LIMITS, time, Snapshot(**{**given, **seen}), ground=0.0, stood=True)
+
+
+def lasting(check, seconds: float, **seen):
+    """The verdict of a check after it has seen the same for `seconds`, step by step."""
+    c = context(**seen)
+    verdict = check(c)
+    for _ in range(round(seconds * NS / PERIOD)):
+        c.now += PERIOD
+        for name in ("joints_time", "imu_time", "pose_time", "command_time"):
+            setattr(c.snapshot, name, c.now)
+        verdict = check(c)
+    return verdict
+
+
+def rolled(angle: float) -> np.ndarray:
+    return np.array([np.cos(angle / 2), np.sin(angle / 2), 0.0, 0.0])
+
+
+def test_nothing_is_wrong_where_nothing_is_wrong():
+    assert safety.strictest(safety.ALWAYS + safety.RUNNING, context()) is None
+
+
+@pytest.mark.parametrize(
+    ("check", "name", "limit", "action"),
+    [
+        (safety.sensors_fresh, "joints_time", LIMITS.sensor_timeout, Action.DAMP),
+        (safety.sensors_fresh, "imu_time", LIMITS.sensor_timeout, Action.DAMP),
+        (safety.command_fresh, "command_time", LIMITS.command_timeout, Action.BRAKE),
+        (safety.pose_fresh, "pose_time", LIMITS.pose_timeout, Action.BRAKE),
+    ],
+)
+def test_messages_may_be_as_old_as_the_limit(check, name, limit, action):
+    assert check(context(**{name: round((10.0 - limit) * NS)})) is None
+    verdict = check(context(**{name: round((10.0 - limit) * NS) - 1_000_000}))
+    assert verdict.action == action and f"{limit + 0.001:.3f} s old, limit {limit}" in verdict.sentence
+    assert "never came" in check(context(**{name: Snapshot().joints_time})).sentence
+
+
+def test_a_pose_is_not_needed_where_none_is_needed():
+    c = context(pose_time=0)
+    c.needs_pose = False
+    assert safety.pose_fresh(c) is None and safety.clear_of_the_ground(c) is None
+
+
+@pytest.mark.parametrize(
+    ("check", "seconds", "inside", "outside", "action"),
+    [
+        (safety.upright, 0.06, {"orientation": rolled(1.199)}, {"orientation": rolled(1.201)}, Action.DAMP),
+        (safety.upright, 0.06, {"orientation": rolled(-1.199)}, {"orientation": rolled(np.pi)}, Action.DAMP),
+        (safety.clear_of_the_ground, 0.06, {"pose": np.array([0, 0, 0.081, 0])}, {"pose": np.array([0, 0, 0.079, 0])},
+         Action.DAMP),
+        (safety.joint_speed, 0.03, {"velocity": np.full(12, -34.9)}, {"velocity": np.full(12, -35.1)}, Action.DAMP),
+        (safety.torque, 0.06, {"effort": np.full(12, -21.5)}, {"effort": np.full(12, -21.7)}, Action.STOP),
+    ],
+)  # fmt: skip
+def test_values_may_reach_the_limit_for_ever_and_pass_it_for_a_while(check, seconds, inside, outside, action):
+    assert lasting(check, 1.0, **inside) is None
+    steps = int(np.ceil(seconds / 0.02 - 1e-9))
+    assert lasting(check, 0.02 * (steps - 1), **outside) is None
+    verdict = lasting(check, 0.02 * steps, **outside)
+    assert verdict.action == action and "limit" in verdict.sentence
+
+
+@pytest.mark.parametrize("check", [safety.upright, safety.joint_speed, safety.clear_of_the_ground])
+def test_numbers_that_are_none_are_outside(check):
+    nan = {"orientation": np.full(4, np.nan), "velocity": np.full(12, np.nan), "pose": np.full(4, np.nan)}
+    assert lasting(check, 0.1, **nan).action == Action.DAMP
+
+
+def test_what_was_over_in_between_begins_anew():
+    c = context(orientation=rolled(2.0))
+    for angle in (2.0, 2.0, 0.0, 2.0, 2.0, 2.0):
+        c.now += PERIOD
+        c.snapshot.orientation = rolled(angle)
+        assert safety.upright(c) is None
+    c.now += PERIOD
+    assert safety.upright(c) is not None
+
+
+def reading(steps, held: float = 0.5, period: float = 0.02, limits: Limits = LIMITS):
+    """Verdicts on joint 4, which reads `held` throughout while the others tremble, step by step: `steps` are its target
+    (None: there is none) and speed."""
+    c, found = Context(ROBOT, limits, stood=True), []
+    for k, (target, speed) in enumerate(steps):
+        c.now += round(period * NS)
+        position = ROBOT.default_pose + 0.001 * (k % 2)
+        position[4] = held
+        c.snapshot = Snapshot(position=position, velocity=np.where(np.arange(12) == 4, speed, 0.0), joints_time=c.now)
+        c.targets = None if target is None else np.where(np.arange(12) == 4, target, 0.0)
+        found.append(safety.encoders_alive(c))
+    return found
+
+
+def test_a_joint_that_does_not_follow_its_target_is_stuck():
+    """It is in the fourth step that it was to have moved by the limit, and 0.06 s later it still reads the same."""
+    found = reading([(0.0, 0.0)] * 3 + [(0.151, 0.0)] * 4)
+    assert found[:6] == [None] * 6 and found[6].action == Action.DAMP
+    assert found[6].sentence == (
+        f"{ROBOT.joint_names[4]} reads 0.500 rad 0.060 s after it was to move by more than 0.15 rad, limit 0.06"
+    )
+    assert reading([(0.0, 0.0)] * 3 + [(0.149, 0.0)] * 50) == [None] * 53
+    slowly = reading([(0.01 * k, 0.0) for k in range(30)])
+    assert [v is not None for v in slowly].index(True) == 16 + 3
+
+
+def test_a_target_that_swings_back_has_moved():
+    assert reading([(0.0, 0.0), (0.2, 0.0), (0.0, 0.0), (0.0, 0.0), (0.0, 0.0)])[-1] is not None
+
+
+def test_a_joint_that_turns_by_its_speed_and_reads_the_same_is_stuck():
+    assert reading([(None, 4.0)] * 10)[-1].kind == "joint stuck"
+    assert reading([(None, -4.0)] * 10)[-1] is not None
+    assert reading([(None, 0.9)] * 500) == [None] * 500, "an offset of the speed does not add up"
+
+
+def test_one_digit_of_change_is_a_reading():
+    c = Context(ROBOT, LIMITS, stood=True)
+    for k in range(50):
+        c.now += PERIOD
+        c.snapshot = Snapshot(position=ROBOT.default_pose + np.float32(1e-6 * (k % 2)), joints_time=c.now)
+        c.targets = np.full(12, 0.5 * (k % 3))
+        assert safety.encoders_alive(c) is None
+
+
+def test_a_robot_that_is_not_held_and_one_that_stands_may_read_the_same_for_ever():
+    assert reading([(None, 0.0)] * 500) == [None] * 500
+    assert reading([(0.3, 0.0)] * 500) == [None] * 500
+    assert reading([(0.0, 0.0)] * 3 + [(None, 0.0)] * 3 + [(0.3, 0.0)] * 20) == [None] * 26
+
+
+def test_readings_that_do_not_come_are_not_readings_that_stay():
+    """Whether they are too old is another check's."""
+    c = Context(ROBOT, LIMITS, stood=True)
+    for k in range(20):
+        c.now += PERIOD
+        c.targets = np.full(12, 0.5 * (k % 3))
+        c.snapshot = Snapshot(joints_time=NS)
+        assert safety.encoders_alive(c) is None
+    apart = reading([(0.5 * (k % 3), 0.0) for k in range(20)], period=LIMITS.sensor_timeout + 0.01)
+    assert apart == [None] * 20
+
+
+def test_torques_that_are_not_reported_are_no_fault():
+    assert lasting(safety.torque, 1.0, effort=np.full(12, np.nan)) is None
+
+
+def test_a_robot_that_has_not_stood_may_be_low():
+    c = context(pose=np.array([0.0, 0.0, -0.005, 0.0]))
+    c.stood = False
+    for _ in range(50):
+        c.now += PERIOD
+        assert safety.clear_of_the_ground(c) is None
+
+
+def test_height_counts_from_the_ground_below():
+    c = context(pose=np.array([0.0, 0.0, 1.1, 0.0]))
+    c.ground = 1.0
+    assert lasting_low(c) is None
+    c.ground = 1.05
+    assert "0.050 m above the ground" in lasting_low(c).sentence
+
+
+def lasting_low(c: Context):
+    verdict = None
+    for _ in range(5):
+        c.now += PERIOD
+        c.snapshot.pose_time = c.now
+        verdict = safety.clear_of_the_ground(c)
+    return verdict
+
+
+def test_so_many_steps_in_a_row_may_overrun():
+    c = context()
+    c.overran = LIMITS.overruns - 1
+    assert safety.punctual(c) is None
+    c.overran += 1
+    assert safety.punctual(c).action == Action.STOP and "limit 3" in safety.punctual(c).sentence
+
+
+def test_the_strictest_verdict_counts_and_every_check_is_made():
+    c = context(orientation=rolled(2.0), velocity=np.full(12, 50.0), effort=np.full(12, 30.0), command_time=0)
+    assert safety.strictest(safety.ALWAYS + safety.RUNNING, c).action == Action.BRAKE
+    assert c.tilted_since == c.fast_since == c.strained_since == c.now
+    c.joints_time = 0
+    c.snapshot.joints_time = 0
+    assert safety.strictest(safety.ALWAYS + safety.RUNNING, c).kind == "joint readings stale"
+
+
+def test_commands_are_held_inside_the_trained_ranges():
+    ranges = {"forward": [-1.0, 2.0], "sideways": [-0.5, 0.5], "yaw": [-1.5, 1.5]}
+    command, problem = safety.bounded_command(np.array([2.0, -0.5, 1.5]), ranges)
+    assert not problem and command.tolist() == [2.0, -0.5, 1.5]
+    command, problem = safety.bounded_command(np.array([2.1, 0.0, -9.0]), ranges)
+    assert command.tolist() == [2.0, 0.0, -1.5] and problem.startswith("the commanded yaw rate is -9.00")
+
+
+def test_targets_are_held_inside_ranges_and_within_a_step():
+    before = np.array(ROBOT.default_pose)
+    targets, problem = safety.bounded_targets(before + 0.3, before, ROBOT, 0.3)
+    assert not problem and targets.dtype == np.float32
+    targets, problem = safety.bounded_targets(before + 0.31, before, ROBOT, 0.3)
+    assert "changed by 0.31 rad, limit 0.3" in problem
+    np.testing.assert_allclose(targets, before + 0.3, atol=1e-6)
+    wild = np.where(np.arange(12) % 2, 50.0, -50.0)
+    targets, problem = safety.bounded_targets(wild, before, ROBOT, 5.0)
+    assert "its range" in problem
+    assert (targets >= ROBOT.joint_lower).all() and (targets <= ROBOT.joint_upper).all()
+
+
+@pytest.mark.parametrize(
+    ("targets", "words"),
+    [
+        (np.zeros(12), ""),
+        (np.zeros(11), "(12,) is needed"),
+        (np.zeros((1, 12)), "(12,) is needed"),
+        ([0.0] * 12, "(12,) is needed"),
+        (None, "(12,) is needed"),
+        (np.full(12, np.nan), "put out nan"),
+        (np.where(np.arange(12) == 4, -np.inf, 0.0), "put out -inf"),
+    ],
+)
+def test_what_is_no_set_of_targets_is_told(targets, words):
+    assert words in safety.unusable(targets) and bool(words) == bool(safety.unusable(targets))

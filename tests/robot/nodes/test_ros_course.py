@@ -1,0 +1,198 @@
+"""A course over four ROS processes: a result comes, the robot ends safe, nothing is left running, whoever dies."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from robot.loop import parameters
+from robot.loop.declarations import RefereeParameters
+from robot.loop.replay import replay
+from robot.loop.transport import NS
+from robot.nodes import course as ros_course
+from robot.nodes.course import Processes, free_domain, launch_folder, run_course
+from robot.nodes.referee import Timekeeper
+from robot.transports import ros2
+from sim.errors import InputError
+
+PATIENT = {"sensor_timeout": 0.5, "command_timeout": 0.5, "pose_timeout": 0.5, "overruns": 50}
+"""Limits for a computer that does other things as well."""
+
+
+@pytest.fixture
+def patient(tmp_path: Path) -> Path:
+    """`launch/course.yaml` with `PATIENT` limits."""
+    text = (launch_folder() / "course.yaml").read_text()
+    for name, value in PATIENT.items():
+        text = re.sub(rf"\n    {name}: .*", "", text)
+        text = text.replace("    auto_arm: true", f"    {name}: {value}\n    auto_arm: true")
+    file = tmp_path / "patient.yaml"
+    file.write_text(text)
+    return file
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs (a zombie does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def gone(pids: list[int], seconds: float) -> bool:
+    """Whether all have ended within `seconds`."""
+    end = time.monotonic() + seconds
+    while any(map(alive, pids)) and time.monotonic() < end:
+        time.sleep(0.05)
+    return not any(map(alive, pids))
+
+
+@pytest.mark.slow
+def test_the_course_over_four_processes(tmp_path: Path, patient: Path) -> None:
+    pids: list[int] = []
+
+    def started(processes: Processes) -> None:
+        pids.extend(process.pid for process in processes.running.values())
+
+    out, recording = tmp_path / "out", tmp_path / "run.rec"
+    result = run_course(seed=3, out=out, record=recording, parameters=patient, started=started)
+    assert len(pids) == 4 and gone(pids, 1.0)
+    assert result["died"] is None and result["end"]
+    assert result["obstacles"]["start table"]["completed"]
+    assert result["controller"]["state"] in ("disarmed", "emergency") and result["drives"]["damping"]
+    assert result["controller"]["history"][:2] == ["standing up: armed", "running: standing"]
+    assert result["loop"]["ticks"] > 100 and 0 < result["latency_ms"]["p50"] <= result["latency_ms"]["p99"]
+    assert (result["policy"], result["course"], result["seed"]) == ("generalist", "official", 3)
+    replayed = replay(recording)
+    assert replayed["equal"] and replayed["steps"] == result["loop"]["ticks"]
+    assert result["log"] == str(out / "pose.csv") and (out / "pose.csv").is_file() and (out / "RESULT.json").is_file()
+
+
+class Killer:
+    """Listens to the control loop's diagnoses and kills one process a second after the robot runs."""
+
+    def __init__(self, victim: str, domain: int) -> None:
+        self.victim, self.domain = victim, domain
+        self.states: list[str] = []
+        self.pids: list[int] = []
+
+    def __call__(self, processes: Processes) -> None:
+        self.pids = [process.pid for process in processes.running.values()]
+        threading.Thread(target=self._watch, args=(processes.running[self.victim],), daemon=True).start()
+
+    @property
+    def running(self) -> bool:
+        return any(state.startswith("running") for state in self.states)
+
+    def _watch(self, victim: subprocess.Popen[bytes]) -> None:
+        node = ros2.RosNode("killer", (), self.domain)
+        hear, refusals = (lambda m: self.states.append(m.status[0].message)), ros2.Refusals()
+        node.subscribe(ros2.DIAGNOSTICS, hear, refusals, time.monotonic_ns)
+        node.spin()
+        end = time.monotonic() + 120
+        while not self.running and time.monotonic() < end:
+            time.sleep(0.05)
+        time.sleep(1.0)
+        victim.kill()
+        node.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ros_course.NODES)
+def test_whoever_dies_the_robot_ends_safe_and_everything_ends(
+    victim: str, patient: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FASTDDS_DEFAULT_PROFILES_FILE", str(launch_folder() / "fastdds_loopback.xml"))
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "SYSTEM_DEFAULT")
+    killer = Killer(victim, free_domain())
+    result = run_course(seed=1, parameters=patient, domain=killer.domain, started=killer)
+    assert killer.running and gone(killer.pids, 1.0)
+    assert result["died"] == victim and victim in result["end"] and not result["finished"]
+    controller, drives = result["controller"], result["drives"]
+    said = " ".join(controller["history"])
+    if victim == "navigator":
+        assert "soft stop (brake): the velocity command is" in said
+    elif victim == "sim":
+        assert controller["state"] == "emergency" and "readings are" in controller["reason"] and drives is None
+    elif victim == "referee":
+        assert "soft stop (brake): the operator asked to stop" in said
+    if victim == "onboard":
+        assert controller["state"] == "unknown"
+    else:
+        assert controller["state"] in ("disarmed", "emergency")
+    if victim != "sim":
+        assert drives["damping"]
+
+
+PARENT = """
+import sys
+from robot.nodes.course import run_course
+run_course(started=lambda p: print(*(child.pid for child in p.running.values()), flush=True))
+"""
+
+
+@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGINT])
+def test_children_end_with_their_parent(kind: signal.Signals) -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert parent.stdout is not None
+    pids = [int(word) for word in parent.stdout.readline().split()]
+    assert len(pids) == 4 and all(map(alive, pids))
+    time.sleep(3.0)
+    parent.send_signal(kind)
+    parent.wait()
+    assert gone(pids, 20.0)
+
+
+def test_one_that_fails_to_start_ends_the_others(capfd: pytest.CaptureFixture[str]) -> None:
+    sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with pytest.raises(OSError), Processes({"sim": sleep, "referee": ["/no/such/program"]}, os.environ):
+        raise AssertionError("not reached")
+    stubborn = [sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(60)"]
+    with pytest.MonkeyPatch.context() as patch, Processes({"sim": stubborn, "onboard": sleep}, os.environ) as processes:
+        patch.setattr(ros_course, "HARD_STOP", 0.3)
+        time.sleep(0.5)
+        processes.end()
+        assert processes.ended() == {"sim": -signal.SIGKILL, "onboard": -signal.SIGTERM}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"policy": "nobody"}, "unknown policy"),
+        ({"course": "nowhere"}, "nowhere"),
+        ({"seed": -1}, "'seed' must lie between"),
+        ({"domain": 300}, "a ROS domain lies between"),
+        ({"parameters": Path("none.yaml")}, "cannot read none.yaml"),
+        ({"out": Path("/proc/none")}, "cannot write to the folder"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_starts(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        run_course(**given, started=lambda _: pytest.fail("something was started"))
+
+
+def test_the_referee_gives_up_a_run_without_poses_or_without_a_start() -> None:
+    options = parameters.make(RefereeParameters, {"patience": 2.0, "start_patience": 5.0})
+    silent = Timekeeper(options, 0)
+    assert silent.look(NS)["end"] == "" and silent.look(3 * NS)["end"] == "no pose"
+    assert silent.finish("stopped")["end"] == "no pose"
+    waiting = Timekeeper(options, 0)
+    x, y, _ = waiting.referee.course.start
+    for second in range(1, 6):
+        waiting.pose(second * NS, second * NS, np.array([x, y, 0.3]), np.array([1.0, 0.0, 0.0, 0.0]))
+        assert waiting.look(second * NS)["end"] == ""
+    assert waiting.look(5 * NS + 1)["end"] == "not started"

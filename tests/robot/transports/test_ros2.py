@@ -1,0 +1,352 @@
+"""ROS 2: messages become what the loop understands or are refused in words; two processes, two domains, loopback."""
+
+import json
+import os
+import subprocess
+import time
+from array import array
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
+from nav_msgs.msg import Odometry
+from rcl_interfaces.msg import ParameterType
+from sensor_msgs.msg import Image
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
+
+from robot.loop.declarations import OnboardParameters
+from robot.loop.parameters import declared
+from robot.loop.transport import NS, Intake, Mode, Output
+from robot.nodes.course import command, environment, free_domain
+from robot.nodes.programs import main, ros_arguments
+from robot.transports import ros2
+from sim.course.description import SKILLS
+from sim.errors import InputError
+from sim.robots.description import barkour_v0
+
+ROBOT = barkour_v0()
+NAMES = list(ROBOT.joint_names)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loopback(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The shipped development profile, for nodes of this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment(0, tmp_path_factory.mktemp("log")).items():
+            if name.startswith(("ROS_", "RMW_", "FASTDDS_")) and name != "ROS_DOMAIN_ID":
+                patch.setenv(name, value)
+        patch.delenv("ROS_DOMAIN_ID", raising=False)
+        yield
+
+
+@pytest.fixture
+def intake() -> Intake:
+    """At steady time 5 s, for the shipped robot."""
+    return Intake(ROBOT, lambda: 5 * NS)
+
+
+def joint_state(names: list[str] = NAMES, **changed) -> ros2.JointState:
+    pose = dict(zip(NAMES, ROBOT.default_pose.tolist(), strict=True))
+    reading = {"names": names, "position": [pose.get(name, 0.0) for name in names], "velocity": [0.5] * len(names)}
+    return ros2.joints_message({**reading, "effort": [1.0] * len(names), **changed}, 3 * NS + 7)
+
+
+def no_heading() -> Odometry:
+    return ros2.odometry_message(np.zeros(3), np.zeros(4), np.zeros(3), np.zeros(3), NS)
+
+
+def trajectory(targets: np.ndarray = ROBOT.default_pose) -> ros2.JointTrajectory:
+    return ros2.command_message(ROBOT, Output(Mode.POSITION, targets, 123))
+
+
+def until(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.02)
+    return condition()
+
+
+# --- messages ---------------------------------------------------------------------------------------------------------
+
+
+def test_joints_are_matched_by_name_and_keep_their_stamp(intake: Intake) -> None:
+    assert ros2.take_joints(intake, joint_state(NAMES[::-1] + ["tail"]))
+    seen = intake.snapshot()
+    np.testing.assert_allclose(seen.position, ROBOT.default_pose, atol=1e-9)
+    assert seen.joints_stamp == 3 * NS + 7 and seen.joints_time == 5 * NS
+    assert seen.effort.tolist() == [1.0] * 12
+
+
+def test_quaternions_change_their_order(intake: Intake) -> None:
+    tilted = np.array([np.cos(0.2), np.sin(0.2), 0.0, 0.0])
+    assert ros2.take_imu(intake, ros2.imu_message(tilted, np.array([0.1, 0.2, 0.3]), NS))
+    np.testing.assert_allclose(intake.snapshot().orientation, tilted)
+    np.testing.assert_allclose(intake.snapshot().angular_velocity, [0.1, 0.2, 0.3])
+    message = ros2.imu_message(tilted, np.zeros(3), NS)
+    assert (message.orientation.w, message.orientation.x) == (tilted[0], tilted[1])
+
+
+def test_a_pose_becomes_place_and_heading(intake: Intake) -> None:
+    turned = np.array([np.cos(0.5), 0.0, 0.0, np.sin(0.5)])
+    still = np.zeros(3)
+    assert ros2.take_odometry(intake, ros2.odometry_message(np.array([1.0, 2.0, 0.3]), turned, still, still, NS))
+    np.testing.assert_allclose(intake.snapshot().pose, [1.0, 2.0, 0.3, 1.0])
+
+
+def test_command_and_skill(intake: Intake) -> None:
+    assert ros2.take_command(intake, ros2.velocity_message([1.0, -0.2, 0.5], NS))
+    assert intake.snapshot().command.tolist() == [1.0, -0.2, 0.5]
+    assert ros2.take_skill(intake, String(data="jump"))
+    assert SKILLS[intake.snapshot().skill] == "jump"
+
+
+def test_a_height_grid_is_read_in_either_byte_order(intake: Intake) -> None:
+    heights = np.arange(6, dtype=np.float32).reshape(2, 3)
+    for big in (0, 1):
+        data = array("B", heights.astype(">f4" if big else "<f4").tobytes())
+        message = Image(height=2, width=3, step=12, encoding="32FC1", is_bigendian=big, data=data)
+        assert ros2.take_height_grid(intake, message)
+        seen = intake.snapshot().heights
+        assert seen is not None and seen.tolist() == heights.tolist()
+
+
+MALFORMED = {
+    "too few joints": (ros2.take_joints, joint_state(NAMES[:-1]), "missing"),
+    "joint named twice": (ros2.take_joints, joint_state([*NAMES, NAMES[0]]), "twice"),
+    "no speeds": (ros2.take_joints, joint_state(velocity=[]), "0 numbers came"),
+    "degrees": (ros2.take_joints, joint_state(position=np.rad2deg(ROBOT.default_pose) + 30), "range"),
+    "not finite": (ros2.take_joints, joint_state(velocity=[np.nan] * 12), "not finite"),
+    "no joints": (ros2.take_joints, ros2.JointState(), "missing"),
+    "no attitude": (ros2.take_imu, ros2.imu_message(np.zeros(4), np.zeros(3), NS), "length 0.000"),
+    "a pose that is turned nowhere": (ros2.take_odometry, no_heading(), "length 0.000"),
+    "wild command": (ros2.take_command, ros2.velocity_message([np.inf, 0.0, 0.0], NS), "not finite"),
+    "no such skill": (ros2.take_skill, String(data="fly"), "'fly' is unknown"),
+    "a colour image": (ros2.take_height_grid, Image(height=1, width=1, step=3, encoding="rgb8"), "32FC1 is needed"),
+    "a short grid": (ros2.take_height_grid, Image(height=9, width=9, step=36, encoding="32FC1"), "0 bytes"),
+    "an empty grid": (ros2.take_height_grid, Image(encoding="32FC1"), "shape (0, 0)"),
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_a_malformed_message_is_refused_in_one_sentence(intake: Intake, name: str) -> None:
+    take, message, words = MALFORMED[name]
+    before = vars(intake.snapshot())
+    assert not take(intake, message)
+    (said,) = intake.refusals.last.values()
+    assert words in said and "\n" not in said
+    after = vars(intake.snapshot())
+    del before["heights"], after["heights"]
+    assert all(np.array_equal(after[key], before[key], equal_nan=True) for key in before)
+    assert intake.snapshot().heights is None
+
+
+def test_an_imu_that_says_it_knows_no_attitude_is_refused(intake: Intake) -> None:
+    message = ros2.imu_message(np.array([1.0, 0.0, 0.0, 0.0]), np.zeros(3), NS)
+    message.orientation_covariance[0] = -1.0
+    assert not ros2.take_imu(intake, message)
+
+
+def test_a_joint_command_survives_the_way_to_the_drives() -> None:
+    message = trajectory()
+    assert message.points[0].velocities.tolist() == [0.0] * 12
+    assert message.points[0].time_from_start.nanosec == round(ROBOT.control_period * NS)
+    back = ros2.command_of(ROBOT, message)
+    assert (back.mode, back.stamp) == (Mode.POSITION, 123)
+    np.testing.assert_allclose(back.targets, ROBOT.default_pose, atol=1e-6)
+
+
+def test_drives_match_joints_by_name() -> None:
+    message = trajectory(np.arange(12, dtype=np.float32))
+    message.joint_names = message.joint_names[::-1]
+    assert ros2.command_of(ROBOT, message).targets.tolist() == list(range(11, -1, -1))
+
+
+def test_damping_has_no_positions() -> None:
+    message = ros2.command_message(ROBOT, Output(Mode.DAMP, ROBOT.default_pose, 5))
+    assert len(message.points[0].positions) == 0 and message.points[0].velocities.tolist() == [0.0] * 12
+    assert ros2.command_of(ROBOT, message).mode == Mode.DAMP
+
+
+def test_drives_refuse_what_is_no_command() -> None:
+    missing, twice, infinite, empty = trajectory(), trajectory(), trajectory(), trajectory()
+    missing.joint_names = [*NAMES[:-1], "tail"]
+    twice.joint_names = [*NAMES, NAMES[0]]
+    infinite.points[0].positions[3] = np.inf
+    empty.points = []
+    for message in (missing, twice, infinite, empty):
+        with pytest.raises(InputError, match="a joint command"):
+            ros2.command_of(ROBOT, message)
+
+
+def test_diagnostics_say_state_and_why() -> None:
+    status = {"state": "emergency", "phase": "", "reason": "the base leans", "refusals": {"tilt": 1}}
+    (diagnosis,) = ros2.diagnostics_message(ROBOT, status, NS).status
+    assert diagnosis.level == DiagnosticStatus.ERROR and diagnosis.message == "emergency: the base leans"
+    assert {value.key: value.value for value in diagnosis.values}["refusals"] == '{"tilt": 1}'
+
+
+def test_topics_are_named_once_and_latched_ones_are_reliable() -> None:
+    assert len({topic.name for topic in ros2.TOPICS}) == len(ros2.TOPICS)
+    for topic in ros2.TOPICS:
+        assert topic.asked().durability == topic.offered().durability
+        reliable = topic.asked().reliability == ros2.ReliabilityPolicy.RELIABLE
+        assert reliable == topic.latched
+
+
+# --- nodes ------------------------------------------------------------------------------------------------------------
+
+
+def test_every_parameter_is_declared_with_description_and_range() -> None:
+    node = ros2.RosNode("onboard", ros_arguments(None, {"tilt": 1, "course": "", "dry_run": True}), free_domain())
+    try:
+        options = node.parameters(OnboardParameters)
+        assert (options.tilt, options.course, options.dry_run) == (1.0, "", True)
+        for parameter in declared(OnboardParameters):
+            described = node.node.describe_parameter(parameter.name)
+            assert described.description and described.read_only
+            if parameter.low is not None and parameter.kind is float:
+                (span,) = described.floating_point_range
+                assert (span.from_value, span.to_value) == (parameter.low, parameter.high)
+            elif parameter.low is not None:
+                (span,) = described.integer_range
+                assert (span.from_value, span.to_value) == (parameter.low, parameter.high)
+        assert node.node.describe_parameter("tilt").type == ParameterType.PARAMETER_DOUBLE
+        assert node.node.get_parameter("tilt").value == 1.0
+    finally:
+        node.close()
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"tlit": 1.0}, "unknown parameter 'tlit'"),
+        ({"tilt": 9.0}, "'tilt' must lie between"),
+        ({"tilt": "much"}, "'tilt' must be a number"),
+        ({"overruns": 2.5}, "'overruns' must be a whole number"),
+    ],
+)
+def test_impossible_parameters_are_refused(given: dict, words: str) -> None:
+    node = ros2.RosNode("onboard", ros_arguments(None, given), free_domain())
+    try:
+        with pytest.raises(InputError, match=words):
+            node.parameters(OnboardParameters)
+    finally:
+        node.close()
+
+
+def test_bad_usage_is_one_line_and_status_2(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main([]) == 2 and "unknown node ''" in capsys.readouterr().err
+    for arguments in (ros_arguments(tmp_path / "none.yaml"), ["--ros-args", "--nonsense"]):
+        assert main(["sim", *arguments]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("barkour: ROS does not start") and said.count("\n") == 1
+
+
+def test_operators_and_sensors_reach_the_loop_and_commands_the_drives() -> None:
+    """Two nodes of one domain, a third in another that must hear nothing."""
+    domain, elsewhere = free_domain(), free_domain()
+    assert domain != elsewhere
+    mine, robot, stranger = (ros2.RosNode(n, (), d) for n, d in (("a", domain), ("b", domain), ("c", elsewhere)))
+    intake, foreign = (Intake(ROBOT, time.monotonic_ns) for _ in range(2))
+    transport, _ = ros2.Ros2Transport(mine, intake), ros2.Ros2Transport(stranger, foreign)
+    driven: list[Output] = []
+    port = ros2.DriverPort(robot, ROBOT, driven.append, intake.refusals, time.monotonic_ns)
+    client = robot.node.create_client(Trigger, "stop")
+    try:
+        for node in (mine, robot, stranger):
+            node.spin()
+        assert until(lambda: _send(port) and intake.snapshot().joints_time > 0)
+        transport.report({"state": "disarmed", "phase": "", "reason": "not armed yet"})
+        assert until(lambda: transport.write(Output(Mode.DAMP, ROBOT.default_pose, 9)) is None and bool(driven))
+        assert driven[0].mode == Mode.DAMP and driven[0].stamp == 9
+        assert client.wait_for_service(timeout_sec=10.0)
+        answer = client.call_async(Trigger.Request())
+        assert until(lambda: bool(intake.requests))
+        intake.requests.popleft().answer(True, "stopping")
+        assert until(answer.done)
+        assert answer.result().success and answer.result().message == "stopping"
+        assert foreign.snapshot().joints_time < 0
+    finally:
+        for node in (mine, robot, stranger):
+            node.close()
+
+
+def _send(port: ros2.DriverPort) -> bool:
+    reading = {"names": NAMES, "position": ROBOT.default_pose, "velocity": np.zeros(12), "effort": np.zeros(12)}
+    upright = {"orientation": np.array([1.0, 0.0, 0.0, 0.0]), "angular_velocity": np.zeros(3)}
+    port.joints(reading | upright, time.time_ns())
+    return True
+
+
+def test_an_operator_is_told_when_the_loop_does_not_answer(intake: Intake) -> None:
+    node = ros2.RosNode("deaf", (), free_domain())
+    try:
+        transport = ros2.Ros2Transport(node, intake)
+        assert transport._ask("arm") == (False, "the control loop does not answer")
+    finally:
+        node.close()
+
+
+def test_what_a_callback_raises_is_a_refusal(intake: Intake) -> None:
+    def useless(_) -> None:
+        raise InputError("no use")
+
+    node = ros2.RosNode("ears", (), free_domain())
+    try:
+        node.subscribe(ros2.SKILL, useless, intake.refusals, intake.clock)
+        node.spin()
+        node.publish(ros2.SKILL, String(data="walk"))
+        assert until(lambda: "skill" in intake.refusals.last)
+        assert intake.refusals.last["skill"] == "a message on skill is of no use: no use"
+    finally:
+        node.close()
+
+
+def test_the_simulated_robot_in_its_own_process_is_heard_over_loopback_alone(tmp_path: Path) -> None:
+    """Readings come at their rate, commands arrive, no socket is bound to anything but loopback, no group is joined."""
+    domain, report, groups = free_domain(), tmp_path / "sim.json", _groups()
+    line = command("sim", None, {"seed": 1, "report": str(report)})
+    node = ros2.RosNode("listener", (), domain)
+    intake = Intake(ROBOT, time.monotonic_ns)
+    transport = ros2.Ros2Transport(node, intake)
+    stamps: list[int] = []
+    node.subscribe(ros2.JOINT_STATES, lambda m: stamps.append(ros2.stamp_of(m)), intake.refusals, intake.clock)
+    sim = subprocess.Popen(line, env=environment(domain, tmp_path))
+    try:
+        node.spin()
+        assert until(lambda: intake.snapshot().pose_time > 0 and len(stamps) > 100, 60.0)
+        assert set(np.diff(stamps)) >= {4_000_000} and np.median(np.diff(stamps)) == 4_000_000
+        assert intake.snapshot().pose[2] > 0.1
+        for _ in range(20):
+            transport.write(Output(Mode.POSITION, ROBOT.default_pose, intake.snapshot().joints_stamp))
+            time.sleep(0.02)
+        assert {address for address, _ in _bound(sim.pid)} == {"127.0.0.1"}
+        assert _groups() <= groups
+    finally:
+        sim.terminate()
+        node.close()
+    assert sim.wait(10) == 0
+    said = json.loads(report.read_text())
+    assert said["commands"] >= 15 and 0 < said["latency_ms"]["p50"] < 1000
+
+
+def _bound(pid: int) -> set[tuple[str, int]]:
+    """Local address and port of a process' UDP sockets."""
+    folder = Path(f"/proc/{pid}/fd")
+    sockets = {target[8:-1] for fd in folder.iterdir() if (target := os.readlink(fd)).startswith("socket:")}
+    found = set()
+    for line in Path("/proc/net/udp").read_text().splitlines()[1:]:
+        columns = line.split()
+        if columns[9] in sockets:
+            address, port = columns[1].split(":")
+            parts = [str(int(address[i : i + 2], 16)) for i in (6, 4, 2, 0)]
+            found.add((".".join(parts), int(port, 16)))
+    return found
+
+
+def _groups() -> set[str]:
+    """Multicast groups that this computer is in."""
+    return {line.split()[0] for line in Path("/proc/net/igmp").read_text().splitlines()[1:] if line.startswith("\t")}

@@ -1,0 +1,199 @@
+"""The course: its figures, its files, its checks, and its ground against the physics scene."""
+
+from dataclasses import replace
+
+import mujoco
+import numpy as np
+import pytest
+import yaml
+
+from sim.course.description import Board, Course, Gate, Obstacle, Pole, Table, Waypoint, official
+from sim.course.files import SHIPPED, by_name, load, save
+from sim.course.scene import course_model
+from sim.course.score import score_log
+from sim.course.terrain import Ramp, footprint
+from sim.errors import InputError
+from sim.robots.description import barkour_v0
+
+
+def test_the_ground_is_what_rays_hit_in_the_scene():
+    course = official()
+    model = course_model(course, barkour_v0())
+    data = mujoco.MjData(model)
+    data.qpos[:3] = (-20, -20, 1)  # the robot out of the way
+    mujoco.mj_forward(model, data)
+    rng = np.random.default_rng(0)
+    xy = rng.uniform((-0.5, -5.5), (5.5, 0.5), (10_000, 2))
+    clear = np.ones(len(xy), bool)
+    for pole in course.poles:
+        clear &= np.hypot(xy[:, 0] - pole.x, xy[:, 1] - pole.y) > pole.radius
+    geom = np.zeros(1, np.int32)
+    hit = np.array([3 - mujoco.mj_ray(model, data, [x, y, 3.0], [0, 0, -1.0], None, 1, -1, geom) for x, y in xy])
+    wrong = np.abs(hit - course.height(xy[:, 0], xy[:, 1])) > 1e-6
+    # a ramp's deck stands a few mm beyond its foot and ridge because it has thickness
+    near_edge = np.zeros(len(xy), bool)
+    for piece in course.terrain().pieces:
+        if isinstance(piece, Ramp):
+            along = (xy - piece.center) @ np.array([np.cos(piece.yaw), np.sin(piece.yaw)])
+            near_edge |= np.abs(np.abs(along) - piece.size[0] / 2) < 0.03
+    assert clear.sum() > 9900
+    assert not (wrong & clear & ~near_edge).any()
+
+
+def test_official_figures():
+    course = official()
+    assert course.a_frame is not None and course.a_frame.apex == pytest.approx(1.0)
+    ends = course.a_frame.half_length
+    for gate, sign in ((course.obstacles[2].gates[0], -1), (course.obstacles[2].gates[2], 1)):
+        axis = np.array([np.cos(course.a_frame.yaw), np.sin(course.a_frame.yaw)])
+        foot = np.array(course.a_frame.center) + sign * ends * axis
+        assert np.linalg.norm(foot - gate.center) < 0.03  # the feet stand at the outer gates
+    assert sum(o.nominal_size for o in course.obstacles) == 18
+    assert float(course.height(0.5, -0.5)) == pytest.approx(0.1)
+    assert float(course.height(2.75, -4.5)) == pytest.approx(0.001)
+    gaps = [np.hypot(a.x - b.x, a.y - b.y) for a, b in zip(course.poles, course.poles[1:], strict=False)]
+    assert np.allclose(gaps, (0.825, 0.728, 0.632, 0.539), atol=1e-3)
+
+
+def test_files_round_trip_exactly(tmp_path):
+    course = official()
+    save(course, tmp_path / "course.yaml")
+    assert load(tmp_path / "course.yaml") == course
+    assert by_name("official") == course
+
+
+def edited(tmp_path, edit) -> Course:
+    """The official course after `edit(data)` of its YAML data."""
+    save(replace(official(), route=(Waypoint(1.4, -0.4),)), tmp_path / "a.yaml")
+    data = yaml.safe_load((tmp_path / "a.yaml").read_text())
+    edit(data)
+    (tmp_path / "b.yaml").write_text(yaml.safe_dump(data))
+    return load(tmp_path / "b.yaml")
+
+
+def set_at(*path):
+    def edit(data):
+        *way, last, value = path
+        for key in way:
+            data = data[key]
+        data[last] = value
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    "edit, message",
+    [
+        (set_at("colour", "red"), "unknown key 'colour'"),
+        (set_at("board", "lenght", 1.0), "unknown key 'lenght' in 'course.board'"),
+        (lambda d: d.pop("end_table"), "lacks the key 'end_table'"),
+        (set_at("target_velocity", "fast"), "must be a finite number, got 'fast'"),
+        (set_at("target_velocity", float("nan")), "must be a finite number"),
+        (set_at("target_velocity", True), "must be a finite number"),
+        (set_at("start", [0.0, 1.0]), "must have 3 numbers"),
+        (set_at("poles", "none"), "must be a list"),
+        (set_at("obstacles", 0, "gates", 0, "left", [1.4, -0.7]), "zero length"),
+        (set_at("obstacles", 1, "name", "tunnel"), "unknown obstacle 'tunnel'"),
+        (set_at("obstacles", 1, "name", "jump"), "named twice"),
+        (set_at("board", None), "needs a board"),
+        (set_at("board", "center", [4.0, -4.5]), "'end table' and 'jump board' overlap"),
+        (set_at("poles", 0, "x", 0.9), "'start table' and 'pole 1' overlap"),
+        (set_at("poles", 0, "radius", -1.0), "positive radius"),
+        (set_at("route", 0, "x", 1.7), "waypoint 1"),
+        (set_at("route", 0, "skill", "fly"), "unknown skill 'fly'"),
+        (set_at("a_frame", "slope", 2.0), "slope must be between"),
+        (set_at("start_table", "height", 0.0), "positive size and height"),
+        (set_at("target_velocity", 10**400), "must be a finite number"),
+        (set_at("target_velocity", float("inf")), "must be a finite number, got inf"),
+        (set_at("name", 3), "'course.name' must be text, got 3"),
+        (set_at("poles", []), "'weave poles' needs poles"),
+        (set_at("a_frame", None), "'a frame' needs an a_frame"),
+        (set_at("a_frame", "center", [4.3, -4.0]), "'end table' and 'a frame' overlap"),
+        (set_at("poles", 2, "x", 1.72), "'pole 1' and 'pole 3' overlap"),
+        (set_at("area", [5.0, -5.0, 0.0, 0.0]), "lower below upper"),
+        (set_at("route", 0, "tolerance", -0.1), "waypoint 1 needs positive speed and tolerance, got .* -0.1"),
+        (set_at("obstacles", 2, "gates", []), "'a frame' needs at least one gate"),
+        (set_at("obstacles", 2, "nominal_size", 0), "positive nominal_size, got 0"),
+    ],
+)
+def test_mistakes_are_named_in_one_sentence(tmp_path, edit, message):
+    if message == "waypoint 1":
+        both = (set_at("route", 0, "x", 1.7), set_at("route", 0, "y", -0.7))
+        edit = lambda d: [e(d) for e in both]  # noqa: E731
+        message = "waypoint 1 at .* is inside pole 1"
+    with pytest.raises(InputError, match=message) as caught:
+        edited(tmp_path, edit)
+    assert "\n" not in str(caught.value)
+
+
+BROKEN = ["a: [1,", "- 1\n- 2", "", "\x00", "[" * 3000, "[1, 2]: 3", "!!python/name:a.b c", "a: 1\n---\n"]
+
+
+@pytest.mark.parametrize("text", BROKEN)
+def test_malformed_files_are_refused(tmp_path, text):
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(InputError):
+        load(tmp_path / "bad.yaml")
+    with pytest.raises(InputError, match="cannot read the course"):
+        load(tmp_path / "missing.yaml")
+    with pytest.raises(InputError, match="cannot write the course"):
+        save(official(), tmp_path / "no folder" / "course.yaml")
+
+
+def test_a_key_given_twice_is_refused(tmp_path):
+    save(official(), tmp_path / "a.yaml")
+    text = (tmp_path / "a.yaml").read_text()
+    (tmp_path / "a.yaml").write_text(text + "name: again\n")
+    with pytest.raises(InputError, match=rf"in line {len(text.splitlines()) + 1}: the key 'name' is given twice"):
+        load(tmp_path / "a.yaml")
+
+
+def test_shipped_courses_load_and_can_be_completed():
+    assert [path.stem for path in SHIPPED.glob("*.yaml")]
+    for path in SHIPPED.glob("*.yaml"):
+        course = by_name(path.stem)
+        assert course.name == path.stem
+        centers = [gate.center for obstacle in course.obstacles for gate in obstacle.gates for _ in range(2)]
+        positions = [course.start[:2], *centers, *[course.end_table.center] * 8]
+        result = score_log(range(len(positions)), positions, False, course)
+        assert all(o.completed for o in result.obstacles.values())
+        assert course.height(*course.start[:2]) == course.start_table.height
+        if course.a_frame is not None:  # the ridge lies between its gates, across the way
+            gates = next(o for o in course.obstacles if o.name == "a frame").gates
+            x, y = gates[-1].center - gates[0].center
+            assert np.cos(np.arctan2(y, x) - course.a_frame.yaw) > 0.999
+
+
+def test_an_unknown_course_is_refused_with_those_known():
+    with pytest.raises(InputError, match="'offical': known are official, rearranged, reversed, generated:SEED or a"):
+        by_name("offical")
+
+
+def test_a_course_made_in_code_is_checked_too():
+    with pytest.raises(InputError, match=r"'course.poles\[0\].x' must be a finite number, got nan"):
+        replace(official(), poles=(Pole(float("nan"), 0.0),))
+
+
+def test_a_rearranged_course_can_be_built():
+    course = official()
+    assert course.a_frame is not None
+    frame = replace(course.a_frame, yaw=course.a_frame.yaw + np.pi)
+    turned = replace(course, name="turned", a_frame=frame, board=Board((2.5, -4.4), yaw=0.3), route=())
+    x, y = np.random.default_rng(0).uniform((0, -3.7), (5, 0), (500, 2)).T
+    assert np.allclose(turned.height(x, y), course.height(x, y))
+    assert course_model(turned, barkour_v0()).geom("jump board").id >= 0
+
+
+def test_a_small_course_needs_no_a_frame_or_board():
+    gates = (Gate((1.4, 0.5), (1.4, -0.5)),)
+    course = Course(
+        "small", (Obstacle("start table", 1.0, gates), Obstacle("end table", 1.0, gates)), (0.0, 0.0, 0.0),
+        Table((0.0, 0.0)), Table((3.0, 0.0)), (Pole(2.0, 1.0),), route=(Waypoint(3.0, 0.0),), area=(-1, -1, 4, 1),
+    )  # fmt: skip
+    assert course.board_piece() is None
+    assert float(course.height(0.0, 0.0)) == pytest.approx(0.1)
+
+
+def test_footprints_turn_with_yaw():
+    ramp = Ramp("r", (1.0, 2.0), (2.0, 1.0), 0.0, 1.0, np.pi / 2)
+    assert np.allclose(footprint(ramp).min(0), (0.5, 1.0)) and np.allclose(footprint(ramp).max(0), (1.5, 3.0))

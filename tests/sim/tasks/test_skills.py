@@ -1,0 +1,78 @@
+"""The skills' tasks: the climber's ground and the commands that keep it on the A-frame."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sim.course.terrain import Terrain
+from sim.envs.batched import BatchedEnv
+from sim.tasks import patches
+from sim.tasks.skills import SKILLS
+
+CLIMB = SKILLS["climb"]()
+FRAMES = CLIMB.kinds.index("frames")
+
+
+@pytest.mark.parametrize("kind", ["ridges", "frames"])
+@pytest.mark.parametrize("difficulty, degrees", [(0.0, 5.0), (1.0, 33.0)])
+def test_ridges_and_frames_have_the_slopes_they_say(kind, difficulty, degrees):
+    ground = Terrain(tuple(patches.pieces_of(kind, difficulty)))
+    x = np.linspace(-1.4, -0.2, 30)
+    rise = np.diff(ground.height(x, np.full(30, patches.LINES))) / np.diff(x)
+    np.testing.assert_allclose(np.degrees(np.arctan(rise)), degrees, atol=1e-6)
+
+
+def test_a_frame_has_the_official_size_at_its_slope():
+    angle = np.radians(30)
+    difficulty = (angle - patches.RIDGE_SLOPES[0]) / (patches.RIDGE_SLOPES[1] - patches.RIDGE_SLOPES[0])
+    ground = Terrain(tuple(patches.pieces_of("frames", difficulty)))
+    assert ground.height(0.0, patches.LINES) == pytest.approx(1.0)
+    on = ground.height(np.full(4, 0.5), patches.LINES + np.array([-0.51, -0.49, 0.49, 0.51])) > 0.1
+    assert on.tolist() == [False, True, True, False]
+    assert ground.height(2.0 * np.cos(angle) + 0.01, patches.LINES) == 0.0
+
+
+@pytest.mark.parametrize("yaw", [0.0, 0.4, -1.0, np.pi, 2.5, -2.0])
+@pytest.mark.parametrize("aside", [0.0, 0.3, -0.3])
+def test_guided_commands_lead_along_the_frame(yaw, aside):
+    """A point robot that does what it is told ends up on the nearer line, pointing along it."""
+    position, heading = np.array([0.0, patches.LINES + aside]), yaw
+    command = np.array([0.8, 0.5, 1.0], np.float32)
+    for _ in range(300):
+        forward, left, turn = CLIMB._guide(np, command, np.array(FRAMES), position, np.float32(heading))
+        c, s = np.cos(heading), np.sin(heading)
+        position = position + 0.02 * np.array([c * forward - s * left, s * forward + c * left])
+        heading += 0.02 * turn
+    assert abs(position[1] - patches.LINES) < 0.02
+    assert abs(np.sin(heading)) < 0.02 and np.sign(np.cos(heading)) == np.sign(np.cos(yaw) + 1e-9)
+
+
+def test_ground_that_does_not_guide_leaves_commands_alone():
+    command = np.array([[0.2, -0.3, 1.0]] * len(CLIMB.kinds), np.float32)
+    kinds, here = np.arange(len(CLIMB.kinds)), np.zeros((len(CLIMB.kinds), 2))
+    guided = CLIMB._guide(np, command, kinds, here, np.zeros(len(CLIMB.kinds), np.float32))
+    np.testing.assert_array_equal(guided[:FRAMES], command[:FRAMES])
+    assert guided[FRAMES, 0] >= 0.3
+    there = CLIMB._guide(jnp, jnp.asarray(command), jnp.asarray(kinds), here, jnp.zeros(len(CLIMB.kinds)))
+    np.testing.assert_allclose(guided, there, atol=1e-5)
+    walk = SKILLS["walk"]()
+    assert walk._guide(np, command, kinds, here, np.zeros(len(kinds))) is command
+
+
+def test_episodes_begin_on_the_frames_and_along_them():
+    u = np.random.default_rng(0).random((400, 72), np.float32)
+    kind, level = np.full(400, FRAMES), np.full(400, 3.0, np.float32)
+    _, qpos, _ = CLIMB.begin(np, u, kind, level)
+    aside = np.abs(qpos[:, 1] - CLIMB.ground.origins[FRAMES, 3, 1]) - patches.LINES
+    assert np.abs(aside).max() <= 0.25 + 1e-5 and aside.std() > 0.1
+    yaw = 2 * np.arctan2(qpos[:, 6], qpos[:, 3])
+    assert np.abs(np.cos(yaw)).min() > np.cos(0.7) and (np.cos(yaw) < 0).mean() == pytest.approx(0.5, abs=0.1)
+
+
+def test_the_climber_lives_in_its_worlds():
+    env = BatchedEnv(CLIMB, 24, seed=3)
+    for _ in range(50):
+        out = env.step(np.zeros((24, 12), np.float32))
+    assert np.isfinite(out.observation).all() and out.observation.shape == (24, CLIMB.layout.size)
+    guided = env.kind == FRAMES
+    assert guided.any() and (env.state.command[guided, 0] >= 0.3).all()
