@@ -15,7 +15,7 @@ from policies.learning.hosts import Hosts
 from policies.learning.ppo import Learner, PPOConfig, Rollout
 from sim.errors import InputError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 WORLDS, UNROLL, OBSERVATION, PRIVILEGED = 24, 4, 7, 9
 ON_FOUR = """
 import sys, numpy as np, jax

@@ -15,7 +15,7 @@ from robot.loop import parameters
 from robot.loop.declarations import PARAMETERS, OnboardParameters
 from robot.nodes.course import launch_folder
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 LAUNCH = ROOT / "launch"
 
 

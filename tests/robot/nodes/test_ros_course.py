@@ -146,7 +146,7 @@ def test_children_end_with_their_parent(kind: signal.Signals) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
     )
     assert parent.stdout is not None
     pids = [int(word) for word in parent.stdout.readline().split()]

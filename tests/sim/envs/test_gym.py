@@ -30,7 +30,7 @@ from sim.envs.worlds import SimulatedRobots  # noqa: E402
 from sim.errors import InputError  # noqa: E402
 from sim.tasks.walk import WalkTask  # noqa: E402
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 IDS = ("BarkourWalk-v0", "BarkourCourse-v0")
 KNOWN_WARNINGS = re.compile(
     r"recommend using a symmetric and normalized space|space (minimum|maximum) value is -?infinity"
