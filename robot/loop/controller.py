@@ -29,17 +29,19 @@ from sim.errors import InputError
 class Times:
     """How long the controller takes over its own motions, and how its thread runs."""
 
-    stand_up: float = number(1.5, 0.2, 10.0, "standing up takes this long, s")
+    stand_up: float = number(1.5, 0.2, 10.0, "Standing up takes this long, in s.")
     stood: float = number(
-        0.5, 0.05, 3.14, "joints must be this near the standing pose before the policy takes over, rad"
+        0.5, 0.05, 3.14, "Joints must be this near the standing pose before the policy takes over, in rad."
     )
-    level: float = number(0.6, 0.1, 3.2, "and the base may lean this far then, rad; an A-frame's ramp is 0.52")
-    brake: float = number(1.0, 0.0, 5.0, "a soft stop brakes with the policy for this long, s")
-    stand: float = number(0.5, 0.1, 5.0, "then goes to the standing pose in this time, s")
-    hold: float = number(1.0, 0.0, 60.0, "holds it, s")
-    settle: float = number(2.0, 0.1, 10.0, "and damps for this long before it disarms, s")
-    priority: int = whole(0, 0, 99, "real-time priority (SCHED_FIFO) of the loop's thread; 0: none")
-    core: int = whole(-1, -1, 1023, "processor core of the loop's thread; -1: any")
+    level: float = number(
+        0.6, 0.1, 3.2, "Largest lean of the base after standing up, in rad; an A-frame's ramp is 0.52 rad."
+    )
+    brake: float = number(1.0, 0.0, 5.0, "A soft stop first brakes with the policy for this long, in s.")
+    stand: float = number(0.5, 0.1, 5.0, "A soft stop then goes to the standing pose in this time, in s.")
+    hold: float = number(1.0, 0.0, 60.0, "A soft stop then holds the standing pose for this long, in s.")
+    settle: float = number(2.0, 0.1, 10.0, "A soft stop at last damps for this long before it disarms, in s.")
+    priority: int = whole(0, 0, 99, "Real-time priority (SCHED_FIFO) of the loop's thread; 0 asks for none.")
+    core: int = whole(-1, -1, 1023, "Processor core of the loop's thread; -1 means any.")
 
 
 BRAKING, STANDING, HOLDING, SETTLING = "brake", "stand", "hold", "damp"

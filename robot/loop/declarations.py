@@ -13,11 +13,11 @@ from robot.loop.terrain import GridPlace
 class SimParameters:
     """Parameters of the node `sim`."""
 
-    course: str = text("official", "official, another shipped course, generated:SEED, or FILE.yaml")
-    seed: int = whole(0, 0, 2**31 - 1, "seed of everything that is drawn")
-    randomize: bool = switch(False, "draw physics, latency, noise and start pose from the ranges of evaluation")
-    torque_limit: float = number(0.0, 0.0, 1000.0, "peak joint torque, N m; 0: the robot's own")
-    report: str = text("", "file for latency and final state, JSON; empty: none")
+    course: str = text("official", "The course: official, another shipped one, generated:SEED, or FILE.yaml.")
+    seed: int = whole(0, 0, 2**31 - 1, "Seed of everything that is drawn.")
+    randomize: bool = switch(False, "Draws physics, latency, noise and start pose from the ranges of evaluation.")
+    torque_limit: float = number(0.0, 0.0, 1000.0, "Peak joint torque, in N m; 0 means the robot's own.")
+    report: str = text("", "JSON file for latency and final state; empty writes none.")
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,15 @@ class OnboardParameters(Limits, Times, GridPlace):
     """Parameters of the node `onboard`: the limits of the safety chain, the controller's times, the place of a measured
     height grid, and its own."""
 
-    policy: str = text("generalist", "specialists, generalist or a bundle FILE.onnx")
-    course: str = text("official", "map of the ground: a course's name or FILE.yaml; empty: flat ground")
-    needs_pose: bool = switch(True, "the robot must know where it is; without it the ground is taken as flat")
-    dry_run: bool = switch(False, "compute everything and send nothing to the joints")
-    auto_arm: bool = switch(False, "arm as soon as sensors, pose and command are fresh: for simulation only")
-    record: str = text("", "file for a recording of the loop; empty: none")
-    report: str = text("", "file for the final state and the loop's punctuality, JSON; empty: none")
+    policy: str = text("generalist", "The policy: specialists, generalist or a bundle FILE.onnx.")
+    course: str = text("official", "Map of the ground, as a course's name or FILE.yaml; empty means flat ground.")
+    needs_pose: bool = switch(
+        True, "Whether the robot must know where it is; without a pose the ground is taken as flat."
+    )
+    dry_run: bool = switch(False, "Computes everything and sends nothing to the joints.")
+    auto_arm: bool = switch(False, "Arms as soon as sensors, pose and command are fresh; for simulation only.")
+    record: str = text("", "File for a recording of the loop; empty writes none.")
+    report: str = text("", "JSON file for the final state and the loop's punctuality; empty writes none.")
 
     def parts(self) -> tuple[Limits, Times, GridPlace]:
         """What the safety chain, the controller and the terrain take of it."""
@@ -44,20 +46,24 @@ class OnboardParameters(Limits, Times, GridPlace):
 class NavigatorParameters:
     """Parameters of the node `navigator`."""
 
-    policy: str = text("generalist", "specialists, generalist or a bundle FILE.onnx: what the plan may ask for")
-    course: str = text("official", "official, another shipped course, generated:SEED, or FILE.yaml")
-    pose_timeout: float = number(0.1, 0.02, 5.0, "with a pose older than this nothing is sent, s")
+    policy: str = text(
+        "generalist", "The policy whose skills the plan may ask for: specialists, generalist or a bundle FILE.onnx."
+    )
+    course: str = text("official", "The course: official, another shipped one, generated:SEED, or FILE.yaml.")
+    pose_timeout: float = number(0.1, 0.02, 5.0, "With a pose older than this nothing is sent, in s.")
 
 
 @dataclass(frozen=True)
 class RefereeParameters:
     """Parameters of the node `referee`."""
 
-    course: str = text("official", "official, another shipped course, generated:SEED, or FILE.yaml")
-    out: str = text("", "folder for RESULT.json and pose.csv; empty: none")
-    time_limit: float = number(50.0, 1.0, 3600.0, "a run ends this long after the start table's gate, s")
-    patience: float = number(10.0, 0.5, 3600.0, "a run ends when no pose comes for this long, s")
-    start_patience: float = number(60.0, 1.0, 36000.0, "a run ends when the robot has not started by then, s")
+    course: str = text("official", "The course: official, another shipped one, generated:SEED, or FILE.yaml.")
+    out: str = text("", "Folder for RESULT.json and pose.csv; empty writes none.")
+    time_limit: float = number(50.0, 1.0, 3600.0, "A run ends this long after the start table's gate, in s.")
+    patience: float = number(10.0, 0.5, 3600.0, "A run ends when no pose comes for this long, in s.")
+    start_patience: float = number(
+        60.0, 1.0, 36000.0, "A run ends when the robot has not started after this long, in s."
+    )
 
 
 PARAMETERS: dict[str, type[Any]] = {

@@ -22,20 +22,30 @@ from sim.robots.description import Robot
 class Limits:
     """Limits of the safety chain. What the bundle says of joints, torque and commands comes on top."""
 
-    sensor_timeout: float = number(0.06, 0.01, 1.0, "joint and IMU readings older than this stop the robot, s")
-    command_timeout: float = number(0.08, 0.02, 5.0, "a velocity command older than this brakes the robot, s")
-    pose_timeout: float = number(0.08, 0.02, 5.0, "a pose older than this brakes the robot, s")
-    tilt: float = number(1.2, 0.3, 3.2, "the base may lean this far, rad")
-    clearance: float = number(0.08, 0.0, 0.5, "the base must be this far above the ground, m")
-    fallen_seconds: float = number(0.06, 0.0, 2.0, "for so long it may lean further or be lower, s")
-    joint_speed: float = number(35.0, 1.0, 100.0, "joints may turn this fast, rad/s")
-    joint_speed_seconds: float = number(0.03, 0.0, 2.0, "for so long they may turn faster, s")
-    torque_share: float = number(1.2, 0.1, 5.0, "reported joint torques may reach this times the bundle's limit")
-    torque_seconds: float = number(0.06, 0.0, 2.0, "for so long they may be higher, s")
-    encoder_moved: float = number(0.15, 0.02, 3.0, "a joint that target or speed moves so far must read anew, rad")
-    encoder_seconds: float = number(0.06, 0.0, 2.0, "for so long it may, s")
-    target_step: float = number(1.7, 0.05, 5.0, "a joint target may change by this in one control step, rad")
-    overruns: int = whole(3, 1, 50, "overrunning control steps in a row that stop the robot; a long one counts twice")
+    sensor_timeout: float = number(0.06, 0.01, 1.0, "Joint and IMU readings older than this damp the robot, in s.")
+    command_timeout: float = number(0.08, 0.02, 5.0, "A velocity command older than this brakes the robot, in s.")
+    pose_timeout: float = number(0.08, 0.02, 5.0, "A pose older than this brakes the robot, in s.")
+    tilt: float = number(1.2, 0.3, 3.2, "Largest lean of the base from upright, in rad.")
+    clearance: float = number(0.08, 0.0, 0.5, "Least height of the base above the ground, in m.")
+    fallen_seconds: float = number(
+        0.06, 0.0, 2.0, "A base past `tilt` or below `clearance` for this long damps the robot, in s."
+    )
+    joint_speed: float = number(35.0, 1.0, 100.0, "Largest speed of a joint, in rad/s.")
+    joint_speed_seconds: float = number(
+        0.03, 0.0, 2.0, "A joint past `joint_speed` for this long damps the robot, in s."
+    )
+    torque_share: float = number(
+        1.2, 0.1, 5.0, "Largest reported joint torque, as a multiple of the bundle's limit (no unit)."
+    )
+    torque_seconds: float = number(0.06, 0.0, 2.0, "A torque past `torque_share` for this long stops the robot, in s.")
+    encoder_moved: float = number(0.15, 0.02, 3.0, "A joint moved this far by target or speed must read anew, in rad.")
+    encoder_seconds: float = number(
+        0.06, 0.0, 2.0, "A joint that still reads the same after this long damps the robot, in s."
+    )
+    target_step: float = number(1.7, 0.05, 5.0, "Largest change of a joint target in one control step, in rad.")
+    overruns: int = whole(
+        3, 1, 50, "So many overrunning control steps in a row stop the robot; a long one counts as 2 steps."
+    )
 
 
 OF_LATE = 0.1

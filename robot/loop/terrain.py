@@ -19,9 +19,9 @@ FRESH = 0.5
 class GridPlace:
     """Where a measured height grid lies: it moves with the base and turns with its heading, but does not tilt."""
 
-    resolution: float = number(0.05, 0.005, 1.0, "edge of a cell of the height grid, m")
-    front: float = number(2.0, 0.0, 10.0, "distance from the base to the grid's first row, ahead, m")
-    left: float = number(0.5, 0.0, 10.0, "distance from the base to the grid's first column, to the left, m")
+    resolution: float = number(0.05, 0.005, 1.0, "Edge of a cell of the height grid, in m.")
+    front: float = number(2.0, 0.0, 10.0, "Distance ahead from the base to the grid's first row, in m.")
+    left: float = number(0.5, 0.0, 10.0, "Distance to the left from the base to the grid's first column, in m.")
 
     def sample(self, heights: np.ndarray, x: np.ndarray, y: np.ndarray, pose: np.ndarray) -> np.ndarray:
         """Heights at world points `x`, `y` (m): the cell's, NaN outside the grid."""

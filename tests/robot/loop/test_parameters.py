@@ -1,5 +1,6 @@
 """Parameter files: what is declared is read and checked, everything else is one sentence."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from robot.loop import parameters
 from robot.loop.controller import Times
-from robot.loop.declarations import OnboardParameters
+from robot.loop.declarations import PARAMETERS, OnboardParameters
 from robot.loop.parameters import declared, load, make, number, switch, text, whole
 from robot.loop.safety import Limits
 from robot.loop.terrain import GridPlace
@@ -96,3 +97,15 @@ def test_fields_without_a_description_are_no_parameters():
         b: float = number(0.0, 0.0, 1.0, "b")
 
     assert [p.name for p in parameters.declared(Mixed)] == ["b"]
+
+
+EVERY = [(node, parameter) for node, kind in PARAMETERS.items() for parameter in declared(kind)]
+
+
+@pytest.mark.parametrize(("node", "parameter"), EVERY, ids=[f"{node}-{p.name}" for node, p in EVERY])
+def test_descriptions_are_whole_sentences_with_a_unit(node, parameter):
+    """As `ros2 param describe` shows them; a real number says its unit, or that it has none."""
+    said = parameter.description
+    assert said[0].isupper() and said.endswith(".") and len(said.split()) > 3
+    if parameter.kind is float:
+        assert re.search(r"\bin (s|m|rad|rad/s|N m)\b|\(no unit\)", said), f"{node} {parameter.name}: {said}"
