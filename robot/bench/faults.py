@@ -166,7 +166,7 @@ def at(index: int, value: float, of: float = 0.0) -> Callable[[Any], np.ndarray]
 
 def policy(change: Callable[[np.ndarray], Any]) -> Inject:
     """What the policy puts out is altered."""
-    return lambda rig: rig.policy(change)
+    return lambda rig: rig.alter_policy(change)
 
 
 def policy_once(change: Callable[[np.ndarray], Any]) -> Inject:
@@ -174,7 +174,7 @@ def policy_once(change: Callable[[np.ndarray], Any]) -> Inject:
 
     def inject(rig: Rig) -> None:
         left = [1]
-        rig.policy(lambda targets: change(targets) if left and left.pop() else targets)
+        rig.alter_policy(lambda targets: change(targets) if left and left.pop() else targets)
 
     return inject
 
@@ -183,7 +183,7 @@ def slow(seconds: float, steps: int) -> Inject:
     """So many control steps take so long."""
 
     def inject(rig: Rig) -> None:
-        targets, left = rig.brain.targets, [seconds] * steps
+        targets, left = rig.policy.targets, [seconds] * steps
 
         def late(*inputs: Any) -> np.ndarray:
             if left:
@@ -191,7 +191,7 @@ def slow(seconds: float, steps: int) -> Inject:
                 rig.wrong()
             return targets(*inputs)
 
-        rig.brain.targets = late
+        rig.policy.targets = late
 
     return inject
 
@@ -535,7 +535,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("steps overrun", "running", slow(0.03, 99), SOFT, BRAKES, "3 in a row, limit 3"),
     Fault("steps overrun by far", "running", slow(0.06, 99), SOFT, BRAKES, "4 in a row, limit 3"),
     Fault("control step raises", "running",
-          replaced(lambda rig: rig.brain.terrain, "below", fails(ValueError("no such place"))), EMERGENCY,
+          replaced(lambda rig: rig.policy.terrain, "below", fails(ValueError("no such place"))), EMERGENCY,
           "what the loop knows cannot be relied on", "ValueError: no such place", rig={}),
     Fault("joints cannot be reached", "running", replaced(lambda rig: rig.transport, "write", fails(OSError("gone"))),
           EMERGENCY, "the drives' watchdog damps, and the loop must not go on", "joints cannot be reached"),

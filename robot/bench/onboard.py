@@ -24,9 +24,9 @@ import numpy as np
 
 from policies.skills.runner import load_skills
 from robot.bench import faults
-from robot.loop.brain import Brain
 from robot.loop.clock import Durations, SteadyClock
 from robot.loop.controller import SWITCH_INTERVAL, Controller, Loop, Times
+from robot.loop.onboard_policy import OnboardPolicy
 from robot.loop.safety import Limits
 from robot.loop.terrain import Terrain
 from robot.loop.transport import Intake, Mode, Output, Plausible, State
@@ -84,14 +84,14 @@ class _Sender:
 
 def _robot(pipe: Connection, policy: str, course: str, seed: int) -> None:
     """The process of drives, sensors and navigator, until the other end says so or is gone."""
-    from robot.loop.pilot import Pilot
+    from robot.loop.navigation import NavigationProgram
     from robot.transports.hardware import SimulatedHardware
 
     sys.setswitchinterval(SWITCH_INTERVAL)
     skills, where = load_skills(policy), by_name(course)
-    pilot, hardware = Pilot(where, skills), SimulatedHardware(skills.robot, where, seed)
+    navigation, hardware = NavigationProgram(where, skills), SimulatedHardware(skills.robot, where, seed)
     sender: Any = _Sender(pipe)
-    transport = InProcess(sender, hardware, SteadyClock(), pilot)
+    transport = InProcess(sender, hardware, SteadyClock(), navigation)
     transport.start()
     try:
         while (data := pipe.recv_bytes()) != END:
@@ -212,7 +212,7 @@ def measure(seconds: float, policy: str, course: str, seed: int, priority: int =
     intake = Intake(skills.robot, clock.now, plausible=Plausible(delay=LATE))
     transport = _Piped(pipe, intake)
     controller = _Timed(
-        Brain(skills, Terrain(skills.robot, where)), intake, transport, PATIENT, Times(priority=priority)
+        OnboardPolicy(skills, Terrain(skills.robot, where)), intake, transport, PATIENT, Times(priority=priority)
     )
     loop = Loop(controller, clock)
     try:

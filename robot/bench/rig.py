@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from policies.skills.runner import Skills, load_skills
-from robot.loop.brain import Brain
 from robot.loop.clock import SimulatedClock
 from robot.loop.controller import SETTLING, Controller, Loop, Times
+from robot.loop.onboard_policy import OnboardPolicy
 from robot.loop.recording import Recorder
 from robot.loop.safety import Limits
 from robot.loop.terrain import Terrain
@@ -82,10 +82,10 @@ class Rig:
             self.hardware.advance(1200)
         self.transport = InProcess(self.intake, self.hardware, self.clock)
         self.transport.follow(self.clock)
-        self.brain = Brain(skills, Terrain(self.robot, course))
+        self.policy = OnboardPolicy(skills, Terrain(self.robot, course))
         self.recorder = recorder() if recorder else None
         self.controller = Controller(
-            self.brain, self.intake, self.transport, limits, times, recorder=self.recorder, dry_run=dry_run
+            self.policy, self.intake, self.transport, limits, times, recorder=self.recorder, dry_run=dry_run
         )
         self.loop = Loop(self.controller, self.clock)
         self.failure: Exception | None = None
@@ -168,15 +168,15 @@ class Rig:
 
         self.transport.tampers[kind] = changed
 
-    def policy(self, change: Callable[[np.ndarray], Any]) -> None:
+    def alter_policy(self, change: Callable[[np.ndarray], Any]) -> None:
         """Puts `change` behind the policy."""
-        policy = self.brain.targets
+        targets = self.policy.targets
 
         def changed(*inputs: Any) -> Any:
             self.wrong()
-            return change(policy(*inputs))
+            return change(targets(*inputs))
 
-        self.brain.targets = changed
+        self.policy.targets = changed
 
     # --- what must hold throughout --------------------------------------------------------------------------------
 

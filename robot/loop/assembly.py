@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from policies.skills.runner import Skills
-from robot.loop.brain import Brain
 from robot.loop.clock import Clock
 from robot.loop.controller import Controller, Loop
 from robot.loop.declarations import OnboardParameters
+from robot.loop.onboard_policy import OnboardPolicy
 from robot.loop.recording import Recorder
 from robot.loop.refusals import Refusals
 from robot.loop.replay import header, sha256
@@ -46,7 +46,7 @@ class Assembly(Generic[T]):
             self.recorder = Recorder(Path(options.record), said)
         self.transport = connect(self.intake)
         self.controller = Controller(
-            Brain(skills, Terrain(skills.robot, course, grid)),
+            OnboardPolicy(skills, Terrain(skills.robot, course, grid)),
             self.intake,
             self.transport,
             limits,

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from robot.loop import safety
-from robot.loop.brain import Brain
 from robot.loop.clock import Clock, Durations
+from robot.loop.onboard_policy import OnboardPolicy
 from robot.loop.parameters import number, whole
 from robot.loop.recording import REQUESTS, Recorder, step_row
 from robot.loop.safety import Action, Context, Limits, Verdict
@@ -62,7 +62,7 @@ class Controller:
 
     def __init__(
         self,
-        brain: Brain,
+        policy: OnboardPolicy,
         intake: Intake,
         transport: Transport,
         limits: Limits = Limits(),
@@ -74,9 +74,9 @@ class Controller:
         log: Callable[[str], None] = lambda text: None,
     ) -> None:
         """In a dry run everything is computed and nothing sent. Without `needs_pose` the ground is taken as flat."""
-        self.brain, self.intake, self.transport = brain, intake, transport
+        self.policy, self.intake, self.transport = policy, intake, transport
         self.limits, self.times, self.dry_run, self.log = limits, times, dry_run, log
-        self.robot = brain.robot
+        self.robot = policy.robot
         self.period = round(self.robot.control_period * NS)
         self.recorder, self.refusals = recorder, intake.refusals
         self.state, self.phase, self.reason = State.DISARMED, "", "not armed yet"
@@ -93,7 +93,7 @@ class Controller:
     def warm_up(self) -> None:
         """Computes the policy for nothing, in the calling thread: the first steps are slower and take memory, which is
         each thread's own. Not for a robot that is held."""
-        self.brain.warm_up()
+        self.policy.warm_up()
 
     # --- one step -------------------------------------------------------------------------------------------------
 
@@ -113,7 +113,7 @@ class Controller:
         context.overran = context.overran + missed if missed else 0
         requests = self._requests(now)
         try:
-            context.ground = self.brain.terrain.below(context.snapshot) if context.needs_pose else None
+            context.ground = self.policy.terrain.below(context.snapshot) if context.needs_pose else None
             for request in requests:
                 self._answer(request, now)
             self._advance(now)
@@ -199,7 +199,7 @@ class Controller:
 
     def _enter(self, state: State, now: int, why: str, phase: str = "") -> None:
         if state == State.STANDING_UP:
-            self.brain.reset()
+            self.policy.reset()
             here = np.array(self.context.snapshot.position, np.float32)
             self._from = np.clip(here, self.robot.joint_lower, self.robot.joint_upper)
             self.output = replace(self.output, targets=self._from)
@@ -300,8 +300,8 @@ class Controller:
         if self.state == State.EMERGENCY or self.phase == SETTLING:
             return Mode.DAMP, before
         if self.state == State.RUNNING or self.phase == BRAKING:
-            wanted = self._policy(now)
-            if wanted is None:  # the policy failed: `_policy` has changed the state
+            wanted = self._policy_targets(now)
+            if wanted is None:  # the policy failed: `_policy_targets` has changed the state
                 return self._act(now)
         else:
             seconds = self.times.stand_up if self.state == State.STANDING_UP else self.times.stand
@@ -323,16 +323,16 @@ class Controller:
             return _smooth(self._from, drawn_in, 2 * share)
         return _smooth(drawn_in, standing, 2 * share - 1)
 
-    def _policy(self, now: int) -> np.ndarray | None:
+    def _policy_targets(self, now: int) -> np.ndarray | None:
         snapshot, context = self.context.snapshot, self.context
         pose_known = context.needs_pose and context.age(snapshot.pose_time) <= self.limits.pose_timeout
         command = np.zeros(3)
         if self.state == State.RUNNING:
-            command, problem = safety.bounded_command(snapshot.command, self.brain.command_ranges)
+            command, problem = safety.bounded_command(snapshot.command, self.policy.command_ranges)
             if problem:
                 self.refusals.add(now, "command range", problem)
         try:
-            targets = self.brain.targets(snapshot, command, now, pose_known)
+            targets = self.policy.targets(snapshot, command, now, pose_known)
             problem = safety.unusable(targets)
         except InputError as error:
             targets, problem = None, str(error)

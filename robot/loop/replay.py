@@ -9,8 +9,8 @@ import numpy as np
 
 from policies.skills.runner import Skills, load_skills
 from robot.loop import parameters
-from robot.loop.brain import Brain
 from robot.loop.controller import Controller, Times
+from robot.loop.onboard_policy import OnboardPolicy
 from robot.loop.recording import REQUESTS, Recording, read, snapshot_of
 from robot.loop.safety import Limits
 from robot.loop.terrain import GridPlace, Terrain
@@ -152,5 +152,5 @@ def _rebuilt(recording: Recording, policy: str | None) -> tuple[Controller, _Rep
     if policy is None and sha256(skills) != bundles:
         raise InputError(f"{path} was recorded with other bundles than {named} has now; name one to compare with it")
     intake = _Replayed(skills.robot, lambda: 0)
-    brain = Brain(skills, Terrain(skills.robot, course, grid))
-    return Controller(brain, intake, _Nowhere(), limits, times, needs_pose=needs_pose), intake
+    onboard = OnboardPolicy(skills, Terrain(skills.robot, course, grid))
+    return Controller(onboard, intake, _Nowhere(), limits, times, needs_pose=needs_pose), intake

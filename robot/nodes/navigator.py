@@ -5,7 +5,7 @@ from typing import Any
 from policies.skills.runner import load_skills
 from robot.loop.clock import SteadyClock
 from robot.loop.declarations import NavigatorParameters
-from robot.loop.pilot import Pilot
+from robot.loop.navigation import NavigationProgram
 from robot.loop.refusals import Refusals
 from robot.loop.transport import NEVER, NS, Intake
 from robot.nodes.ending import Ending
@@ -22,13 +22,13 @@ def run_navigator(node: RosNode, ending: Ending) -> dict[str, Any]:
     options = node.parameters(NavigatorParameters)
     skills, course = load_skills(options.policy), by_name(options.course)
     node.say(f"planning the way over the course {options.course}")
-    pilot = Pilot(course, skills)
+    navigation = NavigationProgram(course, skills)
     clock = SteadyClock()
     intake = Intake(skills.robot, clock.now, Refusals(node.say))
     port = NavigatorPort(node, intake)
     node.spin()
     node.say("planned; waiting for poses")
-    period = round(pilot.period * NS)
+    period = round(navigation.period * NS)
     deadline, sent = clock.now(), 0
     while not ending.asked:
         deadline = max(deadline + period, clock.now() - period)
@@ -37,7 +37,7 @@ def run_navigator(node: RosNode, ending: Ending) -> dict[str, Any]:
         if seen.pose_time == NEVER or clock.now() - seen.pose_time > options.pose_timeout * NS:
             continue
         x, y, _, yaw = seen.pose.tolist()
-        asked = pilot.step(x, y, yaw)
+        asked = navigation.step(x, y, yaw)
         port.command(asked.velocity.tolist(), asked.skill)
         sent += 1
     return {"commands": sent, "refusals": dict(intake.refusals.counts)}

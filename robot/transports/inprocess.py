@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from robot.loop.clock import Clock, Durations, SimulatedClock
-from robot.loop.pilot import Pilot
+from robot.loop.navigation import NavigationProgram
 from robot.loop.referee import Referee
 from robot.loop.transport import NS, Intake, Output
 from robot.transports.hardware import STEP_NS, SimulatedHardware
@@ -35,11 +35,12 @@ class InProcess:
         intake: Intake,
         hardware: SimulatedHardware,
         clock: Clock,
-        pilot: Pilot | None = None,
+        navigation: NavigationProgram | None = None,
         referee: Referee | None = None,
     ) -> None:
-        """`pilot` sends commands from the start; without one, `command` is what is asked for (None: silence)."""
-        self.intake, self.hardware, self.clock, self.pilot, self.referee = intake, hardware, clock, pilot, referee
+        """`navigation` sends commands from the start; without one, `command` is what is asked for (None: silence)."""
+        self.intake, self.hardware, self.clock = intake, hardware, clock
+        self.navigation, self.referee = navigation, referee
         self.command: tuple[float, float, float] | None = (0.0, 0.0, 0.0)
         self.tampers: dict[str, Tamper] = {}
         """Message kind (`joints`, `imu`, `pose`, `command`) -> what becomes of it; None swallows it."""
@@ -127,9 +128,9 @@ class InProcess:
 
     def _command(self, stamp: int, position: np.ndarray, orientation: np.ndarray) -> None:
         command = self.command
-        if self.pilot is not None:
+        if self.navigation is not None:
             yaw = float(obs.yaw_of(np, orientation))
-            asked = self.pilot.step(float(position[0]), float(position[1]), yaw)
+            asked = self.navigation.step(float(position[0]), float(position[1]), yaw)
             command = tuple(asked.velocity.tolist())
             self.intake.skill(SKILLS.index(asked.skill))
         if command is not None:

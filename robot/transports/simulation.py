@@ -12,7 +12,7 @@ from robot.loop.assembly import Assembly
 from robot.loop.clock import Clock, SimulatedClock, SteadyClock
 from robot.loop.controller import SWITCH_INTERVAL, Controller
 from robot.loop.declarations import OnboardParameters
-from robot.loop.pilot import Pilot
+from robot.loop.navigation import NavigationProgram
 from robot.loop.referee import Referee
 from robot.loop.transport import NS, Intake, State
 from robot.transports.hardware import SimulatedHardware
@@ -58,7 +58,7 @@ def onboard_in_simulation(
         policy=policy, course=course, dry_run=dry_run, needs_pose=True, record="" if record is None else str(record),
     )  # fmt: skip
     clock: Clock = SteadyClock() if real_time else SimulatedClock()
-    pilot, referee = Pilot(where, skills), Referee(where)
+    navigation, referee = NavigationProgram(where, skills), Referee(where)
     hardware = SimulatedHardware(
         skills.robot, where, seed, randomize=randomize, torque_limit=torque_limit, lying=lying
     )  # fmt: skip
@@ -66,7 +66,7 @@ def onboard_in_simulation(
         hardware.advance(1500)
 
     def connect(intake: Intake) -> InProcess:
-        return InProcess(intake, hardware, clock, pilot)
+        return InProcess(intake, hardware, clock, navigation)
 
     assembly = Assembly(skills, where, options, clock, connect, log)
     transport = assembly.transport

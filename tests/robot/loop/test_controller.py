@@ -164,7 +164,7 @@ def test_arming_begins_a_run_with_no_memory_of_the_last():
     rig.controller.times = Times()
     rig.ask("arm")
     rig.run(0.02)
-    assert rig.brain._policy.users.tolist() == [-1]
+    assert rig.policy._policy.users.tolist() == [-1]
     first = rig.steps[-1]
     np.testing.assert_allclose(first.output.targets, first.position, atol=0.01)
     rig.run(2.0)

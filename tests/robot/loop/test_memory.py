@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from robot.bench.rig import COMMAND, skills_of
-from robot.loop.brain import Brain
 from robot.loop.clock import SimulatedClock
 from robot.loop.controller import Controller, Loop
+from robot.loop.onboard_policy import OnboardPolicy
 from robot.loop.recording import Recorder
 from robot.loop.terrain import Terrain
 from robot.loop.transport import Intake, State
@@ -62,8 +62,8 @@ def growth(each_step: Callable[[], object]) -> int:
     skills, clock = skills_of(), SimulatedClock()
     intake = Intake(skills.robot, clock.now)
     recorder = Recorder(Path("nowhere.rec"), {}, lambda path: Nowhere())
-    brain = Brain(skills, Terrain(skills.robot, official()))
-    controller = Controller(brain, intake, Nowhere(), recorder=recorder)  # type: ignore[arg-type]
+    policy = OnboardPolicy(skills, Terrain(skills.robot, official()))
+    controller = Controller(policy, intake, Nowhere(), recorder=recorder)  # type: ignore[arg-type]
     loop = Loop(controller, clock)
     clock.at(clock.now(), fed(clock, intake))
     traced: list[int] = []

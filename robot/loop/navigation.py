@@ -8,7 +8,7 @@ from policies.skills.runner import Skills, paces_of, trained_limits
 from sim.course.description import Course
 
 
-class Pilot:
+class NavigationProgram:
     """Takes one robot over a course; the plan is the one that `barkour run` drives."""
 
     def __init__(self, course: Course, skills: Skills) -> None:

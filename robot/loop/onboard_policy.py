@@ -14,7 +14,7 @@ WARM = 20
 """Control steps that are computed before arming: the first ones are slower."""
 
 
-class Brain:
+class OnboardPolicy:
     """A generalist, or specialists that hand over to each other, for one robot."""
 
     def __init__(self, skills: Skills, terrain: Terrain) -> None:
