@@ -86,7 +86,7 @@ def test_bundles_are_found_in_a_checkout_and_below_any_prefix(tmp_path: Path) ->
     checkout = tmp_path / "checkout"
     (checkout / "policies").mkdir(parents=True)
     (checkout / "setup.py").touch()
-    assert models.folder(checkout / "policies" / "models.py") == checkout / "models"
+    assert models.folder(checkout / "policies" / "bundle" / "shipped.py") == checkout / "models"
     prefix = tmp_path / "prefix"
     code = prefix / "lib" / "python3.11" / "site-packages" / "policies"
     code.mkdir(parents=True)
