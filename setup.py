@@ -62,6 +62,8 @@ setup(
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
+        # where `ros2 run` looks: files of their own, as console scripts sent there (setup.cfg) would leave pip's bin/
+        (f"lib/{NAME}", sorted(glob("resource/bin/*"))),
         (f"share/{NAME}/models", glob("models/*.onnx")),
         (f"share/{NAME}/launch", [file for end in ("py", "yaml", "xml") for file in glob(f"launch/*.{end}")]),
     ],

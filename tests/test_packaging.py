@@ -1,6 +1,9 @@
 """The package: what it installs, what it needs, and what runs on a robot without a simulator."""
 
 import ast
+import json
+import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -52,7 +55,7 @@ def test_the_base_install_has_no_learning_library() -> None:
 
 
 def test_every_package_of_the_tree_is_installed() -> None:
-    """A folder with an `__init__.py` outside tests that setup.py forgets would be missing on the user's machine."""
+    """A package that setup.py forgets would be missing on the user's machine; tests and benchmarks stay behind."""
     apart = {"tests", "build", ".venv", ".venv-test"}
     here = {
         ".".join(path.relative_to(ROOT).parent.parts)
@@ -61,6 +64,48 @@ def test_every_package_of_the_tree_is_installed() -> None:
         for path in top.rglob("__init__.py")
     }
     assert set(SETUP["packages"]) == here - {"", "benchmarks"}, "benchmarks is not installed"  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty prefix into which pip installed a copy of the checkout, without its dependencies."""
+    here = tmp_path_factory.mktemp("install")
+    without = shutil.ignore_patterns(".*", "build", "*.egg-info", "__pycache__", "runs", "tests", "docs")
+    shutil.copytree(ROOT, here / "checkout", ignore=without)
+    options = ["--no-deps", "--no-build-isolation", "--no-index", "--ignore-installed", "--disable-pip-version-check"]
+    command = [sys.executable, "-m", "pip", "install", "--quiet", *options, "--prefix", here / "prefix"]
+    done = subprocess.run([*command, "./checkout"], cwd=here, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return here / "prefix"
+
+
+def test_measurements_and_examples_are_not_installed(prefix: Path) -> None:
+    packages = next(prefix.glob("lib/python3*/site-packages"))
+    tops = {path.name for path in packages.iterdir() if path.suffix != ".dist-info"}
+    assert tops - {"__pycache__"} == {"sim", "policies", "distill", "robot", "barkour.py"}
+
+
+def test_ros2_run_finds_programs_that_start(prefix: Path) -> None:
+    """`ros2 run barkour X` starts the executable file lib/barkour/X; pip's own script stays in bin."""
+    assert (prefix / "bin" / "barkour").is_file()
+    programs = {path.name for path in (prefix / "lib" / "barkour").iterdir() if os.access(path, os.X_OK)}
+    assert programs == {"barkour", "node"}
+    packages = next(prefix.glob("lib/python3*/site-packages"))
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, "PYTHONPATH": str(packages), "PATH": path}
+
+    def start(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [str(prefix / "lib" / "barkour" / name), *arguments]
+        return subprocess.run(
+            command, cwd=prefix, env=environment, capture_output=True, text=True, timeout=120, check=False
+        )
+
+    bundle = str(prefix / "share" / "barkour" / "models" / "walk.onnx")
+    inspected = start("barkour", "inspect", bundle, "--json")
+    assert inspected.returncode == 0, inspected.stderr
+    assert json.loads(inspected.stdout)["skill"] == "walk"
+    refused = start("node", "no_such_node")
+    assert refused.returncode == 2 and "no_such_node" in refused.stderr
 
 
 def test_files_that_are_read_at_run_time_are_installed() -> None:
@@ -84,15 +129,15 @@ def test_ros_finds_the_package() -> None:
 
 def test_bundles_are_found_in_a_checkout_and_below_any_prefix(tmp_path: Path) -> None:
     checkout = tmp_path / "checkout"
-    (checkout / "policies").mkdir(parents=True)
+    (checkout / "policies" / "bundle").mkdir(parents=True)
     (checkout / "setup.py").touch()
     assert models.folder(checkout / "policies" / "bundle" / "shipped.py") == checkout / "models"
     prefix = tmp_path / "prefix"
-    code = prefix / "lib" / "python3.11" / "site-packages" / "policies"
+    code = prefix / "lib" / "python3.11" / "site-packages" / "policies" / "bundle"
     code.mkdir(parents=True)
-    (code.parent / "models").mkdir()  # another package's
+    (code.parents[1] / "models").mkdir()  # another package's
     (prefix / "share" / "barkour" / "models").mkdir(parents=True)
-    assert models.folder(code / "models.py") == prefix / "share" / "barkour" / "models"
+    assert models.folder(code / "shipped.py") == prefix / "share" / "barkour" / "models"
     assert models.folder() == ROOT / "models"
 
 
@@ -106,6 +151,6 @@ def test_what_runs_onboard_imports_with_numpy_and_onnxruntime_only() -> None:
 
 
 def test_every_module_parses_on_the_oldest_python_promised() -> None:
-    for package in ("sim", "policies", "distill", "robot", "benchmarks"):
+    for package in ("sim", "policies", "distill", "robot", "benchmarks", "examples"):
         for path in (ROOT / package).rglob("*.py"):
             ast.parse(path.read_text(), filename=str(path), feature_version=(3, 11))

@@ -1,0 +1,64 @@
+"""Every example as a reader starts it: a process of its own, with budgets of seconds."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from policies.evaluation.course_run import run
+from sim.course.files import load
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples"
+
+
+def start(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    """`python COMMAND`, with this checkout's packages."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    return subprocess.run(
+        [sys.executable, *map(str, command)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300,
+        check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_an_example_is_read_in_one_sitting(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    assert len(lines) <= 100
+    assert "import pickle" not in lines
+    said = start(path, "--help")
+    assert said.returncode == 0, said.stderr
+    assert f"python examples/{path.name}" in said.stdout
+
+
+def test_examples_are_no_package() -> None:
+    assert not (EXAMPLES / "__init__.py").exists()
+
+
+@pytest.mark.slow
+def test_a_course_of_ones_own_is_run_as_barkour_run_runs_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "jump.yaml"
+    done = start(EXAMPLES / "custom_course.py", "--distance", "2.8", "--file", file, "--json")
+    assert done.returncode == 0, done.stderr
+    course = load(file)
+    assert course.board is not None and course.board.center == (3.8, 0.0)
+    said, expected = json.loads(done.stdout), json.loads(json.dumps(run("generalist", str(file))))
+    assert said == expected
+    assert said["obstacles"]["start table"]["completed"], "the policy did not even leave the table"
+
+
+def test_a_course_that_cannot_be_is_refused_in_one_line(tmp_path: Path) -> None:
+    done = start(EXAMPLES / "custom_course.py", "--distance", "-0.5", "--file", tmp_path / "jump.yaml")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1 and "overlap" in done.stderr
+    assert not (tmp_path / "jump.yaml").exists()
+
+
+def test_without_stable_baselines_its_example_says_so_in_one_line() -> None:
+    hidden = "import runpy, sys; sys.modules['stable_baselines3'] = None; sys.argv = sys.argv[1:]; "
+    done = start("-c", hidden + "runpy.run_path(sys.argv[0], run_name='__main__')", EXAMPLES / "sb3.py")
+    assert done.returncode == 2 and not done.stdout
+    assert len(done.stderr.splitlines()) == 1 and "pip install stable-baselines3" in done.stderr
