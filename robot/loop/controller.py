@@ -20,7 +20,7 @@ from robot.loop.clock import Clock, Durations
 from robot.loop.onboard_policy import OnboardPolicy
 from robot.loop.parameters import number, whole
 from robot.loop.recording import REQUESTS, Recorder, step_row
-from robot.loop.safety import Action, Context, Limits, Verdict
+from robot.loop.safety import Action, Code, Context, Limits, Verdict
 from robot.loop.transport import NS, Intake, Mode, Output, Request, State, Transport
 from sim.errors import InputError
 
@@ -167,13 +167,13 @@ class Controller:
             request.answer(not problem, problem or "armed, standing up")
         elif request.kind == "stop":
             if self.state in (State.STANDING_UP, State.RUNNING):
-                self._stop(Verdict(Action.STOP, "operator", "the operator asked to stop"), now)
+                self._stop(Verdict(Action.STOP, Code.OPERATOR, "the operator asked to stop"), now)
             elif self.state == State.SOFT_STOP:
                 self._recoverable = False
             request.answer(True, f"{self.status()['state']}: {self.reason}")
         elif request.kind == "disarm":
             if self.state in (State.STANDING_UP, State.RUNNING):
-                self._emergency("the operator disarmed a moving robot", now, "operator")
+                self._emergency("the operator disarmed a moving robot", now, Code.OPERATOR)
             elif self.state == State.SOFT_STOP and self.phase != SETTLING:
                 self._enter(State.SOFT_STOP, now, "the operator disarmed", SETTLING)
             elif self.state != State.DISARMED:
@@ -215,7 +215,7 @@ class Controller:
         self.report({})
 
     def _stop(self, verdict: Verdict, now: int) -> None:
-        self.refusals.add(now, verdict.kind, verdict.sentence)
+        self.refusals.add(now, verdict.code, verdict.sentence)
         self._recoverable = verdict.action == Action.BRAKE
         running = self.state == State.RUNNING and verdict.action != Action.STAND
         self._from = self.output.targets
@@ -248,7 +248,7 @@ class Controller:
         checks = safety.ALWAYS + (safety.RUNNING if running else ())
         verdict = None if settling else safety.strictest(checks, self.context)
         if verdict is not None and verdict.action == Action.DAMP:
-            self._emergency(verdict.sentence, now, verdict.kind)
+            self._emergency(verdict.sentence, now, verdict.code)
         elif self.state == State.STANDING_UP:
             self._standing_up(verdict, now)
         elif self.state == State.RUNNING and verdict is not None:
@@ -265,10 +265,10 @@ class Controller:
             if off[worst] > self.times.stood:
                 name = self.robot.joint_names[worst]
                 sentence = f"{name} is {off[worst]:.2f} rad from the standing pose, limit {self.times.stood}"
-                self._stop(Verdict(Action.STAND, "standing up", sentence), now)
+                self._stop(Verdict(Action.STAND, Code.STANDING_UP, sentence), now)
             elif (lean := safety.lean(self.context.snapshot)) > self.times.level:
                 sentence = f"the base leans by {lean:.2f} rad after standing up, limit {self.times.level}"
-                self._stop(Verdict(Action.STAND, "standing up", sentence), now)
+                self._stop(Verdict(Action.STAND, Code.STANDING_UP, sentence), now)
             else:
                 self._enter(State.RUNNING, now, "standing")
 
@@ -339,7 +339,7 @@ class Controller:
         except Exception as error:  # whatever a network or its runtime does, the robot stands
             targets, problem = None, f"the policy failed: {type(error).__name__}: {error}"
         if problem:
-            self._stop(Verdict(Action.STAND, "policy", problem), now)
+            self._stop(Verdict(Action.STAND, Code.POLICY, problem), now)
             return None
         return targets
 

@@ -5,9 +5,10 @@ limit. Form and numbers of messages are checked where they come in (`robot.loop.
 attitude, height, joint speed and torque, the loop's own punctuality, and what the policy puts out.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from typing import NamedTuple
 
 import numpy as np
@@ -65,12 +66,34 @@ class Action(IntEnum):
     """Damping at once."""
 
 
+class Code(StrEnum):
+    """What a verdict is about: for programs, which must not read sentences. Reports count refusals under these."""
+
+    JOINTS_STALE = "joint readings stale"
+    IMU_STALE = "IMU readings stale"
+    COMMAND_STALE = "command stale"
+    POSE_STALE = "pose stale"
+    TILT = "tilt"
+    HEIGHT = "height"
+    JOINT_SPEED = "joint speed"
+    JOINT_STUCK = "joint stuck"
+    TORQUE = "torque"
+    OVERRUN = "overrun"
+    STANDING_UP = "standing up"
+    POLICY = "policy"
+    OPERATOR = "operator"
+
+
 class Verdict(NamedTuple):
     """What a check says."""
 
     action: Action
-    kind: str
+    code: Code
     sentence: str
+    value: float = math.nan
+    """What was measured, in the unit of the limit; infinite for the age of what never came, NaN where there is none."""
+    limit: float = math.nan
+    """What it is measured against; NaN where there is none."""
 
 
 @dataclass
@@ -124,11 +147,14 @@ def lean(snapshot: Snapshot) -> float:
 
 def sensors_fresh(c: Context) -> Verdict | None:
     """Blind robots damp: without joints and attitude no posture can be held sensibly."""
-    for what, time in (("joint", c.snapshot.joints_time), ("IMU", c.snapshot.imu_time)):
-        if c.age(time) > c.limits.sensor_timeout:
-            return Verdict(
-                Action.DAMP, f"{what} readings stale", _old(f"{what} readings", c.age(time), c.limits.sensor_timeout)
-            )
+    limit = c.limits.sensor_timeout
+    for code, what, time in (
+        (Code.JOINTS_STALE, "joint readings", c.snapshot.joints_time),
+        (Code.IMU_STALE, "IMU readings", c.snapshot.imu_time),
+    ):
+        age = c.age(time)
+        if age > limit:
+            return Verdict(Action.DAMP, code, _old(what, age, limit), age, limit)
     return None
 
 
@@ -137,7 +163,8 @@ def upright(c: Context) -> Verdict | None:
     leaning = lean(c.snapshot)
     c.tilted_since = _since(c.tilted_since, c.now, not leaning <= c.limits.tilt)
     if _lasted(c.tilted_since, c.now, c.limits.fallen_seconds):
-        return Verdict(Action.DAMP, "tilt", f"the base leans by {leaning:.2f} rad, limit {c.limits.tilt}")
+        sentence = f"the base leans by {leaning:.2f} rad, limit {c.limits.tilt}"
+        return Verdict(Action.DAMP, Code.TILT, sentence, leaning, c.limits.tilt)
     return None
 
 
@@ -149,9 +176,8 @@ def clear_of_the_ground(c: Context) -> Verdict | None:
     clearance = float(c.snapshot.pose[2]) - c.ground
     c.low_since = _since(c.low_since, c.now, not clearance >= c.limits.clearance)
     if _lasted(c.low_since, c.now, c.limits.fallen_seconds):
-        return Verdict(
-            Action.DAMP, "height", f"the base is {clearance:.3f} m above the ground, limit {c.limits.clearance}"
-        )
+        sentence = f"the base is {clearance:.3f} m above the ground, limit {c.limits.clearance}"
+        return Verdict(Action.DAMP, Code.HEIGHT, sentence, clearance, c.limits.clearance)
     return None
 
 
@@ -162,7 +188,8 @@ def joint_speed(c: Context) -> Verdict | None:
     c.fast_since = _since(c.fast_since, c.now, not speed <= c.limits.joint_speed)
     if _lasted(c.fast_since, c.now, c.limits.joint_speed_seconds):
         name = c.robot.joint_names[worst]
-        return Verdict(Action.DAMP, "joint speed", f"{name} turns at {speed:.1f} rad/s, limit {c.limits.joint_speed}")
+        sentence = f"{name} turns at {speed:.1f} rad/s, limit {c.limits.joint_speed}"
+        return Verdict(Action.DAMP, Code.JOINT_SPEED, sentence, speed, c.limits.joint_speed)
     return None
 
 
@@ -191,8 +218,9 @@ def encoders_alive(c: Context) -> Verdict | None:
     if lasting[worst] < c.limits.encoder_seconds - 1e-9:
         return None
     name, value = c.robot.joint_names[worst], seen.position[worst]
-    sentence = f"{name} reads {value:.3f} rad {lasting[worst]:.3f} s after it was to move by more than {limit} rad"
-    return Verdict(Action.DAMP, "joint stuck", f"{sentence}, limit {c.limits.encoder_seconds}")
+    stuck, allowed = float(lasting[worst]), c.limits.encoder_seconds
+    sentence = f"{name} reads {value:.3f} rad {stuck:.3f} s after it was to move by more than {limit} rad"
+    return Verdict(Action.DAMP, Code.JOINT_STUCK, f"{sentence}, limit {allowed}", stuck, allowed)
 
 
 def torque(c: Context) -> Verdict | None:
@@ -202,32 +230,32 @@ def torque(c: Context) -> Verdict | None:
     c.strained_since = _since(c.strained_since, c.now, bool(effort[worst] > limit))
     if _lasted(c.strained_since, c.now, c.limits.torque_seconds):
         name = c.robot.joint_names[worst]
-        return Verdict(Action.STOP, "torque", f"{name} reports {effort[worst]:.1f} N m, limit {limit:.1f}")
+        sentence = f"{name} reports {effort[worst]:.1f} N m, limit {limit:.1f}"
+        return Verdict(Action.STOP, Code.TORQUE, sentence, float(effort[worst]), limit)
     return None
 
 
 def punctual(c: Context) -> Verdict | None:
     """A loop that cannot keep its period does not control."""
     if c.overran >= c.limits.overruns:
-        return Verdict(
-            Action.STOP, "overrun", f"control steps took too long, {c.overran} in a row, limit {c.limits.overruns}"
-        )
+        sentence = f"control steps took too long, {c.overran} in a row, limit {c.limits.overruns}"
+        return Verdict(Action.STOP, Code.OVERRUN, sentence, c.overran, c.limits.overruns)
     return None
 
 
 def command_fresh(c: Context) -> Verdict | None:
     """Without a newer command the robot brakes."""
-    age = c.age(c.snapshot.command_time)
-    if age > c.limits.command_timeout:
-        return Verdict(Action.BRAKE, "command stale", _old("the velocity command", age, c.limits.command_timeout))
+    age, limit = c.age(c.snapshot.command_time), c.limits.command_timeout
+    if age > limit:
+        return Verdict(Action.BRAKE, Code.COMMAND_STALE, _old("the velocity command", age, limit), age, limit)
     return None
 
 
 def pose_fresh(c: Context) -> Verdict | None:
     """Without a pose the terrain is unknown."""
-    age = c.age(c.snapshot.pose_time)
-    if c.needs_pose and age > c.limits.pose_timeout:
-        return Verdict(Action.BRAKE, "pose stale", _old("the pose", age, c.limits.pose_timeout))
+    age, limit = c.age(c.snapshot.pose_time), c.limits.pose_timeout
+    if c.needs_pose and age > limit:
+        return Verdict(Action.BRAKE, Code.POSE_STALE, _old("the pose", age, limit), age, limit)
     return None
 
 

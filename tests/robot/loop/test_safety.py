@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from robot.loop import safety
-from robot.loop.safety import Action, Context, Limits
+from robot.loop.safety import Action, Code, Context, Limits
 from robot.loop.transport import NS, Snapshot
 from sim.robots.description import barkour_v0
 
@@ -41,19 +41,21 @@ def test_nothing_is_wrong_where_nothing_is_wrong():
 
 
 @pytest.mark.parametrize(
-    ("check", "name", "limit", "action"),
+    ("check", "name", "limit", "action", "code"),
     [
-        (safety.sensors_fresh, "joints_time", LIMITS.sensor_timeout, Action.DAMP),
-        (safety.sensors_fresh, "imu_time", LIMITS.sensor_timeout, Action.DAMP),
-        (safety.command_fresh, "command_time", LIMITS.command_timeout, Action.BRAKE),
-        (safety.pose_fresh, "pose_time", LIMITS.pose_timeout, Action.BRAKE),
+        (safety.sensors_fresh, "joints_time", LIMITS.sensor_timeout, Action.DAMP, Code.JOINTS_STALE),
+        (safety.sensors_fresh, "imu_time", LIMITS.sensor_timeout, Action.DAMP, Code.IMU_STALE),
+        (safety.command_fresh, "command_time", LIMITS.command_timeout, Action.BRAKE, Code.COMMAND_STALE),
+        (safety.pose_fresh, "pose_time", LIMITS.pose_timeout, Action.BRAKE, Code.POSE_STALE),
     ],
 )
-def test_messages_may_be_as_old_as_the_limit(check, name, limit, action):
+def test_messages_may_be_as_old_as_the_limit(check, name, limit, action, code):
     assert check(context(**{name: round((10.0 - limit) * NS)})) is None
     verdict = check(context(**{name: round((10.0 - limit) * NS) - 1_000_000}))
-    assert verdict.action == action and f"{limit + 0.001:.3f} s old, limit {limit}" in verdict.sentence
-    assert "never came" in check(context(**{name: Snapshot().joints_time})).sentence
+    assert (verdict.action, verdict.code, verdict.limit) == (action, code, limit)
+    assert verdict.value == pytest.approx(limit + 0.001)
+    never = check(context(**{name: Snapshot().joints_time}))
+    assert never.code == code and never.value == np.inf
 
 
 def test_a_pose_is_not_needed_where_none_is_needed():
@@ -63,22 +65,29 @@ def test_a_pose_is_not_needed_where_none_is_needed():
 
 
 @pytest.mark.parametrize(
-    ("check", "seconds", "inside", "outside", "action"),
+    ("check", "seconds", "inside", "outside", "action", "code", "value"),
     [
-        (safety.upright, 0.06, {"orientation": rolled(1.199)}, {"orientation": rolled(1.201)}, Action.DAMP),
-        (safety.upright, 0.06, {"orientation": rolled(-1.199)}, {"orientation": rolled(np.pi)}, Action.DAMP),
+        (safety.upright, 0.06, {"orientation": rolled(1.199)}, {"orientation": rolled(1.201)}, Action.DAMP,
+         Code.TILT, 1.201),
+        (safety.upright, 0.06, {"orientation": rolled(-1.199)}, {"orientation": rolled(np.pi)}, Action.DAMP,
+         Code.TILT, np.pi),
         (safety.clear_of_the_ground, 0.06, {"pose": np.array([0, 0, 0.081, 0])}, {"pose": np.array([0, 0, 0.079, 0])},
-         Action.DAMP),
-        (safety.joint_speed, 0.03, {"velocity": np.full(12, -34.9)}, {"velocity": np.full(12, -35.1)}, Action.DAMP),
-        (safety.torque, 0.06, {"effort": np.full(12, -21.5)}, {"effort": np.full(12, -21.7)}, Action.STOP),
+         Action.DAMP, Code.HEIGHT, 0.079),
+        (safety.joint_speed, 0.03, {"velocity": np.full(12, -34.9)}, {"velocity": np.full(12, -35.1)}, Action.DAMP,
+         Code.JOINT_SPEED, 35.1),
+        (safety.torque, 0.06, {"effort": np.full(12, -21.5)}, {"effort": np.full(12, -21.7)}, Action.STOP,
+         Code.TORQUE, 21.7),
     ],
 )  # fmt: skip
-def test_values_may_reach_the_limit_for_ever_and_pass_it_for_a_while(check, seconds, inside, outside, action):
+def test_values_may_reach_the_limit_for_ever_and_pass_it_for_a_while(
+    check, seconds, inside, outside, action, code, value
+):
     assert lasting(check, 1.0, **inside) is None
     steps = int(np.ceil(seconds / 0.02 - 1e-9))
     assert lasting(check, 0.02 * (steps - 1), **outside) is None
     verdict = lasting(check, 0.02 * steps, **outside)
-    assert verdict.action == action and "limit" in verdict.sentence
+    assert verdict.action == action and verdict.code == code and np.isfinite(verdict.limit)
+    assert verdict.value == pytest.approx(value, abs=1e-6)
 
 
 @pytest.mark.parametrize("check", [safety.upright, safety.joint_speed, safety.clear_of_the_ground])
@@ -115,9 +124,8 @@ def test_a_joint_that_does_not_follow_its_target_is_stuck():
     """It is in the fourth step that it was to have moved by the limit, and 0.06 s later it still reads the same."""
     found = reading([(0.0, 0.0)] * 3 + [(0.151, 0.0)] * 4)
     assert found[:6] == [None] * 6 and found[6].action == Action.DAMP
-    assert found[6].sentence == (
-        f"{ROBOT.joint_names[4]} reads 0.500 rad 0.060 s after it was to move by more than 0.15 rad, limit 0.06"
-    )
+    assert (found[6].code, found[6].limit) == (Code.JOINT_STUCK, LIMITS.encoder_seconds)
+    assert found[6].value == pytest.approx(0.06) and ROBOT.joint_names[4] in found[6].sentence
     assert reading([(0.0, 0.0)] * 3 + [(0.149, 0.0)] * 50) == [None] * 53
     slowly = reading([(0.01 * k, 0.0) for k in range(30)])
     assert [v is not None for v in slowly].index(True) == 16 + 3
@@ -128,7 +136,7 @@ def test_a_target_that_swings_back_has_moved():
 
 
 def test_a_joint_that_turns_by_its_speed_and_reads_the_same_is_stuck():
-    assert reading([(None, 4.0)] * 10)[-1].kind == "joint stuck"
+    assert reading([(None, 4.0)] * 10)[-1].code == Code.JOINT_STUCK
     assert reading([(None, -4.0)] * 10)[-1] is not None
     assert reading([(None, 0.9)] * 500) == [None] * 500, "an offset of the speed does not add up"
 
@@ -177,7 +185,8 @@ def test_height_counts_from_the_ground_below():
     c.ground = 1.0
     assert lasting_low(c) is None
     c.ground = 1.05
-    assert "0.050 m above the ground" in lasting_low(c).sentence
+    low = lasting_low(c)
+    assert low.code == Code.HEIGHT and low.value == pytest.approx(0.05)
 
 
 def lasting_low(c: Context):
@@ -194,7 +203,9 @@ def test_so_many_steps_in_a_row_may_overrun():
     c.overran = LIMITS.overruns - 1
     assert safety.punctual(c) is None
     c.overran += 1
-    assert safety.punctual(c).action == Action.STOP and "limit 3" in safety.punctual(c).sentence
+    verdict = safety.punctual(c)
+    assert (verdict.action, verdict.code) == (Action.STOP, Code.OVERRUN)
+    assert (verdict.value, verdict.limit) == (LIMITS.overruns, 3)
 
 
 def test_the_strictest_verdict_counts_and_every_check_is_made():
@@ -203,7 +214,7 @@ def test_the_strictest_verdict_counts_and_every_check_is_made():
     assert c.tilted_since == c.fast_since == c.strained_since == c.now
     c.joints_time = 0
     c.snapshot.joints_time = 0
-    assert safety.strictest(safety.ALWAYS + safety.RUNNING, c).kind == "joint readings stale"
+    assert safety.strictest(safety.ALWAYS + safety.RUNNING, c).code == Code.JOINTS_STALE
 
 
 def test_commands_are_held_inside_the_trained_ranges():
