@@ -52,7 +52,7 @@ EXTRAS = {
 
 setup(
     name=NAME,
-    version="0.1.0",
+    version="0.2.0",
     description="An open agility stack for quadrupeds around the Barkour benchmark",
     license="Apache-2.0",
     python_requires=">=3.11",
@@ -75,6 +75,8 @@ setup(
         "tyro>=0.9",
         "rich>=13",
         "matplotlib>=3.8",
+        # the planner's matrices are small: on several threads planning takes ten times as long
+        "threadpoolctl>=3.1",
     ],
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["barkour = barkour:main"]},

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from sim.course.description import Gate, Pole
 
@@ -234,6 +235,7 @@ def _normal_equations(
 
 def fastest(problem: Problem, guesses: Sequence[np.ndarray], finalists: int = 3) -> Trajectory:
     """The best solution over several first guesses (sideways, nose first, ...); the worst are given up early."""
-    rough = [solve(problem, guess, iterations=12, scales=(0.1,)) for guess in guesses]
-    order = np.argsort([t.cost for t in rough])[:finalists]
-    return min((solve(problem, guesses[k]) for k in order), key=lambda t: t.cost)
+    with threadpool_limits(1, "blas"):  # the matrices are small: threads would only wait for each other
+        rough = [solve(problem, guess, iterations=12, scales=(0.1,)) for guess in guesses]
+        order = np.argsort([t.cost for t in rough])[:finalists]
+        return min((solve(problem, guesses[k]) for k in order), key=lambda t: t.cost)
