@@ -59,9 +59,9 @@ def test_the_report_asks_for_what_is_missing_and_the_teacher_answers(tmp_path):
     blind[labels == 2] = np.eye(5)[0]  # class 2 is never found
     found = {"validation": blind, "labelled": np.eye(5)[guided.labelled["label"]]}
     shares = guided._shares(found, np.random.default_rng(0))
-    if (labels == 2).any():
-        assert shares.argmax() == 2 and guided._confused(found)[0] == (2, 0)
-        assert guided._near(2, guided._confused(found), np.random.default_rng(0)) == 0
+    assert (labels == 2).any()
+    assert shares.argmax() == 2 and guided._confused(found)[0] == (2, 0)
+    assert guided._near(2, guided._confused(found), np.random.default_rng(0)) == 0
     first = guided.collect(None, Plan(0, 1.0, 0, 0))
     assert len(first.episodes) == len(guided.labelled["label"])
     texts = np.stack([lab.writer.write(3, np.random.default_rng(i)) for i in range(200)])

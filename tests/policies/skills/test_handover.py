@@ -71,14 +71,13 @@ def test_after_the_hand_over_the_new_skill_drives_alone(specialists):
     walk, climb = specialists.uses["walk"], specialists.uses["climb"]
     policy = SkillPolicy(specialists, 1)
     drive(policy, [walk], 5)
-    drive(policy, [climb], SkillPolicy.HANDOVER)
-    blended = policy.step
+    drive(policy, [climb], SkillPolicy.HANDOVER - 1)
     seen: list[np.ndarray] = []
     inner = policy.policies[climb].step
     policy.policies[climb].step = lambda *a: seen.append(inner(*a)) or seen[-1]  # type: ignore[method-assign]
-    out = drive(policy, [climb], 1)
-    np.testing.assert_array_equal(out[0], seen[0])
-    assert blended is not None
+    fading, alone = (drive(policy, [climb], 1)[0] for _ in range(2))
+    assert np.abs(fading - seen[0]).max() > 1e-3
+    np.testing.assert_array_equal(alone, seen[1])
 
 
 def test_a_jumper_is_taken_over_only_when_its_bound_has_landed(specialists):
