@@ -75,7 +75,7 @@ setup(
         "tyro>=0.9",
         "rich>=13",
         "matplotlib>=3.8",
-        # the planner's matrices are small: on several threads planning takes ten times as long
+        # the planner's matrices are small: two threads take twice its processor time
         "threadpoolctl>=3.1",
     ],
     extras_require=EXTRAS,

@@ -81,7 +81,7 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def by_name(name: str) -> Course:
-    """`official`, another course that ships in `sim/courses`, `generated:SEED`, or a YAML file's path.
+    """`official`, another course that ships in `sim/course/shipped`, `generated:SEED`, or a YAML file's path.
 
     Raises:
       InputError: none of these; a file that is no course.
