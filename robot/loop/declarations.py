@@ -8,12 +8,14 @@ from robot.loop.parameters import number, switch, text, whole
 from robot.loop.safety import Limits
 from robot.loop.terrain import GridPlace
 
+COURSE = "The course: official, another shipped one, generated:SEED, or FILE.yaml."
+
 
 @dataclass(frozen=True)
 class SimParameters:
     """Parameters of the node `sim`."""
 
-    course: str = text("official", "The course: official, another shipped one, generated:SEED, or FILE.yaml.")
+    course: str = text("official", COURSE)
     seed: int = whole(0, 0, 2**31 - 1, "Seed of everything that is drawn.")
     randomize: bool = switch(False, "Draws physics, latency, noise and start pose from the ranges of evaluation.")
     torque_limit: float = number(0.0, 0.0, 1000.0, "Peak joint torque, in N m; 0 means the robot's own.")
@@ -49,7 +51,7 @@ class NavigatorParameters:
     policy: str = text(
         "generalist", "The policy whose skills the plan may ask for: specialists, generalist or a bundle FILE.onnx."
     )
-    course: str = text("official", "The course: official, another shipped one, generated:SEED, or FILE.yaml.")
+    course: str = text("official", COURSE)
     pose_timeout: float = number(0.1, 0.02, 5.0, "With a pose older than this nothing is sent, in s.")
 
 
@@ -57,7 +59,7 @@ class NavigatorParameters:
 class RefereeParameters:
     """Parameters of the node `referee`."""
 
-    course: str = text("official", "The course: official, another shipped one, generated:SEED, or FILE.yaml.")
+    course: str = text("official", COURSE)
     out: str = text("", "Folder for RESULT.json and pose.csv; empty writes none.")
     time_limit: float = number(50.0, 1.0, 3600.0, "A run ends this long after the start table's gate, in s.")
     patience: float = number(10.0, 0.5, 3600.0, "A run ends when no pose comes for this long, in s.")
