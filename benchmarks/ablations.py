@@ -32,7 +32,7 @@ from distill.locomotion.course import course_score
 from distill.locomotion.experience import Recorded, Windows
 from distill.locomotion.student import TransformerStudent
 from distill.methods.statistics import Interval
-from policies.skills.runner import load_skills
+from policies.skills.library import load_skills
 from policies.transformer import TransformerConfig
 from sim.course.description import official
 from sim.errors import InputError

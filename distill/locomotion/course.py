@@ -14,7 +14,7 @@ from distill.locomotion.student import TorchBundle, TransformerStudent, student_
 from policies.evaluation.course_run import TIME_LIMIT, CourseWorlds
 from policies.evaluation.evaluate import summarize
 from policies.evaluation.outcome import CourseRun
-from policies.skills.runner import Skills
+from policies.skills.library import Skills
 from sim.course.description import Course
 from sim.envs.worlds import world_seeds
 

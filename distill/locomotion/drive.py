@@ -11,7 +11,8 @@ import numpy as np
 
 from distill.locomotion.experience import Recorder
 from distill.locomotion.student import TorchBundle
-from policies.skills.runner import SkillPolicy, Skills
+from policies.skills.library import Skills
+from policies.skills.runner import PolicyRunner
 from policies.transformer import generalist_layout
 from sim import gait as clocks
 from sim import observation as obs
@@ -83,12 +84,12 @@ class Memory:
 
 
 class Driver:
-    """Stands in for the `SkillPolicy` of `policies.evaluation.course_run.CourseWorlds` and records."""
+    """Stands in for the `PolicyRunner` of `policies.evaluation.course_run.CourseWorlds` and records."""
 
     def __init__(
         self, teachers: Skills, student: TorchBundle | None, worlds: int, beta: float, seed: int, noise: float = NOISE
     ) -> None:
-        self.teachers, self.memory = SkillPolicy(teachers, worlds), Memory(worlds, student)
+        self.teachers, self.memory = PolicyRunner(teachers, worlds), Memory(worlds, student)
         self.wheel, self.robot = Wheel(worlds, beta, seed, noise), teachers.robot
         self.phase, self.drive = np.zeros(worlds, np.float32), np.zeros(worlds, np.float32)
         self.recorder = Recorder()
@@ -97,23 +98,23 @@ class Driver:
 
     @property
     def users(self) -> np.ndarray:
-        """As `SkillPolicy.users`."""
+        """As `PolicyRunner.users`."""
         return self.teachers.users
 
     @property
     def changed(self) -> np.ndarray:
-        """As `SkillPolicy.changed`."""
+        """As `PolicyRunner.changed`."""
         return self.teachers.changed
 
     @property
     def jumps(self) -> np.ndarray:
-        """As `SkillPolicy.jumps`."""
+        """As `PolicyRunner.jumps`."""
         return self.teachers.jumps
 
     def step(
         self, sensors: obs.Sensors, command: np.ndarray, users: np.ndarray, heights: Callable[[obs.Layout], np.ndarray]
     ) -> np.ndarray:
-        """Joint targets to apply, rad `[worlds, 12]`; see `SkillPolicy.step`."""
+        """Joint targets to apply, rad `[worlds, 12]`; see `PolicyRunner.step`."""
         robot, fresh = self.robot, np.array(self.memory.fresh)
         following = clocks.advance(np, DRIVEN, self.phase, command, robot.control_period, drive=self.drive)
         self.phase = np.where(fresh, 0.0, following).astype(np.float32)

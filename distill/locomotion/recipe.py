@@ -29,7 +29,7 @@ from distill.locomotion.options import OPTIONS, Options, is_run
 from distill.locomotion.student import TransformerStudent
 from distill.locomotion.tasks import TaskCollector
 from policies.learning import runs
-from policies.skills.runner import Skills, load_skills
+from policies.skills.library import Skills, load_skills
 from policies.transformer import TransformerConfig
 from policies.transformer_export import export_transformer
 from sim.course.description import SKILLS

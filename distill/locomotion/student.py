@@ -12,7 +12,7 @@ from distill.core.collect import Student
 from distill.core.objectives.base import StudentOutput
 from distill.core.shards import Shards
 from policies.bundle.reader import Bundle
-from policies.skills.runner import Skills
+from policies.skills.library import Skills
 from policies.transformer import LocomotionTransformer, TransformerConfig, unpack
 from sim.course.description import SKILLS
 from sim.gait import DRIVEN
@@ -54,5 +54,5 @@ class TorchBundle:
 
 
 def student_skills(bundle: "TorchBundle | Bundle") -> Skills:
-    """`bundle` doing everything, as `policies.skills.runner.load_skills` gives it for a file."""
+    """`bundle` doing everything, as `policies.skills.library.load_skills` gives it for a file."""
     return Skills("generalist", (bundle,), dict.fromkeys(SKILLS, 0), SKILLS)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from distill.core.collect import Experience, Plan, Student
 from distill.locomotion.course import as_bundle
 from distill.locomotion.drive import Memory, Wheel, actions_to_targets, targets_to_actions
 from distill.locomotion.experience import Recorder
-from policies.skills.runner import Skills
+from policies.skills.library import Skills
 from policies.transformer import generalist_layout
 from sim import gait as clocks
 from sim import observation as obs

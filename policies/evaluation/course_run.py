@@ -15,7 +15,8 @@ import numpy as np
 from policies.evaluation.outcome import CourseRun, Switch, Trace
 from policies.navigation.navigator import Navigator, course_navigator
 from policies.navigation.route import Paces, planned
-from policies.skills.runner import SkillPolicy, Skills, load_skills, paces_of, trained_limits
+from policies.skills.library import Skills, load_skills, paces_of, trained_limits
+from policies.skills.runner import PolicyRunner, Runner
 from sim.course.description import Course
 from sim.course.files import by_name
 from sim.course.scene import course_model
@@ -44,12 +45,11 @@ class CourseWorlds:
         torque_limit: float | None = None,
         paces: Paces | None = None,
         threads: int = 0,
-        policy: Any = None,
+        policy: Runner | None = None,
     ) -> None:
         """`torque_limit` (N m) replaces the robot's own, see `SimulatedRobots`; `paces` what the skills allow.
 
-        `policy` drives in place of the skills' own `SkillPolicy`: something with its `step`, `users`,
-        `changed` and `jumps`.
+        `policy` drives in place of the skills' own `PolicyRunner`.
         """
         self.course, self.skills, self.time_limit = course, skills, time_limit
         self.route = planned(course, skills.able, paces or paces_of(skills, torque_limit))
@@ -62,7 +62,7 @@ class CourseWorlds:
         navigator = course_navigator(course, self.route, trained_limits(skills))
         self.navigators: list[Navigator] = [copy.deepcopy(navigator) for _ in range(n)]
         self.scorers = [Scorer(course) for _ in range(n)]
-        self.policy: Any = policy or SkillPolicy(skills, n)
+        self.policy: Runner = policy or PolicyRunner(skills, n)
         self.names = {index: skill for skill, index in skills.uses.items()}
         """Skill of each bundle."""
         self.traces = [Trace() for _ in range(n)]

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from policies.evaluation.course_run import TIME_LIMIT, CourseWorlds, writable, write_text
 from policies.evaluation.outcome import CourseRun
-from policies.skills.runner import load_skills
+from policies.skills.library import load_skills
 from sim.course.description import Course
 from sim.course.files import by_name, several
 from sim.course.scene import EVALUATION

@@ -25,7 +25,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from policies.skills.runner import load_skills
+from policies.skills.library import load_skills
 from robot.bench.rig import DAMPED, Rig, skills_of
 from robot.loop.controller import BRAKING, Times
 from robot.loop.recording import Recorder

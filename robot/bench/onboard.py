@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from policies.skills.runner import load_skills
+from policies.skills.library import load_skills
 from robot.bench import faults
 from robot.loop.clock import Durations, SteadyClock
 from robot.loop.controller import SWITCH_INTERVAL, Controller, Loop, Times

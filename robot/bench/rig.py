@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from policies.skills.runner import Skills, load_skills
+from policies.skills.library import Skills, load_skills
 from robot.loop.clock import SimulatedClock
 from robot.loop.controller import SETTLING, Controller, Loop, Times
 from robot.loop.onboard_policy import OnboardPolicy

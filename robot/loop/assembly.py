@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from policies.skills.runner import Skills
+from policies.skills.library import Skills
 from robot.loop.clock import Clock
 from robot.loop.controller import Controller, Loop
 from robot.loop.declarations import OnboardParameters

@@ -1,10 +1,9 @@
 """The policy on the robot: from a snapshot and a command to joint targets, with the bundle's own observation code."""
 
-from typing import Any
-
 import numpy as np
 
-from policies.skills.runner import SkillPolicy, Skills
+from policies.skills.library import Skills
+from policies.skills.runner import PolicyRunner, Runner
 from robot.loop.terrain import Terrain
 from robot.loop.transport import Snapshot
 from sim.course.description import SKILLS
@@ -25,7 +24,7 @@ class OnboardPolicy:
 
     def reset(self) -> None:
         """Forgets the past: the next step begins a run."""
-        self._policy: Any = SkillPolicy(self.skills, 1, fixed=False)
+        self._policy: Runner = PolicyRunner(self.skills, 1, fixed=False)
 
     def warm_up(self) -> None:
         """Computes a few steps for nothing, then forgets them."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from policies.skills.runner import Skills, load_skills
+from policies.skills.library import Skills, load_skills
 from robot.loop import parameters
 from robot.loop.controller import Controller, Times
 from robot.loop.onboard_policy import OnboardPolicy

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from policies.bundle.shipped import folder as models
-from policies.skills.runner import load_skills
+from policies.skills.library import load_skills
 from robot.loop import parameters as files
 from robot.loop.controller import Punctuality
 from robot.loop.declarations import PARAMETERS

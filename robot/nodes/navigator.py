@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from policies.skills.runner import load_skills
+from policies.skills.library import load_skills
 from robot.loop.clock import SteadyClock
 from robot.loop.declarations import NavigatorParameters
 from robot.loop.navigation import NavigationProgram

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from policies.skills.runner import load_skills
+from policies.skills.library import load_skills
 from robot.loop.assembly import Assembly
 from robot.loop.clock import SteadyClock
 from robot.loop.declarations import OnboardParameters

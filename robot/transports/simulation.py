@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from policies.skills.runner import load_skills
+from policies.skills.library import load_skills
 from robot.loop import parameters
 from robot.loop.assembly import Assembly
 from robot.loop.clock import Clock, SimulatedClock, SteadyClock

@@ -24,7 +24,7 @@ from distill.methods.capacity_gap.law import checks
 from distill.methods.framework import Trial
 from distill.methods.statistics import Check, Results
 from policies.bundle.shipped import bundle_file
-from policies.skills.runner import load_skills
+from policies.skills.library import load_skills
 from policies.transformer import Normalizer, TransformerConfig, generalist_layout
 from sim.errors import InputError
 from sim.gait import DRIVEN

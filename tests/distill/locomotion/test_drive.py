@@ -10,7 +10,7 @@ from distill.locomotion.drive import Driver, Memory, Wheel, actions_to_targets, 
 from distill.locomotion.student import TransformerStudent
 from distill.locomotion.tasks import TaskCollector
 from policies.evaluation.course_run import CourseWorlds
-from policies.skills.runner import load_skills
+from policies.skills.library import load_skills
 from policies.transformer import TransformerConfig
 from sim.course.description import official
 from sim.envs.worlds import world_seeds

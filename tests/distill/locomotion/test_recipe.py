@@ -14,7 +14,7 @@ from distill.locomotion import recipe
 from distill.locomotion.recipe import Options
 from policies.bundle.reader import Bundle
 from policies.evaluation.course_run import CourseWorlds
-from policies.skills.runner import load_skills
+from policies.skills.library import load_skills
 from sim.course.description import official
 from sim.errors import InputError
 

@@ -9,7 +9,7 @@ import pytest
 
 from policies.evaluation.course_run import CourseWorlds, run
 from policies.evaluation.evaluate import confidence95, evaluate, summarize
-from policies.skills.runner import load_skills
+from policies.skills.library import load_skills
 from sim.course.description import official
 from sim.course.score import score_file
 from sim.envs.worlds import SimulatedRobots, world_seeds

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from policies.bundle.shipped import bundle_file
-from policies.skills import runner as module
-from policies.skills.runner import SkillPolicy, load_skills, paces_of
+from policies.skills import clock, library
+from policies.skills.handover import Handover
+from policies.skills.library import load_skills, paces_of
+from policies.skills.runner import PolicyRunner
 from sim import observation as obs
 from sim.course.description import SKILLS
 from sim.course.terrain import pit
@@ -29,7 +31,7 @@ def sensors(worlds: int) -> Sensors:
     )
 
 
-def drive(policy: SkillPolicy, users: list[int], steps: int, speed: float = 0.8) -> np.ndarray:
+def drive(policy: PolicyRunner, users: list[int], steps: int, speed: float = 0.8) -> np.ndarray:
     """Joint targets `[steps, worlds, 12]` with the robots driven by `users`."""
     n = len(users)
     command = np.tile(np.array([speed, 0, 0], np.float32), (n, 1))
@@ -48,30 +50,30 @@ def test_a_skill_without_a_bundle_is_refused_in_one_sentence(tmp_path, monkeypat
     for skill in SKILLS:
         if skill != missing:
             shutil.copy(bundle_file(skill), tmp_path / f"{skill}.onnx")
-    monkeypatch.setattr(module, "bundle_file", lambda name: tmp_path / f"{name}.onnx")
+    monkeypatch.setattr(library, "bundle_file", lambda name: tmp_path / f"{name}.onnx")
     with pytest.raises(InputError, match=f"the skill '{missing}' has no bundle"):
         load_skills()
 
 
 def test_targets_fade_from_one_skill_to_the_next(specialists):
     walk, jump = specialists.uses["walk"], specialists.uses["jump"]
-    policy = SkillPolicy(specialists, 2)
+    policy = PolicyRunner(specialists, 2)
     before = drive(policy, [walk, walk], 10)[-1]
-    after = drive(policy, [jump, walk], SkillPolicy.HANDOVER + 3)
+    after = drive(policy, [jump, walk], Handover.STEPS + 3)
     assert policy.jumps.shape == (2, 2) and policy.jumps[1].max() == 0
     faded, bare = policy.jumps[0]
     assert faded == pytest.approx(np.abs(after[0, 0] - before[0]).max(), abs=1e-6)
     assert 0 < faded < 0.5 * bare
-    alone = SkillPolicy(specialists, 1)
+    alone = PolicyRunner(specialists, 1)
     drive(alone, [walk], 10)
     assert not alone.changed.any() and alone.jumps.max() == 0
 
 
 def test_after_the_hand_over_the_new_skill_drives_alone(specialists):
     walk, climb = specialists.uses["walk"], specialists.uses["climb"]
-    policy = SkillPolicy(specialists, 1)
+    policy = PolicyRunner(specialists, 1)
     drive(policy, [walk], 5)
-    drive(policy, [climb], SkillPolicy.HANDOVER - 1)
+    drive(policy, [climb], Handover.STEPS - 1)
     seen: list[np.ndarray] = []
     inner = policy.policies[climb].step
     policy.policies[climb].step = lambda *a: seen.append(inner(*a)) or seen[-1]  # type: ignore[method-assign]
@@ -80,12 +82,30 @@ def test_after_the_hand_over_the_new_skill_drives_alone(specialists):
     np.testing.assert_array_equal(alone, seen[1])
 
 
+def test_what_is_faded_stays_within_the_joints_ranges_and_leaves_other_robots_alone():
+    robot = barkour_v0()
+    handover = Handover(robot, 2)
+    low, high = (np.tile(ends, (2, 1)).astype(np.float32) for ends in (robot.joint_lower, robot.joint_upper))
+    handover.blend(high, np.zeros(2, bool))
+    changed, asked = np.array([True, False]), np.stack([low[0], high[1]])
+    previous = handover.targets
+    for step in range(Handover.STEPS + 1):
+        targets = handover.blend(asked, changed & (step == 0))
+        assert (targets >= low).all() and (targets <= high).all()
+        np.testing.assert_array_equal(targets[1], high[1])
+        assert (targets[0] < previous[0]).all()  # further on its way in every step
+        previous = targets
+    np.testing.assert_array_equal(targets[0], low[0])
+    assert not handover.jumps[1].any()
+    np.testing.assert_array_equal(handover.blend(high + 1.0, np.zeros(2, bool)), high)
+
+
 def test_a_jumper_is_taken_over_only_when_its_bound_has_landed(specialists):
     walk, jump = specialists.uses["walk"], specialists.uses["jump"]
-    begin, length = SkillPolicy.LANDED
+    begin, length = clock.LANDED
     waits = []
     for steps in range(20, 40):
-        policy = SkillPolicy(specialists, 1)
+        policy = PolicyRunner(specialists, 1)
         drive(policy, [jump], steps, speed=1.5)
         wait, landed = -1, False
         while not landed:
@@ -95,7 +115,7 @@ def test_a_jumper_is_taken_over_only_when_its_bound_has_landed(specialists):
             assert (policy.users[0] == walk) == landed
         waits.append(wait)
     assert min(waits) == 0 and 5 < max(waits) < 25  # never longer than a cycle
-    policy = SkillPolicy(specialists, 1)
+    policy = PolicyRunner(specialists, 1)
     drive(policy, [jump], 20, speed=0.0)  # a clock at rest does not keep the jumper
     drive(policy, [walk], 1, speed=0.0)
     assert policy.users[0] == walk
@@ -117,17 +137,17 @@ def clocks_after_a_hand_over(specialists, heights, outside: bool = False) -> np.
     """Phases `[5]` of robots in different phases, after a jumper has set their clocks; turned from `outside` by the
     policy's own frequency, or by the policy itself."""
     walk, jump, n = specialists.uses["walk"], specialists.uses["jump"], 5
-    policy, command = SkillPolicy(specialists, n), np.tile(np.array([1.9, 0, 0], np.float32), (n, 1))
+    policy, command = PolicyRunner(specialists, n), np.tile(np.array([1.9, 0, 0], np.float32), (n, 1))
     policy.step(sensors(n), command, np.full(n, walk), heights)
     phase = np.linspace(0.0, 0.8, n).astype(np.float32)
     for own in policy.policies:
         own.phase = phase
-    for _ in range(SkillPolicy.SET + 1):
+    for _ in range(clock.SET + 1):
         phase = (phase + policy.frequency * 0.02) % 1.0
         policy.step(sensors(n), command, np.full(n, jump), heights, phase if outside else None)
         if not outside:
             phase = np.asarray(policy.policies[jump].phase)
-    assert not policy.slip.any()
+    assert not policy.clock.slip.any()
     return phase
 
 
@@ -151,7 +171,7 @@ def test_the_clock_that_is_set_depends_on_the_distance(specialists):
 
 
 def test_a_hand_over_shares_the_memory(specialists):
-    policy = SkillPolicy(specialists, 2)
+    policy = PolicyRunner(specialists, 2)
     drive(policy, [0, 1], 4)
     for name in ("history", "last_action", "phase"):
         values = [getattr(p, name) for p in policy.policies]

@@ -1,0 +1,118 @@
+"""Which policy bundle does what: the skills behind `--policy`, and what they were trained to do."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from policies.bundle.reader import Bundle
+from policies.bundle.shipped import bundle_file
+from policies.navigation.navigator import Limits
+from policies.navigation.planner import Envelope
+from policies.navigation.route import WEAK, WEAK_TORQUE, Paces
+from sim.course.description import SKILLS
+from sim.errors import InputError
+from sim.robots.description import Robot
+
+PLANNED = 0.95
+"""Share of a trained command range that a route plans with; the rest is for corrections."""
+
+
+@dataclass(frozen=True, eq=False)
+class Skills:
+    """The bundles behind a `--policy` and which of them serves each skill."""
+
+    policy: str
+    bundles: tuple[Bundle, ...]
+    uses: dict[str, int]
+    """Skill -> index into `bundles`, for every skill of `sim.course.description.SKILLS`."""
+    able: tuple[str, ...]
+    """Skills that were really trained; the route leaves out what is not among them."""
+
+    @property
+    def robot(self) -> Robot:
+        """The robot that all bundles agree on."""
+        return self.bundles[0].robot
+
+    def describe(self) -> dict[str, str]:
+        """Skill -> what runs it, in words."""
+        words = {}
+        for skill in SKILLS:
+            file = str(self.bundles[self.uses[skill]].path)
+            words[skill] = file if skill in self.able else f"no trained policy: {file} takes over"
+        return words
+
+
+def load_skills(policy: str = "specialists") -> Skills:
+    """Bundles for `specialists`, `generalist` or a FILE.onnx (which then does everything).
+
+    Raises:
+      InputError: unknown name, nothing shipped under it, or a file that is no bundle.
+    """
+    uses: dict[str, int] = dict.fromkeys(SKILLS, 0)
+    if policy == "specialists":
+        able = SKILLS
+        for skill in SKILLS:
+            if not bundle_file(skill).is_file():
+                raise InputError(
+                    f"the skill '{skill}' has no bundle: {bundle_file(skill)} is missing; train and export it, or give "
+                    "--policy FILE.onnx to run the course with one bundle"
+                )
+        bundles = tuple(Bundle.load(bundle_file(skill)) for skill in able)
+        uses |= {skill: index for index, skill in enumerate(able)}
+    else:
+        bundles = (Bundle.load(_single(policy)),)
+        skill = bundles[0].metadata.skill
+        able = tuple(s for s in SKILLS if s in ("walk", skill)) if skill in SKILLS else SKILLS
+    for bundle in bundles[1:]:
+        if bundle.metadata.robot != bundles[0].metadata.robot:
+            raise InputError(f"{bundle.path} is for the robot {bundle.metadata.robot}, not {bundles[0].metadata.robot}")
+    return Skills(policy, bundles, uses, able)
+
+
+def _single(policy: str) -> Path:
+    """The one bundle file behind `generalist` or a path."""
+    if policy == "generalist":
+        if not bundle_file(policy).is_file():
+            raise InputError(
+                f"the generalist's bundle is missing: {bundle_file(policy)}; use --policy specialists or a FILE.onnx"
+            )
+        return bundle_file(policy)
+    if not policy.endswith(".onnx") and not Path(policy).is_file():
+        raise InputError(f"unknown policy '{policy}': known are specialists, generalist or a FILE.onnx")
+    return Path(policy)
+
+
+def trained_limits(skills: Skills, limits: Limits = Limits()) -> Limits:
+    """`limits` narrowed to the commands that the walker was trained on."""
+    ranges = skills.bundles[skills.uses["walk"]].metadata.command_ranges
+    narrowed = {}
+    for name in ("forward", "sideways", "yaw"):
+        low, high = getattr(limits, name)
+        trained_low, trained_high = ranges.get(name, (low, high))
+        narrowed[name] = (max(low, trained_low), min(high, trained_high))
+    return replace(limits, **narrowed)
+
+
+def paces_of(skills: Skills, torque_limit: float | None = None) -> Paces:
+    """How fast the route may be with these skills: `Paces`, or `WEAK` where the motors are weak (`torque_limit`, N m;
+    the robot's own without it), narrowed to what their bundles were trained on."""
+    paces = WEAK if (torque_limit or skills.robot.torque_limit) < WEAK_TORQUE else Paces()
+    ranges = {skill: skills.bundles[skills.uses[skill]].metadata.command_ranges for skill in SKILLS}
+    return replace(
+        paces,
+        walker=_trained(paces.walker, ranges["walk"]),
+        late=_trained(paces.late, ranges["walk"]),
+        climb=min(paces.climb, ranges["climb"]["forward"][1]),
+        jump=min(paces.jump, ranges["jump"]["forward"][1]),
+    )
+
+
+def _trained(envelope: Envelope, ranges: Mapping[str, Sequence[float]]) -> Envelope:
+    """An envelope with as much of the walker's command ranges as a plan may use."""
+    back, ahead = envelope.forward
+    return replace(
+        envelope,
+        forward=(max(back, PLANNED * ranges["forward"][0]), min(ahead, PLANNED * ranges["forward"][1])),
+        sideways=min(envelope.sideways, PLANNED * ranges["sideways"][1]),
+        yaw=min(envelope.yaw, PLANNED * ranges["yaw"][1]),
+    )
