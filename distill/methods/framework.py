@@ -1,6 +1,6 @@
 """What a recipe declares, and how it is run: arms and seeds one by one, kept as they finish, judged by a rule.
 
-    recipe = Recipe(name=..., claim=..., arms={...}, prepare=..., arm=..., rule=...)
+    recipe = Recipe(name=..., claim=..., arms={"labels": Arm("true labels"), ...}, prepare=..., arm=..., rule=...)
     run(recipe, seed=0, out=Path("runs/recipes"))
 
 `prepare` makes what the arms of one seed share (teacher, data), `arm` runs one of them and returns its measures, and
@@ -70,6 +70,20 @@ class Scale:
 
 
 @dataclass(frozen=True)
+class Arm:
+    """One of the ways that an experiment compares. Recipes add the options in which their arms differ as fields."""
+
+    about: str
+    """What it is, in words."""
+    needs: tuple[str, ...] = field(default=(), kw_only=True)
+    """Arms whose measures it reads, by `Trial.measured`; those of the same seed run before it."""
+
+
+def _nothing(trial: "Trial") -> None:
+    """What arms share that share nothing; named, so that recipes travel to other processes."""
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One method, its claim and the experiment that can refute it."""
 
@@ -85,15 +99,15 @@ class Recipe:
     claim: str
     falsified: str
     """What would contradict it, in words; `rule` is its code."""
-    arms: Mapping[str, str]
-    """Name -> what it is. Run in this order."""
+    arms: Mapping[str, Arm]
+    """Run in this order, but for those that others need: see `Arm.needs`."""
     metric: str
     """The main measure of every arm."""
     seeds: int
-    arm: Callable[["Trial", Any, str], Mapping[str, Any]]
-    """`(trial, shared, name) -> measures`: numbers by name, or what JSON can hold for the rule alone."""
+    arm: Callable[["Trial", Any, Any], Mapping[str, Any]]
+    """`(trial, shared, arm) -> measures`: numbers by name, or what JSON can hold for the rule alone."""
     rule: Callable[[Results], Sequence[Check]]
-    prepare: Callable[["Trial"], Any] = lambda trial: None
+    prepare: Callable[["Trial"], Any] = _nothing
     presets: Mapping[str, Any] = field(default_factory=dict)
     """Name -> the recipe's own settings; `small` is the default."""
     scale: Scale | None = None
@@ -101,6 +115,30 @@ class Recipe:
     """Domains beside language -> what is different there, by the names of these fields: arms, presets, rule, ..."""
     reads: tuple[str, ...] = ()
     """Parts of a `language.data.Corpus` of which `--data` must hold one; none: the recipe takes no real data."""
+
+    def __post_init__(self) -> None:
+        self.order()
+
+    def order(self) -> list[str]:
+        """The arms' names, each after those it needs, otherwise as they are listed.
+
+        Raises:
+          DistillError: an arm needs one that is not there, or itself by way of others.
+        """
+        found: dict[str, None] = {}
+
+        def add(name: str, path: tuple[str, ...]) -> None:
+            if name not in self.arms:
+                raise DistillError(f"the arm '{path[-1]}' of {self.name} needs '{name}', which is none of its arms")
+            if name in path:
+                raise DistillError(f"arms of {self.name} need each other: {' -> '.join((*path, name))}")
+            for need in self.arms[name].needs:
+                add(need, (*path, name))
+            found[name] = None
+
+        for name in self.arms:
+            add(name, ())
+        return list(found)
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -121,7 +159,8 @@ class Recipe:
             "algorithm": f"{place.elicitation} / {place.objective}", "skill": place.skill, "vertical": place.vertical,
             "access": place.access, "prefixes": place.prefixes, "granularity": place.granularity,
             "same_tokenizer": place.same_tokenizer, "signals": list(self.signals), "data": self.data,
-            "claim": self.claim, "falsified": self.falsified, "arms": dict(self.arms), "metric": self.metric,
+            "claim": self.claim, "falsified": self.falsified,
+            "arms": {name: arm.about for name, arm in self.arms.items()}, "metric": self.metric,
             "seeds": self.seeds, "presets": list(self.presets), "domains": list(self.domains),
             "real_scale": {role: name for role, (name, _) in self.scale.models.items()} if self.scale else {},
         }  # fmt: skip
@@ -142,8 +181,16 @@ class Trial:
     finished: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Measures of this seed's earlier arms."""
     doing: str = "shared"
-    """The arm at hand."""
+    """The name of the arm at hand."""
+    needs: tuple[str, ...] = ()
+    """What that arm may read of others."""
     fits: int = 0
+
+    def measured(self, arm: str) -> Mapping[str, Any]:
+        """The measures of another arm of this seed. Raises `DistillError` unless the arm at hand `needs` it."""
+        if arm not in self.needs:
+            raise DistillError(f"the arm '{self.doing}' reads '{arm}' without saying that it needs it")
+        return self.finished[arm]
 
     def scaled(self, count: int, least: int = 1) -> int:
         """A count of steps, rows or characters within the budget."""
@@ -168,15 +215,16 @@ class Trial:
 def one_seed(recipe: Recipe, trial: Trial, keep: Callable[[str, dict[str, Any], float], None]) -> None:
     """Runs the arms of one seed that are not finished; `keep(arm, measures, seconds)` after each."""
     shared, prepared = None, False
-    for name in recipe.arms:
+    for name in recipe.order():
         if name in trial.finished:
             continue
+        arm = recipe.arms[name]
         began = time.perf_counter()
         if not prepared:
-            trial.doing, trial.fits = "shared", 0
+            trial.doing, trial.needs, trial.fits = "shared", (), 0
             shared, prepared = recipe.prepare(trial), True
-        trial.doing, trial.fits = name, 0
-        found = {key: _plain(value) for key, value in recipe.arm(trial, shared, name).items()}
+        trial.doing, trial.needs, trial.fits = name, arm.needs, 0
+        found = {key: _plain(value) for key, value in recipe.arm(trial, shared, arm).items()}
         value = found.get(recipe.metric)
         if not isinstance(value, int | float) or not np.isfinite(value):
             raise DistillError(f"the arm '{name}' of {recipe.name} measured {recipe.metric} = {value}")

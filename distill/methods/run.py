@@ -263,7 +263,7 @@ def _arm(recipe: Recipe, results: Results, arm: str) -> dict[str, Any]:
     rows = [row[arm] for row in results.rows.values()]
     names = [name for name in rows[0] if all(isinstance(row.get(name), int | float) for row in rows)]
     every = {name: _interval(results.mean(arm, name)) for name in names if name != recipe.metric}
-    return {"metric": recipe.metric, **_interval(results.mean(arm)), "about": recipe.arms[arm], "all": every}
+    return {"metric": recipe.metric, **_interval(results.mean(arm)), "about": recipe.arms[arm].about, "all": every}
 
 
 def _interval(found: Interval) -> dict[str, Any]:

@@ -6,24 +6,37 @@ teach Locomotion-Transformers, which start from random weights alone.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from distill.language.models import Shape
 from distill.methods.capacity_gap import robot, text
-from distill.methods.framework import Place, Recipe, Scale, Trial
+from distill.methods.framework import Arm, Place, Recipe, Scale, Trial
 
 
-def run_arm(trial: Trial, lab: Any, name: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Distilled(Arm):
+    """Students of one size and one start."""
+
+    student: int = 1
+    """Place in `Settings.students`."""
+    start: Literal["labels", "pruned", "random"] = "random"
+    """The weights that it begins with, every teacher's student anew; or random ones and labels alone."""
+    by_quality: bool = False
+    """From one size of teacher, trained longer and longer, in place of every size."""
+
+
+def run_arm(trial: Trial, lab: Any, arm: Distilled) -> dict[str, Any]:
     """One student and one start, from every teacher; or a baseline. `lab` is a domain's, such as `TextGap`."""
     s = trial.settings
-    if name == "teacher quality":
+    start, width = arm.start, s.students[arm.student]
+    if arm.by_quality:
         points = []
         for share in s.quality:
             model = lab.taught(s.quality_teacher, max(round(share * s.teacher_steps), 1))
-            student = lab.student(s.students[1], "random", None, lab.answered(model))
+            student = lab.student(width, start, None, lab.answered(model))
             points.append((lab.loss(model), student["loss"]))
         return {"loss": points[-1][1], "points": points}
-    start, width = name.split()[0], s.students[lab.widths.index(int(name.split()[1]))]
     if start == "labels":
         return {**lab.student(width, start, None), "size": lab.size(width)}
     found = [lab.student(width, start, teacher) for teacher in s.teachers]
@@ -35,12 +48,21 @@ def run_arm(trial: Trial, lab: Any, name: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def arms(kind: str, widths: Sequence[int], starts: Sequence[str]) -> dict[str, str]:
+def arms(kind: str, widths: Sequence[int], starts: Sequence[Literal["pruned", "random"]]) -> dict[str, Distilled]:
     """Of a domain whose students are a `kind` of model."""
     return {
-        **{f"labels {w}": f"{kind} of width {w}, labels alone, equal steps" for w in widths},
-        **{f"{start} {w}": f"{kind} of width {w}, {start} weights, every teacher" for start in starts for w in widths},
-        "teacher quality": "control: one teacher size, trained a quarter, a half and the whole time",
+        **{
+            f"labels {w}": Distilled(f"{kind} of width {w}, labels alone, equal steps", place, "labels")
+            for place, w in enumerate(widths)
+        },
+        **{
+            f"{start} {w}": Distilled(f"{kind} of width {w}, {start} weights, every teacher", place, start)
+            for start in starts
+            for place, w in enumerate(widths)
+        },
+        "teacher quality": Distilled(
+            "control: one teacher size, trained a quarter, a half and the whole time", by_quality=True
+        ),
     }
 
 

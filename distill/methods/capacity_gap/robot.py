@@ -118,9 +118,6 @@ class Rollouts:
 class RobotGap:
     """What the recipe asks of a domain, on the robot."""
 
-    widths = STUDENTS
-    """That the arms are named by."""
-
     def __init__(self, trial: Trial) -> None:
         """Raises `DistillError` where the shipped walker is missing or damaged."""
         from distill.locomotion.tasks import TaskCollector  # the catalogue needs no physics engine

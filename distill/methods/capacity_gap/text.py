@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from distill.methods.statistics import Check, Results
 
 HEAD = 8
 """Width of every attention head."""
-STARTS = ("pruned", "random")
+STARTS: tuple[Literal["pruned", "random"], ...] = ("pruned", "random")
 STUDENTS = (16, 24, 32)
 
 
@@ -47,9 +47,6 @@ def shape(width: int) -> Shape:
 
 class TextGap(TextLab):
     """What the recipe asks of a domain, in language."""
-
-    widths = STUDENTS
-    """That the arms are named by."""
 
     def __init__(self, trial: Trial) -> None:
         self.settings = s = trial.settings

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from distill.core.mixture import Mixture
 from distill.language.collect import Table
 from distill.language.evaluate import perplexities
 from distill.language.models import Shape
-from distill.methods.framework import Place, Recipe, Scale, Trial
+from distill.methods.framework import Arm, Place, Recipe, Scale, Trial
 from distill.methods.labs.text_lab import TextLab
 from distill.methods.statistics import Check, Results
 
@@ -39,6 +39,21 @@ class Settings:
     """Weight of the divergence beside the labels' cross-entropy (equation 3)."""
     smoothing: float = 0.5
     learning_rate: float = 3e-3
+
+
+@dataclass(frozen=True)
+class Mixing(Arm):
+    """Where one arm's data come from, and what it learns of them."""
+
+    weights: Literal["equations", "equal", "skewed start", "last of another"] = "equations"
+    """Weights that follow the ratios by equations 1 and 2, or stay: equal, as in the skewed start, or as the arm that
+    this one needs left them."""
+    raw: bool = False
+    """The factors of each interval are the weights: no smoothing, no memory of earlier intervals."""
+    shuffled: bool = False
+    """Every domain gets another one's weight."""
+    teacher: bool = True
+    """Whether the teacher's logits are learned from beside the labels."""
 
 
 class Weights(Mixture):
@@ -104,7 +119,7 @@ class Lab(TextLab):
         return {name: found[name] / self.aims[split][name] for name in found}
 
 
-def run_arm(trial: Trial, lab: Lab, name: str) -> dict[str, Any]:
+def run_arm(trial: Trial, lab: Lab, arm: Mixing) -> dict[str, Any]:
     """Distils the start with one mixture; every arm has the same number of tokens."""
     s, names = lab.settings, list(lab.domains)
     student = lab.model(s.student, 2)
@@ -112,10 +127,11 @@ def run_arm(trial: Trial, lab: Lab, name: str) -> dict[str, Any]:
     order = trial.rng(3).permutation(len(names))
     while len(names) > 1 and (order == np.arange(len(names))).all():
         order = trial.rng(int(order.sum()) + 4).permutation(len(names))
-    fixed = {"kd skewed": lab.skewed, "static": trial.finished.get("ddk", {}).get("weights")}.get(name)
-    raw = name == "no smoothing"
-    smoothing = {"ce": 0.0, "kd": 0.0, "no smoothing": 1.0}.get(name, s.smoothing)
-    mixture = Weights(names, fixed, order if name == "shuffled" else None, smoothing=smoothing, memory=not raw)
+    fixed = lab.skewed if arm.weights == "skewed start" else None
+    if arm.weights == "last of another":
+        fixed = trial.measured(arm.needs[0])["weights"]
+    smoothing = 0.0 if arm.weights == "equal" else 1.0 if arm.raw else s.smoothing
+    mixture = Weights(names, fixed, order if arm.shuffled else None, smoothing=smoothing, memory=not arm.raw)
 
     def measure(domain: str) -> Any:
         part = {domain: lab.domains[domain]["validation"]}
@@ -123,7 +139,7 @@ def run_arm(trial: Trial, lab: Lab, name: str) -> dict[str, Any]:
         return lambda plan: {"ratio": perplexities(student, lab.read, part)[domain] / aim}
 
     tables = [Table(domain, rows, measure=measure(domain)) for domain, rows in lab.rows.items()]
-    weights = (1.0, 0.0 if name == "ce" else s.gamma)
+    weights = (1.0, s.gamma if arm.teacher else 0.0)
     steps = trial.scaled(s.steps)
     summary = lab.distil(
         student, tables, s.steps, weights, batch=s.batch, learning_rate=s.learning_rate, mixture=mixture,
@@ -168,13 +184,13 @@ RECIPE = Recipe(
     "ratio against distillation on equal mixing, without a worse mean",
     falsified="the worst domain is higher than with equal mixing, or than with the weights shuffled over the domains",
     arms={
-        "ce": "labels alone, equal mixing",
-        "kd": "labels and teacher, equal mixing",
-        "kd skewed": "the mixture of the skewed start (60 % of the easy domain)",
-        "no smoothing": "the raw factors of each interval as weights",
-        "ddk": "weights by equations 1 and 2",
-        "static": "control: ddk's last weights from the start",
-        "shuffled": "control: every domain gets another one's weight",
+        "ce": Mixing("labels alone, equal mixing", "equal", teacher=False),
+        "kd": Mixing("labels and teacher, equal mixing", "equal"),
+        "kd skewed": Mixing("the mixture of the skewed start (60 % of the easy domain)", "skewed start"),
+        "no smoothing": Mixing("the raw factors of each interval as weights", raw=True),
+        "ddk": Mixing("weights by equations 1 and 2"),
+        "static": Mixing("control: ddk's last weights from the start", "last of another", needs=("ddk",)),
+        "shuffled": Mixing("control: every domain gets another one's weight", shuffled=True),
     },
     metric="worst_ratio",
     seeds=5,

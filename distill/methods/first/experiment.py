@@ -4,10 +4,10 @@ Eight words of one of 20 classes, then the class as the next token: the Bayes po
 calibration. The teacher over-fits; its five largest probabilities are rescaled so that they mean what they say.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from distill.language.evaluate import accuracy, calibration_error, label_nats
 from distill.language.models import Shape
 from distill.language.student import Next, Recorded
 from distill.language.tasks import Unigrams
-from distill.methods.framework import Place, Recipe, Scale, Trial
+from distill.methods.framework import Arm, Place, Recipe, Scale, Trial
 from distill.methods.labs.class_lab import ClassLab
 from distill.methods.statistics import Check, Results
 
@@ -45,6 +45,19 @@ class Settings:
     steps: int = 1000
     batch: int = 64
     k: int = 5
+
+
+@dataclass(frozen=True)
+class Use(Arm):
+    """What one arm learns from, and what is done to it."""
+
+    signal: Literal["labels", "logits", "top-k"] = "top-k"
+    change: Callable[[TopKLogits, float], TopKLogits] | None = None
+    """What is done to the teacher's likeliest tokens, at the level of the least calibration error."""
+    rest: Literal["bucket", "drop"] = "bucket"
+    """What becomes of the probability of all other tokens."""
+    temperature: bool = False
+    """Whether the student's own logits get one, fitted on the validation set after training."""
 
 
 def after_the_words(module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
@@ -96,26 +109,26 @@ class Lab(ClassLab):
         return float(grid[int(np.argmin([label_nats(_softmax(logits / t), labels) for t in grid]))])
 
 
-def run_arm(trial: Trial, lab: Lab, name: str) -> dict[str, Any]:
+def run_arm(trial: Trial, lab: Lab, arm: Use) -> dict[str, Any]:
     """One way to use the teacher, measured on the answer's whole distribution."""
     extra: dict[str, Any] = {"top5_mass": lab.mass}
-    head, change = lab.head["train"], trustworthy if name.startswith("FIRST") else at_temperature
-    if name.startswith("FIRST") or name == "top-5, temperature":
+    head, change = lab.head["train"], arm.change
+    if change is not None:
         errors = {c: lab.scaled_error(change(lab.head["validation"], c)) for c in np.round(np.arange(1, 11) / 10, 1)}
         extra["c"] = two_pass_search(lambda c: lab.scaled_error(change(lab.head["validation"], c)))
         extra["u_shape"] = float(min(errors.values()) < min(errors[0.1], errors[1.0]))
         head = change(head, extra["c"])
-    if name == "labels":
+    if arm.signal == "labels":
         logits = lab.by_labels
-    elif name == "labels, temperature":
-        extra["temperature"] = lab.best_temperature(lab.by_labels["validation"])
-        logits = {split: values / extra["temperature"] for split, values in lab.by_labels.items()}
-    elif name == "full KD":
+    elif arm.signal == "logits":
         logits = lab.student(ForwardKL(), Recorded(), {"logits": lab.logits_train})
     else:
         written = {"log_probs": head.log_probs, "indices": head.indices, "tail": head.tail.clamp(min=NOTHING)}
-        objective = TopKKL(tail="drop" if name == "FIRST, no rest" else "bucket")
+        objective = TopKKL(tail=arm.rest)
         logits = lab.student(objective, RecordedTopK(), {key: values.numpy() for key, values in written.items()})
+    if arm.temperature:
+        extra["temperature"] = lab.best_temperature(logits["validation"])
+        logits = {split: values / extra["temperature"] for split, values in logits.items()}
     found = {split: _softmax(values) for split, values in logits.items()}
     tests, labels = lab.sets["test"], lab.sets["test"]["label"]
     bayes, mine = lab.task.posterior(tests["tokens"]), found["test"][:, lab.task.vocabulary :]
@@ -174,13 +187,17 @@ RECIPE = Recipe(
     "better calibrated than matching them as they are or than labels, at the same accuracy",
     falsified="the rescaling changes the student's calibration error by no more than a standard error, or raises it",
     arms={
-        "labels": "hard labels",
-        "full KD": "the whole vocabulary",
-        "top-5": "five tokens as they are, and a bucket for the rest",
-        "FIRST": "five tokens rescaled for the least calibration error, rest 0",
-        "FIRST, no rest": "as written: both sides normalised over the five tokens",
-        "labels, temperature": "control: hard labels, then one temperature fitted on the validation set",
-        "top-5, temperature": "control: five tokens at a temperature, rest 0",
+        "labels": Use("hard labels", "labels"),
+        "full KD": Use("the whole vocabulary", "logits"),
+        "top-5": Use("five tokens as they are, and a bucket for the rest"),
+        "FIRST": Use("five tokens rescaled for the least calibration error, rest 0", change=trustworthy),
+        "FIRST, no rest": Use(
+            "as written: both sides normalised over the five tokens", change=trustworthy, rest="drop"
+        ),
+        "labels, temperature": Use(
+            "control: hard labels, then one temperature fitted on the validation set", "labels", temperature=True
+        ),
+        "top-5, temperature": Use("control: five tokens at a temperature, rest 0", change=at_temperature),
     },
     metric="ece",
     seeds=5,

@@ -5,7 +5,7 @@ both goes. The teacher is asked once, and never while a student learns.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from distill.language.collect import Table
 from distill.language.evaluate import log_probs, nats_per_token
 from distill.language.generation import generate
 from distill.language.models import Shape, parameters
-from distill.methods.framework import Place, Recipe, Scale, Trial
+from distill.methods.framework import Arm, Place, Recipe, Scale, Trial
 from distill.methods.labs.text_lab import TextLab
 from distill.methods.statistics import Check, Interval, Results
 
@@ -48,6 +48,17 @@ class Settings:
     learning_rate: float = 3e-3
 
 
+@dataclass(frozen=True)
+class Choice(Arm):
+    """Which half of the pool one arm trains on, and how."""
+
+    by: Literal["chance", "difference", "teacher", "reference"] = "difference"
+    other_student: bool = False
+    """A student of another shape."""
+    logits: bool = False
+    """The teacher's logits beside the labels, in as many steps as cost the same."""
+
+
 class Lab(TextLab):
     """Pool, teacher and reference, and the scores of both on the pool."""
 
@@ -75,13 +86,13 @@ class Lab(TextLab):
             self.learn(model, self.of(split), steps, batch=batch, learning_rate=self.settings.learning_rate)
         return model
 
-    def chosen(self, name: str) -> np.ndarray:
-        """Places in the pool that an arm trains on."""
+    def chosen(self, by: str) -> np.ndarray:
+        """Places in the pool that an arm trains on, by a score of `Choice.by`."""
         scores = {
             "difference": difference_scores(self.scores["teacher"], self.scores["reference"]),
-            "teacher only": self.scores["teacher"],
-            "reference only": -self.scores["reference"],
-        }.get(name.split(",")[0], self.trial.rng(2).random(len(self.source)))
+            "teacher": self.scores["teacher"],
+            "reference": -self.scores["reference"],
+        }.get(by, self.trial.rng(2).random(len(self.source)))
         return top_fraction(scores, self.settings.keep)
 
     def copies(self, model: Any, count: int = 200) -> float:
@@ -97,14 +108,14 @@ class Lab(TextLab):
         return float(np.mean([text == word for text, word in zip(written, words, strict=True)]))
 
 
-def run_arm(trial: Trial, lab: Lab, name: str) -> dict[str, Any]:
+def run_arm(trial: Trial, lab: Lab, arm: Choice) -> dict[str, Any]:
     """Trains one student from scratch on one choice of the pool."""
     s = lab.settings
-    places = lab.chosen(name)
+    places = lab.chosen(arm.by)
     rows = {key: values[places] for key, values in lab.pool.items()}
-    model = lab.model(s.other_student if name.endswith("other student") else s.student, 4)
+    model = lab.model(s.other_student if arm.other_student else s.student, 4)
     steps, options = s.steps, {"batch": s.batch, "learning_rate": s.learning_rate}
-    if name == "vanilla KD":
+    if arm.logits:
         steps = matched_steps(s.steps, parameters(model), parameters(lab.teacher))
         lab.distil(model, [Table("text", lab.with_logits(lab.teacher, rows))], steps, (0.5, 0.5), **options)
     else:
@@ -164,13 +175,17 @@ RECIPE = Recipe(
     "more a token than text chosen evenly, and serves another student without scoring again",
     falsified="the loss on clean text is higher than with uniform choice, or than with the reference alone",
     arms={
-        "uniform": "half of the pool, chosen evenly",
-        "difference": "the half with the largest difference of log-likelihoods",
-        "teacher only": "control: the half that is likeliest to the teacher",
-        "reference only": "control: the half that is least likely to the reference",
-        "vanilla KD": "teacher's logits and labels on the even half, as many steps as cost the same",
-        "uniform, other student": "uniform for a student of another shape",
-        "difference, other student": "the same chosen half for a student of another shape",
+        "uniform": Choice("half of the pool, chosen evenly", "chance"),
+        "difference": Choice("the half with the largest difference of log-likelihoods"),
+        "teacher only": Choice("control: the half that is likeliest to the teacher", "teacher"),
+        "reference only": Choice("control: the half that is least likely to the reference", "reference"),
+        "vanilla KD": Choice(
+            "teacher's logits and labels on the even half, as many steps as cost the same", "chance", logits=True
+        ),
+        "uniform, other student": Choice("uniform for a student of another shape", "chance", other_student=True),
+        "difference, other student": Choice(
+            "the same chosen half for a student of another shape", other_student=True
+        ),
     },
     metric="clean_loss",
     seeds=5,

@@ -6,6 +6,7 @@ the teacher disagrees most, one token is replaced and the student goes on from t
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from distill.language.collect import Draws, experience
 from distill.language.models import Shape
 from distill.language.student import ModelStudent, dense
 from distill.language.views import NextOf, Views, every_view, one_view
-from distill.methods.framework import Place, Recipe, Scale, Trial
+from distill.methods.framework import Arm, Place, Recipe, Scale, Trial
 from distill.methods.labs.text_lab import learn_rows, model_of
 from distill.methods.multi_granularity.word_tasks import PROMPT, WORD, WordTasks
 from distill.methods.statistics import Check, Interval, Results
@@ -48,10 +49,9 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Way:
+class Way(Arm):
     """What one arm adds to the labels."""
 
-    about: str
     answers: str = "student"
     """Who writes what is distilled on: student, corrected, teacher."""
     loss: Callable[[], Objective] | None = None
@@ -60,20 +60,8 @@ class Way:
     """words or random."""
     more: int = 1
     """Times as many answers."""
-
-
-WAYS = {
-    "labels": Way("right answers alone"),
-    "KL": Way("forward KL on the student's answers", loss=ForwardKL),
-    "KL, equal budget": Way("the same with twice the answers, as many as corrections write", loss=ForwardKL, more=2),
-    "teacher's answers": Way("control: forward KL on the teacher's answers", "teacher", ForwardKL),
-    "SCRG": Way("forward KL on corrected answers", "corrected", ForwardKL),
-    "DAC-KL": Way("adaptive KL on the student's answers", loss=lambda: DistributionAdaptiveKL(head=8)),
-    "top-p": Way("control: KL on a fixed mask of 0.95", loss=lambda: DistributionAdaptiveKL(head=8, top_p=0.95)),
-    "spans": Way("KL and correlation inside words", loss=ForwardKL, spans="words"),
-    "random spans": Way("control: spans of 3 from anywhere", loss=ForwardKL, spans="random"),
-    "all": Way("all three together", "corrected", lambda: DistributionAdaptiveKL(head=8), "words"),
-}  # fmt: skip
+    mechanism: bool = False
+    """Whether it also says how corrections do without training, which is the same for all arms."""
 
 
 class Lab(WordTasks):
@@ -123,9 +111,9 @@ class Answers:
         return lab.corrected(lab.teacher, self.student, found, seed + 100) if who == "corrected" else found
 
 
-def run_arm(trial: Trial, lab: Lab, name: str) -> dict[str, Any]:
+def run_arm(trial: Trial, lab: Lab, way: Way) -> dict[str, Any]:
     """One way of learning from the start."""
-    s, way = lab.settings, WAYS[name]
+    s = lab.settings
     model = model_of(trial, s.student, lab.vocabulary, 4)
     model.load_state_dict(lab.start)
     parts: dict[str, tuple[float, Objective]] = {"labels": (1.0, CrossEntropy())}
@@ -148,7 +136,7 @@ def run_arm(trial: Trial, lab: Lab, name: str) -> dict[str, Any]:
     right = written[:, PROMPT:] == test[:, PROMPT:]
     return {
         "exact_match": float(right.all(1).float().mean()), "right_tokens": float(right.float().mean()),
-        "doubt": lab.doubt(lab.teacher, written), **(lab.mechanism if name == "labels" else {}),
+        "doubt": lab.doubt(lab.teacher, written), **(lab.mechanism if way.mechanism else {}),
     }  # fmt: skip
 
 
@@ -182,7 +170,20 @@ RECIPE = Recipe(
     "together teach more than forward KL on as many of the student's answers",
     falsified="the whole is worse than forward KL at an equal number of written answers, or corrections at random "
     "errors do better",
-    arms={name: way.about for name, way in WAYS.items()},
+    arms={
+        "labels": Way("right answers alone", mechanism=True),
+        "KL": Way("forward KL on the student's answers", loss=ForwardKL),
+        "KL, equal budget": Way(
+            "the same with twice the answers, as many as corrections write", loss=ForwardKL, more=2
+        ),
+        "teacher's answers": Way("control: forward KL on the teacher's answers", "teacher", ForwardKL),
+        "SCRG": Way("forward KL on corrected answers", "corrected", ForwardKL),
+        "DAC-KL": Way("adaptive KL on the student's answers", loss=partial(DistributionAdaptiveKL, head=8)),
+        "top-p": Way("control: KL on a fixed mask of 0.95", loss=partial(DistributionAdaptiveKL, head=8, top_p=0.95)),
+        "spans": Way("KL and correlation inside words", loss=ForwardKL, spans="words"),
+        "random spans": Way("control: spans of 3 from anywhere", loss=ForwardKL, spans="random"),
+        "all": Way("all three together", "corrected", partial(DistributionAdaptiveKL, head=8), "words"),
+    },
     metric="exact_match",
     seeds=5,
     prepare=Lab,

@@ -7,7 +7,7 @@ labels among them; it is reached through `write` alone, as a chat model would be
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from distill.language.collect import experience
 from distill.language.evaluate import accuracy, class_probabilities, f1_scores, label_nats, macro_f1
 from distill.language.models import Shape
 from distill.language.student import ModelStudent, Next
-from distill.methods.framework import Place, Recipe, Scale, Trial
+from distill.methods.framework import Arm, Place, Recipe, Scale, Trial
 from distill.methods.pgkd.few_labels import BagOfWords, FewLabels, read
 from distill.methods.statistics import Check, Results
 
@@ -48,28 +48,41 @@ class Settings:
     learning_rate: float = 1e-2
 
 
+@dataclass(frozen=True)
+class Asking(Arm):
+    """What one arm asks the teacher for, after which look at the student."""
+
+    by: Literal["nothing", "labels", "classes", "report", "guess", "mistakes"] = "report"
+    """No texts at all; as many of each class as it has labels; of every class the same; more of those that the
+    validation report is low for, or the report of a classifier that guesses; of those in the surest mistakes."""
+    contrast: bool = False
+    """Whether a text is to lie near the class that its own one is mistaken for."""
+    skewed: bool = True
+    """Whether the labels are drawn by Zipf's law, or evenly."""
+
+
 class Guided:
     """A collector that looks at the student, and asks the teacher for what it lacks."""
 
     name = "texts"
 
-    def __init__(self, lab: FewLabels, arm: str, skewed: bool) -> None:
-        self.lab, self.arm = lab, arm
-        self.labelled, self.validation = lab.sets[skewed]
+    def __init__(self, lab: FewLabels, asking: Asking) -> None:
+        self.lab, self.asking = lab, asking
+        self.labelled, self.validation = lab.sets[asking.skewed]
 
     def collect(self, student: Student | None, plan: Plan) -> Experience:
         """The labelled texts at first, then as many written ones as there are classes."""
         if student is None:
             return experience(self.labelled)
-        if self.arm == "labels":
+        if self.asking.by == "nothing":
             return Experience({}, [])
         rng, classes = np.random.default_rng(plan.seed), self.lab.classes
         found = {name: class_probabilities(student.module, read, rows) for name, rows in self._sets().items()}
         shares, pairs = self._shares(found, rng), self._confused(found)
         asked = rng.choice(classes, size=classes, p=shares)
-        contrast = self.arm in ("hard negatives", "PGKD")
         texts = [
-            self.lab.writer.write(int(c), rng, self._near(int(c), pairs, rng) if contrast else None) for c in asked
+            self.lab.writer.write(int(c), rng, self._near(int(c), pairs, rng) if self.asking.contrast else None)
+            for c in asked
         ]
         return experience({"tokens": np.stack(texts), "label": asked})
 
@@ -78,14 +91,14 @@ class Guided:
 
     def _shares(self, found: dict[str, np.ndarray], rng: np.random.Generator) -> np.ndarray:
         """What part of the texts each class is asked for, `[classes]`."""
-        classes = self.lab.classes
-        if self.arm == "prior":
+        classes, by = self.lab.classes, self.asking.by
+        if by == "labels":
             counts = np.bincount(self.labelled["label"], minlength=classes).astype(float)
-        elif self.arm in ("report", "PGKD", "random report"):
+        elif by in ("report", "guess"):
             told = found["validation"]
-            predicted = rng.integers(classes, size=len(told)) if self.arm == "random report" else told.argmax(1)
+            predicted = rng.integers(classes, size=len(told)) if by == "guess" else told.argmax(1)
             counts = 1.1 - f1_scores(predicted, self.validation["label"], classes)
-        elif self.arm == "hard negatives":
+        elif by == "mistakes":
             top = Counter(label for label, _ in self._confused(found))
             counts = np.array([top[c] for c in range(classes)], float)
         else:
@@ -103,10 +116,9 @@ class Guided:
         return int(rng.choice(others)) if others else None
 
 
-def run_arm(trial: Trial, lab: FewLabels, name: str) -> dict[str, Any]:
+def run_arm(trial: Trial, lab: FewLabels, arm: Asking) -> dict[str, Any]:
     """One way to ask the teacher; every arm has as many updates, and as many texts but the first."""
-    s, (arm, _, setting) = lab.settings, name.partition(", ")
-    source = Guided(lab, arm, setting != "even")
+    s, source = lab.settings, Guided(lab, arm)
     student = ModelStudent(BagOfWords(lab.vocabulary, lab.classes, trial.number(1)), read)
 
     def evaluate(learner: Student) -> dict[str, float]:
@@ -154,16 +166,16 @@ RECIPE = Recipe(
     "writes as many evenly",
     falsified="guided texts are worse than even ones, or than those asked for by another classifier's report",
     arms={
-        "labels": "labelled texts alone, as many updates",
-        "prior": "texts asked for by the labels' frequencies",
-        "uniform": "as many texts of every class",
-        "report": "by the validation report, 1.1 - F1",
-        "hard negatives": "for the surest mistakes alone",
-        "PGKD": "classes by the report, contents near the surest mistakes",
-        "random report": "control: the report of a classifier that guesses",
-        "labels, even": "labels alone, 5 of every class",
-        "uniform, even": "even labels, even texts",
-        "PGKD, even": "even labels, guided texts",
+        "labels": Asking("labelled texts alone, as many updates", "nothing"),
+        "prior": Asking("texts asked for by the labels' frequencies", "labels"),
+        "uniform": Asking("as many texts of every class", "classes"),
+        "report": Asking("by the validation report, 1.1 - F1", "report"),
+        "hard negatives": Asking("for the surest mistakes alone", "mistakes", contrast=True),
+        "PGKD": Asking("classes by the report, contents near the surest mistakes", "report", contrast=True),
+        "random report": Asking("control: the report of a classifier that guesses", "guess"),
+        "labels, even": Asking("labels alone, 5 of every class", "nothing", skewed=False),
+        "uniform, even": Asking("even labels, even texts", "classes", skewed=False),
+        "PGKD, even": Asking("even labels, guided texts", "report", contrast=True, skewed=False),
     },
     metric="macro_f1",
     seeds=10,

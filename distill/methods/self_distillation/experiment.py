@@ -17,7 +17,7 @@ from distill.language.evaluate import accuracy
 from distill.language.models import Shape
 from distill.language.student import Recorded
 from distill.language.tasks import Unigrams
-from distill.methods.framework import Place, Recipe, Scale, Trial
+from distill.methods.framework import Arm, Place, Recipe, Scale, Trial
 from distill.methods.labs.class_lab import ClassLab
 from distill.methods.self_distillation.kernel_toy import TABLE, laws, toy, toy_limit
 from distill.methods.statistics import Check, Interval, Results
@@ -39,6 +39,16 @@ class Settings:
     """Times that a network is trained, each one from fresh weights; all but the first learn from the one before."""
     updates: int = 250
     weight_decay: float = 1.0
+
+
+@dataclass(frozen=True)
+class Share(Arm):
+    """How much of the true targets every step of one arm is given."""
+
+    alpha: float | None = None
+    """Estimated anew in every step where None."""
+    once: bool = False
+    """One network, trained once on the true targets, with the weight decay over the last alpha of the arm it needs."""
 
 
 class Lab(ClassLab):
@@ -69,20 +79,20 @@ class Lab(ClassLab):
         return 1 - accuracy(found[name], self.sets[name]["label"])
 
 
-def run_arm(trial: Trial, lab: Lab, name: str) -> dict[str, Any]:
+def run_arm(trial: Trial, lab: Lab, arm: Share) -> dict[str, Any]:
     """One sequence of self-distillation, or a network that is trained once."""
-    if name == "weight decay":
-        alpha = max(trial.finished["estimated"]["alphas"][-1], 0.1)
+    if arm.once:
+        alpha = max(trial.measured(arm.needs[0])["alphas"][-1], 0.1)
         found = lab.train(lab.truth["train"], lab.settings.weight_decay / alpha)
         return {"test_error": lab.error(found), "validation_error": lab.error(found, "validation"), "alpha": alpha}
     found, alphas, errors = lab.first, [], [lab.error(lab.first)]
     for _ in range(lab.settings.steps - 1):
-        if name == "estimated":
+        if arm.alpha is None:
             alone = lab.train(found["train"])
             guess = best_alpha(lab.first["validation"], alone["validation"], lab.truth["validation"])
             alphas.append(guess.value)
         else:
-            alphas.append(float(name.split()[1]))
+            alphas.append(arm.alpha)
         found = lab.train(alphas[-1] * lab.truth["train"] + (1 - alphas[-1]) * found["train"])
         errors.append(lab.error(found))
     validation = lab.error(found, "validation")
@@ -136,10 +146,12 @@ RECIPE = Recipe(
     "the best share can be estimated from two trainings a step",
     falsified="alpha = 0 keeps improving at every step, the estimate is worse than alpha = 0.5, or a closed form fails",
     arms={
-        "alpha 0": "every step learns from the one before alone",
-        **{f"alpha {alpha}": f"{alpha:.0%} of the labels mixed in" for alpha in GRID},
-        "estimated": "alpha estimated on validation answers, two trainings a step",
-        "weight decay": "control: one network, trained once, with weight decay / alpha",
+        "alpha 0": Share("every step learns from the one before alone", 0.0),
+        **{f"alpha {alpha}": Share(f"{alpha:.0%} of the labels mixed in", alpha) for alpha in GRID},
+        "estimated": Share("alpha estimated on validation answers, two trainings a step"),
+        "weight decay": Share(
+            "control: one network, trained once, with weight decay / alpha", once=True, needs=("estimated",)
+        ),
     },
     metric="test_error",
     seeds=5,

@@ -11,7 +11,7 @@ from distill.language.evaluate import accuracy, calibration_error, label_nats
 from distill.language.models import Shape
 from distill.language.student import Next, Recorded
 from distill.language.tasks import Unigrams
-from distill.methods.framework import Place, Recipe, Scale, Trial
+from distill.methods.framework import Arm, Place, Recipe, Scale, Trial
 from distill.methods.labs.class_lab import ClassLab
 from distill.methods.statistics import Check, Results
 
@@ -24,6 +24,8 @@ LOSSES: dict[str, Objective] = {
     "SinKD": SinkhornDistance(),
 }
 """What is added to labels and KD; the whole batch is compared where no number says how many samples."""
+CONTRASTED = ("KD", "per-sample L1", "SinKD")
+"""Arms that are also tried from a wrong start and on other tasks."""
 OTHERS = (2, 6)
 """Numbers of classes beside the main one."""
 
@@ -55,6 +57,19 @@ class Settings:
     learning_rate: float = 2e-3
 
 
+@dataclass(frozen=True)
+class Added(Arm):
+    """What one arm adds to labels and KD, and where."""
+
+    loss: Objective | None = None
+    classes: int = 0
+    """Of the task; the main one's where 0."""
+    alone: bool = False
+    """The loss without labels and KD."""
+    wrong_start: bool = False
+    """From a student that learned rotated labels, and for `Settings.after` steps."""
+
+
 class Classes(ClassLab):
     """One task, its teacher, and the teacher's logits on the student's data."""
 
@@ -77,15 +92,17 @@ class Classes(ClassLab):
         rotated = {**rows, "label": (rows["label"] + 1) % self.task.classes}
         return self.learn(self.model(s.student), CrossEntropy(), Next("label"), rotated, s.wrong_steps)
 
-    def distil(self, loss: str, weight: float, steps: int, model: Any = None, anchored: bool = True) -> Any:
+    def distil(
+        self, loss: Objective | None, weight: float, steps: int, model: Any = None, anchored: bool = True
+    ) -> Any:
         """A student of labels, KD and one more loss, or of that loss alone."""
         s = self.settings
         kd = ForwardKL(temperature=s.temperature)
         parts: dict[str, tuple[float, Objective]] = {}
         if anchored:
             parts = {"labels": (1 - s.alpha, CrossEntropy()), "kd": (s.alpha, kd)}
-        if loss in LOSSES:
-            parts["added"] = (weight, LOSSES[loss])
+        if loss is not None:
+            parts["added"] = (weight, loss)
         teachers = Teachers({name: Next("label") if name == "labels" else Recorded() for name in parts})
         model = self.model(s.student) if model is None else model
         return self.learn(model, WeightedSum(parts), teachers, self.sets["train"], steps)
@@ -98,10 +115,10 @@ class Classes(ClassLab):
             "accuracy": accuracy(found, labels), "agreement": agreement, "ece": calibration_error(found, labels),
         }  # fmt: skip
 
-    def best(self, loss: str) -> dict[str, float]:
+    def best(self, loss: Objective | None) -> dict[str, float]:
         """Of the weights that are tried, the one with the least validation loss."""
         found = []
-        for weight in self.settings.weights if loss in LOSSES else (0.0,):
+        for weight in (0.0,) if loss is None else self.settings.weights:
             model = self.distil(loss, weight, self.settings.steps)
             loss_here = label_nats(self.probabilities(model, "validation"), self.sets["validation"]["label"])
             found.append((loss_here, weight, self.measure(model)))
@@ -122,16 +139,15 @@ class Lab:
         return self.tasks[classes]
 
 
-def run_arm(trial: Trial, lab: Lab, name: str) -> dict[str, Any]:
+def run_arm(trial: Trial, lab: Lab, arm: Added) -> dict[str, Any]:
     """One added loss, on one task or from one start."""
-    s, (loss, _, condition) = trial.settings, name.partition(", ")
-    if condition == "alone":
-        task = lab.of(s.classes)
-        return task.measure(task.distil(loss, 1.0, s.steps, anchored=False))
-    if condition == "wrong start":
-        task = lab.of(s.classes)
-        return task.measure(task.distil(loss, s.weights[1], s.after, task.misled()))
-    return lab.of(int(condition.split()[0]) if condition else s.classes).best(loss)
+    s = trial.settings
+    task = lab.of(arm.classes or s.classes)
+    if arm.alone:
+        return task.measure(task.distil(arm.loss, 1.0, s.steps, anchored=False))
+    if arm.wrong_start:
+        return task.measure(task.distil(arm.loss, s.weights[1], s.after, task.misled()))
+    return task.best(arm.loss)
 
 
 def rule(results: Results) -> list[Check]:
@@ -161,11 +177,22 @@ RECIPE = Recipe(
     "the same distance sample by sample; its gain grows with the batch",
     falsified="with it the student is worse than with KD alone, or than with the sample-wise distance",
     arms={
-        "KD": "labels and KD",
-        **{name: f"{name} added, weight chosen on validation" for name in LOSSES},
-        "SinKD, alone": "control: without labels and KD nothing says which sample is which",
-        **{f"{n}, wrong start": "200 steps from a student of rotated labels" for n in ("KD", "per-sample L1", "SinKD")},
-        **{f"{n}, {c} classes": "another task" for c in OTHERS for n in ("KD", "per-sample L1", "SinKD")},
+        "KD": Added("labels and KD"),
+        **{name: Added(f"{name} added, weight chosen on validation", loss) for name, loss in LOSSES.items()},
+        "SinKD, alone": Added(
+            "control: without labels and KD nothing says which sample is which", LOSSES["SinKD"], alone=True
+        ),
+        **{
+            f"{name}, wrong start": Added(
+                "200 steps from a student of rotated labels", LOSSES.get(name), wrong_start=True
+            )
+            for name in CONTRASTED
+        },
+        **{
+            f"{name}, {classes} classes": Added("another task", LOSSES.get(name), classes)
+            for classes in OTHERS
+            for name in CONTRASTED
+        },
     },
     metric="accuracy",
     seeds=5,

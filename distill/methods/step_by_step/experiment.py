@@ -5,7 +5,7 @@ heavier. The rationale looks the attributes up. It is learned beside the label a
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from distill.language.generation import generate
 from distill.language.models import Shape, causal
 from distill.language.student import ModelStudent
 from distill.language.views import NextOf, Views, every_view
-from distill.methods.framework import Place, Recipe, Scale, Trial
+from distill.methods.framework import Arm, Place, Recipe, Scale, Trial
 from distill.methods.labs.text_lab import learn_rows, model_of
 from distill.methods.statistics import Check, Results
 from distill.methods.step_by_step.weighed_world import EXPLAIN, HIGHEST, NUMBER, PREDICT, World, rows
@@ -40,6 +40,23 @@ class Settings:
     alpha: float = 0.5
     """Weight of the label task; the rationale has the rest."""
     learning_rate: float = 2e-3
+
+
+@dataclass(frozen=True)
+class Training(Arm):
+    """What one arm learns of how many questions."""
+
+    pairs: int = MAIN
+    target: Literal["label", "label and rationale", "rationale, then label"] = "label and rationale"
+    """The label alone; both as two tasks; both as one text, which is written at test time."""
+    twice: bool = False
+    """Twice the steps."""
+    warm: bool = False
+    """The student was pre-trained on sums."""
+    shuffled: bool = False
+    """Every question has another one's rationale."""
+    corrupted: float = 0.0
+    """Share of the rationales that is noise."""
 
 
 class Lab(World):
@@ -80,26 +97,25 @@ class Lab(World):
         return float(np.mean(found[:, -1].numpy() == [self.label(pair)[0] for pair in self.test]))
 
 
-def run_arm(trial: Trial, lab: Lab, name: str) -> dict[str, Any]:
-    """One training; names end with the number of training pairs."""
-    kind, _, count = name.rpartition(" ")
+def run_arm(trial: Trial, lab: Lab, arm: Training) -> dict[str, Any]:
+    """One training."""
     s, rng = lab.settings, trial.rng(3)
-    pairs = lab.train[: int(count)]
+    pairs = lab.train[: arm.pairs]
     model = lab.fresh()
-    if kind.endswith("warm"):
+    if arm.warm:
         model.load_state_dict(lab.warm)
     prompts, labels = [lab.prompt(p, PREDICT) for p in pairs], [lab.label(p) for p in pairs]
     reasons = [lab.rationale(p) for p in pairs]
-    if kind.startswith("labels"):
-        lab.learn(model, rows(prompts, labels), 2 * s.steps if kind == "labels, twice" else s.steps)
+    if arm.target == "label":
+        lab.learn(model, rows(prompts, labels), 2 * s.steps if arm.twice else s.steps)
         return {"accuracy": lab.accuracy(model), "tokens_written": 1}
-    if kind == "single target":
+    if arm.target == "rationale, then label":
         lab.learn(model, rows(prompts, [r + y for r, y in zip(reasons, labels, strict=True)]), s.steps)
         return {"accuracy": lab.accuracy(model, 6), "tokens_written": 7}
-    if kind == "shuffled":
+    if arm.shuffled:
         reasons = [reasons[i] for i in rng.permutation(len(reasons))]
-    if kind.startswith("corrupted"):
-        wrong = rng.random(len(reasons)) < float(kind.split()[1])
+    if arm.corrupted:
+        wrong = rng.random(len(reasons)) < arm.corrupted
         noise = NUMBER + rng.integers(2 * HIGHEST + 1, size=(len(reasons), 6))
         reasons = [noise[i].tolist() if wrong[i] else r for i, r in enumerate(reasons)]
     views = rows(prompts, labels), rows([lab.prompt(p, EXPLAIN) for p in pairs], reasons)
@@ -132,18 +148,19 @@ def rule(results: Results) -> list[Check]:
     ]  # fmt: skip
 
 
-def _arms() -> dict[str, str]:
+def _arms() -> dict[str, Training]:
     arms = {}
     for n in PAIRS:
-        arms[f"labels {n}"] = f"labels alone, {n} training pairs"
-        arms[f"labels, twice {n}"] = "labels alone, twice the steps: equal compute"
-        arms[f"rationales {n}"] = "label and rationale as two tasks"
-    arms[f"single target {MAIN}"] = "rationale and label as one target, written at test time"
-    arms[f"shuffled {MAIN}"] = "control: rationales of other pairs"
-    arms[f"corrupted 0.25 {MAIN}"] = "a quarter of the rationales is noise"
-    arms[f"corrupted 0.5 {MAIN}"] = "half of the rationales is noise"
-    arms[f"labels, warm {MAIN}"] = "labels alone, student pre-trained on sums"
-    arms[f"rationales, warm {MAIN}"] = "two tasks, student pre-trained on sums"
+        arms[f"labels {n}"] = Training(f"labels alone, {n} training pairs", n, "label")
+        arms[f"labels, twice {n}"] = Training("labels alone, twice the steps: equal compute", n, "label", twice=True)
+        arms[f"rationales {n}"] = Training("label and rationale as two tasks", n)
+    about = "rationale and label as one target, written at test time"
+    arms[f"single target {MAIN}"] = Training(about, target="rationale, then label")
+    arms[f"shuffled {MAIN}"] = Training("control: rationales of other pairs", shuffled=True)
+    arms[f"corrupted 0.25 {MAIN}"] = Training("a quarter of the rationales is noise", corrupted=0.25)
+    arms[f"corrupted 0.5 {MAIN}"] = Training("half of the rationales is noise", corrupted=0.5)
+    arms[f"labels, warm {MAIN}"] = Training("labels alone, student pre-trained on sums", target="label", warm=True)
+    arms[f"rationales, warm {MAIN}"] = Training("two tasks, student pre-trained on sums", warm=True)
     return arms
 
 

@@ -4,7 +4,7 @@ A random network is the oracle, so truth is exact. A teacher learns from few of 
 on one fixed set of answers, on several answers a prompt, or on fresh ones.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from distill.core.watch import rise_after_best
 from distill.language.collect import Draws, Generated, Table
 from distill.language.models import Shape
 from distill.language.student import ModelStudent, dense
-from distill.methods.framework import Place, Recipe, Scale, Trial
+from distill.methods.framework import Arm, Place, Recipe, Scale, Trial
 from distill.methods.statistics import Check, Interval, Results
 from distill.methods.teacher_hacking.oracle_texts import OracleTexts
 
@@ -48,10 +48,9 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Source:
+class Source(Arm):
     """Where the answers of one arm come from."""
 
-    about: str
     prompts: float = 1.0
     """Times `Settings.prompts`."""
     answers: int = 1
@@ -60,22 +59,13 @@ class Source:
     oracle: bool = False
     """The oracle takes the teacher's place."""
     small: bool = False
+    needs: tuple[str, ...] = field(default=("online teacher",), kw_only=True)
+    """The arm whose curve is a healthy run's; the healthy run is its own."""
 
 
-SOURCES = {
-    "online teacher": Source("fresh answers of the teacher all the time", answers=0),
-    "online student": Source("fresh answers of the student, on-policy", answers=0, by_student=True),
-    "offline 1": Source("one fixed answer of the teacher to each prompt"),
-    "offline 5": Source("five fixed answers to each prompt", answers=5),
-    "5x prompts": Source("as many answers as offline 5, each to a prompt of its own", prompts=5.0),
-    "oracle teacher": Source("control: offline 1 with the oracle as teacher; what rises is over-fitting", oracle=True),
-    "small student": Source("negative setting: offline 1, 48 units, 300 prompts", prompts=3.75, small=True),
-}
-
-
-def run_arm(trial: Trial, lab: OracleTexts, name: str) -> dict[str, Any]:
+def run_arm(trial: Trial, lab: OracleTexts, source: Source) -> dict[str, Any]:
     """Distils the start along one source of answers, token by token with the forward divergence."""
-    s, source = lab.settings, SOURCES[name]
+    s = lab.settings
     teacher = lab.oracle if source.oracle else lab.teacher
     model = lab.student(source.small)
     model.load_state_dict(lab.starts[source.small])
@@ -103,7 +93,7 @@ def run_arm(trial: Trial, lab: OracleTexts, name: str) -> dict[str, Any]:
     truth, proxy = (np.array([point[key] for point in curve]) for key in ("truth", "proxy"))
     best, rise = int(truth.argmin()), rise_after_best(truth.tolist())
     kind = "none" if rise <= 0.01 else "strict" if proxy[-1] < proxy[best] else "over-fit only"
-    healthy = trial.finished.get("online teacher", {}).get("curve", curve)
+    healthy = trial.measured(source.needs[0])["curve"] if source.needs else curve
     alarm = departure(healthy, curve)
     return {
         "rise": rise, "proxy_change": proxy[-1] - proxy[best], "truth_end": truth[-1], "truth_least": truth[best],
@@ -165,7 +155,17 @@ RECIPE = Recipe(
     "and other prompts lessen it, fresh answers remove it",
     falsified="the rise with fresh answers is larger than with fixed ones, or the distance to the teacher never falls "
     "while that to the truth rises in any offline run",
-    arms={name: source.about for name, source in SOURCES.items()},
+    arms={
+        "online teacher": Source("fresh answers of the teacher all the time", answers=0, needs=()),
+        "online student": Source("fresh answers of the student, on-policy", answers=0, by_student=True),
+        "offline 1": Source("one fixed answer of the teacher to each prompt"),
+        "offline 5": Source("five fixed answers to each prompt", answers=5),
+        "5x prompts": Source("as many answers as offline 5, each to a prompt of its own", prompts=5.0),
+        "oracle teacher": Source(
+            "control: offline 1 with the oracle as teacher; what rises is over-fitting", oracle=True
+        ),
+        "small student": Source("negative setting: offline 1, 48 units, 300 prompts", prompts=3.75, small=True),
+    },
     metric="rise",
     seeds=10,
     prepare=OracleTexts,

@@ -1,6 +1,7 @@
 """A recipe written as the documentation says, and what the framework promises of every one."""
 
 import json
+import pickle
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,8 +14,10 @@ from distill.core.errors import DistillError
 from distill.core.objectives.divergences import CrossEntropy
 from distill.language.collect import Table
 from distill.language.student import ModelStudent, Next
-from distill.methods.framework import Place, Recipe
+from distill.methods.catalogue import NAMES, find
+from distill.methods.framework import Arm, Place, Recipe, Trial
 from distill.methods.run import plan, run, summary, sweep, table
+from distill.methods.statistics import Check
 
 QUIET = Console(quiet=True)
 
@@ -27,13 +30,18 @@ class Settings:
     steps: int = 60
 
 
+@dataclass(frozen=True)
+class Labels(Arm):
+    shuffled: bool = False
+
+
 def prepare(trial):
     x = trial.rng().standard_normal((trial.settings.rows, 4)).astype(np.float32)
     return {"x": x, "label": (x.sum(1) > 0).astype(np.int64)}
 
 
-def arm(trial, rows, name):
-    if name == "shuffled":
+def arm(trial, rows, labels):
+    if labels.shuffled:
         rows = {**rows, "label": trial.rng(1).permutation(rows["label"])}
     torch.manual_seed(trial.seed)
     student = ModelStudent(nn.Linear(4, 2), lambda module, batch: module(batch["x"]))
@@ -51,7 +59,8 @@ def rule(results):
 RECIPE = Recipe(
     name="halves", title="Which side of a plane", source="none", place=Place("labelling", "fine-tuning", "text"),
     signals=("text",), data="points", claim="True labels teach more than shuffled ones", falsified="they teach less",
-    arms={"labels": "true labels", "shuffled": "control: shuffled labels"}, metric="accuracy", seeds=5,
+    arms={"labels": Labels("true labels"), "shuffled": Labels("control: shuffled labels", shuffled=True)},
+    metric="accuracy", seeds=5,
     prepare=prepare, arm=arm, rule=rule, presets={"small": Settings()},
 )  # fmt: skip
 
@@ -71,18 +80,18 @@ def test_a_new_recipe_of_40_lines_runs(tmp_path):
 
 
 def test_finished_arms_are_kept_and_the_rest_goes_on(tmp_path):
-    def broken(trial, rows, name):
-        if (trial.seed, name) == (1, "shuffled"):
+    def broken(trial, rows, labels):
+        if trial.seed == 1 and labels.shuffled:
             raise KeyboardInterrupt
-        return arm(trial, rows, name)
+        return arm(trial, rows, labels)
 
     with pytest.raises(KeyboardInterrupt):
         run(replace(RECIPE, arm=broken), out=tmp_path, seeds=3, workers=1, console=QUIET)
     done = []
 
-    def counted(trial, rows, name):
-        done.append((trial.seed, name))
-        return arm(trial, rows, name)
+    def counted(trial, rows, labels):
+        done.append((trial.seed, trial.doing))
+        return arm(trial, rows, labels)
 
     resumed = run(replace(RECIPE, arm=counted), out=tmp_path, seeds=3, workers=1, console=QUIET)
     assert done == [(1, "shuffled"), (2, "labels"), (2, "shuffled")]
@@ -90,9 +99,50 @@ def test_finished_arms_are_kept_and_the_rest_goes_on(tmp_path):
     assert {a: f["mean"] for a, f in resumed["arms"].items()} == {a: f["mean"] for a, f in whole["arms"].items()}
 
 
-def test_seeds_side_by_side_give_the_same_result(tmp_path):
-    from distill.methods.catalogue import find
+def later(trial, shared, wanted):
+    """An arm that passes on what those it needs measured, and one more."""
+    return {"accuracy": 1.0 + sum(trial.measured(need)["accuracy"] for need in wanted.needs)}
 
+
+def test_arms_run_after_those_they_need_whatever_order_they_are_listed_in(tmp_path):
+    arms = {"c": Arm("", needs=("b", "a")), "b": Arm("", needs=("a",)), "a": Arm(""), "d": Arm("")}
+    recipe = replace(RECIPE, arms=arms, arm=later, rule=lambda results: [Check("ran", True)])
+    assert recipe.order() == ["a", "b", "c", "d"]
+    found = run(recipe, out=tmp_path, seeds=1, workers=1, console=QUIET)["arms"]
+    assert {name: arm["mean"] for name, arm in found.items()} == {"a": 1, "b": 2, "c": 4, "d": 1}
+    assert list(found) == list(arms), "listed as the recipe lists them"
+
+
+@pytest.mark.parametrize(
+    "arms",
+    [{"a": Arm("", needs=("b",))}, {"a": Arm("", needs=("b",)), "b": Arm("", needs=("a",))}],
+    ids=["missing", "circle"],
+)
+def test_arms_that_cannot_be_ordered_are_no_recipe(arms):
+    with pytest.raises(DistillError, match="'a'|a -> b -> a"):
+        replace(RECIPE, arms=arms)
+
+
+def test_an_arm_reads_of_others_only_what_it_says_that_it_needs(tmp_path):
+    def arm(trial, shared, wanted):
+        return {"accuracy": 1.0 if trial.doing == "a" else trial.measured("a")["accuracy"]}
+
+    recipe = replace(RECIPE, arms={"a": Arm(""), "b": Arm("")}, arm=arm)
+    with pytest.raises(DistillError, match="'b' reads 'a'"):
+        run(recipe, out=tmp_path, seeds=1, workers=1, console=QUIET)
+    with pytest.raises(DistillError, match="reads 'a'"):
+        Trial(0, tmp_path, finished={"a": {}}).measured("a")
+
+
+def test_every_recipe_travels_to_another_process():
+    for name in NAMES:
+        recipe = find(name)
+        for domain in recipe.domains:
+            again = pickle.loads(pickle.dumps(recipe.on(domain)))
+            assert again.order() == recipe.on(domain).order() and again.about() == recipe.on(domain).about()
+
+
+def test_seeds_side_by_side_give_the_same_result(tmp_path):
     recipe = replace(find("teacher_hacking"), seeds=2)
     alone = run(recipe, out=tmp_path / "a", budget=0.003, workers=1, console=QUIET)
     together = run(recipe, out=tmp_path / "b", budget=0.003, workers=2, console=QUIET)

@@ -9,6 +9,7 @@ from distill.core.objectives.base import StudentOutput
 from distill.core.objectives.divergences import CrossEntropy
 from distill.core.signals import TopKLogits
 from distill.language.views import NextOf, Views
+from distill.methods.catalogue import find
 from distill.methods.first.experiment import at_temperature
 from distill.methods.framework import Trial
 from distill.methods.pgkd.experiment import Guided, Settings
@@ -52,7 +53,7 @@ def test_questions_of_the_world_are_answered_by_their_rationales():
 
 def test_the_report_asks_for_what_is_missing_and_the_teacher_answers(tmp_path):
     lab = FewLabels(Trial(0, tmp_path, Settings(classes=5, words=60, noise=0.0)))
-    guided = Guided(lab, "report", skewed=True)
+    guided = Guided(lab, find("pgkd").arms["report"])
     labels = guided.validation["label"]
     perfect = np.eye(5)[labels]
     blind = perfect.copy()
