@@ -58,7 +58,10 @@ setup(
     python_requires=">=3.11",
     py_modules=["barkour"],
     packages=find_packages(include=["sim*", "policies*", "distill*", "robot*"]),
-    package_data={"sim": ["robots/*/*.xml", "course/shipped/*.yaml"]},
+    package_data={
+        "sim": ["robots/*/*.xml", "course/shipped/*.yaml"],
+        "policies": ["navigation/shipped/*.json"],
+    },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),

@@ -109,10 +109,12 @@ def test_ros2_run_finds_programs_that_start(prefix: Path) -> None:
 
 
 def test_files_that_are_read_at_run_time_are_installed() -> None:
-    patterns = SETUP["package_data"]["sim"]  # type: ignore[index]
-    covered = {path for pattern in patterns for path in (ROOT / "sim").glob(pattern)}
-    data = {p for p in (ROOT / "sim").rglob("*") if p.suffix in (".xml", ".yaml", ".png", ".obj", ".stl")}
-    assert data and data <= covered
+    for package in ("sim", "policies"):
+        patterns = SETUP["package_data"][package]  # type: ignore[index]
+        covered = {path for pattern in patterns for path in (ROOT / package).glob(pattern)}
+        read = (".xml", ".yaml", ".json", ".png", ".obj", ".stl")
+        data = {path for path in (ROOT / package).rglob("*") if path.suffix in read}
+        assert data and data <= covered
     installed = {name for _, files in SETUP["data_files"] for name in files}  # type: ignore[union-attr]
     for shipped in [*ROOT.glob("models/*.onnx"), *ROOT.glob("launch/*.py"), *ROOT.glob("launch/*.yaml")]:
         assert str(shipped.relative_to(ROOT)) in installed

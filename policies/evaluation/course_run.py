@@ -14,7 +14,8 @@ import numpy as np
 
 from policies.evaluation.outcome import CourseRun, Switch, Trace
 from policies.navigation.navigator import Navigator, course_navigator
-from policies.navigation.route import Paces, planned
+from policies.navigation.route import Paces
+from policies.navigation.route_cache import planned
 from policies.skills.library import Skills, load_skills, paces_of, trained_limits
 from policies.skills.runner import PolicyRunner, Runner
 from sim.course.description import Course

@@ -81,6 +81,7 @@ class Trajectory:
     """Weighted time plus penalties; the smaller the better."""
 
 
+@threadpool_limits.wrap(limits=1, user_api="blas")  # the matrices are small: threads would only wait for each other
 def solve(
     problem: Problem, guess: np.ndarray, iterations: int = 40, scales: Sequence[float] = (0.1, 0.3, 1.0)
 ) -> Trajectory:
@@ -235,7 +236,6 @@ def _normal_equations(
 
 def fastest(problem: Problem, guesses: Sequence[np.ndarray], finalists: int = 3) -> Trajectory:
     """The best solution over several first guesses (sideways, nose first, ...); the worst are given up early."""
-    with threadpool_limits(1, "blas"):  # the matrices are small: threads would only wait for each other
-        rough = [solve(problem, guess, iterations=12, scales=(0.1,)) for guess in guesses]
-        order = np.argsort([t.cost for t in rough])[:finalists]
-        return min((solve(problem, guesses[k]) for k in order), key=lambda t: t.cost)
+    rough = [solve(problem, guess, iterations=12, scales=(0.1,)) for guess in guesses]
+    order = np.argsort([t.cost for t in rough])[:finalists]
+    return min((solve(problem, guesses[k]) for k in order), key=lambda t: t.cost)

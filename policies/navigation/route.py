@@ -8,7 +8,6 @@ omnidirectional walker needs no turning.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import numpy as np
 
@@ -83,25 +82,6 @@ WEAK = Paces(walker=_WEAK_WALKER, late=replace(_WEAK_WALKER, yaw=1.5, accelerati
 """What holds with peak torques of 12 N m, as the paper's robot has."""
 WEAK_TORQUE = 15.0
 """Peak torque under which `WEAK` is taken, N m."""
-
-
-@lru_cache(maxsize=16)
-def planned(course: Course, skills: tuple[str, ...], paces: Paces) -> tuple[Waypoint, ...]:
-    """The route over a course for these skills; planning takes seconds, so it is remembered."""
-    return settled(plan(course, skills, paces))
-
-
-def settled(route: Sequence[Waypoint]) -> tuple[Waypoint, ...]:
-    """The route in tenths of a millimetre.
-
-    A planned route's last digits depend on how many threads linear algebra has; a run must not.
-    """
-    return tuple(
-        replace(
-            w, x=round(w.x, 4), y=round(w.y, 4), speed=round(w.speed, 4), yaw=None if w.yaw is None else round(w.yaw, 4)
-        )
-        for w in route
-    )
 
 
 def plan(course: Course, skills: Sequence[str] = ("walk",), paces: Paces = Paces()) -> tuple[Waypoint, ...]:

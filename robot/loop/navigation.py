@@ -3,7 +3,7 @@
 import numpy as np
 
 from policies.navigation.navigator import Command, course_navigator
-from policies.navigation.route import planned
+from policies.navigation.route_cache import planned
 from policies.skills.library import Skills, paces_of, trained_limits
 from sim.course.description import Course
 

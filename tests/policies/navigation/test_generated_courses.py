@@ -9,7 +9,8 @@ from policies.evaluation.course_run import CourseWorlds
 from policies.evaluation.evaluate import evaluate
 from policies.navigation.navigator import course_navigator
 from policies.navigation.path import Limits, lay_path
-from policies.navigation.route import BRAKED, REAR, Paces, planned
+from policies.navigation.route import BRAKED, REAR, Paces
+from policies.navigation.route_cache import planned
 from sim.course.description import SKILLS, Course
 from sim.course.files import by_name
 from sim.course.score import Scorer

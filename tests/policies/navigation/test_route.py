@@ -5,10 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from kinematic import clearance
+from threadpoolctl import threadpool_info, threadpool_limits
 
+from policies.navigation import planner
 from policies.navigation.path import Limits, lay_path, wrap
 from policies.navigation.planner import Body, Envelope, Problem, solve
 from policies.navigation.route import Paces, plan
+from policies.navigation.route_cache import planned
 from sim.course.description import Course, Gate, Pole, Table, Waypoint, official
 from sim.course.files import by_name
 from sim.course.score import Scorer
@@ -37,6 +40,15 @@ def test_the_official_route_passes_all_gates_in_order(official_route):
     passed, _ = follow(course, official_route)
     assert passed == {o.name: len(o.gates) for o in course.obstacles}
     assert np.hypot(*(np.array([official_route[-1].x, official_route[-1].y]) - course.end_table.center)) < 0.15
+
+
+def test_the_shipped_route_is_the_one_that_the_planner_finds(official_route):
+    """Up to the linear algebra of this machine."""
+    shipped = planned(official(), SKILLS, Paces())
+    assert [w.skill for w in shipped] == [w.skill for w in official_route]
+    for name in ("x", "y", "speed", "tolerance"):
+        values = [[getattr(w, name) for w in route] for route in (shipped, official_route)]
+        np.testing.assert_allclose(*values, atol=5e-3, err_msg=name)
 
 
 def test_the_official_route_keeps_the_body_off_the_poles(official_route):
@@ -91,6 +103,21 @@ def test_a_solved_problem_keeps_its_limits_and_beats_its_guess():
     room = Body().distance(found.pose, np.array([[0.5, 0.0]])) - 0.03
     assert room.min() > problem.margin - 0.03
     assert found.pose[problem.knots, 0] == pytest.approx(1.0, abs=0.01)
+
+
+def test_a_problem_is_solved_on_one_thread(monkeypatch):
+    """The matrices are small: threads would only wait for each other."""
+    threads, inner = [], planner._minimise
+
+    def watched(*arguments):
+        threads.append([pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"])
+        return inner(*arguments)
+
+    monkeypatch.setattr(planner, "_minimise", watched)
+    with threadpool_limits(2, "blas"):
+        solve(Problem(np.zeros(3), np.array([1.0, 0.0, 0.0])), np.array([[0.0, 0, 0], [1, 0, 0]]), iterations=1)
+        (after,) = {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+    assert threads and {n for pools in threads for n in pools} == {1} and after == 2
 
 
 def test_the_bodys_distance_to_points():

@@ -1,0 +1,238 @@
+"""Planned routes that are kept: those of the shipped courses beside this file, a user's own in the cache folder.
+
+Planning takes seconds, following a route none. A kept route counts only if it was planned for this course, these
+skills and paces by this planner: its file is named after a digest of all four, says so inside, and carries a checksum.
+Whatever is not exactly that is planned again. After a change of the planner `python -m policies.navigation.route_cache`
+plans the shipped courses anew.
+"""
+
+import ast
+import hashlib
+import json
+import math
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, is_dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from policies.navigation.route import WEAK, Paces, plan
+from sim.course.description import SKILLS, Course, Waypoint
+
+FORMAT = 1
+SHIPPED = Path(__file__).parent / "shipped"
+"""Routes that come with the package."""
+VARIABLE = "BARKOUR_CACHE"
+"""Environment variable with the folder for a user's own routes; empty keeps none."""
+KEPT = 500
+"""Files in that folder; the oldest make room."""
+LARGEST = 1_000_000
+"""Bytes; a larger file is no route."""
+PLANNER, ROOTS = "policies.navigation.route", ("sim", "policies")
+"""The module that plans, and the packages whose modules count where it imports them."""
+
+
+@lru_cache(maxsize=16)
+def planned(course: Course, skills: tuple[str, ...], paces: Paces) -> tuple[Waypoint, ...]:
+    """The route over a course for these skills: kept, or planned and then kept.
+
+    Raises:
+      InputError: there is no such route, see `policies.navigation.route.plan`.
+    """
+    own = bool(course.route)  # nothing to plan
+    return settled(plan(course, skills, paces) if own else _kept_or_planned(course, skills, paces))
+
+
+def settled(route: Sequence[Waypoint]) -> tuple[Waypoint, ...]:
+    """The route in tenths of a millimetre.
+
+    A planned route's last digits depend on the linear algebra of the machine that planned it; a run must not.
+    """
+    return tuple(
+        replace(
+            w, x=round(w.x, 4), y=round(w.y, 4), speed=round(w.speed, 4), yaw=None if w.yaw is None else round(w.yaw, 4)
+        )
+        for w in route
+    )
+
+
+def _kept_or_planned(course: Course, skills: tuple[str, ...], paces: Paces) -> tuple[Waypoint, ...]:
+    key = key_of(course, skills, paces)
+    folder = user_folder()
+    for place in (SHIPPED, folder):
+        route = place and read(place / f"{key}.json", key)
+        if route:
+            return route
+    route = plan(course, skills, paces)
+    if folder is not None:
+        keep(folder, key, course.name, route)
+    return route
+
+
+def user_folder() -> Path | None:
+    """Where a user's own routes are kept: `BARKOUR_CACHE`, else `barkour/routes` in the system's folder for caches;
+    None where that is nowhere."""
+    given = os.environ.get(VARIABLE)
+    if given is not None:
+        return Path(given) if given else None
+    try:
+        home = Path.home()
+    except RuntimeError:
+        return None
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = home / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
+    return base / "barkour" / "routes" if base.is_absolute() else None
+
+
+# --- what a route was planned for, and by what ------------------------------------------------------------------------
+
+
+def key_of(course: Course, skills: Sequence[str], paces: Paces) -> str:
+    """Digest of all that a route depends on; a course's name is not among it."""
+    asked = {**asdict(course), "name": ""}, sorted(skills), asdict(paces)
+    return _digest([planner(), *asked])
+
+
+def planner() -> str:
+    """Digest of the planner: its code, and the values that its constants have now.
+
+    Comments, docstrings and layout do not count, so that a sentence may be put right without planning anew.
+    """
+    values = {}
+    for name in _modules():
+        for key, value in vars(sys.modules[name]).items():
+            data = isinstance(value, bool | int | float | str | tuple | dict | frozenset) or is_dataclass(value)
+            if key.isupper() and data and " at 0x" not in repr(value):
+                values[f"{name}.{key}"] = repr(value)
+    return _digest([_code(), values])
+
+
+@lru_cache(maxsize=1)
+def _modules() -> tuple[str, ...]:
+    """`PLANNER` and all of our modules that it imports, directly or not."""
+    found, waiting = set(), [PLANNER]
+    while waiting:
+        name = waiting.pop()
+        if name in found or name not in sys.modules or name.split(".")[0] not in ROOTS:
+            continue
+        found.add(name)
+        for node in ast.walk(ast.parse(_source(name))):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            elif isinstance(node, ast.Import):
+                waiting += [alias.name for alias in node.names]
+    return tuple(sorted(found))
+
+
+def _source(module: str) -> str:
+    file = sys.modules[module].__file__
+    assert file is not None
+    return Path(file).read_text(encoding="utf-8")
+
+
+@lru_cache(maxsize=1)
+def _code() -> dict[str, str]:
+    return {name: bare(_source(name)) for name in _modules()}
+
+
+def bare(source: str) -> str:
+    """Python code without comments, docstrings and layout."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            said = [n for n in body if isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)]
+            node.body = [n for n in body if n not in said] or [ast.Pass()]  # type: ignore[attr-defined]
+    return ast.unparse(tree)
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=float).encode()).hexdigest()
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def keep(folder: Path, key: str, course: str, route: Sequence[Waypoint]) -> None:
+    """Writes a route, whole or not at all; a folder that cannot be written keeps none."""
+    rows = [
+        [float(w.x), float(w.y), float(w.speed), w.skill, None if w.yaw is None else float(w.yaw), float(w.tolerance)]
+        for w in route
+    ]
+    data = {"format": FORMAT, "course": course, "key": key, "planner": planner(), "checksum": _digest(rows)}
+    partial: Path | None = None
+    try:
+        lines = ",\n  ".join(map(json.dumps, rows))  # a waypoint a line
+        text = json.dumps(data, indent=1)[:-2] + f',\n "route": [\n  {lines}\n ]\n}}\n'
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".partial", delete=False, encoding="utf-8") as file:
+            partial = Path(file.name)
+            file.write(text)
+        os.replace(partial, folder / f"{key}.json")
+        files = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime)
+        for path in files[:-KEPT]:
+            path.unlink(missing_ok=True)
+    except (OSError, TypeError, ValueError):
+        if partial is not None:
+            partial.unlink(missing_ok=True)
+
+
+def read(path: Path, key: str) -> tuple[Waypoint, ...]:
+    """The route in a file, if it is the one of this key by this planner and nothing in it was changed; else empty."""
+    try:
+        if path.stat().st_size > LARGEST:
+            return ()
+        data = json.loads(path.read_text(encoding="utf-8"))
+        said = {name: data[name] for name in ("format", "key", "planner", "checksum")}
+        rows = data["route"]
+        if said != {"format": FORMAT, "key": key, "planner": planner(), "checksum": _digest(rows)}:
+            return ()
+        return tuple(_waypoint(*row) for row in rows)
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return ()
+
+
+def _waypoint(x: Any, y: Any, speed: Any, skill: Any, yaw: Any, tolerance: Any) -> Waypoint:
+    numbers = [x, y, speed, tolerance, 0.0 if yaw is None else yaw]
+    if not all(type(n) is float and math.isfinite(n) for n in numbers) or min(speed, tolerance) <= 0:
+        raise ValueError("not a waypoint")
+    if skill not in SKILLS:
+        raise ValueError("no such skill")
+    return Waypoint(x, y, speed, skill, yaw, tolerance)
+
+
+# --- the shipped ones -------------------------------------------------------------------------------------------------
+
+
+def shipped_routes() -> list[tuple[Course, tuple[str, ...], Paces]]:
+    """What routes come with the package: the shipped courses, with the motors of the paper's robot too."""
+    from sim.course import files
+
+    names = ["official", *sorted(path.stem for path in files.SHIPPED.glob("*.yaml"))]
+    return [(files.by_name(name), SKILLS, paces) for name in names for paces in (Paces(), WEAK)]
+
+
+def main() -> None:
+    """Plans the shipped courses anew where the planner has changed."""
+    wanted = {key_of(*asked): asked for asked in shipped_routes()}
+    for path in SHIPPED.glob("*.json"):
+        if path.stem not in wanted:
+            path.unlink()
+    for key, asked in wanted.items():
+        if not read(SHIPPED / f"{key}.json", key):
+            file = SHIPPED / f"{key}.json"
+            keep(SHIPPED, key, asked[0].name, plan(*asked))
+            if not read(file, key):
+                raise SystemExit(f"cannot write to {SHIPPED}")
+            file.chmod(0o644)  # others may read what was installed
+
+
+if __name__ == "__main__":
+    main()
