@@ -28,8 +28,9 @@ from distill.core.errors import DistillError
 from distill.core.objectives.actions import SquaredError
 from distill.core.schedules import WarmupCosine
 from distill.core.shards import Shards
+from distill.core.teachers import RecordedActions
 from distill.locomotion.course import course_score
-from distill.locomotion.experience import Recorded, Windows
+from distill.locomotion.experience import Windows
 from distill.locomotion.student import TransformerStudent
 from distill.methods.statistics import Interval
 from policies.skills.library import load_skills
@@ -82,7 +83,7 @@ def train(
     student = TransformerStudent(arm.config, seed)
     student.begin(shards)
     windows = Windows(arm.config.context, arm.config.kind == "mlp", arm.share)
-    objective, teacher = SquaredError(), Recorded()
+    objective, teacher = SquaredError(), RecordedActions()
     domains = sorted({shard.about["domain"] for shard in shards.shards})
     counts = dict.fromkeys(domains, batch // len(domains))
     schedule = WarmupCosine(1e-3, steps, warmup=min(50, steps // 4))

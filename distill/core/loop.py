@@ -21,11 +21,11 @@ from distill.core.collect import Collector, Plan, Sampler, Student
 from distill.core.errors import DistillError
 from distill.core.journal import Journal
 from distill.core.mixture import Mixture
+from distill.core.monitor import Monitor
 from distill.core.objectives.base import Objective
 from distill.core.schedules import Beta, WarmupCosine
 from distill.core.shards import Shards
 from distill.core.teachers import Teacher, Teachers
-from distill.core.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Distiller:
         self.mixture = Mixture(names, config.smoothing) if mixture is None else mixture
         if list(self.mixture.names) != names:
             raise DistillError(f"a mixture of {list(self.mixture.names)} cannot serve the domains {names}")
-        self.watch = Watch(config.patience, config.golden_tolerance)
+        self.monitor = Monitor(config.patience, config.golden_tolerance)
         self.position = Position()
         self.rng = np.random.default_rng([config.seed, self.rank])
         torch.manual_seed(config.seed + self.rank)
@@ -163,7 +163,7 @@ class Distiller:
         values = {
             "config": checkpoints.plain(asdict(self.config)), "domains": list(self.mixture.names),
             "position": asdict(self.position), "shards": len(self.shards), "mixture": self.mixture.state(),
-            "watch": self.watch.state(), "reached": self.reached, "ratios": self.ratios,
+            "watch": self.monitor.state(), "reached": self.reached, "ratios": self.ratios,
             "measured": self.measured, "rng": self.rng.bit_generator.state,
         }  # fmt: skip
         tensors = {"student": self.student.module.state_dict(), "optimizer": self.optimizer.state_dict()}
@@ -184,7 +184,7 @@ class Distiller:
         if len(self.shards) < values["shards"]:
             raise DistillError(f"{self.folder} has lost shards: {len(self.shards)} of {values['shards']} are there")
         self.mixture.restore(values["mixture"])
-        self.watch.restore(values["watch"])
+        self.monitor.restore(values["watch"])
         self.reached, self.ratios = values["reached"], values["ratios"]
         self.measured = values.get("measured", [])
         self.rng.bit_generator.state = values["rng"]
@@ -211,7 +211,7 @@ class Distiller:
                 progress.update(bar, completed=self.position.step, description=text)
 
             try:
-                while self.position.round <= self.config.rounds and not self.watch.stop:
+                while self.position.round <= self.config.rounds and not self.monitor.stop:
                     self._collect(journal, show)
                     self._fit(journal, show)
                     self._measure(journal, show)
@@ -328,14 +328,14 @@ class Distiller:
         self.student.module.eval()
         measured = dict(self.evaluate(self.student)) if self.evaluate else {"golden": -proxy["all"]}
         measured = {name: self._mean(float(value)) for name, value in measured.items()}
-        self.watch.add(self._mean(proxy["all"]), measured["golden"])
+        self.monitor.add(self._mean(proxy["all"]), measured["golden"])
         values = {"proxy": proxy["all"], **{f"proxy/{n}": v for n, v in proxy.items() if n != "all"}, **measured}
         journal.add(here.step, values, "round")
         self.measured.append({"step": here.step, **values})
         self._tell(f"round {here.round}", values, began)
-        if self.watch.hacking:
+        if self.monitor.hacking:
             self.console.print("TEACHER HACKING: the imitation loss still falls, the score of the task falls too")
-        if self.watch.improved:
+        if self.monitor.improved:
             checkpoints.save(self.folder / "best", {"round": here.round, **measured}, {"student": self._weights()})
         here.seconds += time.perf_counter() - began
         here.round, here.collected = here.round + 1, 0
@@ -359,14 +359,14 @@ class Distiller:
         here = self.position
         summary = {
             "interrupted": interrupted,
-            "stopped_early": self.watch.stop and here.round <= self.config.rounds,
-            "teacher_hacking": self.watch.hacking,
+            "stopped_early": self.monitor.stop and here.round <= self.config.rounds,
+            "teacher_hacking": self.monitor.hacking,
             "rounds": here.round,
             "steps": here.step,
             "minutes": round(here.seconds / 60, 2),
-            "best_round": self.watch.best,
-            "golden": self.watch.golden,
-            "proxy": self.watch.proxy,
+            "best_round": self.monitor.best,
+            "golden": self.monitor.golden,
+            "proxy": self.monitor.proxy,
             "measured": self.measured,
             "mixture": self.mixture.as_dict(),
             "rows_drawn": dict(zip(self.mixture.names, self.mixture.drawn.tolist(), strict=True)),

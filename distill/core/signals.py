@@ -15,7 +15,7 @@ from torch import Tensor
 
 from distill.core.errors import DistillError
 
-Rows = slice | Tensor
+Index = slice | Tensor
 """A choice along the first leading dimension: a slice, integer indices `[N]`, or booleans `[B]`."""
 
 
@@ -43,7 +43,7 @@ class TeacherSignal(ABC):
         """The same signal on another device."""
         return self._each(lambda tensor: tensor.to(device))
 
-    def index(self, rows: Rows) -> Self:
+    def index(self, rows: Index) -> Self:
         """The signal of some rows of the batch, along the first leading dimension of every tensor."""
         return self._each(lambda tensor: tensor[rows])
 
@@ -159,7 +159,7 @@ class ProjectedLogits(TeacherSignal):
         """`[...]`."""
         return self.states.shape[:-1]
 
-    def index(self, rows: Rows) -> Self:
+    def index(self, rows: Index) -> Self:
         """The states of some rows, and the whole head."""
         return self._with(self.states[rows])
 
@@ -275,7 +275,7 @@ class Text(TeacherSignal):
         """Itself: strings are on no device."""
         return self
 
-    def index(self, rows: Rows) -> Self:
+    def index(self, rows: Index) -> Self:
         """The strings of some rows."""
         chosen = torch.arange(len(self.texts))[rows.cpu() if isinstance(rows, Tensor) else rows]
         return type(self)(tuple(self.texts[i] for i in chosen.tolist()))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.core.errors import DistillError
-from distill.core.signals import TeacherSignal
+from distill.core.signals import Actions, DenseLogits, TeacherSignal
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +57,37 @@ class Teachers:
     def fingerprint(self) -> str:
         """Of all of them together."""
         return _digest(json.dumps({name: teacher.fingerprint() for name, teacher in self.named.items()}), {})
+
+
+class RecordedLogits:
+    """A teacher whose logits were written down with the rows, `logits` `[B, ..., V]` in any float type."""
+
+    kind = DenseLogits
+
+    def __init__(self, name: str = "logits") -> None:
+        self.name = name
+
+    def label(self, batch: Batch) -> DenseLogits:
+        """The recorded logits in float32."""
+        return DenseLogits(batch[self.name].float())
+
+    def fingerprint(self) -> str:
+        """Nothing but the data decides the labels."""
+        return f"{self.name.encode().hex()}01"
+
+
+class RecordedActions:
+    """A teacher whose actions were written down with the rows: one with a memory must be asked while the robot runs."""
+
+    kind = Actions
+
+    def label(self, batch: Batch) -> Actions:
+        """The recorded `action`."""
+        return Actions(batch["action"])
+
+    def fingerprint(self) -> str:
+        """Nothing but the experience itself decides the labels."""
+        return "00"
 
 
 class LocalModel:

@@ -9,10 +9,8 @@ from torch import Tensor, nn
 
 from distill.core.errors import DistillError
 from distill.core.objectives.divergences import ForwardKL, ReverseKL
+from distill.core.tables import Rows
 from distill.language.models import Read
-
-Rows = Mapping[str, np.ndarray]
-"""Arrays of one data set, one row an example."""
 
 
 def batches(rows: Rows, size: int) -> Any:

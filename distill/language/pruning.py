@@ -35,7 +35,7 @@ def importance(model: Any, batches: Iterable[Mapping[str, Tensor]]) -> Importanc
     if config.num_key_value_heads != config.num_attention_heads:
         raise DistillError("heads that share keys cannot be pruned one by one")
 
-    def watch(name: str) -> Any:
+    def keep_inputs(name: str) -> Any:
         def hook(module: Any, inputs: tuple[Tensor, ...]) -> None:
             inputs[0].retain_grad()
             seen[name] = inputs[0]
@@ -45,7 +45,7 @@ def importance(model: Any, batches: Iterable[Mapping[str, Tensor]]) -> Importanc
     places = {f"heads {i}": layer.self_attn.o_proj for i, layer in enumerate(layers)}
     places |= {f"neurons {i}": layer.mlp.down_proj for i, layer in enumerate(layers)}
     places |= {f"hidden {i}": layer.input_layernorm for i, layer in enumerate(layers)} | {"hidden": model.model.norm}
-    handles = [part.register_forward_pre_hook(watch(name)) for name, part in places.items()]
+    handles = [part.register_forward_pre_hook(keep_inputs(name)) for name, part in places.items()]
     total: dict[str, Tensor] = {}
     try:
         for batch in batches:

@@ -85,23 +85,6 @@ class Next:
         return f"{self.name.encode().hex()}00"
 
 
-class Recorded:
-    """A teacher whose logits were written down with the rows, `logits` `[B, ..., V]` in any float type."""
-
-    kind = DenseLogits
-
-    def __init__(self, name: str = "logits") -> None:
-        self.name = name
-
-    def label(self, batch: Batch) -> DenseLogits:
-        """The recorded logits in float32."""
-        return DenseLogits(batch[self.name].float())
-
-    def fingerprint(self) -> str:
-        """Nothing but the data decides the labels."""
-        return f"{self.name.encode().hex()}01"
-
-
 @dataclass(frozen=True, eq=False)
 class CompactTopK(TopKLogits):
     """Top-k logits of the size of what is kept on disk: float16 logarithms, and int32 ids there.

@@ -109,9 +109,10 @@ def _barkour(arm: Arm, teacher: Any, student: Any, tokens: Any, stamps: list[flo
     """The core's loop as recipes call it: neither model's logits exist as a whole."""
     import numpy as np
 
+    from distill.core.fit import fit
     from distill.core.objectives.divergences import JensenShannon
-    from distill.language.collect import Generated, Table
-    from distill.language.fit import fit
+    from distill.core.tables import Table
+    from distill.language.collect import Generated
     from distill.language.student import ChunkedStudent, projected
 
     steps = arm.steps + WARM

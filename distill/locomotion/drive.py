@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from distill.locomotion.experience import Recorder
+from distill.core.episodes import EpisodeRecorder
 from distill.locomotion.student import TorchBundle
 from policies.skills.library import Skills
 from policies.skills.runner import PolicyRunner
@@ -92,7 +92,7 @@ class Driver:
         self.teachers, self.memory = PolicyRunner(teachers, worlds), Memory(worlds, student)
         self.wheel, self.robot = Wheel(worlds, beta, seed, noise), teachers.robot
         self.phase, self.drive = np.zeros(worlds, np.float32), np.zeros(worlds, np.float32)
-        self.recorder = Recorder()
+        self.recorder = EpisodeRecorder()
         self.alive = np.ones(worlds, bool)
         """Set from outside: worlds whose steps are recorded."""
 

@@ -1,7 +1,4 @@
-"""Rows of experience: what a generalist sees in one control step, and what its teacher would do there.
-
-A recorder turns what many worlds did side by side into episodes; the sampler turns episodes into windows of context.
-"""
+"""Windows of context out of episodes: what a generalist saw in its last control steps, and its teacher's actions."""
 
 from collections.abc import Mapping
 
@@ -10,32 +7,9 @@ import torch
 from torch import Tensor
 
 from distill.core.shards import Shard, Shards
-from distill.core.signals import Actions
 
-HELD_OUT = 20
+HELD_OUT_EVERY = 20
 """Every so many episodes one is never trained on."""
-
-
-class Recorder:
-    """Collects control steps of `worlds` side by side."""
-
-    def __init__(self) -> None:
-        self.steps: list[dict[str, np.ndarray]] = []
-
-    def add(self, fresh: np.ndarray, alive: np.ndarray, **fields: np.ndarray) -> None:
-        """One control step: whether an episode begins with it and whether it counts, bool `[worlds]`, and the fields
-        `[worlds, ...]`."""
-        self.steps.append({"fresh": np.array(fresh), "alive": np.array(alive), **fields})
-
-    def episodes(self) -> tuple[dict[str, np.ndarray], list[int]]:
-        """Fields `[rows, ...]`, episode after episode, and the length of each."""
-        stacked = {name: np.stack([step[name] for step in self.steps], 1) for name in self.steps[0]}
-        fresh, alive = stacked.pop("fresh"), stacked.pop("alive")
-        fresh[:, 0] = True
-        fresh[:, 1:] |= alive[:, 1:] & ~alive[:, :-1]
-        number = np.cumsum(fresh, 1)[alive] + np.repeat(np.arange(len(fresh)) * (fresh.shape[1] + 1), alive.sum(1))
-        _, lengths = np.unique(number, return_counts=True)
-        return {name: np.ascontiguousarray(values[alive]) for name, values in stacked.items()}, lengths.tolist()
 
 
 class Windows:
@@ -84,24 +58,9 @@ class Windows:
             lengths = np.array(shard.episodes)
             starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
             number = np.repeat(np.arange(len(lengths)), lengths)
-            held = number % HELD_OUT == HELD_OUT // 2
-            if len(lengths) <= HELD_OUT // 2:  # few episodes: the last, unless it is the only one
+            held = number % HELD_OUT_EVERY == HELD_OUT_EVERY // 2
+            if len(lengths) <= HELD_OUT_EVERY // 2:  # few episodes: the last, unless it is the only one
                 held = (number == len(lengths) - 1) & (len(lengths) > 1)
             kept = ~held & ((number % 100 < 100 * self.share) | (number == 0))
             self._known[shard.name] = starts[number], np.flatnonzero(kept), np.flatnonzero(held)
         return self._known[shard.name]
-
-
-class Recorded:
-    """The teacher whose answers were recorded with the experience: specialists have a memory and must be asked while
-    the robot runs."""
-
-    kind = Actions
-
-    def label(self, batch: Mapping[str, Tensor]) -> Actions:
-        """The recorded `action`."""
-        return Actions(batch["action"])
-
-    def fingerprint(self) -> str:
-        """Nothing but the experience itself decides the labels."""
-        return "00"

@@ -23,8 +23,9 @@ from distill.core.loop import Distiller, LoopConfig, load_best
 from distill.core.objectives.actions import SquaredError
 from distill.core.schedules import Beta
 from distill.core.shards import Shards
+from distill.core.teachers import RecordedActions
 from distill.locomotion.course import CourseCollector, course_score
-from distill.locomotion.experience import Recorded, Windows
+from distill.locomotion.experience import Windows
 from distill.locomotion.options import OPTIONS, Options, is_run
 from distill.locomotion.student import TransformerStudent
 from distill.locomotion.tasks import TaskCollector
@@ -153,7 +154,7 @@ def build(options: Options, teachers: Skills) -> tuple[Distiller, TransformerStu
     ]
     measure: Callable[[Student], dict[str, float]] = course_score(teachers, courses[0], options.score_runs, 1000)
     distiller = Distiller(
-        student, SquaredError(), Recorded(), collectors, Windows(options.context), options.run, config, measure,
+        student, SquaredError(), RecordedActions(), collectors, Windows(options.context), options.run, config, measure,
         options.resume, Console(stderr=True),
     )  # fmt: skip
     return distiller, student

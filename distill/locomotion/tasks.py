@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from distill.core.collect import Experience, Plan, Student
+from distill.core.episodes import EpisodeRecorder
 from distill.locomotion.course import as_bundle
 from distill.locomotion.drive import Memory, Wheel, actions_to_targets, targets_to_actions
-from distill.locomotion.experience import Recorder
 from policies.skills.library import Skills
 from policies.transformer import generalist_layout
 from sim import gait as clocks
@@ -43,7 +43,7 @@ class TaskCollector:
         worlds = min(WORLDS, max(plan.rows // 100, 1))
         env = BatchedEnv(task, worlds, plan.seed % 100_003, threads=self.threads)
         memory = Memory(worlds, as_bundle(student, self.teachers))
-        wheel, recorder = Wheel(worlds, plan.beta, plan.seed), Recorder()
+        wheel, recorder = Wheel(worlds, plan.beta, plan.seed), EpisodeRecorder()
         slices = task.layout.slices()
         first, last = slices["heights_around"].start, slices["heights_ahead"].stop
         observation = env.observe()[0]

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from distill.core.errors import DistillError
+from distill.core.fit import fit
 from distill.language.data import Corpus
-from distill.language.fit import fit
 from distill.language.models import Shape
 from distill.methods.statistics import Check, Results
 
@@ -205,7 +205,7 @@ class Trial:
         return int(np.random.SeedSequence([self.seed, stream]).generate_state(1)[0] % 2**31)
 
     def fit(self, student: Any, objective: Any, teacher: Any, collectors: Any, *, steps: int, **options: Any) -> dict:
-        """`distill.language.fit.fit` within the budget, in a folder of its own; equal calls learn alike in all arms."""
+        """`distill.core.fit.fit` within the budget, in a folder of its own; equal calls learn alike in all arms."""
         self.fits += 1
         folder = self.folder / f"{self.doing}_{self.fits}".replace(" ", "_").replace("/", "_")
         options = {"batch": 16, "seed": self.seed, **options}

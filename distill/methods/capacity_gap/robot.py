@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from distill.core.collect import Experience, Plan, Sampler, Student
 from distill.core.errors import DistillError
 from distill.core.objectives.actions import SquaredError
+from distill.core.teachers import RecordedActions
 from distill.language.evaluate import over
 from distill.language.models import parameters
-from distill.locomotion.experience import Recorded, Windows
+from distill.locomotion.experience import Windows
 from distill.locomotion.student import TransformerStudent
 from distill.methods.capacity_gap.law import checks
 from distill.methods.framework import Trial
@@ -188,7 +189,7 @@ class RobotGap:
 
     def _learn(self, student: Student, rows: Rollouts, steps: int, batch: int, sampler: Sampler) -> None:
         options: dict[str, Any] = {"batch": batch, "learning_rate": self.settings.learning_rate, "sampler": sampler}
-        self.trial.fit(student, SquaredError(), Recorded(), [rows], steps=steps, **options)
+        self.trial.fit(student, SquaredError(), RecordedActions(), [rows], steps=steps, **options)
 
 
 def rule(results: Results) -> list[Check]:

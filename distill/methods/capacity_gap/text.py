@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from distill.language.collect import Table
-from distill.language.evaluate import Rows, batches, nats_per_token
+from distill.core.tables import Rows, Table
+from distill.language.evaluate import batches, nats_per_token
 from distill.language.models import Shape, parameters
 from distill.language.pruning import Importance, importance, pruned
 from distill.methods.capacity_gap.law import checks

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from distill.core.mixture import Mixture
-from distill.language.collect import Table
+from distill.core.tables import Table
 from distill.language.evaluate import perplexities
 from distill.language.models import Shape
 from distill.methods.framework import Arm, Place, Recipe, Scale, Trial

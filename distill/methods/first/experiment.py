@@ -17,10 +17,11 @@ from distill.core.objectives.base import Objective
 from distill.core.objectives.divergences import CrossEntropy, ForwardKL, TopKKL
 from distill.core.objectives.topk import kept_mass, trustworthy, two_pass_search
 from distill.core.signals import TopKLogits
+from distill.core.teachers import RecordedLogits
 from distill.language.collect import RecordedTopK
 from distill.language.evaluate import accuracy, calibration_error, label_nats
 from distill.language.models import Shape
-from distill.language.student import Next, Recorded
+from distill.language.student import Next
 from distill.language.tasks import Unigrams
 from distill.methods.framework import Arm, Place, Recipe, Scale, Trial
 from distill.methods.labs.class_lab import ClassLab
@@ -121,7 +122,7 @@ def run_arm(trial: Trial, lab: Lab, arm: Use) -> dict[str, Any]:
     if arm.signal == "labels":
         logits = lab.by_labels
     elif arm.signal == "logits":
-        logits = lab.student(ForwardKL(), Recorded(), {"logits": lab.logits_train})
+        logits = lab.student(ForwardKL(), RecordedLogits(), {"logits": lab.logits_train})
     else:
         written = {"log_probs": head.log_probs, "indices": head.indices, "tail": head.tail.clamp(min=NOTHING)}
         objective = TopKKL(tail=arm.rest)

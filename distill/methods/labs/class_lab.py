@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from distill.core.objectives.base import Objective
-from distill.language.collect import Table
-from distill.language.evaluate import Rows, class_probabilities, over
+from distill.core.tables import Rows, Table
+from distill.language.evaluate import class_probabilities, over
 from distill.language.models import Read, Shape, build, classifier
 from distill.language.student import ModelStudent
 from distill.language.tasks import Unigrams, flipped

@@ -8,13 +8,13 @@ import numpy as np
 from distill.core.errors import DistillError
 from distill.core.objectives.base import WeightedSum
 from distill.core.objectives.divergences import CrossEntropy, ForwardKL
-from distill.core.teachers import Teachers
-from distill.language.collect import Table
+from distill.core.tables import Rows, Table
+from distill.core.teachers import RecordedLogits, Teachers
 from distill.language.data import sources
-from distill.language.evaluate import Rows, over
+from distill.language.evaluate import over
 from distill.language.models import Read, Shape, causal, load
 from distill.language.packing import chunks
-from distill.language.student import ModelStudent, Next, Recorded
+from distill.language.student import ModelStudent, Next
 from distill.language.text import Tokens, characters, published, require_same
 from distill.methods.framework import Trial
 
@@ -98,7 +98,7 @@ class TextLab:
     def distil(self, model: Any, tables: list[Table], steps: int, weights: tuple[float, float], **options: Any) -> dict:
         """Learning from labels and from logits that `with_logits` wrote down, with these weights of the two losses."""
         objective = WeightedSum({"labels": (weights[0], CrossEntropy()), "teacher": (weights[1], ForwardKL())})
-        teachers = Teachers({"labels": Next(), "teacher": Recorded()})
+        teachers = Teachers({"labels": Next(), "teacher": RecordedLogits()})
         return self.trial.fit(ModelStudent(model, self.read), objective, teachers, tables, steps=steps, **options)
 
     def with_logits(self, teacher: Any, rows: Rows) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from distill.core.objectives.scores import difference_scores, matched_steps, top_fraction
-from distill.language.collect import Table
+from distill.core.tables import Table
 from distill.language.evaluate import log_probs, nats_per_token
 from distill.language.generation import generate
 from distill.language.models import Shape, parameters

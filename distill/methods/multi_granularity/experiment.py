@@ -17,8 +17,8 @@ from distill.core.collect import Experience, Plan, Student
 from distill.core.objectives.base import Objective
 from distill.core.objectives.divergences import CrossEntropy, ForwardKL
 from distill.core.objectives.granularity import DistributionAdaptiveKL, SpanCorrelation, fixed_spans, span_pairs
+from distill.core.tables import Draws, experience
 from distill.core.teachers import Teachers
-from distill.language.collect import Draws, experience
 from distill.language.models import Shape
 from distill.language.student import ModelStudent, dense
 from distill.language.views import NextOf, Views, every_view, one_view

@@ -14,7 +14,7 @@ import numpy as np
 from distill.core.collect import Experience, Plan, Student
 from distill.core.objectives.divergences import CrossEntropy
 from distill.core.objectives.scores import hard_negatives
-from distill.language.collect import experience
+from distill.core.tables import experience
 from distill.language.evaluate import accuracy, class_probabilities, f1_scores, label_nats, macro_f1
 from distill.language.models import Shape
 from distill.language.student import ModelStudent, Next

@@ -13,9 +13,9 @@ import torch
 
 from distill.core.objectives.kernel import best_alpha
 from distill.core.objectives.probabilities import ProbabilityMSE
+from distill.core.teachers import RecordedLogits
 from distill.language.evaluate import accuracy
 from distill.language.models import Shape
-from distill.language.student import Recorded
 from distill.language.tasks import Unigrams
 from distill.methods.framework import Arm, Place, Recipe, Scale, Trial
 from distill.methods.labs.class_lab import ClassLab
@@ -71,7 +71,7 @@ class Lab(ClassLab):
         logits = torch.from_numpy(targets).log().clamp(min=-60).float().numpy()
         rows = {"tokens": self.sets["train"]["tokens"], "logits": logits}
         decay = s.weight_decay if weight_decay is None else weight_decay
-        self.learn(model, ProbabilityMSE(), Recorded(), rows, s.updates, weight_decay=decay)
+        self.learn(model, ProbabilityMSE(), RecordedLogits(), rows, s.updates, weight_decay=decay)
         return {name: self.probabilities(model, name) for name in self.sets}
 
     def error(self, found: Mapping[str, np.ndarray], name: str = "test") -> float:

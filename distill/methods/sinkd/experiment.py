@@ -6,10 +6,10 @@ from typing import Any
 from distill.core.objectives.base import Objective, WeightedSum
 from distill.core.objectives.divergences import CrossEntropy, ForwardKL, JensenShannon, ReverseKL
 from distill.core.objectives.sinkhorn import SinkhornDistance
-from distill.core.teachers import Teachers
+from distill.core.teachers import RecordedLogits, Teachers
 from distill.language.evaluate import accuracy, calibration_error, label_nats
 from distill.language.models import Shape
-from distill.language.student import Next, Recorded
+from distill.language.student import Next
 from distill.language.tasks import Unigrams
 from distill.methods.framework import Arm, Place, Recipe, Scale, Trial
 from distill.methods.labs.class_lab import ClassLab
@@ -103,7 +103,7 @@ class Classes(ClassLab):
             parts = {"labels": (1 - s.alpha, CrossEntropy()), "kd": (s.alpha, kd)}
         if loss is not None:
             parts["added"] = (weight, loss)
-        teachers = Teachers({name: Next("label") if name == "labels" else Recorded() for name in parts})
+        teachers = Teachers({name: Next("label") if name == "labels" else RecordedLogits() for name in parts})
         model = self.model(s.student) if model is None else model
         return self.learn(model, WeightedSum(parts), teachers, self.sets["train"], steps)
 

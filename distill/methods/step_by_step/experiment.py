@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from distill.core.objectives.divergences import CrossEntropy
+from distill.core.tables import Table
 from distill.core.teachers import Teachers
-from distill.language.collect import Table
 from distill.language.generation import generate
 from distill.language.models import Shape, causal
 from distill.language.student import ModelStudent

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from distill.core.monitor import rise_after_best
 from distill.core.objectives.divergences import ForwardKL
-from distill.core.watch import rise_after_best
-from distill.language.collect import Draws, Generated, Table
+from distill.core.tables import Draws, Table
+from distill.language.collect import Generated
 from distill.language.models import Shape
 from distill.language.student import ModelStudent, dense
 from distill.methods.framework import Arm, Place, Recipe, Scale, Trial

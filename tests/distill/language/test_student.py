@@ -6,27 +6,18 @@ import torch
 
 from distill.core.collect import Plan
 from distill.core.errors import DistillError
+from distill.core.fit import fit
 from distill.core.objectives.base import WeightedSum
 from distill.core.objectives.divergences import CrossEntropy, ForwardKL, JensenShannon, ReverseKL, TopKKL
 from distill.core.shards import Shards
 from distill.core.signals import TopKLogits
-from distill.core.teachers import Teachers
-from distill.language.collect import Draws, Generated, RecordedTopK, Table, labelled
+from distill.core.tables import Draws, Table
+from distill.core.teachers import RecordedLogits, Teachers
+from distill.language.collect import Generated, RecordedTopK, labelled
 from distill.language.evaluate import divergence, nats_per_token
-from distill.language.fit import fit
 from distill.language.models import Shape, build, causal
 from distill.language.packing import chunks
-from distill.language.student import (
-    ChunkedStudent,
-    CompactTopK,
-    ModelStudent,
-    Next,
-    Recorded,
-    TopKCache,
-    dense,
-    projected,
-    top_k,
-)
+from distill.language.student import ChunkedStudent, CompactTopK, ModelStudent, Next, TopKCache, dense, projected, top_k
 from distill.language.text import byte_level, characters
 from distill.language.window import WindowModel
 
@@ -86,7 +77,7 @@ def test_recorded_logits_and_a_live_teacher_teach_alike(tmp_path):
     teacher, table, found = build(SHAPE, 9), rows(), []
     with torch.no_grad():
         logits = READ(teacher, {"tokens": torch.from_numpy(table["tokens"])}).numpy()
-    for labels in (dense(teacher, READ), Recorded()):
+    for labels in (dense(teacher, READ), RecordedLogits()):
         student = ModelStudent(build(SHAPE, 1), READ)
         source = Table("text", {**table, "logits": logits})
         fit(student, ForwardKL(), labels, [source], tmp_path / "run", steps=10, batch=8, seed=0)
@@ -203,20 +194,7 @@ def test_on_policy_distillation_renews_its_texts_and_learns(tmp_path):
     assert len(shards) == summary["rounds"] == 3 and {s.about["beta"] for s in shards.shards} == {0.0}
 
 
-def test_held_out_rows_are_never_trained_on(tmp_path):
-    shards = Shards(tmp_path)
-    table = Table("a", {"x": np.arange(20)}, {"x": np.arange(100, 104)})
-    found = table.collect(None, Plan(0, 1.0, 1, 0))
-    shards.append(found.fields, found.episodes, {"domain": "a"})
-    rng, draws = np.random.default_rng(0), Draws()
-    assert set(draws.sample(shards, rng, {"a": 200})["x"].tolist()) == set(range(20))
-    assert set(draws.sample(shards, rng, {"a": 200}, held_out=True)["x"].tolist()) == set(range(100, 104))
-    assert not table.collect(None, Plan(1, 1.0, 1, 0)).episodes
-
-
-def test_empty_domains_are_one_sentence():
-    with pytest.raises(DistillError, match="no rows"):
-        Table("a", {})
+def test_a_domain_without_prompts_is_one_sentence():
     with pytest.raises(DistillError, match="no prompts"):
         Generated("a", np.zeros((0, 2), np.int64), None, None, 1, 5)
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from distill.core.errors import DistillError
 from distill.core.objectives.divergences import CrossEntropy
-from distill.language.collect import Table
+from distill.core.tables import Table
 from distill.language.student import ModelStudent, Next
 from distill.methods.catalogue import NAMES, find
 from distill.methods.framework import Arm, Place, Recipe, Trial

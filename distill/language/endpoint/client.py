@@ -23,11 +23,11 @@ from urllib.parse import urlsplit
 import torch
 from torch import Tensor
 
-from distill.core.answers import AnswerCache, canonical
 from distill.core.errors import DistillError
-from distill.core.limits import Ledger, Prices, RateLimit, Stopped, Usage
 from distill.core.signals import SampledLogProbs, Text
 from distill.core.teachers import Batch
+from distill.language.endpoint.answers import AnswerCache, canonical
+from distill.language.endpoint.limits import Ledger, Prices, RateLimit, Stopped, Usage
 
 log = logging.getLogger(__name__)
 

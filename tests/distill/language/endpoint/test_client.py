@@ -17,10 +17,10 @@ import pytest
 import torch
 
 from distill.core.errors import DistillError
-from distill.core.limits import Prices
 from distill.core.signals import Text
 from distill.core.teachers import DiskCache, Teacher
-from distill.language.endpoint import Completion, Endpoint, EndpointOptions, EndpointTeacher, sampled_log_probs
+from distill.language.endpoint.client import Completion, Endpoint, EndpointOptions, EndpointTeacher, sampled_log_probs
+from distill.language.endpoint.limits import Prices
 
 pytest.importorskip("openai")
 torch.set_num_threads(1)
@@ -334,7 +334,7 @@ def test_what_was_answered_before_a_failure_is_kept(serve, tmp_path):
 
 CRASH = """
 import sys
-from distill.language.endpoint import Endpoint, EndpointOptions
+from distill.language.endpoint.client import Endpoint, EndpointOptions
 teacher = Endpoint(EndpointOptions("tiny", sys.argv[1], concurrency=1, max_tokens=20), sys.argv[2])
 teacher.complete([f"sit {i}" for i in range(50)])
 """
@@ -490,5 +490,8 @@ def test_a_budget_in_money_needs_prices_and_prompts_need_text(serve, tmp_path):
 
 
 def test_importing_it_does_not_load_the_client():
-    code = "import sys, distill.language.endpoint; sys.exit('openai' in sys.modules or 'transformers' in sys.modules)"
+    code = (
+        "import sys, distill.language.endpoint.client; "
+        "sys.exit('openai' in sys.modules or 'transformers' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -3,12 +3,12 @@
 import pytest
 
 from distill.core.errors import DistillError
+from distill.core.monitor import Monitor, rise_after_best
 from distill.core.schedules import Beta, WarmupCosine
-from distill.core.watch import Watch, rise_after_best
 
 
-def watched(proxy, golden, **options) -> Watch:
-    watch = Watch(**options)
+def watched(proxy, golden, **options) -> Monitor:
+    watch = Monitor(**options)
     for p, g in zip(proxy, golden, strict=True):
         watch.add(p, g)
     return watch
@@ -34,14 +34,14 @@ def test_the_best_round_is_the_first_of_equals():
     assert watch.best == 1 and not watch.improved
     watch.add(1, 0.95)
     assert watch.best == 3 and watch.improved
-    copy = Watch()
+    copy = Monitor()
     copy.restore(watch.state())
     assert copy.best == 3
 
 
 def test_numbers_that_are_none_are_refused():
     with pytest.raises(DistillError, match="must be numbers"):
-        Watch().add(float("nan"), 1.0)
+        Monitor().add(float("nan"), 1.0)
     with pytest.raises(DistillError, match="positive"):
         rise_after_best([1.0, -1.0])
 

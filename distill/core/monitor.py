@@ -15,7 +15,7 @@ from distill.core.errors import DistillError
 
 
 @dataclass
-class Watch:
+class Monitor:
     """Golden metric (higher is better) and proxy (lower is better) after every round."""
 
     patience: int = 0

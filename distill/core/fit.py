@@ -13,8 +13,8 @@ from distill.core.loop import Distiller, LoopConfig, load_best
 from distill.core.mixture import Mixture
 from distill.core.objectives.base import Objective
 from distill.core.schedules import Beta
+from distill.core.tables import Draws
 from distill.core.teachers import Teacher, Teachers
-from distill.language.collect import Draws
 
 
 def fit(

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.core.answers import AnswerCache
 from distill.core.errors import DistillError
-from distill.core.limits import Ledger, Prices, RateLimit, Stopped
+from distill.language.endpoint.answers import AnswerCache
+from distill.language.endpoint.limits import Ledger, Prices, RateLimit, Stopped
 
 
 class Clock:

@@ -1,0 +1,75 @@
+"""One call of the loop: a linear student of a linear teacher."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from distill.core.collect import Student
+from distill.core.errors import DistillError
+from distill.core.fit import fit
+from distill.core.objectives.base import StudentOutput
+from distill.core.objectives.divergences import ForwardKL
+from distill.core.signals import DenseLogits
+from distill.core.tables import Table
+from distill.core.teachers import LocalModel
+
+
+class Linear(Student):
+    def __init__(self, seed: int) -> None:
+        torch.manual_seed(seed)
+        self.module = nn.Linear(4, 3)
+
+    def outputs(self, module, batch):
+        return StudentOutput(logits=module(batch["x"]))
+
+
+X = np.random.default_rng(0).standard_normal((60, 4)).astype(np.float32)
+OPTIONS = {"steps": 40, "batch": 8, "seed": 0, "learning_rate": 0.1}
+
+
+def taught() -> LocalModel:
+    return LocalModel(Linear(9).module, lambda module, batch: DenseLogits(module(batch["x"])), DenseLogits, "linear")
+
+
+@torch.no_grad()
+def distance(student: Student) -> float:
+    theirs, mine = (m(torch.from_numpy(X)).log_softmax(-1) for m in (Linear(9).module, student.module))
+    return float((theirs.exp() * (theirs - mine)).sum(-1).mean())
+
+
+def test_a_student_comes_near_its_teacher_and_nothing_is_left_behind(tmp_path):
+    student = Linear(1)
+    before = distance(student)
+    summary = fit(student, ForwardKL(), taught(), [Table("x", {"x": X})], tmp_path / "run", rounds=2, **OPTIONS)
+    assert distance(student) < 0.1 * before and not student.module.training
+    assert [m["step"] for m in summary["measured"]] == [20, 40] and not (tmp_path / "run").exists()
+
+
+def test_equal_seeds_give_equal_students_and_a_kept_run_is_taken_up(tmp_path):
+    found = []
+    for name in ("a", "b", "a"):
+        student = Linear(1)
+        fit(student, ForwardKL(), taught(), [Table("x", {"x": X})], tmp_path / name, keep=True, **OPTIONS)
+        found.append(student.module.weight.detach().clone())
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2]), "the third had nothing left to do"
+
+
+def test_the_best_rounds_parameters_are_given_back_where_asked(tmp_path):
+    student, seen = Linear(1), []
+
+    def evaluate(learner: Student) -> dict[str, float]:
+        seen.append(learner.module.weight.detach().clone())
+        return {"golden": -abs(len(seen) - 2)}
+
+    fit(student, ForwardKL(), taught(), [Table("x", {"x": X})], tmp_path / "run", rounds=4, evaluate=evaluate,
+        best=True, **OPTIONS)  # fmt: skip
+    assert len(seen) == 4 and torch.equal(student.module.weight, seen[1])
+
+
+def test_a_loss_that_is_not_finite_is_one_sentence(tmp_path):
+    student = Linear(1)
+    with torch.no_grad():
+        student.module.weight.fill_(float("nan"))
+    with pytest.raises(DistillError, match="loss is nan"):
+        fit(student, ForwardKL(), taught(), [Table("x", {"x": X})], tmp_path / "run", **OPTIONS)

@@ -1,0 +1,49 @@
+"""Rows without memory as domains of the loop, and batches of them."""
+
+import numpy as np
+import pytest
+
+from distill.core.collect import Plan
+from distill.core.errors import DistillError
+from distill.core.shards import Shards
+from distill.core.tables import Draws, Table
+
+
+def test_held_out_rows_are_never_trained_on(tmp_path):
+    shards = Shards(tmp_path)
+    table = Table("a", {"x": np.arange(20)}, {"x": np.arange(100, 104)})
+    found = table.collect(None, Plan(0, 1.0, 1, 0))
+    shards.append(found.fields, found.episodes, {"domain": "a"})
+    rng, draws = np.random.default_rng(0), Draws()
+    assert set(draws.sample(shards, rng, {"a": 200})["x"].tolist()) == set(range(20))
+    assert set(draws.sample(shards, rng, {"a": 200}, held_out=True)["x"].tolist()) == set(range(100, 104))
+    assert not table.collect(None, Plan(1, 1.0, 1, 0)).episodes
+
+
+def test_the_newest_shard_alone_is_drawn_from_where_asked(tmp_path):
+    shards = Shards(tmp_path)
+    for first in (0, 10):
+        found = Table("a", {"x": np.arange(first, first + 3)}).collect(None, Plan(0, 1.0, 1, 0))
+        shards.append(found.fields, found.episodes, {"domain": "a"})
+    rng = np.random.default_rng(0)
+    assert set(Draws().sample(shards, rng, {"a": 100})["x"].tolist()) == {0, 1, 2, 10, 11, 12}
+    assert set(Draws(newest=True).sample(shards, rng, {"a": 100})["x"].tolist()) == {10, 11, 12}
+
+
+def test_a_domain_that_holds_nothing_out_is_measured_on_what_it_trains_on(tmp_path):
+    shards = Shards(tmp_path)
+    found = Table("a", {"x": np.arange(4)}, measure=lambda plan: {"ratio": 1.0 + plan.round}).collect(
+        None, Plan(2, 1.0, 1, 0)
+    )
+    assert not found.episodes and found.measured == {"ratio": 3.0}, "later rounds bring what is measured alone"
+    found = Table("a", {"x": np.arange(4)}).collect(None, Plan(0, 1.0, 1, 0))
+    shards.append(found.fields, found.episodes, {"domain": "a"})
+    drawn = Draws().sample(shards, np.random.default_rng(0), {"a": 50}, held_out=True)
+    assert set(drawn["x"].tolist()) == {0, 1, 2, 3}
+
+
+def test_nothing_to_draw_from_is_one_sentence(tmp_path):
+    with pytest.raises(DistillError, match="no rows"):
+        Table("a", {})
+    with pytest.raises(DistillError, match="at least one row"):
+        Draws().sample(Shards(tmp_path), np.random.default_rng(0), {"a": 0})
