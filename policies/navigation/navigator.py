@@ -13,9 +13,93 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from policies.navigation.path import RADIUS, SPACING, Limits, lay_path, to_heading_frame, wrap
+from policies.navigation.path import RADIUS, SPACING, Limits, lay_path, to_heading_frame
 from sim.course.description import Course, Gate, Waypoint
 from sim.course.score import passes
+from sim.planar import wrap
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """The navigator's numbers, each with its unit and reason.
+
+    "By hand" means that the value was set while watching runs and that no other one's figures are on record;
+    `barkour evaluate --runs 50 --randomize` measures a change.
+    """
+
+    # Reading ahead on the path.
+    reaction: float = 0.24
+    """s that velocity is read ahead: in evaluation physics the walker's velocity lags its command by 0.22 to 0.24."""
+    turn_reaction: float = 0.22
+    """s that heading is read ahead: the yaw rate lags by 0.08 only, but turning earlier touches fewer boards and saves
+    0.1 s on the official course."""
+    window: float = 0.5
+    """m of path ahead in which the robot is looked for: a path may pass the same place twice. By hand."""
+    least_speed: float = 0.15
+    """m/s asked for at least while following: a path that ends its speed at 0 would never be finished. By hand."""
+
+    # Feedback.
+    cross_track: float = 2.2
+    """1/s: velocity asked for per m beside the path. By hand; the tests drive a robot with such a lag."""
+    heading: float = 3.0
+    """1/s: yaw rate asked for per rad of heading error. By hand, as above."""
+    hold: float = 1.2
+    """1/s: velocity per m from the end, while holding there. By hand."""
+    hold_still: float = 0.08
+    """m/s forward and sideways under which nothing is asked for while holding: the robot rests. By hand."""
+    hold_still_turn: float = 0.3
+    """rad/s, the same for turning. By hand."""
+    return_speed: float = 0.6
+    """m/s back to before a missed gate, where the way may be blocked. By hand."""
+    return_gain: float = 2.0
+    """1/s: at most this much of the distance, so that it arrives slowly. By hand."""
+
+    # The A-frame: feet that are asked for more than the deck's grip allows slide, and robots that slide turn over the
+    # edge.
+    climb_lead: float = 0.7
+    """m/s that is asked for on the A-frame beyond what the robot makes. By hand."""
+    climb_least: float = 0.6
+    """m/s that may be asked for there in any case: the robot has to get going. By hand."""
+    smoothing: float = 0.2
+    """Weight of the newest step in the estimate of what the robot makes: 0.1 s at 50 Hz. By hand."""
+
+    # The end of the route.
+    arrival: float = 0.6
+    """m from the end within which speeds are not read ahead: braking early leaves hind legs on the floor. By hand."""
+    arrival_turn: float = 0.4
+    """rad/s at most there: a robot that turns on a table sweeps its feet over the edge. By hand."""
+    end_reached: float = 0.3
+    """m of path before its end from which the robot may hold: the projection can stop short of the end. By hand."""
+    end_left: float = 3.0
+    """Times the last waypoint's tolerance at which it goes back to the end. By hand."""
+
+    # Poses.
+    jump: float = 0.5
+    """m between two steps at which a pose is not believed: 25 m/s at 50 Hz."""
+    lost_steps: int = 25
+    """Poses in a row that are not believed before the newest is: half a second at 50 Hz. By hand."""
+
+    # Gates and what stands in the way.
+    missed: float = 0.25
+    """m past a gate at which it counts as missed. By hand."""
+    back: float = 0.25
+    """m of path before a missed gate to which the robot returns. By hand."""
+    returned: float = 0.1
+    """m from that place at which it has returned. By hand."""
+    return_seconds: float = 3.0
+    """s after which a return is given up, and the missed gate with it: a table's edge may stand in the way. By hand."""
+    tries: int = 2
+    """Second tries per gate: a failed obstacle costs 0.1 and its allotted seconds, a try about 2 s, 0.02."""
+    progress: float = 0.03
+    """m of path that count as progress. By hand."""
+    restart: float = 1.0
+    """m of path by which the robot was set back when counting progress begins anew. By hand."""
+    stuck_seconds: float = 1.5
+    """s without progress after which the robot backs off. By hand."""
+    stuck_back: float = 0.4
+    """m of path that it backs off. By hand."""
+    stuck_tries: int = 6
+    """Times per run; after that it keeps pushing. By hand."""
 
 
 @dataclass(frozen=True)
@@ -35,39 +119,17 @@ class Command:
 class Navigator:
     """Follows one route. Call `step` once per control period with the newest pose."""
 
-    REACTION, TURN_REACTION = 0.24, 0.22
-    """How far ahead velocity and heading are read from the path, s. In evaluation physics the walker's velocity lags
-    its command by 0.22 to 0.24; its yaw rate by 0.08 only, but turning earlier touches fewer boards and saves 0.1 s."""
-    STUCK_SECONDS, STUCK_BACK, STUCK_TRIES = 1.5, 0.4, 6
-    """Without progress for this long the robot backs off this far along the path (m), this often per run."""
-    CLIMB_LEAD, CLIMB_LEAST, SMOOTHING = 0.7, 0.6, 0.2
-    """On the A-frame no more is asked than the robot makes plus this (m/s), though at least this: feet that are asked
-    for more than the deck's grip allows slide, and robots that slide turn over the edge. Weight of the newest step in
-    the estimate of what it makes."""
-    ARRIVAL = 0.6
-    """Distance from the end within which speeds are not read ahead: braking early leaves hind legs on the floor, m."""
-    ARRIVAL_TURN = 0.4
-    """Fastest turn there, rad/s: a robot that turns on a table sweeps its feet over the edge."""
-    CROSS_TRACK, HEADING = 2.2, 3.0
-    JUMP = 0.5
-    """A pose that moves further than this between two steps (m) is not believed."""
-    LOST_STEPS = 25
-    MISSED, BACK = 0.25, 0.25
-    """A gate counts as missed this far past it; the robot then returns to this far before it (m of path)."""
-    RETURN_SECONDS = 3.0
-    """A return that takes longer is given up, and the missed gate with it: a table's edge may stand in the way."""
-    TRIES = 2
-    """Second tries per gate: a failed obstacle costs 0.1 and its allotted seconds, a try about 2 s, 0.02."""
-
     def __init__(
         self,
         start: tuple[float, float, float],
         route: Sequence[Waypoint],
         limits: Limits = Limits(),
         gates: Sequence[Gate] = (),
+        tuning: Tuning = Tuning(),
     ) -> None:
         """`gates` are those to pass in order; a missed one is driven at again from before it."""
         self.route, self.limits, self.gates = tuple(route), limits, tuple(gates)
+        self.tuning = tuning
         self.path = lay_path(start, route, limits)
         self.gate_at = np.array([self._nearest(gate.center) for gate in self.gates])
         self.reset()
@@ -102,7 +164,7 @@ class Navigator:
         self._watch_gates(xy)
         self._watch_progress(dt)
         if self._last is not None:
-            self.made += self.SMOOTHING * (float(np.linalg.norm(xy - self._last)) / dt - self.made)
+            self.made += self.tuning.smoothing * (float(np.linalg.norm(xy - self._last)) / dt - self.made)
         self._last = xy
         wanted = self._wanted(xy, float(pose[2]))
         self.command = self._limited(wanted, dt)
@@ -111,9 +173,9 @@ class Navigator:
     def _distrust(self, pose: np.ndarray) -> str:
         if pose.shape != (3,) or not np.isfinite(pose).all():
             return "the pose is not three finite numbers"
-        if self._last is not None and np.linalg.norm(pose[:2] - self._last) > self.JUMP:
+        if self._last is not None and np.linalg.norm(pose[:2] - self._last) > self.tuning.jump:
             self._distrusted += 1
-            if self._distrusted < self.LOST_STEPS:
+            if self._distrusted < self.tuning.lost_steps:
                 return f"the pose jumped by {np.linalg.norm(pose[:2] - self._last):.2f} m"
         self._distrusted = 0
         return ""
@@ -129,18 +191,18 @@ class Navigator:
         path = self.path
         i = int(round(self.s / SPACING))
         if self.state == "returning":
-            if np.linalg.norm(path.xy[min(i, len(path.s) - 1)] - xy) < 0.1:
+            if np.linalg.norm(path.xy[min(i, len(path.s) - 1)] - xy) < self.tuning.returned:
                 self.state = "following"
             return
-        window = slice(i, min(i + int(0.5 / SPACING), len(path.s)))
+        window = slice(i, min(i + int(self.tuning.window / SPACING), len(path.s)))
         if window.stop > window.start:
-            turned = RADIUS * wrap(path.yaw[window] - yaw)
+            turned = RADIUS * wrap(yaw - path.yaw[window])
             self.s = float(path.s[window.start + (((path.xy[window] - xy) ** 2).sum(1) + turned**2).argmin()])
         end = self.route[-1]
         remaining = np.linalg.norm(xy - (end.x, end.y))
-        if self.s >= path.s[-1] - 0.3 and remaining < end.tolerance:
+        if self.s >= path.s[-1] - self.tuning.end_reached and remaining < end.tolerance:
             self.state = "holding"
-        elif self.state == "holding" and remaining > 3 * end.tolerance:
+        elif self.state == "holding" and remaining > self.tuning.end_left * end.tolerance:
             self.state = "following"
 
     def _watch_gates(self, xy: np.ndarray) -> None:
@@ -153,60 +215,62 @@ class Navigator:
             self.passed += 1
             self._tries = 0
             self.state = "following" if self.state == "returning" else self.state
-        elif self.state == "following" and self.s > self.gate_at[self.passed] + self.MISSED:
-            if self._tries == self.TRIES:
+        elif self.state == "following" and self.s > self.gate_at[self.passed] + self.tuning.missed:
+            if self._tries == self.tuning.tries:
                 self.passed = len(self.gates)  # its obstacle is failed: the gates after it are worth nothing
                 return
-            self.s = max(self.gate_at[self.passed] - self.BACK, 0.0)
+            self.s = max(self.gate_at[self.passed] - self.tuning.back, 0.0)
             self.state = "returning"
             self.retries, self._tries = self.retries + 1, self._tries + 1
 
     def _watch_progress(self, dt: float) -> None:
         """Backs off along the path where a pole or an edge holds the robot; goes on where it cannot even do that."""
+        tuning = self.tuning
         self._returned = self._returned + dt if self.state == "returning" else 0.0
-        if self._returned > self.RETURN_SECONDS:
+        if self._returned > tuning.return_seconds:
             self.state = "following"
             if self._tries:
                 self.passed = len(self.gates)
-        if self.state != "following" or self.s > self._furthest + 0.03 or self.s < self._furthest - 1.0:
+        onward, back = self._furthest + tuning.progress, self._furthest - tuning.restart
+        if self.state != "following" or self.s > onward or self.s < back:
             self._furthest, self._waited = self.s, 0.0
             return
         self._waited += dt
-        near_end = self.s > self.path.s[-1] - self.ARRIVAL  # leaving the end table again would end the run
-        if self._waited > self.STUCK_SECONDS and self._stuck < self.STUCK_TRIES and not near_end:
-            self.s = max(self.s - self.STUCK_BACK, 0.0)
+        near_end = self.s > self.path.s[-1] - tuning.arrival  # leaving the end table again would end the run
+        if self._waited > tuning.stuck_seconds and self._stuck < tuning.stuck_tries and not near_end:
+            self.s = max(self.s - tuning.stuck_back, 0.0)
             self.state, self._stuck = "returning", self._stuck + 1
 
     def _wanted(self, xy: np.ndarray, yaw: float) -> np.ndarray:
         """Unlimited command in the heading frame."""
-        path = self.path
+        path, tuning = self.path, self.tuning
         i = min(int(round(self.s / SPACING)), len(path.s) - 1)
         ahead, turning = (
             min(int(round((self.s + path.speed[i] * reaction) / SPACING)), len(path.s) - 1)
-            for reaction in (self.REACTION, self.TURN_REACTION)
+            for reaction in (tuning.reaction, tuning.turn_reaction)
         )
         if self._waypoint().skill == "jump":  # its speed holds until the last foot is behind the board
             ahead = i
-        arriving = self.s > path.s[-1] - self.ARRIVAL
-        speed = max(path.speed[i if arriving else ahead], 0.15 if self.state == "following" else 0.0)
+        arriving = self.s > path.s[-1] - tuning.arrival
+        speed = max(path.speed[i if arriving else ahead], tuning.least_speed if self.state == "following" else 0.0)
         if self._waypoint().skill == "climb":
-            speed = min(speed, max(self.CLIMB_LEAST, self.made + self.CLIMB_LEAD))
+            speed = min(speed, max(tuning.climb_least, self.made + tuning.climb_lead))
         error = path.xy[i] - xy
         if self.state == "holding" or i == len(path.s) - 1:
-            velocity = 1.2 * (np.array([self.route[-1].x, self.route[-1].y]) - xy)
+            velocity = tuning.hold * (np.array([self.route[-1].x, self.route[-1].y]) - xy)
             speed = 0.0
         elif self.state == "returning":
-            velocity = min(2.0, 0.6 / max(float(np.linalg.norm(error)), 1e-6)) * error
+            velocity = min(tuning.return_gain, tuning.return_speed / max(float(np.linalg.norm(error)), 1e-6)) * error
             speed, turning = 0.0, i
         else:
-            velocity = speed * path.tangent[ahead] + self.CROSS_TRACK * error
-        turn = path.yaw_slope[turning] * speed + self.HEADING * float(wrap(path.yaw[turning] - yaw))
+            velocity = speed * path.tangent[ahead] + tuning.cross_track * error
+        turn = path.yaw_slope[turning] * speed - tuning.heading * float(wrap(yaw - path.yaw[turning]))
         if arriving:
-            turn = float(np.clip(turn, -self.ARRIVAL_TURN, self.ARRIVAL_TURN))
+            turn = float(np.clip(turn, -tuning.arrival_turn, tuning.arrival_turn))
         planar = to_heading_frame(velocity, yaw)
         if self.state == "holding":
-            planar = np.where(np.abs(planar) < 0.08, 0.0, planar)
-            turn = 0.0 if abs(turn) < 0.3 else turn
+            planar = np.where(np.abs(planar) < tuning.hold_still, 0.0, planar)
+            turn = 0.0 if abs(turn) < tuning.hold_still_turn else turn
         return np.array([*planar, turn])
 
     def _limited(self, wanted: np.ndarray, dt: float) -> np.ndarray:

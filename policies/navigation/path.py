@@ -11,34 +11,44 @@ import numpy as np
 
 from sim.course.description import Waypoint
 from sim.errors import InputError
+from sim.planar import to_body
 
 SPACING = 0.01
-"""Distance between two samples of a path, m."""
-
+"""m between two samples of a path: what a robot at 0.5 m/s covers in a step of 20 ms."""
+SAMPLES = 40
+"""Of the curve between two waypoints, before it is sampled evenly: dense beside `SPACING` where they are near."""
 RADIUS = 0.25
-"""Metres of path for a radian of turning: about the distance from the base to a foot."""
+"""m of path for a radian of turning: about the distance from the base to a foot."""
+START_SPEED = 0.2
+"""m/s from which speeds may grow: behind a place where a path nearly stops it must not creep. By hand."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What may be commanded, and how fast it may change."""
+    """What may be commanded, and how fast it may change.
+
+    The ranges lie within the walker's training ranges (`sim.tasks.skills`); `policies.skills.library.trained_limits`
+    narrows them to a bundle's. "By hand" is said in `policies.navigation.navigator.Tuning`.
+    """
 
     forward: tuple[float, float] = (-1.3, 2.2)
     """m/s in the base's heading frame."""
     sideways: tuple[float, float] = (-1.2, 1.2)
+    """m/s, left is positive."""
     yaw: tuple[float, float] = (-2.4, 2.4)
+    """rad/s."""
     acceleration: float = 4.0
-    """Of the commanded planar velocity, m/s^2."""
+    """m/s^2, of the commanded planar velocity. By hand."""
     yaw_acceleration: float = 10.0
+    """rad/s^2, of the commanded yaw rate. By hand."""
     lateral_acceleration: float = 3.0
-    """v^2 times curvature of the path, m/s^2."""
+    """m/s^2: speed squared times the path's curvature. By hand."""
     braking: float = 2.5
-    """Change of speed along the path, m/s^2."""
-
-
-def wrap(angle: np.ndarray | float) -> np.ndarray:
-    """An angle in (-pi, pi]."""
-    return -((-np.asarray(angle) + np.pi) % (2 * np.pi) - np.pi)
+    """m/s^2: change of speed along the path. By hand."""
+    planned_yaw: float = 0.9
+    """Share of `yaw` that a path's speed uses; the rest is for corrections of the heading. By hand."""
+    planned_yaw_acceleration: float = 0.6
+    """Share of `yaw_acceleration`, likewise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +112,7 @@ def _headings(points: np.ndarray, given: Sequence[float | None]) -> np.ndarray:
     return np.unwrap(np.array(yaws))
 
 
-def _catmull_rom(points: np.ndarray, samples: int = 40) -> tuple[np.ndarray, np.ndarray]:
+def _catmull_rom(points: np.ndarray, samples: int = SAMPLES) -> tuple[np.ndarray, np.ndarray]:
     """The curve `[m, 3]` through `points` and the index in it of each point."""
     padded = np.concatenate([[2 * points[0] - points[1]], points, [2 * points[-1] - points[-2]]])
     pieces = []
@@ -131,13 +141,14 @@ def _speed_profile(
     speed = np.array([w.speed for w in route])[index] / planar
     command = np.concatenate([to_heading_frame(slope[:, :2], pose[:, 2]), slope[:, 2:]], 1)
     ranges = np.array([limits.forward, limits.sideways, limits.yaw])
-    bound = np.where(command > 0, ranges[:, 1], -ranges[:, 0]) * [1.0, 1.0, 0.9]
+    bound = np.where(command > 0, ranges[:, 1], -ranges[:, 0]) * [1.0, 1.0, limits.planned_yaw]
     speed = np.minimum(speed, (bound / np.maximum(np.abs(command), 1e-6)).min(1))
     bend = np.linalg.norm(np.gradient(slope[:, :2], SPACING, axis=0), axis=1)
     spin = np.abs(np.gradient(slope[:, 2], SPACING))
     speed = np.minimum(speed, np.sqrt(limits.lateral_acceleration / np.maximum(bend, 1e-6)))
-    speed = np.minimum(speed, np.sqrt(0.6 * limits.yaw_acceleration / np.maximum(spin, 1e-6)))
-    braking = np.minimum(limits.braking / planar, 0.6 * limits.yaw_acceleration / np.maximum(np.abs(slope[:, 2]), 1e-6))
+    turning = limits.planned_yaw_acceleration * limits.yaw_acceleration
+    speed = np.minimum(speed, np.sqrt(turning / np.maximum(spin, 1e-6)))
+    braking = np.minimum(limits.braking / planar, turning / np.maximum(np.abs(slope[:, 2]), 1e-6))
     jumps = [w.skill == "jump" for w in route]
     running = np.array([a and b for a, b in zip(jumps, [*jumps[1:], False], strict=True)])[index]
     speed[-1] = 0.0
@@ -146,11 +157,10 @@ def _speed_profile(
             speed[i] = min(speed[i], float(np.sqrt(speed[i + 1] ** 2 + 2 * braking[i] * SPACING)))
     for i in range(1, len(s)):
         if not running[i]:
-            speed[i] = min(speed[i], float(np.sqrt(max(speed[i - 1], 0.2) ** 2 + 2 * braking[i] * SPACING)))
+            speed[i] = min(speed[i], float(np.sqrt(max(speed[i - 1], START_SPEED) ** 2 + 2 * braking[i] * SPACING)))
     return speed
 
 
 def to_heading_frame(vector: np.ndarray, yaw: np.ndarray | float) -> np.ndarray:
     """World vectors `[..., 2]` as forward and left of a base with that heading."""
-    c, s = np.cos(yaw), np.sin(yaw)
-    return np.stack([c * vector[..., 0] + s * vector[..., 1], c * vector[..., 1] - s * vector[..., 0]], -1)
+    return np.stack(to_body(vector[..., 0], vector[..., 1], yaw), -1)

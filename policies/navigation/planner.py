@@ -14,6 +14,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from sim.course.description import Gate, Pole
+from sim.planar import to_body
 
 
 @dataclass(frozen=True)
@@ -26,16 +27,83 @@ class Body:
 
     def distance(self, pose: np.ndarray, points: np.ndarray) -> np.ndarray:
         """Signed distance `[..., P]` from the rectangle at `pose [..., 3]` to `points [P, 2]`; negative inside."""
-        c, s = np.cos(pose[..., 2, None]), np.sin(pose[..., 2, None])
         dx, dy = points[:, 0] - pose[..., 0, None], points[:, 1] - pose[..., 1, None]
-        x, y = c * dx + s * dy, c * dy - s * dx
+        x, y = to_body(dx, dy, pose[..., 2, None])
         ox, oy = np.maximum(x - self.front, -self.rear - x), np.abs(y) - self.half_width
         return np.hypot(np.maximum(ox, 0), np.maximum(oy, 0)) + np.minimum(np.maximum(ox, oy), 0)
 
 
 @dataclass(frozen=True)
+class Weights:
+    """How much the residuals weigh against each other; squares of them are added.
+
+    Set by hand (`policies.navigation.navigator.Tuning` says what that means): on the official weave poles violations
+    stay below `policies.navigation.weaving.ALLOWED`.
+    """
+
+    speed: float = 10.0
+    """Per m/s or rad/s over a limit."""
+    acceleration: float = 0.3
+    """Per m/s^2 or rad/s^2 over a limit: gentle, the command's own limits hold in any case."""
+    clear: float = 60.0
+    """Per m of margin that a pole lacks."""
+    gate: float = 60.0
+    """Per m that a crossing is off its gate's line or inside its margins."""
+    fixed: float = 200.0
+    """Per m or rad that the first and last pose are off."""
+    time: float = 0.4
+    """Per s: what is left to minimise."""
+    smooth: float = 0.06
+    """Per m/s^2 everywhere, so that what costs no time is smooth."""
+    smooth_turn: float = 0.5
+    """The same per rad/s^2, as a share of `smooth`."""
+
+
+@dataclass(frozen=True)
+class Solver:
+    """How a problem is solved: Levenberg-Marquardt with growing stiffness. By hand: it converges on the shipped and on
+    the generated courses (`tests/policies/navigation`)."""
+
+    stiffness: tuple[float, ...] = (0.1, 0.3, 1.0)
+    """Factors on the penalties, one solution after the other: a guess that cuts corners slides around them."""
+    iterations: int = 40
+    """At most, per stiffness."""
+    rough_iterations: int = 12
+    """For the first look at a guess."""
+    finalists: int = 3
+    """Guesses that are solved to the end."""
+    pace: float = 0.6
+    """m/s at which a guess is timed."""
+    least_time: float = 0.3
+    """s that a section of a guess takes at least."""
+    damping: float = 1.0
+    """First damping; what follows is found out."""
+    least_damping: float = 1e-4
+    worse: float = 4.0
+    """Factor on the damping after a step that did not help."""
+    better: float = 5.0
+    """Divisor after one that did."""
+    attempts: int = 8
+    """Dampings tried for one step."""
+    largest_move: float = 0.2
+    """m or rad by which a knot moves in one step."""
+    largest_stretch: float = 0.3
+    """By which a time step's logarithm changes in one step."""
+    gain: float = 3e-4
+    """Share of the cost that a step must save for another one to be tried."""
+    difference: float = 1e-6
+    """Of the finite differences, m, rad or log s: about the root of what a float resolves at 1."""
+
+
+WEIGHTS, SOLVER = Weights(), Solver()
+
+
+@dataclass(frozen=True)
 class Envelope:
-    """Speeds (m/s, rad/s, body frame) and accelerations (m/s^2, rad/s^2) that a plan may use."""
+    """Speeds (m/s, rad/s, body frame) and accelerations (m/s^2, rad/s^2) that a plan may use.
+
+    The defaults are a careful walker's, for a problem that is solved on its own; a route brings those of its `Paces`.
+    """
 
     forward: tuple[float, float] = (-1.0, 1.4)
     sideways: float = 0.75
@@ -62,9 +130,11 @@ class Problem:
     margin: float = 0.05
     """Free space between the body and a pole, m."""
     gate_margin: float = 0.1
-    """Distance of a crossing from a gate's ends, m."""
+    """Distance of a crossing from a gate's ends, m. By hand."""
+    gate_share: float = 0.4
+    """The same as a share of the gate's width, at most: narrow gates keep a part to cross. By hand."""
     knots: int = 12
-    """Per section."""
+    """Per section. By hand."""
     stiffness: float = 1.0
     """Factor on the penalties."""
 
@@ -83,7 +153,10 @@ class Trajectory:
 
 @threadpool_limits.wrap(limits=1, user_api="blas")  # the matrices are small: threads would only wait for each other
 def solve(
-    problem: Problem, guess: np.ndarray, iterations: int = 40, scales: Sequence[float] = (0.1, 0.3, 1.0)
+    problem: Problem,
+    guess: np.ndarray,
+    iterations: int = SOLVER.iterations,
+    scales: Sequence[float] = SOLVER.stiffness,
 ) -> Trajectory:
     """The locally fastest motion near `guess`: poses `[sections + 1, 3]` at the start, every gate and the end, or
     `[2 * sections + 1, 3]` with one between each two of those.
@@ -96,8 +169,8 @@ def solve(
     problem = replace(problem, end=np.array([*problem.end[:2], guess[-1, 2]]))  # whole turns are the guess's
     pose[0], pose[-1] = problem.start, problem.end
     moves = np.diff(pose, axis=0).reshape(sections, problem.knots, 3)
-    length = np.linalg.norm(moves[:, :, :2], axis=2).sum(1) / 0.6 + np.abs(moves[:, :, 2]).sum(1)
-    log_step = np.log(np.maximum(length, 0.3) / problem.knots)
+    length = np.linalg.norm(moves[:, :, :2], axis=2).sum(1) / SOLVER.pace + np.abs(moves[:, :, 2]).sum(1)
+    log_step = np.log(np.maximum(length, SOLVER.least_time) / problem.knots)
     for scale in scales:
         result, log_step = _minimise(replace(problem, stiffness=scale), pose, log_step, iterations)
         pose = result.pose
@@ -109,33 +182,31 @@ def _minimise(
 ) -> tuple[Trajectory, np.ndarray]:
     """Levenberg-Marquardt from poses `[K, 3]` and log time steps `[sections]`."""
     p, n = problem, problem.knots
-    damping, residual = 1.0, _residuals(p, pose, log_step)
+    damping, residual = SOLVER.damping, _residuals(p, pose, log_step)
     cost = _cost(residual)
     for _ in range(iterations):
         hessian, gradient = _normal_equations(p, pose, log_step, residual)
-        for _ in range(8):
+        for _ in range(SOLVER.attempts):
             scaled = hessian + damping * np.eye(len(hessian))
             move = -np.linalg.solve(scaled, gradient)
-            step = np.clip(move[: 3 * len(pose)].reshape(-1, 3), -0.2, 0.2)
-            new_pose, new_step = pose + step, log_step + np.clip(move[3 * len(pose) :], -0.3, 0.3)
+            most, stretch = SOLVER.largest_move, SOLVER.largest_stretch
+            step = np.clip(move[: 3 * len(pose)].reshape(-1, 3), -most, most)
+            new_pose, new_step = pose + step, log_step + np.clip(move[3 * len(pose) :], -stretch, stretch)
             new = _residuals(p, new_pose, new_step)
             new_cost = _cost(new)
             if new_cost < cost:
                 break
-            damping *= 4
+            damping *= SOLVER.worse
         else:
             break
         gain, cost = cost - new_cost, new_cost
-        pose, log_step, residual, damping = new_pose, new_step, new, max(damping / 5, 1e-4)
-        if gain < 3e-4 * cost:
+        pose, log_step, residual = new_pose, new_step, new
+        damping = max(damping / SOLVER.better, SOLVER.least_damping)
+        if gain < SOLVER.gain * cost:
             break
     time = np.concatenate([[0.0], np.cumsum(np.repeat(np.exp(log_step), n))])
-    bad = np.abs(residual[0][:, : 3 + len(p.poles)]) / np.array([SPEED, SPEED, SPEED, *[CLEAR] * len(p.poles)])
+    bad = np.abs(residual[0][:, : 3 + len(p.poles)]) / np.array([*[WEIGHTS.speed] * 3, *[WEIGHTS.clear] * len(p.poles)])
     return Trajectory(pose, time, float(bad.max()) / p.stiffness, cost), log_step
-
-
-SPEED, ACCELERATION, CLEAR, GATE, FIXED, TIME, SMOOTH = 10.0, 0.3, 60.0, 60.0, 200.0, 0.4, 0.06
-"""Weights of the residuals."""
 
 
 def _cost(residual: tuple[np.ndarray, np.ndarray]) -> float:
@@ -148,12 +219,11 @@ def _residuals(p: Problem, pose: np.ndarray, log_step: np.ndarray) -> tuple[np.n
     h = np.repeat(np.exp(log_step), n)[:, None]
     rate = np.diff(pose, axis=0) / h
     middle = (pose[1:, 2] + pose[:-1, 2]) / 2
-    c, s = np.cos(middle), np.sin(middle)
-    body = np.stack([c * rate[:, 0] + s * rate[:, 1], c * rate[:, 1] - s * rate[:, 0], rate[:, 2]], 1)
+    body = np.stack([*to_body(rate[:, 0], rate[:, 1], middle), rate[:, 2]], 1)
     low = np.array([e.forward[0], -e.sideways, -e.yaw])
     high = np.array([e.forward[1], e.sideways, e.yaw])
     speed = np.zeros((len(pose), 3))
-    speed[:-1] = SPEED * (np.maximum(body - high, 0) + np.minimum(body - low, 0))
+    speed[:-1] = WEIGHTS.speed * (np.maximum(body - high, 0) + np.minimum(body - low, 0))
     first = np.array([*p.start_velocity, 0.0])
     last = rate[-1] if p.end_velocity is None else np.array([*p.end_velocity, 0.0])
     padded = np.concatenate([[first], rate, [last]])
@@ -161,19 +231,20 @@ def _residuals(p: Problem, pose: np.ndarray, log_step: np.ndarray) -> tuple[np.n
     acceleration = np.diff(padded, axis=0) / steps
     planar = np.sqrt((acceleration[:, :2] ** 2).sum(1) + 1e-9)[:, None]
     turning = np.abs(acceleration[:, 2:])
-    hinge = ACCELERATION * np.concatenate(
+    hinge = WEIGHTS.acceleration * np.concatenate(
         [np.maximum(planar - e.acceleration, 0), np.maximum(turning - e.yaw_acceleration, 0)], 1
     )
     blocks = [p.stiffness * speed]
     if p.poles:
         room = p.body.distance(pose, np.array([(q.x, q.y) for q in p.poles])) - [q.radius for q in p.poles]
-        blocks.append(p.stiffness * CLEAR * np.maximum(p.margin - room, 0))
+        blocks.append(p.stiffness * WEIGHTS.clear * np.maximum(p.margin - room, 0))
     fixed = np.zeros((len(pose), 3))
-    fixed[0], fixed[-1] = FIXED * (pose[0] - p.start), FIXED * (pose[-1] - p.end)
-    blocks += [p.stiffness * hinge, SMOOTH * acceleration * [1, 1, 0.5], _gates(p, pose), fixed]
+    fixed[0], fixed[-1] = WEIGHTS.fixed * (pose[0] - p.start), WEIGHTS.fixed * (pose[-1] - p.end)
+    smooth = WEIGHTS.smooth * acceleration * [1, 1, WEIGHTS.smooth_turn]
+    blocks += [p.stiffness * hinge, smooth, _gates(p, pose), fixed]
     weights = np.ones(len(log_step))
     weights[: len(p.section_weights)] = p.section_weights
-    return np.concatenate(blocks, 1), np.array([TIME * float((weights * n * np.exp(log_step)).sum())])
+    return np.concatenate(blocks, 1), np.array([WEIGHTS.time * float((weights * n * np.exp(log_step)).sum())])
 
 
 def _gates(p: Problem, pose: np.ndarray) -> np.ndarray:
@@ -185,16 +256,17 @@ def _gates(p: Problem, pose: np.ndarray) -> np.ndarray:
         length = float(np.linalg.norm(right - left))
         along = (right - left) / length
         offset = pose[k, :2] - left
-        margin = min(p.gate_margin, 0.4 * length)
+        margin = min(p.gate_margin, p.gate_share * length)
         t = offset @ along
         out[k] = offset[0] * along[1] - offset[1] * along[0], max(t - (length - margin), 0) + min(t - margin, 0)
-    return GATE * out
+    return WEIGHTS.gate * out
 
 
 def _normal_equations(
-    p: Problem, pose: np.ndarray, log_step: np.ndarray, residual: tuple[np.ndarray, np.ndarray], eps: float = 1e-6
+    p: Problem, pose: np.ndarray, log_step: np.ndarray, residual: tuple[np.ndarray, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
     """J^T J and J^T r over all poses and log time steps."""
+    eps = SOLVER.difference
     knots, width = residual[0].shape
     rows, sections = np.arange(knots), len(log_step)
     local = np.zeros((knots, width, 3, 3))  # by the neighbour before, the knot itself, the neighbour after; x, y, yaw
@@ -234,8 +306,10 @@ def _normal_equations(
     return hessian[np.ix_(used, used)], gradient[used]
 
 
-def fastest(problem: Problem, guesses: Sequence[np.ndarray], finalists: int = 3) -> Trajectory:
+def fastest(problem: Problem, guesses: Sequence[np.ndarray], finalists: int = SOLVER.finalists) -> Trajectory:
     """The best solution over several first guesses (sideways, nose first, ...); the worst are given up early."""
-    rough = [solve(problem, guess, iterations=12, scales=(0.1,)) for guess in guesses]
+    rough = [
+        solve(problem, guess, iterations=SOLVER.rough_iterations, scales=SOLVER.stiffness[:1]) for guess in guesses
+    ]
     order = np.argsort([t.cost for t in rough])[:finalists]
     return min((solve(problem, guesses[k]) for k in order), key=lambda t: t.cost)

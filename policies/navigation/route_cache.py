@@ -1,12 +1,13 @@
 """Planned routes that are kept: those of the shipped courses beside this file, a user's own in the cache folder.
 
 Planning takes seconds, following a route none. A kept route counts only if it was planned for this course, these
-skills and paces by this planner: its file is named after a digest of all four, says so inside, and carries a checksum.
+skills and paces by this planner: its file holds a digest of all four, and a checksum.
 Whatever is not exactly that is planned again. After a change of the planner `python -m policies.navigation.route_cache`
 plans the shipped courses anew.
 """
 
 import ast
+import contextlib
 import hashlib
 import json
 import math
@@ -62,13 +63,14 @@ def settled(route: Sequence[Waypoint]) -> tuple[Waypoint, ...]:
 def _kept_or_planned(course: Course, skills: tuple[str, ...], paces: Paces) -> tuple[Waypoint, ...]:
     key = key_of(course, skills, paces)
     folder = user_folder()
-    for place in (SHIPPED, folder):
-        route = place and read(place / f"{key}.json", key)
+    for file in [*sorted(SHIPPED.glob("*.json")), *([folder / f"{key}.json"] if folder else [])]:
+        route = read(file, key)
         if route:
             return route
     route = plan(course, skills, paces)
     if folder is not None:
-        keep(folder, key, course.name, route)
+        keep(folder / f"{key}.json", key, course.name, route)
+        _make_room(folder)
     return route
 
 
@@ -160,7 +162,7 @@ def _digest(value: Any) -> str:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def keep(folder: Path, key: str, course: str, route: Sequence[Waypoint]) -> None:
+def keep(path: Path, key: str, course: str, route: Sequence[Waypoint]) -> None:
     """Writes a route, whole or not at all; a folder that cannot be written keeps none."""
     rows = [
         [float(w.x), float(w.y), float(w.speed), w.skill, None if w.yaw is None else float(w.yaw), float(w.tolerance)]
@@ -171,17 +173,24 @@ def keep(folder: Path, key: str, course: str, route: Sequence[Waypoint]) -> None
     try:
         lines = ",\n  ".join(map(json.dumps, rows))  # a waypoint a line
         text = json.dumps(data, indent=1)[:-2] + f',\n "route": [\n  {lines}\n ]\n}}\n'
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".partial", delete=False, encoding="utf-8") as file:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", dir=path.parent, suffix=".partial", delete=False, encoding="utf-8"
+        ) as file:
             partial = Path(file.name)
             file.write(text)
-        os.replace(partial, folder / f"{key}.json")
-        files = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime)
-        for path in files[:-KEPT]:
-            path.unlink(missing_ok=True)
+        os.replace(partial, path)
     except (OSError, TypeError, ValueError):
         if partial is not None:
             partial.unlink(missing_ok=True)
+
+
+def _make_room(folder: Path) -> None:
+    """Takes the oldest routes away."""
+    with contextlib.suppress(OSError):
+        files = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime)
+        for path in files[:-KEPT]:
+            path.unlink(missing_ok=True)
 
 
 def read(path: Path, key: str) -> tuple[Waypoint, ...]:
@@ -211,24 +220,24 @@ def _waypoint(x: Any, y: Any, speed: Any, skill: Any, yaw: Any, tolerance: Any) 
 # --- the shipped ones -------------------------------------------------------------------------------------------------
 
 
-def shipped_routes() -> list[tuple[Course, tuple[str, ...], Paces]]:
-    """What routes come with the package: the shipped courses, with the motors of the paper's robot too."""
+def shipped_routes() -> dict[str, tuple[Course, tuple[str, ...], Paces]]:
+    """Routes that come with the package, by file name: the shipped courses', with the paper's weak motors too."""
     from sim.course import files
 
     names = ["official", *sorted(path.stem for path in files.SHIPPED.glob("*.yaml"))]
-    return [(files.by_name(name), SKILLS, paces) for name in names for paces in (Paces(), WEAK)]
+    return {
+        f"{name}{suffix}.json": (files.by_name(name), SKILLS, paces)
+        for name in names
+        for suffix, paces in (("", Paces()), ("_weak", WEAK))
+    }
 
 
 def main() -> None:
     """Plans the shipped courses anew where the planner has changed."""
-    wanted = {key_of(*asked): asked for asked in shipped_routes()}
-    for path in SHIPPED.glob("*.json"):
-        if path.stem not in wanted:
-            path.unlink()
-    for key, asked in wanted.items():
-        if not read(SHIPPED / f"{key}.json", key):
-            file = SHIPPED / f"{key}.json"
-            keep(SHIPPED, key, asked[0].name, plan(*asked))
+    for name, asked in shipped_routes().items():
+        file, key = SHIPPED / name, key_of(*asked)
+        if not read(file, key):
+            keep(file, key, asked[0].name, plan(*asked))
             if not read(file, key):
                 raise SystemExit(f"cannot write to {SHIPPED}")
             file.chmod(0o644)  # others may read what was installed

@@ -11,15 +11,41 @@ import numpy as np
 
 from policies.navigation.planner import Body, Envelope, Problem, Trajectory, fastest
 from sim.course.description import Gate, Pole, Waypoint
+from sim.planar import to_body, wrap
 
 BODY = Body()
 MARGIN = 0.06
+"""m of free space between the body and poles. By hand, as is what follows: see
+`policies.navigation.navigator.Tuning`."""
 GAP = 0.04
-"""Least distance between two waypoints made from a trajectory, m."""
+"""m between two waypoints made from a trajectory, at least. By hand."""
 ALLOWED = 0.04
-"""Largest part of the margin (m) or of the speed limits (m/s, rad/s) that a plan may violate."""
+"""Largest part of the margin (m) or of the speed limits (m/s, rad/s) that a plan may violate: less than `MARGIN`, so
+that a plan never touches a pole."""
+LEAST_SPEED = 0.25
+"""m/s that a waypoint asks for at least: a path must not creep where the plan starts or turns on the spot. By hand."""
+TOLERANCE = 0.12
+"""m at which such a waypoint counts as reached. By hand."""
+RUN_IN = 0.2
+"""How much the time of sections before the clock starts counts: little, but they must not dawdle. By hand."""
+KNOTS = 24
+"""Of a turn in the open, which is one section."""
+
+# First guesses; the optimiser moves them to the nearest good motion. By hand.
 ROCK = 0.5
-"""Swing of the heading from gap to gap in some first guesses, rad."""
+"""rad: swing of the heading from gap to gap in some of them."""
+HALF_TURNED = 0.67
+"""Share of sideways that the body is turned by in others."""
+TURN_IN = 3
+"""Gates at which the body has turned to its heading among the poles."""
+OFF_POLE = 0.09
+"""m between a pole and the body where a guess rounds it."""
+OPEN_SHARE = 0.6
+"""Of a gate's width, at most, that a guess keeps off the pole in a gate with one pole."""
+INNER = 0.25
+"""Share of a gate's width that a guess keeps from its ends in a gate without poles."""
+AT_POLE = 0.01
+"""m within which a gate's end counts as a pole."""
 
 
 def weave(
@@ -46,7 +72,7 @@ def weave(
         tuple(poles),
         start_velocity=np.zeros(2) if start_velocity is None else start_velocity,
         end_velocity=end_velocity,
-        section_weights=(0.2,) * run_in,
+        section_weights=(RUN_IN,) * run_in,
         envelope=envelope,
         body=BODY,
         margin=margin,
@@ -64,9 +90,14 @@ def turn(
 ) -> list[Waypoint]:
     """From a pose and velocity to another, in the open; the shorter way round is taken."""
     finish = np.array(end, float)
-    finish[2] = start[2] + (finish[2] - start[2] + np.pi) % (2 * np.pi) - np.pi
+    finish[2] = start[2] + wrap(finish[2] - start[2])
     problem = Problem(
-        np.array(start, float), finish, start_velocity=velocity, end_velocity=end_velocity, envelope=envelope, knots=24
+        np.array(start, float),
+        finish,
+        start_velocity=velocity,
+        end_velocity=end_velocity,
+        envelope=envelope,
+        knots=KNOTS,
     )
     middle = (problem.start + finish) / 2
     return waypoints(fastest(problem, [np.stack([problem.start, middle, finish])]))
@@ -82,8 +113,8 @@ def waypoints(trajectory: Trajectory) -> list[Waypoint]:
         if k < len(pose) - 1 and (np.linalg.norm(pose[k, :2] - last) < GAP or ahead < GAP):
             continue
         last = pose[k, :2]
-        speed = float(max(rate[k], 0.25))
-        points.append(Waypoint(float(last[0]), float(last[1]), speed, yaw=float(pose[k, 2]), tolerance=0.12))
+        speed = float(max(rate[k], LEAST_SPEED))
+        points.append(Waypoint(float(last[0]), float(last[1]), speed, yaw=float(pose[k, 2]), tolerance=TOLERANCE))
     return points
 
 
@@ -94,7 +125,7 @@ def guesses(problem: Problem) -> list[np.ndarray]:
     line = float(np.arctan2(line[1], line[0]))
     found = []
     for side in (-np.pi / 2, np.pi / 2):
-        for turned, rock in ((side, 0.0), (side, ROCK), (side, -ROCK), (side * 0.67, 0.0)):
+        for turned, rock in ((side, 0.0), (side, ROCK), (side, -ROCK), (side * HALF_TURNED, 0.0)):
             found.append(_guess(problem, line, turned, rock))
     return found
 
@@ -105,15 +136,15 @@ def _guess(problem: Problem, line: float, turned: float, rock: float) -> np.ndar
     poles = np.array([(p.x, p.y) for p in problem.poles])
     places, yaws, swing = [problem.start[:2]], [problem.start[2]], 1
     for gate in problem.gates:
-        inner = [np.linalg.norm(poles - end, axis=1).min() < 0.01 for end in (gate.left, gate.right)]
+        inner = [np.linalg.norm(poles - end, axis=1).min() < AT_POLE for end in (gate.left, gate.right)]
         if all(inner):
             places.append(gate.center)
             yaws.append(line + turned + swing * rock)
             swing = -swing
         else:
             places.append(_open_crossing(problem.body, gate, inner, places[-1]))
-            yaws.append(line + turned * min(1.0, len(yaws) / 3))
-    end = line + turned + (problem.end[2] - line - turned + np.pi) % (2 * np.pi) - np.pi
+            yaws.append(line + turned * min(1.0, len(yaws) / TURN_IN))
+    end = line + turned + wrap(problem.end[2] - line - turned)
     places.append(problem.end[:2])
     yaws.append(end)
     rows = [[*places[0], yaws[0]]]
@@ -125,7 +156,7 @@ def _guess(problem: Problem, line: float, turned: float, rock: float) -> np.ndar
                 problem.gates[k - 1].right,
             }
             for pole in shared:
-                if np.linalg.norm(poles - pole, axis=1).min() < 0.01:
+                if np.linalg.norm(poles - pole, axis=1).min() < AT_POLE:
                     middle = _clear_of(problem.body, np.array(pole), middle, yaw)
         rows += [[*middle, yaw], [*places[k], yaws[k]]]
     return np.array(rows)
@@ -137,17 +168,16 @@ def _open_crossing(body: Body, gate: Gate, inner: Sequence[bool], before: np.nda
     length = float(np.linalg.norm(right - left))
     if any(inner):
         pole, outer = (left, right) if inner[0] else (right, left)
-        return pole + min(body.front + 0.09, 0.6 * length) * (outer - pole) / length
+        return pole + min(body.front + OFF_POLE, OPEN_SHARE * length) * (outer - pole) / length
     t = float((before - left) @ (right - left)) / length**2
-    return left + np.clip(t, 0.25, 0.75) * (right - left)
+    return left + np.clip(t, INNER, 1 - INNER) * (right - left)
 
 
 def _clear_of(body: Body, pole: np.ndarray, middle: np.ndarray, yaw: float) -> np.ndarray:
     """`middle` moved away from the pole until the body with that heading is clear of it."""
     away = middle - pole
     away = away / max(float(np.linalg.norm(away)), 1e-9)
-    c, s = np.cos(yaw), np.sin(yaw)
-    forward, left = -(c * away[0] + s * away[1]), -(c * away[1] - s * away[0])
+    forward, left = to_body(-away[0], -away[1], yaw)  # from the body to the pole
     reach = body.front if forward > 0 else body.rear
     ray = min(reach / max(abs(forward), 1e-6), body.half_width / max(abs(left), 1e-6))
-    return pole + (ray + 0.09) * away
+    return pole + (ray + OFF_POLE) * away

@@ -15,6 +15,7 @@ import numpy as np
 from sim.course.description import AFrame, Board, Course, Gate, Obstacle, Pole, Table, convex_overlap
 from sim.course.terrain import Block, footprint
 from sim.errors import InputError
+from sim.planar import wrap
 
 AREA = (0.0, -5.0, 5.0, 0.0)
 OVERHANG, WAY_OVERHANG = 0.35, 0.75
@@ -148,7 +149,7 @@ def _next(rng: np.random.Generator, name: str, last: bool, before: Piece, poles:
     heading = bearing + rng.uniform(-1.6, 1.6)
     if name == "jump" and last:  # towards a table, squarely: it has no yaw
         heading = np.round(heading / (np.pi / 2)) * np.pi / 2 + rng.uniform(-0.06, 0.06)
-    if abs(_wrap(heading - before.leaving)) > SHARPEST:
+    if abs(wrap(heading - before.leaving)) > SHARPEST:
         return None
     if name == "weave poles":
         piece = _weave_poles(rng, entry, heading, poles)
@@ -168,7 +169,7 @@ def _start_table(rng: np.random.Generator) -> Piece:
     along = _unit(yaw)
     center, gate = np.zeros(2), _gate_across(0.9 * along, along, OPEN_GATE)
     obstacle = Obstacle("start table", NOMINAL_SIZES["start table"], (gate,))
-    parts = {"start": (0.0, 0.0, float(_wrap(yaw))), "start_table": Table((0.0, 0.0))}
+    parts = {"start": (0.0, 0.0, float(wrap(yaw))), "start_table": Table((0.0, 0.0))}
     way = _lane(center, 1.15 * along, WAY)
     return Piece(parts, obstacle, center, yaw, 1.15 * along, yaw, [_table_corners(center)], [way])
 
@@ -196,7 +197,7 @@ def _weave_poles(rng: np.random.Generator, entry: np.ndarray, heading: float, co
 
 def _a_frame(rng: np.random.Generator, entry: np.ndarray, heading: float) -> Piece:
     """An A-frame whose gates stand at its feet and its ridge, as wide as the official ones."""
-    frame = AFrame((0.0, 0.0), float(_wrap(heading)), slope=float(rng.uniform(*SLOPE)))
+    frame = AFrame((0.0, 0.0), float(wrap(heading)), slope=float(rng.uniform(*SLOPE)))
     along, half = _unit(heading), frame.half_length
     center = entry + (FOOT + half) * along
     gates = tuple(_gate_across(center + at * along, along, 1.14) for at in (-half, 0.0, half))
@@ -215,7 +216,7 @@ def _jump(rng: np.random.Generator, entry: np.ndarray, heading: float, last: boo
     center = first + (BEFORE_BOARD + length / 2) * along
     end = center + (length / 2 + BEHIND_BOARD) * along
     leave = end + (0.0 if last else STOP) * along
-    board = Board(_xy(center), float(_wrap(heading)), length)
+    board = Board(_xy(center), float(wrap(heading)), length)
     gates = tuple(_gate_across(at, along, 1.0) for at in (first, end))
     solid = _lane(center - length / 2 * along, center + length / 2 * along, board.width / 2)
     obstacle = Obstacle("jump", NOMINAL_SIZES["jump"], gates)
@@ -297,10 +298,6 @@ def _unit(angle: float) -> np.ndarray:
 
 def _left(direction: np.ndarray) -> np.ndarray:
     return np.array([-direction[1], direction[0]])
-
-
-def _wrap(angle: float) -> float:
-    return float((angle + np.pi) % (2 * np.pi) - np.pi)
 
 
 def _xy(point: np.ndarray) -> tuple[float, float]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from sim.errors import InputError
+from sim.planar import to_body
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,7 @@ def footprint(piece: Piece) -> np.ndarray:
 
 def own_axes(center: tuple[float, float], yaw: float, x: Any, y: Any) -> tuple[Any, Any]:
     """World points `x`, `y` (m) along and across something that stands at `center` (m) and points along `yaw` (rad)."""
-    c, s = np.cos(yaw), np.sin(yaw)
-    dx, dy = x - center[0], y - center[1]
-    return c * dx + s * dy, c * dy - s * dx
+    return to_body(x - center[0], y - center[1], yaw)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import numpy as np
 
 from sim.course.description import Course
 from sim.course.score import Result, Scorer
+from sim.planar import to_body, to_world, wrap
 
 DT = 0.02
 FRONT, REAR, HALF_WIDTH = 0.25, 0.42, 0.18
@@ -38,9 +39,8 @@ class Robot:
         if planar > self.acceleration * DT:
             change[:2] *= self.acceleration * DT / planar
         self.velocity = self.velocity + change
-        c, s = np.cos(self.pose[2]), np.sin(self.pose[2])
         forward, left, turn = self.velocity
-        self.pose = self.pose + DT * np.array([c * forward - s * left, s * forward + c * left, turn])
+        self.pose = self.pose + DT * np.array([*to_world(forward, left, self.pose[2]), turn])
 
 
 def clearance(pose: np.ndarray, course: Course) -> float:
@@ -48,8 +48,7 @@ def clearance(pose: np.ndarray, course: Course) -> float:
     if not course.poles:
         return np.inf
     poles = np.array([(p.x, p.y) for p in course.poles]) - pose[:2]
-    c, s = np.cos(pose[2]), np.sin(pose[2])
-    x, y = c * poles[:, 0] + s * poles[:, 1], -s * poles[:, 0] + c * poles[:, 1]
+    x, y = to_body(poles[:, 0], poles[:, 1], pose[2])
     dx, dy = np.maximum(x - FRONT, -REAR - x), np.abs(y) - HALF_WIDTH
     outside = np.hypot(np.maximum(dx, 0), np.maximum(dy, 0)) + np.minimum(np.maximum(dx, dy), 0)
     return float((outside - [p.radius for p in course.poles]).min())
@@ -96,7 +95,7 @@ def drive(
     poses, commands, steps, near, times = [], [], [], np.inf, {}
     for k in range(int(seconds / DT)):
         measured = robot.pose + rng.normal(size=3) * [noise[0], noise[0], noise[1]]
-        measured[2] = (measured[2] + np.pi) % (2 * np.pi) - np.pi
+        measured[2] = wrap(measured[2])
         out = navigator.step(corrupt(k, measured) if corrupt else measured, DT)
         drift = 0.95 * drift + 0.312 * tracking * rng.normal(size=3)
         moving = float(np.any(out.velocity != 0))

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from kinematic import DT, drive
 
-from policies.navigation.navigator import Limits, Navigator, course_navigator
-from policies.navigation.path import lay_path, wrap
+from policies.navigation.navigator import Limits, Navigator, Tuning, course_navigator
+from policies.navigation.path import lay_path
 from policies.navigation.route import Paces, plan
 from sim.course.description import Gate, Waypoint, official
 from sim.errors import InputError
+from sim.planar import wrap
 
 COURSE = official()
 SKILLS = ("walk", "climb", "jump")
@@ -100,7 +101,7 @@ def test_a_return_that_something_blocks_is_given_up_with_its_gate():
         if carried:
             pose[0] = max(pose[0], 1.2)
     assert navigator.passed == 1 and navigator.state == "holding"
-    assert states.count("returning") * DT == pytest.approx(Navigator.RETURN_SECONDS, abs=0.1)
+    assert states.count("returning") * DT == pytest.approx(Tuning().return_seconds, abs=0.1)
 
 
 def test_a_gate_that_cannot_be_passed_is_given_up():
@@ -109,7 +110,7 @@ def test_a_gate_that_cannot_be_passed_is_given_up():
     pose = np.zeros(3)
     for _ in range(900):
         pose[:2] += DT * navigator.step(pose, DT).velocity[:2]
-    assert navigator.retries == Navigator.TRIES
+    assert navigator.retries == Tuning().tries
     assert navigator.state == "holding"
 
 

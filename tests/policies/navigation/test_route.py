@@ -8,7 +8,7 @@ from kinematic import clearance
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from policies.navigation import planner
-from policies.navigation.path import Limits, lay_path, wrap
+from policies.navigation.path import Limits, lay_path
 from policies.navigation.planner import Body, Envelope, Problem, solve
 from policies.navigation.route import Paces, plan
 from policies.navigation.route_cache import planned
@@ -16,6 +16,7 @@ from sim.course.description import Course, Gate, Pole, Table, Waypoint, official
 from sim.course.files import by_name
 from sim.course.score import Scorer
 from sim.errors import InputError
+from sim.planar import wrap
 
 SKILLS = ("walk", "climb", "jump")
 
