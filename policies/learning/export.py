@@ -1,5 +1,6 @@
 """From a training checkpoint to a policy bundle: actor's graph, normaliser and metadata in one ONNX file."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from policies.learning.networks import NetworkConfig
 from policies.learning.ppo import Learner, LearnerState, PPOConfig
 from sim.errors import InputError
 from sim.robots.description import robot_by_name
+from sim.tasks.walk import WalkTask
 
 PROVENANCE = ("command", "seed", "commit", "steps", "worlds", "backend", "seconds")
 
@@ -69,6 +71,19 @@ def _layers(params: Any) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(np.asarray(p["kernel"]), np.asarray(p["bias"])) for p in [*(mlp[n] for n in names), tree["Dense_0"]]]
 
 
+def describe(skill: str, task: WalkTask, learner: Learner) -> dict[str, Any]:
+    """What a bundle and a checkpoint say about the task and the network of their policy, JSON-ready."""
+    return {
+        "skill": skill,
+        "robot": task.robot.name,
+        "layout": task.layout.to_dict(),
+        "gait": task.gait.to_dict(),
+        "network": asdict(learner.config.networks),
+        "sizes": list(learner.sizes),
+        "command_ranges": {name: list(getattr(task.commands, name)) for name in ("forward", "sideways", "yaw")},
+    }
+
+
 def export(path: Path, file: Path, force: bool = False) -> dict[str, Any]:
     """Exports a checkpoint's deterministic policy.
 
@@ -77,11 +92,33 @@ def export(path: Path, file: Path, force: bool = False) -> dict[str, Any]:
       file: the bundle to write; an existing one only with `force`.
 
     Returns:
-      `describe()` of the written bundle and `parity`, the largest difference to the JAX network over 1,000 inputs.
+      As `write_policy`.
+
+    Raises:
+      InputError: no such checkpoint, or `file` exists.
     """
     if file.exists() and not force:
         raise InputError(f"{file} exists: add --force to replace it")
-    learner, state, values = restore_actor(path)
+    return write_policy(*restore_actor(path), file, force)
+
+
+def write_policy(
+    learner: Learner, state: LearnerState, values: dict[str, Any], file: Path, force: bool = False
+) -> dict[str, Any]:
+    """Writes a learner's deterministic policy as a bundle.
+
+    Args:
+      values: what `describe` gives, and how the policy was made (`PROVENANCE`, as far as it is known).
+      file: the bundle to write; an existing one only with `force`.
+
+    Returns:
+      `describe()` of the written bundle and `parity`, the largest difference to the JAX network over 1,000 inputs.
+
+    Raises:
+      InputError: `file` exists.
+    """
+    if file.exists() and not force:
+        raise InputError(f"{file} exists: add --force to replace it")
     statistics: Any = state.normalizer
     mean, std = np.asarray(statistics.mean["state"]), np.asarray(statistics.std["state"])
     graph = _graph(_layers(state.params.policy), learner.config.networks.activation, mean, std)

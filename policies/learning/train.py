@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from policies.learning import checkpoint, curves, runs
+from policies.learning.export import describe, export
 from policies.learning.hosts import Hosts
 from policies.learning.networks import NetworkConfig
 from policies.learning.ppo import Learner, LearnerState, PPOConfig, collect
@@ -134,11 +135,9 @@ class Run:
 
     def description(self) -> dict[str, Any]:
         """What a checkpoint says about itself besides its arrays; the exporter reads it."""
-        commands = self.task.commands
         return {
             "format": FORMAT,
-            "skill": self.options.skill,
-            "robot": self.task.robot.name,
+            **describe(self.options.skill, self.task, self.learner),
             "backend": self.options.backend,
             "steps": self.steps,
             "seed": self.options.seed,
@@ -147,11 +146,6 @@ class Run:
             "seconds": self.seconds,
             "command": self.command(),
             "commit": self.commit,
-            "layout": self.task.layout.to_dict(),
-            "gait": self.task.gait.to_dict(),
-            "network": {**asdict(self.learner.config.networks)},
-            "sizes": list(self.learner.sizes),
-            "command_ranges": {n: list(getattr(commands, n)) for n in ("forward", "sideways", "yaw")},
         }
 
     def save(self) -> Path:
@@ -316,8 +310,6 @@ class Run:
             "curve": str(self.folder / "curve.png"),
         }
         if not interrupted and self.options.host == 0:
-            from policies.learning.export import export
-
             bundle = self.folder / f"{self.options.skill}.onnx"
             export(where, bundle, force=True)
             summary["bundle"] = str(bundle)

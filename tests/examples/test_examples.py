@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from policies.bundle.reader import Bundle
 from policies.evaluation.course_run import run
+from policies.learning.train import Run, TrainOptions
 from sim.course.files import load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,3 +64,25 @@ def test_without_stable_baselines_its_example_says_so_in_one_line() -> None:
     done = start("-c", hidden + "runpy.run_path(sys.argv[0], run_name='__main__')", EXAMPLES / "sb3.py")
     assert done.returncode == 2 and not done.stdout
     assert len(done.stderr.splitlines()) == 1 and "pip install stable-baselines3" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_loop_by_hand_is_the_one_of_barkour_train(tmp_path: Path) -> None:
+    """Iteration for iteration the rewards of the package's own run, which other tests watch learn."""
+    file = tmp_path / "walk.onnx"
+    done = start(EXAMPLES / "train_by_hand.py", "--iterations", "3", "--worlds", "12", "--seed", "3", "--onnx", file)
+    words = [line.split() for line in done.stdout.splitlines()]
+    printed = [float(line[2]) for line in words if line[1:2] == ["reward"] and line[0].isdigit()]
+    package = Run(TrainOptions(skill="walk", worlds=12, seed=3, out=tmp_path / "run", steps=3 * 12 * 24))
+    assert printed == pytest.approx([package.iterate()["reward"] for _ in range(3)], abs=2e-3), done.stderr
+    assert done.returncode == (0 if printed[-1] > printed[0] else 1)
+    assert Bundle.load(file).describe()["skill"] == "walk"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("half", ["robot", "language"])
+def test_a_student_by_hand_comes_nearer_to_its_teacher_where_it_acts_itself(half: str) -> None:
+    done = start(EXAMPLES / "distil_by_hand.py", half, "--rounds", "1")
+    assert done.returncode == 0, done.stderr
+    first, last = map(float, done.stdout.split(":")[1].split())
+    assert last < 0.9 * first
