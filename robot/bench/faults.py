@@ -12,7 +12,6 @@ import argparse
 import errno
 import io
 import json
-import re
 import sys
 import tempfile
 from collections import deque
@@ -29,6 +28,7 @@ from policies.skills.library import load_skills
 from robot.bench.rig import DAMPED, Rig, skills_of
 from robot.loop.controller import BRAKING, Times
 from robot.loop.recording import Recorder
+from robot.loop.refusals import Code, Refusal, Source
 from robot.loop.transport import NS
 from robot.transports.inprocess import SLICE, Message
 from sim.errors import InputError
@@ -54,14 +54,22 @@ class Fault:
     """State that must be reached, or kept."""
     why: str
     """Why that one."""
-    says: str
-    """Words that the controller's reason or a refusal must hold."""
+    says: tuple[str, ...] | Code
+    """What the controller's reason, a request's answer or a refusal must be about: a code, or keys of which one will do
+    (see `robot.loop.refusals.Refusal.key`); () where nothing need be said."""
     then: Callable[[Rig], str] | None = None
     """What is tried afterwards; returns what is wrong with it, if anything."""
     watched: float = WATCHED
     """s."""
+    value: float | None = None
+    """What the refusal must have seen, in the unit of its limit."""
     rig: dict[str, Any] = field(default_factory=dict)
     """Arguments of the `Rig`."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """`says` as keys."""
+        return (str(self.says),) if isinstance(self.says, Code) else self.says
 
 
 # --- kinds of faults --------------------------------------------------------------------------------------------------
@@ -286,6 +294,10 @@ def stalled(rig: Rig) -> None:
     rig.since = rig.clock.now()
 
 
+FULL = 24_000
+"""Room on a disk that is full a little after the robot runs, bytes."""
+
+
 class Full:
     """A raw file on a disk that has room for `room` bytes: the header and a few steps."""
 
@@ -310,7 +322,7 @@ class Full:
 
 def full_disk(short: bool) -> dict[str, Any]:
     """Arguments of a `Rig` that records to a `Full` disk."""
-    return {"recorder": lambda: Recorder(Path("full.rec"), {}, lambda path: Full(short))}
+    return {"recorder": lambda: Recorder(Path("full.rec"), {}, lambda path: Full(short, room=FULL))}
 
 
 # --- what is tried afterwards -----------------------------------------------------------------------------------------
@@ -335,7 +347,7 @@ def armed_again(rig: Rig) -> str:
 
 def right_joints(rig: Rig) -> str:
     """Readings stand with the joints that they are of."""
-    off = float(np.abs(rig.intake.snapshot().position - rig.hardware.physics.qpos[0, 7:]).max())
+    off = float(np.abs(rig.messages.snapshot().position - rig.hardware.physics.qpos[0, 7:]).max())
     return "" if off < 0.1 else f"a joint is taken to be {off:.2f} rad from where it is"
 
 
@@ -386,7 +398,6 @@ ASKED = "the operator is obeyed in every state"
 NOT_ARMED = "a robot that cannot stand up is not armed"
 LOST = "a leg whose place is not known cannot be held"
 AGES = "ages are taken on the clock of the robot's own computer"
-STALE = r"readings are 0\.\d+ s old, limit 0\.06"
 
 reverse, degrees = (lambda values: list(values)[::-1]), (lambda values: np.rad2deg(values))
 back = {name: reverse for name in ("names", "position", "velocity", "effort")}
@@ -395,6 +406,11 @@ ABDUCTION, HIP, KNEE = 3, 4, 5
 FRONT_KNEE = 2
 """One that is asked to move while the robot brakes."""
 ONE_JOINT = ("position", "velocity", "effort")
+
+
+def of(source: Source, *codes: Code) -> tuple[str, ...]:
+    """Keys of refusals of a source's messages."""
+    return tuple(Refusal(code, "", source=source).key for code in codes)
 
 
 def _everything(values: Any) -> Any:
@@ -407,163 +423,177 @@ def _random_spikes(values: Any) -> np.ndarray:
 
 FAULTS: tuple[Fault, ...] = (
     # sensors fall silent
-    Fault("joint readings silent", "running", silence("joints"), EMERGENCY, BLIND, f"joint {STALE}"),
-    Fault("IMU silent", "running", silence("imu"), EMERGENCY, BLIND, f"IMU {STALE}"),
-    Fault("joints and IMU silent", "running", silence("joints", "imu"), EMERGENCY, BLIND, STALE),
-    Fault("sensors silent while standing up", "standing up", silence("joints", "imu"), EMERGENCY, BLIND, STALE),
-    Fault("sensors silent in a soft stop", "soft stop", silence("joints", "imu"), EMERGENCY, BLIND, STALE),
+    Fault("joint readings silent", "running", silence("joints"), EMERGENCY, BLIND, Code.JOINTS_STALE),
+    Fault("IMU silent", "running", silence("imu"), EMERGENCY, BLIND, Code.IMU_STALE),
+    Fault("joints and IMU silent", "running", silence("joints", "imu"), EMERGENCY, BLIND, Code.JOINTS_STALE),
+    Fault("sensors silent while standing up", "standing up", silence("joints", "imu"), EMERGENCY, BLIND,
+          Code.JOINTS_STALE),
+    Fault("sensors silent in a soft stop", "soft stop", silence("joints", "imu"), EMERGENCY, BLIND, Code.JOINTS_STALE),
     Fault(
-        "sensors silent in a dry run", "running", silence("joints"), EMERGENCY, BLIND, STALE, rig={"dry_run": True}
+        "sensors silent in a dry run", "running", silence("joints"), EMERGENCY, BLIND, Code.JOINTS_STALE,
+        rig={"dry_run": True},
     ),
-    Fault("transport killed and restarted", "running", silence(*ALL), EMERGENCY, BLIND, STALE, restarted),
+    Fault("transport killed and restarted", "running", silence(*ALL), EMERGENCY, BLIND, Code.JOINTS_STALE, restarted),
     # stamps and clocks
-    Fault("joint stamps frozen", "running", stuck("joints", "stamp"), EMERGENCY, NONSENSE, "stamp stands still"),
-    Fault("IMU stamps frozen", "running", stuck("imu", "stamp"), EMERGENCY, NONSENSE, "stamp stands still"),
+    Fault("joint stamps frozen", "running", stuck("joints", "stamp"), EMERGENCY, NONSENSE,
+          of(Source.JOINTS, Code.STAMP_FROZEN)),
+    Fault("IMU stamps frozen", "running", stuck("imu", "stamp"), EMERGENCY, NONSENSE,
+          of(Source.IMU, Code.STAMP_FROZEN)),
     Fault("joint stamps too old", "running", altered("joints", stamp=lambda stamp: stamp - round(0.15 * NS)), EMERGENCY,
-          NONSENSE, "runs backwards|late"),
-    Fault("joint readings late", "running", delayed("joints", 0.15), EMERGENCY, BLIND, STALE),
-    Fault("sender's clock 5 s ahead", "running", clocks(5.0), GOES_ON, AGES, "clock was set by"),
-    Fault("sender's clock 5 s back", "running", clocks(-5.0), GOES_ON, AGES, "clock was set by"),
+          NONSENSE, of(Source.JOINTS, Code.STAMP_BACKWARDS, Code.LATE)),
+    Fault("joint readings late", "running", delayed("joints", 0.15), EMERGENCY, BLIND, Code.JOINTS_STALE),
+    Fault("sender's clock 5 s ahead", "running", clocks(5.0), GOES_ON, AGES, of(Source.JOINTS, Code.CLOCK_SET)),
+    Fault("sender's clock 5 s back", "running", clocks(-5.0), GOES_ON, AGES, of(Source.JOINTS, Code.CLOCK_SET)),
     # joint readings
-    Fault("NaN in joint angles", "running", altered("joints", position=at(KNEE, np.nan)), EMERGENCY, NONSENSE, "nan"),
-    Fault("infinite joint speed", "running", altered("joints", velocity=at(0, np.inf)), EMERGENCY, NONSENSE, "inf"),
+    Fault("NaN in joint angles", "running", altered("joints", position=at(KNEE, np.nan)), EMERGENCY, NONSENSE,
+          of(Source.JOINTS, Code.NOT_FINITE)),
+    Fault("infinite joint speed", "running", altered("joints", velocity=at(0, np.inf)), EMERGENCY, NONSENSE,
+          of(Source.JOINTS, Code.NOT_FINITE)),
     Fault(
-        "swapped joint order", "running", altered("joints", **back), GOES_ON, "joints are matched by name", "",
+        "swapped joint order", "running", altered("joints", **back), GOES_ON, "joints are matched by name", (),
         right_joints,
     ),
     Fault(
         "missing joint", "running", altered("joints", **{n: lambda v: list(v)[1:] for n in back}), EMERGENCY, NONSENSE,
-        "'abduction_front_left' is missing",
+        of(Source.JOINTS, Code.MISSING_JOINT),
     ),
     Fault(
         "extra joint", "running",
         altered("joints", names=lambda v: [*v, "tail"], **{n: lambda v: [*v, 0.0] for n in list(back)[1:]}),
-        GOES_ON, "what is not the robot's is left out", "'tail' is no joint", right_joints,
+        GOES_ON, "what is not the robot's is left out", of(Source.JOINTS, Code.FOREIGN_JOINT), right_joints,
     ),
     Fault(
         "duplicated joint", "running", altered("joints", **{n: lambda v: [*v, v[0]] for n in back}), EMERGENCY,
-        "which of the two is right cannot be known", "named twice",
+        "which of the two is right cannot be known", of(Source.JOINTS, Code.DUPLICATE_JOINT),
     ),
-    Fault("joint angles in degrees", "running", altered("joints", position=degrees), EMERGENCY, NONSENSE, "its range"),
+    Fault("joint angles in degrees", "running", altered("joints", position=degrees), EMERGENCY, NONSENSE,
+          of(Source.JOINTS, Code.OUT_OF_RANGE)),
     Fault(
         "joint beyond its range", "running", altered("joints", position=at(KNEE, 2.8)), EMERGENCY, NONSENSE,
-        r"is at 2\.800 rad, its range is 0\.000 to 2\.513",
+        of(Source.JOINTS, Code.OUT_OF_RANGE), value=2.8,
     ),
     Fault(
         "joint readings stuck", "running", stuck("joints", "position", "velocity", "effort"), EMERGENCY,
-        "a moving robot's readings change", "have not changed",
+        "a moving robot's readings change", of(Source.JOINTS, Code.FROZEN),
     ),
     *(
         Fault(f"{name} encoder stuck{part}", "running", stuck_joint(index, *fields, after=after), EMERGENCY, LOST,
-              "reads .* after it was to move", watched=0.8)
+              Code.JOINT_STUCK, watched=0.8)
         for name, index, after in (("abduction", ABDUCTION, 0.16), ("hip", HIP, 0.06), ("knee", KNEE, 0.0))
         for part, fields in (("", ONE_JOINT), (", not its speed", ONE_JOINT[:1]))
     ),
     Fault("knee encoder stuck while braking", "soft stop", stuck_joint(FRONT_KNEE, *ONE_JOINT), EMERGENCY, LOST,
-          "reads .* after it was to move"),
+          Code.JOINT_STUCK),
     Fault("knee encoder stuck while standing up", "standing up", stuck_joint(KNEE, *ONE_JOINT), EMERGENCY, LOST,
-          "reads .* after it was to move", watched=1.0, rig={"lying": True, "times": Times()}),
+          Code.JOINT_STUCK, watched=1.0, rig={"lying": True, "times": Times()}),
     Fault(
-        "single joint spike", "running", once("joints", position=at(KNEE, -0.6, 1.0)), GOES_ON, SINGLE, "jumped by"
+        "single joint spike", "running", once("joints", position=at(KNEE, -0.6, 1.0)), GOES_ON, SINGLE,
+        of(Source.JOINTS, Code.JUMP)
     ),
     Fault(
         "single joint speed spike", "running", once("joints", velocity=at(KNEE, 45.0)), GOES_ON,
-        "a single reading is not yet a joint that turns so fast", "",
+        "a single reading is not yet a joint that turns so fast", (),
     ),
     Fault("joint spikes in every message", "running", altered("joints", position=_random_spikes), EMERGENCY, NONSENSE,
-          "jumped by|its range"),
+          of(Source.JOINTS, Code.JUMP, Code.OUT_OF_RANGE)),
     Fault("joint offset", "running", altered("joints", position=at(KNEE, -0.8, 1.0)), EMERGENCY,
-          "an encoder that has slipped shows another posture", "jumped by|its range"),
+          "an encoder that has slipped shows another posture", of(Source.JOINTS, Code.JUMP, Code.OUT_OF_RANGE)),
     Fault("joint overspeed", "running", altered("joints", velocity=at(KNEE, 40.0)), EMERGENCY,
-          "no motor holds a joint back at that speed", r"40\.0 rad/s, limit 35"),
+          "no motor holds a joint back at that speed", Code.JOINT_SPEED, value=40.0),
     Fault("joint torque too high", "running", altered("joints", effort=at(KNEE, 25.0)), SOFT, BRAKES,
-          r"25\.0 N m, limit 21\.6", disarms),
+          Code.TORQUE, disarms, value=25.0),
     Fault("joint messages of nonsense", "running", altered("joints", position=_everything, effort=_everything),
-          EMERGENCY, NONSENSE, "numbers came|torques came"),
+          EMERGENCY, NONSENSE, of(Source.JOINTS, Code.MALFORMED)),
     # IMU
-    Fault("NaN in the gyro", "running", altered("imu", angular_velocity=at(1, np.nan)), EMERGENCY, NONSENSE, "nan"),
+    Fault("NaN in the gyro", "running", altered("imu", angular_velocity=at(1, np.nan)), EMERGENCY, NONSENSE,
+          of(Source.IMU, Code.NOT_FINITE)),
     Fault("gyro in degrees per second", "running", altered("imu", angular_velocity=degrees),
-          EMERGENCY, "seen on a turn: a gyro at twenty times what it can be is as good as none", "the gyro reads",
+          EMERGENCY, "seen on a turn: a gyro at twenty times what it can be is as good as none",
+          of(Source.IMU, Code.TOO_FAST),
           rig={"command": (0.8, 0.0, 1.6)}),
     Fault("IMU stuck", "running", stuck("imu", "orientation", "angular_velocity"), EMERGENCY,
-          "a moving robot's readings change", "have not changed"),
+          "a moving robot's readings change", of(Source.IMU, Code.FROZEN)),
     Fault("single attitude spike", "running", once("imu", orientation=lambda q: [0.0, 1.0, 0.0, 0.0]), GOES_ON, SINGLE,
-          "attitude jumped"),
+          of(Source.IMU, Code.JUMP)),
     Fault("quaternion not normalised", "running", altered("imu", orientation=lambda q: 1.2 * np.array(q)), EMERGENCY,
-          NONSENSE, r"length 1\.200"),
+          NONSENSE, of(Source.IMU, Code.NO_ROTATION), value=1.2),
     Fault("quaternion as x, y, z, w", "running", altered("imu", orientation=lambda q: np.roll(q, -1)), EMERGENCY,
-          "seen as an attitude that jumps, wherever the heading is not 0", "attitude jumped", rig={"yaw": 2.0}),
+          "seen as an attitude that jumps, wherever the heading is not 0", of(Source.IMU, Code.JUMP), rig={"yaw": 2.0}),
     Fault("armed with quaternions as x, y, z, w", "disarmed",
           lambda rig: (altered("imu", orientation=lambda q: np.roll(q, -1))(rig), rig.run(1.0), asked("arm")(rig)),
-          DISARMED, "seen as a tilt, wherever the heading is not 0", "leans by", rig={"yaw": 2.0}),
-    Fault("tilt over the limit", "running", rolling(8.0), EMERGENCY, DOWN, r"leans by 1\.\d+ rad, limit 1\.2"),
-    Fault("rolled upside down", "running", rolling(20.0), EMERGENCY, DOWN, r"leans by \d\.\d+ rad, limit 1\.2"),
-    Fault("overturned at once", "running", overturned, EMERGENCY, DOWN, "jumped by"),
+          DISARMED, "seen as a tilt, wherever the heading is not 0", Code.TILT, rig={"yaw": 2.0}),
+    Fault("tilt over the limit", "running", rolling(8.0), EMERGENCY, DOWN, Code.TILT),
+    Fault("rolled upside down", "running", rolling(20.0), EMERGENCY, DOWN, Code.TILT),
+    Fault("overturned at once", "running", overturned, EMERGENCY, DOWN, of(Source.IMU, Code.JUMP)),
     # pose
-    Fault("pose lost", "running", silence("pose"), SOFT, BRAKES, r"the pose is 0\.\d+ s old, limit 0\.08", disarms),
-    Fault("NaN in the pose", "running", altered("pose", position=at(0, np.nan)), SOFT, BRAKES, "nan"),
-    Fault("pose jump", "running", altered("pose", position=at(0, 3.0, 1.0)), SOFT, BRAKES, r"jumped by \d\.\d+ m",
+    Fault("pose lost", "running", silence("pose"), SOFT, BRAKES, Code.POSE_STALE, disarms),
+    Fault("NaN in the pose", "running", altered("pose", position=at(0, np.nan)), SOFT, BRAKES,
+          of(Source.POSE, Code.NOT_FINITE)),
+    Fault("pose jump", "running", altered("pose", position=at(0, 3.0, 1.0)), SOFT, BRAKES,
+          of(Source.POSE, Code.JUMP),
           believed, watched=0.16),
     Fault("single pose jump", "running", once("pose", position=at(1, 3.0, 1.0)), GOES_ON, SINGLE,
-          r"jumped by 3\.\d+ m"),
-    Fault("pose stuck", "running", stuck("pose", "position", "orientation"), SOFT, BRAKES, "have not changed"),
+          of(Source.POSE, Code.JUMP)),
+    Fault("pose stuck", "running", stuck("pose", "position", "orientation"), SOFT, BRAKES,
+          of(Source.POSE, Code.FROZEN)),
     Fault("height lost", "running", altered("pose", position=at(2, 0.05)), EMERGENCY, DOWN,
-          r"0\.050 m above the ground, limit 0\.08"),
+          Code.HEIGHT, value=0.05),
     # commands
-    Fault("command silence", "running", silence("command"), SOFT, BRAKES, r"command is 0\.\d+ s old, limit 0\.08",
+    Fault("command silence", "running", silence("command"), SOFT, BRAKES, Code.COMMAND_STALE,
           disarms),
-    Fault("command back while braking", "running", paused, GOES_ON, "the cause is over", "goes on, over"),
+    Fault("command back while braking", "running", paused, GOES_ON, "the cause is over", Code.RECOVERED),
     Fault("command out of range", "running", altered("command", command=lambda c: [9.0, 0.0, 0.0]), GOES_ON,
-          "it is held inside what the policy was trained on", r"is 9\.00, the policy's range -1\.60 to 2\.20"),
+          "it is held inside what the policy was trained on", Code.COMMAND_RANGE, value=9.0),
     Fault("NaN in the command", "running", altered("command", command=lambda c: [np.nan, 0.0, 0.0]), SOFT, BRAKES,
-          "nan"),
-    Fault("unknown skill", "running", lambda rig: (rig.wrong(), rig.intake.skill(7)), GOES_ON,
-          "the skill before it goes on", "no skill '7'"),
+          of(Source.COMMAND, Code.NOT_FINITE)),
+    Fault("unknown skill", "running", lambda rig: (rig.wrong(), rig.messages.skill(7)), GOES_ON,
+          "the skill before it goes on", of(Source.SKILL, Code.UNKNOWN_NAME)),
     # the policy
     Fault("policy puts out NaN", "running", policy(lambda t: np.where(t == t[3], np.nan, t)), SOFT, UNUSED,
-          "put out nan", lies_or_stands),
-    Fault("policy puts out NaN while braking", "soft stop", policy(lambda t: t * np.nan), SOFT, UNUSED, "put out nan"),
-    Fault("policy puts out a wrong shape", "running", policy(lambda t: t[:8]), SOFT, UNUSED, r"\(12,\) is needed"),
+          Code.POLICY_NOT_FINITE, lies_or_stands),
+    Fault("policy puts out NaN while braking", "soft stop", policy(lambda t: t * np.nan), SOFT, UNUSED,
+          Code.POLICY_NOT_FINITE),
+    Fault("policy puts out a wrong shape", "running", policy(lambda t: t[:8]), SOFT, UNUSED, Code.POLICY_SHAPE),
     Fault("policy raises", "running", policy(fails(RuntimeError("no memory"))), SOFT, UNUSED,
-          "RuntimeError: no memory"),
+          Code.POLICY),
     Fault("policy asks beyond a joint's range", "running", policy_once(at(KNEE, 4.0)), GOES_ON,
-          "the target is held inside the range", r"is 4\.00 rad, its range 0\.00 to 2\.51"),
+          "the target is held inside the range", Code.TARGET_RANGE, value=4.0),
     Fault("policy asks for too large a step", "running", policy_once(at(1, 3.2)), GOES_ON,
-          "the target is held within the step", r"changed by \d\.\d+ rad, limit 1\.7"),
+          "the target is held within the step", Code.TARGET_STEP),
     # time and software
-    Fault("one step overruns", "running", slow(0.03, 1), GOES_ON, "the next step makes up for it", ""),
-    Fault("steps overrun", "running", slow(0.03, 99), SOFT, BRAKES, "3 in a row, limit 3"),
-    Fault("steps overrun by far", "running", slow(0.06, 99), SOFT, BRAKES, "4 in a row, limit 3"),
+    Fault("one step overruns", "running", slow(0.03, 1), GOES_ON, "the next step makes up for it", ()),
+    Fault("steps overrun", "running", slow(0.03, 99), SOFT, BRAKES, Code.OVERRUN, value=3),
+    Fault("steps overrun by far", "running", slow(0.06, 99), SOFT, BRAKES, Code.OVERRUN, value=4),
     Fault("control step raises", "running",
           replaced(lambda rig: rig.policy.terrain, "below", fails(ValueError("no such place"))), EMERGENCY,
-          "what the loop knows cannot be relied on", "ValueError: no such place", rig={}),
+          "what the loop knows cannot be relied on", Code.CONTROL_STEP),
     Fault("joints cannot be reached", "running", replaced(lambda rig: rig.transport, "write", fails(OSError("gone"))),
-          EMERGENCY, "the drives' watchdog damps, and the loop must not go on", "joints cannot be reached"),
+          EMERGENCY, "the drives' watchdog damps, and the loop must not go on", Code.UNREACHABLE),
     Fault("log cannot be written", "running",
-          lambda rig: (setattr(rig.intake.refusals, "log", fails(OSError())), once("joints", names=reverse)(rig)),
-          GOES_ON, "control does not hang on a log", ""),
+          lambda rig: (setattr(rig.messages.refusals, "log", fails(OSError())), once("joints", names=reverse)(rig)),
+          GOES_ON, "control does not hang on a log", ()),
     Fault("loop dies", "running", lambda rig: setattr(rig.loop.punctuality, "add", fails(MemoryError())), DAMPED,
-          "nobody writes, so the drives' watchdog damps", ""),
+          "nobody writes, so the drives' watchdog damps", ()),
     Fault("disk full while recording", "running", lambda rig: rig.wrong(), GOES_ON, "control does not hang on a disk",
-          "No space left", said_of_the_disk, rig=full_disk(short=False)),
+          Code.RECORDING, said_of_the_disk, rig=full_disk(short=False)),
     Fault("disk full in the middle of a write", "running", lambda rig: rig.wrong(), GOES_ON,
-          "control does not hang on a disk", "No space left", said_of_the_disk, rig=full_disk(short=True)),
+          "control does not hang on a disk", Code.RECORDING, said_of_the_disk, rig=full_disk(short=True)),
     # operators
-    Fault("stop while disarmed", "disarmed", asked("stop"), DISARMED, ASKED, ""),
-    Fault("stop while standing up", "standing up", asked("stop"), SOFT, ASKED, "asked to stop", disarms),
-    Fault("stop while running", "running", asked("stop"), SOFT, ASKED, "asked to stop", disarms),
-    Fault("stop in a soft stop", "soft stop", asked("stop"), SOFT, ASKED, "asked to stop", disarms),
-    Fault("stop in an emergency", "emergency", asked("stop"), EMERGENCY, "it has stopped already", "disarmed"),
-    Fault("disarm while standing up", "standing up", asked("disarm"), EMERGENCY, ASKED, "operator disarmed"),
-    Fault("disarm while running", "running", asked("disarm"), EMERGENCY, ASKED, "operator disarmed", armed_again),
+    Fault("stop while disarmed", "disarmed", asked("stop"), DISARMED, ASKED, ()),
+    Fault("stop while standing up", "standing up", asked("stop"), SOFT, ASKED, Code.OPERATOR, disarms),
+    Fault("stop while running", "running", asked("stop"), SOFT, ASKED, Code.OPERATOR, disarms),
+    Fault("stop in a soft stop", "soft stop", asked("stop"), SOFT, ASKED, Code.OPERATOR, disarms),
+    Fault("stop in an emergency", "emergency", asked("stop"), EMERGENCY, "it has stopped already", Code.OPERATOR),
+    Fault("disarm while standing up", "standing up", asked("disarm"), EMERGENCY, ASKED, Code.OPERATOR),
+    Fault("disarm while running", "running", asked("disarm"), EMERGENCY, ASKED, Code.OPERATOR, armed_again),
     Fault("disarm in a soft stop", "soft stop", asked("disarm"), SOFT, "damping at once, then disarmed",
-          "operator disarmed", lambda rig: "" if rig.controller.phase == "damp" else "it does not damp"),
-    Fault("double arm", "running", asked("arm", "arm"), GOES_ON, "it is armed already", "already running"),
-    Fault("arm and stop at once", "disarmed", asked("arm", "stop"), SOFT, ASKED, "asked to stop"),
-    Fault("arm while fallen", "disarmed", fallen, DISARMED, NOT_ARMED, r"leans by \d\.\d+ rad, limit 1\.2"),
-    Fault("arm without sensors", "disarmed", deaf("joints"), DISARMED, NOT_ARMED, STALE),
-    Fault("arm without a pose", "disarmed", deaf("pose"), DISARMED, NOT_ARMED, "no fresh pose"),
-    Fault("arm long ago", "disarmed", stalled, DISARMED, "who asked has gone", r"is \d\.\d+ s old, limit 0\.5"),
+          Code.OPERATOR, lambda rig: "" if rig.controller.phase == "damp" else "it does not damp"),
+    Fault("double arm", "running", asked("arm", "arm"), GOES_ON, "it is armed already", Code.ALREADY_ARMED),
+    Fault("arm and stop at once", "disarmed", asked("arm", "stop"), SOFT, ASKED, Code.OPERATOR),
+    Fault("arm while fallen", "disarmed", fallen, DISARMED, NOT_ARMED, Code.TILT),
+    Fault("arm without sensors", "disarmed", deaf("joints"), DISARMED, NOT_ARMED, Code.JOINTS_STALE),
+    Fault("arm without a pose", "disarmed", deaf("pose"), DISARMED, NOT_ARMED, Code.POSE_STALE),
+    Fault("arm long ago", "disarmed", stalled, DISARMED, "who asked has gone", Code.REQUEST_OLD),
 )  # fmt: skip
 
 
@@ -598,21 +628,32 @@ def try_fault(fault: Fault, **rig_arguments: Any) -> dict[str, Any]:
     """Tries one fault. See `run_all` for what is returned; `rig_arguments` come on top of the fault's own."""
     rig = Rig(**{**fault.rig, **rig_arguments})
     rig.bring_to(fault.when)
+    before = rig.controller.refusals.counts.copy()
     fault.inject(rig)
     began = len(rig.steps)
-    rig.run(fault.watched)
+    rig.run(fault.watched, watched=True)
     reached, milliseconds = _reached(rig, fault, began)
-    reason = rig.controller.reason
+    code, reason = rig.controller.code, rig.controller.reason
     problems = [fault.then(rig)] if fault.then else []
     problems += rig.violations()
-    said = [reason, rig.controller.reason, *rig.controller.refusals.last.values(), *(r.message for r in rig.requests)]
-    if not any(re.search(fault.says, text) for text in said):
-        problems.append(f"nothing says '{fault.says}': {said}")
+    problems += _unsaid(rig, fault, {code, *(rig.controller.refusals.counts - before)})
     if reached != fault.expected:
         problems.append(f"the state is {reached}, it must be {fault.expected}")
     if not milliseconds <= BUDGET:
         problems.append(f"it took {milliseconds:.0f} ms, limit {BUDGET:.0f}")
-    return _result(fault.name, fault.when, fault.expected, reached, milliseconds, reason, fault.why, problems)
+    return _result(fault.name, fault.when, fault.expected, reached, milliseconds, code, reason, fault.why, problems)
+
+
+def _unsaid(rig: Rig, fault: Fault, said: set[str]) -> list[str]:
+    """What nobody said of a fault although it must be said; `said` are the keys that came since."""
+    said |= {rig.controller.code, *(request.code for request in rig.requests)}
+    named = [key for key in fault.keys if key in said]
+    if fault.keys and not named:
+        return [f"nothing says {' or '.join(fault.keys)}: {', '.join(sorted(said))}"]
+    last = rig.controller.refusals.last
+    if fault.value is not None and not any(np.isclose(last[key].value, fault.value, rtol=0.01) for key in named):
+        return [f"{named[0]}: {last[named[0]].value} was seen, not {fault.value}"]
+    return []
 
 
 def _reached(rig: Rig, fault: Fault, began: int) -> tuple[str, float]:
@@ -636,21 +677,30 @@ def try_bundle(name: str) -> dict[str, Any]:
         file.write_bytes(CORRUPTED[name](good))
         try:
             load_skills(str(file))
-            reached, reason = "started", ""
+            reached, code, reason = "started", "", ""
         except InputError as error:
-            reached, reason = REFUSED, str(error).replace(folder, "...")
+            reached, code, reason = REFUSED, "bundle", str(error).replace(folder, "...")
     if reached != REFUSED:
         problems.append("a corrupted bundle was taken")
-    return _result(name, "start", REFUSED, reached, 0.0, reason, "nothing is armed without a whole policy", problems)
+    why = "nothing is armed without a whole policy"
+    return _result(name, "start", REFUSED, reached, 0.0, code, reason, why, problems)
 
 
 def _result(
-    name: str, when: str, expected: str, reached: str, milliseconds: float, reason: str, why: str, problems: list[str]
+    name: str,
+    when: str,
+    expected: str,
+    reached: str,
+    milliseconds: float,
+    code: str,
+    reason: str,
+    why: str,
+    problems: list[str],
 ) -> dict[str, Any]:
     violations = [problem for problem in problems if problem]
     return {
         "name": name, "when": when, "expected": expected, "reached": reached, "milliseconds": milliseconds,
-        "reason": reason, "why": why, "safe": not violations, "violations": violations,
+        "code": code, "reason": reason, "why": why, "safe": not violations, "violations": violations,
     }  # fmt: skip
 
 
@@ -659,8 +709,8 @@ def run_all() -> list[dict[str, Any]]:
 
     Returns:
       A dict each, JSON-ready: `name`, `when` (the state in which it came), `expected` and `reached` (states),
-      `milliseconds` (until it was reached for good; 0 where the state is kept), `reason`, `why` (that state), `safe`,
-      `violations` (sentences).
+      `milliseconds` (until it was reached for good; 0 where the state is kept), `code` and `reason` (of the
+      controller), `why` (that state), `safe`, `violations` (sentences).
     """
     return [try_fault(fault) for fault in FAULTS] + [try_bundle(name) for name in CORRUPTED]
 

@@ -26,10 +26,11 @@ from policies.skills.library import load_skills
 from robot.bench import faults
 from robot.loop.clock import Durations, SteadyClock
 from robot.loop.controller import SWITCH_INTERVAL, Controller, Loop, Times
+from robot.loop.message_filter import MessageFilter, Plausible
 from robot.loop.onboard_policy import OnboardPolicy
 from robot.loop.safety import Limits
 from robot.loop.terrain import Terrain
-from robot.loop.transport import Intake, Mode, Output, Plausible, State
+from robot.loop.transport import Mode, Output, State
 from robot.transports.inprocess import InProcess
 from sim.course.files import by_name
 from sim.errors import InputError
@@ -56,7 +57,7 @@ END = b"end"
 
 
 class _Sender:
-    """An intake at the robot's end of the pipe: what drives and sensors say is sent."""
+    """An messages at the robot's end of the pipe: what drives and sensors say is sent."""
 
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
@@ -109,8 +110,8 @@ def _robot(pipe: Connection, policy: str, course: str, seed: int) -> None:
 class _Piped:
     """The transport of the loop: a pipe to the robot's process."""
 
-    def __init__(self, pipe: Connection, intake: Intake) -> None:
-        self.pipe, self.intake = pipe, intake
+    def __init__(self, pipe: Connection, messages: MessageFilter) -> None:
+        self.pipe, self.messages = pipe, messages
         self.latency_ms: dict[str, float] | None = None
         """From a reading's stamp to the arrival of the command that answers it, p50 and p99; known after `close`."""
         self.came = threading.Event()
@@ -142,11 +143,11 @@ class _Piped:
         code, stamp = HEAD.unpack_from(data)
         kind = KINDS[code]
         if kind == "skill":
-            self.intake.skill(stamp)
+            self.messages.skill(stamp)
             return
         parts = np.split(np.frombuffer(data, float, offset=HEAD.size), np.cumsum(SIZES[kind])[:-1])
-        names = (self.intake.robot.joint_names,) if kind == "joints" else ()
-        getattr(self.intake, kind)(*names, *parts, stamp=stamp)
+        names = (self.messages.robot.joint_names,) if kind == "joints" else ()
+        getattr(self.messages, kind)(*names, *parts, stamp=stamp)
 
 
 class _Timed(Controller):
@@ -209,10 +210,10 @@ def measure(seconds: float, policy: str, course: str, seed: int, priority: int =
     robots.close()
     interval = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_INTERVAL)
-    intake = Intake(skills.robot, clock.now, plausible=Plausible(delay=LATE))
-    transport = _Piped(pipe, intake)
+    messages = MessageFilter(skills.robot, clock.now, plausible=Plausible(delay=LATE))
+    transport = _Piped(pipe, messages)
     controller = _Timed(
-        OnboardPolicy(skills, Terrain(skills.robot, where)), intake, transport, PATIENT, Times(priority=priority)
+        OnboardPolicy(skills, Terrain(skills.robot, where)), messages, transport, PATIENT, Times(priority=priority)
     )
     loop = Loop(controller, clock)
     try:
@@ -221,7 +222,7 @@ def measure(seconds: float, policy: str, course: str, seed: int, priority: int =
         time.sleep(0.5)
         loop.start()
         memory = [_memory()]
-        request = intake.ask("arm")
+        request = messages.ask("arm")
         if not request.wait(1.0):
             raise InputError(f"the simulated robot cannot be armed: {request.message}")
         time.sleep(WARM)
@@ -246,7 +247,8 @@ def measure(seconds: float, policy: str, course: str, seed: int, priority: int =
         **loop.punctuality.summary(), "tick_cpu_ms": controller.used.milliseconds(), "cpu_share": share,
         **_growth(*memory, seconds=(seconds - WARM) / 2), "latency_ms": transport.latency_ms,
         "state": state["state"], "running_share": controller.ran / max(controller.steps, 1),
-        "refusals": state["refusals"], "history": [said for _, said, _ in controller.history],
+        "refusals": state["refusals"], "history": [change.said for change in controller.history],
+        "codes": [change.code for change in controller.history],
     }  # fmt: skip
 
 

@@ -14,19 +14,23 @@ import numpy as np
 from policies.skills.library import Skills, load_skills
 from robot.loop.clock import SimulatedClock
 from robot.loop.controller import SETTLING, Controller, Loop, Times
+from robot.loop.message_filter import MessageFilter, Plausible
 from robot.loop.onboard_policy import OnboardPolicy
 from robot.loop.recording import Recorder
+from robot.loop.refusals import Code
 from robot.loop.safety import Limits
 from robot.loop.terrain import Terrain
-from robot.loop.transport import NS, Intake, Mode, Output, Plausible, Request
+from robot.loop.transport import NS, Mode, Output, Request
 from robot.transports.hardware import SimulatedHardware
 from robot.transports.inprocess import InProcess, Tamper
 from sim.course.description import official
 
 PLACE = (-6.0, 6.0)
 """Flat ground beside the course, m."""
-TIMES = Times(stand_up=0.3)
-"""The robot stands already: it need not take long."""
+TIMES = Times(stand_up=0.3, brake=0.6, stand=0.3, hold=0.2, settle=0.3)
+"""The robot stands already and is not fast: it need not take long."""
+LATCHED = 0.1
+"""An emergency is left by operators alone: after this nothing new is seen, s."""
 COMMAND = (1.2, 0.0, 0.0)
 """m/s, m/s, rad/s; the robot runs."""
 DEAD = "loop dead"
@@ -74,18 +78,18 @@ class Rig:
         skills, course = skills_of(), official()
         self.robot, self.limits, self.dry_run, self.command = skills.robot, limits, dry_run, command
         self.clock = SimulatedClock()
-        self.intake = Intake(self.robot, self.clock.now, plausible=plausible)
+        self.messages = MessageFilter(self.robot, self.clock.now, plausible=plausible)
         self.hardware = SimulatedHardware(self.robot, course, lying=lying)
         self.hardware.worlds.place(np.array([PLACE[0]]), np.array([PLACE[1]]), np.array([yaw]), course.height)
         self.hardware.targets = np.array(self.hardware.physics.qpos[0, 7:])
         if lying:
             self.hardware.advance(1200)
-        self.transport = InProcess(self.intake, self.hardware, self.clock)
+        self.transport = InProcess(self.messages, self.hardware, self.clock)
         self.transport.follow(self.clock)
         self.policy = OnboardPolicy(skills, Terrain(self.robot, course))
         self.recorder = recorder() if recorder else None
         self.controller = Controller(
-            self.policy, self.intake, self.transport, limits, times, recorder=self.recorder, dry_run=dry_run
+            self.policy, self.messages, self.transport, limits, times, recorder=self.recorder, dry_run=dry_run
         )
         self.loop = Loop(self.controller, self.clock)
         self.failure: Exception | None = None
@@ -97,17 +101,24 @@ class Rig:
 
     # --- a run ----------------------------------------------------------------------------------------------------
 
-    def run(self, seconds: float) -> None:
-        """Lets the robot and its loop go on."""
-        count = round(seconds / self.robot.control_period)
+    def run(self, seconds: float, *, watched: bool = False) -> None:
+        """Lets the robot and its loop go on. What is only `watched` may end `LATCHED` after an emergency."""
+        count, period = round(seconds / self.robot.control_period), self.robot.control_period
         if self.failure is None:
-            end = len(self.steps) + count
+            begin, end, latched = len(self.steps), len(self.steps) + count, round(LATCHED / period)
+
+            def over() -> bool:
+                self._keep()
+                newest = self.steps[max(len(self.steps) - latched, begin) :]
+                quiet = watched and len(newest) == latched and all(step.state == "emergency" for step in newest)
+                return quiet or len(self.steps) >= end
+
             try:
-                self.loop.run(lambda: self._keep() or len(self.steps) >= end)
+                self.loop.run(over)
             except Exception as error:
                 self.failure = error
                 self.wrong(self.controller.context.now + self.controller.period)
-            count = end - len(self.steps)
+            count = end - len(self.steps) if self.failure is not None else 0
         if self.failure is not None:
             for _ in range(5 * count):
                 self.clock.pass_by(0.004)
@@ -131,10 +142,10 @@ class Rig:
 
     def ask(self, kind: str) -> Request:
         """An operator's request, answered in the next step."""
-        self.requests.append(self.intake.ask(kind))
+        self.requests.append(self.messages.ask(kind))
         return self.requests[-1]
 
-    def _keep(self, state: str = "") -> bool:
+    def _keep(self, state: str = "") -> None:
         controller, written = self.controller, self.transport.written
         sent = tuple(output for _, output in written[self._written :])
         self._written = len(written)
@@ -148,7 +159,6 @@ class Rig:
                 controller.context.snapshot.position,
             )
         )
-        return False
 
     # --- tampering ------------------------------------------------------------------------------------------------
 
@@ -224,4 +234,4 @@ class Rig:
         return broken
 
     def _unreachable(self) -> bool:
-        return "joints cannot be reached" in " ".join(self.controller.refusals.last.values())
+        return Code.UNREACHABLE in self.controller.refusals.counts

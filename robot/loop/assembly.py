@@ -1,4 +1,4 @@
-"""Everything that runs on the robot, put together: intake, policy, controller, recorder and loop around a transport."""
+"""Everything that runs on the robot, put together: filter, policy, controller, recorder and loop around a transport."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,12 +8,13 @@ from policies.skills.library import Skills
 from robot.loop.clock import Clock
 from robot.loop.controller import Controller, Loop
 from robot.loop.declarations import OnboardParameters
+from robot.loop.message_filter import MessageFilter
 from robot.loop.onboard_policy import OnboardPolicy
 from robot.loop.recording import Recorder
 from robot.loop.refusals import Refusals
 from robot.loop.replay import header, sha256
 from robot.loop.terrain import Terrain
-from robot.loop.transport import Intake, Transport
+from robot.loop.transport import Transport
 from sim.course.description import Course
 
 T = TypeVar("T", bound=Transport)
@@ -28,10 +29,10 @@ class Assembly(Generic[T]):
         course: Course | None,
         options: OnboardParameters,
         clock: Clock,
-        connect: Callable[[Intake], T],
+        connect: Callable[[MessageFilter], T],
         log: Callable[[str], None],
     ) -> None:
-        """`connect` makes the transport that fills an intake; without a `course` the ground is flat.
+        """`connect` makes the transport that fills a filter; without a `course` the ground is flat.
 
         Raises:
           InputError: a bundle cannot be read again, or there can be no recording.
@@ -39,15 +40,15 @@ class Assembly(Generic[T]):
         limits, times, grid = options.parts()
         self.bundles = sha256(skills)
         """File name -> SHA-256 of each bundle."""
-        self.intake = Intake(skills.robot, clock.now, Refusals(log))
+        self.messages = MessageFilter(skills.robot, clock.now, Refusals(log))
         self.recorder = None
         if options.record:
             said = header(skills, self.bundles, course, limits, times, grid, needs_pose=options.needs_pose)
             self.recorder = Recorder(Path(options.record), said)
-        self.transport = connect(self.intake)
+        self.transport = connect(self.messages)
         self.controller = Controller(
             OnboardPolicy(skills, Terrain(skills.robot, course, grid)),
-            self.intake,
+            self.messages,
             self.transport,
             limits,
             times,
@@ -67,9 +68,10 @@ class Assembly(Generic[T]):
 
     def summary(self) -> dict[str, Any]:
         """JSON-ready: the controller's last status with its history, the loop's punctuality, the bundles."""
-        history = [said for _, said, _ in self.controller.history]
+        history = self.controller.history
+        said = {"history": [change.said for change in history], "codes": [change.code for change in history]}
         return {
-            "controller": self.controller.status() | {"history": history},
+            "controller": self.controller.status() | said,
             "loop": self.loop.punctuality.summary(),
             "bundles": self.bundles,
         }

@@ -11,17 +11,19 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from robot.loop import safety
 from robot.loop.clock import Clock, Durations
+from robot.loop.message_filter import MessageFilter
 from robot.loop.onboard_policy import OnboardPolicy
 from robot.loop.parameters import number, whole
 from robot.loop.recording import REQUESTS, Recorder, step_row
-from robot.loop.safety import Action, Code, Context, Limits, Verdict
-from robot.loop.transport import NS, Intake, Mode, Output, Request, State, Transport
+from robot.loop.refusals import Code, Refusal
+from robot.loop.safety import Action, Context, Limits, Verdict
+from robot.loop.transport import NS, Array, Mode, Output, Request, State, Transport
 from sim.errors import InputError
 
 
@@ -57,13 +59,24 @@ TUPLES, LENGTHS = 2000, range(1, 9)
 """CPython keeps so many freed tuples of each length for later, and the loop makes tuples of these lengths."""
 
 
+class Change(NamedTuple):
+    """One change of the controller's state."""
+
+    time: int
+    """ns."""
+    said: str
+    """State, phase and reason, as they are logged."""
+    code: Code
+    why: str
+
+
 class Controller:
     """The state machine around one policy. Not for several threads: `step` is called by one."""
 
     def __init__(
         self,
         policy: OnboardPolicy,
-        intake: Intake,
+        messages: MessageFilter,
         transport: Transport,
         limits: Limits = Limits(),
         times: Times = Times(),
@@ -74,16 +87,18 @@ class Controller:
         log: Callable[[str], None] = lambda text: None,
     ) -> None:
         """In a dry run everything is computed and nothing sent. Without `needs_pose` the ground is taken as flat."""
-        self.policy, self.intake, self.transport = policy, intake, transport
+        self.policy, self.messages, self.transport = policy, messages, transport
         self.limits, self.times, self.dry_run, self.log = limits, times, dry_run, log
         self.robot = policy.robot
         self.period = round(self.robot.control_period * NS)
-        self.recorder, self.refusals = recorder, intake.refusals
-        self.state, self.phase, self.reason = State.DISARMED, "", "not armed yet"
+        self.recorder, self.refusals = recorder, messages.refusals
+        self.state, self.phase = State.DISARMED, ""
+        self.code, self.reason = Code.NOT_ARMED, "not armed yet"
+        """Why it is in this state, for programs and for people."""
         self.output = Output(Mode.NOTHING, np.array(self.robot.default_pose, np.float32), 0)
         self.context = Context(self.robot, limits, needs_pose=needs_pose)
-        self.history: deque[tuple[int, str, str]] = deque(maxlen=200)
-        """Changes of state: time (ns), state, why."""
+        self.history: deque[Change] = deque(maxlen=200)
+        """The last changes of state."""
         self._entered = 0
         self._from = np.zeros(12, np.float32)
         self._recoverable = False
@@ -105,7 +120,7 @@ class Controller:
           took: how long the step before took, s.
         """
         context = self.context
-        context.now, context.snapshot = now, self.intake.snapshot()
+        context.now, context.snapshot = now, self.messages.snapshot()
         held = self.output.mode == Mode.POSITION and not self.dry_run
         context.targets = self.output.targets if held else None
         period = self.robot.control_period
@@ -119,11 +134,13 @@ class Controller:
             self._advance(now)
             mode, targets = self._act(now)
         except Exception as error:  # whatever went wrong, a robot that is held is damped
-            mode, targets = self._failed(f"the control step failed: {type(error).__name__}: {error}", now)
+            mode, targets = self._failed(
+                Code.CONTROL_STEP, f"the control step failed: {type(error).__name__}: {error}", now
+            )
         self._send(mode, targets, now)
         command = context.snapshot.command
         moves = self.state in (State.STANDING_UP, State.RUNNING) or self.phase == BRAKING
-        self.intake.moving = moves and bool(np.abs(command).max() > MOVING)
+        self.messages.moving = moves and bool(np.abs(command).max() > MOVING)
         self._record(now, late, took, [request.kind for request in requests])
         return self.output
 
@@ -137,10 +154,11 @@ class Controller:
         return {
             "state": self.state.name.lower().replace("_", " "),
             "phase": self.phase,
+            "code": self.code,
             "reason": self.reason,
             "dry_run": self.dry_run,
             "refusals": dict(self.refusals.counts),
-            "last_refusals": dict(self.refusals.last),
+            "last_refusals": self.refusals.sentences(),
             "recording": self.recorder.problem if self.recorder else None,
         }
 
@@ -148,13 +166,14 @@ class Controller:
 
     def _requests(self, now: int) -> list[Request]:
         """What operators ask for; what cannot be granted whatever the state is answered here."""
-        waiting, kept = self.intake.requests, []
+        waiting, kept = self.messages.requests, []
         for request in [waiting.popleft() for _ in range(len(waiting))]:
             waited = 0.0 if request.asked is None else (now - request.asked) / NS
             if request.kind not in REQUESTS:
-                request.answer(False, f"unknown request {str(request.kind)[:40]!r}: known are {', '.join(REQUESTS)}")
+                said = f"unknown request {str(request.kind)[:40]!r}: known are {', '.join(REQUESTS)}"
+                request.answer(False, Code.UNKNOWN_REQUEST, said)
             elif request.kind == "arm" and waited > HEARD:
-                request.answer(False, f"the request is {waited:.3f} s old, limit {HEARD}")
+                request.answer(False, Code.REQUEST_OLD, f"the request is {waited:.3f} s old, limit {HEARD}")
             else:
                 kept.append(request)
         return kept
@@ -162,42 +181,46 @@ class Controller:
     def _answer(self, request: Request, now: int) -> None:
         if request.kind == "arm":
             problem = self._why_not_arm()
-            if not problem:
-                self._enter(State.STANDING_UP, now, "armed")
-            request.answer(not problem, problem or "armed, standing up")
+            if problem is None:
+                self._enter(State.STANDING_UP, now, Code.ARMED, "armed")
+                request.answer(True, Code.ARMED, "armed, standing up")
+            else:
+                request.answer(False, problem.code, problem.sentence)
         elif request.kind == "stop":
             if self.state in (State.STANDING_UP, State.RUNNING):
                 self._stop(Verdict(Action.STOP, Code.OPERATOR, "the operator asked to stop"), now)
             elif self.state == State.SOFT_STOP:
                 self._recoverable = False
-            request.answer(True, f"{self.status()['state']}: {self.reason}")
+            request.answer(True, self.code, f"{self.status()['state']}: {self.reason}")
         elif request.kind == "disarm":
             if self.state in (State.STANDING_UP, State.RUNNING):
-                self._emergency("the operator disarmed a moving robot", now, Code.OPERATOR)
+                self._emergency(Refusal(Code.OPERATOR, "the operator disarmed a moving robot"), now)
             elif self.state == State.SOFT_STOP and self.phase != SETTLING:
-                self._enter(State.SOFT_STOP, now, "the operator disarmed", SETTLING)
+                self._enter(State.SOFT_STOP, now, Code.OPERATOR, "the operator disarmed", SETTLING)
             elif self.state != State.DISARMED:
-                self._enter(State.DISARMED, now, "the operator disarmed")
-            request.answer(True, f"{self.status()['state']}: {self.reason}")
+                self._enter(State.DISARMED, now, Code.OPERATOR, "the operator disarmed")
+            request.answer(True, self.code, f"{self.status()['state']}: {self.reason}")
 
-    def _why_not_arm(self) -> str:
-        """Why the robot must not be armed now; "" if it may be."""
+    def _why_not_arm(self) -> Refusal | None:
+        """Why the robot must not be armed now; None if it may be."""
         if self.state not in (State.DISARMED, State.EMERGENCY):
-            return f"it is already {self.status()['state']}"
+            return Refusal(Code.ALREADY_ARMED, f"it is already {self.status()['state']}")
         self.context.stood = False
         verdict = safety.strictest(safety.ALWAYS, self.context)
         if verdict is not None:
-            return verdict.sentence
+            return verdict.refusal
         lean = safety.lean(self.context.snapshot)
         if lean > self.limits.tilt:
-            return f"the base leans by {lean:.2f} rad, limit {self.limits.tilt}"
-        if self.context.needs_pose and self.context.age(self.context.snapshot.pose_time) > self.limits.pose_timeout:
-            return "there is no fresh pose"
-        return ""
+            sentence = f"the base leans by {lean:.2f} rad, limit {self.limits.tilt}"
+            return Refusal(Code.TILT, sentence, lean, self.limits.tilt)
+        age = self.context.age(self.context.snapshot.pose_time)
+        if self.context.needs_pose and age > self.limits.pose_timeout:
+            return Refusal(Code.POSE_STALE, "there is no fresh pose", age, self.limits.pose_timeout)
+        return None
 
     # --- states ---------------------------------------------------------------------------------------------------
 
-    def _enter(self, state: State, now: int, why: str, phase: str = "") -> None:
+    def _enter(self, state: State, now: int, code: Code, why: str, phase: str = "") -> None:
         if state == State.STANDING_UP:
             self.policy.reset()
             here = np.array(self.context.snapshot.position, np.float32)
@@ -207,34 +230,35 @@ class Controller:
             self.context.stood = True
         if (state, phase) != (self.state, self.phase):
             said = f"{state.name.lower().replace('_', ' ')}{f' ({phase})' if phase else ''}: {why}"
-            self.history.append((now, said, why))
+            self.history.append(Change(now, said, code, why))
             with contextlib.suppress(Exception):  # a log that cannot be written stops no robot
                 self.log(said)
-        self.state, self.phase, self.reason = state, phase, why
+        self.state, self.phase, self.code, self.reason = state, phase, code, why
         self._entered = now
         self.report({})
 
     def _stop(self, verdict: Verdict, now: int) -> None:
-        self.refusals.add(now, verdict.code, verdict.sentence)
+        self.refusals.add(now, verdict.refusal)
         self._recoverable = verdict.action == Action.BRAKE
         running = self.state == State.RUNNING and verdict.action != Action.STAND
         self._from = self.output.targets
-        self._enter(State.SOFT_STOP, now, verdict.sentence, BRAKING if running else STANDING)
+        self._enter(State.SOFT_STOP, now, verdict.code, verdict.sentence, BRAKING if running else STANDING)
 
-    def _failed(self, why: str, now: int) -> tuple[Mode, np.ndarray]:
+    def _failed(self, code: Code, why: str, now: int) -> tuple[Mode, Array]:
         """Something that must not happen did. Returns what is sent: damping, or nothing by a disarmed robot."""
+        failure = Refusal(code, why)
         if self.state == State.DISARMED:
-            self.refusals.add(now, "control step", why)
+            self.refusals.add(now, failure)
             return Mode.NOTHING, self.output.targets
         if self.state == State.EMERGENCY:
-            self.refusals.add(now, "control step", why)
+            self.refusals.add(now, failure)
         else:
-            self._emergency(why, now, "control step")
+            self._emergency(failure, now)
         return Mode.DAMP, self.output.targets
 
-    def _emergency(self, why: str, now: int, kind: str = "emergency") -> None:
-        self.refusals.add(now, kind, why)
-        self._enter(State.EMERGENCY, now, why)
+    def _emergency(self, why: Refusal, now: int) -> None:
+        self.refusals.add(now, why)
+        self._enter(State.EMERGENCY, now, why.code, why.sentence)
 
     def _elapsed(self, now: int) -> float:
         return (now - self._entered) / NS
@@ -248,7 +272,7 @@ class Controller:
         checks = safety.ALWAYS + (safety.RUNNING if running else ())
         verdict = None if settling else safety.strictest(checks, self.context)
         if verdict is not None and verdict.action == Action.DAMP:
-            self._emergency(verdict.sentence, now, verdict.code)
+            self._emergency(verdict.refusal, now)
         elif self.state == State.STANDING_UP:
             self._standing_up(verdict, now)
         elif self.state == State.RUNNING and verdict is not None:
@@ -265,12 +289,12 @@ class Controller:
             if off[worst] > self.times.stood:
                 name = self.robot.joint_names[worst]
                 sentence = f"{name} is {off[worst]:.2f} rad from the standing pose, limit {self.times.stood}"
-                self._stop(Verdict(Action.STAND, Code.STANDING_UP, sentence), now)
+                self._stop(Verdict(Action.STAND, Code.STANDING_UP, sentence, float(off[worst]), self.times.stood), now)
             elif (lean := safety.lean(self.context.snapshot)) > self.times.level:
                 sentence = f"the base leans by {lean:.2f} rad after standing up, limit {self.times.level}"
-                self._stop(Verdict(Action.STAND, Code.STANDING_UP, sentence), now)
+                self._stop(Verdict(Action.STAND, Code.STANDING_UP, sentence, lean, self.times.level), now)
             else:
-                self._enter(State.RUNNING, now, "standing")
+                self._enter(State.RUNNING, now, Code.STOOD, "standing")
 
     def _stopping(self, verdict: Verdict | None, now: int) -> None:
         elapsed, times = self._elapsed(now), self.times
@@ -280,16 +304,16 @@ class Controller:
             if verdict is not None and verdict.action == Action.STAND:
                 self._stop(verdict, now)
             elif verdict is None and self._recoverable:
-                self._enter(State.RUNNING, now, f"goes on, over: {self.reason}")
+                self._enter(State.RUNNING, now, Code.RECOVERED, f"goes on, over: {self.reason}")
             elif elapsed >= times.brake:
                 self._from = self.output.targets
-                self._enter(State.SOFT_STOP, now, self.reason, STANDING)
+                self._enter(State.SOFT_STOP, now, self.code, self.reason, STANDING)
         elif self.phase == STANDING and elapsed >= times.stand:
-            self._enter(State.SOFT_STOP, now, self.reason, HOLDING)
+            self._enter(State.SOFT_STOP, now, self.code, self.reason, HOLDING)
         elif self.phase == HOLDING and elapsed >= times.hold:
-            self._enter(State.SOFT_STOP, now, self.reason, SETTLING)
+            self._enter(State.SOFT_STOP, now, self.code, self.reason, SETTLING)
         elif self.phase == SETTLING and elapsed >= times.settle:
-            self._enter(State.DISARMED, now, f"stopped: {self.reason}")
+            self._enter(State.DISARMED, now, self.code, f"stopped: {self.reason}")
 
     # --- what the joints are asked for ----------------------------------------------------------------------------
 
@@ -307,8 +331,8 @@ class Controller:
             seconds = self.times.stand_up if self.state == State.STANDING_UP else self.times.stand
             wanted = self._towards_standing(now, seconds)
         targets, problem = safety.bounded_targets(wanted, before, self.robot, self.limits.target_step)
-        if problem:
-            self.refusals.add(now, "joint target", problem)
+        if problem is not None:
+            self.refusals.add(now, problem)
         return Mode.POSITION, targets
 
     def _towards_standing(self, now: int, seconds: float) -> np.ndarray:
@@ -329,17 +353,17 @@ class Controller:
         command = np.zeros(3)
         if self.state == State.RUNNING:
             command, problem = safety.bounded_command(snapshot.command, self.policy.command_ranges)
-            if problem:
-                self.refusals.add(now, "command range", problem)
+            if problem is not None:
+                self.refusals.add(now, problem)
         try:
             targets = self.policy.targets(snapshot, command, now, pose_known)
-            problem = safety.unusable(targets)
+            problem = safety.unusable(targets, len(self.robot.joint_names))
         except InputError as error:
-            targets, problem = None, str(error)
+            targets, problem = None, Refusal(Code.POLICY, str(error))
         except Exception as error:  # whatever a network or its runtime does, the robot stands
-            targets, problem = None, f"the policy failed: {type(error).__name__}: {error}"
-        if problem:
-            self._stop(Verdict(Action.STAND, Code.POLICY, problem), now)
+            targets, problem = None, Refusal(Code.POLICY, f"the policy failed: {type(error).__name__}: {error}")
+        if problem is not None:
+            self._stop(Verdict(Action.STAND, problem.code, problem.sentence, problem.value, problem.limit), now)
             return None
         return targets
 
@@ -350,7 +374,8 @@ class Controller:
         try:
             self.transport.write(self.output)
         except Exception as error:  # the drives' own watchdog damps; this loop must not go on as if it held them
-            mode, targets = self._failed(f"the joints cannot be reached: {type(error).__name__}: {error}", now)
+            sentence = f"the joints cannot be reached: {type(error).__name__}: {error}"
+            mode, targets = self._failed(Code.UNREACHABLE, sentence, now)
             self.output = replace(self.output, mode=mode)
 
     def _record(self, now: int, late: float, took: float, requests: list[str]) -> None:
@@ -360,10 +385,11 @@ class Controller:
         try:
             self.recorder.step(step_row(now, late, took, requests, snapshot, self.state, self.output), snapshot)
         except Exception as error:  # a recording that fails stops no robot
-            self.refusals.add(now, "recording", f"a step was not recorded: {type(error).__name__}: {error}")
+            sentence = f"a step was not recorded: {type(error).__name__}: {error}"
+            self.refusals.add(now, Refusal(Code.RECORDING, sentence))
         if self.recorder.problem and not self._recording_said:
             self._recording_said = True
-            self.refusals.add(now, "recording", self.recorder.problem)
+            self.refusals.add(now, Refusal(Code.RECORDING, self.recorder.problem))
 
 
 def _smooth(begin: np.ndarray, end: np.ndarray, share: float) -> np.ndarray:

@@ -1,11 +1,103 @@
-"""What was refused, by whom, with the value and the limit: counted always, logged once a second of each kind."""
+"""What was refused, with code, value and limit: counted always, logged once a second of each kind."""
 
 import contextlib
+import math
 import threading
 from collections import Counter
 from collections.abc import Callable
+from enum import StrEnum
+from typing import NamedTuple
 
-SECOND = 1_000_000_000
+from robot.loop.clock import NS
+
+
+class Code(StrEnum):
+    """What a verdict, a refusal or an answer is about: for programs, which must not read sentences."""
+
+    # the safety chain
+    JOINTS_STALE = "joint readings stale"
+    IMU_STALE = "IMU readings stale"
+    COMMAND_STALE = "command stale"
+    POSE_STALE = "pose stale"
+    TILT = "tilt"
+    HEIGHT = "height"
+    JOINT_SPEED = "joint speed"
+    JOINT_STUCK = "joint stuck"
+    TORQUE = "torque"
+    OVERRUN = "overrun"
+    STANDING_UP = "standing up"
+    POLICY = "policy"
+    """The policy raised, or refused its input."""
+    POLICY_SHAPE = "policy shape"
+    POLICY_NOT_FINITE = "policy not finite"
+    # messages
+    MALFORMED = "malformed"
+    """Not of the form or the number of values that such a message has."""
+    NOT_FINITE = "not finite"
+    UNKNOWN_NAME = "unknown name"
+    MISSING_JOINT = "missing joint"
+    DUPLICATE_JOINT = "duplicate joint"
+    FOREIGN_JOINT = "foreign joint"
+    OUT_OF_RANGE = "out of range"
+    TOO_FAST = "too fast"
+    JUMP = "jump"
+    NO_ROTATION = "no rotation"
+    """A quaternion whose length is not 1."""
+    STAMP_FROZEN = "stamp frozen"
+    STAMP_BACKWARDS = "stamp backwards"
+    STAMP_JUMP = "stamp jump"
+    CLOCK_SET = "clock set"
+    LATE = "late"
+    FROZEN = "frozen"
+    """Numbers that no longer change although the robot moves."""
+    # what the loop puts out
+    COMMAND_RANGE = "command range"
+    TARGET_RANGE = "target range"
+    TARGET_STEP = "target step"
+    UNREACHABLE = "joints unreachable"
+    CONTROL_STEP = "control step"
+    RECORDING = "recording"
+    # operators, and changes of state that nothing is wrong with
+    OPERATOR = "operator"
+    UNKNOWN_REQUEST = "unknown request"
+    REQUEST_OLD = "request old"
+    ALREADY_ARMED = "already armed"
+    NOT_ANSWERED = "not answered"
+    ARMED = "armed"
+    STOOD = "stood"
+    RECOVERED = "recovered"
+    NOT_ARMED = "not armed yet"
+
+
+class Source(StrEnum):
+    """Whose message or output was refused."""
+
+    LOOP = ""
+    """The loop itself: its codes say enough."""
+    JOINTS = "joints"
+    IMU = "imu"
+    POSE = "pose"
+    COMMAND = "command"
+    SKILL = "skill"
+    HEIGHT_GRID = "height grid"
+
+
+class Refusal(NamedTuple):
+    """Why something is not believed or not done."""
+
+    code: Code
+    sentence: str
+    value: float = math.nan
+    """What was seen, in the unit of the limit; NaN where there is no single number."""
+    limit: float = math.nan
+    """What it is measured against; NaN where there is none."""
+    source: str = Source.LOOP
+    """A `Source`, or the name of a topic."""
+
+    @property
+    def key(self) -> str:
+        """What it is counted under: source and code."""
+        return f"{self.source} {self.code}".strip()
 
 
 class Refusals:
@@ -14,27 +106,34 @@ class Refusals:
     def __init__(self, log: Callable[[str], None] | None = None) -> None:
         self.log = log
         self.counts: Counter[str] = Counter()
-        self.last: dict[str, str] = {}
-        """Kind -> the newest sentence."""
+        """By `Refusal.key`."""
+        self.last: dict[str, Refusal] = {}
+        """`Refusal.key` -> the newest."""
         self._said: dict[str, int] = {}
         self._lock = threading.Lock()
 
-    def add(self, now: int, kind: str, sentence: str) -> None:
+    def add(self, now: int, refusal: Refusal) -> None:
         """Something was refused at `now` (ns)."""
-        self._add(now, kind, sentence, "refused")
+        self._add(now, refusal, "refused")
 
-    def note(self, now: int, kind: str, sentence: str) -> None:
+    def note(self, now: int, refusal: Refusal) -> None:
         """Something worth knowing that refuses nothing."""
-        self._add(now, kind, sentence, "note")
+        self._add(now, refusal, "note")
 
-    def _add(self, now: int, kind: str, sentence: str, word: str) -> None:
+    def sentences(self) -> dict[str, str]:
+        """The newest sentence of each kind."""
         with self._lock:
-            self.counts[kind] += 1
-            self.last[kind] = sentence
-            said = self._said.get(kind)
-            if said is not None and now - said < SECOND:
+            return {key: refusal.sentence for key, refusal in self.last.items()}
+
+    def _add(self, now: int, refusal: Refusal, word: str) -> None:
+        key = refusal.key
+        with self._lock:
+            self.counts[key] += 1
+            self.last[key] = refusal
+            said = self._said.get(key)
+            if said is not None and now - said < NS:
                 return
-            self._said[kind] = now
+            self._said[key] = now
         if self.log is not None:
             with contextlib.suppress(Exception):  # a log that cannot be written stops no robot
-                self.log(f"{word}: {sentence}")
+                self.log(f"{word}: {refusal.sentence}")

@@ -10,11 +10,12 @@ import numpy as np
 from policies.skills.library import Skills, load_skills
 from robot.loop import parameters
 from robot.loop.controller import Controller, Times
+from robot.loop.message_filter import MessageFilter
 from robot.loop.onboard_policy import OnboardPolicy
 from robot.loop.recording import REQUESTS, Recording, read, snapshot_of
 from robot.loop.safety import Limits
 from robot.loop.terrain import GridPlace, Terrain
-from robot.loop.transport import Intake, Mode, Output, Request, Snapshot, State
+from robot.loop.transport import Mode, Output, Request, Snapshot, State
 from sim.course import files as course_file
 from sim.course.description import Course
 from sim.errors import InputError
@@ -57,8 +58,8 @@ def header(
     }  # fmt: skip
 
 
-class _Replayed(Intake):
-    """An intake whose snapshots come from a recording."""
+class _Replayed(MessageFilter):
+    """A filter whose snapshots come from a recording."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -95,13 +96,13 @@ def replay(path: Path, policy: str | None = None) -> dict[str, Any]:
       InputError: no recording, or one of another policy, robot or version of this code.
     """
     recording = read(path)
-    controller, intake = _rebuilt(recording, policy)
+    controller, messages = _rebuilt(recording, policy)
     largest, differing, first = 0.0, 0, ""
     for k, row in enumerate(recording.steps):
         grid = recording.grid_at(k) if recording.grids else None
-        intake.shown = snapshot_of(row, grid)
+        messages.shown = snapshot_of(row, grid)
         for code in row["requests"][row["requests"] > 0].tolist():
-            intake.requests.append(Request(REQUESTS[code - 1]))
+            messages.requests.append(Request(REQUESTS[code - 1]))
         output = controller.step(int(row["now"]), float(row["late"]), float(row["took"]))
         moved = output.mode == Mode.POSITION == row["mode"]
         difference = float(np.abs(output.targets - row["targets"]).max()) if moved else 0.0
@@ -151,6 +152,6 @@ def _rebuilt(recording: Recording, policy: str | None) -> tuple[Controller, _Rep
         raise InputError(f"{path} is of the robot {told.get('robot')}, the policy is for {skills.robot.name}")
     if policy is None and sha256(skills) != bundles:
         raise InputError(f"{path} was recorded with other bundles than {named} has now; name one to compare with it")
-    intake = _Replayed(skills.robot, lambda: 0)
+    messages = _Replayed(skills.robot, lambda: 0)
     onboard = OnboardPolicy(skills, Terrain(skills.robot, course, grid))
-    return Controller(onboard, intake, _Nowhere(), limits, times, needs_pose=needs_pose), intake
+    return Controller(onboard, messages, _Nowhere(), limits, times, needs_pose=needs_pose), messages

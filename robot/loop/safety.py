@@ -1,20 +1,21 @@
 """The safety chain: small checks, each with its own limit, before and after the policy.
 
 A check looks at one thing and says nothing, or a `Verdict`: what has to happen, and a sentence with the value and the
-limit. Form and numbers of messages are checked where they come in (`robot.loop.transport.Intake`); here are freshness,
+limit. Form and numbers of messages are checked where they come in (`robot.loop.message_filter`); here are freshness,
 attitude, height, joint speed and torque, the loop's own punctuality, and what the policy puts out.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import IntEnum, StrEnum
+from enum import IntEnum
 from typing import NamedTuple
 
 import numpy as np
 
 from robot.loop.parameters import number, whole
-from robot.loop.transport import NEVER, NS, Snapshot
+from robot.loop.refusals import Code, Refusal
+from robot.loop.transport import NEVER, NS, Array, Snapshot
 from sim import observation as obs
 from sim.robots.description import Robot
 
@@ -66,24 +67,6 @@ class Action(IntEnum):
     """Damping at once."""
 
 
-class Code(StrEnum):
-    """What a verdict is about: for programs, which must not read sentences. Reports count refusals under these."""
-
-    JOINTS_STALE = "joint readings stale"
-    IMU_STALE = "IMU readings stale"
-    COMMAND_STALE = "command stale"
-    POSE_STALE = "pose stale"
-    TILT = "tilt"
-    HEIGHT = "height"
-    JOINT_SPEED = "joint speed"
-    JOINT_STUCK = "joint stuck"
-    TORQUE = "torque"
-    OVERRUN = "overrun"
-    STANDING_UP = "standing up"
-    POLICY = "policy"
-    OPERATOR = "operator"
-
-
 class Verdict(NamedTuple):
     """What a check says."""
 
@@ -94,6 +77,11 @@ class Verdict(NamedTuple):
     """What was measured, in the unit of the limit; infinite for the age of what never came, NaN where there is none."""
     limit: float = math.nan
     """What it is measured against; NaN where there is none."""
+
+    @property
+    def refusal(self) -> Refusal:
+        """What is counted and logged of it."""
+        return Refusal(self.code, self.sentence, self.value, self.limit)
 
 
 @dataclass
@@ -273,50 +261,49 @@ def strictest(checks: tuple[Callable[[Context], Verdict | None], ...], context: 
     return max(verdicts, key=lambda v: v.action, default=None)
 
 
-def bounded_command(command: np.ndarray, ranges: dict[str, list[float]]) -> tuple[np.ndarray, str]:
+def bounded_command(command: Array, ranges: dict[str, list[float]]) -> tuple[Array, Refusal | None]:
     """The command `[3]` within the ranges that the policy was trained on, and what was wrong with it, if anything."""
     low, high = np.array([ranges[name] for name in ("forward", "sideways", "yaw")]).T
     bounded = np.clip(command, low, high)
     outside = np.abs(command - bounded)
     worst = int(outside.argmax())
     if outside[worst] <= 1e-6:
-        return bounded, ""
+        return bounded, None
     name = ("forward velocity", "sideways velocity", "yaw rate")[worst]
-    return (
-        bounded,
-        f"the commanded {name} is {command[worst]:.2f}, the policy's range {low[worst]:.2f} to {high[worst]:.2f}",
-    )
+    sentence = f"the commanded {name} is {command[worst]:.2f}, the policy's range {low[worst]:.2f} to {high[worst]:.2f}"
+    return bounded, Refusal(Code.COMMAND_RANGE, sentence, float(command[worst]), float(bounded[worst]))
 
 
-def bounded_targets(targets: np.ndarray, before: np.ndarray, robot: Robot, step: float) -> tuple[np.ndarray, str]:
+def bounded_targets(targets: Array, before: Array, robot: Robot, step: float) -> tuple[Array, Refusal | None]:
     """Joint targets `[12]` (rad) inside the joints' ranges and within `step` of the targets `before`, and what was
     wrong with them, if anything."""
     inside = np.clip(targets, robot.joint_lower, robot.joint_upper)
-    problem = ""
+    problem: Refusal | None = None
     beyond = np.abs(targets - inside)
     worst = int(beyond.argmax())
     if beyond[worst] > 1e-5:
-        low, high = robot.joint_lower[worst], robot.joint_upper[worst]
-        problem = (
-            f"the target of {robot.joint_names[worst]} is {targets[worst]:.2f} rad, its range {low:.2f} to {high:.2f}"
-        )
+        low, high, name = robot.joint_lower[worst], robot.joint_upper[worst], robot.joint_names[worst]
+        sentence = f"the target of {name} is {targets[worst]:.2f} rad, its range {low:.2f} to {high:.2f}"
+        problem = Refusal(Code.TARGET_RANGE, sentence, float(targets[worst]), float(inside[worst]))
     change = inside - before
     worst = int(np.abs(change).argmax())
     if abs(change[worst]) > step + 1e-6:
-        problem = (
-            problem or f"the target of {robot.joint_names[worst]} changed by {abs(change[worst]):.2f} rad, limit {step}"
-        )
+        sentence = f"the target of {robot.joint_names[worst]} changed by {abs(change[worst]):.2f} rad, limit {step}"
+        problem = problem or Refusal(Code.TARGET_STEP, sentence, float(abs(change[worst])), step)
         inside = before + np.clip(change, -step, step)
     return inside.astype(np.float32), problem
 
 
-def unusable(targets: object) -> str:
-    """Why what a policy put out is no set of joint targets; "" if it is."""
-    if not isinstance(targets, np.ndarray) or targets.shape != (12,):
-        return f"the policy put out the shape {getattr(targets, 'shape', None)}, (12,) is needed"
-    if not np.isfinite(targets).all():
-        return f"the policy put out {targets[~np.isfinite(targets)][0]} for a joint"
-    return ""
+def unusable(targets: object, joints: int) -> Refusal | None:
+    """Why what a policy put out is no set of targets for so many joints; None if it is."""
+    if not isinstance(targets, np.ndarray) or targets.shape != (joints,):
+        shape = getattr(targets, "shape", None)
+        return Refusal(Code.POLICY_SHAPE, f"the policy put out the shape {shape}, ({joints},) is needed")
+    array: Array = targets
+    if not np.isfinite(array).all():
+        odd = float(array[~np.isfinite(array)][0])
+        return Refusal(Code.POLICY_NOT_FINITE, f"the policy put out {odd} for a joint", odd)
+    return None
 
 
 def _old(what: str, age: float, limit: float) -> str:

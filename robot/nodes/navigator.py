@@ -5,9 +5,10 @@ from typing import Any
 from policies.skills.library import load_skills
 from robot.loop.clock import SteadyClock
 from robot.loop.declarations import NavigatorParameters
+from robot.loop.message_filter import MessageFilter
 from robot.loop.navigation import NavigationProgram
 from robot.loop.refusals import Refusals
-from robot.loop.transport import NEVER, NS, Intake
+from robot.loop.transport import NEVER, NS
 from robot.nodes.ending import Ending
 from robot.transports.ros2 import NavigatorPort, RosNode
 from sim.course.files import by_name
@@ -24,8 +25,8 @@ def run_navigator(node: RosNode, ending: Ending) -> dict[str, Any]:
     node.say(f"planning the way over the course {options.course}")
     navigation = NavigationProgram(course, skills)
     clock = SteadyClock()
-    intake = Intake(skills.robot, clock.now, Refusals(node.say))
-    port = NavigatorPort(node, intake)
+    messages = MessageFilter(skills.robot, clock.now, Refusals(node.say))
+    port = NavigatorPort(node, messages)
     node.spin()
     node.say("planned; waiting for poses")
     period = round(navigation.period * NS)
@@ -33,11 +34,11 @@ def run_navigator(node: RosNode, ending: Ending) -> dict[str, Any]:
     while not ending.asked:
         deadline = max(deadline + period, clock.now() - period)
         clock.sleep_until(deadline)
-        seen = intake.snapshot()
+        seen = messages.snapshot()
         if seen.pose_time == NEVER or clock.now() - seen.pose_time > options.pose_timeout * NS:
             continue
         x, y, _, yaw = seen.pose.tolist()
         asked = navigation.step(x, y, yaw)
         port.command(asked.velocity.tolist(), asked.skill)
         sent += 1
-    return {"commands": sent, "refusals": dict(intake.refusals.counts)}
+    return {"commands": sent, "refusals": dict(messages.refusals.counts)}

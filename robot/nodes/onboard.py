@@ -7,7 +7,8 @@ from policies.skills.library import load_skills
 from robot.loop.assembly import Assembly
 from robot.loop.clock import SteadyClock
 from robot.loop.declarations import OnboardParameters
-from robot.loop.transport import NEVER, NS, Intake, State
+from robot.loop.message_filter import MessageFilter
+from robot.loop.transport import NEVER, NS, State
 from robot.nodes.ending import Ending, write_report
 from robot.transports.ros2 import ANSWERED, Ros2Transport, RosNode
 from sim.course.files import by_name
@@ -24,11 +25,11 @@ class Onboard:
         skills = load_skills(options.policy)
         course = by_name(options.course) if options.course else None
 
-        def connect(intake: Intake) -> Ros2Transport:
-            return Ros2Transport(node, intake)
+        def connect(messages: MessageFilter) -> Ros2Transport:
+            return Ros2Transport(node, messages)
 
         self.assembly = Assembly(skills, course, options, self.clock, connect, node.say)
-        self.intake, self.controller = self.assembly.intake, self.assembly.controller
+        self.messages, self.controller = self.assembly.messages, self.assembly.controller
         self.loop, self.close, self.summary = self.assembly.loop, self.assembly.close, self.assembly.summary
         for name, digest in self.assembly.bundles.items():
             node.say(f"the bundle {name} is whole, sha256 {digest}")
@@ -42,7 +43,7 @@ class Onboard:
         while not ending.asked and self.loop.alive:
             if not armed and self._fresh() and self.clock.now() - tried > ARM_EVERY * NS:
                 tried = self.clock.now()
-                armed = self.intake.ask("arm").wait(ANSWERED)
+                armed = self.messages.ask("arm").wait(ANSWERED)
             self._wait()
         self._stop(ending)
         if self.loop.failure is not None:
@@ -53,7 +54,7 @@ class Onboard:
 
     def _fresh(self) -> bool:
         """Whether everything that a run needs has just come in."""
-        seen, now = self.intake.snapshot(), self.clock.now()
+        seen, now = self.messages.snapshot(), self.clock.now()
         times = [seen.joints_time, seen.imu_time, seen.command_time]
         if self.options.needs_pose:
             times.append(seen.pose_time)
@@ -64,7 +65,7 @@ class Onboard:
         asked, times = ending.asked, self.options
         if self.controller.state in (State.STANDING_UP, State.RUNNING):
             self.node.say("asked to end: stopping softly")
-            self.intake.ask("stop")
+            self.messages.ask("stop")
         until = self.clock.now() + (times.brake + times.stand + times.hold + times.settle + 1.0) * NS
         self._wait()
         while self.loop.alive and ending.asked <= max(asked, 1) and self.clock.now() < until:

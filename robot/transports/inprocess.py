@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from robot.loop.clock import Clock, Durations, SimulatedClock
+from robot.loop.message_filter import MessageFilter
 from robot.loop.navigation import NavigationProgram
 from robot.loop.referee import Referee
-from robot.loop.transport import NS, Intake, Output
+from robot.loop.transport import NS, Output
 from robot.transports.hardware import STEP_NS, SimulatedHardware
 from sim import observation as obs
 from sim.course.description import SKILLS
@@ -32,14 +33,14 @@ class InProcess:
 
     def __init__(
         self,
-        intake: Intake,
+        messages: MessageFilter,
         hardware: SimulatedHardware,
         clock: Clock,
         navigation: NavigationProgram | None = None,
         referee: Referee | None = None,
     ) -> None:
         """`navigation` sends commands from the start; without one, `command` is what is asked for (None: silence)."""
-        self.intake, self.hardware, self.clock = intake, hardware, clock
+        self.messages, self.hardware, self.clock = messages, hardware, clock
         self.navigation, self.referee = navigation, referee
         self.command: tuple[float, float, float] | None = (0.0, 0.0, 0.0)
         self.tampers: dict[str, Tamper] = {}
@@ -112,12 +113,12 @@ class InProcess:
         reading = hardware.sense()
         position, orientation = hardware.pose()
         joints = {name: reading[name] for name in ("names", "position", "velocity", "effort")}
-        self._deliver("joints", self.intake.joints, {**joints, "stamp": stamp})
+        self._deliver("joints", self.messages.joints, {**joints, "stamp": stamp})
         inertial = {name: reading[name] for name in ("orientation", "angular_velocity")}
-        self._deliver("imu", self.intake.imu, {**inertial, "stamp": stamp})
+        self._deliver("imu", self.messages.imu, {**inertial, "stamp": stamp})
         if self._slices % POSE_EVERY == 0:
             self._deliver(
-                "pose", self.intake.odometry, {"position": position, "orientation": orientation, "stamp": stamp}
+                "pose", self.messages.odometry, {"position": position, "orientation": orientation, "stamp": stamp}
             )
             if self.referee is not None:
                 if hardware.touched_board:
@@ -132,9 +133,9 @@ class InProcess:
             yaw = float(obs.yaw_of(np, orientation))
             asked = self.navigation.step(float(position[0]), float(position[1]), yaw)
             command = tuple(asked.velocity.tolist())
-            self.intake.skill(SKILLS.index(asked.skill))
+            self.messages.skill(SKILLS.index(asked.skill))
         if command is not None:
-            self._deliver("command", self.intake.velocity_command, {"command": command, "stamp": stamp})
+            self._deliver("command", self.messages.velocity_command, {"command": command, "stamp": stamp})
 
     def _deliver(self, kind: str, accept: Callable[..., bool], message: Message) -> None:
         tamper = self.tampers.get(kind)

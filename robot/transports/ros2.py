@@ -1,9 +1,9 @@
 """ROS 2: the only file that imports rclpy and message packages.
 
 `Ros2Transport` joins the control loop to ROS 2; `RosNode` and the small classes below it are what the programs of
-`robot.nodes.programs` need of ROS, so that they import none of it. Messages become calls of `Intake`, which believes
-them or not; whatever a message holds, no callback raises. Names of topics and services are relative: a namespace moves
-them.
+`robot.nodes.programs` need of ROS, so that they import none of it. Messages become calls of `MessageFilter`, which
+believes them or not; whatever a message holds, no callback raises. Names of topics and services are relative: a
+namespace moves them.
 
 Joint commands are trajectory_msgs/JointTrajectory with one point: of the standard messages the one that holds joint
 names, targets and when they are due. `header.stamp` is the stamp of the joint reading that it answers, so that drives
@@ -33,9 +33,10 @@ from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
+from robot.loop.message_filter import MessageFilter
 from robot.loop.parameters import Declared, declared, make
-from robot.loop.refusals import Refusals
-from robot.loop.transport import NS, Intake, Mode, Output
+from robot.loop.refusals import Code, Refusal, Refusals, Source
+from robot.loop.transport import NS, Mode, Output
 from sim.course.description import SKILLS
 from sim.errors import InputError
 from sim.robots.description import Robot
@@ -108,23 +109,24 @@ def wxyz(quaternion: Any) -> list[float]:
     return [quaternion.w, quaternion.x, quaternion.y, quaternion.z]
 
 
-def take_joints(intake: Intake, message: JointState) -> bool:
+def take_joints(messages: MessageFilter, message: JointState) -> bool:
     """Joint angles, speeds and, where they are there, torques, by name. Returns whether they were believed."""
-    return intake.joints(list(message.name), message.position, message.velocity, message.effort, stamp_of(message))
+    return messages.joints(list(message.name), message.position, message.velocity, message.effort, stamp_of(message))
 
 
-def take_imu(intake: Intake, message: Imu) -> bool:
+def take_imu(messages: MessageFilter, message: Imu) -> bool:
     """Attitude and gyro, base frame. Returns whether they were believed."""
     if message.orientation_covariance[0] == -1:
-        return _refuse(intake, "imu", "imu: the message says that it holds no orientation (covariance -1)")
+        sentence = "imu: the message says that it holds no orientation (covariance -1)"
+        return messages.refuse(Refusal(Code.NO_ROTATION, sentence, source=Source.IMU))
     rate = message.angular_velocity
-    return intake.imu(wxyz(message.orientation), [rate.x, rate.y, rate.z], stamp_of(message))
+    return messages.imu(wxyz(message.orientation), [rate.x, rate.y, rate.z], stamp_of(message))
 
 
-def take_odometry(intake: Intake, message: Odometry) -> bool:
+def take_odometry(messages: MessageFilter, message: Odometry) -> bool:
     """The base's pose in the course frame. Returns whether it was believed."""
     position, orientation = pose_of(message)
-    return intake.odometry(position.tolist(), orientation.tolist(), stamp_of(message))
+    return messages.odometry(position.tolist(), orientation.tolist(), stamp_of(message))
 
 
 def pose_of(message: Odometry) -> tuple[np.ndarray, np.ndarray]:
@@ -134,21 +136,21 @@ def pose_of(message: Odometry) -> tuple[np.ndarray, np.ndarray]:
     return np.array([place.x, place.y, place.z]), np.array(wxyz(pose.orientation))
 
 
-def take_command(intake: Intake, message: TwistStamped) -> bool:
+def take_command(messages: MessageFilter, message: TwistStamped) -> bool:
     """Forward and leftward velocity and yaw rate. Returns whether they were believed."""
     twist = message.twist
-    return intake.velocity_command([twist.linear.x, twist.linear.y, twist.angular.z], stamp_of(message))
+    return messages.velocity_command([twist.linear.x, twist.linear.y, twist.angular.z], stamp_of(message))
 
 
-def take_skill(intake: Intake, message: String) -> bool:
+def take_skill(messages: MessageFilter, message: String) -> bool:
     """The name of a skill. Returns whether it is known."""
     if message.data not in SKILLS:
-        return _refuse(intake, "skill", f"the skill '{message.data[:40]}' is unknown: known are {', '.join(SKILLS)}")
-    intake.skill(SKILLS.index(message.data))
-    return True
+        sentence = f"the skill '{message.data[:40]}' is unknown: known are {', '.join(SKILLS)}"
+        return messages.refuse(Refusal(Code.UNKNOWN_NAME, sentence, source=Source.SKILL))
+    return messages.skill(SKILLS.index(message.data))
 
 
-def take_height_grid(intake: Intake, message: Image) -> bool:
+def take_height_grid(messages: MessageFilter, message: Image) -> bool:
     """A 32FC1 image of heights, m. Returns whether it was believed."""
     rows, columns = message.height, message.width
     problem = ""
@@ -157,9 +159,9 @@ def take_height_grid(intake: Intake, message: Image) -> bool:
     elif message.step != 4 * columns or len(message.data) != rows * message.step:
         problem = f"{len(message.data)} bytes in rows of {message.step} came for {rows} x {columns} heights"
     if problem:
-        return _refuse(intake, "height grid", f"height grid: {problem}")
+        return messages.refuse(Refusal(Code.MALFORMED, f"height grid: {problem}", source=Source.HEIGHT_GRID))
     order = ">f4" if message.is_bigendian else "<f4"
-    return intake.height_grid(np.frombuffer(message.data, order).reshape(rows, columns))
+    return messages.height_grid(np.frombuffer(message.data, order).reshape(rows, columns))
 
 
 def command_of(robot: Robot, message: JointTrajectory) -> Output:
@@ -182,11 +184,6 @@ def command_of(robot: Robot, message: JointTrajectory) -> Output:
         raise InputError(f"a joint command has {len(positions)} targets for {len(names)} joints, or one is not finite")
     targets = np.array([positions[names.index(name)] for name in robot.joint_names], np.float32)
     return Output(Mode.POSITION, targets, stamp_of(message))
-
-
-def _refuse(intake: Intake, kind: str, sentence: str) -> bool:
-    intake.refusals.add(intake.clock(), kind, sentence)
-    return False
 
 
 # --- messages out -----------------------------------------------------------------------------------------------------
@@ -362,7 +359,8 @@ class RosNode:
             try:
                 take(message)
             except Exception as error:  # whatever a message holds, the program goes on
-                refusals.add(clock(), topic.name, f"a message on {topic.name} is of no use: {error}")
+                sentence = f"a message on {topic.name} is of no use: {error}"
+                refusals.add(clock(), Refusal(Code.MALFORMED, sentence, source=topic.name))
 
         self.node.create_subscription(topic.kind, topic.name, guarded, topic.asked())
 
@@ -420,8 +418,8 @@ class RosNode:
 class Ros2Transport:
     """The loop's `Transport` over ROS 2: sensors, command, skill and operators in; joints and diagnostics out."""
 
-    def __init__(self, node: RosNode, intake: Intake) -> None:
-        self.node, self.intake = node, intake
+    def __init__(self, node: RosNode, messages: MessageFilter) -> None:
+        self.node, self.messages = node, messages
         self._closed = False
         node.advertise(JOINT_COMMANDS, DIAGNOSTICS)
         for topic, take in (
@@ -432,19 +430,19 @@ class Ros2Transport:
             (SKILL, take_skill),
             (HEIGHT_GRID, take_height_grid),
         ):
-            node.subscribe(topic, lambda message, take=take: take(intake, message), intake.refusals, intake.clock)
+            node.subscribe(topic, lambda message, take=take: take(messages, message), messages.refusals, messages.clock)
         for name in SERVICES:
             node.offer(name, lambda name=name: self._ask(name))
 
     def write(self, output: Output) -> None:
         """See `Transport`."""
         if not self._closed:
-            self.node.publish(JOINT_COMMANDS, command_message(self.intake.robot, output))
+            self.node.publish(JOINT_COMMANDS, command_message(self.messages.robot, output))
 
     def report(self, status: dict[str, Any]) -> None:
         """See `Transport`."""
         if not self._closed:
-            self.node.publish(DIAGNOSTICS, diagnostics_message(self.intake.robot, status, self.node.now()))
+            self.node.publish(DIAGNOSTICS, diagnostics_message(self.messages.robot, status, self.node.now()))
 
     def close(self) -> None:
         """See `Transport`."""
@@ -452,7 +450,7 @@ class Ros2Transport:
         self.node.close()
 
     def _ask(self, kind: str) -> tuple[bool, str]:
-        request = self.intake.ask(kind)
+        request = self.messages.ask(kind)
         granted = request.wait(ANSWERED)
         return granted, request.message
 
@@ -485,10 +483,10 @@ class DriverPort:
 class NavigatorPort:
     """Poses in, velocity command and skill out."""
 
-    def __init__(self, node: RosNode, intake: Intake) -> None:
+    def __init__(self, node: RosNode, messages: MessageFilter) -> None:
         self.node, self._skill = node, ""
         node.advertise(VELOCITY_COMMAND, SKILL)
-        node.subscribe(ODOMETRY, lambda message: take_odometry(intake, message), intake.refusals, intake.clock)
+        node.subscribe(ODOMETRY, lambda message: take_odometry(messages, message), messages.refusals, messages.clock)
 
     def command(self, velocity: Sequence[float], skill: str) -> None:
         """Forward, leftward velocity (m/s), yaw rate (rad/s); the skill is sent where it changes."""

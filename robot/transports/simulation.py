@@ -12,9 +12,10 @@ from robot.loop.assembly import Assembly
 from robot.loop.clock import Clock, SimulatedClock, SteadyClock
 from robot.loop.controller import SWITCH_INTERVAL, Controller
 from robot.loop.declarations import OnboardParameters
+from robot.loop.message_filter import MessageFilter
 from robot.loop.navigation import NavigationProgram
 from robot.loop.referee import Referee
-from robot.loop.transport import NS, Intake, State
+from robot.loop.transport import NS, State
 from robot.transports.hardware import SimulatedHardware
 from robot.transports.inprocess import InProcess
 from sim.course.files import by_name
@@ -65,8 +66,8 @@ def onboard_in_simulation(
     if lying:
         hardware.advance(1500)
 
-    def connect(intake: Intake) -> InProcess:
-        return InProcess(intake, hardware, clock, navigation)
+    def connect(messages: MessageFilter) -> InProcess:
+        return InProcess(messages, hardware, clock, navigation)
 
     assembly = Assembly(skills, where, options, clock, connect, log)
     transport = assembly.transport
@@ -97,7 +98,7 @@ class _Course:
     ) -> None:
         """The referee looks on from when the robot stands: one that lies has not fallen."""
         self.transport, self.controller, self.referee, self.clock = transport, controller, referee, clock
-        self.intake = transport.intake
+        self.messages = transport.messages
         self.began = clock.now()
         self.dry_run = dry_run
         self.armed = self.stopped = False
@@ -107,8 +108,8 @@ class _Course:
         seconds = (self.clock.now() - self.began) / NS
         controller, referee = self.controller, self.referee
         if not self.armed:
-            if seconds > 0.1 and not self.intake.requests:
-                self.intake.ask("arm")
+            if seconds > 0.1 and not self.messages.requests:
+                self.messages.ask("arm")
             self.armed = controller.state != State.DISARMED
             if seconds > ARM_WITHIN and not self.armed:
                 referee.give_up("could not be armed")
@@ -121,7 +122,7 @@ class _Course:
             return True
         if (referee.end or seconds > LONGEST) and not self.stopped:
             self.stopped = True
-            self.intake.ask("stop")
+            self.messages.ask("stop")
         if self.dry_run and seconds > 5.0 and not self.stopped:
             referee.give_up("dry run: nothing was sent")
         return False
