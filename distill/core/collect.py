@@ -32,7 +32,7 @@ class Experience:
     """Name -> `[rows, ...]`; what a teacher with a memory of its own has to say about them is among the fields."""
     episodes: Sequence[int]
     """Rows of each episode; none where a domain brings nothing new."""
-    measured: Mapping[str, float] = field(default_factory=dict)
+    measured: Mapping[str, float] = field(default_factory=dict[str, float])
     """For the log. `gain`, where given, is positive and higher where who drives does better: the mixture follows the
     teacher's over the student's (`distill.core.mixture`). `ratio` in its place is the student's cost over the teacher's
     itself; known in the first round too, it is where the mixture begins."""

@@ -50,7 +50,7 @@ class Journal:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(8, 5), layout="constrained")
+        figure: Any = Figure(figsize=(8, 5), layout="constrained")  # matplotlib's own types end at keyword arguments
         FigureCanvasAgg(figure)
         left = figure.add_subplot()
         left.plot([r["step"] for r in fit], [r["loss"] for r in fit], color="0.7", label="loss")

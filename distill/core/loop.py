@@ -137,7 +137,7 @@ class Distiller:
         self.monitor = Monitor(config.patience, config.golden_tolerance)
         self.position = Position()
         self.rng = np.random.default_rng([config.seed, self.rank])
-        torch.manual_seed(config.seed + self.rank)
+        torch.manual_seed(config.seed + self.rank)  # pyright: ignore[reportUnknownMemberType] (torch types no seed)
         self.schedule = WarmupCosine(config.learning_rate, config.total_steps, config.warmup, config.last_learning_rate)
         self.learned = objective.learned().to(self.accelerator.device)
         self.trained = [*student.module.parameters(), *self.learned.parameters()]
@@ -295,7 +295,7 @@ class Distiller:
         self.optimizer.zero_grad()
         self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(self.trained, self.config.max_gradient_norm)
-        self.optimizer.step()
+        self.optimizer.step()  # pyright: ignore[reportUnknownMemberType] (torch types no closure)
         return loss.item()
 
     def _loss(self, module: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -311,9 +311,9 @@ class Distiller:
         rng = np.random.default_rng([self.config.seed, 77])
         self.module.eval()
         each = max(self.config.held_out // len(self.mixture.names), 1)
-        found = {}
+        found: dict[str, float] = {}
         for name in self.mixture.names:
-            losses = []
+            losses: list[tuple[float, int]] = []
             for first in range(0, each, self.config.batch):
                 counts = {n: min(self.config.batch, each - first) if n == name else 0 for n in self.mixture.names}
                 batch = self._batch(self.sampler.sample(self.shards, rng, counts, held_out=True))
@@ -349,7 +349,7 @@ class Distiller:
         if self.accelerator.num_processes == 1:
             return value
         mine = torch.tensor([value], dtype=torch.float64, device=self.accelerator.device)
-        return float(self.accelerator.gather(mine).mean())  # type: ignore[union-attr]
+        return float(self.accelerator.gather(mine).mean())
 
     def _tell(self, what: str, values: Mapping[str, float], began: float) -> None:
         numbers = " ".join(f"{name} {value:.4g}" for name, value in values.items())

@@ -22,8 +22,8 @@ class Monitor:
     """Rounds without a better golden metric after which a run stops; 0 never stops."""
     tolerance: float = 0.0
     """A golden metric that is worse by no more than this is not counted as worse: the noise of its measurement."""
-    proxy: list[float] = field(default_factory=list)
-    golden: list[float] = field(default_factory=list)
+    proxy: list[float] = field(default_factory=list[float])
+    golden: list[float] = field(default_factory=list[float])
 
     def add(self, proxy: float, golden: float) -> None:
         """What was measured after one more round."""

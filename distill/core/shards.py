@@ -55,7 +55,9 @@ class Shards:
                 data = json.loads(index.read_text())
                 if data["format"] != FORMAT:
                     raise DistillError(f"{index} has format {data['format']}, this code reads {FORMAT}")
-                self.shards = [Shard(**{**s, "episodes": tuple(s["episodes"])}) for s in data["shards"]]
+                for said in data["shards"]:
+                    fields: dict[str, Any] = {**said, "episodes": tuple(said["episodes"])}
+                    self.shards.append(Shard(**fields))
             except (json.JSONDecodeError, KeyError, TypeError) as error:
                 raise DistillError(f"{index} is damaged: {error}") from error
             for shard in self.shards:
@@ -87,7 +89,7 @@ class Shards:
         partial = self.folder / f"{name}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        files = {}
+        files: dict[str, dict[str, Any]] = {}
         for field, values in fields.items():
             np.save(partial / f"{field}.npy", np.ascontiguousarray(values))
             files[field] = {

@@ -8,7 +8,7 @@ carries no gradient. Positions that will be masked out (padding) must hold finit
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor
@@ -56,7 +56,8 @@ class TeacherSignal(ABC):
         named: dict[str, Tensor] = {}
         for name, value in self._values().items():
             if isinstance(value, tuple):
-                named |= {f"{name}.{i}": item for i, item in enumerate(value)}
+                items = cast("tuple[Tensor, ...]", value)
+                named |= {f"{name}.{i}": item for i, item in enumerate(items)}
             else:
                 named[name] = value
         settings = {name: torch.tensor(getattr(self, name), dtype=torch.float64) for name in self.SETTINGS}
@@ -267,7 +268,7 @@ class Text(TeacherSignal):
         self._check()
 
     def _check(self) -> None:
-        for text in self.texts:
+        for text in cast("tuple[object, ...]", self.texts):
             if not isinstance(text, str):
                 raise DistillError(f"text must be strings, got {type(text).__name__}")
 
@@ -277,8 +278,8 @@ class Text(TeacherSignal):
 
     def index(self, rows: Index) -> Self:
         """The strings of some rows."""
-        chosen = torch.arange(len(self.texts))[rows.cpu() if isinstance(rows, Tensor) else rows]
-        return type(self)(tuple(self.texts[i] for i in chosen.tolist()))
+        chosen = torch.arange(len(self.texts))[rows.cpu() if isinstance(rows, Tensor) else rows].numpy()
+        return type(self)(tuple(self.texts[int(i)] for i in chosen))
 
     def tensors(self) -> dict[str, Tensor]:
         """`utf8`: all strings' bytes, uint8; `ends`: where each string ends in them, int64."""
@@ -292,7 +293,7 @@ class Text(TeacherSignal):
         """Inverse of `tensors`. Raises `DistillError` for other names."""
         if set(tensors) != {"utf8", "ends"}:
             raise DistillError(f"text is stored as ['ends', 'utf8'], got {sorted(tensors)}")
-        data, ends = bytes(tensors["utf8"].tolist()), tensors["ends"].tolist()
+        data, ends = tensors["utf8"].numpy().tobytes(), [int(end) for end in tensors["ends"].numpy()]
         starts = [0, *ends[:-1]]
         return cls(tuple(data[a:b].decode("utf-8", "surrogatepass") for a, b in zip(starts, ends, strict=True)))
 
@@ -371,11 +372,13 @@ class Actions(TeacherSignal):
 
 
 def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    return tuple(map(change, value)) if isinstance(value, tuple | list) else change(value)
+    if isinstance(value, tuple | list):
+        return tuple(change(item) for item in cast("tuple[Any, ...]", value))
+    return change(value)
 
 
-def _detached(name: str) -> Callable[[Tensor], Tensor]:
-    def detach(value: Tensor) -> Tensor:
+def _detached(name: str) -> Callable[[Any], Tensor]:
+    def detach(value: object) -> Tensor:
         if not isinstance(value, Tensor):
             raise DistillError(f"{name} must be a tensor, got {type(value).__name__}")
         return value.detach()
@@ -409,7 +412,7 @@ def _same_shape(name: str, **tensors: Tensor) -> None:
 
 
 def _stack(name: str, layers: tuple[Tensor, ...], least_dims: int) -> None:
-    if not isinstance(layers, tuple) or not layers:
+    if not isinstance(cast("object", layers), tuple) or not layers:
         raise DistillError(f"{name} need a tuple of at least one layer")
     for layer in layers:
         _floating(name, layer, least_dims)

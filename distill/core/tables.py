@@ -74,7 +74,7 @@ class Draws:
         if not parts:
             raise DistillError("a batch needs at least one row")
         return {
-            name: torch.from_numpy(np.concatenate([part[name] for part in parts]))
+            name: torch.as_tensor(np.concatenate([part[name] for part in parts]))
             for name in parts[0]
         }  # fmt: skip
 
@@ -86,7 +86,7 @@ class Draws:
             usable = [self._places(shards, shard, False) for shard in own]
         sizes = np.array([len(places) for places in usable])
         each = rng.multinomial(count, sizes / sizes.sum())
-        found = []
+        found: list[dict[str, np.ndarray]] = []
         for shard, places, n in zip(own, usable, each, strict=True):
             if n:
                 rows = places[rng.integers(0, len(places), n)]

@@ -5,10 +5,10 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import safetensors
 import safetensors.torch
@@ -194,7 +194,7 @@ class DiskCache:
 
 
 @contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
+def _evaluating(module: nn.Module) -> Generator[None]:
     """Evaluation mode; each submodule gets its own mode back."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
@@ -227,7 +227,7 @@ def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
     state = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         tensor = tensors[name]
-        if not isinstance(tensor, Tensor):
+        if not isinstance(cast("object", tensor), Tensor):
             raise DistillError(f"'{name}' must be a tensor to be cached, got {type(tensor).__name__}")
         state.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         state.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
@@ -254,9 +254,11 @@ def _write(path: Path, signal: TeacherSignal, identity: str) -> None:
 
 def _read(path: Path, identity: str, kind: type[TeacherSignal]) -> TeacherSignal:
     """Raises `ValueError`, `OSError` or `SafetensorError` for a file that is not what was written for `identity`."""
-    with safetensors.safe_open(path, "pt") as file:
-        about = json.loads((file.metadata() or {}).get("about", "[]"))
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+    opened: Any = safetensors.safe_open(path, "pt")  # from Rust, without types
+    with opened as file:
+        metadata: dict[str, str] = file.metadata() or {}
+        about = json.loads(metadata.get("about", "[]"))
+        tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
     if about != [identity, _digest(identity, tensors)]:
         raise DistillError("it does not hold what was written for this teacher and batch")
     return kind.from_tensors(tensors)

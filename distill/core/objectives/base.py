@@ -9,7 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -155,9 +155,10 @@ class WeightedSum(Objective):
     def _of(self, name: str, value: Any) -> Any:
         if not isinstance(value, Mapping):
             return value
-        if set(value) != set(self.named):
-            raise DistillError(f"the sum has the parts {sorted(self.named)}, got values for {sorted(value)}")
-        return value[name]
+        values = cast("Mapping[str, Any]", value)
+        if set(values) != set(self.named):
+            raise DistillError(f"the sum has the parts {sorted(self.named)}, got values for {sorted(values)}")
+        return values[name]
 
 
 def counted(

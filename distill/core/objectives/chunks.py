@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -25,18 +25,19 @@ def rows_at_once(vocabulary: int, device: torch.device, chunk_size: int | None) 
 
 def row_losses(features: Tensor, head: Tensor | None, rows: Tensor, chunk: int, losses: Losses) -> Tensor:
     """Losses `[N]` of `rows` `[N]` of the logits `[M, V]`, which are `features` or, with a head, features @ head.T."""
-    result = _RowLosses.apply(features, head, rows, chunk, losses)
-    assert isinstance(result, Tensor)
-    return result
+    return _applied(_RowLosses, features, head, rows, chunk, losses)
 
 
 def mean_loss(
     features: Tensor, head: Tensor | None, rows: Tensor, weights: Tensor, chunk: int, losses: Losses
 ) -> Tensor:
     """Their mean with `weights` `[N]`; 0 where there is no weight. See `row_losses`."""
-    result = _MeanLoss.apply(features, head, rows, weights, chunk, losses, torch.is_grad_enabled())
-    assert isinstance(result, Tensor)
-    return result
+    return _applied(_MeanLoss, features, head, rows, weights, chunk, losses, torch.is_grad_enabled())
+
+
+def _applied(function: type[torch.autograd.Function], *inputs: Any) -> Tensor:
+    apply = cast("Callable[..., Tensor]", function.apply)  # pyright: ignore[reportUnknownMemberType] (torch: untyped)
+    return apply(*inputs)
 
 
 class _MeanLoss(torch.autograd.Function):
@@ -58,7 +59,7 @@ class _MeanLoss(torch.autograd.Function):
         dtype = _wide(features)
         weights = weights.to(dtype) / weights.sum(dtype=dtype).clamp(min=torch.finfo(dtype).tiny)
         total = torch.zeros((), dtype=dtype, device=features.device)
-        for part, share in zip(rows.split(chunk), weights.split(chunk), strict=True):
+        for part, share in zip(torch.split(rows, chunk), torch.split(weights, chunk), strict=True):
             chosen = features.index_select(0, part)
             with torch.set_grad_enabled(gradients is not None):
                 logits = _logits(chosen, head).detach().requires_grad_(gradients is not None)
@@ -69,9 +70,11 @@ class _MeanLoss(torch.autograd.Function):
         return total
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        return *ctx.gradients.scaled(upstream), None, None, None, None, None
+    @once_differentiable  # it forgets the names of parameters
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *grad_outputs: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        return *ctx.gradients.scaled(grad_outputs[0]), None, None, None, None, None
 
 
 class _RowLosses(torch.autograd.Function):
@@ -83,16 +86,19 @@ class _RowLosses(torch.autograd.Function):
         ctx.chunk, ctx.losses = chunk, losses
         kind = features.device.type
         ctx.autocast = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
-        parts = [losses(_logits(features.index_select(0, part), head), part) for part in rows.split(chunk)]
+        parts = [losses(_logits(features.index_select(0, part), head), part) for part in torch.split(rows, chunk)]
         return torch.cat(parts)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    @once_differentiable  # it forgets the names of parameters
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *grad_outputs: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        (gradient,) = grad_outputs
         features, head, rows = ctx.saved_tensors
         gradients = _Gradients(features, head, *ctx.needs_input_grad[:2])
         enabled, dtype = ctx.autocast  # as forwards, so that a chunk is computed again with the same numbers
-        for part, upstream in zip(rows.split(ctx.chunk), gradient.split(ctx.chunk), strict=True):
+        for part, upstream in zip(torch.split(rows, ctx.chunk), torch.split(gradient, ctx.chunk), strict=True):
             chosen = features.index_select(0, part)
             with torch.enable_grad(), torch.autocast(features.device.type, dtype, enabled):
                 logits = _logits(chosen, head).detach().requires_grad_()

@@ -73,7 +73,7 @@ class HiddenStateMatching(Objective):
     def losses(self, student: StudentOutput, signal: HiddenStates, rows: Tensor, mask: Tensor | None) -> Tensor:
         """`[N]`, summed over layers."""
         assert student.hidden is not None
-        values = []
+        values: list[Tensor] = []
         for i, (ours, theirs) in enumerate(_pairs(self.layers, student.hidden, signal.layers)):
             ours, theirs = (layer.reshape(-1, layer.shape[-1]).index_select(0, rows) for layer in (ours, theirs))
             if self.projections:
@@ -129,7 +129,7 @@ class AttentionMatching(Objective):
     def losses(self, student: StudentOutput, signal: Attention, rows: Tensor, mask: Tensor | None) -> Tensor:
         """`[N]`, summed over layers."""
         assert student.attention is not None
-        total = []
+        total: list[Tensor] = []
         for ours, theirs in _pairs(self.layers, student.attention, signal.maps):
             keys = ours.shape[-1]
             sequence, query = rows // keys, rows % keys

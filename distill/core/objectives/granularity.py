@@ -4,8 +4,9 @@ No public code is known, and the paper leaves points open; how they are filled i
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -200,7 +201,10 @@ class SpanCorrelation(VocabularyObjective):
         if self.normalised:
             theirs, ours = log_probabilities(theirs), log_probabilities(ours)
         difference = theirs.exp() - ours.exp()
-        return difference.square().sum(-1) if self.squared else torch.linalg.vector_norm(difference, dim=-1)
+        if self.squared:
+            return difference.square().sum(-1)
+        norm = cast("Callable[..., Tensor]", torch.linalg.vector_norm)  # pyright: ignore[reportUnknownMemberType] (torch)
+        return norm(difference, dim=-1)
 
 
 def _network(inputs: int, hidden: int, seed: int) -> nn.Module:

@@ -1,11 +1,12 @@
 """Logits of some positions, for objectives that compare positions with each other or learn something themselves."""
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
+from torch.utils import checkpoint as checkpointing
 
 from distill.core.objectives.base import StudentOutput
 
@@ -33,8 +34,8 @@ def in_chunks(losses: Callable[[Tensor], Tensor], rows: Tensor, chunk: int) -> T
 
     Gradients reach everything that `losses` reads: the student, its head, and what the objective itself learns.
     """
-    parts = [checkpoint(losses, part, use_reentrant=False) for part in rows.split(max(1, chunk))]
-    return torch.cat([part for part in parts if isinstance(part, Tensor)])
+    again = cast("Callable[..., Tensor]", checkpointing.checkpoint)  # pyright: ignore[reportUnknownMemberType] (torch)
+    return torch.cat([again(losses, part, use_reentrant=False) for part in torch.split(rows, max(1, chunk))])
 
 
 def _chosen(values: Tensor, rows: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ loop.run()
 flat = torch.cat([p.detach().flatten() for p in student.module.parameters()])
 seen = float(loop.shards.array(loop.shards.shards[0], "x").sum())
 sums = flat.double().sum().item(), flat.double().square().sum().item()
-print(*sums, loop.watch.golden, loop.mixture.as_dict(), seen, sep="|")
+print(*sums, loop.monitor.golden, loop.mixture.as_dict(), seen, sep="|")
 """
 
 
