@@ -58,7 +58,7 @@ def main() -> int:
 
     task = walk()
     config = PPOConfig(worlds=options.worlds)
-    learner = Learner(config, task.layout.size, task.privileged_size)
+    learner = Learner(config, task.layout.size, task.privileged_size, task.robot.joints)
     state = learner.initial(options.seed)
     env = BatchedEnv(task, config.worlds, options.seed)
     seen = env.observe()

@@ -6,7 +6,7 @@ action is read at every step of a window, each with the terrain of its own step;
 and state tokens never see terrain, so that both give the same numbers.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,16 +15,15 @@ from torch import Tensor, nn
 
 from sim import observation as obs
 from sim.errors import InputError
-from sim.gait import DRIVEN
 from sim.observation import Layout
+from sim.robots.description import default_robot
+from sim.robots.gaits import DRIVEN
 
-ACTION = slice(30, 42)
-"""Where a stamped frame holds the last action; the rest of it is state, command and clock."""
 
-
-def generalist_layout(context: int = 15) -> Layout:
-    """What the generalist sees: `context` stamped frames, and the grids of the walker and of the jumper."""
-    return Layout(frames=tuple(range(context)), grids=(obs.around(), obs.ahead()), stamped=True)
+def generalist_layout(joints: int, context: int = 15) -> Layout:
+    """What the generalist of a robot with so many joints sees: `context` stamped frames, and the grids of the walker
+    and of the jumper."""
+    return Layout(joints, frames=tuple(range(context)), grids=(obs.around(), obs.ahead()), stamped=True)
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,8 @@ class TransformerConfig:
     """`transformer`, or `mlp`: one network of dense layers over the same context, to compare with."""
     hidden: tuple[int, ...] = (512, 512, 256)
     """Layers of the `mlp`."""
+    joints: int = field(default_factory=lambda: default_robot().joints)
+    """Of the robot that it drives."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.context <= obs.LONGEST:
@@ -124,7 +125,10 @@ class LocomotionTransformer(nn.Module):
 
     def __init__(self, config: TransformerConfig = TransformerConfig()) -> None:
         super().__init__()
-        self.config, self.layout = config, generalist_layout(config.context)
+        self.config, self.layout = config, generalist_layout(config.joints, config.context)
+        joints, actions = config.joints, DRIVEN.actions(config.joints)
+        self.last_action = obs.frame_slices(joints)["last_action"]
+        """Where a stamped frame holds the last action; the rest of it is state, command and clock."""
         width, size = config.width, self.layout.frame_size
         self.frames, self.heights = Normalizer(size), Normalizer(self.layout.height_size)
         self.encoders = nn.ModuleList(
@@ -134,15 +138,15 @@ class LocomotionTransformer(nn.Module):
             sizes = (config.context * size + width, *config.hidden)
             dense = [layer for a, b in zip(sizes, sizes[1:], strict=False) for layer in (nn.Linear(a, b), nn.ReLU())]
             self.dense = nn.Sequential(*dense)
-            self.head = nn.Linear(sizes[-1], DRIVEN.actions)
+            self.head = nn.Linear(sizes[-1], actions)
         else:
-            self.state = nn.Linear(size - 12, width)
-            self.action = nn.Linear(12, width)
+            self.state = nn.Linear(size - joints, width)
+            self.action = nn.Linear(joints, width)
             self.age = nn.Parameter(0.02 * torch.randn(config.context, width))
             self.role = nn.Parameter(0.02 * torch.randn(3, width))
             self.blocks = nn.ModuleList(Block(width, config.heads) for _ in range(config.layers))
             self.norm = nn.LayerNorm(width)
-            self.head = nn.Linear(width, DRIVEN.actions)
+            self.head = nn.Linear(width, actions)
         nn.init.zeros_(self.head.bias)
         with torch.no_grad():
             self.head.weight.mul_(0.1)
@@ -153,10 +157,10 @@ class LocomotionTransformer(nn.Module):
         return sum(p.numel() for p in self.parameters())
 
     def forward(self, frames: Tensor, heights: Tensor) -> Tensor:
-        """Actions at every step of a window `[B, T, 13]`, or at its last `[B, 1, 13]` for an MLP.
+        """Actions at every step of a window `[B, T, J + 1]`, or at its last `[B, 1, J + 1]` for an MLP.
 
-        `frames` `[B, T, 47]` oldest first, `heights` `[B, T, n]` of the same steps. A step's action depends on its own
-        heights and on the frames up to it.
+        `frames` `[B, T, frame]` oldest first, `heights` `[B, T, n]` of the same steps. A step's action depends on its
+        own heights and on the frames up to it.
         """
         if self.config.kind == "mlp":
             return self.newest(frames, heights[:, -1])[:, None]
@@ -166,7 +170,7 @@ class LocomotionTransformer(nn.Module):
         return self._read(tokens, _mask(steps, steps, frames.device), steps)
 
     def newest(self, frames: Tensor, heights: Tensor) -> Tensor:
-        """The action after the last frame `[B, 13]`: `frames` `[B, T, 47]` oldest first, `heights` `[B, n]`."""
+        """The action after the last frame `[B, J + 1]`: `frames` `[B, T, frame]` oldest first, `heights` `[B, n]`."""
         terrain = self._terrain(heights)
         if self.config.kind == "mlp":
             return self.head(self.dense(torch.cat([self.frames(frames).flatten(1), terrain], -1)))
@@ -180,8 +184,8 @@ class LocomotionTransformer(nn.Module):
     def _moving(self, frames: Tensor) -> Tensor:
         """Action and state tokens in turn, `[B, 2 T, width]`."""
         x = self.frames(frames)
-        action = torch.relu(self.action(x[..., ACTION])) + self.age + self.role[0]
-        rest = torch.cat([x[..., : ACTION.start], x[..., ACTION.stop :]], -1)
+        action = torch.relu(self.action(x[..., self.last_action])) + self.age + self.role[0]
+        rest = torch.cat([x[..., : self.last_action.start], x[..., self.last_action.stop :]], -1)
         state = torch.relu(self.state(rest)) + self.age + self.role[1]
         return torch.stack([action, state], 2).flatten(1, 2)
 
@@ -214,7 +218,7 @@ def _mask(steps: int, terrains: int, device: torch.device) -> Tensor:
 
 
 class Deployed(nn.Module):
-    """The model as a bundle's graph: one flat `observation` `[B, layout.size]` in, one `action` `[B, 13]` out."""
+    """The model as a bundle's graph: one flat `observation` `[B, layout.size]` in, one `action` `[B, J + 1]` out."""
 
     def __init__(self, model: LocomotionTransformer) -> None:
         super().__init__()
@@ -225,7 +229,7 @@ class Deployed(nn.Module):
 
 
 def unpack(layout: Layout, observation: Tensor) -> tuple[Tensor, Tensor]:
-    """Frames oldest first `[B, T, 47]` and heights `[B, n]` of flat observations `[B, layout.size]`."""
+    """Frames oldest first `[B, T, frame]` and heights `[B, n]` of flat observations `[B, layout.size]`."""
     end = len(layout.frames) * layout.frame_size
     frames = observation[:, :end].view(-1, len(layout.frames), layout.frame_size)
     return frames.flip(1), observation[:, end:]

@@ -13,8 +13,8 @@ from policies.bundle.reader import SCHEMA, Bundle, Metadata, robot_fields
 from policies.bundle.writer import GOLDEN_COUNT, write_bundle
 from policies.transformer import Deployed, LocomotionTransformer
 from sim.errors import InputError
-from sim.gait import DRIVEN
 from sim.robots.description import Robot
+from sim.robots.gaits import DRIVEN
 
 RANDOM_INPUTS = 500
 OPSET = 17

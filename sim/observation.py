@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sim.errors import InputError
-from sim.gait import Gait, joint_offset
+from sim.gait import joint_offset
 from sim.robots.description import Robot
+from sim.robots.gaits import Gait
 
 HISTORY = 15
 """Control steps that are remembered: 0.3 s at 50 Hz (arXiv 2305.14654, section IV)."""
@@ -22,13 +23,31 @@ LONGEST = 60
 FRAME_FIELDS = (
     ("projected_gravity", 3, "unit vector, base frame", 1.0),
     ("angular_velocity", 3, "rad/s, base frame", 0.25),
-    ("joint_offset", 12, "rad from the default pose", 1.0),
-    ("joint_velocity", 12, "rad/s", 0.05),
-    ("last_action", 12, "action units", 1.0),
+    ("joint_offset", "joints", "rad from the default pose", 1.0),
+    ("joint_velocity", "joints", "rad/s", 0.05),
+    ("last_action", "joints", "action units", 1.0),
 )
-"""One control step's proprioception: name, width, unit, and the factor applied to it."""
+"""One control step's proprioception: name, width ("joints": one number per joint), unit, and the factor applied."""
 
-FRAME_SIZE = sum(width for _, width, _, _ in FRAME_FIELDS)
+
+def frame_fields(joints: int) -> tuple[tuple[str, int, str, float], ...]:
+    """`FRAME_FIELDS` of a robot with so many joints."""
+    return tuple(
+        (n, joints if isinstance(width, str) else width, unit, scale) for n, width, unit, scale in FRAME_FIELDS
+    )
+
+
+def frame_slices(joints: int) -> dict[str, slice]:
+    """Where each of `FRAME_FIELDS` stands in a frame."""
+    ends = np.cumsum([width for _, width, _, _ in frame_fields(joints)]).tolist()
+    return {name: slice(end - width, end) for (name, width, _, _), end in zip(frame_fields(joints), ends, strict=True)}
+
+
+def frame_size(joints: int) -> int:
+    """Numbers in one control step's proprioception."""
+    return sum(width for _, width, _, _ in frame_fields(joints))
+
+
 COMMAND_SCALE = (1.0, 1.0, 1.0)
 HEIGHT_SCALE = 5.0
 HEIGHT_CLIP = 0.4
@@ -44,9 +63,9 @@ class Sensors(NamedTuple):
     angular_velocity: Any
     """Gyro, rad/s in the base frame, `[..., 3]`."""
     joint_position: Any
-    """rad, `[..., 12]`, `Robot.joint_names` order."""
+    """rad, `[..., J]`, `Robot.joint_names` order."""
     joint_velocity: Any
-    """rad/s, `[..., 12]`."""
+    """rad/s, `[..., J]`."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +103,8 @@ def ahead(reach: float = 2.0, behind: float = 0.6, side: float = 0.2, step: floa
 class Layout:
     """Which parts of history and terrain a policy sees, and where they stand in its input."""
 
+    joints: int
+    """Actuated joints of the robot, J."""
     frames: tuple[int, ...] = (0, 1, 2)
     """Ages of the frames in the input, in control steps; 0 is the newest."""
     grids: tuple[Grid, ...] = ()
@@ -114,7 +135,7 @@ class Layout:
     @property
     def frame_size(self) -> int:
         """Numbers in one frame of the history."""
-        return FRAME_SIZE + (3 + 2 * self.clock if self.stamped else 0)
+        return frame_size(self.joints) + (3 + 2 * self.clock if self.stamped else 0)
 
     @property
     def size(self) -> int:
@@ -133,7 +154,7 @@ class Layout:
             "clock": self.clock,
             "grids": [_grid_dict(g) for g in self.grids],
             "history": self.history,
-            "frame_fields": [list(field) for field in FRAME_FIELDS],
+            "frame_fields": [list(field) for field in frame_fields(self.joints)],
             "command_scale": list(COMMAND_SCALE),
             "height": {"scale": HEIGHT_SCALE, "clip_m": HEIGHT_CLIP, "is": "ground z - base z + standing height"},
             "size": self.size,
@@ -147,8 +168,12 @@ class Layout:
             grids = tuple(
                 Grid(g["name"], tuple(g["x"]), tuple(g["y"]), bool(g.get("boards", False))) for g in fields["grids"]
             )
-            layout = cls(tuple(fields["frames"]), grids, bool(fields["clock"]), bool(fields.get("stamped", False)))
-        except (KeyError, TypeError) as error:
+            widths = {str(part[0]): int(part[1]) for part in fields["frame_fields"]}
+            layout = cls(
+                widths["last_action"], tuple(fields["frames"]), grids, bool(fields["clock"]),
+                bool(fields.get("stamped", False)),
+            )  # fmt: skip
+        except (KeyError, TypeError, ValueError, IndexError) as error:
             raise InputError(f"observation layout is incomplete: {error}") from error
         ours = layout.to_dict()
         for key in sorted(set(ours) | set(fields)):
@@ -174,7 +199,7 @@ def yaw_of(xp: Any, orientation: Any) -> Any:
 
 
 def frame(xp: Any, robot: Robot, sensors: Sensors, last_action: Any) -> Any:
-    """One control step's proprioception, `[..., 42]` float32, fields and scales as `FRAME_FIELDS`."""
+    """One control step's proprioception, `[..., frame_size]` float32, fields and scales as `FRAME_FIELDS`."""
     values = (
         projected_gravity(xp, sensors.orientation),
         sensors.angular_velocity,
@@ -187,7 +212,7 @@ def frame(xp: Any, robot: Robot, sensors: Sensors, last_action: Any) -> Any:
 
 
 def stamp(xp: Any, layout: Layout, newest: Any, command: Any, clock: Any) -> Any:
-    """The frame `[..., layout.frame_size]` that a layout's history keeps: `frame`'s 42 numbers and, where the layout is
+    """The frame `[..., layout.frame_size]` that a layout's history keeps: `frame`'s numbers and, where the layout is
     `stamped`, the command `[..., 3]` and the clock `[..., 2]` of the same step."""
     if not layout.stamped:
         return newest
@@ -203,6 +228,12 @@ def fill(xp: Any, newest: Any, steps: int = HISTORY) -> Any:
 def push(xp: Any, history: Any, newest: Any) -> Any:
     """The history `[..., 15, n]` with `newest` `[..., n]` in front (index 0) and the oldest step dropped."""
     return xp.concatenate([newest[..., None, :], history[..., :-1, :]], -2)
+
+
+def remembered(xp: Any, history: Any, newest: Any, fresh: Any) -> Any:
+    """The history `[..., steps, n]` after a step with the frame `newest` `[..., n]`: pushed, or filled with it where
+    the memory is `fresh`, bool `[...]`."""
+    return xp.where(fresh[..., None, None], fill(xp, newest, history.shape[-2]), push(xp, history, newest))
 
 
 def grid_points(xp: Any, grid: Grid, base_xy: Any, yaw: Any) -> Any:
@@ -320,19 +351,24 @@ def observe(xp: Any, layout: Layout, history: Any, command: Any, clock: Any, hei
     return xp.concatenate(parts, -1).astype(xp.float32)
 
 
+def action_scale(robot: Robot, gait: Gait) -> np.ndarray:
+    """Change of the joint targets for an action of 1 with this clock, rad, float32 `[J]`."""
+    return (robot.action_scale * gait.scale).astype(np.float32)
+
+
 def joint_targets(xp: Any, robot: Robot, gait: Gait, action: Any, phase: Any, command: Any, steps: Any) -> Any:
-    """From action `[..., 12]` to joint targets, rad `[..., 12]`: scaled action about the default pose plus the clock.
+    """From action `[..., J]` to joint targets, rad `[..., J]`: scaled action about the default pose plus the clock.
 
     `steps` `[...]` is the `relief` around the robot, m. `action` must already be clipped to `robot.action_limit`; the
     result is held inside the joint ranges.
     """
-    clock = joint_offset(xp, gait, phase, command, steps)
-    target = xp.asarray(robot.default_pose) + robot.action_scale * gait.scale * action + clock
+    clock = joint_offset(xp, robot, gait, phase, command, steps)
+    target = xp.asarray(robot.default_pose) + xp.asarray(action_scale(robot, gait)) * action + clock
     return xp.clip(target, xp.asarray(robot.joint_lower), xp.asarray(robot.joint_upper)).astype(xp.float32)
 
 
 def action_for(xp: Any, robot: Robot, gait: Gait, targets: Any, phase: Any, command: Any, steps: Any) -> Any:
-    """The action `[..., 12]` that asks for joint `targets` `[..., 12]`: `joint_targets`'s inverse within limits."""
-    offset = targets - xp.asarray(robot.default_pose) - joint_offset(xp, gait, phase, command, steps)
-    action = offset / (robot.action_scale * gait.scale)
+    """The action `[..., J]` that asks for joint `targets` `[..., J]`: `joint_targets`'s inverse within limits."""
+    offset = targets - xp.asarray(robot.default_pose) - joint_offset(xp, robot, gait, phase, command, steps)
+    action = offset / xp.asarray(action_scale(robot, gait))
     return xp.clip(action, -robot.action_limit, robot.action_limit).astype(xp.float32)

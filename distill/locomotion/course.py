@@ -11,11 +11,12 @@ import numpy as np
 from distill.core.collect import Experience, Plan, Student
 from distill.locomotion.drive import Driver
 from distill.locomotion.student import TorchBundle, TransformerStudent, student_skills
-from policies.evaluation.course_run import TIME_LIMIT, CourseWorlds
+from policies.evaluation.course_run import CourseWorlds
 from policies.evaluation.evaluate import summarize
 from policies.evaluation.outcome import CourseRun
 from policies.skills.library import Skills
 from sim.course.description import Course
+from sim.course.score import MAX_TIME
 from sim.envs.worlds import world_seeds
 
 ROWS_PER_RUN = 950
@@ -95,7 +96,7 @@ def course_score(teachers: Skills, course: Course, runs: int, seed: int) -> Call
             "golden": found["score_mean"],
             "finished": found["finished_rate"],
             "all_obstacles": found["all_obstacles_rate"],
-            "time_s_median": TIME_LIMIT if found["time_s_median"] is None else found["time_s_median"],
+            "time_s_median": MAX_TIME if found["time_s_median"] is None else found["time_s_median"],
         }
 
     return measure

@@ -16,7 +16,8 @@ from policies.skills.runner import PolicyRunner
 from policies.transformer import generalist_layout
 from sim import gait as clocks
 from sim import observation as obs
-from sim.gait import DRIVEN
+from sim.robots.description import Robot
+from sim.robots.gaits import DRIVEN
 
 SEGMENT = 40
 """Control steps after which it is drawn again who drives."""
@@ -28,7 +29,8 @@ its own, from 0 on."""
 class Wheel:
     """Draws, world by world, who drives and with how much noise."""
 
-    def __init__(self, worlds: int, beta: float, seed: int, noise: float = NOISE) -> None:
+    def __init__(self, worlds: int, joints: int, beta: float, seed: int, noise: float = NOISE) -> None:
+        self.joints = joints
         self.rng, self.beta = np.random.default_rng([seed, 0xD21]), beta
         self.sigma = noise * np.maximum(self.rng.uniform(-0.3, 1.0, worlds), 0.0)[:, None]
         self.teacher = np.ones(worlds, bool)
@@ -44,36 +46,36 @@ class Wheel:
         return self.teacher
 
     def noise(self) -> np.ndarray:
-        """Exploration noise in action units, `[worlds, 12]`."""
-        return (self.sigma * self.rng.standard_normal((len(self.sigma), 12))).astype(np.float32)
+        """Exploration noise in action units, `[worlds, J]`."""
+        return (self.sigma * self.rng.standard_normal((len(self.sigma), self.joints))).astype(np.float32)
 
 
 class Memory:
     """What a generalist remembers of `worlds` robots, and its action."""
 
-    def __init__(self, worlds: int, student: TorchBundle | None) -> None:
-        self.student = student
-        self.layout = student.layout if student else generalist_layout()
+    def __init__(self, robot: Robot, worlds: int, student: TorchBundle | None) -> None:
+        self.robot, self.student = robot, student
+        self.layout = student.layout if student else generalist_layout(robot.joints)
+        self.own = obs.frame_slices(robot.joints)["last_action"]
         self.history = np.zeros((worlds, self.layout.history, self.layout.frame_size), np.float32)
-        self.last_action = np.zeros((worlds, 12), np.float32)
+        self.last_action = np.zeros((worlds, robot.joints), np.float32)
         self.fresh = np.ones(worlds, bool)
 
     def see(
         self, frame: np.ndarray, command: np.ndarray, clock: np.ndarray, heights: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Remembers a step and returns its stamped frame `[worlds, 47]` and the student's action `[worlds, 13]` (zeros
-        without one).
+        """Remembers a step and returns its stamped frame `[worlds, frame]` and the student's action `[worlds, J + 1]`
+        (zeros without one).
 
-        `frame` `[worlds, 42]` may hold anything for its last action: the generalist's own is put there.
+        `frame` `[worlds, frame_size]` may hold anything for its last action: the generalist's own is put there.
         """
-        frame = np.concatenate([frame[:, :30], self.last_action], 1)
+        frame = np.concatenate([frame[:, : self.own.start], self.last_action], 1)
         newest = obs.stamp(np, self.layout, frame, command, clock)
-        filled = obs.fill(np, newest, self.layout.history)
-        self.history = np.where(self.fresh[:, None, None], filled, obs.push(np, self.history, newest))
+        self.history = obs.remembered(np, self.history, newest, self.fresh)
         self.fresh[:] = False
         if self.student is None:
-            return newest, np.zeros((len(frame), DRIVEN.actions), np.float32)
-        limit = self.student.robot.action_limit
+            return newest, np.zeros((len(frame), DRIVEN.actions(self.robot.joints)), np.float32)
+        limit = self.robot.action_limit
         observation = obs.observe(np, self.layout, self.history, command, clock, heights)
         return newest, np.clip(self.student(observation), -limit, limit)
 
@@ -89,8 +91,8 @@ class Driver:
     def __init__(
         self, teachers: Skills, student: TorchBundle | None, worlds: int, beta: float, seed: int, noise: float = NOISE
     ) -> None:
-        self.teachers, self.memory = PolicyRunner(teachers, worlds), Memory(worlds, student)
-        self.wheel, self.robot = Wheel(worlds, beta, seed, noise), teachers.robot
+        self.teachers, self.memory = PolicyRunner(teachers, worlds), Memory(teachers.robot, worlds, student)
+        self.wheel, self.robot = Wheel(worlds, teachers.robot.joints, beta, seed, noise), teachers.robot
         self.phase, self.drive = np.zeros(worlds, np.float32), np.zeros(worlds, np.float32)
         self.recorder = EpisodeRecorder()
         self.alive = np.ones(worlds, bool)
@@ -114,7 +116,7 @@ class Driver:
     def step(
         self, sensors: obs.Sensors, command: np.ndarray, users: np.ndarray, heights: Callable[[obs.Layout], np.ndarray]
     ) -> np.ndarray:
-        """Joint targets to apply, rad `[worlds, 12]`; see `PolicyRunner.step`."""
+        """Joint targets to apply, rad `[worlds, J]`; see `PolicyRunner.step`."""
         robot, fresh = self.robot, np.array(self.memory.fresh)
         following = clocks.advance(np, DRIVEN, self.phase, command, robot.control_period, drive=self.drive)
         self.phase = np.where(fresh, 0.0, following).astype(np.float32)
@@ -131,23 +133,23 @@ class Driver:
             action=np.concatenate([label, turning[:, None]], 1).astype(np.float32),
         )  # fmt: skip
         teacher = self.wheel.turn() if self.memory.student else np.ones(len(users), bool)
-        noisy = wanted + robot.action_scale * self.wheel.noise()
-        own = actions_to_targets(robot, action[:, :12])
+        noisy = wanted + robot.action_scale.astype(np.float32) * self.wheel.noise()
+        own = actions_to_targets(robot, action[:, : robot.joints])
         applied = np.clip(np.where(teacher[:, None], noisy, own), robot.joint_lower, robot.joint_upper)
         applied = applied.astype(np.float32)
-        self.drive = np.where(teacher, turning, action[:, 12]).astype(np.float32)
+        self.drive = np.where(teacher, turning, action[:, robot.joints]).astype(np.float32)
         self.memory.last_action = targets_to_actions(robot, applied)
         self.teachers.adopt(applied)
         return applied
 
 
-def targets_to_actions(robot: obs.Robot, targets: np.ndarray) -> np.ndarray:
-    """A generalist's actions `[N, 12]` that ask for joint `targets` `[N, 12]` (rad)."""
+def targets_to_actions(robot: Robot, targets: np.ndarray) -> np.ndarray:
+    """A generalist's actions `[N, J]` that ask for joint `targets` `[N, J]` (rad)."""
     zero = np.zeros(len(targets), np.float32)
     return obs.action_for(np, robot, DRIVEN, targets, zero, np.zeros((len(targets), 3), np.float32), zero)
 
 
-def actions_to_targets(robot: obs.Robot, actions: np.ndarray) -> np.ndarray:
+def actions_to_targets(robot: Robot, actions: np.ndarray) -> np.ndarray:
     """The inverse of `targets_to_actions`, within the joints' ranges."""
     zero = np.zeros(len(actions), np.float32)
     return obs.joint_targets(np, robot, DRIVEN, actions, zero, np.zeros((len(actions), 3), np.float32), zero)

@@ -24,7 +24,7 @@ class Windows:
     def sample(
         self, shards: Shards, rng: np.random.Generator, counts: Mapping[str, int], held_out: bool = False
     ) -> dict[str, Tensor]:
-        """`frames` `[B, T, 47]` oldest first, `heights` `[B, T, n]`, `action` `[B, T, 13]` (`[B, 1, 13]` with
+        """`frames` `[B, T, frame]` oldest first, `heights` `[B, T, n]`, `action` `[B, T, J + 1]` (`[B, 1, J + 1]` with
         `last_only`)."""
         parts = [
             self._rows(shards, rng, [s for s in shards.shards if s.about["domain"] == domain], count, held_out)

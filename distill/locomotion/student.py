@@ -15,8 +15,8 @@ from policies.bundle.reader import Bundle
 from policies.skills.library import Skills
 from policies.transformer import LocomotionTransformer, TransformerConfig, unpack
 from sim.course.description import SKILLS
-from sim.gait import DRIVEN
 from sim.robots.description import Robot
+from sim.robots.gaits import DRIVEN
 
 
 class TransformerStudent(Student):
@@ -27,7 +27,7 @@ class TransformerStudent(Student):
         self.module: LocomotionTransformer = LocomotionTransformer(config)  # type: ignore[assignment]
 
     def outputs(self, module: nn.Module, batch: Mapping[str, Tensor]) -> StudentOutput:
-        """Actions `[B, T, 13]`."""
+        """Actions `[B, T, J + 1]`."""
         return StudentOutput(action_mean=module(batch["frames"], batch["heights"]))
 
     def begin(self, shards: Shards) -> None:
@@ -47,7 +47,7 @@ class TorchBundle:
 
     @torch.no_grad()
     def __call__(self, observation: np.ndarray) -> np.ndarray:
-        """Actions `[N, 13]` for observations `[N, layout.size]`."""
+        """Actions `[N, J + 1]` for observations `[N, layout.size]`."""
         device = next(self.model.parameters()).device
         flat = torch.from_numpy(np.ascontiguousarray(observation, np.float32)).to(device)
         return self.model.newest(*unpack(self.layout, flat)).cpu().numpy()

@@ -16,7 +16,8 @@ from policies.transformer import generalist_layout
 from sim import gait as clocks
 from sim import observation as obs
 from sim.envs.batched import BatchedEnv
-from sim.gait import DRIVEN
+from sim.errors import InputError
+from sim.robots.gaits import DRIVEN
 from sim.tasks.skills import SKILLS
 
 WORLDS = 192
@@ -30,9 +31,14 @@ class TaskCollector:
     def __init__(self, skill: str, teachers: Skills, threads: int = 0) -> None:
         self.name, self.teachers, self.threads = skill, teachers, threads
         self.bundle = teachers.bundles[teachers.uses[skill]]
-        layout = self.bundle.layout
-        both = replace(layout, grids=generalist_layout().grids)
-        self.task = replace(SKILLS[skill](), layout=both, gait=self.bundle.gait, start_level=START_LEVEL[skill])
+        layout, robot = self.bundle.layout, teachers.robot
+        grids = generalist_layout(robot.joints).grids
+        task = replace(SKILLS[skill](robot), grids=grids, clock=self.bundle.gait, start_level=START_LEVEL[skill])
+        self.task, both = task, task.layout
+        if replace(layout, grids=grids) != both:
+            raise InputError(
+                f"{self.bundle.path} sees other steps or clocks than the training ground of '{skill}' shows"
+            )
         slices = both.slices()
         self.columns = np.concatenate([np.arange(both.size)[slices[name]] for name in layout.slices()])
         """Of the environment's observation: what the specialist sees."""
@@ -42,8 +48,8 @@ class TaskCollector:
         task, gait, robot = self.task, self.task.gait, self.task.robot
         worlds = min(WORLDS, max(plan.rows // 100, 1))
         env = BatchedEnv(task, worlds, plan.seed % 100_003, threads=self.threads)
-        memory = Memory(worlds, as_bundle(student, self.teachers))
-        wheel, recorder = Wheel(worlds, plan.beta, plan.seed), EpisodeRecorder()
+        memory = Memory(robot, worlds, as_bundle(student, self.teachers))
+        wheel, recorder = Wheel(worlds, robot.joints, plan.beta, plan.seed), EpisodeRecorder()
         slices = task.layout.slices()
         first, last = slices["heights_around"].start, slices["heights_ahead"].stop
         observation = env.observe()[0]
@@ -66,7 +72,13 @@ class TaskCollector:
             )  # fmt: skip
             teacher = wheel.turn() if memory.student else everyone
             own = obs.action_for(
-                np, robot, gait, actions_to_targets(robot, action[:, :12]), state.phase, state.command, state.relief
+                np,
+                robot,
+                gait,
+                actions_to_targets(robot, action[:, : robot.joints]),
+                state.phase,
+                state.command,
+                state.relief,
             )
             step = env.step(np.where(teacher[:, None], expert + wheel.noise(), own).astype(np.float32))
             assert env.outcome is not None

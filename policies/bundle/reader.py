@@ -16,9 +16,9 @@ from policies.bundle.runtime import onnxruntime
 from sim import gait as clocks
 from sim import observation as obs
 from sim.errors import InputError
-from sim.gait import Gait
 from sim.observation import Layout, Sensors
 from sim.robots.description import Robot, robot_by_name
+from sim.robots.gaits import Gait
 
 SCHEMA = 1
 KEY = "barkour"
@@ -38,11 +38,12 @@ class Metadata:
     default_pose: list[float]
     joint_lower: list[float]
     joint_upper: list[float]
-    action_scale: float
+    action_scale: list[float] | float
+    """rad per action; here and below one number per joint, or one for all in files of version 0.1."""
     action_limit: float
-    kp: float
-    kd: float
-    torque_limit: float
+    kp: list[float] | float
+    kd: list[float] | float
+    torque_limit: list[float] | float
     control_period: float
     frames: dict[str, str]
     """Conventions in words: base frame, quaternion order, units."""
@@ -86,11 +87,11 @@ def robot_fields(robot: Robot) -> dict[str, Any]:
         "default_pose": robot.default_pose.tolist(),
         "joint_lower": robot.joint_lower.tolist(),
         "joint_upper": robot.joint_upper.tolist(),
-        "action_scale": robot.action_scale,
+        "action_scale": robot.action_scale.tolist(),
         "action_limit": robot.action_limit,
-        "kp": robot.kp,
-        "kd": robot.kd,
-        "torque_limit": robot.torque_limit,
+        "kp": robot.kp.tolist(),
+        "kd": robot.kd.tolist(),
+        "torque_limit": robot.torque_limit.tolist(),
         "control_period": robot.control_period,
         "frames": {
             "base": "x forward, y left, z up, at the chassis origin",
@@ -171,7 +172,10 @@ class Bundle:
         if [i.name for i in inputs] != ["observation"] or [o.name for o in outputs] != ["action"]:
             raise InputError("its graph needs one input 'observation' and one output 'action'")
         sizes = inputs[0].shape[-1], outputs[0].shape[-1]
-        widths = {"observation": (sizes[0], self.layout.size), "action": (sizes[1], self.gait.actions)}
+        widths = {
+            "observation": (sizes[0], self.layout.size),
+            "action": (sizes[1], self.gait.actions(self.robot.joints)),
+        }
         for name, (found, wanted) in widths.items():
             if found != wanted:
                 raise InputError(f"its {name} has {found} numbers, the layout says {wanted}")
@@ -181,7 +185,10 @@ class Bundle:
         count = len(golden["observation"])
         if count < 1:
             raise InputError("it has no golden vectors")
-        for name, wanted in (("observation", (count, self.layout.size)), ("action", (count, self.gait.actions))):
+        for name, wanted in (
+            ("observation", (count, self.layout.size)),
+            ("action", (count, self.gait.actions(self.robot.joints))),
+        ):
             if golden[name].shape != wanted:
                 raise InputError(f"its golden {name}s have shape {golden[name].shape}, not {wanted}")
         difference = np.abs(self(golden["observation"]) - golden["action"]).max()
@@ -189,10 +196,16 @@ class Bundle:
             raise InputError(f"its network differs from its golden vectors by {difference:.3g}")
 
 
+ONE_FOR_ALL = ("action_scale", "kp", "kd", "torque_limit")
+"""Fields in which one number stands for every joint."""
+
+
 def check_robot(metadata: Metadata, robot: Robot) -> None:
     """Raises `InputError` naming the first thing in which the bundle and the robot description differ."""
     for name, here in robot_fields(robot).items():
         found = getattr(metadata, name)
+        if name in ONE_FOR_ALL and isinstance(found, (int, float)) and not isinstance(found, bool):
+            found = [found] * robot.joints
         numeric = _numeric(here) and _numeric(found) and np.shape(found) == np.shape(here)
         same = np.allclose(found, here, rtol=1e-6, atol=1e-7) if numeric else found == here
         if not same:
@@ -232,7 +245,7 @@ class Policy:
 
     def __init__(self, bundle: Bundle, worlds: int = 1) -> None:
         self.bundle, self.worlds = bundle, worlds
-        self.last_action = np.zeros((worlds, 12), np.float32)
+        self.last_action = np.zeros((worlds, bundle.robot.joints), np.float32)
         self.history = np.zeros((worlds, bundle.layout.history, bundle.layout.frame_size), np.float32)
         self.phase = np.zeros(worlds, np.float32)
         self.drive = np.zeros(worlds, np.float32)
@@ -261,7 +274,7 @@ class Policy:
           phase: of the clock in this step, `[worlds]` cycles, where another policy turns it.
 
         Returns:
-          Joint targets, rad, `[worlds, 12]`.
+          Joint targets, rad, `[worlds, J]`.
 
         Raises:
           InputError: something is not finite; the memory is then unchanged.
@@ -280,13 +293,12 @@ class Policy:
         self.phase = np.asarray(phase, np.float32)
         clock = clocks.clock(np, gait, self.phase, command)
         newest = obs.stamp(np, self.bundle.layout, newest, command, clock)
-        filled = obs.fill(np, newest, self.bundle.layout.history)
-        self.history = np.where(self.fresh[:, None, None], filled, obs.push(np, self.history, newest))
+        self.history = obs.remembered(np, self.history, newest, self.fresh)
         self.fresh[:] = False
         observation = obs.observe(np, self.bundle.layout, self.history, command, clock, heights)
         action = np.clip(self.bundle(observation), -robot.action_limit, robot.action_limit)
         if gait.driven:
-            action, self.drive = action[:, :12], action[:, 12]
+            action, self.drive = action[:, : robot.joints], action[:, robot.joints]
         self.last_action = action
         steps = obs.relief(np, self.bundle.layout, heights)
         self._asked = command, board

@@ -21,13 +21,9 @@ from policies.skills.runner import PolicyRunner, Runner
 from sim.course.description import Course
 from sim.course.files import by_name
 from sim.course.scene import course_model
-from sim.course.score import Scorer, write_log
+from sim.course.score import MAX_TIME, Scorer, write_log
 from sim.envs.worlds import SimulatedRobots, check_seed
 from sim.errors import InputError
-
-TIME_LIMIT = 50.0
-"""Seconds after which a run ends (the official scorer's MAX_TIME)."""
-
 
 # --- the simulation --------------------------------------------------------------------------------------------------
 
@@ -42,7 +38,7 @@ class CourseWorlds:
         seeds: Sequence[int] | np.ndarray,
         *,
         randomize: bool = False,
-        time_limit: float = TIME_LIMIT,
+        time_limit: float = MAX_TIME,
         torque_limit: float | None = None,
         paces: Paces | None = None,
         threads: int = 0,
@@ -53,8 +49,8 @@ class CourseWorlds:
         `policy` drives in place of the skills' own `PolicyRunner`.
         """
         self.course, self.skills, self.time_limit = course, skills, time_limit
-        self.route = planned(course, skills.able, paces or paces_of(skills, torque_limit))
         robot = skills.robot
+        self.route = planned(course, robot.footprint, skills.able, paces or paces_of(skills, torque_limit))
         self.dt = robot.control_period
         self.robots = SimulatedRobots(
             robot, course_model(course, robot), seeds, randomize=randomize, torque_limit=torque_limit, threads=threads
@@ -73,9 +69,8 @@ class CourseWorlds:
         self.gate_times: list[dict[str, list[float]]] = [{} for _ in range(n)]
         self.ends = [""] * n
         self.finals: list[tuple[float, list[float], float]] = [(0.0, [], 0.0)] * n
-        self.steps = 0
         x, y, yaw = course.start
-        self.robots.place(np.full(n, x), np.full(n, y), np.full(n, yaw), course.height)
+        self.robots.place(np.full(n, x), np.full(n, y), np.full(n, yaw), course.height, course.pit)
         for i, (px, py, _) in enumerate(self.robots.pose.tolist()):
             self.scorers[i].update(0.0, px, py)
             self.logs[i].append((0.0, px, py))
@@ -84,7 +79,12 @@ class CourseWorlds:
     @property
     def time(self) -> float:
         """Simulated seconds."""
-        return self.steps * self.dt
+        return self.robots.time
+
+    @property
+    def steps(self) -> int:
+        """Control steps so far."""
+        return self.robots.steps
 
     @property
     def running(self) -> np.ndarray:
@@ -102,19 +102,14 @@ class CourseWorlds:
             out = self.navigators[i].step(pose[i], self.dt)
             command[i], users[i] = out.velocity, self.skills.uses[out.skill]
             asked[i] = (out.skill, out.waypoint)
-        u = robots.uniform()
-        targets = self.policy.step(
-            robots.sense(u[:, :30]), command, users,
-            lambda layout: robots.ground_seen(layout, self.course.height, u[:, 30], self.course.pit),
-        )  # fmt: skip
+        began = self.time
+        robots.step(lambda sensors, heights: self.policy.step(sensors, command, users, heights))
         if len(self.skills.bundles) > 1:  # who really drives: a jumper lands before it is taken over
             asked = {i: (self.names[int(self.policy.users[i])], waypoint) for i, (_, waypoint) in asked.items()}
         for i in np.flatnonzero(self.policy.changed & active).tolist():
             jump, unblended = self.policy.jumps[i].tolist()
-            switch = Switch(round(self.time, 6), self.traces[i].skill[-1], asked[i][0], jump, unblended)
+            switch = Switch(round(began, 6), self.traces[i].skill[-1], asked[i][0], jump, unblended)
             self.switches[i].append(switch)
-        robots.apply(targets, u[:, 31:33])
-        self.steps += 1
         for i, (skill, waypoint) in asked.items():
             self._score(i)
             self._remember(i, self.time, command[i], skill, waypoint)
@@ -171,9 +166,9 @@ class CourseWorlds:
 
     def _ends(self, active: np.ndarray) -> None:
         robots = self.robots
-        fallen = robots.watch(self.course.height)
+        fallen = robots.fallen()
         for i in np.flatnonzero(active).tolist():
-            end = robots.ending(i, bool(fallen[i]), self.scorers[i], self.course, self.time, self.time_limit)
+            end = robots.ending(i, bool(fallen[i]), self.scorers[i], self.course, self.time_limit)
             if end:
                 self.ends[i] = end
                 self.finals[i] = (self.time, robots.torque_peak[i].tolist(), float(robots.target_jump[i]))

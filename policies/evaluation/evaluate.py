@@ -11,14 +11,16 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from policies.evaluation.course_run import TIME_LIMIT, CourseWorlds, writable, write_text
+from policies.evaluation.course_run import CourseWorlds, writable, write_text
 from policies.evaluation.outcome import CourseRun
 from policies.skills.library import load_skills
 from sim.course.description import Course
 from sim.course.files import by_name, several
 from sim.course.scene import EVALUATION
+from sim.course.score import MAX_TIME
 from sim.envs.worlds import PUSH_EVERY, world_seeds
-from sim.tasks.randomization import NOMINAL, Ranges, SensorNoise
+from sim.robots.description import Robot
+from sim.tasks.randomization import Ranges, SensorNoise, nominal
 
 MOST_WORLDS = 128
 """Worlds simulated at once; more runs go in turns."""
@@ -76,7 +78,9 @@ def evaluate(
     result = summarize(done)
     result["policy"], result["course"], result["seed"] = policy, course, seed
     result["skills"] = skills.describe()
-    result["conditions"] = conditions(randomize) | {"torque_limit_nm": torque_limit or skills.robot.torque_limit}
+    result["conditions"] = conditions(skills.robot, randomize) | {
+        "torque_limit_nm": torque_limit or skills.robot.peak_torque
+    }
     if folder is not None:
         _write(folder, courses[0], done, result)
         result["report"] = str(folder)
@@ -153,15 +157,15 @@ def _median(values: Sequence[float | None]) -> float | None:
     return float(np.median(np.array(values, float))) if values else None
 
 
-def conditions(randomize: bool) -> dict[str, Any]:
+def conditions(robot: Robot, randomize: bool) -> dict[str, Any]:
     """What the runs were measured under, JSON-ready."""
-    ranges = Ranges() if randomize else NOMINAL
+    ranges = Ranges().of(robot) if randomize else nominal(robot)
     noise = SensorNoise()
     return {
         "physics": "MuJoCo C engine, full-body collision",
         "timestep_s": EVALUATION.timestep,
-        "control_hz": 50,
-        "time_limit_s": TIME_LIMIT,
+        "control_hz": round(1 / robot.control_period),
+        "time_limit_s": MAX_TIME,
         "randomized": randomize,
         "push_every_s": PUSH_EVERY,
         "navigator_pose": "true pose",

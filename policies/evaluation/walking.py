@@ -8,7 +8,6 @@ Deterministic policy, 2 ms steps, full-body collision, latency, sensor noise and
 
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +19,7 @@ from tyro.conf import Positional
 from policies.bundle.reader import Bundle, FixedBatch, Policy
 from sim.course.scene import build
 from sim.course.terrain import Block, Terrain
-from sim.envs.worlds import SimulatedRobots, world_seeds
+from sim.envs.worlds import SimulatedRobots, flat, world_seeds
 from sim.errors import InputError
 
 SETTLING = 1.0
@@ -92,13 +91,13 @@ def tracking(
     """
     robots = _robots(bundle, options, Terrain())
     n, dt = robots.worlds, bundle.robot.control_period
-    robots.place(np.zeros(n), np.zeros(n), np.zeros(n), lambda x, y: np.zeros(np.shape(x)))
+    robots.place(np.zeros(n), np.zeros(n), np.zeros(n), flat)
     rngs = [np.random.default_rng([0xC0DE, int(seed)]) for seed in robots.seeds]
     hold, count = round(options.hold / dt), round(options.seconds / dt)
     command = np.zeros((n, 3), np.float32)
     seen, asked = np.zeros((count, n, 3), np.float32), np.zeros((count, n, 3), np.float32)
     alive = np.ones((count, n), bool)
-    walk = _Walker(bundle, robots, lambda x, y: np.zeros(np.shape(x)))
+    walk = _Walker(bundle, robots)
     for k in range(count):
         if k % hold == 0:
             drawn = np.stack([rng.uniform(-1, 1, 3) for rng in rngs]) * ranges
@@ -128,7 +127,7 @@ def steps(bundle: Bundle, options: WalkEval) -> dict[str, Any]:
     robots = _robots(bundle, options, terrain)
     n, dt = robots.worlds, bundle.robot.control_period
     robots.place(np.zeros(n), np.zeros(n), np.zeros(n), terrain.height)
-    walk = _Walker(bundle, robots, terrain.height)
+    walk = _Walker(bundle, robots)
     up, over = np.zeros(n, bool), np.zeros(n, bool)
     for _ in range(round(STEP_SECONDS / dt)):
         yaw = robots.pose[:, 2]
@@ -153,10 +152,8 @@ def _robots(bundle: Bundle, options: WalkEval, terrain: Terrain) -> SimulatedRob
 class _Walker:
     """A policy on simulated robots; remembers who has fallen."""
 
-    def __init__(
-        self, bundle: Bundle, robots: SimulatedRobots, ground: Callable[[np.ndarray, np.ndarray], np.ndarray]
-    ) -> None:
-        self.robots, self.ground = robots, ground
+    def __init__(self, bundle: Bundle, robots: SimulatedRobots) -> None:
+        self.robots = robots
         self.policy = Policy(FixedBatch(bundle), robots.worlds)  # type: ignore[arg-type]
         self.fallen = np.zeros(robots.worlds, bool)
 
@@ -164,10 +161,9 @@ class _Walker:
         """One control period under `command` `[worlds, 3]`; the fallen are asked to stand."""
         robots = self.robots
         command = np.where(self.fallen[:, None], 0.0, command).astype(np.float32)
-        u = robots.uniform()
-        heights = robots.ground_seen(self.policy.bundle.layout, self.ground, u[:, 30])
-        robots.apply(self.policy.step(robots.sense(u[:, :30]), command, heights), u[:, 31:33])
-        self.fallen |= robots.watch(self.ground) | robots.broken
+        layout = self.policy.bundle.layout
+        robots.step(lambda sensors, heights: self.policy.step(sensors, command, heights(layout)))
+        self.fallen |= robots.fallen() | robots.broken
 
 
 def _moving_mean(values: np.ndarray, width: int, age: np.ndarray) -> np.ndarray:

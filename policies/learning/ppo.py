@@ -81,7 +81,7 @@ class Rollout(NamedTuple):
 class Learner:
     """Pure PPO updates over `LearnerState`, compiled once."""
 
-    def __init__(self, config: PPOConfig, observation_size: int, privileged_size: int, action_size: int = 12) -> None:
+    def __init__(self, config: PPOConfig, observation_size: int, privileged_size: int, action_size: int) -> None:
         self.config = config
         self.sizes = (observation_size, privileged_size, action_size)
         self.networks = make_networks(config.networks, *self.sizes)

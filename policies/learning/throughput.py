@@ -86,7 +86,7 @@ def _scene(name: str, worlds: int, rounds: int, seconds: float, say: Callable[[s
         "cpu": BatchedEnv(task, worlds, threads=CORES),
         "mjx": MjxBatchedEnv(task, worlds, shanks=name == "flat"),
     }
-    actions = np.random.default_rng(0).normal(0, ACTION_STD, (16, worlds, 12)).astype(np.float32)
+    actions = np.random.default_rng(0).normal(0, ACTION_STD, (16, worlds, task.robot.joints)).astype(np.float32)
     started, steps = {}, {}
     for engine, env in envs.items():
         began = time.perf_counter()
@@ -129,7 +129,7 @@ def _with_learner(worlds: int, rounds: int) -> float:
     task, config = WalkTask(), PPOConfig(worlds=worlds)
     env: Any = BatchedEnv(task, config.worlds, threads=CORES)
     env.present = env.observe()
-    learner = Learner(config, task.layout.size, task.privileged_size)
+    learner = Learner(config, task.layout.size, task.privileged_size, task.robot.joints)
     state, rates = learner.initial(0), []
     for key in jax.random.split(jax.random.PRNGKey(1), 1 + min(rounds, 3)):
         began = time.perf_counter()

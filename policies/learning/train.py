@@ -25,6 +25,7 @@ from policies.learning.networks import NetworkConfig
 from policies.learning.ppo import Learner, LearnerState, PPOConfig, collect
 from sim.envs.batched import BatchedEnv, DivergedError
 from sim.errors import InputError
+from sim.robots.description import DEFAULT, find_robot
 from sim.tasks.patches import LEVELS
 from sim.tasks.skills import SKILLS
 from sim.tasks.walk import WalkTask
@@ -49,6 +50,8 @@ class TrainOptions:
     """What `barkour train` asks for."""
 
     skill: str = "walk"
+    robot: str = DEFAULT
+    """A robot's name, or the folder that describes one."""
     backend: str = "cpu"
     steps: int | None = None
     """Environment steps in all, over every world; `STEPS` of the skill without it."""
@@ -98,11 +101,11 @@ class Run:
         newest = checkpoint.latest(self.checkpoints) if self.folder.exists() else None
         if newest is not None and not options.resume:
             raise InputError(f"{self.folder} already holds a run: add --resume to continue it, or choose another --out")
-        self.task: WalkTask = SKILLS[options.skill]()
+        self.task: WalkTask = SKILLS[options.skill](find_robot(options.robot))
         config = PPOConfig(worlds=options.worlds, **LEARNING.get(options.skill, {}))
         self.commit = runs.commit()
         self.options = TrainOptions(**{**asdict(options), "worlds": config.worlds})
-        self.learner = Learner(config, self.task.layout.size, self.task.privileged_size)
+        self.learner = Learner(config, self.task.layout.size, self.task.privileged_size, self.task.robot.joints)
         self.state: LearnerState = self.learner.initial(options.seed)
         self.env = make_env(self.task, self.options)
         self.env.present = self.env.observe()
@@ -127,7 +130,8 @@ class Run:
     def command(self) -> str:
         """The command that makes this run's result from nothing, however often it was stopped and resumed."""
         o = self.options
-        words = ["barkour", "train", o.skill, "--backend", o.backend, "--steps", o.steps, "--seed", o.seed]
+        robot = ["--robot", o.robot] if o.robot != DEFAULT else []
+        words = ["barkour", "train", o.skill, *robot, "--backend", o.backend, "--steps", o.steps, "--seed", o.seed]
         words += ["--worlds", o.worlds]
         words += ["--hosts", o.hosts] if o.hosts > 1 else []
         words += ["--start-from", o.start_from] if o.start_from else []

@@ -15,15 +15,21 @@ from threadpoolctl import threadpool_limits
 
 from sim.course.description import Gate, Pole
 from sim.planar import to_body
+from sim.robots.footprint import Footprint
 
 
 @dataclass(frozen=True)
 class Body:
     """The robot seen from above: a rectangle around its base, m."""
 
-    front: float = 0.25
-    rear: float = 0.42
-    half_width: float = 0.18
+    front: float
+    rear: float
+    half_width: float
+
+    @classmethod
+    def of(cls, footprint: Footprint) -> "Body":
+        """A standing robot's."""
+        return cls(footprint.front, footprint.rear, footprint.half_width)
 
     def distance(self, pose: np.ndarray, points: np.ndarray) -> np.ndarray:
         """Signed distance `[..., P]` from the rectangle at `pose [..., 3]` to `points [P, 2]`; negative inside."""
@@ -118,6 +124,7 @@ class Problem:
 
     start: np.ndarray
     end: np.ndarray
+    body: Body
     gates: tuple[Gate, ...] = ()
     poles: tuple[Pole, ...] = ()
     start_velocity: np.ndarray = field(default_factory=lambda: np.zeros(2))
@@ -126,7 +133,6 @@ class Problem:
     section_weights: tuple[float, ...] = ()
     """How much the time of each section counts (one more than gates); 1 where not given."""
     envelope: Envelope = Envelope()
-    body: Body = Body()
     margin: float = 0.05
     """Free space between the body and a pole, m."""
     gate_margin: float = 0.1

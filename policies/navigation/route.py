@@ -12,13 +12,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from policies.navigation import weaving
-from policies.navigation.planner import Envelope
+from policies.navigation.planner import Body, Envelope
 from sim.course.description import Course, Gate, Obstacle, Waypoint
 from sim.errors import InputError
+from sim.robots.footprint import Footprint
 
-FRONT, REAR = 0.29, 0.45
-"""Reach of the standing robot ahead of and behind its base origin, m (mesh bounding box: 0.27 and 0.43)."""
-HALF_WIDTH = 0.19
 POLE_MARGIN = 0.05
 LATE_MARGIN = 0.08
 """Free space between the body and poles that are entered in motion, m."""
@@ -80,11 +78,13 @@ class Paces:
 _WEAK_WALKER = Envelope(forward=(-1.0, 1.4), sideways=0.9, yaw=1.8, acceleration=2.3)
 WEAK = Paces(walker=_WEAK_WALKER, late=replace(_WEAK_WALKER, yaw=1.5, acceleration=2.0), climb=1.2)
 """What holds with peak torques of 12 N m, as the paper's robot has."""
-WEAK_TORQUE = 15.0
-"""Peak torque under which `WEAK` is taken, N m."""
+WEAK_SHARE = 15 / 18
+"""Share of the robot's own peak torque under which `WEAK` is taken: half way from 18 N m to the paper's 12."""
 
 
-def plan(course: Course, skills: Sequence[str] = ("walk",), paces: Paces = Paces()) -> tuple[Waypoint, ...]:
+def plan(
+    course: Course, footprint: Footprint, skills: Sequence[str] = ("walk",), paces: Paces = Paces()
+) -> tuple[Waypoint, ...]:
     """Waypoints through all obstacles in order; the course's own route where it has one.
 
     An obstacle whose skill is not among `skills` is left out where it can be walked around: failing it costs 0.1,
@@ -102,18 +102,22 @@ def plan(course: Course, skills: Sequence[str] = ("walk",), paces: Paces = Paces
     for k, obstacle in enumerate(course.obstacles):
         following = course.obstacles[k + 1] if k + 1 < len(course.obstacles) else None
         if obstacle.name == "weave poles":
-            fast = _fast_weave(course, k, points, skills, paces)
+            fast = _fast_weave(course, k, points, skills, paces, footprint)
             points = (
-                fast if fast and k == 1 else points + (fast or _weave(course, obstacle, here, following, paces.weave))
+                fast
+                if fast and k == 1
+                else points + (fast or _weave(course, obstacle, here, following, paces.weave, footprint))
             )
         elif obstacle.name == "a frame":
             over = _a_frame(obstacle, paces) if "climb" in skills else []
             if over and following and following.name == "weave poles":  # the first gap is tight
                 over[-1] = replace(over[-1], speed=min(over[-1].speed, paces.weave))
-            points += _turn(points, over, paces) + over if over else _around(course, here, following, paces.walk)
+            points += (
+                _turn(points, over, paces, footprint) + over if over else _around(course, here, following, paces.walk)
+            )
         elif obstacle.name == "jump":
-            run = _jump(course, obstacle, here, "jump" if "jump" in skills else "walk", paces)
-            points += _turn(points, run, paces) + run
+            run = _jump(course, obstacle, here, "jump" if "jump" in skills else "walk", paces, footprint)
+            points += _turn(points, run, paces, footprint) + run
         elif obstacle.name != "end table":
             points += [Waypoint(*_inside(gate, here), paces.table) for gate in obstacle.gates]
         if points:
@@ -124,7 +128,9 @@ def plan(course: Course, skills: Sequence[str] = ("walk",), paces: Paces = Paces
     return (*points, Waypoint(*_xy(stop), paces.arrival, yaw=heading, tolerance=0.1))
 
 
-def _fast_weave(course: Course, k: int, before: list[Waypoint], skills: Sequence[str], paces: Paces) -> list[Waypoint]:
+def _fast_weave(
+    course: Course, k: int, before: list[Waypoint], skills: Sequence[str], paces: Paces, footprint: Footprint
+) -> list[Waypoint]:
     """The fastest way past the poles, from the start if only the start table comes before; empty if none is found."""
     gates, following = course.obstacles[k].gates, course.obstacles[k + 1 : k + 2]
     start, velocity = course.start, np.zeros(2)
@@ -138,7 +144,7 @@ def _fast_weave(course: Course, k: int, before: list[Waypoint], skills: Sequence
     if following and following[0].name == "a frame" and "climb" in skills:
         end, end_velocity = _entered(_a_frame(following[0], paces)[0])
     elif following and following[0].name == "jump":
-        run = _jump(course, following[0], gates[-1].center, "jump" if "jump" in skills else "walk", paces)
+        run = _jump(course, following[0], gates[-1].center, "jump" if "jump" in skills else "walk", paces, footprint)
         end, end_velocity = _entered(run[0])
     else:
         target = following[0].gates[0].center if following else np.array(course.end_table.center)
@@ -147,7 +153,8 @@ def _fast_weave(course: Course, k: int, before: list[Waypoint], skills: Sequence
         place = gates[-1].center + way * min(1.0, 0.6 / distance)
         end, end_velocity = (*_xy(place), float(np.arctan2(way[1], way[0]))), None
     envelope, margin = (paces.walker, weaving.MARGIN) if k == 1 else (paces.late, LATE_MARGIN)
-    return weaving.weave(start, gates, course.poles, end, end_velocity, int(k == 1), envelope, velocity, margin)
+    body = Body.of(footprint)
+    return weaving.weave(start, gates, course.poles, end, end_velocity, int(k == 1), body, envelope, velocity, margin)
 
 
 def _entered(first: Waypoint) -> tuple[tuple[float, float, float], np.ndarray]:
@@ -156,7 +163,7 @@ def _entered(first: Waypoint) -> tuple[tuple[float, float, float], np.ndarray]:
     return (first.x, first.y, yaw), first.speed * np.array([np.cos(yaw), np.sin(yaw)])
 
 
-def _turn(before: list[Waypoint], after: list[Waypoint], paces: Paces) -> list[Waypoint]:
+def _turn(before: list[Waypoint], after: list[Waypoint], paces: Paces, footprint: Footprint) -> list[Waypoint]:
     """The fastest turn from the end of one obstacle to the start of the next where both headings are given."""
     if not before:
         return []
@@ -166,7 +173,8 @@ def _turn(before: list[Waypoint], after: list[Waypoint], paces: Paces) -> list[W
     if not 0.2 < np.hypot(b.x - a.x, b.y - a.y) < TURN_DISTANCE:
         return []
     leaving, entering = (w.speed * np.array([np.cos(yaw), np.sin(yaw)]) for w, yaw in ((a, a.yaw), (b, b.yaw)))
-    return weaving.turn((a.x, a.y, a.yaw), leaving, (b.x, b.y, b.yaw), entering, paces.walker)[:-1]
+    body = Body.of(footprint)
+    return weaving.turn((a.x, a.y, a.yaw), leaving, (b.x, b.y, b.yaw), entering, body, paces.walker)[:-1]
 
 
 def _xy(point: np.ndarray) -> tuple[float, float]:
@@ -181,9 +189,15 @@ def _inside(gate: Gate, here: np.ndarray) -> tuple[float, float]:
 
 
 def _weave(
-    course: Course, obstacle: Obstacle, here: np.ndarray, following: Obstacle | None, speed: float
+    course: Course,
+    obstacle: Obstacle,
+    here: np.ndarray,
+    following: Obstacle | None,
+    speed: float,
+    footprint: Footprint,
 ) -> list[Waypoint]:
     """Zigzag between the poles with the heading square to their line."""
+    front, rear, half_width = footprint.reach
     poles = np.array([(p.x, p.y) for p in course.poles])
     axis = poles[-1] - poles[0]
     axis = axis / np.linalg.norm(axis)
@@ -203,14 +217,14 @@ def _weave(
             pole, open_end = (gate.right, gate.left) if at_left is None else (gate.left, gate.right)
             outward = (np.array(open_end) - pole) / np.linalg.norm(np.array(open_end) - pole)
             along_body = abs(float(np.dot(outward, side)))
-            ahead = REAR if np.dot(outward, side) > 0 else FRONT
-            reach = ahead if along_body > 0.7 else HALF_WIDTH
+            ahead = rear if np.dot(outward, side) > 0 else front
+            reach = ahead if along_body > 0.7 else half_width
             crossing = np.array(pole) + (reach + POLE_MARGIN + 0.03) * outward
             points.append(Waypoint(*_xy(crossing), speed, yaw=yaw, tolerance=0.12))
         if i + 1 < len(obstacle.gates):
             shared = _shared_pole(gate, obstacle.gates[i + 1], poles)
             if shared is not None:
-                turn = _around_pole(gate, shared, before, side)
+                turn = _around_pole(gate, shared, before, side, footprint)
                 if turn is not None and np.linalg.norm(turn - crossing) > 0.15:
                     points.append(Waypoint(*_xy(turn), speed, yaw=yaw, tolerance=0.12))
         here = np.array([points[-1].x, points[-1].y])
@@ -241,7 +255,9 @@ def _shared_pole(gate: Gate, following: Gate, poles: np.ndarray) -> np.ndarray |
     return None
 
 
-def _around_pole(gate: Gate, pole: np.ndarray, before: np.ndarray, side: np.ndarray) -> np.ndarray | None:
+def _around_pole(
+    gate: Gate, pole: np.ndarray, before: np.ndarray, side: np.ndarray, footprint: Footprint
+) -> np.ndarray | None:
     """The turning point beyond `pole` on the side that the path reaches after `gate`; None where it is no turn."""
     normal = np.array(gate.right) - gate.left
     normal = np.array([normal[1], -normal[0]]) / np.linalg.norm(normal)
@@ -250,7 +266,8 @@ def _around_pole(gate: Gate, pole: np.ndarray, before: np.ndarray, side: np.ndar
     along = float(np.dot(normal, side))
     if abs(along) < 0.7:
         return None
-    reach = REAR if along > 0 else FRONT
+    front, rear, _ = footprint.reach
+    reach = rear if along > 0 else front
     return pole + np.sign(along) * side * (reach + POLE_MARGIN + 0.03)
 
 
@@ -293,14 +310,16 @@ def _around(course: Course, here: np.ndarray, following: Obstacle | None, speed:
     return [Waypoint(*_xy(c), speed) for c in best[1]]
 
 
-def _jump(course: Course, obstacle: Obstacle, here: np.ndarray, skill: str, paces: Paces) -> list[Waypoint]:
+def _jump(
+    course: Course, obstacle: Obstacle, here: np.ndarray, skill: str, paces: Paces, footprint: Footprint
+) -> list[Waypoint]:
     """A straight run at the board along the gates' axis; `InputError` where something stands in its way.
 
     It begins where a robot that comes from `here` has all feet on the floor.
     """
     first, last, yaw = _axis(obstacle)
     along = np.array([np.cos(yaw), np.sin(yaw)])
-    begin = -_run_up(course, first, along, here) if skill == "jump" else -RUN_UP
+    begin = -_run_up(course, first, along, here, footprint) if skill == "jump" else -RUN_UP
     way = np.linspace(first + begin * along, last, 50)
     x0, y0, x1, y1 = course.area
     inside = (way >= [x0, y0]).all() and (way <= [x1, y1]).all()
@@ -327,13 +346,13 @@ def _jump(course: Course, obstacle: Obstacle, here: np.ndarray, skill: str, pace
     return [start, *(Waypoint(*_xy(place), speed, "jump", yaw) for place, speed in legs), *after]
 
 
-def _run_up(course: Course, first: np.ndarray, along: np.ndarray, here: np.ndarray) -> float:
+def _run_up(course: Course, first: np.ndarray, along: np.ndarray, here: np.ndarray, footprint: Footprint) -> float:
     """How far before the first gate the run begins, m: `RUN_UP`, less where a table or `here` lies in it."""
-    table = course.terrain()
+    table, (_, rear, half_width) = course.terrain(), footprint.reach
     beside = abs(float(np.dot(here - first, [-along[1], along[0]])))
-    behind = float(np.dot(first - here, along)) if beside < HALF_WIDTH else RUN_UP
+    behind = float(np.dot(first - here, along)) if beside < half_width else RUN_UP
     for run_up in np.arange(RUN_UP, 0.0, -0.05):
-        feet = first - np.outer([run_up, run_up + REAR], along)
+        feet = first - np.outer([run_up, run_up + rear], along)
         if run_up <= max(behind, 0.0) and (table.height(feet[:, 0], feet[:, 1]) == 0).all():
             return float(run_up)
     return RUN_UP

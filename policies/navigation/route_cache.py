@@ -1,7 +1,7 @@
 """Planned routes that are kept: those of the shipped courses beside this file, a user's own in the cache folder.
 
-Planning takes seconds, following a route none. A kept route counts only if it was planned for this course, these
-skills and paces by this planner: its file holds a digest of all four, and a checksum.
+Planning takes seconds, following a route none. A kept route counts only if it was planned for this course, this robot's
+outline, these skills and paces by this planner: its file holds a digest of all of them, and a checksum.
 Whatever is not exactly that is planned again. After a change of the planner `python -m policies.navigation.route_cache`
 plans the shipped courses anew.
 """
@@ -22,6 +22,7 @@ from typing import Any
 
 from policies.navigation.route import WEAK, Paces, plan
 from sim.course.description import SKILLS, Course, Waypoint
+from sim.robots.footprint import Footprint
 
 FORMAT = 1
 SHIPPED = Path(__file__).parent / "shipped"
@@ -37,14 +38,14 @@ PLANNER, ROOTS = "policies.navigation.route", ("sim", "policies")
 
 
 @lru_cache(maxsize=16)
-def planned(course: Course, skills: tuple[str, ...], paces: Paces) -> tuple[Waypoint, ...]:
-    """The route over a course for these skills: kept, or planned and then kept.
+def planned(course: Course, footprint: Footprint, skills: tuple[str, ...], paces: Paces) -> tuple[Waypoint, ...]:
+    """The route over a course for a robot with this outline and these skills: kept, or planned and then kept.
 
     Raises:
       InputError: there is no such route, see `policies.navigation.route.plan`.
     """
     own = bool(course.route)  # nothing to plan
-    return settled(plan(course, skills, paces) if own else _kept_or_planned(course, skills, paces))
+    return settled((plan if own else _kept_or_planned)(course, footprint, skills, paces))
 
 
 def settled(route: Sequence[Waypoint]) -> tuple[Waypoint, ...]:
@@ -60,14 +61,16 @@ def settled(route: Sequence[Waypoint]) -> tuple[Waypoint, ...]:
     )
 
 
-def _kept_or_planned(course: Course, skills: tuple[str, ...], paces: Paces) -> tuple[Waypoint, ...]:
-    key = key_of(course, skills, paces)
+def _kept_or_planned(
+    course: Course, footprint: Footprint, skills: tuple[str, ...], paces: Paces
+) -> tuple[Waypoint, ...]:
+    key = key_of(course, footprint, skills, paces)
     folder = user_folder()
     for file in [*sorted(SHIPPED.glob("*.json")), *([folder / f"{key}.json"] if folder else [])]:
         route = read(file, key)
         if route:
             return route
-    route = plan(course, skills, paces)
+    route = plan(course, footprint, skills, paces)
     if folder is not None:
         keep(folder / f"{key}.json", key, course.name, route)
         _make_room(folder)
@@ -96,9 +99,9 @@ def user_folder() -> Path | None:
 # --- what a route was planned for, and by what ------------------------------------------------------------------------
 
 
-def key_of(course: Course, skills: Sequence[str], paces: Paces) -> str:
+def key_of(course: Course, footprint: Footprint, skills: Sequence[str], paces: Paces) -> str:
     """Digest of all that a route depends on; a course's name is not among it."""
-    asked = {**asdict(course), "name": ""}, sorted(skills), asdict(paces)
+    asked = {**asdict(course), "name": ""}, asdict(footprint), sorted(skills), asdict(paces)
     return _digest([planner(), *asked])
 
 
@@ -220,13 +223,16 @@ def _waypoint(x: Any, y: Any, speed: Any, skill: Any, yaw: Any, tolerance: Any) 
 # --- the shipped ones -------------------------------------------------------------------------------------------------
 
 
-def shipped_routes() -> dict[str, tuple[Course, tuple[str, ...], Paces]]:
-    """Routes that come with the package, by file name: the shipped courses', with the paper's weak motors too."""
+def shipped_routes() -> dict[str, tuple[Course, Footprint, tuple[str, ...], Paces]]:
+    """Routes that come with the package, by file name: the shipped courses' for the default robot, with weak motors
+    too."""
     from sim.course import files
+    from sim.robots.description import default_robot
 
     names = ["official", *sorted(path.stem for path in files.SHIPPED.glob("*.yaml"))]
+    footprint = default_robot().footprint
     return {
-        f"{name}{suffix}.json": (files.by_name(name), SKILLS, paces)
+        f"{name}{suffix}.json": (files.by_name(name), footprint, SKILLS, paces)
         for name in names
         for suffix, paces in (("", Paces()), ("_weak", WEAK))
     }

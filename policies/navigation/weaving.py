@@ -13,7 +13,6 @@ from policies.navigation.planner import Body, Envelope, Problem, Trajectory, fas
 from sim.course.description import Gate, Pole, Waypoint
 from sim.planar import to_body, wrap
 
-BODY = Body()
 MARGIN = 0.06
 """m of free space between the body and poles. By hand, as is what follows: see
 `policies.navigation.navigator.Tuning`."""
@@ -55,6 +54,7 @@ def weave(
     end: Sequence[float],
     end_velocity: np.ndarray | None,
     run_in: int,
+    body: Body,
     envelope: Envelope = Envelope(),
     start_velocity: np.ndarray | None = None,
     margin: float = MARGIN,
@@ -68,13 +68,13 @@ def weave(
     problem = Problem(
         np.array(start, float),
         np.array(end, float),
+        body,
         tuple(gates),
         tuple(poles),
         start_velocity=np.zeros(2) if start_velocity is None else start_velocity,
         end_velocity=end_velocity,
         section_weights=(RUN_IN,) * run_in,
         envelope=envelope,
-        body=BODY,
         margin=margin,
     )
     best = fastest(problem, guesses(problem))
@@ -86,6 +86,7 @@ def turn(
     velocity: np.ndarray,
     end: Sequence[float],
     end_velocity: np.ndarray,
+    body: Body,
     envelope: Envelope = Envelope(),
 ) -> list[Waypoint]:
     """From a pose and velocity to another, in the open; the shorter way round is taken."""
@@ -94,6 +95,7 @@ def turn(
     problem = Problem(
         np.array(start, float),
         finish,
+        body,
         start_velocity=velocity,
         end_velocity=end_velocity,
         envelope=envelope,

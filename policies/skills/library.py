@@ -8,7 +8,7 @@ from policies.bundle.reader import Bundle
 from policies.bundle.shipped import bundle_file
 from policies.navigation.navigator import Limits
 from policies.navigation.planner import Envelope
-from policies.navigation.route import WEAK, WEAK_TORQUE, Paces
+from policies.navigation.route import WEAK, WEAK_SHARE, Paces
 from sim.course.description import SKILLS
 from sim.errors import InputError
 from sim.robots.description import Robot
@@ -96,7 +96,7 @@ def trained_limits(skills: Skills, limits: Limits = Limits()) -> Limits:
 def paces_of(skills: Skills, torque_limit: float | None = None) -> Paces:
     """How fast the route may be with these skills: `Paces`, or `WEAK` where the motors are weak (`torque_limit`, N m;
     the robot's own without it), narrowed to what their bundles were trained on."""
-    paces = WEAK if (torque_limit or skills.robot.torque_limit) < WEAK_TORQUE else Paces()
+    paces = WEAK if (torque_limit or skills.robot.peak_torque) / skills.robot.peak_torque < WEAK_SHARE else Paces()
     ranges = {skill: skills.bundles[skills.uses[skill]].metadata.command_ranges for skill in SKILLS}
     return replace(
         paces,

@@ -110,7 +110,7 @@ class PolicyRunner:
         """Joint targets `[worlds, joints]` (rad) were applied in place of the last step's: the memory goes on from
         them, as if the present skill had asked for the difference itself."""
         robot = self.skills.robot
-        difference = (targets - self.handover.targets) / robot.action_scale
+        difference = (targets - self.handover.targets) / robot.action_scale.astype(np.float32)
         active = np.unique(self.users)
         for index in active:
             policy = self.policies[index]

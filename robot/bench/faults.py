@@ -418,7 +418,7 @@ def _everything(values: Any) -> Any:
 
 
 def _random_spikes(values: Any) -> np.ndarray:
-    return np.asarray(values) + np.random.default_rng(0).choice([-1.0, 1.0], 12)
+    return np.asarray(values) + np.random.default_rng(0).choice([-1.0, 1.0], len(values))
 
 
 FAULTS: tuple[Fault, ...] = (

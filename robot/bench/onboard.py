@@ -46,8 +46,8 @@ LATE = 0.5
 """The simulated robot shares the computer with the loop. Where its process has to wait, the loop is not to stop but to
 be measured: so old and so late may messages be, s."""
 KINDS = ("joints", "imu", "odometry", "velocity_command", "skill")
-SIZES = {"joints": (12, 12, 12), "imu": (4, 3), "odometry": (3, 4), "velocity_command": (3,)}
-"""Numbers in a message's parts."""
+SIZES = {"joints": ("joints",) * 3, "imu": (4, 3), "odometry": (3, 4), "velocity_command": (3,)}
+"""Numbers in a message's parts; "joints": as many as the robot has."""
 HEAD = struct.Struct("<Bq")
 """Kind or mode, and stamp (ns); float64 numbers follow."""
 END = b"end"
@@ -145,8 +145,10 @@ class _Piped:
         if kind == "skill":
             self.messages.skill(stamp)
             return
-        parts = np.split(np.frombuffer(data, float, offset=HEAD.size), np.cumsum(SIZES[kind])[:-1])
-        names = (self.messages.robot.joint_names,) if kind == "joints" else ()
+        robot = self.messages.robot
+        sizes = [robot.joints if size == "joints" else size for size in SIZES[kind]]
+        parts = np.split(np.frombuffer(data, float, offset=HEAD.size), np.cumsum(sizes)[:-1])
+        names = (robot.joint_names,) if kind == "joints" else ()
         getattr(self.messages, kind)(*names, *parts, stamp=stamp)
 
 

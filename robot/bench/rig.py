@@ -55,7 +55,7 @@ class Step:
     sent: tuple[Output, ...]
     """What was written meanwhile."""
     position: np.ndarray
-    """Joint angles that the loop knew, rad `[12]`."""
+    """Joint angles that the loop knew, rad `[J]`."""
 
 
 class Rig:
@@ -218,8 +218,8 @@ class Rig:
             if output.mode != Mode.POSITION:
                 continue
             targets = output.targets
-            if targets.shape != (12,) or not np.isfinite(targets).all():
-                broken.append(("finite", "targets that are not 12 finite numbers were sent"))
+            if targets.shape != (self.robot.joints,) or not np.isfinite(targets).all():
+                broken.append(("finite", "targets that are not a finite number per joint were sent"))
                 continue
             if (targets < robot.joint_lower - 1e-6).any() or (targets > robot.joint_upper + 1e-6).any():
                 broken.append(("range", "a target outside its joint's range was sent"))

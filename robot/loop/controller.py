@@ -51,8 +51,6 @@ HEARD = 0.5
 """A request to arm that had to wait longer than this is not granted, s: who asked has gone."""
 SWITCH_INTERVAL = 0.0005
 """s for which one Python thread may hold up another; Python's own 5 ms is a quarter of a control period."""
-DRAWN_IN = 0.2
-"""Share of the standing pose's angles at which legs are folded with the feet below the hips."""
 MOVING = 0.1
 """A robot that is asked for more than this (m/s or rad/s) moves, so its readings must change."""
 TUPLES, LENGTHS = 2000, range(1, 9)
@@ -88,8 +86,9 @@ class Controller:
     ) -> None:
         """In a dry run everything is computed and nothing sent. Without `needs_pose` the ground is taken as flat."""
         self.policy, self.messages, self.transport = policy, messages, transport
-        self.limits, self.times, self.dry_run, self.log = limits, times, dry_run, log
         self.robot = policy.robot
+        limits = limits.of(self.robot)
+        self.limits, self.times, self.dry_run, self.log = limits, times, dry_run, log
         self.period = round(self.robot.control_period * NS)
         self.recorder, self.refusals = recorder, messages.refusals
         self.state, self.phase = State.DISARMED, ""
@@ -100,7 +99,7 @@ class Controller:
         self.history: deque[Change] = deque(maxlen=200)
         """The last changes of state."""
         self._entered = 0
-        self._from = np.zeros(12, np.float32)
+        self._from = np.zeros(self.robot.joints, np.float32)
         self._recoverable = False
         self._recording_said = False
         self.warm_up()
@@ -342,7 +341,7 @@ class Controller:
         standing = self.robot.default_pose
         if self.state != State.STANDING_UP or np.abs(self._from - standing).max() <= self.times.stood:
             return _smooth(self._from, standing, share)
-        drawn_in = DRAWN_IN * standing
+        drawn_in = self.robot.folded_pose
         if share < 0.5:
             return _smooth(self._from, drawn_in, 2 * share)
         return _smooth(drawn_in, standing, 2 * share - 1)
@@ -357,7 +356,7 @@ class Controller:
                 self.refusals.add(now, problem)
         try:
             targets = self.policy.targets(snapshot, command, now, pose_known)
-            problem = safety.unusable(targets, len(self.robot.joint_names))
+            problem = safety.unusable(targets, self.robot.joints)
         except InputError as error:
             targets, problem = None, Refusal(Code.POLICY, str(error))
         except Exception as error:  # whatever a network or its runtime does, the robot stands
@@ -393,7 +392,7 @@ class Controller:
 
 
 def _smooth(begin: np.ndarray, end: np.ndarray, share: float) -> np.ndarray:
-    """Joint angles on the way, rad `[12]`: at rest at both ends."""
+    """Joint angles on the way, rad `[J]`: at rest at both ends."""
     return begin + (3 * share**2 - 2 * share**3) * (end - begin)
 
 

@@ -7,14 +7,18 @@ from robot.loop.controller import Times
 from robot.loop.parameters import number, switch, text, whole
 from robot.loop.safety import Limits
 from robot.loop.terrain import GridPlace
+from sim.course.score import MAX_TIME
+from sim.robots.description import DEFAULT
 
 COURSE = "The course: official, another shipped one, generated:SEED, or FILE.yaml."
+ROBOT = "The robot: its name, or the folder that describes it."
 
 
 @dataclass(frozen=True)
 class SimParameters:
     """Parameters of the node `sim`."""
 
+    robot: str = text(DEFAULT, ROBOT)
     course: str = text("official", COURSE)
     seed: int = whole(0, 0, 2**31 - 1, "Seed of everything that is drawn.")
     randomize: bool = switch(False, "Draws physics, latency, noise and start pose from the ranges of evaluation.")
@@ -59,9 +63,10 @@ class NavigatorParameters:
 class RefereeParameters:
     """Parameters of the node `referee`."""
 
+    robot: str = text(DEFAULT, ROBOT)
     course: str = text("official", COURSE)
     out: str = text("", "Folder for RESULT.json and pose.csv; empty writes none.")
-    time_limit: float = number(50.0, 1.0, 3600.0, "A run ends this long after the start table's gate, in s.")
+    time_limit: float = number(MAX_TIME, 1.0, 3600.0, "A run ends this long after the start table's gate, in s.")
     patience: float = number(10.0, 0.5, 3600.0, "A run ends when no pose comes for this long, in s.")
     start_patience: float = number(
         60.0, 1.0, 36000.0, "A run ends when the robot has not started after this long, in s."

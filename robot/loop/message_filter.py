@@ -114,7 +114,7 @@ class MessageFilter:
         """The robot moves, so its readings must change: set by the loop. One that stands may read the same twice."""
         self.taking = threading.Lock()
         """Held while a message is looked at."""
-        self._latest = Snapshot()
+        self._latest = Snapshot.blank(robot.joints)
         self._lock = threading.Lock()
         """Held for a copy only, so that the loop never waits for a message that is looked at."""
         self._order: tuple[tuple[str, ...], Array] | None = None

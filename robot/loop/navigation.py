@@ -12,7 +12,7 @@ class NavigationProgram:
     """Takes one robot over a course; the plan is the one that `barkour run` drives."""
 
     def __init__(self, course: Course, skills: Skills) -> None:
-        route = planned(course, skills.able, paces_of(skills))
+        route = planned(course, skills.robot.footprint, skills.able, paces_of(skills))
         self.navigator = course_navigator(course, route, trained_limits(skills))
         self.period = skills.robot.control_period
 

@@ -29,14 +29,15 @@ class OnboardPolicy:
     def warm_up(self) -> None:
         """Computes a few steps for nothing, then forgets them."""
         self.reset()
-        still = Snapshot(position=np.array(self.robot.default_pose, float))
+        still = Snapshot.blank(self.robot.joints)
+        still.position = np.array(self.robot.default_pose, float)
         for _ in range(WARM):
             for skill in range(len(SKILLS)):
                 self.targets(Snapshot(**{**vars(still), "skill": skill}), np.zeros(3), 0, False)
         self.reset()
 
     def targets(self, snapshot: Snapshot, command: np.ndarray, now: int, pose_known: bool) -> np.ndarray:
-        """Joint targets, rad float32 `[12]`, for `command` `[3]`; on flat ground where the pose is not known.
+        """Joint targets, rad float32 `[J]`, for `command` `[3]`; on flat ground where the pose is not known.
 
         Raises:
           InputError: an input is not finite.

@@ -24,17 +24,29 @@ from sim.errors import InputError
 
 MAGIC = b"BARKOUR-LOOP-1\n"
 REQUESTS = ("arm", "disarm", "stop")
-STEP = np.dtype(
-    [
-        ("now", "<i8"), ("late", "<f4"), ("took", "<f4"), ("requests", "u1", 4), ("state", "u1"), ("mode", "u1"),
-        ("skill", "u1"), ("position", "<f8", 12), ("velocity", "<f8", 12), ("effort", "<f4", 12),
-        ("joints_time", "<i8"), ("joints_stamp", "<i8"), ("orientation", "<f8", 4), ("angular_velocity", "<f8", 3),
-        ("imu_time", "<i8"),
-        ("pose", "<f8", 4), ("pose_time", "<i8"), ("command", "<f8", 3), ("command_time", "<i8"),
-        ("heights_time", "<i8"), ("targets", "<f4", 12),
-    ]
-)  # fmt: skip
-"""One control step: what was known, who asked for what, and what came out."""
+
+
+def step_type(joints: int) -> np.dtype:
+    """One control step of a robot with so many joints: what was known, who asked for what, and what came out."""
+    return np.dtype(
+        [
+            ("now", "<i8"), ("late", "<f4"), ("took", "<f4"), ("requests", "u1", 4), ("state", "u1"), ("mode", "u1"),
+            ("skill", "u1"), ("position", "<f8", joints), ("velocity", "<f8", joints), ("effort", "<f4", joints),
+            ("joints_time", "<i8"), ("joints_stamp", "<i8"), ("orientation", "<f8", 4), ("angular_velocity", "<f8", 3),
+            ("imu_time", "<i8"),
+            ("pose", "<f8", 4), ("pose_time", "<i8"), ("command", "<f8", 3), ("command_time", "<i8"),
+            ("heights_time", "<i8"), ("targets", "<f4", joints),
+        ]
+    )  # fmt: skip
+
+
+def step_type_of(size: int) -> np.dtype | None:
+    """The `step_type` that has `size` bytes; None where there is none."""
+    fixed = step_type(0).itemsize
+    joints, left = divmod(size - fixed, step_type(1).itemsize - fixed)
+    return step_type(joints) if joints > 0 and not left else None
+
+
 SEEN = ("position", "velocity", "joints_time", "joints_stamp", "orientation", "angular_velocity", "imu_time", "pose")
 SEEN += ("pose_time", "command", "command_time", "heights_time", "skill", "effort")
 LONGEST = 1 << 24
@@ -44,8 +56,8 @@ LONGEST = 1 << 24
 def step_row(
     now: int, late: float, took: float, requests: list[str], snapshot: Snapshot, state: State, output: Output
 ) -> np.ndarray:
-    """One `STEP`, `[]`."""
-    row = np.zeros((), STEP)
+    """One step, `[]`; see `step_type`."""
+    row = np.zeros((), step_type(len(snapshot.position)))
     row["now"], row["late"], row["took"] = now, late, took
     row["requests"][: len(requests)] = [REQUESTS.index(kind) + 1 for kind in requests[:4]]
     row["state"], row["mode"], row["targets"] = state, output.mode, output.targets
@@ -148,7 +160,7 @@ class Recording:
     path: Path
     header: dict[str, Any]
     steps: np.ndarray
-    """`STEP` `[N]`."""
+    """Steps `[N]`; see `step_type`."""
     grids: dict[int, np.ndarray]
     """Height grids by the index of the step from which on they hold."""
     lost: int
@@ -182,7 +194,7 @@ def read(path: Path) -> Recording:
         if header is None:
             header = _header(path, kind, payload)
         elif kind == b"S":
-            rows.append(_step(path, payload, len(rows)))
+            rows.append(_step(path, payload, len(rows), rows[0].dtype if rows else None))
         elif kind == b"G":
             grids[len(rows)] = _grid(path, payload)
         else:
@@ -216,10 +228,13 @@ def _header(path: Path, kind: bytes, payload: bytes) -> dict[str, Any]:
     return header
 
 
-def _step(path: Path, payload: bytes, index: int) -> np.ndarray:
-    if len(payload) != STEP.itemsize:
-        raise InputError(f"{path}: step {index} has {len(payload)} bytes, {STEP.itemsize} are needed")
-    row = np.frombuffer(payload, STEP)[0].copy()
+def _step(path: Path, payload: bytes, index: int, kind: np.dtype | None) -> np.ndarray:
+    """One step, of the `kind` of those before it."""
+    kind = kind or step_type_of(len(payload))
+    if kind is None or len(payload) != kind.itemsize:
+        wanted = "the size of no step" if kind is None else f"{kind.itemsize} are needed"
+        raise InputError(f"{path}: step {index} has {len(payload)} bytes, {wanted}")
+    row = np.frombuffer(payload, kind)[0].copy()
     known = row["state"] <= max(State) and row["mode"] <= max(Mode) and row["requests"].max() <= len(REQUESTS)
     numbers = [row[name] for name in ("position", "velocity", "orientation", "angular_velocity", "pose", "command")]
     if not known or not all(np.isfinite(values).all() for values in numbers) or not math.isfinite(row["took"]):

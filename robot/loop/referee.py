@@ -9,16 +9,20 @@ import numpy as np
 from robot.loop.transport import NS
 from sim import observation as obs
 from sim.course.description import Course
-from sim.course.score import DOWN_CLEARANCE, DOWN_SECONDS, DOWN_UPRIGHT, Scorer, outside, write_log
+from sim.course.judge import Falls, ending
+from sim.course.score import MAX_TIME, Scorer, write_log
 from sim.errors import InputError
+from sim.robots.description import Fall, default_robot
 
 
 class Referee:
     """Scores one run. Time is that of the poses' stamps."""
 
-    def __init__(self, course: Course, time_limit: float = 50.0) -> None:
-        """`time_limit` counts from the start table's gate, s."""
+    def __init__(self, course: Course, time_limit: float = MAX_TIME, fall: Fall | None = None) -> None:
+        """`time_limit` counts from the start table's gate, s; `fall` says when the robot is down (the default robot's
+        where it is not given)."""
         self.course, self.time_limit = course, time_limit
+        self.falls = Falls(fall or default_robot().fall, 1)
         self.scorer = Scorer(course)
         self.end = ""
         """Why the run ended; "" while it goes on."""
@@ -26,7 +30,6 @@ class Referee:
         self.positions: list[tuple[float, float]] = []
         self._first: int | None = None
         self._started: float | None = None
-        self._down_since: float | None = None
         self._start = [o.name for o in course.obstacles].index("start table")
 
     def pose(self, stamp: int, position: np.ndarray, orientation: np.ndarray) -> bool:
@@ -38,6 +41,7 @@ class Referee:
             return True
         if self._first is None:
             self._first = stamp
+            self.falls.begin(0.0)
         time = (stamp - self._first) / NS
         if self.times and time <= self.times[-1]:
             return True
@@ -59,21 +63,11 @@ class Referee:
         self.end = self.end or why
 
     def _ending(self, time: float, x: float, y: float, z: float, orientation: np.ndarray) -> str:
-        if self.scorer.over:
-            return "held the end table" if self.scorer.result().finished else "left the end table"
-        upright = -obs.projected_gravity(np, orientation)[2]
-        clearance = z - float(self.course.height(np.array([x]), np.array([y]))[0])
-        if upright < DOWN_UPRIGHT or clearance < DOWN_CLEARANCE:
-            self._down_since = time if self._down_since is None else self._down_since
-            if time - self._down_since > DOWN_SECONDS:
-                return "fell"
-        else:
-            self._down_since = None
-        if outside(self.course, x, y):
-            return "left the course"
-        if self._started is not None and time - self._started >= self.time_limit:
-            return "time limit"
-        return ""
+        upright = -obs.projected_gravity(np, orientation[None])[:, 2]
+        clearance = z - self.course.height(np.array([x]), np.array([y]))
+        fallen = bool(self.falls.look(time, clearance, upright)[0])
+        overtime = self._started is not None and time - self._started >= self.time_limit
+        return ending(self.scorer, self.course, x, y, fallen=fallen, overtime=overtime)
 
     def result(self) -> dict[str, Any]:
         """JSON-ready: what `barkour score` says, how the run ended, and whether it fell."""

@@ -7,7 +7,7 @@ attitude, height, joint speed and torque, the loop's own punctuality, and what t
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -28,11 +28,15 @@ class Limits:
     command_timeout: float = number(0.08, 0.02, 5.0, "A velocity command older than this brakes the robot, in s.")
     pose_timeout: float = number(0.08, 0.02, 5.0, "A pose older than this brakes the robot, in s.")
     tilt: float = number(1.2, 0.3, 3.2, "Largest lean of the base from upright, in rad.")
-    clearance: float = number(0.08, 0.0, 0.5, "Least height of the base above the ground, in m.")
+    clearance: float = number(
+        0.0, 0.0, 0.5, "Least height of the base above the ground, in m; 0 means that of the robot's description."
+    )
     fallen_seconds: float = number(
         0.06, 0.0, 2.0, "A base past `tilt` or below `clearance` for this long damps the robot, in s."
     )
-    joint_speed: float = number(35.0, 1.0, 100.0, "Largest speed of a joint, in rad/s.")
+    joint_speed: float = number(
+        0.0, 0.0, 100.0, "Largest speed of a joint, in rad/s; 0 means 1.4 times the motors' no-load speed."
+    )
     joint_speed_seconds: float = number(
         0.03, 0.0, 2.0, "A joint past `joint_speed` for this long damps the robot, in s."
     )
@@ -49,7 +53,14 @@ class Limits:
         3, 1, 50, "So many overrunning control steps in a row stop the robot; a long one counts as 2 steps."
     )
 
+    def of(self, robot: Robot) -> "Limits":
+        """These limits with the robot's own where they leave it to the robot."""
+        own = {"clearance": robot.fall.clearance, "joint_speed": OVERSPEED * float(robot.no_load_speed.max())}
+        return replace(self, **{name: value for name, value in own.items() if not getattr(self, name)})
 
+
+OVERSPEED = 1.4
+"""A joint may be turned so many times faster than its motor turns without load, as a landing does."""
 OF_LATE = 0.1
 """Speeds of joints that read the same are added up over this, s."""
 
@@ -86,18 +97,24 @@ class Verdict(NamedTuple):
 
 @dataclass
 class Readings:
-    """What is known of joints that read the same to the last digit, reading after reading; arrays `[12]`."""
+    """What is known of joints that read the same to the last digit, reading after reading; arrays `[J]`."""
 
+    position: np.ndarray
+    lowest: np.ndarray
+    """Least target since the reading is the same, rad; NaN where there was none."""
+    highest: np.ndarray
+    turned: np.ndarray
+    """By how much joints have turned of late by their speeds, rad."""
+    moves_since: np.ndarray
+    """Since when they are to have moved by more than the limit all the same, ns."""
     time: int = NEVER
     """When the last reading came in, ns."""
-    position: np.ndarray = field(default_factory=lambda: np.full(12, np.nan))
-    lowest: np.ndarray = field(default_factory=lambda: np.full(12, np.nan))
-    """Least target since the reading is the same, rad; NaN where there was none."""
-    highest: np.ndarray = field(default_factory=lambda: np.full(12, np.nan))
-    turned: np.ndarray = field(default_factory=lambda: np.zeros(12))
-    """By how much joints have turned of late by their speeds, rad."""
-    moves_since: np.ndarray = field(default_factory=lambda: np.full(12, NEVER))
-    """Since when they are to have moved by more than the limit all the same, ns."""
+
+    @classmethod
+    def none(cls, joints: int) -> "Readings":
+        """Before the first reading."""
+        unknown = np.full(joints, np.nan)
+        return cls(unknown, unknown, unknown, np.zeros(joints), np.full(joints, NEVER))
 
 
 @dataclass
@@ -109,7 +126,7 @@ class Context:
     now: int = 0
     snapshot: Snapshot = field(default_factory=Snapshot)
     targets: np.ndarray | None = None
-    """Joint targets that the drives hold, rad `[12]`; None where they hold none."""
+    """Joint targets that the drives hold, rad `[J]`; None where they hold none."""
     ground: float | None = None
     """Height of the ground under the base, m; None where it is not known."""
     needs_pose: bool = True
@@ -121,7 +138,11 @@ class Context:
     low_since: int = NEVER
     fast_since: int = NEVER
     strained_since: int = NEVER
-    readings: Readings = field(default_factory=Readings)
+    readings: Readings = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.limits = self.limits.of(self.robot)
+        self.readings = Readings.none(self.robot.joints)
 
     def age(self, time: int) -> float:
         """Seconds since `time` (ns); infinite before the first message."""
@@ -192,7 +213,7 @@ def encoders_alive(c: Context) -> Verdict | None:
     if time == same.time:
         return None
     stays = (seen.position == same.position) & (seconds <= c.limits.sensor_timeout)
-    targets = np.full(12, np.nan) if c.targets is None else c.targets
+    targets = np.full(c.robot.joints, np.nan) if c.targets is None else c.targets
     follows = stays & (c.targets is not None)
     same.lowest = np.where(follows, np.fmin(same.lowest, targets), targets)
     same.highest = np.where(follows, np.fmax(same.highest, targets), targets)
@@ -214,7 +235,9 @@ def encoders_alive(c: Context) -> Verdict | None:
 def torque(c: Context) -> Verdict | None:
     """Reported torques above the motors' own are a fault of drive or gear."""
     effort = np.nan_to_num(np.abs(c.snapshot.effort))
-    worst, limit = int(effort.argmax()), c.limits.torque_share * c.robot.torque_limit
+    limits = c.limits.torque_share * c.robot.torque_limit
+    worst = int((effort - limits).argmax())
+    limit = float(limits[worst])
     c.strained_since = _since(c.strained_since, c.now, bool(effort[worst] > limit))
     if _lasted(c.strained_since, c.now, c.limits.torque_seconds):
         name = c.robot.joint_names[worst]
@@ -275,7 +298,7 @@ def bounded_command(command: Array, ranges: dict[str, list[float]]) -> tuple[Arr
 
 
 def bounded_targets(targets: Array, before: Array, robot: Robot, step: float) -> tuple[Array, Refusal | None]:
-    """Joint targets `[12]` (rad) inside the joints' ranges and within `step` of the targets `before`, and what was
+    """Joint targets `[J]` (rad) inside the joints' ranges and within `step` of the targets `before`, and what was
     wrong with them, if anything."""
     inside = np.clip(targets, robot.joint_lower, robot.joint_upper)
     problem: Refusal | None = None

@@ -52,7 +52,7 @@ class Output:
 
     mode: Mode
     targets: np.ndarray
-    """Joint targets, rad, float32 `[12]`, `Robot.joint_names` order; without meaning unless `mode` is POSITION."""
+    """Joint targets, rad, float32 `[J]`, `Robot.joint_names` order; without meaning unless `mode` is POSITION."""
     stamp: int
     """Stamp of the joint reading that it answers, ns on its sender's clock."""
 
@@ -61,12 +61,12 @@ class Output:
 class Snapshot:
     """The newest accepted message of each kind, with the time it came in (ns, steady clock; NEVER before the first)."""
 
-    position: np.ndarray = field(default_factory=lambda: np.zeros(12))
-    """Joint angles, rad `[12]`."""
-    velocity: np.ndarray = field(default_factory=lambda: np.zeros(12))
-    """rad/s `[12]`."""
-    effort: np.ndarray = field(default_factory=lambda: np.full(12, np.nan))
-    """N m `[12]`; NaN where the robot does not report it."""
+    position: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    """Joint angles, rad `[J]`."""
+    velocity: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    """rad/s `[J]`."""
+    effort: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    """N m `[J]`; NaN where the robot does not report it."""
     joints_time: int = NEVER
     joints_stamp: int = 0
     orientation: np.ndarray = field(default_factory=lambda: np.array([1.0, 0.0, 0.0, 0.0]))
@@ -85,6 +85,11 @@ class Snapshot:
     heights: np.ndarray | None = None
     """A measured height grid `[rows, columns]`, see `robot.loop.terrain`; None where only the course map is known."""
     heights_time: int = NEVER
+
+    @classmethod
+    def blank(cls, joints: int) -> "Snapshot":
+        """What is known of a robot with so many joints before the first message."""
+        return cls(position=np.zeros(joints), velocity=np.zeros(joints), effort=np.full(joints, np.nan))
 
     def copy(self) -> "Snapshot":
         """A snapshot that later messages do not change."""

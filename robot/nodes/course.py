@@ -214,7 +214,9 @@ def run_course(
         }  # fmt: skip
         used = {node: files.load(PARAMETERS[node], file, node, **given[node]) for node in NODES}
         where = by_name(used["referee"].course)
-        load_skills(used["onboard"].policy)
+        robot = load_skills(used["onboard"].policy).robot.name
+        for node in ("sim", "referee"):
+            given[node]["robot"] = robot
         commands = {node: command(node, file, given[node]) for node in NODES}
         with Processes(commands, environment(free_domain() if domain is None else domain, place / "log")) as processes:
             if started is not None:

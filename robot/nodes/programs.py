@@ -71,4 +71,3 @@ def main(arguments: Sequence[str]) -> int:
         print(f"barkour: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0
-

@@ -15,6 +15,7 @@ from robot.nodes.ending import Ending, write_report
 from robot.transports.ros2 import RefereePort, RosNode
 from sim.course.files import by_name
 from sim.errors import InputError
+from sim.robots.description import find_robot
 
 RESULT, LOG = "RESULT.json", "pose.csv"
 SCORE_EVERY, SAY_EVERY = 0.5, 5.0
@@ -26,7 +27,7 @@ class Timekeeper:
 
     def __init__(self, options: RefereeParameters, now: int) -> None:
         self.options = options
-        self.referee = Referee(by_name(options.course), options.time_limit)
+        self.referee = Referee(by_name(options.course), options.time_limit, find_robot(options.robot).fall)
         self._began = self._heard = now
         self._lock = threading.Lock()
 

@@ -12,7 +12,7 @@ from robot.nodes.ending import Ending, write_report
 from robot.transports.hardware import STEP_NS, SimulatedHardware
 from robot.transports.ros2 import DriverPort, RosNode
 from sim.course.files import by_name
-from sim.robots.description import barkour_v0
+from sim.robots.description import find_robot
 
 SLICE = 4
 """Milliseconds between two readings of joints and IMU."""
@@ -101,7 +101,7 @@ def run_sim(node: RosNode, ending: Ending) -> dict[str, Any]:
     """
     options = node.parameters(SimParameters)
     hardware = SimulatedHardware(
-        barkour_v0(),
+        find_robot(options.robot),
         by_name(options.course),
         options.seed,
         randomize=options.randomize,

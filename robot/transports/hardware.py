@@ -2,7 +2,8 @@
 
 Evaluation physics of `sim.envs.worlds` with the same draws per seed, in steps of 1 ms. A joint command takes effect
 after the drawn latency, counted from the stamp of the reading that it answers (or on arrival, if that is later).
-Without commands for `WATCHDOG` the drives damp, whoever died. MuJoCo is imported where a robot is made.
+Without commands the drives do of themselves what the robot's `Drives` says, whoever died. MuJoCo is imported where a
+robot is made.
 """
 
 from collections import deque
@@ -16,8 +17,6 @@ from sim.robots.description import Robot
 
 STEP_NS = 1_000_000
 """One physics step, and the period of the joints' PD."""
-WATCHDOG = 0.1
-"""s without a command after which the drives damp."""
 
 
 class SimulatedHardware:
@@ -40,6 +39,7 @@ class SimulatedHardware:
         """
         from sim.course.scene import course_model
         from sim.envs.worlds import SimulatedRobots, check_seed
+        from sim.tasks.randomization import noise_numbers
 
         check_seed(seed)
         model = course_model(course, robot)
@@ -58,7 +58,7 @@ class SimulatedHardware:
         self.wrong = ""
         """Why the last command was refused."""
         self._waiting: deque[tuple[int, Mode, np.ndarray]] = deque()
-        self._noise = np.random.default_rng([0x5E2, seed])
+        self._noise, self._numbers = np.random.default_rng([0x5E2, seed]), noise_numbers(robot)
         self._per_period = round(robot.control_period * NS) // STEP_NS
         self._steps = 0
         self._zero = np.zeros(1, np.int64)
@@ -66,10 +66,10 @@ class SimulatedHardware:
     # --- what drives do -------------------------------------------------------------------------------------------
 
     def command(self, mode: Mode, targets: np.ndarray, answers: int | None = None) -> bool:
-        """A command of the controller: joint targets (rad `[12]`) or damping; `answers` is the time (ns, of `time`) of
+        """A command of the controller: joint targets (rad `[J]`) or damping; `answers` is the time (ns, of `time`) of
         the reading that it answers. Returns whether the drives took it."""
         targets = np.asarray(targets, float)
-        if mode == Mode.POSITION and (targets.shape != (12,) or not np.isfinite(targets).all()):
+        if mode == Mode.POSITION and (targets.shape != (self.robot.joints,) or not np.isfinite(targets).all()):
             self.wrong = f"a command with targets {targets.tolist()[:3]}... of shape {targets.shape}"
             return False
         self.commanded = self.time
@@ -96,15 +96,16 @@ class SimulatedHardware:
             self.time += STEP_NS
             self._steps += 1
             if self._steps % self._per_period == 0:
-                self.worlds.kick(self.worlds.uniform()[:, 31:33])
+                self.worlds.kick(self.worlds.uniform().push)
 
     def _drive(self) -> None:
         while self._waiting and self._waiting[0][0] <= self.time:
             _, self.mode, targets = self._waiting.popleft()
             if self.mode == Mode.POSITION:
                 self.targets = targets
-        if self.commanded is not None and self.time - self.commanded > WATCHDOG * NS:
-            self.mode = Mode.DAMP
+        drives = self.robot.drives
+        if self.commanded is not None and self.time - self.commanded > drives.watchdog * NS:
+            self.mode = Mode.DAMP if drives.then == "damp" else self.mode
             self._waiting.clear()
 
     # --- what sensors say -----------------------------------------------------------------------------------------
@@ -125,9 +126,9 @@ class SimulatedHardware:
         return bool(self.worlds.broken[0])
 
     def sense(self) -> dict[str, Any]:
-        """A noisy reading: `names`, `position`, `velocity`, `effort` `[12]`, `orientation` `[4]`,
+        """A noisy reading: `names`, `position`, `velocity`, `effort` `[J]`, `orientation` `[4]`,
         `angular_velocity` `[3]`."""
-        seen = self.worlds.sense(self._noise.random((1, 30), np.float32))
+        seen = self.worlds.sense(self._noise.random((1, self._numbers), np.float32))
         return {
             "names": self.robot.joint_names,
             "position": np.asarray(seen.joint_position[0], float),
@@ -160,4 +161,4 @@ class SimulatedHardware:
         qpos = np.array(self.physics.qpos)
         qpos[0, 2] += 0.15
         qpos[0, 3:7] = [0.0, 1.0, 0.0, 0.0]
-        self.physics.reset(np.ones(1, bool), qpos, np.zeros((1, 18)))
+        self.physics.reset(np.ones(1, bool), qpos, np.zeros((1, 6 + self.robot.joints)))

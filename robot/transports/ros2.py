@@ -175,7 +175,7 @@ def command_of(robot: Robot, message: JointTrajectory) -> Output:
     points: Any = message.points
     positions, names = points[0].positions, list(message.joint_names)
     if len(positions) == 0:
-        return Output(Mode.DAMP, np.zeros(12, np.float32), stamp_of(message))
+        return Output(Mode.DAMP, np.zeros(robot.joints, np.float32), stamp_of(message))
     missing = [name for name in robot.joint_names if name not in names]
     if missing or len(set(names)) != len(names):
         problem = f"has no target for '{missing[0]}'" if missing else "names a joint twice"
@@ -237,7 +237,7 @@ def velocity_message(command: Sequence[float], stamp: int) -> TwistStamped:
 
 def command_message(robot: Robot, output: Output) -> JointTrajectory:
     """Joint targets or damping for the drives."""
-    point = JointTrajectoryPoint(velocities=array("d", bytes(8 * 12)))
+    point = JointTrajectoryPoint(velocities=array("d", bytes(8 * robot.joints)))
     if output.mode == Mode.POSITION:
         point.positions = _doubles(output.targets)
     point.time_from_start.nanosec = round(robot.control_period * NS)

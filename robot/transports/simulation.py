@@ -59,7 +59,7 @@ def onboard_in_simulation(
         policy=policy, course=course, dry_run=dry_run, needs_pose=True, record="" if record is None else str(record),
     )  # fmt: skip
     clock: Clock = SteadyClock() if real_time else SimulatedClock()
-    navigation, referee = NavigationProgram(where, skills), Referee(where)
+    navigation, referee = NavigationProgram(where, skills), Referee(where, fall=skills.robot.fall)
     hardware = SimulatedHardware(
         skills.robot, where, seed, randomize=randomize, torque_limit=torque_limit, lying=lying
     )  # fmt: skip

@@ -10,7 +10,7 @@ import numpy as np
 from sim.course.description import Course, Pole
 from sim.course.terrain import Piece, Ramp, Terrain
 from sim.errors import InputError
-from sim.robots.description import LEGS, Robot
+from sim.robots.description import Robot
 
 DECK = 0.05
 """Thickness of a ramp's deck, m."""
@@ -69,18 +69,63 @@ def _add_piece(world: mujoco.MjsBody, piece: Piece, rgba: Sequence[float]) -> No
 
 
 def robot_spec(robot: Robot) -> mujoco.MjSpec:
-    """The robot alone, as an editable spec, with position servos of the description's gains and torque limit."""
+    """The robot alone, as an editable spec, with position servos of the description's gains and torque limits, and
+    sensors: `orientation`, `gyro`, `accelerometer` and `velocity` at the IMU, one `foot_*` touch force (N) a leg.
+
+    Raises:
+      InputError: a model that cannot be read, or that is not as the description says.
+    """
     try:
         spec = mujoco.MjSpec.from_file(str(robot.mjcf))
     except ValueError as error:
         raise InputError(f"cannot read the robot model {robot.mjcf}: {error}") from error
     spec.modelname = robot.name
-    for name in robot.joint_names:
+    _check_model(spec, robot)
+    for name, kp, kd, limit in zip(robot.joint_names, robot.kp, robot.kd, robot.torque_limit.tolist(), strict=True):
         actuator = spec.add_actuator(name=name, target=name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
-        actuator.set_to_position(kp=robot.kp, kv=robot.kd)
+        actuator.set_to_position(kp=kp, kv=kd)
         actuator.forcelimited = mujoco.mjtLimited.mjLIMITED_TRUE
-        actuator.forcerange = [-robot.torque_limit, robot.torque_limit]
+        actuator.forcerange = [-limit, limit]
+    site, kinds = mujoco.mjtObj.mjOBJ_SITE, mujoco.mjtSensor
+    for name, kind in (
+        ("orientation", kinds.mjSENS_FRAMEQUAT), ("gyro", kinds.mjSENS_GYRO),
+        ("accelerometer", kinds.mjSENS_ACCELEROMETER), ("velocity", kinds.mjSENS_VELOCIMETER),
+    ):  # fmt: skip
+        spec.add_sensor(name=name, type=kind, objtype=site, objname=robot.imu_site)
+    for leg in robot.legs:
+        spec.add_sensor(name=foot_sensor(leg.corner), type=kinds.mjSENS_TOUCH, objtype=site, objname=leg.foot)
     return spec
+
+
+def foot_sensor(corner: str) -> str:
+    """Name of the touch sensor of a leg's foot."""
+    return f"foot_{corner}"
+
+
+def _check_model(spec: mujoco.MjSpec, robot: Robot) -> None:
+    """Raises `InputError` where a robot's model lacks what its description names, or orders its joints otherwise."""
+    joints = [joint.name for joint in spec.joints if joint.type != mujoco.mjtJoint.mjJNT_FREE]
+    if joints != list(robot.joint_names):
+        raise InputError(
+            f"the model {robot.mjcf} has the joints {', '.join(joints)}, the description of {robot.name} "
+            f"{', '.join(robot.joint_names)}: they must be the same in the same order"
+        )
+    if spec.sensors or spec.actuators:
+        raise InputError(
+            f"the model {robot.mjcf} must have no actuators and no sensors: they follow from the description"
+        )
+    feet = [leg.foot for leg in robot.legs]
+    wanted = {
+        "body": ({body.name for body in spec.bodies}, [robot.base_body]),
+        "geom": ({g.name for g in spec.geoms}, [*robot.trunk_geoms, *feet, *(leg.shank for leg in robot.legs)]),
+        "site": ({site.name for site in spec.sites}, [robot.imu_site, *feet]),
+    }
+    for kind, (found, names) in wanted.items():
+        for name in names:
+            if name not in found:
+                raise InputError(
+                    f"the model {robot.mjcf} has no {kind} '{name}', which the description of {robot.name} names"
+                )
 
 
 def build(
@@ -98,8 +143,8 @@ def build(
       board: a piece whose touch by any part of the robot is reported by the contact sensor `board`.
       collision: "full" lets trunk and legs touch the world; "feet" only feet and shanks (for training).
 
-    Sensors: `orientation`, `gyro`, `accelerometer`, `velocity` at the base origin, one `foot_*` touch force (N) per
-    foot, `board` (number of contacts) if there is a board, `trunk` (contacts of trunk and head) where they collide.
+    Sensors: those of `robot_spec`, then `board` (number of contacts) if there is a board, and the contacts of each of
+    the robot's `trunk_geoms`, under its name, where they collide.
     """
     spec = robot_spec(robot)
     option = spec.option
@@ -131,15 +176,15 @@ def build(
             fromto=[pole.x, pole.y, 0, pole.x, pole.y, pole.height], contype=0, conaffinity=1,
             rgba=(0.95, 0.5, 0.1, 1) if i % 2 == 0 else (0.2, 0.7, 0.3, 1),
         )  # fmt: skip
+    low = {part for leg in robot.legs for part in (leg.foot, leg.shank)}
     for geom in spec.geoms:
         geom.solref = options.solref
-        part = geom.name.split("_")[0]
-        if collision == "feet" and geom.contype and part not in ("foot", "shank"):
+        if collision == "feet" and geom.contype and geom.name not in low:
             geom.contype = 0
     if board is not None:
         _contact_sensor(spec, "board", robot, geom=board.name)
     if collision == "full":
-        for part in ("trunk", "head"):
+        for part in robot.trunk_geoms:
             spec.add_sensor(
                 name=part, type=mujoco.mjtSensor.mjSENS_CONTACT, objtype=mujoco.mjtObj.mjOBJ_GEOM, objname=part,
                 intprm=[1, 0, 1],
@@ -159,7 +204,7 @@ def _contact_sensor(spec: mujoco.MjSpec, name: str, robot: Robot, geom: str) -> 
     """A sensor that counts contacts between `geom` and any part of the robot."""
     spec.add_sensor(
         name=name, type=mujoco.mjtSensor.mjSENS_CONTACT, objtype=mujoco.mjtObj.mjOBJ_GEOM, objname=geom,
-        reftype=mujoco.mjtObj.mjOBJ_XBODY, refname="chassis", intprm=[1, 0, 1],
+        reftype=mujoco.mjtObj.mjOBJ_XBODY, refname=robot.base_body, intprm=[1, 0, 1],
     )  # fmt: skip
 
 
@@ -168,11 +213,16 @@ def deck_geoms(model: mujoco.MjModel) -> np.ndarray:
     return np.flatnonzero(model.geom_priority == DECK_PRIORITY)
 
 
-def foot_geoms(model: mujoco.MjModel) -> np.ndarray:
-    """Geom ids of the feet, `[4]`, in leg order."""
-    return leg_geoms(model, ("foot",))
+def foot_geoms(model: mujoco.MjModel, robot: Robot) -> np.ndarray:
+    """Geom ids of the feet, `[legs]`."""
+    return leg_geoms(model, robot, ("foot",))
 
 
-def leg_geoms(model: mujoco.MjModel, parts: Sequence[str]) -> np.ndarray:
-    """Geom ids of leg parts ("foot", "shank", "thigh"), part after part, each in leg order, `[4 * parts]`."""
-    return np.array([model.geom(f"{part}_{leg}").id for part in parts for leg in LEGS])
+def leg_geoms(model: mujoco.MjModel, robot: Robot, parts: Sequence[str]) -> np.ndarray:
+    """Geom ids of leg parts ("foot", "shank"), part after part, each in leg order, `[parts * legs]`."""
+    return np.array([model.geom(getattr(leg, part)).id for part in parts for leg in robot.legs])
+
+
+def foot_forces(model: mujoco.MjModel, robot: Robot) -> np.ndarray:
+    """Where the feet's touch forces stand in `sensordata`, `[legs]`."""
+    return np.array([model.sensor(foot_sensor(leg.corner)).adr[0] for leg in robot.legs])

@@ -29,11 +29,7 @@ CONTACT_SHIFT = 1e-6
 """The official scorer dates the first contact with the end table this much (s) before its sample."""
 
 DOWN_SECONDS = 0.3
-"""A robot that is down this long has fallen."""
-DOWN_UPRIGHT = 0.2
-"""Cosine of the tilt below which it is down (78 degrees: a 30-degree ramp and a stumble still count as standing)."""
-DOWN_CLEARANCE = 0.08
-"""Base height over the ground below which it is down, m (it stands at 0.2)."""
+"""A robot that is down this long has fallen (`sim.robots.description.Fall`)."""
 OUTSIDE = 2.0
 """Metres outside the course area at which a run is given up."""
 

@@ -4,12 +4,13 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from sim.course.scene import TRAINING, SolverOptions, build, leg_geoms
+from sim.course.scene import TRAINING, SolverOptions, build, foot_forces, leg_geoms
+from sim.physics.base import Reading
 from sim.physics.cpu import CpuPhysics
 from sim.robots.description import substeps_of
 from sim.tasks import patches
 from sim.tasks import randomization as randomize
-from sim.tasks.walk import UNIFORMS, Outcome, TaskState, WalkTask
+from sim.tasks.walk import Outcome, TaskState, WalkTask
 
 
 class Step(NamedTuple):
@@ -51,11 +52,11 @@ class BatchedEnv:
         self.substeps = substeps_of(task.robot, options.timestep)
         model = build(task.robot, task.ground.terrain, collision=collision or task.collision, options=options)
         self.physics = CpuPhysics(model, worlds, threads)
-        self.feet = leg_geoms(model, task.parts)
+        self.feet, self.forces = leg_geoms(model, task.robot, task.parts), foot_forces(model, task.robot)
         self.rng = np.random.default_rng([seed, 1])
-        self.drawn = randomize.draw(ranges or task.ranges, seed * 1_000_003 + np.arange(worlds))
+        self.drawn = randomize.draw(ranges or task.ranges, task.robot, seed * 1_000_003 + np.arange(worlds))
         self.physics.randomize(randomize.model_fields(model, task.robot, self.drawn))
-        self.physics.motors(self.drawn.peak_torque(task.robot), self.drawn.no_load_speed)
+        self.physics.motors(self.drawn.peak_torque(task.robot), self.drawn.no_load_speeds(task.robot))
         self.delay = self.drawn.delay(options.timestep)
         self.geom_xpos = self.physics.batch.bind("geom_xpos")
         self.kind = self.rng.choice(len(task.kinds), worlds, p=task.kind_shares)
@@ -69,17 +70,21 @@ class BatchedEnv:
         self.state = self.state._replace(steps=staggered)
 
     def _uniform(self) -> np.ndarray:
-        return self.rng.random((self.worlds, UNIFORMS), np.float32)
+        return self.rng.random((self.worlds, self.task.uniforms), np.float32)
+
+    def _read(self) -> Reading:
+        reading = self.physics.read()
+        return reading._replace(contact=reading.sensors[:, self.forces])
 
     def observe(self) -> tuple[np.ndarray, np.ndarray]:
         """The present observation and privileged observation, `[worlds, ...]`."""
         zero = np.zeros((self.worlds, 2), np.float32)
-        contact = np.zeros((self.worlds, 4), np.float32)
+        contact = np.zeros((self.worlds, len(self.task.robot.legs)), np.float32)
         half = np.full((self.worlds, 1), 0.5, np.float32)
         return self.task.observe(np, self.state, self.physics.read(), zero, contact, half)
 
     def step(self, action: np.ndarray) -> Step:
-        """Applies actions `[worlds, 12]` for one control period.
+        """Applies actions `[worlds, J]` for one control period.
 
         Raises:
           DivergedError: the action or the physics is not finite.
@@ -88,7 +93,7 @@ class BatchedEnv:
         task, physics = self.task, self.physics
         targets = task.targets(np, self.state, action)
         physics.step(targets, self.substeps, self.state.last_targets, self.delay)
-        reading = physics.read()
+        reading = self._read()
         self._guard("qpos", reading.qpos)
         self._guard("qvel", reading.qvel)
         feet = self.geom_xpos[:, self.feet].astype(np.float32)

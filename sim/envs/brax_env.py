@@ -18,7 +18,7 @@ from sim.envs.mjx_batched import Dynamics, World
 from sim.physics.mjx import Engine
 from sim.tasks import patches
 from sim.tasks import randomization as randomize
-from sim.tasks.walk import UNIFORMS, WalkTask
+from sim.tasks.walk import WalkTask
 
 NAME = "barkour_walk"
 
@@ -56,7 +56,7 @@ class BraxWalk(Env):
         rng, kind_key, level_key, begin_key = jax.random.split(rng, 4)
         kind = jax.random.choice(kind_key, len(self.shares), p=self.shares).astype(jnp.int32)
         level = jax.random.randint(level_key, (), self.levels[0], self.levels[1] + 1).astype(jnp.float32)
-        world = self.dynamics.begin(self.engine, jax.random.uniform(begin_key, (UNIFORMS,)), kind, level)
+        world = self.dynamics.begin(self.engine, jax.random.uniform(begin_key, (self.task.uniforms,)), kind, level)
         observation, privileged = self.dynamics.observe(world)
         zero = jnp.zeros(())
         metrics = {name: zero for name in ("velocity_error", "yaw_error", "settled")}
@@ -64,9 +64,9 @@ class BraxWalk(Env):
         return State(world, self._observation(observation, privileged), zero, zero, metrics, {"rng": rng})  # type: ignore
 
     def step(self, state: State, action: jax.Array) -> State:
-        """One control step with action `[12]` (clipped to the robot's action limit)."""
+        """One control step with action `[J]` (clipped to the robot's action limit)."""
         rng, key = jax.random.split(state.info["rng"])
-        u = jax.random.uniform(key, (UNIFORMS,))
+        u = jax.random.uniform(key, (self.task.uniforms,))
         before: Any = state.pipeline_state
         arguments = (World(*before), action, u, jnp.zeros(self.action_size), self.delay)
         world, out = self.dynamics.step(self.engine, self.sys, *arguments)
@@ -88,7 +88,8 @@ class BraxWalk(Env):
 
         def draw(model: Any, rng: jax.Array) -> tuple[Any, Any]:
             words = np.asarray(jax.random.key_data(rng), np.uint64).reshape(len(rng), -1)
-            drawn = randomize.draw(ranges or randomize.Ranges(), (words[:, 0] << np.uint64(32)) + words[:, -1])
+            seeds = (words[:, 0] << np.uint64(32)) + words[:, -1]
+            drawn = randomize.draw(ranges or randomize.Ranges(), self.task.robot, seeds)
             fields = randomize.model_fields(self.engine.model, self.task.robot, drawn)
             batched = self.engine.expand(fields, len(words))
             axes = jax.tree.map(lambda _: None, model).replace(**{name: 0 for name in batched})

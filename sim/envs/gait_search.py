@@ -19,9 +19,9 @@ from sim import gait as clocks
 from sim import observation as obs
 from sim.course.scene import TRAINING, build
 from sim.course.terrain import Terrain
-from sim.gait import Gait, Pair
 from sim.physics.cpu import CpuPhysics
-from sim.robots.description import barkour_v0, substeps_of
+from sim.robots.description import DEFAULT, Robot, find_robot, substeps_of
+from sim.robots.gaits import CORNERS, Gait, Pair
 
 NAMES = ("push", "fold", "swing", "swing_phase", "hip", "knee")
 MEAN = (0.4, 0.2, 0.4, 0.4, -0.1, 0.2), (0.4, 0.2, 0.3, 0.4, -0.1, 0.2)
@@ -40,6 +40,8 @@ BOUNDS = np.array([*PAIR_RANGE, *PAIR_RANGE, LAG_RANGE]).T
 class Search:
     """Search a bound clock that runs without a policy."""
 
+    robot: str = DEFAULT
+    """a robot's name or folder"""
     speed: float = 1.9
     """wanted speed, m/s"""
     stride: float = 0.76
@@ -54,38 +56,41 @@ class Search:
 
 
 def gaits_of(genes: np.ndarray, search: Search) -> Gait:
-    """The gait of one vector `[13]`, or of many at once for genes `[13, N]`."""
-    front, hind = (Pair(**dict(zip(NAMES, genes[k : k + 6], strict=True))) for k in (0, 6))
-    zero = 0.0 * genes[12]
-    return replace(
-        clocks.BOUND, front=front, hind=hind, phase_offsets=(zero, genes[12], zero, genes[12]), stride=search.stride
-    )  # type: ignore[arg-type]
+    """The gait of one vector of genes (front pair, hind pair, lag), or of many at once for genes `[genes, N]`."""
+    *pairs, lag = np.split(genes, [len(NAMES), 2 * len(NAMES)])
+    front, hind = (Pair(**dict(zip(NAMES, values, strict=True))) for values in pairs)
+    offsets = tuple(lag[0] if corner.startswith("hind") else 0.0 * lag[0] for corner in CORNERS)
+    return Gait(
+        "bound", phase_offsets=offsets, push=0.0, lift_per_relief=0.0, front=front, hind=hind, stride=search.stride,
+        lock_gain=4.0, lock_range=0.3, lock_phase=0.6,
+    )  # fmt: skip
 
 
-def returns(genes: np.ndarray, search: Search, rng: np.random.Generator) -> np.ndarray:
-    """What each candidate of `genes` `[N, 13]` is worth: metres made, less for turning aside and for tumbling."""
-    robot, dt, count = barkour_v0(), barkour_v0().control_period, len(genes)
+def returns(genes: np.ndarray, robot: Robot, search: Search, rng: np.random.Generator) -> np.ndarray:
+    """What each candidate of `genes` `[N, genes]` is worth: metres made, less for turning aside and for tumbling."""
+    dt, count = robot.control_period, len(genes)
     n = count * search.trials
     model = build(robot, Terrain(), collision="full", options=TRAINING)
     physics = CpuPhysics(model, n)
     friction = physics.batch.expand("geom_friction")
     friction[:, :, 0] *= rng.uniform(0.8, 1.3, (n, 1))
     gait = gaits_of(np.repeat(genes.T, search.trials, 1).astype(np.float32), search)
-    joints = robot.default_pose + rng.uniform(-0.1, 0.1, (n, 12))
+    joints = robot.default_pose + rng.uniform(-0.1, 0.1, (n, robot.joints))
     rows = np.repeat([[0.0, 0.0, robot.standing_height + 0.02, 1.0, 0.0, 0.0, 0.0]], n, 0)
-    physics.reset(np.ones(n, bool), np.concatenate([rows, joints], 1), np.zeros((n, 18)))
+    physics.reset(np.ones(n, bool), np.concatenate([rows, joints], 1), np.zeros((n, model.nv)))
     phase, last = rng.random(n).astype(np.float32), joints.astype(np.float32)
     alive, worth = np.ones(n, bool), np.zeros(n)
     for k in range(round(search.seconds / dt)):
         speed = min(search.speed, 0.5 + 3.0 * k * dt)
         command = np.tile(np.array([speed, 0.0, 0.0], np.float32), (n, 1))
         phase = clocks.advance(np, gait, phase, command, dt)
-        offset = clocks.joint_offset(np, gait, phase, command, np.zeros(n, np.float32))
+        offset = clocks.joint_offset(np, robot, gait, phase, command, np.zeros(n, np.float32))
         targets = np.clip(robot.default_pose + offset, robot.joint_lower, robot.joint_upper).astype(np.float32)
         physics.step(targets, substeps_of(robot, TRAINING.timestep), last, np.full(n, 3))
         last = targets
         gravity = obs.projected_gravity(np, np.array(physics.qpos[:, 3:7]))
-        alive &= (gravity[:, 2] < -0.5) & (physics.qpos[:, 2] > 0.09)
+        fall = robot.fall
+        alive &= (gravity[:, 2] < -fall.learning_upright) & (physics.qpos[:, 2] > 1.1 * fall.clearance)
         ahead = np.clip(physics.qvel[:, 0], -1.0, search.speed)
         spin = 0.1 * np.abs(physics.qvel[:, 5]) + 0.3 * np.abs(physics.qvel[:, 1]) + 0.3 * gravity[:, 0] ** 2
         worth += np.where(alive, (ahead - spin) * dt, -0.5 * dt)
@@ -94,14 +99,14 @@ def returns(genes: np.ndarray, search: Search, rng: np.random.Generator) -> np.n
 
 def search(options: Search) -> tuple[Gait, float]:
     """The best gait found and what it is worth, m."""
-    rng = np.random.default_rng(options.seed)
+    rng, robot = np.random.default_rng(options.seed), find_robot(options.robot)
     mean, spread = np.array([*MEAN[0], *MEAN[1], LAG]), np.array([*SPREAD, *SPREAD, LAG_SPREAD])
     best, best_worth = mean, -np.inf
     for iteration in range(options.iterations):
         genes = mean + spread * rng.standard_normal((options.population, len(mean)))
         genes[0] = mean
         genes = np.clip(genes, *BOUNDS)
-        worth = returns(genes, options, rng)
+        worth = returns(genes, robot, options, rng)
         order = np.argsort(-worth)[: options.elite]
         mean, spread = genes[order].mean(0), 0.8 * genes[order].std(0) + 0.2 * spread
         if worth[order[0]] > best_worth:
@@ -109,7 +114,7 @@ def search(options: Search) -> tuple[Gait, float]:
         print(f"{iteration + 1}/{options.iterations} best {best_worth:.2f} m, elite {worth[order].mean():.2f} m",
               file=sys.stderr)  # fmt: skip
     final = np.stack([mean, best])
-    worth = returns(final, replace(options, trials=32), rng)
+    worth = returns(final, robot, replace(options, trials=32), rng)
     k = int(worth.argmax())
     return gaits_of(np.round(final[k], 3), options), float(worth[k])
 

@@ -10,8 +10,8 @@
 Needs gymnasium 1.1 or newer; nothing else in the base install imports this module. `render_mode="rgb_array"` works
 where off-screen GL does: set MUJOCO_GL=egl or MUJOCO_GL=osmesa.
 
-Both environments take 12 joint actions in +-`Robot.action_limit` at 50 Hz: the joint target is the default pose plus
-`Robot.action_scale` times the action (the walk task adds its gait clock). Bad actions, options and courses raise
+Both environments take one action per joint in +-`Robot.action_limit` at 50 Hz: the joint target is the default pose
+plus `Robot.action_scale` times the action (the walk task adds its gait clock). Bad actions, options and courses raise
 `sim.errors.InputError`; a step without a reset raises `gymnasium.error.ResetNeeded`.
 """
 
@@ -36,11 +36,11 @@ from sim.course.score import DWELL, MAX_TIME, PENALTY, PER_SECOND, Scorer
 from sim.envs.batched import BatchedEnv
 from sim.envs.worlds import SimulatedRobots
 from sim.errors import InputError
-from sim.gait import Gait
 from sim.physics.cpu import CpuPhysics
-from sim.robots.description import Robot, barkour_v0
+from sim.robots.description import DEFAULT, Robot, find_robot
+from sim.robots.gaits import Gait
 from sim.tasks import patches
-from sim.tasks.randomization import NOMINAL, Ranges
+from sim.tasks.randomization import Ranges, nominal
 from sim.tasks.walk import Outcome, WalkTask
 
 WALK_ID, COURSE_ID = "BarkourWalk-v0", "BarkourCourse-v0"
@@ -85,7 +85,7 @@ class BarkourWalk(gymnasium.Env[np.ndarray, np.ndarray]):
         curriculum: bool = True,
         render_mode: str | None = None,
     ) -> None:
-        """`randomize` draws each episode's physics from `Ranges`, else it is `NOMINAL`."""
+        """`randomize` draws each episode's physics from `Ranges`, else it is `nominal`."""
         self.task = task or WalkTask()
         self.randomize, self.curriculum, self.render_mode = randomize, curriculum, render_mode
         self.observation_space = _unbounded(self.task.layout.size)
@@ -102,7 +102,7 @@ class BarkourWalk(gymnasium.Env[np.ndarray, np.ndarray]):
         task = _on_ground(self.task, options)
         if seed is None and self.batch is not None and "level" not in (options or {}):
             task = _twin(task, start_level=float(self.batch.state.level[0]))
-        ranges = Ranges() if self.randomize else NOMINAL
+        ranges = Ranges() if self.randomize else nominal(self.task.robot)
         self.batch = BatchedEnv(task, 1, _seed(self, seed), ranges=ranges, curriculum=self.curriculum, threads=1)
         self.batch.state = self.batch.state._replace(steps=np.zeros(1, np.float32))  # a whole episode
         self._over = False
@@ -172,7 +172,7 @@ class BarkourWalkVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         """See `VectorEnv.reset`."""
         super().reset(seed=seed)
         task, here = _on_ground(self.task, options), _seed(self, seed)
-        ranges = Ranges() if self.randomize else NOMINAL
+        ranges = Ranges() if self.randomize else nominal(self.task.robot)
         self.batch = BatchedEnv(
             task, self.num_envs, here, ranges=ranges, curriculum=self.curriculum, threads=self.threads
         )
@@ -290,14 +290,20 @@ class BarkourCourse(gymnasium.Env[np.ndarray, np.ndarray]):
     metadata = {"render_modes": ["rgb_array"], "render_fps": 50}
 
     def __init__(
-        self, course: str | Path | Course = "official", *, randomize: bool = False, render_mode: str | None = None
+        self,
+        course: str | Path | Course = "official",
+        *,
+        robot: str | Robot = DEFAULT,
+        randomize: bool = False,
+        render_mode: str | None = None,
     ) -> None:
-        """`course` is `official`, the name of a shipped course, a YAML file or a `Course`."""
+        """`course` is `official`, the name of a shipped course, a YAML file or a `Course`; `robot` a robot's name or
+        folder, or a `Robot`."""
         self.course = course if isinstance(course, Course) else by_name(str(course))
-        self.robot = barkour_v0()
+        self.robot = robot if isinstance(robot, Robot) else find_robot(robot)
         self.randomize, self.render_mode = randomize, render_mode
-        self.layout = obs.Layout(grids=(obs.around(),), clock=False)
-        widths = [(f"frame_{age}", obs.FRAME_SIZE) for age in self.layout.frames]
+        self.layout = obs.Layout(self.robot.joints, grids=(obs.around(),), clock=False)
+        widths = [(f"frame_{age}", obs.frame_size(self.robot.joints)) for age in self.layout.frames]
         widths += [("heights", self.layout.height_size), ("pose", 4), ("gate", 4)]
         ends = np.cumsum([width for _, width in widths]).tolist()
         self.slices = {name: slice(end - width, end) for (name, width), end in zip(widths, ends, strict=True)}
@@ -316,13 +322,12 @@ class BarkourCourse(gymnasium.Env[np.ndarray, np.ndarray]):
         _no_more(dict(options or {}), "none")
         x, y, yaw = (np.array([value]) for value in self.course.start)
         self.world = SimulatedRobots(self.robot, self.model, [_seed(self, seed)], randomize=self.randomize, threads=1)
-        self.world.place(x, y, yaw, self.course.height)
+        self.world.place(x, y, yaw, self.course.height)  # boards look like plain ground
         self.scorer = Scorer(self.course)
         self.scorer.update(0.0, *self.world.pose[0, :2].tolist())
-        self._steps, self._over, self._end = 0, False, ""
+        self._over, self._end = False, ""
         self._worth = self._potential()
-        self._u = self.world.uniform()
-        self._history = obs.fill(np, self._frame(np.zeros(12, np.float32)))
+        self._history = obs.fill(np, self._frame(np.zeros(self.robot.joints, np.float32)))
         return self._observation(), self._info()
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
@@ -333,19 +338,17 @@ class BarkourCourse(gymnasium.Env[np.ndarray, np.ndarray]):
         action = np.clip(_checked(action, self.robot), -limit, limit)
         world, rest = self.world, np.zeros(3, np.float32)  # a resting gait clock: the action alone moves the joints
         targets = obs.joint_targets(np, self.robot, Gait(), action, rest[0], rest, rest[0])
-        world.apply(np.asarray(targets, np.float32)[None], self._u[:, 31:33])
-        self._steps += 1
+        world.apply(np.asarray(targets, np.float32)[None])
         if world.touched[0]:
             self.scorer.touch_jump()
         if not world.broken[0]:
             for before_now, places in world.places:
-                self.scorer.update(self._steps * self.robot.control_period - before_now, *places[0].tolist())
+                self.scorer.update(world.time - before_now, *places[0].tolist())
         self._end = self._ending()
         terminated = self._end not in ("", "time limit")
         self._over = bool(self._end)
         before, self._worth = self._worth, self._potential()
         reward = self._worth - before - (self._unfinished() if terminated else 0.0)
-        self._u = world.uniform()
         self._history = obs.push(np, self._history, self._frame(action))
         return self._observation(), reward, terminated, self._end == "time limit", self._info()
 
@@ -368,7 +371,7 @@ class BarkourCourse(gymnasium.Env[np.ndarray, np.ndarray]):
 
     def _frame(self, action: np.ndarray) -> np.ndarray:
         assert self.world is not None
-        readings = self.world.sense(self._u[:, :30])
+        readings = self.world.look_around()
         return obs.frame(np, self.robot, obs.Sensors(*(reading[0] for reading in readings)), action)
 
     def _observation(self) -> np.ndarray:
@@ -378,7 +381,7 @@ class BarkourCourse(gymnasium.Env[np.ndarray, np.ndarray]):
         gate = (self.next_gate() - (x, y)) @ np.array([[c, -s], [s, c]])
         parts = [self._history[age] for age in self.layout.frames]
         parts += [
-            self.world.ground_seen(self.layout, self.course.height, self._u[:, 30])[0],
+            self.world.ground_seen(self.layout)[0],
             np.array([x, y, s, c]),
             gate.ravel(),
         ]
@@ -414,9 +417,7 @@ class BarkourCourse(gymnasium.Env[np.ndarray, np.ndarray]):
     def _ending(self) -> str:
         """Why the run ends with this step, or ""."""
         assert self.world is not None
-        fallen = bool(self.world.watch(self.course.height)[0])
-        time = self._steps * self.robot.control_period
-        return self.world.ending(0, fallen, self.scorer, self.course, time, MAX_TIME)
+        return self.world.ending(0, bool(self.world.fallen()[0]), self.scorer, self.course, MAX_TIME)
 
 
 # --- both ------------------------------------------------------------------------------------------------------------
@@ -431,8 +432,8 @@ def _actions(robot: Robot) -> spaces.Box:
 
 
 def _checked(action: Any, robot: Robot, worlds: int | None = None) -> np.ndarray:
-    """An action `[12]`, or `[worlds, 12]`, as float32; `InputError` where it is not that or not finite."""
-    shape = (12,) if worlds is None else (worlds, 12)
+    """An action `[J]`, or `[worlds, J]`, as float32; `InputError` where it is not that or not finite."""
+    shape = (robot.joints,) if worlds is None else (worlds, robot.joints)
     try:
         values = np.asarray(action, np.float32)
     except (TypeError, ValueError) as error:

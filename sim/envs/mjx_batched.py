@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from sim.course.scene import TRAINING, SolverOptions, leg_geoms
+from sim.course.scene import TRAINING, SolverOptions, foot_forces, leg_geoms
 from sim.envs.batched import DivergedError, Step
 from sim.errors import InputError
 from sim.physics.base import Reading
@@ -21,7 +21,7 @@ from sim.physics.mjx import FootGround, MjxPhysics, WorldState
 from sim.robots.description import substeps_of
 from sim.tasks import patches
 from sim.tasks import randomization as randomize
-from sim.tasks.walk import UNIFORMS, Outcome, TaskState, WalkTask
+from sim.tasks.walk import Outcome, TaskState, WalkTask
 
 
 def on_device(task: WalkTask) -> WalkTask:
@@ -38,7 +38,7 @@ class World(NamedTuple):
     physics: WorldState
     task: TaskState
     feet: Any
-    """World x and y of the feet, m, `[..., 4, 2]`: they choose the terrain boxes of the next step."""
+    """World x and y of the feet, m, `[..., legs, 2]`: they choose the terrain boxes of the next step."""
 
 
 class Dynamics:
@@ -47,11 +47,12 @@ class Dynamics:
     def __init__(self, task: WalkTask, options: SolverOptions, *, shanks: bool = False) -> None:
         self.task = on_device(task)
         self.ground = FootGround(task.robot, task.ground.terrain, options, shanks=shanks)
-        self.points = leg_geoms(self.ground.model, task.parts)
+        self.points = leg_geoms(self.ground.model, task.robot, task.parts)
+        self.forces = foot_forces(self.ground.model, task.robot)
         self.substeps = substeps_of(task.robot, options.timestep)
 
     def begin(self, engine: Any, u: Any, kind: Any, level: Any) -> World:
-        """A fresh episode from uniform numbers `[UNIFORMS]` on the given ground."""
+        """A fresh episode from uniform numbers `[uniforms]` on the given ground."""
         state, qpos, qvel = self.task.begin(jnp, u, kind, level)
         return World(engine.start(qpos, qvel), state, self.ground.start_feet(jnp, qpos))
 
@@ -62,8 +63,8 @@ class Dynamics:
 
         Args:
           model: MJX model of this world.
-          action, bias: `[12]`; bias in rad.
-          u: uniform numbers, `[UNIFORMS]`.
+          action, bias: `[J]`; bias in rad.
+          u: uniform numbers, `[uniforms]`.
           delay: substeps before the new targets drive the joints.
           motor: see `Engine.advance`.
 
@@ -74,21 +75,21 @@ class Dynamics:
         targets = task.targets(jnp, state, action)
         model = self.ground.place(model, world.feet)
         physics = engine.advance(model, world.physics, targets, self.substeps, state.last_targets, delay, motor)
-        reading = Reading(physics.qpos, physics.qvel, physics.sensors)
+        reading = Reading(physics.qpos, physics.qvel, physics.sensors, physics.sensors[self.forces])
         feet = physics.geom_xpos[self.points]
         out: Outcome = task.after(jnp, state, action, targets, reading, feet, bias, u)
         physics = physics._replace(
             qpos=physics.qpos.at[:2].add(out.shift),
             qvel=physics.qvel.at[:2].add(out.push),
         )
-        return World(physics, out.state, feet[:4, :2] + out.shift), out
+        return World(physics, out.state, feet[: len(self.task.robot.legs), :2] + out.shift), out
 
     def observe(self, world: World) -> tuple[Any, Any]:
         """Observation and privileged observation at the start of an episode: no contacts, no height noise."""
         physics = world.physics
         reading = Reading(physics.qpos, physics.qvel, physics.sensors)
         zero = jnp.zeros(2)
-        return self.task.observe(jnp, world.task, reading, zero, jnp.zeros(4), jnp.full(1, 0.5))
+        return self.task.observe(jnp, world.task, reading, zero, jnp.zeros(len(self.task.robot.legs)), jnp.full(1, 0.5))
 
 
 class MjxBatchedEnv:
@@ -116,10 +117,10 @@ class MjxBatchedEnv:
         mesh = Mesh(np.array(devices[:usable]), ("worlds",))
         self.along, self.everywhere = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("worlds",), ()))
         self.physics = MjxPhysics(self.dynamics.ground.model, worlds)
-        self.drawn = randomize.draw(ranges or task.ranges, seed * 1_000_003 + np.arange(worlds))
+        self.drawn = randomize.draw(ranges or task.ranges, task.robot, seed * 1_000_003 + np.arange(worlds))
         self.physics.randomize(randomize.model_fields(self.physics.model, task.robot, self.drawn))
         constants = {"delay": self.drawn.delay(options.timestep).astype(np.int32), "bias": self.drawn.joint_bias}
-        constants["motor"] = (self.drawn.peak_torque(task.robot), self.drawn.no_load_speed)
+        constants["motor"] = (self.drawn.peak_torque(task.robot), self.drawn.no_load_speeds(task.robot))
         self.fields, self.constants = self._split((self.physics.fields, constants))
         rng = np.random.default_rng([seed, 1])
         self.kind = rng.choice(len(task.kinds), worlds, p=task.kind_shares)
@@ -148,7 +149,7 @@ class MjxBatchedEnv:
         return jax.device_get(self._observe(self.world))
 
     def step(self, action: np.ndarray) -> Step:
-        """Applies actions `[worlds, 12]` for one control period.
+        """Applies actions `[worlds, J]` for one control period.
 
         Raises:
           DivergedError: the action or the physics is not finite.
@@ -168,7 +169,7 @@ class MjxBatchedEnv:
     # --- pure -------------------------------------------------------------------------------------------------------
 
     def _begin(self, key: Any, kind: Any, level: Any) -> World:
-        u = jax.random.uniform(key, (self.worlds, UNIFORMS))
+        u = jax.random.uniform(key, (self.worlds, self.task.uniforms))
         return jax.vmap(partial(self.dynamics.begin, self.physics.engine))(u, kind, level)
 
     def _step_all(self, fields: Any, constants: Any, world: World, key: Any, action: Any) -> tuple:
@@ -180,7 +181,7 @@ class MjxBatchedEnv:
             own = (constants[name] for name in ("bias", "delay", "motor"))
             return self.dynamics.step(engine, model, world, action, u, *own)
 
-        u = jax.random.uniform(step_key, (self.worlds, UNIFORMS))
+        u = jax.random.uniform(step_key, (self.worlds, self.task.uniforms))
         world, out = jax.vmap(one)(fields, constants, world, action, u)
         finite = {"action": action, "qpos": world.physics.qpos, "qvel": world.physics.qvel}
         finite |= {f"reward term {name}": term for name, term in out.terms.items()}

@@ -5,27 +5,68 @@ for bit. Time advances one physics step at a time: a touch of the board that las
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import mujoco
 import numpy as np
 
 from sim import observation as obs
 from sim.course.description import Course
-from sim.course.score import DOWN_CLEARANCE, DOWN_SECONDS, DOWN_UPRIGHT, Scorer, outside
+from sim.course.judge import Falls, ending
+from sim.course.score import Scorer
 from sim.errors import InputError
 from sim.observation import Layout, Sensors
 from sim.physics.cpu import CpuPhysics
 from sim.robots.description import Robot, substeps_of
-from sim.tasks.randomization import NOMINAL, Draw, Ranges, SensorNoise, draw, model_fields, noisy
+from sim.tasks.randomization import (
+    Draw,
+    Ranges,
+    SensorNoise,
+    draw,
+    model_fields,
+    noise_numbers,
+    noisy,
+    nominal,
+)
 
 Ground = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Height of the ground, m, at arrays of x and y, m."""
+
+
+def flat(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The plain floor, a `Ground`."""
+    return np.zeros(np.shape(x))
+
+
 PUSH_EVERY = 4.0
 """Mean time between two pushes, s."""
 START_JOINTS = 0.05
 """Half-width of the noise on the joint angles at the start, rad, when randomised."""
 BLOCK = 256
-WIDTH = 34
+
+
+class Chance(NamedTuple):
+    """One control step's random numbers in [0, 1), one row a world."""
+
+    sensors: np.ndarray
+    """For the noise on readings, `[worlds, noise_numbers]`."""
+    height: np.ndarray
+    """For the common error of the terrain heights, `[worlds]`."""
+    push: np.ndarray
+    """For whether a push comes and from where, `[worlds, 2]`."""
+    spare: np.ndarray
+    """Drawn and not used, `[worlds]`."""
+
+    @classmethod
+    def width(cls, robot: Robot) -> int:
+        """Numbers in a row."""
+        return noise_numbers(robot) + 1 + 2 + 1
+
+    @classmethod
+    def split(cls, robot: Robot, row: np.ndarray) -> "Chance":
+        """From rows of numbers `[worlds, width]`."""
+        n = noise_numbers(robot)
+        return cls(row[:, :n], row[:, n], row[:, n + 1 : n + 3], row[:, n + 3])
 
 
 def world_seeds(seed: int, count: int) -> np.ndarray:
@@ -57,7 +98,7 @@ class SimulatedRobots:
         torque_limit: float | None = None,
         threads: int = 0,
     ) -> None:
-        """`randomize` draws masses, friction, latency and the rest from `randomization.Ranges`, else `NOMINAL`.
+        """`randomize` draws masses, friction, latency and the rest from `randomization.Ranges`; else `nominal`.
 
         `torque_limit` (N m) replaces the description's; what is drawn of motor strength still applies.
         """
@@ -68,19 +109,19 @@ class SimulatedRobots:
         self.worlds = len(self.seeds)
         self.substeps = substeps_of(robot, float(model.opt.timestep))
         self.physics = CpuPhysics(model, self.worlds, threads)
-        self.drawn: Draw = draw(Ranges() if randomize else NOMINAL, self.seeds)
+        self.drawn: Draw = draw(Ranges() if randomize else nominal(robot), robot, self.seeds)
         self.physics.randomize(model_fields(model, robot, self.drawn))
-        self.torque_limit = torque_limit or robot.torque_limit
-        """Peak joint torque before randomisation, N m."""
-        weaker = self.torque_limit / robot.torque_limit
-        self.physics.motors(weaker * self.drawn.peak_torque(robot), self.drawn.no_load_speed)
+        self.torque_limit = torque_limit or robot.peak_torque
+        """Peak torque of the strongest joint before randomisation, N m; others in proportion."""
+        weaker = self.torque_limit / robot.peak_torque
+        self.physics.motors(weaker * self.drawn.peak_torque(robot), self.drawn.no_load_speeds(robot))
         self.delay = self.drawn.delay(float(model.opt.timestep))
         self.force = self.physics.batch.bind("actuator_force")
         self.streams = [np.random.default_rng([0xE7A1, seed]) for seed in self.seeds.tolist()]
-        self.numbers = np.zeros((self.worlds, BLOCK, WIDTH), np.float32)
+        self.numbers = np.zeros((self.worlds, BLOCK, Chance.width(robot)), np.float32)
         self.used = BLOCK
         self.targets = np.tile(robot.default_pose, (self.worlds, 1))
-        self.torque_peak = np.zeros((self.worlds, 12))
+        self.torque_peak = np.zeros((self.worlds, robot.joints))
         """Largest torque of each joint so far, N m."""
         self.target_jump = np.zeros(self.worlds)
         """Largest change of a joint target between two control steps, rad."""
@@ -94,37 +135,48 @@ class SimulatedRobots:
         """Physics went wrong there; the world stands still since."""
         names = {model.sensor(i).name: int(model.sensor(i).adr[0]) for i in range(model.nsensor)}
         self.board = names.get("board")
-        self.parts = [names[part] for part in ("trunk", "head") if part in names]
-        self.down = np.zeros(self.worlds, np.int64)
-        """For how many control steps each robot has been down; see `watch`."""
-        self._begun = False
+        self.parts = [names[part] for part in robot.trunk_geoms if part in names]
+        self.falls = Falls(robot.fall, self.worlds)
+        self.steps = 0
+        """Control steps since the robots were placed."""
+        self.ground: Ground = flat
+        """Height of the ground, m, and depth of the boards on it as `sim.observation.terrain_heights` has it."""
+        self.pits: Ground | None = None
+        self.chance = self._no_chance()
+        """This control step's random numbers: those of `look_around`."""
 
-    def place(self, x: np.ndarray, y: np.ndarray, yaw: np.ndarray, ground: Ground) -> None:
-        """Stands the robots at `x`, `y` (m) with heading `yaw` (rad), all `[worlds]`, plus drawn start offsets."""
+    def place(self, x: np.ndarray, y: np.ndarray, yaw: np.ndarray, ground: Ground, pits: Ground | None = None) -> None:
+        """Stands the robots at `x`, `y` (m) with heading `yaw` (rad), all `[worlds]`, plus drawn start offsets, on a
+        `ground` where boards look as `pits` says."""
         robot, drawn = self.robot, self.drawn
+        self.ground, self.pits = ground, pits
         x, y, yaw = x + drawn.start_xy[:, 0], y + drawn.start_xy[:, 1], yaw + drawn.start_yaw
         joints = np.tile(robot.default_pose, (self.worlds, 1)).astype(np.float64)
         if self.randomize:
-            u = np.stack([rng.random(12, np.float32) for rng in self.streams])
+            u = np.stack([rng.random(robot.joints, np.float32) for rng in self.streams])
             joints += START_JOINTS * (2 * u - 1)
-        corners = [(0.0, 0.0), (0.2, 0.15), (0.2, -0.15), (-0.2, 0.15), (-0.2, -0.15)]
+        corners = [(0.0, 0.0), *robot.footprint.corners]
         c, s = np.cos(yaw), np.sin(yaw)
         below = np.stack([ground(x + c * dx - s * dy, y + s * dx + c * dy) for dx, dy in corners]).max(0)
         zero = np.zeros(self.worlds)
         base = np.stack([x, y, below + robot.standing_height + 0.01, np.cos(yaw / 2), zero, zero, np.sin(yaw / 2)], 1)
-        self.physics.reset(np.ones(self.worlds, bool), np.concatenate([base, joints], 1), np.zeros((self.worlds, 18)))
+        still = np.zeros((self.worlds, self.model.nv))
+        self.physics.reset(np.ones(self.worlds, bool), np.concatenate([base, joints], 1), still)
         self.targets = joints.astype(np.float32)
-        self.down[:] = 0
-        self._begun = False
+        self.steps = 0
+        self.falls.begin(0.0)
 
-    def uniform(self) -> np.ndarray:
-        """This control step's random numbers in [0, 1), `[worlds, WIDTH]`; drawn in blocks."""
+    def _no_chance(self) -> Chance:
+        return Chance.split(self.robot, np.full((self.worlds, Chance.width(self.robot)), 0.5, np.float32))
+
+    def uniform(self) -> Chance:
+        """This control step's random numbers; drawn in blocks."""
         if self.used == BLOCK:
             for i, rng in enumerate(self.streams):
-                self.numbers[i] = rng.random((BLOCK, WIDTH), np.float32)
+                self.numbers[i] = rng.random(self.numbers.shape[1:], np.float32)
             self.used = 0
         self.used += 1
-        return self.numbers[:, self.used - 1]
+        return Chance.split(self.robot, self.numbers[:, self.used - 1])
 
     # --- what can be measured ----------------------------------------------------------------------------------------
 
@@ -153,57 +205,66 @@ class SimulatedRobots:
 
     @property
     def trunk_contact(self) -> np.ndarray:
-        """Whether trunk or head touches anything, `[worlds]`."""
+        """Whether the trunk touches anything, `[worlds]`."""
         return np.asarray((self.physics.sensordata[:, self.parts] > 0).any(1))
 
     def sense(self, u: np.ndarray) -> Sensors:
-        """Noisy readings, from 30 random numbers a world `[worlds, 30]`."""
+        """Noisy readings, from the random numbers `Chance.sensors`."""
         qpos, qvel = np.array(self.physics.qpos, np.float32), np.array(self.physics.qvel, np.float32)
         true = Sensors(qpos[:, 3:7], qvel[:, 3:6], qpos[:, 7:] + self.drawn.joint_bias, qvel[:, 6:])
         return noisy(np, self.noise, true, u)
 
-    def ground_seen(self, layout: Layout, ground: Ground, u: np.ndarray, pits: Ground | None = None) -> np.ndarray:
-        """Policy's terrain heights `[worlds, n]` at the true pose, with a common error from `u` `[worlds]`.
-
-        `pits` as in `sim.observation.terrain_heights`.
-        """
-        pose, error = self.pose, (self.noise.height * (2 * u - 1))[:, None]
-        heights = obs.terrain_heights(np, self.robot, layout, ground, pose[:, :2], pose[:, 2], self.height, error, pits)
+    def ground_seen(self, layout: Layout) -> np.ndarray:
+        """Policy's terrain heights `[worlds, n]` at the true pose, with this control step's common error."""
+        pose, error = self.pose, (self.noise.height * (2 * self.chance.height - 1))[:, None]
+        heights = obs.terrain_heights(
+            np, self.robot, layout, self.ground, pose[:, :2], pose[:, 2], self.height, error, self.pits
+        )
         return heights.astype(np.float32)
 
-    def watch(self, ground: Ground) -> np.ndarray:
-        """Call once a control step: which robots have been down for longer than `DOWN_SECONDS`, `[worlds]`."""
+    def fallen(self) -> np.ndarray:
+        """Call once a control step: which robots have fallen, `[worlds]`; see `Falls`."""
         pose = self.pose
-        clearance = self.height - ground(pose[:, 0], pose[:, 1])
-        down = (self.upright < DOWN_UPRIGHT) | (clearance < DOWN_CLEARANCE)
-        down |= self.trunk_contact & (clearance < 1.5 * DOWN_CLEARANCE)
-        self.down = np.where(down, self.down + 1, 0)
-        return self.down * self.robot.control_period > DOWN_SECONDS + 1e-9
+        clearance = self.height - self.ground(pose[:, 0], pose[:, 1])
+        return self.falls.look(self.time, clearance, self.upright, self.trunk_contact)
 
-    def ending(self, i: int, fallen: bool, scorer: Scorer, course: Course, time: float, limit: float) -> str:
-        """Why the course run of robot `i` ends at `time` (s), as `CourseRun.end` says it; "" while it goes on.
+    def ending(self, i: int, fallen: bool, scorer: Scorer, course: Course, limit: float) -> str:
+        """Why the course run of robot `i` ends, as `CourseRun.end` says it; "" while it goes on.
 
-        `fallen` is what `watch` says of it, `limit` the time at which a run ends, s.
+        `fallen` is what the method of this name says of it, `limit` the time at which a run ends, s.
         """
-        x, y = self.physics.qpos[i, :2].tolist()
         if self.broken[i]:
             return "diverged"
-        if scorer.over:
-            return "held the end table" if scorer.result().finished else "left the end table"
-        if fallen:
-            return "fell"
-        if outside(course, x, y):
-            return "left the course"
-        return "time limit" if time >= limit - 1e-9 else ""
+        x, y = self.physics.qpos[i, :2].tolist()
+        return ending(scorer, course, x, y, fallen=fallen, overtime=self.time >= limit - 1e-9)
 
     # --- motion -------------------------------------------------------------------------------------------------------
 
-    def apply(self, targets: np.ndarray, u: np.ndarray) -> None:
-        """One control period towards joint `targets` `[worlds, 12]` (rad), then a push if `u` `[worlds, 2]` says so."""
-        if self._begun:
+    @property
+    def time(self) -> float:
+        """Simulated seconds since the robots were placed."""
+        return self.steps * self.robot.control_period
+
+    def step(self, drive: Callable[[Sensors, Callable[[Layout], np.ndarray]], np.ndarray]) -> None:
+        """One control step.
+
+        Args:
+          drive: from readings and `heights` to joint targets, rad `[worlds, J]`; `heights(layout)` are the terrain
+            heights that a policy of this layout sees, `[worlds, n]`.
+        """
+        self.apply(drive(self.look_around(), self.ground_seen))
+
+    def look_around(self) -> Sensors:
+        """Begins a control step: draws its random numbers and returns noisy readings."""
+        self.chance = self.uniform()
+        return self.sense(self.chance.sensors)
+
+    def apply(self, targets: np.ndarray) -> None:
+        """Ends a control step: one period towards joint `targets` `[worlds, J]` (rad), then a push if one is due."""
+        if self.steps:
             jump = np.abs(targets - self.targets).max(1)
             self.target_jump = np.maximum(self.target_jump, np.where(self.broken, 0.0, jump))
-        self._begun = True
+        self.steps += 1
         physics, half = self.physics, self.substeps // 2
         self.places = []
         for k in range(self.substeps):
@@ -217,8 +278,8 @@ class SimulatedRobots:
         self.broken |= stuck
         if stuck.any():
             rest = np.tile(self.model.qpos0, (self.worlds, 1))
-            physics.reset(stuck, rest, np.zeros((self.worlds, 18)))
-        self.kick(u)
+            physics.reset(stuck, rest, np.zeros((self.worlds, self.model.nv)))
+        self.kick(self.chance.push)
 
     def look(self) -> None:
         """Keeps what a physics step has shown: peak torques, and touches of the board."""

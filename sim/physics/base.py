@@ -9,11 +9,13 @@ class Reading(NamedTuple):
     """State of all worlds after a step. Arrays of numpy or jax, `worlds` first (or no leading dimension in MJX)."""
 
     qpos: Any
-    """Base position (m), base quaternion (w, x, y, z), joint angles (rad), `[..., 19]`."""
+    """Base position (m), base quaternion (w, x, y, z), joint angles (rad), `[..., 7 + J]`."""
     qvel: Any
-    """Base velocity in the world (m/s), base angular velocity in the base frame (rad/s), joint speeds, `[..., 18]`."""
+    """Base velocity in the world (m/s), angular velocity in the base frame (rad/s), joint speeds, `[..., 6 + J]`."""
     sensors: Any
     """MuJoCo's `sensordata`, `[..., nsensordata]`, one substep old."""
+    contact: Any = None
+    """Of these the touch forces of the feet, N, `[..., legs]` (`sim.course.scene.foot_forces`), where asked for."""
 
 
 class Physics(Protocol):
@@ -30,7 +32,7 @@ class Physics(Protocol):
         """Advances every world by `substeps` physics steps.
 
         Args:
-          targets: joint targets, rad, `[worlds, 12]`.
+          targets: joint targets, rad, `[worlds, J]`.
           previous: the targets of the control step before.
           delay: substeps `[worlds]` (int) for which `previous` still drives the joints.
         """
@@ -45,5 +47,5 @@ class Physics(Protocol):
         ...
 
     def motors(self, peak: np.ndarray, no_load_speed: np.ndarray) -> None:
-        """Limits torques as motors do (`motor`): `peak` `[worlds, 12]` N m, `no_load_speed` `[worlds]` rad/s."""
+        """Limits torques as motors do (`motor`): `peak` N m and `no_load_speed` rad/s, both `[worlds, J]`."""
         ...

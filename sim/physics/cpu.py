@@ -46,8 +46,8 @@ class CpuPhysics:
                 self.batch.step(nstep=1)
 
     def motors(self, peak: np.ndarray, no_load_speed: np.ndarray) -> None:
-        """Limits torques as motors do (`motor`): `peak` `[worlds, 12]` N m, `no_load_speed` `[worlds]` rad/s."""
-        self._motors = (self.batch.expand("actuator_forcerange"), np.array(peak), no_load_speed[:, None])
+        """Limits torques as motors do (`motor`): `peak` N m and `no_load_speed` rad/s, both `[worlds, J]`."""
+        self._motors = (self.batch.expand("actuator_forcerange"), np.array(peak), np.array(no_load_speed))
         self._limit_torque()
         self.batch.set_const()
 

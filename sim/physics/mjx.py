@@ -20,7 +20,7 @@ from sim.errors import InputError
 from sim.observation import yaw_of
 from sim.physics.base import Reading
 from sim.physics.motor import torque_range
-from sim.robots.description import LEGS, Robot
+from sim.robots.description import Robot
 
 MAX_PAIRS = 256
 """Most pairs of geoms that may touch in one world: all of them are tested at every step, near or not."""
@@ -74,7 +74,7 @@ class Engine:
         Args:
           model: `Engine.base`, perhaps with fields replaced.
           substeps: a traced integer does as well, so that one compilation serves any number.
-          motor: peak torque `[12]` (N m) and no-load speed (rad/s) of `motor`; None leaves the model's limits.
+          motor: peak torque (N m) and no-load speed (rad/s) of `motor`, `[J]` both; None leaves the model's limits.
         """
 
         def substep(i: Any, data: Any) -> Any:
@@ -233,16 +233,16 @@ class FootGround:
         self.slots = SLOTS if terrain.pieces else 0
         waiting = [
             Block(f"slot {leg} {k}", (2.0 * leg, 2.0 * k), (1.0, 1.0), top=-AWAY, bottom=-AWAY - 1.0)
-            for leg in range(4)
+            for leg in range(len(robot.legs))
             for k in range(self.slots)
         ]
         self.model = build(robot, Terrain(tuple(waiting)), collision="feet", options=options)
-        self.feet = foot_geoms(self.model)
+        self.feet = foot_geoms(self.model, robot)
         self.slot_geoms = np.array([self.model.geom(block.name).id for block in waiting], int)
-        self.model.geom("floor").conaffinity = 0b1111
-        for i, leg in enumerate(LEGS):
-            self.model.geom(f"foot_{leg}").contype = 1 << i
-            self.model.geom(f"shank_{leg}").contype = (1 << i) if shanks else 0
+        self.model.geom("floor").conaffinity = (1 << len(robot.legs)) - 1
+        for i, leg in enumerate(robot.legs):
+            self.model.geom(leg.foot).contype = 1 << i
+            self.model.geom(leg.shank).contype = (1 << i) if shanks else 0
             self.model.geom_conaffinity[self.slot_geoms[i * self.slots : (i + 1) * self.slots]] = 1 << i
         self.nominal = _nominal_feet(self.model, robot, self.feet)
         if self.slots:
@@ -262,7 +262,7 @@ class FootGround:
         }
         extent = (np.abs(data.geom_xmat[ids].reshape(-1, 3, 3)) * full.geom_size[ids][:, None]).sum(-1)
         lower, upper = full.geom_pos[ids] - extent, full.geom_pos[ids] + extent
-        reach = CELL / np.sqrt(2) + float(full.geom_size[foot_geoms(full), 0].max()) + TRAVEL
+        reach = CELL / np.sqrt(2) + float(full.geom_size[foot_geoms(full, robot), 0].max()) + TRAVEL
         self.lower = lower[:, :2].min(0) - 2 * reach
         shape = np.ceil((upper[:, :2].max(0) + 2 * reach - self.lower) / CELL).astype(int) + 1
         self.table = np.full((*shape, SLOTS), len(ids), np.int32)
@@ -289,7 +289,7 @@ class FootGround:
         return xp.asarray(self.table)[i, j]
 
     def place(self, model: Any, feet: Any) -> Any:
-        """The MJX model of one world with its boxes under feet at world `[4, 2]`, m."""
+        """The MJX model of one world with its boxes under feet at world `[legs, 2]`, m."""
         if not self.slots:
             return model
         index = self.near(jnp, feet).reshape(-1)
@@ -300,7 +300,7 @@ class FootGround:
         return model.replace(**moved)
 
     def start_feet(self, xp: Any, qpos: Any) -> Any:
-        """Where the feet about are at an episode's start: world x and y, m, `[..., 4, 2]`, from qpos `[..., 19]`."""
+        """Where the feet about are at an episode's start: world x, y, m, `[..., legs, 2]`, from qpos `[..., 7 + J]`."""
         yaw = yaw_of(xp, qpos[..., 3:7])[..., None]
         ahead, left = xp.asarray(self.nominal[:, 0]), xp.asarray(self.nominal[:, 1])
         c, s = xp.cos(yaw), xp.sin(yaw)
@@ -308,7 +308,7 @@ class FootGround:
 
 
 def _nominal_feet(model: mujoco.MjModel, robot: Robot, feet: np.ndarray) -> np.ndarray:
-    """Feet of the standing robot relative to its base, x and y, m, float32 `[4, 2]`."""
+    """Feet of the standing robot relative to its base, x and y, m, float32 `[legs, 2]`."""
     data = mujoco.MjData(model)
     data.qpos[:] = [0, 0, robot.standing_height, 1, 0, 0, 0, *robot.default_pose]
     mujoco.mj_kinematics(model, data)

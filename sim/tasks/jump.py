@@ -16,6 +16,7 @@ import numpy as np
 from sim import observation as obs
 from sim.course.terrain import Block, HeightMap, Terrain, pit
 from sim.tasks import patches
+from sim.tasks.draws import Drawn
 from sim.tasks.walk import TaskState, WalkTask
 
 WIDTHS = 0.1, 0.6
@@ -25,8 +26,6 @@ WIDER, NARROWER = 0.2, 0.3
 SOLE, EDGE = 0.003, 0.006
 """A foot this near the floor stands on the board, m, and it reaches this far past the board's edges: a foot's radius
 over a board of 1 mm thickness."""
-KNEE = 0.03
-"""Radius of the knee, m: hind knees that fold low over the board touch it too."""
 BEHIND = 0.02
 """A board counts as passed when the last foot is this far behind it, m."""
 RUN_UP = 1.2, 2.3
@@ -126,19 +125,20 @@ class JumpTask(WalkTask):
     def begin(self, xp: Any, u: Any, kind: Any, level: Any) -> tuple[TaskState, Any, Any]:
         """See `WalkTask.begin`. Two in five episodes begin at speed, the others at rest."""
         state, qpos, qvel = super().begin(xp, u, kind, level)
-        running = u[..., 60] < 0.4
-        yaw = 0.4 * (u[..., 2] - 0.5)
+        drawn = self.drawn[0].of(u)
+        running = drawn.running < 0.4
+        yaw = 0.4 * (drawn.heading - 0.5)
         zero = xp.zeros_like(yaw)
         lane = self._origin(xp, kind, level)[..., 1]
-        y = lane + 0.3 * (u[..., 1] - 0.5)
-        start = xp.where(running, 0.4 + 1.5 * u[..., 61], zero)
+        y = lane + 0.3 * (drawn.place[..., 1] - 0.5)
+        start = xp.where(running, 0.4 + 1.5 * drawn.running_speed, zero)
         low, high = self.speeds
-        width = self._width(xp, level, u[..., 63:65])
-        near = self._near(xp, kind, zero, width, u[..., 62])
-        ahead = Ahead(near, width, zero, low + (high - low) * u[..., 65], start, zero)
+        width = self._width(xp, level, drawn.board_width)
+        near = self._near(xp, kind, zero, width, drawn.board_distance)
+        ahead = Ahead(near, width, zero, low + (high - low) * drawn.board_speed, start, zero)
         half = yaw / 2
         # an episode on a lane with tables begins at its run-up
-        x = xp.where(self._table(xp, kind) > 0, near - RUN_UP[0] - (RUN_UP[1] - RUN_UP[0]) * u[..., 67], zero)
+        x = xp.where(self._table(xp, kind) > 0, near - RUN_UP[0] - (RUN_UP[1] - RUN_UP[0]) * drawn.run_up, zero)
         height = xp.full(yaw.shape, self.robot.standing_height + 0.01)
         base = xp.stack([x, y, height, xp.cos(half), zero, zero, xp.sin(half)], -1)
         qpos = xp.concatenate([base, qpos[..., 7:]], -1).astype(xp.float32)
@@ -151,8 +151,8 @@ class JumpTask(WalkTask):
         newest = obs.frame(xp, self.robot, sensors, state.last_action)
         state = state._replace(
             history=obs.fill(xp, newest),
-            last_feet=xp.repeat(qpos[..., None, :2], 4, -2),
-            phase=xp.where(running, u[..., 66], 0.0).astype(xp.float32),
+            last_feet=xp.repeat(qpos[..., None, :2], len(self.robot.legs), -2),
+            phase=xp.where(running, drawn.running_phase, 0.0).astype(xp.float32),
             command=command,
             command_life=xp.full(yaw.shape, 1e6, xp.float32),
             board=board,
@@ -171,16 +171,17 @@ class JumpTask(WalkTask):
         width = WIDTHS[0] + (WIDTHS[1] - WIDTHS[0]) * level / (patches.LEVELS - 1)
         return xp.where(u[..., 0] < 0.2, WIDTHS[0] + (width - WIDTHS[0]) * u[..., 1], width)
 
-    def _board(self, xp: Any, state: TaskState, qpos: Any, feet: Any, u: Any) -> tuple[Any, Any, Any, Any, dict]:
+    def _board(self, xp: Any, state: TaskState, qpos: Any, feet: Any, drawn: Drawn) -> tuple[Any, Any, Any, Any, dict]:
         b = _unpack(state.board)
         far = b.near + b.width
         there = b.width > 0
-        soles, shanks = feet[..., :4, :], feet[..., 4:, :]
+        legs, knee = len(self.robot.legs), self.robot.knee_radius  # hind knees that fold low touch the board too
+        soles, shanks = feet[..., :legs, :], feet[..., legs:, :]
         x = soles[..., 0]
         points = xp.concatenate([soles, 2 * shanks - soles], -2)  # a shank's middle is between foot and knee
-        reach = xp.asarray(np.repeat(np.array([EDGE, KNEE], np.float32), 4))
-        tops = np.array([self.robot.foot_radius + SOLE, KNEE + SOLE], np.float32)
-        low = points[..., 2] < xp.asarray(np.repeat(tops, 4))
+        reach = xp.asarray(np.repeat(np.array([EDGE, knee], np.float32), legs))
+        tops = np.array([self.robot.foot_radius + SOLE, knee + SOLE], np.float32)
+        low = points[..., 2] < xp.asarray(np.repeat(tops, legs))
         inside = xp.minimum(points[..., 0] - b.near[..., None], far[..., None] - points[..., 0]) + reach
         standing = low & (inside > 0) & there[..., None]
         touch = (standing * (1.0 + 8.0 * xp.maximum(inside, 0.0))).sum(-1).astype(xp.float32)
@@ -191,19 +192,21 @@ class JumpTask(WalkTask):
         level = xp.clip(state.level + change, 0, patches.LEVELS - 1).astype(xp.float32)
 
         table = self._table(xp, state.kind) > 0
-        pausing = passed & (table | (u[..., 0] < self.pause))
+        pausing = passed & (table | (drawn.board_pause < self.pause))
         due = ~there & xp.where(table, b.until <= 0, qpos[..., 0] > b.until)
         fresh = (passed & ~pausing) | due
         here, (low_speed, high_speed) = qpos[..., 0], self.speeds
-        width = self._width(xp, level, u[..., 2:4])
-        near = self._near(xp, state.kind, here, width, u[..., 1])
+        width = self._width(xp, level, drawn.board_width)
+        near = self._near(xp, state.kind, here, width, drawn.board_distance)
         step = ACCELERATION * self.robot.control_period
-        slow = self.slow[0] + (self.slow[1] - self.slow[0]) * u[..., 4]
-        speed = xp.where(fresh, low_speed + (high_speed - low_speed) * u[..., 4], xp.where(pausing, slow, b.speed))
+        slow = self.slow[0] + (self.slow[1] - self.slow[0]) * drawn.board_speed
+        speed = xp.where(
+            fresh, low_speed + (high_speed - low_speed) * drawn.board_speed, xp.where(pausing, slow, b.speed)
+        )
         stop = _table_edge(xp, here) + STOP
         holding = table & ~fresh & (pausing | ~there)
         asked = xp.where(holding, xp.clip(STOPPING * (stop - here), 0.0, speed), speed)
-        waiting = xp.where(table, float(HOLD), here + 0.3 + 0.8 * u[..., 5])
+        waiting = xp.where(table, float(HOLD), here + 0.3 + 0.8 * drawn.board_wait)
         ahead = Ahead(
             xp.where(fresh, near, b.near),
             xp.where(fresh, width, xp.where(pausing, 0.0, b.width)),

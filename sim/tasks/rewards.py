@@ -26,24 +26,28 @@ class Motion(NamedTuple):
     moving: Any
     """1.0 where the command asks for motion, `[...]`."""
     joint_offset: Any
-    """Joint angles from the default pose, rad, `[..., 12]`."""
+    """Joint angles from the default pose, rad, `[..., J]`."""
+    abduction: Any
+    """Those of the abduction joints, `[..., legs]`."""
     joint_velocity: Any
     joint_acceleration: Any
     torque: Any
-    """PD torque estimate, N m, `[..., 12]`."""
+    """PD torque estimate, N m, `[..., J]`."""
     action: Any
     last_action: Any
     older_action: Any
     contact: Any
-    """1.0 per foot on the ground, `[..., 4]`, leg order."""
+    """1.0 per foot on the ground, `[..., legs]`."""
     swing: Any
-    """Scheduled swing of each leg, 0 to 1, `[..., 4]`."""
+    """Scheduled swing of each leg, 0 to 1, `[..., legs]`."""
     foot_speed: Any
-    """Horizontal speed of each foot, m/s, `[..., 4]`."""
+    """Horizontal speed of each foot, m/s, `[..., legs]`."""
     clearance: Any
     """Base height over the ground beneath it, m, `[...]`."""
     fallen: Any
     """1.0 where the robot has fallen or is otherwise past helping, `[...]`."""
+    low: Any = 0.0
+    """A clearance under which the base is too low, m."""
     touch: Any = 0.0
     """How much the feet touch a board, `[...]`; see `sim.tasks.jump`."""
     cleared: Any = 0.0
@@ -115,7 +119,7 @@ def action_jerk(xp: Any, m: Motion) -> Any:
 
 def abduction_pose(xp: Any, m: Motion) -> Any:
     """Squared abduction angles: keeps the legs under the body."""
-    return (m.joint_offset[..., 0::3] ** 2).sum(-1)
+    return (m.abduction**2).sum(-1)
 
 
 def stand_still(xp: Any, m: Motion) -> Any:
@@ -134,8 +138,8 @@ def out_of_step(xp: Any, m: Motion) -> Any:
 
 
 def low_base(xp: Any, m: Motion) -> Any:
-    """How far the base is below 0.17 m over the ground, squared."""
-    return xp.maximum(0.17 - m.clearance, 0.0) ** 2
+    """How far the base is below the robot's `Fall.low`, squared."""
+    return xp.maximum(m.low - m.clearance, 0.0) ** 2
 
 
 def fall(xp: Any, m: Motion) -> Any:

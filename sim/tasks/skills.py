@@ -3,27 +3,34 @@
 from collections.abc import Callable
 
 from sim import observation as obs
-from sim.gait import BOUND
+from sim.errors import InputError
+from sim.robots.description import Robot, default_robot
 from sim.tasks import patches, rewards
 from sim.tasks.jump import JumpTask
 from sim.tasks.randomization import Ranges
 from sim.tasks.walk import Commands, WalkTask
 
 STRONG_AND_WEAK = Ranges(strength=(0.6, 1.0))
-"""Climbing and jumping are learned over motors from 18 N m down to the paper's 12 N m less a tenth."""
+"""Climbing and jumping are learned over motors from full strength down to two thirds (Barkour v0's 18 N m and the
+paper's 12 N m) less a tenth."""
 
 
-def walk() -> WalkTask:
+def walk(robot: Robot | None = None) -> WalkTask:
     """Omnidirectional walking on the flat, slopes to 16 degrees, steps and stairs to 0.11 m.
 
     Commands change as quickly as a navigator's among poles: what is steered by is how soon a robot follows.
     """
-    return WalkTask(thrown=0.3, commands=Commands((-1.6, 2.2), (-1.2, 1.2), (-2.4, 2.4), seconds=(0.5, 4.0)))
+    return WalkTask(
+        robot or default_robot(),
+        thrown=0.3,
+        commands=Commands((-1.6, 2.2), (-1.2, 1.2), (-2.4, 2.4), seconds=(0.5, 4.0)),
+    )
 
 
-def climb() -> WalkTask:
+def climb(robot: Robot | None = None) -> WalkTask:
     """Up and down slopes of 5 to 33 degrees: ridges from any direction, A-frames of the official size lengthwise."""
     return WalkTask(
+        robot or default_robot(),
         kinds=patches.CLIMB_KINDS,
         kind_shares=(0.15, 0.25, 0.6),
         guided=("frames",),
@@ -35,11 +42,22 @@ def climb() -> WalkTask:
     )
 
 
-def jump() -> JumpTask:
-    """A bound along a straight line over boards of 0.1 to 0.6 m, from rest and from speed."""
+def jump(robot: Robot | None = None) -> JumpTask:
+    """A bound along a straight line over boards of 0.1 to 0.6 m, from rest and from speed.
+
+    Raises:
+      InputError: a robot without a bound.
+    """
+    robot = robot or default_robot()
+    if robot.bound is None:
+        raise InputError(
+            f"the robot {robot.name} has no bound to learn jumping from: `python -m sim.envs.gait_search --robot "
+            f"{robot.name}` finds one"
+        )
     return JumpTask(
-        gait=BOUND,
-        layout=obs.Layout(grids=(obs.ahead(),)),
+        robot,
+        clock=robot.bound,
+        grids=(obs.ahead(),),
         weights=dict(rewards.JUMP),
         commands=Commands(forward=(0.4, 2.2), sideways=(-0.4, 0.4), yaw=(-1.2, 1.2)),
         start_level=0.0,
@@ -47,4 +65,4 @@ def jump() -> JumpTask:
     )
 
 
-SKILLS: dict[str, Callable[[], WalkTask]] = {"walk": walk, "climb": climb, "jump": jump}
+SKILLS: dict[str, Callable[..., WalkTask]] = {"walk": walk, "climb": climb, "jump": jump}

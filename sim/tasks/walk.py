@@ -12,24 +12,45 @@ import numpy as np
 
 from sim import gait as clocks
 from sim import observation as obs
-from sim.gait import Gait
 from sim.physics.base import Reading
-from sim.robots.description import Robot, barkour_v0
+from sim.robots.description import Robot, default_robot
+from sim.robots.gaits import Gait
 from sim.tasks import patches, rewards
-from sim.tasks.randomization import Ranges, SensorNoise, noisy
+from sim.tasks.draws import Drawn, Draws
+from sim.tasks.randomization import Ranges, SensorNoise, noise_numbers, noisy
 
 BOARD = 6
-UNIFORMS = 72
-"""Uniform numbers a world needs per control step."""
-THROWN = np.array(
-    [(-0.5, 2.0), (-0.5, 0.5), (-0.8, 0.8), (0.0, 0.12), (-0.25, 0.25), (-0.5, 0.4)]
-    + [(-1.5, 1.5), (-3.0, 3.0), (-1.0, 1.0)]
-    + 4 * [(-0.2, 0.2), (-0.6, 0.6), (-0.6, 0.6)]
-    + 4 * [(-4.0, 4.0)],
-    np.float32,
-)
-"""Ranges of what `WalkTask.thrown` draws: velocity ahead, aside, up (m/s), height (m), roll and pitch (rad), their
-rates and the yaw rate (rad/s), joints from the default pose (rad), speeds of the legs' joints (rad/s)."""
+THROWN_BASE = [(-0.5, 2.0), (-0.5, 0.5), (-0.8, 0.8), (0.0, 0.12), (-0.25, 0.25), (-0.5, 0.4)]
+THROWN_BASE += [(-1.5, 1.5), (-3.0, 3.0), (-1.0, 1.0)]
+"""Ranges of what `WalkTask.thrown` draws for the base: velocity ahead, aside, up (m/s), height (m), roll and pitch
+(rad), their rates and the yaw rate (rad/s)."""
+THROWN_LEG, THROWN_SPEED = (0.2, 0.6, 0.6), 4.0
+"""Half-widths for each leg's abduction, hip and knee from the default pose (rad) and for the speed of its joints
+(rad/s)."""
+COMMAND = (
+    ("command_velocity", 3), ("command_straight", 1), ("command_standing", 1), ("command_life", 1), ("", 2),
+)  # fmt: skip
+BOARD_DRAWS = (
+    ("board_pause", 1), ("board_distance", 1), ("board_width", 2), ("board_speed", 1), ("board_wait", 1), ("", 2),
+)  # fmt: skip
+
+
+def begin_draws(robot: Robot) -> Draws:
+    """What is drawn at the start of an episode."""
+    return Draws(
+        ("place", 2), ("heading", 1), ("joints", robot.joints), ("velocity", 3), *COMMAND, ("thrown", 1),
+        ("thrown_state", len(THROWN_BASE) + robot.joints + len(robot.legs)), ("", 1), ("thrown_phase", 1), ("", 4),
+        ("thrown_slow", 1), ("thrown_slower", 1), ("running", 1), ("running_speed", 1), ("board_distance", 1),
+        ("board_width", 2), ("board_speed", 1), ("running_phase", 1), ("run_up", 1), ("", 4),
+    )  # fmt: skip
+
+
+def step_draws(robot: Robot) -> Draws:
+    """What is drawn in every control step."""
+    return Draws(
+        *COMMAND, ("noise", noise_numbers(robot)), ("height", 1), ("", 1), ("push", 1), ("push_angle", 1),
+        ("push_size", 1), ("", 1), *BOARD_DRAWS,
+    )  # fmt: skip
 
 
 class TaskState(NamedTuple):
@@ -42,7 +63,7 @@ class TaskState(NamedTuple):
     """Joint targets of the step before, rad: they drive the joints until the latency has passed."""
     last_joint_velocity: Any
     last_feet: Any
-    """World x, y of the feet one step ago, m, `[..., 4, 2]`."""
+    """World x, y of the feet one step ago, m, `[..., legs, 2]`."""
     phase: Any
     command: Any
     command_age: Any
@@ -106,9 +127,11 @@ class Commands:
 class WalkTask:
     """Omnidirectional walking on uneven ground."""
 
-    robot: Robot = field(default_factory=barkour_v0)
-    gait: Gait = Gait()
-    layout: obs.Layout = obs.Layout(grids=(obs.around(),))
+    robot: Robot = field(default_factory=default_robot)
+    clock: Gait | None = None
+    """The gait clock; the robot's trot where none is given."""
+    grids: tuple[obs.Grid, ...] = (obs.around(),)
+    """The ground that the actor sees."""
     commands: Commands = Commands()
     noise: SensorNoise = SensorNoise()
     ranges: Ranges = Ranges()
@@ -135,10 +158,31 @@ class WalkTask:
         """The training ground (built once)."""
         return patches.make_patches(self.kinds)
 
+    @cached_property
+    def gait(self) -> Gait:
+        """The gait clock."""
+        return self.clock or self.robot.trot
+
+    @cached_property
+    def layout(self) -> obs.Layout:
+        """The actor's input."""
+        return obs.Layout(self.robot.joints, grids=self.grids)
+
+    @cached_property
+    def drawn(self) -> tuple[Draws, Draws]:
+        """What is drawn at the start of an episode, and in every control step."""
+        return begin_draws(self.robot), step_draws(self.robot)
+
+    @property
+    def uniforms(self) -> int:
+        """Uniform numbers that a world needs per control step."""
+        return max(draws.size for draws in self.drawn)
+
     @property
     def privileged_size(self) -> int:
-        """Length of the critic's input."""
-        return self.layout.size + 3 + 1 + 4 + 42 + self.extra_privileged
+        """Length of the critic's input: the actor's, velocity, height, contacts, the exact frame."""
+        feet, frame = len(self.robot.legs), obs.frame_size(self.robot.joints)
+        return self.layout.size + 3 + 1 + feet + frame + self.extra_privileged
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -161,39 +205,39 @@ class WalkTask:
         """A fresh episode.
 
         Args:
-          u: uniform numbers in [0, 1), `[..., UNIFORMS]`.
+          u: uniform numbers in [0, 1), `[..., uniforms]`.
           kind, level: ground of each world, `[...]`.
 
         Returns:
-          Task state, qpos `[..., 19]`, qvel `[..., 18]`.
+          Task state, qpos `[..., 7 + J]`, qvel `[..., 6 + J]`.
         """
-        robot = self.robot
+        robot, drawn = self.robot, self.drawn[0].of(u)
         origin = self._origin(xp, kind, level)
-        xy = origin + (u[..., 0:2] - 0.5) * patches.PERIOD
-        yaw = (u[..., 2] - 0.5) * 2 * np.pi
+        xy = origin + (drawn.place - 0.5) * patches.PERIOD
+        yaw = (drawn.heading - 0.5) * 2 * np.pi
         if self.guided:
-            side = xp.where(u[..., 1] < 0.5, -1.0, 1.0)
-            aside = side * patches.LINES + 0.5 * ((2 * u[..., 1]) % 1.0 - 0.5)
+            across = drawn.place[..., 1]
+            side = xp.where(across < 0.5, -1.0, 1.0)
+            aside = side * patches.LINES + 0.5 * ((2 * across) % 1.0 - 0.5)
             on_line = xp.stack([xy[..., 0], origin[..., 1] + aside], -1)
             along = 0.4 * yaw + xp.where(xp.abs(yaw) < np.pi / 2, 0.0, 0.6 * np.pi * xp.sign(yaw))
             guided = self._guides(xp, kind)
             xy, yaw = xp.where(guided[..., None], on_line, xy), xp.where(guided, along, yaw)
-        joints = xp.asarray(robot.default_pose) + (u[..., 3:15] - 0.5) * 0.2
-        corners = [
-            self._ground(xp, xy + xp.asarray(d)) for d in ((0.2, 0.15), (0.2, -0.15), (-0.2, 0.15), (-0.2, -0.15))
-        ]
+        joints = xp.asarray(robot.default_pose) + (drawn.joints - 0.5) * 0.2
+        corners = [self._ground(xp, xy + xp.asarray(corner)) for corner in robot.footprint.corners]
         z = xp.stack([*corners, self._ground(xp, xy)], -1).max(-1) + robot.standing_height + 0.01
         half = yaw / 2
         zero = xp.zeros_like(yaw)
         quat = xp.stack([xp.cos(half), zero, zero, xp.sin(half)], -1)
         qpos = xp.concatenate([xy, z[..., None], quat, joints], -1).astype(xp.float32)
-        qvel = xp.concatenate([(u[..., 15:18] - 0.5) * 0.4, xp.zeros_like(u[..., :15])], -1).astype(xp.float32)
-        command, life = self._command(xp, u[..., 18:26], kind)
+        still = xp.zeros((*yaw.shape, 3 + robot.joints), xp.float32)
+        qvel = xp.concatenate([(drawn.velocity - 0.5) * 0.4, still], -1).astype(xp.float32)
+        command, life = self._command(xp, drawn, kind)
         command = self._guide(xp, command, kind, xy - origin, yaw)
         phase = zero
         if self.thrown:
-            thrown = u[..., 26] < self.thrown
-            qpos, qvel, phase, slower = self._thrown(xp, u[..., 27:60], qpos, qvel, yaw, thrown)
+            thrown = drawn.thrown < self.thrown
+            qpos, qvel, phase, slower = self._thrown(xp, drawn, qpos, qvel, yaw, thrown)
             quat, joints, command = qpos[..., 3:7], qpos[..., 7:], command * slower[..., None]
         action = xp.zeros_like(joints)
         sensors = obs.Sensors(quat, qvel[..., 3:6], joints, qvel[..., 6:])
@@ -205,7 +249,7 @@ class WalkTask:
             older_action=action,
             last_targets=joints,
             last_joint_velocity=qvel[..., 6:],
-            last_feet=xp.repeat(xy[..., None, :], 4, -2),
+            last_feet=xp.repeat(xy[..., None, :], len(robot.legs), -2),
             phase=phase.astype(xp.float32),
             command=command.astype(xp.float32),
             command_age=zeros,
@@ -222,12 +266,16 @@ class WalkTask:
 
     # --- one control step -------------------------------------------------------------------------------------------
 
-    def _thrown(self, xp: Any, u: Any, qpos: Any, qvel: Any, yaw: Any, thrown: Any) -> tuple[Any, Any, Any, Any]:
+    def _thrown(self, xp: Any, drawn: Drawn, qpos: Any, qvel: Any, yaw: Any, thrown: Any) -> tuple[Any, Any, Any, Any]:
         """qpos, qvel, clock phase and a factor on the command where `thrown`, as a bound leaves the robot on a table.
 
         Base up to 2 m/s ahead, pitched by 0.5 rad, up to 0.12 m higher; joints 0.6 rad off; half of the commands small.
         """
-        wide = THROWN[:, 0] + u[..., :25] * (THROWN[:, 1] - THROWN[:, 0])
+        robot, base = self.robot, len(THROWN_BASE)
+        spread = np.array(THROWN_LEG)[np.argsort(robot.leg_joints.ravel()) % len(THROWN_LEG)]
+        speed = [(-THROWN_SPEED, THROWN_SPEED)] * len(robot.legs)
+        ranges = np.array([*THROWN_BASE, *((-half, half) for half in spread), *speed], np.float32)
+        wide = ranges[:, 0] + drawn.thrown_state * (ranges[:, 1] - ranges[:, 0])
         ahead, aside, up, higher, roll, pitch = (wide[..., i] for i in range(6))
         c, s = xp.cos(yaw), xp.sin(yaw)
         half = 0.5 * xp.stack([roll, pitch, yaw], -1)
@@ -237,20 +285,20 @@ class WalkTask:
             cr * cp * sy - sr * sp * cy,
         ]  # fmt: skip
         place = xp.concatenate([qpos[..., :2], (qpos[..., 2] + higher)[..., None], xp.stack(turned, -1)], -1)
-        legs = xp.asarray(self.robot.default_pose) + wide[..., 9:21]
-        low, high = (xp.asarray(limit, dtype=xp.float32) for limit in (self.robot.joint_lower, self.robot.joint_upper))
+        legs = xp.asarray(robot.default_pose) + wide[..., base : base + robot.joints]
+        low, high = (xp.asarray(limit, dtype=xp.float32) for limit in (robot.joint_lower, robot.joint_upper))
         moved = xp.concatenate([place, xp.clip(legs, low, high)], -1)
         linear = xp.stack([c * ahead - s * aside, s * ahead + c * aside, up], -1)
-        speeds = xp.concatenate([linear, wide[..., 6:9], xp.repeat(wide[..., 21:25], 3, -1)], -1)
+        speeds = xp.concatenate([linear, wide[..., 6:9], wide[..., base + robot.joints :][..., robot.leg_of_joint]], -1)
         yes = thrown[..., None]
-        slower = xp.where(thrown & (u[..., 31] < 0.5), u[..., 32], 1.0)
-        phase = xp.where(thrown, u[..., 26], 0.0)
+        slower = xp.where(thrown & (drawn.thrown_slow < 0.5), drawn.thrown_slower, 1.0)
+        phase = xp.where(thrown, drawn.thrown_phase, 0.0)
         return (
             xp.where(yes, moved, qpos).astype(xp.float32), xp.where(yes, speeds, qvel).astype(xp.float32), phase, slower
         )  # fmt: skip
 
     def targets(self, xp: Any, state: TaskState, action: Any) -> Any:
-        """Joint targets, rad `[..., 12]`, for an action `[..., 12]` (clipped here)."""
+        """Joint targets, rad `[..., J]`, for an action `[..., J]` (clipped here)."""
         limit = self.robot.action_limit
         action = xp.clip(action, -limit, limit)
         return obs.joint_targets(xp, self.robot, self.gait, action, state.phase, state.command, state.relief)
@@ -261,13 +309,13 @@ class WalkTask:
         """Everything that follows the physics of one control step.
 
         Args:
-          action, targets: what was applied, `[..., 12]`.
+          action, targets: what was applied, `[..., J]`.
           reading: the physics after the step.
-          feet: world positions of the feet, m, and of what else `parts` names, `[..., 4 * parts, 3]`.
-          bias: encoder offsets, rad, `[..., 12]`.
-          u: fresh uniform numbers, `[..., UNIFORMS]`.
+          feet: world positions of the feet, m, and of what else `parts` names, `[..., parts * legs, 3]`.
+          bias: encoder offsets, rad, `[..., J]`.
+          u: fresh uniform numbers, `[..., uniforms]`.
         """
-        robot, dt = self.robot, self.robot.control_period
+        robot, dt, drawn = self.robot, self.robot.control_period, self.drawn[1].of(u)
         limit = robot.action_limit
         action = xp.clip(action, -limit, limit)
         qpos, qvel = reading.qpos, reading.qvel
@@ -277,10 +325,12 @@ class WalkTask:
         gravity = obs.projected_gravity(xp, quat)
         below = self._ground(xp, qpos[..., :2])
         clearance = qpos[..., 2] - below
-        fallen = ((gravity[..., 2] > -0.5) | (clearance < 0.07) | self._astray(xp, state, qpos, yaw)).astype(xp.float32)
-        contact = (reading.sensors[..., 13:17] > 1.0).astype(xp.float32)
-        board, level, touch, cleared, counts = self._board(xp, state, qpos, feet, u[..., 44:52])
-        feet = feet[..., :4, :]
+        down = (gravity[..., 2] > -robot.fall.learning_upright) | (clearance < robot.fall.learning_clearance)
+        fallen = (down | self._astray(xp, state, qpos, yaw)).astype(xp.float32)
+        contact = (reading.contact > 1.0).astype(xp.float32)
+        board, level, touch, cleared, counts = self._board(xp, state, qpos, feet, drawn)
+        feet = feet[..., : len(robot.legs), :]
+        kp, kd, peak = (xp.asarray(x.astype(np.float32)) for x in (robot.kp, robot.kd, robot.torque_limit))
         motion = rewards.Motion(
             velocity=velocity,
             angular_velocity=qvel[..., 3:6],
@@ -288,16 +338,19 @@ class WalkTask:
             command=state.command,
             moving=clocks.moving(xp, self.gait, state.command),
             joint_offset=joints - xp.asarray(robot.default_pose),
+            abduction=(joints - xp.asarray(robot.default_pose))[..., robot.leg_joints[:, 0]],
             joint_velocity=speeds,
             joint_acceleration=(speeds - state.last_joint_velocity) / dt,
-            torque=xp.clip(robot.kp * (targets - joints) - robot.kd * speeds, -robot.torque_limit, robot.torque_limit),
+            torque=xp.clip(kp * (targets - joints) - kd * speeds, -peak, peak),
             action=action,
             last_action=state.last_action,
             older_action=state.older_action,
             contact=contact,
-            swing=clocks.swing(xp, self.gait, state.phase) * clocks.moving(xp, self.gait, state.command)[..., None],
+            swing=clocks.swing(xp, robot, self.gait, state.phase)
+            * clocks.moving(xp, self.gait, state.command)[..., None],
             foot_speed=xp.sqrt(((feet[..., :2] - state.last_feet) ** 2).sum(-1)) / dt * (state.steps > 0)[..., None],
             clearance=clearance,
+            low=robot.fall.low,
             fallen=fallen,
             touch=touch,
             cleared=cleared,
@@ -311,7 +364,7 @@ class WalkTask:
         }
 
         expired = state.command_age + 1 >= state.command_life
-        fresh, life = self._command(xp, u[..., 0:8], state.kind)
+        fresh, life = self._command(xp, drawn, state.kind)
         offset = qpos[..., :2] - self._origin(xp, state.kind, state.level)
         command = xp.where(expired[..., None], fresh, state.command)
         command = self._guide(xp, command, state.kind, offset, yaw, board)
@@ -319,7 +372,7 @@ class WalkTask:
         heights = self._heights(xp, qpos[..., :2] + shift, yaw, qpos[..., 2], 0.0, board)
         ahead = obs.board_ahead(xp, self.layout, heights) if self.gait.lock_gain else None
         phase = clocks.advance(xp, self.gait, state.phase, command, dt, ahead)
-        sensors = noisy(xp, self.noise, obs.Sensors(quat, qvel[..., 3:6], joints + bias, speeds), u[..., 8:38])
+        sensors = noisy(xp, self.noise, obs.Sensors(quat, qvel[..., 3:6], joints + bias, speeds), drawn.noise)
         newest = obs.frame(xp, robot, sensors, action)
         history = obs.push(xp, state.history, newest)
 
@@ -344,9 +397,9 @@ class WalkTask:
             board=board,
             level=level,
         )
-        observation, privileged = self.observe(xp, following, reading, shift, contact, u[..., 38:39])
-        kicked = (u[..., 40] < dt / self.push_every).astype(xp.float32)
-        angle, size = 2 * np.pi * u[..., 41], self.push_speed * u[..., 42] * kicked
+        observation, privileged = self.observe(xp, following, reading, shift, contact, drawn.height[..., None])
+        kicked = (drawn.push < dt / self.push_every).astype(xp.float32)
+        angle, size = 2 * np.pi * drawn.push_angle, self.push_speed * drawn.push_size * kicked
         push = size[..., None] * xp.stack([xp.cos(angle), xp.sin(angle)], -1)
         truncated = (steps >= self.episode_steps).astype(xp.float32) * (1 - fallen)
         return Outcome(following, observation, privileged, reward, terms, metrics, fallen, truncated, push, shift)
@@ -383,7 +436,7 @@ class WalkTask:
     def _origin(self, xp: Any, kind: Any, level: Any) -> Any:
         return xp.asarray(self.ground.origins)[kind, level.astype(xp.int32)]
 
-    def _board(self, xp: Any, state: TaskState, qpos: Any, feet: Any, u: Any) -> tuple[Any, Any, Any, Any, dict]:
+    def _board(self, xp: Any, state: TaskState, qpos: Any, feet: Any, drawn: Drawn) -> tuple[Any, Any, Any, Any, dict]:
         """The board ahead after this step, the level, `Motion.touch` and `.cleared`, and counts for the log."""
         return state.board, state.level, 0.0, 0.0, {}
 
@@ -433,19 +486,19 @@ class WalkTask:
         """Whether the ground guides, bool `[...]`."""
         return xp.asarray(np.array([name in self.guided for name in self.kinds]))[kind]
 
-    def _command(self, xp: Any, u: Any, kind: Any) -> tuple[Any, Any]:
-        """A random command `[..., 3]` and its life in control steps `[...]` from 8 uniform numbers."""
+    def _command(self, xp: Any, drawn: Drawn, kind: Any) -> tuple[Any, Any]:
+        """A random command `[..., 3]` and its life in control steps `[...]`."""
         c = self.commands
         low, high = (xp.asarray([r[i] for r in (c.forward, c.sideways, c.yaw)], dtype=xp.float32) for i in (0, 1))
-        command = low + u[..., 0:3] * (high - low)
+        command = low + drawn.command_velocity * (high - low)
         planar = xp.asarray([c.rough_scale, c.rough_scale, 1.0], dtype=xp.float32)
         command = command * xp.where((kind == 0)[..., None], xp.ones(3, xp.float32), planar)
         straight = xp.asarray([1.0, 0.0, 0.0], dtype=xp.float32)
-        command = xp.where((u[..., 3] < c.straight)[..., None], command * straight, command)
-        command = xp.where((u[..., 4] < c.standing)[..., None], xp.zeros_like(command), command)
+        command = xp.where((drawn.command_straight < c.straight)[..., None], command * straight, command)
+        command = xp.where((drawn.command_standing < c.standing)[..., None], xp.zeros_like(command), command)
         if self.guided:
-            ahead = c.guided[0] + u[..., 0] * (c.guided[1] - c.guided[0])
+            ahead = c.guided[0] + drawn.command_velocity[..., 0] * (c.guided[1] - c.guided[0])
             along = xp.stack([ahead, xp.zeros_like(ahead), xp.zeros_like(ahead)], -1)
             command = xp.where(self._guides(xp, kind)[..., None], along, command)
-        life = (c.seconds[0] + u[..., 5] * (c.seconds[1] - c.seconds[0])) / self.robot.control_period
+        life = (c.seconds[0] + drawn.command_life * (c.seconds[1] - c.seconds[0])) / self.robot.control_period
         return command.astype(xp.float32), xp.round(life).astype(xp.float32)

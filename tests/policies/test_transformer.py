@@ -9,11 +9,11 @@ from policies.transformer import LocomotionTransformer, TransformerConfig, gener
 from policies.transformer_export import export_transformer
 from sim import observation as obs
 from sim.errors import InputError
-from sim.robots.description import barkour_v0
+from sim.robots.description import default_robot
 
 SMALL = TransformerConfig(width=32, layers=2, heads=2, channels=4)
 RANGES = {"forward": [-1.6, 2.1], "sideways": [-0.9, 0.9], "yaw": [-1.7, 1.7]}
-LAYOUT = generalist_layout()
+LAYOUT = generalist_layout(12)
 
 
 def model(config: TransformerConfig = SMALL, seed: int = 0) -> LocomotionTransformer:
@@ -97,7 +97,7 @@ def written(tmp_path, net: LocomotionTransformer | None = None, name: str = "gen
     net = net or model()
     file = tmp_path / name
     found = export_transformer(
-        net, file, robot=barkour_v0(), command_ranges=RANGES, provenance={"seed": 1},
+        net, file, robot=default_robot(), command_ranges=RANGES, provenance={"seed": 1},
         recorded=observations(500, net.layout),
     )  # fmt: skip
     return file, found, net
@@ -129,7 +129,7 @@ def test_an_existing_bundle_is_not_overwritten(tmp_path):
 def sensors(worlds: int, seed: int) -> obs.Sensors:
     rng = np.random.default_rng(seed)
     quat = np.tile(np.array([1.0, 0, 0, 0], np.float32), (worlds, 1))
-    robot = barkour_v0()
+    robot = default_robot()
     joints = robot.default_pose + 0.1 * rng.standard_normal((worlds, 12))
     return obs.Sensors(quat, rng.standard_normal((worlds, 3)), joints, rng.standard_normal((worlds, 12)))
 
@@ -139,7 +139,7 @@ def test_the_robots_memory_gives_the_model_its_window(tmp_path):
     command, clock and last action of its own step."""
     file, _, net = written(tmp_path)
     bundle = Bundle.load(file)
-    policy, robot = Policy(bundle, worlds=2), barkour_v0()
+    policy, robot = Policy(bundle, worlds=2), default_robot()
     heights = np.zeros((2, LAYOUT.height_size), np.float32)
     frames, last, phase, drive = [], np.zeros((2, 12), np.float32), np.zeros(2, np.float32), np.zeros(2, np.float32)
     for step in range(20):

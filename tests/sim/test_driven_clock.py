@@ -7,11 +7,13 @@ from hypothesis import strategies as st
 
 from sim import gait as clocks
 from sim import observation as obs
-from sim.gait import BOUND, DRIVEN, DRIVEN_RANGE, Gait
+from sim.gait import DRIVEN_RANGE
 from sim.observation import Layout
-from sim.robots.description import barkour_v0
+from sim.robots.barkour_v0 import BOUND
+from sim.robots.description import default_robot
+from sim.robots.gaits import DRIVEN, Gait
 
-ROBOT = barkour_v0()
+ROBOT = default_robot()
 WALKING = np.array([[1.0, 0.0, 0.0]], np.float32)
 
 
@@ -32,12 +34,12 @@ def test_a_clock_that_is_not_driven_ignores_the_drive(gait):
 
 
 def test_a_driven_clock_adds_nothing_to_the_joints():
-    offset = clocks.joint_offset(np, DRIVEN, np.array([0.25]), WALKING, np.array([0.1]))
+    offset = clocks.joint_offset(np, ROBOT, DRIVEN, np.array([0.25]), WALKING, np.array([0.1]))
     assert offset.shape == (1, 12) and not offset.any()
 
 
 def test_only_a_driven_clock_has_a_thirteenth_action_and_new_keys():
-    assert (Gait().actions, BOUND.actions, DRIVEN.actions) == (12, 12, 13)
+    assert (Gait().actions(12), BOUND.actions(12), DRIVEN.actions(12)) == (12, 12, 13)
     assert not {"driven", "scale"} & set(Gait().to_dict())
     for gait in (Gait(), BOUND, DRIVEN):
         assert Gait.from_dict(gait.to_dict()) == gait
@@ -56,7 +58,7 @@ def test_the_action_for_joint_targets_is_the_inverse_of_what_gives_them(gait):
 
 
 def test_stamped_frames_carry_command_and_clock_of_their_step():
-    layout = Layout(frames=(0, 1), stamped=True)
+    layout = Layout(12, frames=(0, 1), stamped=True)
     assert layout.frame_size == 47 and layout.size == 94
     newest = obs.stamp(np, layout, np.zeros((1, 42)), np.array([[1.0, 2.0, 3.0]]), np.array([[4.0, 5.0]]))
     assert newest[0, 42:].tolist() == [1, 2, 3, 4, 5]
@@ -66,7 +68,7 @@ def test_stamped_frames_carry_command_and_clock_of_their_step():
 
 
 def test_stamped_layouts_and_longer_contexts_survive_json():
-    for layout in (Layout(frames=tuple(range(30)), stamped=True), Layout(stamped=True, clock=False)):
+    for layout in (Layout(12, frames=tuple(range(30)), stamped=True), Layout(12, stamped=True, clock=False)):
         assert Layout.from_dict(layout.to_dict()) == layout
-    assert Layout(frames=tuple(range(30))).history == 30 and Layout().history == 15
-    assert "stamped" not in Layout().to_dict()
+    assert Layout(12, frames=tuple(range(30))).history == 30 and Layout(12).history == 15
+    assert "stamped" not in Layout(12).to_dict()

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from sim import gait as clocks
 from sim import observation as obs
 from sim.errors import InputError
-from sim.gait import Gait
-from sim.observation import FRAME_SIZE, HISTORY, Grid, Layout, Sensors
-from sim.robots.description import barkour_v0
+from sim.observation import HISTORY, Grid, Layout, Sensors
+from sim.robots.description import default_robot
+from sim.robots.gaits import Gait
 
-ROBOT = barkour_v0()
+ROBOT = default_robot()
 GAIT = Gait()
 TWO_GRIDS = (Grid("around", (-0.1, 0.0, 0.2), (-0.1, 0.1)), Grid("ahead", (0.5, 0.6, 0.7, 0.8), (0.0,)))
 
@@ -73,7 +73,7 @@ def test_gravity_and_heading_of_any_pose(yaw, pitch, roll):
 
 
 def test_the_frame_holds_each_field_at_its_place_in_its_scale():
-    assert FRAME_SIZE == 42
+    assert obs.frame_size(12) == 42
     rng = np.random.default_rng(0)
     gyro, joints, speeds, action = rng.normal(size=3), rng.normal(size=12), rng.normal(size=12), rng.normal(size=12)
     sensors = Sensors(quaternion(pitch=np.pi / 2), gyro, joints, speeds)
@@ -96,10 +96,10 @@ def test_a_robot_standing_still_has_an_empty_frame_but_for_gravity():
 
 
 def test_history_holds_the_last_15_frames_newest_first():
-    history = obs.fill(np, np.full((2, FRAME_SIZE), 100.0))
-    assert history.shape == (2, HISTORY, FRAME_SIZE) == (2, 15, 42) and (history == 100).all()
+    history = obs.fill(np, np.full((2, 42), 100.0))
+    assert history.shape == (2, HISTORY, 42) and (history == 100).all()
     for step in range(1, 21):
-        tag = np.array([[step], [-step]]) * np.ones(FRAME_SIZE)
+        tag = np.array([[step], [-step]]) * np.ones(42)
         history = obs.push(np, history, tag)
         newest_first = [step - age if step > age else None for age in range(15)]
         for age, value in enumerate(newest_first):
@@ -108,7 +108,7 @@ def test_history_holds_the_last_15_frames_newest_first():
 
 
 def test_every_part_of_the_input_stands_in_its_slice():
-    layout = Layout(frames=(0, 3, 14), grids=TWO_GRIDS)
+    layout = Layout(12, frames=(0, 3, 14), grids=TWO_GRIDS)
     parts = layout.slices()
     assert list(parts) == ["frame_0", "frame_3", "frame_14", "command", "clock", "heights_around", "heights_ahead"]
     assert layout.size == 3 * 42 + 3 + 2 + 6 + 4 and layout.height_size == 10
@@ -127,7 +127,7 @@ def test_every_part_of_the_input_stands_in_its_slice():
 
 
 def test_without_clock_and_grids_neither_is_in_the_input():
-    layout = Layout(frames=(0,), clock=False)
+    layout = Layout(12, frames=(0,), clock=False)
     seen = obs.observe(np, layout, np.ones((4, 15, 42)), np.zeros((4, 3)), np.full((4, 2), 9.0), np.zeros((4, 0)))
     assert seen.shape == (4, layout.size) == (4, 45) and 9.0 not in seen
 
@@ -135,11 +135,11 @@ def test_without_clock_and_grids_neither_is_in_the_input():
 @pytest.mark.parametrize("frames", [(), (-1,), (60,), (0, 1, 99)])
 def test_frames_outside_the_history_are_refused(frames):
     with pytest.raises(InputError, match="from 0 to 59"):
-        Layout(frames=frames)
+        Layout(12, frames=frames)
 
 
 def test_layouts_survive_json_exactly():
-    layout = Layout(frames=(0, 2, 5), grids=(obs.around(), *TWO_GRIDS[1:]), clock=False)
+    layout = Layout(12, frames=(0, 2, 5), grids=(obs.around(), *TWO_GRIDS[1:]), clock=False)
     assert Layout.from_dict(json.loads(json.dumps(layout.to_dict()))) == layout
 
 
@@ -150,19 +150,19 @@ def test_layouts_survive_json_exactly():
         ("history", 14),
         ("command_scale", [2.0, 2.0, 0.25]),
         ("height", {"scale": 5.0, "clip_m": 1.0, "is": "ground z - base z + standing height"}),
-        ("frame_fields", []),
+        ("frame_fields", [["last_action", 12]]),
         ("extra", 1),
     ],
 )
 def test_a_layout_of_another_code_is_refused_by_the_key_that_differs(key, value):
-    fields = {**Layout().to_dict(), key: value}
+    fields = {**Layout(12).to_dict(), key: value}
     with pytest.raises(InputError, match=f"differs in '{key}'"):
         Layout.from_dict(json.loads(json.dumps(fields)))
 
 
-@pytest.mark.parametrize("key", ["frames", "grids", "clock"])
+@pytest.mark.parametrize("key", ["frames", "grids", "clock", "frame_fields"])
 def test_an_incomplete_layout_is_refused(key):
-    fields = {k: v for k, v in Layout().to_dict().items() if k != key}
+    fields = {k: v for k, v in Layout(12).to_dict().items() if k != key}
     with pytest.raises(InputError, match="incomplete"):
         Layout.from_dict(fields)
 
@@ -195,7 +195,7 @@ def test_heights_are_zero_on_the_flat_and_grow_with_the_ground():
 
 def seen_over(ground, yaw: float = 0.0, base_z: float = 0.2, layout: Layout | None = None) -> np.ndarray:
     """The relief, m, that a robot at the origin sees over `ground(x, y)`."""
-    layout = layout or Layout(grids=(obs.around(),))
+    layout = layout or Layout(12, grids=(obs.around(),))
     points = np.concatenate([obs.grid_points(np, grid, np.zeros(2), np.array(yaw)) for grid in layout.grids])
     heights = obs.relative_heights(np, ROBOT, ground(points[:, 0], points[:, 1]), np.array(base_z))
     return obs.relief(np, layout, heights)
@@ -217,11 +217,11 @@ def test_relief_is_nothing_on_a_plane_however_steep_and_the_highest_of_several_e
 
 def test_relief_looks_at_every_grid_alone():
     grids = (obs.around(), Grid("ahead", (1.0, 1.1, 1.2, 1.3), (0.0,)))
-    layout = Layout(grids=grids)
+    layout = Layout(12, grids=grids)
     assert seen_over(lambda x, y: 0.06 * (x > 1.15), layout=layout) == pytest.approx(0.06, abs=1e-6)
     assert seen_over(lambda x, y: 0.07 * (x > 0.15) * (x < 0.8), layout=layout) == pytest.approx(0.07, abs=1e-6)
     assert seen_over(lambda x, y: 0.09 * (x > 0.8), layout=layout) == pytest.approx(0, abs=1e-6)  # between the grids
-    assert obs.relief(np, Layout(), np.zeros((5, 0))).tolist() == [0] * 5
+    assert obs.relief(np, Layout(12), np.zeros((5, 0))).tolist() == [0] * 5
 
 
 # --- joint targets ----------------------------------------------------------------------------------------------------
@@ -247,7 +247,7 @@ def test_joint_targets_are_the_scaled_action_about_the_default_pose_inside_the_j
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-@pytest.mark.parametrize("layout", [Layout(grids=TWO_GRIDS), Layout(frames=(0, 14), clock=False)])
+@pytest.mark.parametrize("layout", [Layout(12, grids=TWO_GRIDS), Layout(12, frames=(0, 14), clock=False)])
 def test_numpy_and_jax_build_the_same_input(layout, compiled):
     rng = np.random.default_rng(2)
     worlds = 6
@@ -284,7 +284,7 @@ def test_numpy_and_jax_build_the_same_input(layout, compiled):
 
 def test_leading_dimensions_do_not_mix_worlds():
     rng = np.random.default_rng(3)
-    layout = Layout(grids=TWO_GRIDS)
+    layout = Layout(12, grids=TWO_GRIDS)
     arrays = [rng.normal(size=(2, 3, *shape)).astype(np.float32) for shape in ((15, 42), (3,), (2,), (10,))]
     together = obs.observe(np, layout, *arrays)
     assert together.shape == (2, 3, layout.size)

@@ -28,8 +28,9 @@ from policies.bundle.shipped import bundle_file
 from policies.skills.library import load_skills
 from policies.transformer import Normalizer, TransformerConfig, generalist_layout
 from sim.errors import InputError
-from sim.gait import DRIVEN
-from sim.observation import FRAME_SIZE
+from sim.observation import frame_size
+from sim.robots.description import default_robot
+from sim.robots.gaits import DRIVEN
 
 STUDENTS = (16, 24, 40)
 CONTEXT = 8
@@ -69,17 +70,21 @@ class Specialist(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        layout = generalist_layout(SEEN)
+        joints = default_robot().joints
+        layout, self.frame = generalist_layout(joints, SEEN), frame_size(joints)
         self.ground = layout.grids[0].size
         self.frames, self.heights = Normalizer(layout.frame_size), Normalizer(layout.height_size)
-        sizes = (SEEN * FRAME_SIZE + layout.frame_size - FRAME_SIZE + self.ground, 2 * width, width, width)
+        sizes = (SEEN * self.frame + layout.frame_size - self.frame + self.ground, 2 * width, width, width)
         dense = [layer for a, b in zip(sizes, sizes[1:], strict=False) for layer in (nn.Linear(a, b), nn.ELU())]
-        self.dense = nn.Sequential(*dense, nn.Linear(width, DRIVEN.actions))
+        self.dense = nn.Sequential(*dense, nn.Linear(width, DRIVEN.actions(joints)))
 
     def forward(self, frames: Tensor, heights: Tensor) -> Tensor:
-        """The action after the last frame `[B, 1, 13]`: `frames` `[B, 3, 47]` oldest first, `heights` `[B, 3, n]`."""
+        """The action after the last frame `[B, 1, J + 1]`.
+
+        `frames` are `[B, 3, frame]`, oldest first, `heights` `[B, 3, n]`.
+        """
         x, ground = self.frames(frames), self.heights(heights[:, -1])[:, : self.ground]
-        parts = [x[..., :FRAME_SIZE].flatten(1), x[:, -1, FRAME_SIZE:], ground]
+        parts = [x[..., : self.frame].flatten(1), x[:, -1, self.frame :], ground]
         return self.dense(torch.cat(parts, -1))[:, None]
 
 
@@ -96,7 +101,7 @@ class Rollouts:
     """Episodes that are there from the start: a domain of the loop."""
 
     fields: Mapping[str, np.ndarray]
-    """`frames` `[rows, 47]`, `heights` `[rows, n]` and `action` `[rows, 13]`."""
+    """`frames` `[rows, frame]`, `heights` `[rows, n]` and `action` `[rows, J + 1]`."""
     episodes: Sequence[int]
     name: str = "walk"
 
@@ -210,6 +215,6 @@ def _config(width: int) -> TransformerConfig:
 
 
 def _actions(student: Student, rows: Rollouts, context: int) -> np.ndarray:
-    """What a student does at every row, `[rows, 13]`."""
+    """What a student does at every row, `[rows, J + 1]`."""
     module = student.module
     return over(module, rows.windows(context), lambda b: module(b["frames"], b["heights"])[:, -1], 256).numpy()

@@ -14,7 +14,7 @@ from policies.skills.library import load_skills
 from policies.transformer import TransformerConfig
 from sim.course.description import official
 from sim.envs.worlds import world_seeds
-from sim.observation import FRAME_SIZE
+from sim.robots.description import default_robot
 
 SMALL = TransformerConfig(width=32, layers=1, heads=2, channels=4)
 
@@ -54,7 +54,7 @@ def test_what_is_recorded_is_what_was_applied(teachers):
     action = fields["action"].reshape(4, 60, 13).transpose(1, 0, 2)
     for step in range(60):
         assert actions_to_targets(driver.robot, action[step, :, :12]) == pytest.approx(applied[step], abs=1e-5)
-    last = fields["frames"].reshape(4, 60, -1)[:, 1:, 30:FRAME_SIZE]
+    last = fields["frames"].reshape(4, 60, -1)[:, 1:, 30:42]
     assert last == pytest.approx(fields["action"].reshape(4, 60, 13)[:, :-1, :12], abs=1e-5)
 
 
@@ -90,11 +90,11 @@ def test_a_student_at_the_wheel_drives_and_turns_the_clock(teachers):
 
 
 def test_the_wheel_gives_the_teacher_its_share():
-    wheel = Wheel(400, 0.3, seed=1)
+    wheel = Wheel(400, 12, 0.3, seed=1)
     shares = [wheel.turn().mean() for _ in range(200)]
     assert np.mean(shares) == pytest.approx(0.3, abs=0.05)
-    assert Wheel(50, 1.0, 0).turn().all() and not Wheel(50, 0.0, 0).turn().any()
-    assert (Wheel(300, 1.0, 0, noise=0.2).sigma <= 0.2).all()
+    assert Wheel(50, 12, 1.0, 0).turn().all() and not Wheel(50, 12, 0.0, 0).turn().any()
+    assert (Wheel(300, 12, 1.0, 0, noise=0.2).sigma <= 0.2).all()
 
 
 def test_actions_and_targets_are_inverse(teachers):
@@ -105,7 +105,7 @@ def test_actions_and_targets_are_inverse(teachers):
 
 
 def test_a_memory_that_begins_again_is_filled_with_its_first_frame(teachers):
-    memory = Memory(2, None)
+    memory = Memory(default_robot(), 2, None)
     ones, command, clock = np.ones((2, 42), np.float32), np.zeros((2, 3), np.float32), np.zeros((2, 2), np.float32)
     heights = np.zeros((2, 104), np.float32)
     for k in range(3):

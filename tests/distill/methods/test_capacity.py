@@ -20,7 +20,6 @@ from distill.methods.catalogue import find
 from distill.methods.run import run
 from distill.methods.statistics import Results, verdict
 from policies.transformer import generalist_layout
-from sim.observation import FRAME_SIZE
 
 QUIET = Console(quiet=True)
 STUDENTS = np.array([10e3, 20e3, 50e3])
@@ -81,7 +80,7 @@ def test_the_rule_tells_the_law_from_its_opposites(domain, curve, wanted):
 
 
 def test_a_specialist_sees_three_steps_and_the_ground_around_it_alone():
-    layout = generalist_layout(robot.SEEN)
+    layout = generalist_layout(12, robot.SEEN)
     rng = np.random.default_rng(0)
     frames = torch.from_numpy(rng.standard_normal((4, robot.SEEN, layout.frame_size))).float()
     heights = torch.from_numpy(rng.standard_normal((4, robot.SEEN, layout.height_size))).float()
@@ -89,11 +88,11 @@ def test_a_specialist_sees_three_steps_and_the_ground_around_it_alone():
     before = module(frames, heights)
     assert before.shape == (4, 1, 13)
     unseen_frames, unseen_heights = frames.clone(), heights.clone()
-    unseen_frames[:, :-1, FRAME_SIZE:] = 7  # commands and clocks of steps before
+    unseen_frames[:, :-1, 42:] = 7  # commands and clocks of steps before
     unseen_heights[:, :-1] = 7
     unseen_heights[:, :, layout.grids[0].size :] = 7  # the jumper's grid
     assert torch.equal(module(unseen_frames, unseen_heights), before)
-    for seen in ((frames, 0, 0), (frames, -1, FRAME_SIZE), (heights, -1, 0)):
+    for seen in ((frames, 0, 0), (frames, -1, 42), (heights, -1, 0)):
         changed = [frames.clone(), heights.clone()]
         changed[0 if seen[0] is frames else 1][:, seen[1], seen[2]] += 1
         assert not torch.equal(module(*changed), before)

@@ -17,12 +17,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from policies.bundle.reader import KEY, Bundle, FixedBatch, Metadata, Policy, robot_fields
 from sim.errors import InputError
-from sim.gait import Gait
 from sim.observation import Grid, Layout, Sensors
-from sim.robots.description import barkour_v0
+from sim.robots.description import default_robot
+from sim.robots.gaits import Gait
 
-ROBOT = barkour_v0()
-LAYOUT = Layout(frames=(0, 1), grids=(Grid("around", (0.0, 0.3), (-0.1, 0.1)),))
+ROBOT = default_robot()
+LAYOUT = Layout(12, frames=(0, 1), grids=(Grid("around", (0.0, 0.3), (-0.1, 0.1)),))
 PARTS = LAYOUT.slices()
 GAIT = Gait()
 SIZE = LAYOUT.size
@@ -216,7 +216,7 @@ def test_a_bundle_for_an_unknown_robot_is_refused(tmp_path):
         ({"history": 10}, "differs in 'history'"),
         ({"command_scale": [2.0, 2.0, 0.25]}, "differs in 'command_scale'"),
         ({"frames": [0, 60]}, "from 0 to 59"),
-        (Layout(frames=(0,), grids=LAYOUT.grids).to_dict(), f"its observation has {SIZE} numbers, the layout says"),
+        (Layout(12, frames=(0,), grids=LAYOUT.grids).to_dict(), f"its observation has {SIZE} numbers, the layout says"),
     ],
 )
 def test_a_bundle_with_another_layout_is_refused(tmp_path, changes, message):
@@ -328,7 +328,7 @@ def test_a_standing_policy_moves_its_joints_by_the_scaled_and_clipped_action(tmp
 
 def test_the_gait_clock_of_the_bundle_is_added_and_starts_with_the_first_step(tmp_path):
     """On a grid that sees a step of 4 cm, swing legs fold and stance legs extend, from phase 0 on."""
-    layout = Layout(frames=(0,), grids=(Grid("line", (0.0, 0.1, 0.2, 0.3), (0.0,)),))
+    layout = Layout(12, frames=(0,), grids=(Grid("line", (0.0, 0.1, 0.2, 0.3), (0.0,)),))
     weights, bias = network(layout)
     policy = policy_of(tmp_path, 0 * weights, 0 * bias, layout=layout)
     command = np.array([[1.0, 0, 0]], np.float32)
@@ -381,7 +381,7 @@ def test_heights_are_looked_up_around_each_robot(tmp_path):
 
 
 def test_a_policy_without_terrain_takes_no_heights(tmp_path):
-    layout = Layout(frames=(0,))
+    layout = Layout(12, frames=(0,))
     policy = policy_of(tmp_path, *network(layout), worlds=3, layout=layout)
     heights = policy.heights_at(lambda x, y: x, np.zeros((3, 2)), np.zeros(3), np.zeros(3))
     assert heights.shape == (3, 0)

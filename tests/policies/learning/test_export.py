@@ -21,12 +21,12 @@ from policies.learning.train import Run, TrainOptions
 from sim import observation as obs
 from sim.envs.batched import BatchedEnv
 from sim.errors import InputError
-from sim.gait import Gait
 from sim.observation import Layout, Sensors
-from sim.tasks.randomization import NOMINAL, SensorNoise
+from sim.robots.gaits import Gait
+from sim.tasks.randomization import SensorNoise, nominal
 from sim.tasks.walk import WalkTask
 
-LAYOUT = Layout(frames=(0,), clock=False)
+LAYOUT = Layout(12, frames=(0,), clock=False)
 SIZES = (LAYOUT.size, LAYOUT.size + 3, 12)
 
 
@@ -170,7 +170,7 @@ def test_the_bundle_says_where_it_came_from(small, tmp_path):
     made = Bundle.load(tmp_path / "deep" / "policy.onnx").metadata
     assert made.provenance == {"command": "barkour train walk --seed 0", "seed": 0, "commit": "abc", "steps": 7}
     assert made.skill == "walk" and made.command_ranges["forward"] == [-1.6, 2.1]
-    assert made.kp == 35.0 and made.control_period == 0.02 and made.joint_names[3] == "abduction_hind_left"
+    assert made.kp == [35.0] * 12 and made.control_period == 0.02 and made.joint_names[3] == "abduction_hind_left"
 
 
 def test_an_existing_file_is_replaced_only_by_force(small, tmp_path):
@@ -226,7 +226,7 @@ def test_checkpoints_that_lack_a_description_are_refused(tmp_path, key):
     "changes",
     [
         {"robot": "spot"},
-        {"layout": Layout(frames=(0, 1)).to_dict()},
+        {"layout": Layout(12, frames=(0, 1)).to_dict()},
         {"sizes": [LAYOUT.size + 1, LAYOUT.size + 3, 12]},
         {"network": {"hidden": [16, 8], "critic_hidden": [8], "activation": "gelu", "initial_std": 0.4}},
         {"network": {"hidden": [16], "critic_hidden": [8], "activation": "elu", "initial_std": 0.4}},
@@ -291,7 +291,7 @@ def test_a_running_policy_acts_as_the_training_network_does_in_the_training_envi
     folder, run = trained
     export(folder, tmp_path / "walk.onnx")
     task = WalkTask(noise=SensorNoise(0, 0, 0, 0, 0), push_speed=0.0)
-    env = BatchedEnv(task, 6, 5, ranges=NOMINAL, threads=1)
+    env = BatchedEnv(task, 6, 5, ranges=nominal(task.robot), threads=1)
     env.state = env.state._replace(command_life=np.array([5, 9, 20, 50, 80, 200], np.float32))
     policy = Policy(Bundle.load(tmp_path / "walk.onnx"), 6)
     act = jax.jit(lambda observation: run.learner.mean_action(run.state, observation))

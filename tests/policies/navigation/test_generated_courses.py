@@ -9,17 +9,20 @@ from policies.evaluation.course_run import CourseWorlds
 from policies.evaluation.evaluate import evaluate
 from policies.navigation.navigator import course_navigator
 from policies.navigation.path import Limits, lay_path
-from policies.navigation.route import BRAKED, REAR, Paces
+from policies.navigation.route import BRAKED, Paces
 from policies.navigation.route_cache import planned
 from sim.course.description import SKILLS, Course
 from sim.course.files import by_name
 from sim.course.score import Scorer
+from sim.robots.description import default_robot
+
+FOOTPRINT = default_robot().footprint
 
 NAMES = ["rearranged", "reversed", *(f"generated:{seed}" for seed in range(10))]
 
 
 def route_of(course: Course):
-    return planned(course, SKILLS, Paces())
+    return planned(course, FOOTPRINT, SKILLS, Paces())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -52,7 +55,7 @@ def test_the_jumper_starts_with_all_feet_on_the_floor_and_slows_down_where_no_ta
     along = np.array([np.cos(board.yaw), np.sin(board.yaw)])
     first = next(k for k, w in enumerate(route) if w.skill == "jump")
     begin = np.array([route[first - 1].x, route[first - 1].y])
-    feet = begin - REAR * along
+    feet = begin - FOOTPRINT.reach[1] * along
     assert (course.terrain().height(*np.stack([begin, feet], 1)) == 0).all()
     last = max(k for k, w in enumerate(route) if w.skill == "jump")
     gate = next(o for o in course.obstacles if o.name == "jump").gates[-1]

@@ -10,6 +10,9 @@ from policies.navigation.route import Paces, plan
 from sim.course.description import Gate, Waypoint, official
 from sim.errors import InputError
 from sim.planar import wrap
+from sim.robots.description import default_robot
+
+FOOTPRINT = default_robot().footprint
 
 COURSE = official()
 SKILLS = ("walk", "climb", "jump")
@@ -17,7 +20,7 @@ SKILLS = ("walk", "climb", "jump")
 
 @pytest.fixture(scope="module")
 def route():
-    return plan(COURSE, SKILLS)
+    return plan(COURSE, FOOTPRINT, SKILLS)
 
 
 @pytest.fixture

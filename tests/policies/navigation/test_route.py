@@ -17,6 +17,9 @@ from sim.course.files import by_name
 from sim.course.score import Scorer
 from sim.errors import InputError
 from sim.planar import wrap
+from sim.robots.description import default_robot
+
+FOOTPRINT = default_robot().footprint
 
 SKILLS = ("walk", "climb", "jump")
 
@@ -33,7 +36,7 @@ def follow(course: Course, route) -> tuple[dict[str, int], np.ndarray]:
 
 @pytest.fixture(scope="module")
 def official_route():
-    return plan(official(), SKILLS)
+    return plan(official(), FOOTPRINT, SKILLS)
 
 
 def test_the_official_route_passes_all_gates_in_order(official_route):
@@ -45,7 +48,7 @@ def test_the_official_route_passes_all_gates_in_order(official_route):
 
 def test_the_shipped_route_is_the_one_that_the_planner_finds(official_route):
     """Up to the linear algebra of this machine."""
-    shipped = planned(official(), SKILLS, Paces())
+    shipped = planned(official(), FOOTPRINT, SKILLS, Paces())
     assert [w.skill for w in shipped] == [w.skill for w in official_route]
     for name in ("x", "y", "speed", "tolerance"):
         values = [[getattr(w, name) for w in route] for route in (shipped, official_route)]
@@ -80,7 +83,7 @@ def test_the_run_up_to_the_board_is_straight_and_long(official_route):
 
 
 def test_a_walker_alone_still_gets_to_the_end_table():
-    passed, poses = follow(official(), plan(official(), ("walk",)))
+    passed, poses = follow(official(), plan(official(), FOOTPRINT, ("walk",)))
     assert passed["start table"] == 1 and passed["weave poles"] == 6 and passed["jump"] == 2
     height = official().terrain().height(poses[:, 0], poses[:, 1])
     assert height.max() <= 0.1 + 1e-9  # never on the A-frame
@@ -88,20 +91,20 @@ def test_a_walker_alone_still_gets_to_the_end_table():
 
 def test_the_course_taken_backwards_has_a_route_through_all_gates():
     course = by_name("reversed")
-    passed, _ = follow(course, plan(course, SKILLS))
+    passed, _ = follow(course, plan(course, FOOTPRINT, SKILLS))
     assert passed == {o.name: len(o.gates) for o in course.obstacles}
 
 
 def test_a_solved_problem_keeps_its_limits_and_beats_its_guess():
     gate = Gate((1.0, -0.6), (1.0, 0.6))
-    problem = Problem(np.zeros(3), np.array([2.0, 0.5, 0.0]), (gate,), (Pole(0.5, 0.0),))
+    problem = Problem(np.zeros(3), np.array([2.0, 0.5, 0.0]), Body.of(FOOTPRINT), (gate,), (Pole(0.5, 0.0),))
     guess = np.array([[0, 0, 0], [0.5, 0.5, 0], [1, 0.2, 0], [1.5, 0.3, 0], [2, 0.5, 0]])
     found = solve(problem, guess)
     assert found.violation < 0.03
     assert found.time[-1] < 4.0
     rate = np.diff(found.pose, axis=0) / np.diff(found.time)[:, None]
     assert np.abs(rate[:, 2]).max() < 1.4 and np.linalg.norm(rate[:, :2], axis=1).max() < 1.7
-    room = Body().distance(found.pose, np.array([[0.5, 0.0]])) - 0.03
+    room = Body.of(FOOTPRINT).distance(found.pose, np.array([[0.5, 0.0]])) - 0.03
     assert room.min() > problem.margin - 0.03
     assert found.pose[problem.knots, 0] == pytest.approx(1.0, abs=0.01)
 
@@ -116,7 +119,11 @@ def test_a_problem_is_solved_on_one_thread(monkeypatch):
 
     monkeypatch.setattr(planner, "_minimise", watched)
     with threadpool_limits(2, "blas"):
-        solve(Problem(np.zeros(3), np.array([1.0, 0.0, 0.0])), np.array([[0.0, 0, 0], [1, 0, 0]]), iterations=1)
+        solve(
+            Problem(np.zeros(3), np.array([1.0, 0.0, 0.0]), Body.of(FOOTPRINT)),
+            np.array([[0.0, 0, 0], [1, 0, 0]]),
+            iterations=1,
+        )
         (after,) = {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
     assert threads and {n for pools in threads for n in pools} == {1} and after == 2
 
@@ -130,9 +137,9 @@ def test_the_bodys_distance_to_points():
 
 def test_a_route_that_asks_for_a_skill_without_a_bundle_is_refused():
     course = replace(official(), route=(Waypoint(2.0, -2.0, skill="jump"),))
-    assert plan(course, SKILLS) == course.route
+    assert plan(course, FOOTPRINT, SKILLS) == course.route
     with pytest.raises(InputError, match="'jump', which has no bundle"):
-        plan(course, ("walk", "climb"))
+        plan(course, FOOTPRINT, ("walk", "climb"))
 
 
 def test_a_jump_without_room_for_its_run_is_refused():
@@ -140,24 +147,24 @@ def test_a_jump_without_room_for_its_run_is_refused():
     jump = next(o for o in course.obstacles if o.name == "jump")
     blocked = replace(course, start_table=Table((1.2, -4.5)), start=(1.2, -4.5, 0.0))
     with pytest.raises(InputError, match="no route for the skill 'jump'"):
-        plan(blocked, SKILLS)
+        plan(blocked, FOOTPRINT, SKILLS)
     outside = replace(jump, gates=(Gate((0.3, -4.0), (0.3, -5.0)), jump.gates[1]))
     obstacles = tuple(outside if o is jump else o for o in course.obstacles)
     with pytest.raises(InputError, match="inside the area"):
-        plan(replace(course, obstacles=obstacles), SKILLS)
+        plan(replace(course, obstacles=obstacles), FOOTPRINT, SKILLS)
 
 
 def test_slower_skills_make_a_slower_route(official_route):
     quick = lay_path(official().start, official_route, Limits()).time[-1]
     slower = Paces(climb=0.8, jump=1.6, walker=Envelope(sideways=0.6, yaw=1.0, acceleration=1.5))
-    slow = lay_path(official().start, plan(official(), SKILLS, slower), Limits()).time[-1]
+    slow = lay_path(official().start, plan(official(), FOOTPRINT, SKILLS, slower), Limits()).time[-1]
     assert slow > quick + 1.5
 
 
 @pytest.mark.parametrize("name", ["official", "reversed"])
 def test_an_a_frame_is_left_slower_where_poles_follow(name):
     course, paces = by_name(name), Paces()
-    over = [w for w in plan(course, SKILLS, paces) if w.skill == "climb"]
+    over = [w for w in plan(course, FOOTPRINT, SKILLS, paces) if w.skill == "climb"]
     names = [o.name for o in course.obstacles]
     poles_follow = names[names.index("a frame") + 1] == "weave poles"
     assert poles_follow == (name == "reversed")

@@ -11,6 +11,7 @@ from policies.navigation import route_cache, weaving
 from policies.navigation.route import WEAK, Paces
 from policies.navigation.route_cache import SHIPPED, VARIABLE, key_of, planned, read, settled, shipped_routes
 from sim.course.description import SKILLS, Course, Gate, Obstacle, Table, Waypoint, official
+from sim.robots.description import default_robot
 
 ROUTE = (Waypoint(1.0, 0.12345678901234567, 1.5), Waypoint(3.0, 0.0, 0.5, "climb", 0.1, 0.2))
 COURSE = Course(
@@ -20,6 +21,8 @@ COURSE = Course(
     ),
     (0.0, 0.0, 0.0), Table((0.0, 0.0)), Table((3.0, 0.0)), area=(-1.0, -1.0, 4.0, 1.0),
 )  # fmt: skip
+
+FOOTPRINT = default_robot().footprint
 
 
 @pytest.fixture
@@ -35,7 +38,7 @@ def calls(tmp_path, monkeypatch):
 
 def again() -> tuple[Waypoint, ...]:
     planned.cache_clear()
-    return planned(COURSE, SKILLS, Paces())
+    return planned(COURSE, FOOTPRINT, SKILLS, Paces())
 
 
 @pytest.mark.parametrize("name", shipped_routes())
@@ -141,15 +144,15 @@ def test_the_oldest_routes_make_room(calls, tmp_path, monkeypatch):
 
 
 def test_a_route_belongs_to_its_course_skills_and_paces():
-    key = key_of(COURSE, SKILLS, Paces())
-    assert key == key_of(replace(COURSE, name="another name"), SKILLS[::-1], Paces())
+    key = key_of(COURSE, FOOTPRINT, SKILLS, Paces())
+    assert key == key_of(replace(COURSE, name="another name"), FOOTPRINT, SKILLS[::-1], Paces())
     others = [
-        key_of(replace(COURSE, start=(0.0, 0.0, 1e-12)), SKILLS, Paces()),
-        key_of(replace(COURSE, target_velocity=2.0), SKILLS, Paces()),
-        key_of(official(), SKILLS, Paces()),
-        key_of(COURSE, SKILLS[:2], Paces()),
-        key_of(COURSE, SKILLS, WEAK),
-        key_of(COURSE, SKILLS, Paces(walk=np.nextafter(1.5, 2.0))),
+        key_of(replace(COURSE, start=(0.0, 0.0, 1e-12)), FOOTPRINT, SKILLS, Paces()),
+        key_of(replace(COURSE, target_velocity=2.0), FOOTPRINT, SKILLS, Paces()),
+        key_of(official(), FOOTPRINT, SKILLS, Paces()),
+        key_of(COURSE, FOOTPRINT, SKILLS[:2], Paces()),
+        key_of(COURSE, FOOTPRINT, SKILLS, WEAK),
+        key_of(COURSE, FOOTPRINT, SKILLS, Paces(walk=np.nextafter(1.5, 2.0))),
     ]
     assert len({key, *others}) == len(others) + 1
 

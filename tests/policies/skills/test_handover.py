@@ -15,7 +15,7 @@ from sim.course.description import SKILLS
 from sim.course.terrain import pit
 from sim.errors import InputError
 from sim.observation import Sensors
-from sim.robots.description import barkour_v0
+from sim.robots.description import default_robot
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_after_the_hand_over_the_new_skill_drives_alone(specialists):
 
 
 def test_what_is_faded_stays_within_the_joints_ranges_and_leaves_other_robots_alone():
-    robot = barkour_v0()
+    robot = default_robot()
     handover = Handover(robot, 2)
     low, high = (np.tile(ends, (2, 1)).astype(np.float32) for ends in (robot.joint_lower, robot.joint_upper))
     handover.blend(high, np.zeros(2, bool))
@@ -128,7 +128,7 @@ def board(worlds: int, near: float, far: float):
         place = np.zeros((worlds, 2))
         pits = lambda x, y: pit(np, x - (near + far) / 2, 0 * y, np.array((far - near) / 2), 10.0)  # noqa: E731
         flat = lambda x, y: np.zeros_like(x)  # noqa: E731
-        return obs.terrain_heights(np, barkour_v0(), layout, flat, place, place[:, 0], place[:, 0] + 0.2, 0.0, pits)
+        return obs.terrain_heights(np, default_robot(), layout, flat, place, place[:, 0], place[:, 0] + 0.2, 0.0, pits)
 
     return heights
 
@@ -188,4 +188,4 @@ def test_paces_stay_within_what_the_bundles_were_trained_on(specialists):
 def test_weak_motors_get_a_slower_route(specialists):
     strong, weak = paces_of(specialists), paces_of(specialists, 12.0)
     assert weak.climb < strong.climb and weak.walker.acceleration < strong.walker.acceleration
-    assert paces_of(specialists, specialists.robot.torque_limit) == strong
+    assert paces_of(specialists, specialists.robot.peak_torque) == strong

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from robot.bench import faults
+from policies.skills.library import load_skills
+from robot.bench import faults, rig
 from robot.bench.faults import CORRUPTED, FAULTS, ONE_JOINT, Fault, stuck_joint, try_bundle, try_fault
 from robot.bench.rig import COMMAND, Rig
 from robot.loop import message_filter, safety
@@ -13,6 +14,7 @@ from robot.loop.message_filter import Plausible
 from robot.loop.refusals import Code
 from robot.loop.safety import Limits
 from robot.loop.transport import Mode, Output
+from sim.robots.description import Drives
 from sim.tasks.randomization import SensorNoise
 
 BY_NAME = {fault.name: fault for fault in FAULTS}
@@ -178,7 +180,9 @@ def test_a_silent_controller_is_found_out():
 
 
 def test_a_loop_that_dies_with_drives_that_hold_is_found_out(monkeypatch):
-    monkeypatch.setattr("robot.transports.hardware.WATCHDOG", 10.0)
+    patient = load_skills("generalist")
+    patient.bundles[0].robot = replace(patient.robot, drives=Drives(watchdog=10.0))
+    monkeypatch.setattr(rig, "skills_of", lambda policy="generalist": patient)
     found = try_fault(BY_NAME["loop dies"])
     assert found["reached"] == "loop dead" and not found["safe"]
 

@@ -12,9 +12,9 @@ from hypothesis.extra import numpy as npst
 from robot.loop.message_filter import AGREE, RELOCATED, MessageFilter, Plausible
 from robot.loop.refusals import Code, Refusal, Source
 from robot.loop.transport import NS
-from sim.robots.description import barkour_v0
+from sim.robots.description import default_robot
 
-ROBOT = barkour_v0()
+ROBOT = default_robot()
 NAMES = ROBOT.joint_names
 POSE = np.array(ROBOT.default_pose, float)
 STILL = np.zeros(12)

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from robot.bench.faults import Full
 from robot.loop import recording
-from robot.loop.recording import MAGIC, STEP, Recorder, block, read, snapshot_of, step_row
+from robot.loop.recording import MAGIC, Recorder, block, read, snapshot_of, step_row, step_type
 from robot.loop.transport import Mode, Output, Snapshot, State
 from sim.errors import InputError
 
+STEP = step_type(12)
 HEADER = {"schema": 1, "policy": "generalist"}
 
 

@@ -1,5 +1,7 @@
 """Each check of the safety chain by itself, just inside and just outside its limit."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,9 +9,9 @@ from robot.loop import safety
 from robot.loop.refusals import Code
 from robot.loop.safety import Action, Context, Limits
 from robot.loop.transport import NS, Snapshot
-from sim.robots.description import barkour_v0
+from sim.robots.description import default_robot
 
-ROBOT, LIMITS = barkour_v0(), Limits()
+ROBOT, LIMITS = default_robot(), Limits()
 PERIOD = NS // 50
 
 
@@ -18,7 +20,8 @@ def context(now: float = 10.0, **seen) -> Context:
     time = round(now * NS)
     given = {name: time for name in ("joints_time", "imu_time", "pose_time", "command_time")}
     given |= {"position": np.array(ROBOT.default_pose, float), "pose": np.array([0.0, 0.0, 0.2, 0.0])}
-    return Context(ROBOT, LIMITS, time, Snapshot(**{**given, **seen}), ground=0.0, stood=True)
+    snapshot = replace(Snapshot.blank(ROBOT.joints), **{**given, **seen})
+    return Context(ROBOT, LIMITS, time, snapshot, ground=0.0, stood=True)
 
 
 def lasting(check, seconds: float, **seen):
@@ -146,7 +149,9 @@ def test_one_digit_of_change_is_a_reading():
     c = Context(ROBOT, LIMITS, stood=True)
     for k in range(50):
         c.now += PERIOD
-        c.snapshot = Snapshot(position=ROBOT.default_pose + np.float32(1e-6 * (k % 2)), joints_time=c.now)
+        c.snapshot = replace(
+            Snapshot.blank(12), position=ROBOT.default_pose + np.float32(1e-6 * (k % 2)), joints_time=c.now
+        )
         c.targets = np.full(12, 0.5 * (k % 3))
         assert safety.encoders_alive(c) is None
 
@@ -163,7 +168,7 @@ def test_readings_that_do_not_come_are_not_readings_that_stay():
     for k in range(20):
         c.now += PERIOD
         c.targets = np.full(12, 0.5 * (k % 3))
-        c.snapshot = Snapshot(joints_time=NS)
+        c.snapshot = replace(Snapshot.blank(12), joints_time=NS)
         assert safety.encoders_alive(c) is None
     apart = reading([(0.5 * (k % 3), 0.0) for k in range(20)], period=LIMITS.sensor_timeout + 0.01)
     assert apart == [None] * 20

@@ -8,9 +8,9 @@ from robot.loop.terrain import GridPlace, Terrain
 from robot.loop.transport import NEVER, NS, Snapshot
 from sim import observation as obs
 from sim.course.description import official
-from sim.robots.description import barkour_v0
+from sim.robots.description import default_robot
 
-ROBOT, COURSE, LAYOUT = barkour_v0(), official(), generalist_layout()
+ROBOT, COURSE, LAYOUT = default_robot(), official(), generalist_layout(12)
 POSE = np.array([COURSE.start[0], COURSE.start[1], 0.38, 0.3])
 
 
@@ -38,7 +38,7 @@ def test_a_measured_step_is_seen_where_it_is(yaw):
     grid[:14] = 0.1  # everything further ahead than 0.33 m is a step of 0.1 m
     pose = np.array([2.0, -1.0, ROBOT.standing_height, yaw])
     snapshot = Snapshot(pose=pose, heights=grid, heights_time=0)
-    walker = obs.Layout(grids=(obs.around(),))
+    walker = obs.Layout(12, grids=(obs.around(),))
     seen = Terrain(ROBOT, None, place).heights(walker, snapshot, 0)[0].reshape(len(obs.around().x), -1)
     wanted = np.where(np.array(obs.around().x) > 0.33, 0.1 * obs.HEIGHT_SCALE, 0.0)
     np.testing.assert_allclose(seen, wanted[:, None] * np.ones(seen.shape), atol=1e-5)

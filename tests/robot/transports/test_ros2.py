@@ -27,9 +27,9 @@ from robot.nodes.programs import main, ros_arguments
 from robot.transports import ros2
 from sim.course.description import SKILLS
 from sim.errors import InputError
-from sim.robots.description import barkour_v0
+from sim.robots.description import default_robot
 
-ROBOT = barkour_v0()
+ROBOT = default_robot()
 NAMES = list(ROBOT.joint_names)
 
 

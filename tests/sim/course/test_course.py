@@ -13,12 +13,12 @@ from sim.course.scene import course_model
 from sim.course.score import score_log
 from sim.course.terrain import Ramp, footprint
 from sim.errors import InputError
-from sim.robots.description import barkour_v0
+from sim.robots.description import default_robot
 
 
 def test_the_ground_is_what_rays_hit_in_the_scene():
     course = official()
-    model = course_model(course, barkour_v0())
+    model = course_model(course, default_robot())
     data = mujoco.MjData(model)
     data.qpos[:3] = (-20, -20, 1)  # the robot out of the way
     mujoco.mj_forward(model, data)
@@ -181,7 +181,7 @@ def test_a_rearranged_course_can_be_built():
     turned = replace(course, name="turned", a_frame=frame, board=Board((2.5, -4.4), yaw=0.3), route=())
     x, y = np.random.default_rng(0).uniform((0, -3.7), (5, 0), (500, 2)).T
     assert np.allclose(turned.height(x, y), course.height(x, y))
-    assert course_model(turned, barkour_v0()).geom("jump board").id >= 0
+    assert course_model(turned, default_robot()).geom("jump board").id >= 0
 
 
 def test_a_small_course_needs_no_a_frame_or_board():

@@ -12,12 +12,12 @@ from sim import observation as obs
 from sim.course.scene import SolverOptions
 from sim.envs.batched import BatchedEnv, DivergedError
 from sim.errors import InputError
-from sim.observation import Grid, Layout
+from sim.observation import Grid
 from sim.physics.base import Reading
 from sim.tasks import patches, rewards
 from sim.tasks import randomization as randomize
 from sim.tasks.randomization import SensorNoise
-from sim.tasks.walk import UNIFORMS, Outcome, TaskState, WalkTask
+from sim.tasks.walk import Outcome, TaskState, WalkTask
 
 WORLDS = 8
 DT = 0.02
@@ -35,6 +35,7 @@ def variant(**changes) -> WalkTask:
 CALM = variant(push_speed=0.0, noise=SILENT)
 ROBOT = TASK.robot
 KINDS = list(TASK.kinds)
+UNIFORMS = TASK.uniforms
 
 
 def make(task: WalkTask = TASK, seed: int = 0, **options) -> BatchedEnv:
@@ -292,13 +293,12 @@ def one_step(task: WalkTask, quat: np.ndarray, z: float = 0.2, u: np.ndarray = U
     qvel = np.concatenate(
         [changes.pop("velocity", np.zeros(3)), changes.pop("spin", np.zeros(3)), changes.pop("speeds", np.zeros(12))]
     )[None]
-    sensors = np.zeros((1, 17))
-    sensors[0, 13:17] = changes.pop("touch", np.zeros(4))
+    sensors, touch = np.zeros((1, 17)), changes.pop("touch", np.zeros(4))[None]
     action = changes.pop("action", np.zeros(12))[None]
     targets = changes.pop("targets", ROBOT.default_pose)[None]
     feet, bias = changes.pop("feet", np.zeros((4, 3)))[None], changes.pop("bias", np.zeros(12))[None]
     assert not changes
-    reading = Reading(*(a.astype(np.float32) for a in (qpos, qvel, sensors)))
+    reading = Reading(*(a.astype(np.float32) for a in (qpos, qvel, sensors, touch)))
     return task.after(np, state, action, targets, reading, feet, bias, u)
 
 
@@ -386,8 +386,9 @@ def test_a_kick_comes_as_often_and_as_hard_as_stated():
     pushes = []
     for _ in range(1500):
         u = U.copy()
-        u[0, 40:43] = rng.random(3)
-        u[0, 40] *= 0.02  # a kick is due below 0.02 s / 4 s = 0.005
+        chances = [TASK.drawn[1].columns[name] for name in ("push", "push_angle", "push_size")]
+        u[0, chances] = rng.random(3)
+        u[0, chances[0]] *= 0.02  # a kick is due below 0.02 s / 4 s = 0.005
         pushes.append(one_step(TASK, quaternion(), u=u).push[0])
     size = np.linalg.norm(pushes, axis=-1)
     assert (size > 0).mean() == pytest.approx(0.25, abs=0.03)
@@ -407,8 +408,8 @@ def test_noise_stays_inside_its_half_widths_and_reaches_them():
     qvel = np.tile(np.concatenate([[0, 0, 0], gyro, speeds]).astype(np.float32), (n, 1))
     state = TASK.begin(np, u, np.zeros(n, int), np.zeros(n, np.float32))[0]
     out = variant(noise=noise).after(
-        np, state, np.zeros((n, 12)), np.zeros((n, 12)), Reading(qpos, qvel, np.zeros((n, 17))), np.zeros((n, 4, 3)),
-        np.zeros((n, 12)), u,
+        np, state, np.zeros((n, 12)), np.zeros((n, 12)), Reading(qpos, qvel, np.zeros((n, 17)), np.zeros((n, 4))),
+        np.zeros((n, 4, 3)), np.zeros((n, 12)), u,
     )  # fmt: skip
     frame = out.state.history[:, 0]
     for part, exact, scale, width in (
@@ -467,7 +468,7 @@ def test_the_observation_holds_command_clock_and_ground_as_the_layout_says():
 
 @pytest.mark.parametrize("grids", [(), (obs.around(), Grid("ahead", (0.6, 0.8), (0.0,)))])
 def test_tasks_with_no_grid_or_several_fill_their_layout(grids):
-    env = make(variant(layout=Layout(grids=grids)))
+    env = make(variant(grids=grids))
     out = env.step(ZERO)
     assert out.observation.shape == (WORLDS, env.task.layout.size)
     assert np.isfinite(out.observation).all()
@@ -595,7 +596,7 @@ def test_restoring_continues_bit_for_bit():
 
 
 def test_each_world_has_its_own_physics_from_the_ranges():
-    env = make(ranges=replace(randomize.NOMINAL, friction=(0.5, 1.2), latency=(0.008, 0.02)))
+    env = make(ranges=replace(randomize.nominal(ROBOT), friction=(0.5, 1.2), latency=(0.008, 0.02)))
     models = [env.physics.batch.get_model(world) for world in range(WORLDS)]
     friction = [m.geom_friction[env.feet[0], 0] for m in models]
     np.testing.assert_allclose(friction, env.drawn.friction, rtol=1e-6)
@@ -651,7 +652,7 @@ def test_numpy_and_jax_run_the_same_task():
     rng = np.random.default_rng(11)
     u = rng.random((WORLDS, UNIFORMS)).astype(np.float32)
     v = rng.random((WORLDS, UNIFORMS)).astype(np.float32)
-    v[:2, 40] = 0.001  # two kicks
+    v[:2, TASK.drawn[1].columns["push"]] = 0.001  # two kicks
     kind, level = rng.integers(0, 5, WORLDS), rng.integers(0, 6, WORLDS).astype(np.float32)
     action = rng.normal(0, 2, (WORLDS, 12)).astype(np.float32)
     bias, feet = rng.normal(0, 0.01, (WORLDS, 12)), rng.normal(0, 0.2, (WORLDS, 4, 3))
@@ -661,7 +662,9 @@ def test_numpy_and_jax_run_the_same_task():
         state, qpos, qvel = task.begin(xp, xp.asarray(u), xp.asarray(kind), xp.asarray(level))
         state = state._replace(command_life=xp.asarray(np.where(np.arange(WORLDS) < 3, 1, 200).astype(np.float32)))
         targets = task.targets(xp, state, xp.asarray(action))
-        reading = Reading(qpos, qvel + xp.asarray(wobble.astype(np.float32)), xp.asarray(touch))
+        reading = Reading(
+            qpos, qvel + xp.asarray(wobble.astype(np.float32)), xp.asarray(touch), xp.asarray(touch[:, 13:])
+        )
         given = [xp.asarray(a.astype(np.float32)) for a in (feet, bias, v)]
         out = task.after(xp, state, xp.asarray(action), targets, reading, *given)
         promoted = task.promote(xp, out.state, out.fallen)

@@ -26,11 +26,11 @@ from sim.envs.mjx_batched import MjxBatchedEnv
 from sim.errors import InputError
 from sim.physics.cpu import CpuPhysics
 from sim.physics.mjx import AWAY, Engine, FootGround, MjxPhysics
-from sim.robots.description import barkour_v0
+from sim.robots.description import default_robot
 from sim.tasks import randomization as randomize
 from sim.tasks.walk import WalkTask
 
-ROBOT = barkour_v0()
+ROBOT = default_robot()
 CONVERGED = SolverOptions(timestep=0.002, iterations=50, ls_iterations=50)
 COARSE = SolverOptions(timestep=0.004, iterations=20, ls_iterations=20)
 WORLDS = 6
@@ -65,7 +65,7 @@ def model() -> mujoco.MjModel:
 @pytest.fixture(scope="module")
 def drawn(model) -> tuple[randomize.Draw, dict[str, np.ndarray]]:
     """Random physics in every world but the first."""
-    draw = randomize.draw(randomize.Ranges(), np.arange(WORLDS))
+    draw = randomize.draw(randomize.Ranges(), ROBOT, np.arange(WORLDS))
     fields = randomize.model_fields(model, ROBOT, draw)
     for name, values in fields.items():
         values[0] = getattr(model, name)
@@ -250,7 +250,7 @@ def test_feet_start_where_the_standing_robot_has_them():
     data.qpos[:2], data.qpos[3], data.qpos[6] = (3.0, -2.0), np.cos(0.6), np.sin(0.6)
     mujoco.mj_kinematics(model, data)
     feet = ground.start_feet(np, np.array(data.qpos))
-    np.testing.assert_allclose(feet, data.geom_xpos[foot_geoms(model), :2], atol=1e-5)
+    np.testing.assert_allclose(feet, data.geom_xpos[foot_geoms(model, ROBOT), :2], atol=1e-5)
 
 
 # --- the batched environment ------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from sim.course.terrain import Terrain
 from sim.physics.cpu import CpuPhysics
 from sim.physics.mjx import MjxPhysics
 from sim.physics.motor import torque_range
-from sim.robots.description import barkour_v0
+from sim.robots.description import default_robot
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ def test_torque_falls_with_speed_in_the_direction_of_motion_only(speed, low, hig
 @pytest.mark.parametrize("engine", [CpuPhysics, MjxPhysics])
 def test_engines_give_no_more_torque_than_the_motor_has(engine):
     """A knee that already turns at 20 rad/s is asked for more: from a motor it gains less speed than from a servo."""
-    robot = barkour_v0()
+    robot = default_robot()
     model = build(robot, Terrain(), collision="feet", options=TRAINING)
     gained = []
     for no_load in (25.0, 1e6):
@@ -43,7 +43,7 @@ def test_engines_give_no_more_torque_than_the_motor_has(engine):
 
 
 def test_torque_limits_are_per_world():
-    robot = barkour_v0()
+    robot = default_robot()
     physics = CpuPhysics(build(robot, Terrain(), options=TRAINING), 3)
     physics.motors(np.repeat([[6.0], [12.0], [18.0]], 12, 1), np.full(3, 25.0))
     force = physics.batch.bind("actuator_force")

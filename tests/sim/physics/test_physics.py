@@ -8,10 +8,11 @@ from sim.course.scene import build
 from sim.course.terrain import Block, Terrain
 from sim.errors import InputError
 from sim.physics.cpu import CpuPhysics
-from sim.robots.description import LEGS, barkour_v0
+from sim.robots.description import default_robot
+from sim.robots.gaits import CORNERS
 from sim.tasks import randomization as randomize
 
-ROBOT = barkour_v0()
+ROBOT = default_robot()
 SUBSTEPS = 10
 WORLDS = 6
 
@@ -78,7 +79,9 @@ def test_results_do_not_depend_on_the_number_of_threads(model):
     states = []
     for threads in (1, 2, 3):
         physics = begin(model, threads=threads)
-        physics.randomize(randomize.model_fields(model, ROBOT, randomize.draw(randomize.Ranges(), np.arange(WORLDS))))
+        physics.randomize(
+            randomize.model_fields(model, ROBOT, randomize.draw(randomize.Ranges(), ROBOT, np.arange(WORLDS)))
+        )
         play(physics, motion(30), DELAYS, start()[0][:, 7:])
         states.append(np.array(physics.batch.state))
     np.testing.assert_array_equal(states[0], states[1])
@@ -173,7 +176,7 @@ def test_a_push_adds_planar_velocity_and_a_shift_moves_the_base_and_nothing_else
 
 
 def test_restoring_continues_bit_for_bit_in_another_engine(model):
-    fields = randomize.model_fields(model, ROBOT, randomize.draw(randomize.Ranges(), np.arange(WORLDS)))
+    fields = randomize.model_fields(model, ROBOT, randomize.draw(randomize.Ranges(), ROBOT, np.arange(WORLDS)))
     first, second = begin(model), CpuPhysics(model, WORLDS, 2)
     for physics in (first, second):
         physics.randomize(fields)
@@ -224,7 +227,7 @@ def arrays_of(model: mujoco.MjModel) -> dict[str, np.ndarray]:
 
 
 def test_randomising_gives_each_world_its_own_fields_and_only_those(model):
-    drawn = randomize.draw(randomize.Ranges(), np.arange(WORLDS))
+    drawn = randomize.draw(randomize.Ranges(), ROBOT, np.arange(WORLDS))
     physics = begin(model)
     physics.randomize(randomize.model_fields(model, ROBOT, drawn))
     usual = arrays_of(model)
@@ -242,7 +245,7 @@ def test_randomising_gives_each_world_its_own_fields_and_only_those(model):
 
 
 def test_randomised_worlds_move_like_models_compiled_with_those_values(model):
-    drawn = randomize.draw(randomize.Ranges(), np.arange(WORLDS))
+    drawn = randomize.draw(randomize.Ranges(), ROBOT, np.arange(WORLDS))
     physics, targets = begin(model), motion(6)
     physics.randomize(randomize.model_fields(model, ROBOT, drawn))
     qpos, qvel = start()
@@ -255,7 +258,7 @@ def test_randomised_worlds_move_like_models_compiled_with_those_values(model):
         own.body_inertia[trunk] *= mass / own.body_mass[trunk] * drawn.trunk_inertia[world]
         own.body_mass[trunk] = mass
         own.body_ipos[trunk] += drawn.trunk_com[world]
-        for leg in LEGS:
+        for leg in CORNERS:
             for part in ("housing", "thigh", "shank"):
                 body = own.body(f"{part}_{leg}").id
                 own.body_mass[body] *= drawn.leg_mass[world]

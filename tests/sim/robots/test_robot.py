@@ -7,12 +7,13 @@ import mujoco
 import numpy as np
 import pytest
 
-from sim.course.scene import build, robot_spec
+from sim.course.scene import build, foot_forces, robot_spec
 from sim.course.terrain import Terrain
 from sim.errors import InputError
-from sim.robots.description import JOINTS_PER_LEG, LEGS, barkour_v0, robot_by_name
+from sim.robots.description import default_robot, robot_by_name
+from sim.robots.gaits import CORNERS
 
-ROBOT = barkour_v0()
+ROBOT = default_robot()
 
 
 def published_file() -> Path:
@@ -41,7 +42,7 @@ class Model:
     def feet(self) -> np.ndarray:
         """Centres of the four foot spheres, `[4, 3]`."""
         out = []
-        for leg in LEGS:
+        for leg in CORNERS:
             body = self.m.jnt_bodyid[self.m.joint(f"knee_{leg}").id]
             spheres = [
                 g
@@ -141,7 +142,7 @@ def test_the_mass_matrix_is_the_published_one_at_20_poses(ours, published):
 
 
 def test_feet_have_the_published_size(ours, published):
-    for leg in LEGS:
+    for leg in CORNERS:
         here = ours.m.geom(f"foot_{leg}")
         body = published.m.jnt_bodyid[published.m.joint(f"knee_{leg}").id]
         there = [g for g in range(published.m.ngeom) if published.m.geom_bodyid[g] == body]
@@ -153,7 +154,7 @@ def test_feet_have_the_published_size(ours, published):
 
 
 def test_description_and_model_agree_on_joints():
-    assert ROBOT.joint_names == tuple(f"{joint}_{leg}" for leg in LEGS for joint in JOINTS_PER_LEG)
+    assert ROBOT.joint_names == tuple(f"{joint}_{leg}" for leg in CORNERS for joint in ("abduction", "hip", "knee"))
     model = robot_spec(ROBOT).compile()
     assert tuple(model.joint(j).name for j in range(1, model.njnt)) == ROBOT.joint_names
     np.testing.assert_allclose(model.jnt_range[1:, 0], ROBOT.joint_lower, atol=1e-6)
@@ -178,12 +179,13 @@ def test_servos_pull_with_the_gains_and_never_beyond_the_torque_limit():
 
 
 def test_mirroring_the_joints_mirrors_the_feet(ours):
-    index, sign = ROBOT.mirror
     left_right = [2, 3, 0, 1]
+    assert [CORNERS[i].split("_")[0] for i in left_right] == [corner.split("_")[0] for corner in CORNERS]
+    index = ROBOT.leg_joints[left_right].ravel()  # abduction axes point opposite ways, so no sign changes
     for _, angles in random_poses(20, seed=3):
         ours.place(LEVEL, angles)
         feet = ours.feet()
-        ours.place(LEVEL, sign * angles[index])
+        ours.place(LEVEL, angles[index])
         # the published left and right shanks differ by 3 mm
         np.testing.assert_allclose(ours.feet()[left_right], feet * (1, -1, 1), atol=5e-3)
 
@@ -257,7 +259,7 @@ def test_feet_carry_the_weight_of_the_standing_robot():
     data.ctrl[:] = ROBOT.default_pose
     for _ in range(1000):
         mujoco.mj_step(model, data)
-    forces = np.array([sensor(model, data, name)[0] for name in ROBOT.foot_names])
+    forces = data.sensordata[foot_forces(model, ROBOT)]
     assert forces.sum() == pytest.approx(11.487 * 9.81, rel=0.02)
     assert (forces > 10).all()
     assert np.abs(data.qvel).max() < 0.02
@@ -266,19 +268,19 @@ def test_feet_carry_the_weight_of_the_standing_robot():
 
 @pytest.mark.parametrize("leg", range(4))
 def test_each_foot_has_its_own_touch_sensor_at_its_place_in_the_readings(leg):
-    """One leg reaches down (knee opened), the others are folded: only that foot's sensor, entry 13 + leg, responds."""
+    """One leg reaches down (knee opened), the others are folded: only that foot's sensor responds."""
     model = build(ROBOT, Terrain())
     data = mujoco.MjData(model)
     angles = np.tile([0.0, 0.0, 0.1], 4)
     angles[3 * leg + 1 : 3 * leg + 3] = (0.5, 1.4)
     data.qpos[:7], data.qpos[7:], data.ctrl[:] = (0, 0, 1, 1, 0, 0, 0), angles, angles
     mujoco.mj_forward(model, data)
-    feet = np.array([data.geom(f"foot_{name}").xpos for name in LEGS])
+    feet = np.array([data.geom(f"foot_{name}").xpos for name in CORNERS])
     others = np.delete(feet[:, 2], leg)
     assert feet[leg, 2] < others.min() - 0.05
     data.qpos[2] -= feet[leg, 2] - ROBOT.foot_radius + 0.001
     mujoco.mj_forward(model, data)
-    readings = data.sensordata[13:17]
+    readings = data.sensordata[foot_forces(model, ROBOT)]
     assert readings[leg] > 1
     assert np.delete(readings, leg).tolist() == [0, 0, 0]
 
@@ -286,7 +288,7 @@ def test_each_foot_has_its_own_touch_sensor_at_its_place_in_the_readings(leg):
 def test_every_part_of_the_robot_can_touch_the_world_and_none_touches_another_part():
     model = build(ROBOT, Terrain())
     trunk = model.body("chassis").id
-    for part in ["chassis", *(f"{p}_{leg}" for leg in LEGS for p in ("thigh", "shank"))]:
+    for part in ["chassis", *(f"{p}_{leg}" for leg in CORNERS for p in ("thigh", "shank"))]:
         body = model.body(part).id
         assert any(model.geom_bodyid[g] == body and model.geom_contype[g] for g in range(model.ngeom)), part
     on_robot = model.geom_bodyid >= trunk
@@ -297,4 +299,4 @@ def test_every_part_of_the_robot_can_touch_the_world_and_none_touches_another_pa
 def test_training_scenes_let_only_shanks_and_feet_touch():
     model = build(ROBOT, Terrain(), collision="feet")
     touching = {model.geom(g).name for g in range(model.ngeom) if model.geom_contype[g] and model.geom_bodyid[g]}
-    assert touching == {f"{part}_{leg}" for part in ("foot", "shank") for leg in LEGS}
+    assert touching == {f"{part}_{leg}" for part in ("foot", "shank") for leg in CORNERS}

@@ -12,12 +12,16 @@ from sim.course.description import official
 from sim.course.terrain import PIT_DEPTH, pit
 from sim.envs.batched import BatchedEnv
 from sim.errors import InputError
-from sim.gait import BOUND, Gait
 from sim.physics.base import Reading
-from sim.robots.description import LEGS
+from sim.robots import gaits
+from sim.robots.barkour_v0 import BOUND
+from sim.robots.description import default_robot
+from sim.robots.gaits import CORNERS, Gait
 from sim.tasks import patches
 from sim.tasks.jump import ASIDE, GAP, HOLD, MOUNTED, OVER, RUN_UP, STOP, TABLE, WIDTHS, JumpTask
 from sim.tasks.skills import SKILLS
+
+ROBOT = default_robot()
 
 TASK = SKILLS["jump"]()
 assert isinstance(TASK, JumpTask)
@@ -38,7 +42,7 @@ def test_a_pit_has_the_boards_size_and_edges_of_one_cell():
 
 def test_the_official_board_is_a_pit_for_grids_with_boards_and_plain_ground_for_others():
     course = official()
-    layout = obs.Layout(grids=(obs.around(), obs.ahead()))
+    layout = obs.Layout(12, grids=(obs.around(), obs.ahead()))
     xy, yaw = np.array([[2.0, -4.5]]), np.zeros(1)
     heights = obs.terrain_heights(np, TASK.robot, layout, course.height, xy, yaw, np.array([0.2]), 0.0, course.pit)
     around, ahead = heights[0, :50] / obs.HEIGHT_SCALE, heights[0, 50:].reshape(-1, 2) / obs.HEIGHT_SCALE
@@ -105,14 +109,14 @@ def test_the_lock_stays_within_its_range_and_leaves_the_clock_alone_without_a_bo
 
 def test_a_bound_swings_front_legs_together_and_hind_legs_together():
     phases = np.linspace(0, 1, 50, endpoint=False)
-    swing = dict(zip(LEGS, clocks.swing(np, BOUND, phases).T, strict=True))
+    swing = dict(zip(CORNERS, clocks.swing(np, ROBOT, BOUND, phases).T, strict=True))
     np.testing.assert_array_equal(swing["front_left"], swing["front_right"])
     np.testing.assert_array_equal(swing["hind_left"], swing["hind_right"])
     assert np.corrcoef(swing["front_left"], swing["hind_left"])[0, 1] < -0.3
 
 
 def test_gaits_without_the_newer_keys_are_read_and_malformed_pairs_refused():
-    old = {k: v for k, v in Gait().to_dict().items() if k not in clocks.ADDED}
+    old = {k: v for k, v in Gait().to_dict().items() if k not in gaits.ADDED}
     assert Gait.from_dict(old) == Gait()
     assert Gait.from_dict(BOUND.to_dict()) == BOUND
     for wrong in ({"front": 3}, {"hind": {"push": 1}}, {"frequency_range": [1]}, {"stride": "far"}):
@@ -128,6 +132,14 @@ def with_knees(feet: np.ndarray, above: float = 0.2) -> np.ndarray:
     return np.concatenate([feet, feet + [0.0, 0.0, above / 2]], -2)
 
 
+def chances(u: np.ndarray):
+    """Numbers `[n, 8]` where a step draws what the board needs."""
+    draws = TASK.drawn[1]
+    row = np.zeros((len(u), draws.size), np.float32)
+    row[:, draws.size - u.shape[1] :] = u
+    return draws.of(row)
+
+
 def judge(feet_x, feet_z, near=1.0, width=0.3, touched=0.0, level=2.0, u=0.9, knees=0.2):
     board = np.array([[near, width, touched, 1.5, 1.5, 0.0]], np.float32)
     state = TASK.begin(np, np.full((1, 72), 0.5, np.float32), np.zeros(1, int), np.array([level], np.float32))[0]
@@ -136,7 +148,7 @@ def judge(feet_x, feet_z, near=1.0, width=0.3, touched=0.0, level=2.0, u=0.9, kn
     qpos = np.zeros((1, 19))
     qpos[0, 0] = np.mean(feet_x)
     uniform = np.full((1, 8), u, np.float32)
-    return TASK._board(np, state._replace(board=board), qpos, with_knees(feet, knees), uniform)
+    return TASK._board(np, state._replace(board=board), qpos, with_knees(feet, knees), chances(uniform))
 
 
 @pytest.mark.parametrize(
@@ -200,7 +212,7 @@ def test_numpy_and_jax_take_the_same_step():
     for xp in (np, jnp):
         state, qpos, qvel = TASK.begin(xp, xp.asarray(u[0]), xp.asarray(kind), xp.asarray(level))
         targets = TASK.targets(xp, state, xp.asarray(action))
-        reading = Reading(qpos, qvel, xp.asarray(sensors))
+        reading = Reading(qpos, qvel, xp.asarray(sensors), xp.asarray(sensors[:, 13:]))
         bias = xp.zeros((n, 12), xp.float32)
         legs = xp.asarray(with_knees(feet).astype(np.float32))
         out = TASK.after(xp, state, xp.asarray(action), targets, reading, legs, bias, xp.asarray(u[1]))
@@ -242,7 +254,9 @@ def test_a_period_further_on_the_lane_is_the_same_place():
     board[:, 0] = 6 + board[:, 0]
     feet = np.zeros((n, 4, 3))
     feet[..., 0] = 6.2
-    moved = TASK._board(np, state._replace(board=board), far_on, with_knees(feet), np.full((n, 8), 0.5, np.float32))[0]
+    moved = TASK._board(
+        np, state._replace(board=board), far_on, with_knees(feet), chances(np.full((n, 8), 0.5, np.float32))
+    )[0]
     shift = TASK._shift(np, far_on[:, :2] - TASK._origin(np, kind, state.level))
     np.testing.assert_allclose(shift[:, 0], -6.0)
     np.testing.assert_allclose(moved[:, 0] - (far_on[:, 0] + shift[:, 0]), board[:, 0] - far_on[:, 0], atol=1e-5)
@@ -261,7 +275,7 @@ def test_behind_the_board_the_robot_is_asked_to_stop_on_the_table_and_then_to_go
         x += DT * float(command[0, 0])
         feet, base = np.full((1, 4, 3), 0.1), np.zeros((1, 19))
         feet[..., 0], base[0, 0], base[0, 1] = x - 0.2, x, lane
-        board, level, *_ = TASK._board(np, state, base, with_knees(feet), np.full((1, 8), 0.5, np.float32))
+        board, level, *_ = TASK._board(np, state, base, with_knees(feet), chances(np.full((1, 8), 0.5, np.float32)))
         astray = TASK._astray(np, state, base, np.zeros(1))
         assert not astray[0]
         x += float(TASK._shift(np, base[:, :2])[0, 0])

@@ -13,11 +13,12 @@ from sim.course.description import official
 from sim.course.scene import build, course_model, deck_geoms, foot_geoms
 from sim.course.terrain import Block, Terrain
 from sim.errors import InputError
-from sim.robots.description import LEGS, barkour_v0
+from sim.robots.description import default_robot
+from sim.robots.gaits import CORNERS
 from sim.tasks import randomization as randomize
-from sim.tasks.randomization import NOMINAL, Ranges, draw, model_fields
+from sim.tasks.randomization import Ranges, draw, model_fields, nominal
 
-ROBOT = barkour_v0()
+ROBOT = default_robot()
 NAMES = [field.name for field in fields(Ranges)]
 
 
@@ -38,12 +39,12 @@ def assert_same(a: randomize.Draw, i: int, b: randomize.Draw, j: int) -> None:
 @given(seed=st.integers(0, 2**40), others=st.lists(st.integers(0, 2**40), max_size=4), place=st.integers(0, 4))
 def test_a_world_is_drawn_the_same_whatever_stands_beside_it(seed, others, place):
     place = min(place, len(others))
-    crowd = draw(Ranges(), np.array([*others[:place], seed, *others[place:]]))
-    assert_same(draw(Ranges(), np.array([seed])), 0, crowd, place)
+    crowd = draw(Ranges(), ROBOT, np.array([*others[:place], seed, *others[place:]]))
+    assert_same(draw(Ranges(), ROBOT, np.array([seed])), 0, crowd, place)
 
 
 def test_different_seeds_draw_different_worlds():
-    drawn = draw(Ranges(), np.arange(50))
+    drawn = draw(Ranges(), ROBOT, np.arange(50))
     for name in NAMES:
         rows = getattr(drawn, name).reshape(50, -1)
         assert len(np.unique(rows, axis=0)) == 50, name
@@ -59,7 +60,7 @@ def test_different_seeds_draw_different_worlds():
 def test_draws_stay_inside_any_range_and_other_fields_do_not_move(name, low, width, seeds):
     high = low + width
     seeds = np.array(seeds[:5])
-    drawn, usual = draw(replace(Ranges(), **{name: (low, high)}), seeds), draw(Ranges(), seeds)
+    drawn, usual = draw(replace(Ranges(), **{name: (low, high)}), ROBOT, seeds), draw(Ranges(), ROBOT, seeds)
     values = getattr(drawn, name)
     assert values.dtype == np.float32
     tiny = 1e-6 * max(1, abs(low), abs(high))
@@ -70,8 +71,8 @@ def test_draws_stay_inside_any_range_and_other_fields_do_not_move(name, low, wid
 
 
 def test_draws_fill_their_ranges_evenly_and_independently():
-    ranges = Ranges()
-    drawn = draw(ranges, np.arange(2000))
+    ranges = Ranges().of(ROBOT)
+    drawn = draw(ranges, ROBOT, np.arange(2000))
     columns = []
     for name in NAMES:
         low, high = getattr(ranges, name)
@@ -84,7 +85,7 @@ def test_draws_fill_their_ranges_evenly_and_independently():
 
 
 def test_per_joint_and_per_axis_draws_differ_within_a_world():
-    drawn = draw(Ranges(), np.array([4]))
+    drawn = draw(Ranges(), ROBOT, np.array([4]))
     shapes = {"trunk_com": 3, "gain": 12, "joint_bias": 12, "joint_friction": 12, "start_xy": 2}
     for name in NAMES:
         row = getattr(drawn, name)[0]
@@ -93,13 +94,13 @@ def test_per_joint_and_per_axis_draws_differ_within_a_world():
 
 
 def test_latency_becomes_whole_substeps_within_a_control_step():
-    drawn = draw(Ranges(), np.arange(300))
+    drawn = draw(Ranges(), ROBOT, np.arange(300))
     for timestep in (0.002, 0.004):
         delay = drawn.delay(timestep)
         assert delay.dtype == np.int64
         assert np.abs(delay * timestep - drawn.latency).max() <= timestep / 2 + 1e-6
         assert (delay.min(), delay.max()) == (round(0.008 / timestep), round(ROBOT.control_period / timestep))
-    assert (draw(NOMINAL, np.arange(3)).delay(0.002) == 10).all()
+    assert (draw(nominal(ROBOT), ROBOT, np.arange(3)).delay(0.002) == 10).all()
 
 
 @pytest.mark.parametrize("interval", [(1.0, 0.5), (np.nan, 1.0), (0.0, np.inf)])
@@ -109,7 +110,7 @@ def test_impossible_ranges_are_refused_by_name(interval):
 
 
 def test_a_summary_is_json_of_that_world():
-    drawn = draw(Ranges(), np.arange(3))
+    drawn = draw(Ranges(), ROBOT, np.arange(3))
     summary = json.loads(json.dumps(drawn.summary(1)))
     assert sorted(summary) == sorted(NAMES)
     assert summary["friction"] == pytest.approx(float(drawn.friction[1]), abs=1e-4)
@@ -120,7 +121,7 @@ def test_a_summary_is_json_of_that_world():
 
 
 def test_nominal_physics_is_the_model_as_it_stands(model):
-    for name, values in model_fields(model, ROBOT, draw(NOMINAL, np.arange(2))).items():
+    for name, values in model_fields(model, ROBOT, draw(nominal(ROBOT), ROBOT, np.arange(2))).items():
         for world in values:
             np.testing.assert_allclose(world, getattr(model, name), rtol=1e-6, atol=1e-9, err_msg=name)
 
@@ -132,11 +133,11 @@ FIXED = {name: (value, value) for name, value in {
 
 
 def test_every_field_follows_its_draw(model):
-    fields_ = model_fields(model, ROBOT, draw(Ranges(**FIXED), np.array([1])))
+    fields_ = model_fields(model, ROBOT, draw(Ranges(**FIXED), ROBOT, np.array([1])))
     here = {name: values[0] for name, values in fields_.items()}
     trunk = model.body("chassis").id
-    legs = [model.body(f"{part}_{leg}").id for leg in LEGS for part in ("housing", "thigh", "shank")]
-    feet = [model.geom(f"foot_{leg}").id for leg in LEGS]
+    legs = [model.body(f"{part}_{leg}").id for leg in CORNERS for part in ("housing", "thigh", "shank")]
+    feet = [model.geom(f"foot_{leg}").id for leg in CORNERS]
 
     np.testing.assert_allclose(here["geom_friction"][feet, 0], 0.6, rtol=1e-6)
     np.testing.assert_allclose(here["body_mass"][trunk], 4.48878 + 0.7, rtol=1e-6)
@@ -164,7 +165,7 @@ def test_every_field_follows_its_draw(model):
 
 
 def test_each_world_gets_its_own_draw(model):
-    drawn = draw(Ranges(), np.arange(6))
+    drawn = draw(Ranges(), ROBOT, np.arange(6))
     values = model_fields(model, ROBOT, drawn)
     foot = model.geom("foot_hind_right").id
     knee = ROBOT.joint_names.index("knee_hind_left")
@@ -174,13 +175,13 @@ def test_each_world_gets_its_own_draw(model):
             35 * float(drawn.gain[world, knee]), rel=1e-6
         )
         assert values["dof_frictionloss"][world, 6 + knee] == pytest.approx(float(drawn.joint_friction[world, knee]))
-        alone = model_fields(model, ROBOT, draw(Ranges(), np.array([world])))
+        alone = model_fields(model, ROBOT, draw(Ranges(), ROBOT, np.array([world])))
         for name in values:
             np.testing.assert_array_equal(values[name][world], alone[name][0], err_msg=name)
 
 
 def test_randomised_robots_remain_physical(model):
-    values = model_fields(model, ROBOT, draw(Ranges(), np.arange(200)))
+    values = model_fields(model, ROBOT, draw(Ranges(), ROBOT, np.arange(200)))
     inertia = values["body_inertia"][:, 1:]
     assert (values["body_mass"][:, 1:] > 0).all() and (inertia > 0).all()
     assert (2 * inertia.max(-1) < inertia.sum(-1) * (1 + 1e-6)).all()  # principal inertias obey the triangle inequality
@@ -192,7 +193,7 @@ def test_decks_have_a_friction_of_their_own_and_it_beats_the_feets():
     model = course_model(official(), ROBOT)
     decks = deck_geoms(model)
     assert [model.geom(int(i)).name for i in decks] == ["a frame up", "a frame down"]
-    drawn = draw(Ranges(friction=(0.1, 0.1), deck_friction=(0.75, 1.125)), np.arange(3))
+    drawn = draw(Ranges(friction=(0.1, 0.1), deck_friction=(0.75, 1.125)), ROBOT, np.arange(3))
     values = model_fields(model, ROBOT, drawn)["geom_friction"]
     np.testing.assert_allclose(values[:, decks, 0], np.repeat(drawn.deck_friction[:, None], 2, 1))
     model.geom_friction[:] = values[1]
@@ -204,7 +205,7 @@ def test_decks_have_a_friction_of_their_own_and_it_beats_the_feets():
     data.qpos[3:7] = np.cos(frame.yaw / 2), 0, 0, np.sin(frame.yaw / 2)
     data.qpos[7:] = ROBOT.default_pose
     mujoco.mj_forward(model, data)
-    feet = set(foot_geoms(model).tolist())
+    feet = set(foot_geoms(model, ROBOT).tolist())
     contacts = [c for c in data.contact if set(c.geom.tolist()) & feet and set(c.geom.tolist()) & set(decks.tolist())]
     assert contacts
     for contact in contacts:
