@@ -21,6 +21,7 @@ run: .venv/installed
 
 test: .venv-test/installed
 	.venv-test/bin/ruff check .
+	.venv-test/bin/codespell
 	PATH="$(CURDIR)/.venv-test/bin:$$PATH" .venv-test/bin/lint-imports --no-logo
 	.venv-test/bin/pyright --level error --pythonpath .venv-test/bin/python
 	.venv-test/bin/python -m pytest

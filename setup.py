@@ -47,6 +47,10 @@ EXTRAS = {
         "ruff>=0.9",
         "import-linter>=2",
         "pyright[nodejs]>=1.1.390",
+        "codespell>=2.4",
+        # the docs site; a test builds it, so that no link breaks
+        "mkdocs>=1.6,<2",
+        "mkdocs-material>=9.6",
     ],
 }
 

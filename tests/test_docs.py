@@ -1,14 +1,24 @@
-"""What README and docs say exists: files that are linked, commands, modules that are run."""
+"""What README and docs say exists and runs: links, commands, modules, programs; and the pages make a site."""
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
+from mkdocs.commands.build import build
+from mkdocs.config import load_config
+from mkdocs.exceptions import Abort
+from rich.console import Console
 
 from barkour import COMMANDS
+from distill.methods.run import run
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 COMMAND = re.compile(r"(?:^|`)(?: *)barkour ([a-z]+)", re.MULTILINE)
 MODULE = re.compile(r"python -m ([a-z_]+(?:\.[a-z_]+)*)")
@@ -63,3 +73,67 @@ def test_a_link_without_a_file_or_a_heading_is_found(tmp_path: Path) -> None:
 
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+def make_site(folder: Path, docs: Path = ROOT / "docs") -> Path:
+    """The site of the pages in `docs`; raises `Abort` where a link or a page of its navigation is missing."""
+    site = folder / "site"
+    build(load_config(str(ROOT / "mkdocs.yml"), docs_dir=str(docs), site_dir=str(site), strict=True))
+    return site
+
+
+def test_the_pages_make_a_site_without_a_broken_link(tmp_path: Path) -> None:
+    site = make_site(tmp_path)
+    for page in (ROOT / "docs").glob("*.md"):
+        assert (site / ("index.html" if page.stem == "index" else f"{page.stem}/index.html")).is_file()
+
+
+@pytest.mark.parametrize("link", ["gone.md", "index.md#no-such-heading", "../setup.py"])
+def test_a_site_with_a_broken_link_is_not_made(tmp_path: Path, link: str) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    for page in (ROOT / "docs").glob("*.md"):
+        (docs / page.name).write_text(f"# {page.stem}\n")
+    make_site(tmp_path, docs)
+    (docs / "training.md").write_text(f"# Training\n\n[a]({link})\n")
+    with pytest.raises(Abort):
+        make_site(tmp_path, docs)
+
+
+def programs(page: str) -> list[str]:
+    """The Python programs that a page of the docs shows."""
+    return re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / page).read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_the_recipe_that_a_page_writes_runs_to_its_verdict(tmp_path: Path) -> None:
+    (program,) = programs("write_a_method.md")
+    names: dict = {"__name__": "page"}
+    exec(program, names)
+    result = run(names["RECIPE"], out=tmp_path, seeds=3, workers=1, console=Console(quiet=True))
+    assert result["verdict"] == "supported"
+
+
+@pytest.mark.slow
+def test_the_language_model_that_a_page_distils_comes_nearer_to_its_teacher(tmp_path: Path) -> None:
+    (program,) = programs("distil_language.md")
+    shutil.copy(ROOT / "README.md", tmp_path)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    said = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300,
+        check=True,
+    )  # fmt: skip
+    before, after = map(float, re.findall(r"\d+\.\d+", said.stdout))
+    assert after < 0.9 * before, said.stdout
+    assert (tmp_path / "runs" / "my_student_model" / "config.json").is_file()
+
+
+FORMS = sorted(path for path in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml") if path.stem != "config")
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.stem)
+def test_an_issue_form_is_whole(form: Path) -> None:
+    about = yaml.safe_load(form.read_text())
+    assert {"name", "description", "body"} <= set(about)
+    ids = [part["id"] for part in about["body"] if part["type"] != "markdown"]
+    assert len(ids) == len(set(ids)) > 0
+    assert all(part["attributes"]["label"] for part in about["body"] if part["type"] != "markdown")
