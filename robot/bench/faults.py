@@ -204,6 +204,37 @@ def slow(seconds: float, steps: int) -> Inject:
     return inject
 
 
+def stands_still(seconds: float) -> Inject:
+    """The loop's process is held up between two control steps."""
+
+    def inject(rig: Rig) -> None:
+        rig.clock.pass_by(seconds)
+        rig.wrong()
+
+    return inject
+
+
+def overrunning(seconds: float, every: int) -> Inject:
+    """One control step of so many takes so long. That can be known from when `Limits.missed` deadlines have passed."""
+
+    def inject(rig: Rig) -> None:
+        targets, count, missed = rig.policy.targets, [0], [0]
+        period = rig.robot.control_period
+
+        def late(*inputs: Any) -> np.ndarray:
+            count[0] += 1
+            if count[0] % every == 0:
+                rig.clock.pass_by(seconds)
+                missed[0] += int(seconds / period + 1e-9)
+                if missed[0] >= rig.limits.missed:
+                    rig.wrong()
+            return targets(*inputs)
+
+        rig.policy.targets = late
+
+    return inject
+
+
 def asked(*kinds: str) -> Inject:
     """Operators ask for this."""
 
@@ -345,6 +376,12 @@ def armed_again(rig: Rig) -> str:
     return "" if rig.steps[-1].state == "running" else f"arming again: {request.message}; {rig.controller.reason}"
 
 
+def armed_later(rig: Rig) -> str:
+    """The robot is armed again when the loop has met its deadlines for a while."""
+    rig.run(1.0)
+    return armed_again(rig)
+
+
 def right_joints(rig: Rig) -> str:
     """Readings stand with the joints that they are of."""
     off = float(np.abs(rig.messages.snapshot().position - rig.hardware.physics.qpos[0, 7:]).max())
@@ -396,6 +433,7 @@ SINGLE = "one odd message of many is left out, the one before it is 8 ms old"
 DOWN = "a robot on its way down protects its joints by damping"
 ASKED = "the operator is obeyed in every state"
 NOT_ARMED = "a robot that cannot stand up is not armed"
+LET_GO = "the drives have let go: what the loop knew of the posture is not true any more"
 LOST = "a leg whose place is not known cannot be held"
 AGES = "ages are taken on the clock of the robot's own computer"
 
@@ -564,6 +602,16 @@ FAULTS: tuple[Fault, ...] = (
     Fault("one step overruns", "running", slow(0.03, 1), GOES_ON, "the next step makes up for it", ()),
     Fault("steps overrun", "running", slow(0.03, 99), SOFT, BRAKES, Code.OVERRUN, value=3),
     Fault("steps overrun by far", "running", slow(0.06, 99), SOFT, BRAKES, Code.OVERRUN, value=4),
+    Fault("loop stands still for 0.08 s", "running", stands_still(0.08), GOES_ON, "the drives still hold", ()),
+    Fault("loop stands still for 0.12 s", "running", stands_still(0.12), EMERGENCY, LET_GO, Code.AWAY),
+    Fault("loop stands still for 2 s", "running", stands_still(2.0), EMERGENCY, LET_GO, Code.AWAY, value=2.0),
+    Fault("loop stands still while standing up", "standing up", stands_still(0.3), EMERGENCY, LET_GO, Code.AWAY),
+    Fault("loop stands still in a soft stop", "soft stop", stands_still(0.3), EMERGENCY, LET_GO, Code.AWAY),
+    Fault("policy blocks for 2 s", "running", slow(2.0, 1), EMERGENCY, LET_GO, Code.AWAY, armed_later),
+    Fault("every second step overruns", "running", overrunning(0.03, 2), SOFT,
+          "a loop that misses a third of its deadlines does not control", Code.MISSED, watched=0.8),
+    Fault("every eighth step takes 0.07 s", "running", overrunning(0.07, 8), SOFT,
+          "a loop that misses a quarter of its deadlines does not control", Code.MISSED, watched=1.2),
     Fault("control step raises", "running",
           replaced(lambda rig: rig.policy.terrain, "below", fails(ValueError("no such place"))), EMERGENCY,
           "what the loop knows cannot be relied on", Code.CONTROL_STEP),

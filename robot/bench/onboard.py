@@ -41,7 +41,7 @@ WARM = 2.0
 used as well, and memory must not grow any more."""
 READY = 300.0
 """The simulated robot must be there within this, s: its navigator plans the route first."""
-PATIENT = Limits(sensor_timeout=0.5, command_timeout=0.5, pose_timeout=0.5, overruns=50)
+PATIENT = Limits(sensor_timeout=0.5, command_timeout=0.5, pose_timeout=0.5, overruns=50, missed=50, away=1.0)
 LATE = 0.5
 """The simulated robot shares the computer with the loop. Where its process has to wait, the loop is not to stop but to
 be measured: so old and so late may messages be, s."""

@@ -99,6 +99,10 @@ class Controller:
         self.history: deque[Change] = deque(maxlen=200)
         """The last changes of state."""
         self._entered = 0
+        self._due: int | None = None
+        """Deadline of the step before, ns."""
+        self._sent = 0
+        """When something was last sent, ns."""
         self._from = np.zeros(self.robot.joints, np.float32)
         self._recoverable = False
         self._recording_said = False
@@ -125,6 +129,8 @@ class Controller:
         period = self.robot.control_period
         missed = min(int(max(took, late) / period), 2)
         context.overran = context.overran + missed if missed else 0
+        self._count_deadlines(now, late)
+        context.silent = self._silent(now)
         requests = self._requests(now)
         try:
             context.ground = self.policy.terrain.below(context.snapshot) if context.needs_pose else None
@@ -132,6 +138,7 @@ class Controller:
                 self._answer(request, now)
             self._advance(now)
             mode, targets = self._act(now)
+            mode, targets = self._begun_anew(mode, targets, now)
         except Exception as error:  # whatever went wrong, a robot that is held is damped
             mode, targets = self._failed(
                 Code.CONTROL_STEP, f"the control step failed: {type(error).__name__}: {error}", now
@@ -160,6 +167,35 @@ class Controller:
             "last_refusals": self.refusals.sentences(),
             "recording": self.recorder.problem if self.recorder else None,
         }
+
+    def _count_deadlines(self, now: int, late: float) -> None:
+        """Notes which deadlines passed since the step before without a step."""
+        due = now - round(late * NS)
+        passed = 1 if self._due is None else max(round((due - self._due) / self.period), 1)
+        self._due = due
+        self.context.deadlines.extend([True] * min(passed - 1, safety.WINDOW) + [False])
+
+    def _silent(self, now: int) -> float:
+        """Seconds for which the drives of a held robot were sent nothing."""
+        held = self.output.mode == Mode.POSITION and not self.dry_run
+        return max(now - self._sent, 0) / NS if held else 0.0
+
+    def _begun_anew(self, mode: Mode, targets: Array, now: int) -> tuple[Mode, Array]:
+        """What is sent after a step in which, or before which, the drives had to wait: damping where they have let go,
+        targets near the joints where they may have moved."""
+        context = self.context
+        context.silent = self._silent(max(self.messages.clock(), now))
+        if mode != Mode.POSITION or context.silent <= safety.WAITED * self.limits.longest_away(self.robot):
+            return mode, targets
+        verdict = safety.present(context)
+        if verdict is not None:
+            self._emergency(verdict.refusal, now)
+            return Mode.DAMP, targets
+        allowed = self.limits.start_of(self.robot)
+        targets, problem = safety.near_the_joints(targets, context.snapshot.position, allowed, self.robot)
+        if problem is not None:
+            self.refusals.add(now, problem)
+        return mode, targets
 
     # --- operators ------------------------------------------------------------------------------------------------
 
@@ -368,6 +404,7 @@ class Controller:
 
     def _send(self, mode: Mode, targets: np.ndarray, now: int) -> None:
         self.output = Output(mode, targets, self.context.snapshot.joints_stamp)
+        self._sent = max(self.messages.clock(), now)
         if mode == Mode.NOTHING or self.dry_run:
             return
         try:

@@ -15,7 +15,7 @@ from robot.loop.onboard_policy import OnboardPolicy
 from robot.loop.recording import REQUESTS, Recording, read, snapshot_of
 from robot.loop.safety import Limits
 from robot.loop.terrain import GridPlace, Terrain
-from robot.loop.transport import Mode, Output, Request, Snapshot, State
+from robot.loop.transport import NS, Mode, Output, Request, Snapshot, State
 from sim.course import files as course_file
 from sim.course.description import Course
 from sim.errors import InputError
@@ -64,6 +64,8 @@ class _Replayed(MessageFilter):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.shown = Snapshot()
+        self.time = 0
+        """When the step that is replayed was over, ns."""
 
     def snapshot(self) -> Snapshot:
         return self.shown
@@ -101,6 +103,8 @@ def replay(path: Path, policy: str | None = None) -> dict[str, Any]:
     for k, row in enumerate(recording.steps):
         grid = recording.grid_at(k) if recording.grids else None
         messages.shown = snapshot_of(row, grid)
+        took = float(recording.steps["took"][k + 1]) if k + 1 < len(recording.steps) else 0.0
+        messages.time = int(row["now"]) + round(took * NS)
         for code in row["requests"][row["requests"] > 0].tolist():
             messages.requests.append(Request(REQUESTS[code - 1]))
         output = controller.step(int(row["now"]), float(row["late"]), float(row["took"]))
@@ -152,6 +156,6 @@ def _rebuilt(recording: Recording, policy: str | None) -> tuple[Controller, _Rep
         raise InputError(f"{path} is of the robot {told.get('robot')}, the policy is for {skills.robot.name}")
     if policy is None and sha256(skills) != bundles:
         raise InputError(f"{path} was recorded with other bundles than {named} has now; name one to compare with it")
-    messages = _Replayed(skills.robot, lambda: 0)
+    messages = _Replayed(skills.robot, lambda: messages.time)
     onboard = OnboardPolicy(skills, Terrain(skills.robot, course, grid))
     return Controller(onboard, messages, _Nowhere(), limits, times, needs_pose=needs_pose), messages

@@ -6,6 +6,7 @@ attitude, height, joint speed and torque, the loop's own punctuality, and what t
 """
 
 import math
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
@@ -49,9 +50,39 @@ class Limits:
         0.06, 0.0, 2.0, "A joint that still reads the same after this long damps the robot, in s."
     )
     target_step: float = number(1.7, 0.05, 5.0, "Largest change of a joint target in one control step, in rad.")
+    target_start: float = number(
+        0.0,
+        0.0,
+        5.0,
+        "Largest distance of a target from its joint once the drives had to wait, in rad; 0 means that of peak torque.",
+    )
     overruns: int = whole(
         3, 1, 50, "So many overrunning control steps in a row stop the robot; a long one counts as 2 steps."
     )
+    missed: int = whole(8, 1, 50, "So many missed deadlines among the last 50 stop the robot.")
+    away: float = number(
+        0.0,
+        0.0,
+        5.0,
+        "A held robot that was sent nothing for longer than this is damped, in s; 0 means as long as its drives wait.",
+    )
+
+    def longest_away(self, robot: Robot) -> float:
+        """`away`, or for how long the robot's drives wait for a command, s."""
+        return self.away or min(robot.drives.watchdog, FOR_EVER)
+
+    def start_of(self, robot: Robot) -> Array:
+        """`target_start`, or the distance at which each joint's drive gives its peak torque, rad `[J]`."""
+        reached = np.asarray(robot.torque_limit) / np.asarray(robot.kp)
+        return np.broadcast_to(self.target_start or reached, (len(robot.joint_names),))
+
+
+WINDOW = 50
+"""So many deadlines are remembered: one second of them, over which `missed` counts."""
+FOR_EVER = 0.5
+"""Drives may wait for longer, or for ever; a loop that was away for this has lost its robot all the same, s."""
+WAITED = 0.5
+"""Drives that got nothing for this share of `longest_away` had to wait: the loop has missed more than one deadline."""
 
     def of(self, robot: Robot) -> "Limits":
         """These limits with the robot's own where they leave it to the robot."""
@@ -134,6 +165,10 @@ class Context:
     """Whether the robot has stood since it was armed: one that gets up may be low."""
     overran: int = 0
     """Control steps in a row that took longer than a period, those longer than two periods counted twice."""
+    deadlines: deque[bool] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    """Of the last deadlines, which were missed."""
+    silent: float = 0.0
+    """Seconds since the drives of a robot that is held were last sent something; 0 where it is not held."""
     tilted_since: int = NEVER
     low_since: int = NEVER
     fast_since: int = NEVER
@@ -254,6 +289,24 @@ def punctual(c: Context) -> Verdict | None:
     return None
 
 
+def keeping_up(c: Context) -> Verdict | None:
+    """A loop that misses deadlines again and again, with whole ones between them, does not control either."""
+    missed = sum(c.deadlines)
+    if missed >= c.limits.missed:
+        sentence = f"{missed} of the last {len(c.deadlines)} deadlines were missed, limit {c.limits.missed}"
+        return Verdict(Action.STOP, Code.MISSED, sentence, missed, c.limits.missed)
+    return None
+
+
+def present(c: Context) -> Verdict | None:
+    """Drives that waited too long have let go of the posture: whatever this loop knew of it is not true any more."""
+    limit = c.limits.longest_away(c.robot)
+    if c.silent > limit:
+        sentence = f"the loop sent nothing for {c.silent:.3f} s, limit {limit}"
+        return Verdict(Action.DAMP, Code.AWAY, sentence, c.silent, limit)
+    return None
+
+
 def command_fresh(c: Context) -> Verdict | None:
     """Without a newer command the robot brakes."""
     age, limit = c.age(c.snapshot.command_time), c.limits.command_timeout
@@ -271,7 +324,8 @@ def pose_fresh(c: Context) -> Verdict | None:
 
 
 ALWAYS: tuple[Callable[[Context], Verdict | None], ...] = (
-    sensors_fresh, upright, clear_of_the_ground, joint_speed, encoders_alive, torque, punctual,
+    sensors_fresh, upright, clear_of_the_ground, joint_speed, encoders_alive, torque, punctual, keeping_up,
+    present,
 )  # fmt: skip
 """Whenever the joints are held."""
 RUNNING: tuple[Callable[[Context], Verdict | None], ...] = (command_fresh, pose_fresh)
@@ -315,6 +369,19 @@ def bounded_targets(targets: Array, before: Array, robot: Robot, step: float) ->
         problem = problem or Refusal(Code.TARGET_STEP, sentence, float(abs(change[worst])), step)
         inside = before + np.clip(change, -step, step)
     return inside.astype(np.float32), problem
+
+
+def near_the_joints(targets: Array, position: Array, allowed: Array, robot: Robot) -> tuple[Array, Refusal | None]:
+    """Joint targets `[J]` (rad) not further than `allowed` `[J]` from the joints, and what was wrong, if anything."""
+    change = targets - position
+    beyond = np.abs(change) - allowed
+    worst = int(beyond.argmax())
+    if beyond[worst] <= 1e-6:
+        return targets, None
+    far, limit = float(abs(change[worst])), float(allowed[worst])
+    sentence = f"the target of {robot.joint_names[worst]} begins {far:.2f} rad from the joint, limit {limit:.2f}"
+    near = np.clip(position + np.clip(change, -allowed, allowed), robot.joint_lower, robot.joint_upper)
+    return near.astype(np.float32), Refusal(Code.TARGET_START, sentence, far, limit)
 
 
 def unusable(targets: object, joints: int) -> Refusal | None:

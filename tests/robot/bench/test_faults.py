@@ -32,6 +32,7 @@ ASKED_FOR = {
     "stop while disarmed": "stop while disarmed", "stop while standing up": "stop while standing up",
     "stop while running": "stop while running", "stop in a soft stop": "stop in a soft stop",
     "stop in an emergency": "stop in an emergency", "one stuck encoder": "knee encoder stuck",
+    "stall": "loop stands still", "missed deadlines": "every second step",
 }  # fmt: skip
 """What must be tried -> words of the fault's name."""
 
@@ -104,6 +105,7 @@ def test_results_are_json_ready_and_say_why(monkeypatch, capsys):
         ("encoders_alive", "knee encoder stuck"),
         ("encoders_alive", "abduction encoder stuck, not its speed"),
         ("punctual", "steps overrun"),
+        ("keeping_up", "every second step overruns"),
         ("command_fresh", "command silence"),
         ("pose_fresh", "pose lost"),
     ],
@@ -141,6 +143,11 @@ def test_without_bounds_of_targets_range_and_step_are_found_out(monkeypatch):
     found = [try_fault(BY_NAME[f"policy asks {what}"]) for what in ("beyond a joint's range", "for too large a step")]
     assert any("outside its joint's range" in v for v in found[0]["violations"])
     assert any("a target changed by" in v for v in found[1]["violations"])
+
+
+@pytest.mark.parametrize("name", ["loop stands still for 0.12 s", "policy blocks for 2 s"])
+def test_a_loop_that_goes_on_after_its_drives_let_go_is_found_out(name):
+    assert not try_fault(BY_NAME[name], limits=Limits(away=5.0, missed=50))["safe"]
 
 
 def test_a_slow_reaction_is_found_out():

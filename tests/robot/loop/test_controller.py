@@ -222,6 +222,22 @@ def test_reports_and_logs_that_fail_stop_nothing():
     assert rig.failure is None and rig.violations() == []
 
 
+@pytest.mark.parametrize("seconds", [0.06, 0.08, 0.12, 0.5])
+def test_targets_after_a_stall_lie_near_the_joints(seconds):
+    """Whether the loop goes on or not: the joints have moved meanwhile."""
+    rig = Rig()
+    rig.bring_to("running")
+    count = len(rig.steps)
+    rig.clock.pass_by(seconds)
+    rig.run(0.06)
+    allowed = rig.limits.start_of(rig.robot)
+    away = seconds > rig.limits.longest_away(rig.robot)
+    assert all((step.output.mode == Mode.DAMP) == away for step in rig.steps[count:])
+    first = rig.steps[count]
+    assert away or (np.abs(first.output.targets - first.position) <= allowed + 1e-6).all()
+    assert rig.violations() == []
+
+
 # --- the loop ---------------------------------------------------------------------------------------------------------
 
 

@@ -214,6 +214,42 @@ def test_so_many_steps_in_a_row_may_overrun():
     assert (verdict.value, verdict.limit) == (LIMITS.overruns, 3)
 
 
+def test_so_many_of_the_last_deadlines_may_be_missed():
+    c = context()
+    c.deadlines.extend([False, True] * (LIMITS.missed - 1))
+    assert safety.keeping_up(c) is None
+    c.deadlines.append(True)
+    verdict = safety.keeping_up(c)
+    assert (verdict.action, verdict.code) == (Action.STOP, Code.MISSED)
+    assert verdict.value == verdict.limit == LIMITS.missed
+    c.deadlines.extend([False] * safety.WINDOW)
+    assert safety.keeping_up(c) is None
+
+
+def test_a_loop_may_be_silent_as_long_as_the_drives_wait():
+    c = context()
+    watchdog = c.limits.longest_away(ROBOT)
+    assert watchdog == ROBOT.drives.watchdog
+    c.silent = watchdog
+    assert safety.present(c) is None
+    c.silent = watchdog + 0.001
+    assert (safety.present(c).action, safety.present(c).code) == (Action.DAMP, Code.AWAY)
+    c.limits = Limits(away=0.5)
+    assert safety.present(c) is None
+
+
+def test_targets_begin_near_the_joints():
+    here, allowed = np.array(ROBOT.default_pose, float), Limits().start_of(ROBOT)
+    np.testing.assert_allclose(allowed * ROBOT.kp, np.full(ROBOT.default_pose.shape, ROBOT.torque_limit))
+    targets, problem = safety.near_the_joints(here + 0.99 * allowed, here, allowed, ROBOT)
+    assert problem is None and np.array_equal(targets, here + 0.99 * allowed)
+    targets, problem = safety.near_the_joints(here - 1.45, here, allowed, ROBOT)
+    assert (problem.code, problem.value, problem.limit) == (
+        Code.TARGET_START, pytest.approx(1.45), pytest.approx(allowed[0])
+    )  # fmt: skip
+    assert np.abs(targets - here).max() <= allowed.max() + 1e-6 and (targets >= ROBOT.joint_lower).all()
+
+
 def test_the_strictest_verdict_counts_and_every_check_is_made():
     c = context(orientation=rolled(2.0), velocity=np.full(12, 50.0), effort=np.full(12, 30.0), command_time=0)
     assert safety.strictest(safety.ALWAYS + safety.RUNNING, c).action == Action.BRAKE
