@@ -161,6 +161,23 @@ def clocks(seconds: float) -> Inject:
     return inject
 
 
+def other_rate(rate: float) -> Inject:
+    """The clock of every sender runs so many times as fast. That can be known from when a message is refused for it."""
+
+    def inject(rig: Rig) -> None:
+        began = rig.clock.now()
+
+        def change(m: Message) -> Message:
+            if any(key.endswith(Code.CLOCK_RATE) for key in rig.controller.refusals.counts):
+                rig.wrong()
+            return {**m, "stamp": m["stamp"] + round((rate - 1) * (rig.clock.now() - began))}
+
+        for kind in ALL:
+            rig.transport.tampers[kind] = change
+
+    return inject
+
+
 def at(index: int, value: float, of: float = 0.0) -> Callable[[Any], np.ndarray]:
     """One number of an array becomes `value`, plus `of` times what it was."""
 
@@ -477,8 +494,17 @@ FAULTS: tuple[Fault, ...] = (
           of(Source.JOINTS, Code.STAMP_FROZEN)),
     Fault("IMU stamps frozen", "running", stuck("imu", "stamp"), EMERGENCY, NONSENSE,
           of(Source.IMU, Code.STAMP_FROZEN)),
-    Fault("joint stamps too old", "running", altered("joints", stamp=lambda stamp: stamp - round(0.15 * NS)), EMERGENCY,
-          NONSENSE, of(Source.JOINTS, Code.STAMP_BACKWARDS, Code.LATE)),
+    *(
+        Fault(f"sender's clock {abs(step):g} s {'back' if step < 0 else 'ahead'}", "running", clocks(step), GOES_ON,
+              AGES, of(Source.JOINTS, Code.CLOCK_SET))
+        for step in (-0.07, -0.15, -0.3, -0.99, -2.0, 0.07, 0.3, 2.0)
+    ),
+    *(
+        Fault(f"sender's clock runs {rate:g} times as fast", "running", other_rate(rate), EMERGENCY,
+              "a robot whose time runs otherwise is not controlled at the policy's period",
+              of(Source.JOINTS, Code.CLOCK_RATE), watched=1.4)
+        for rate in (0.5, 0.8, 1.5)
+    ),
     Fault("joint readings late", "running", delayed("joints", 0.15), EMERGENCY, BLIND, Code.JOINTS_STALE),
     Fault("sender's clock 5 s ahead", "running", clocks(5.0), GOES_ON, AGES, of(Source.JOINTS, Code.CLOCK_SET)),
     Fault("sender's clock 5 s back", "running", clocks(-5.0), GOES_ON, AGES, of(Source.JOINTS, Code.CLOCK_SET)),

@@ -185,7 +185,7 @@ class Controller:
         targets near the joints where they may have moved."""
         context = self.context
         context.silent = self._silent(max(self.messages.clock(), now))
-        if mode != Mode.POSITION or context.silent <= safety.WAITED * self.limits.longest_away(self.robot):
+        if mode != Mode.POSITION or context.silent <= safety.WAITED * self.limits.away:
             return mode, targets
         verdict = safety.present(context)
         if verdict is not None:

@@ -9,6 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Concatenate, ParamSpec
 
 import numpy as np
@@ -41,24 +42,31 @@ class Plausible:
     quaternion: float = 0.05
     """How far a quaternion's length may be from 1."""
     pose_step: float = 0.5
-    """How far a pose may be from the one before it, m; believed after `RELOCATED` in a row that agree."""
+    """How far a pose may be from the one before it, m; believed after `relocated` in a row that agree."""
     pose_range: float = 1e5
     """How far a pose may be from the origin, m."""
-    delay: float = 0.06
-    """How much later than usual a message may come in, by its own stamp, s."""
+    relocated: int = 25
+    """A pose elsewhere is believed when so many in a row agree about it: 0.2 s at 125 Hz, by hand."""
     frozen: float = 0.01
-    """Readings of a moving robot that do not change in their last digit for this long are frozen, s."""
+    """Readings of a moving robot that do not change in their last digit for this long are frozen, s: three readings."""
+    delay: float = 0.06
+    """How much later than usual a message may come in, by its own stamp, s: as old as a sensor may be."""
+    agree: int = 3
+    """A clock was set when as many stamps in a row agree about it: soon enough for readings every 8 ms to be believed
+    again before they count as stale."""
+    silence: float = 1.0
+    """A sender that was silent for so long may have been started anew, with another clock, s."""
+    rate: float = 0.02
+    """A sender's clock may run so much faster or slower than this computer's, s/s: forty times what NTP slews by."""
+    hurry: float = 0.1
+    """A clock that runs so much faster shows in `BUCKETS` of a fifth of a second, through jitter of 10 ms, s/s."""
+    lasting: float = 2.0
+    """A rise of delay that lasts so long has come to stay, s: longer than the loop brakes for a stale message, so that
+    it has stopped by then."""
 
 
-RELOCATED = 25
-CLOCK_JUMP = 1.0
-"""Stamps that run backwards by less than this are old messages, not a clock that was set, s."""
-AGREE = 3
-"""A clock was set when as many stamps in a row agree about it."""
-SILENCE = 1.0
-"""A sender that was silent for so long may have been started anew, with another clock, s."""
-DRIFT = 2e-4
-"""Clocks of two computers may drift apart by this, s/s."""
+BUCKET, BUCKETS = 0.2, 4
+"""A clock's rate is seen in the least delays of so many stretches, s each."""
 
 
 class _Refused(Exception):
@@ -214,7 +222,7 @@ class MessageFilter:
         if moved > limits.pose_step:
             agrees = float(np.linalg.norm(p - self._elsewhere)) <= limits.pose_step
             self._relocated, self._elsewhere = self._relocated + 1 if agrees else 1, p
-            if self._relocated < RELOCATED:
+            if self._relocated < limits.relocated:
                 sentence = f"the pose jumped by {moved:.2f} m, limit {limits.pose_step}"
                 raise _refused(Code.JUMP, sentence, moved, limits.pose_step, Source.POSE)
         self._relocated = 0
@@ -385,18 +393,35 @@ class _Path:
 
 
 class _Sender:
-    """What is known of a sender's clock and of whether its readings still move."""
+    """What is known of a sender's clock and of whether its readings still move.
+
+    A message's delay is the time at which it came in less its stamp: only changes of it mean something. A delay that
+    changes at once while messages come in at their usual pace is a clock that was set; one that rises with a gap before
+    it is a message that was held up; one that changes little by little is a clock with another rate.
+    """
 
     def __init__(self, source: Source) -> None:
         self.source = source
         self.stamp = 0
+        """Of the last message that was believed, or refused for its delay alone, ns."""
         self.heard = NEVER
         """When the last message came in, ns."""
+        self.usual = 0.0
+        """Time between two messages, smoothed, s."""
+        self.delay = 0.0
+        """Of the last message, s."""
         self.offset = 0.0
         """Least delay of late, s; it creeps up, so that clocks may drift."""
+        self.late_since = NEVER
+        """Since when messages are late, ns; the delay of the first of them, s; whether it rose little by little."""
+        self.late_first = 0.0
+        self.slow = self.noted = False
         self.jumped = 0
         """How many stamps in a row have jumped, and the delay of the last of them, s."""
         self.elsewhere = 0.0
+        self.least: deque[tuple[int, float]] = deque(maxlen=BUCKETS)
+        """Beginning (ns) and least delay (s) of the last stretches of `BUCKET`."""
+        self.too_fast: Refusal | None = None
         self.reading: Array | None = None
         self.changed = NEVER
 
@@ -417,26 +442,81 @@ class _Sender:
         delay, silent = (now - stamp) / NS, (now - self.heard) / NS
         if self.stamp and stamp == self.stamp:
             return self._say(Code.STAMP_FROZEN, "its stamp stands still"), None
-        if silent > SILENCE or not self.stamp:
-            self.stamp, self.offset, self.jumped = stamp, delay, 0
+        if silent > limits.silence or not self.stamp:
+            self._begin(stamp, delay)
             return None, None
-        ahead, note = self.offset - delay, None
-        if ahead > limits.delay or (stamp < self.stamp and -ahead > CLOCK_JUMP):
-            self.jumped = self.jumped + 1 if abs(delay - self.elsewhere) <= limits.delay else 1
-            self.elsewhere = delay
-            if self.jumped < AGREE:
-                return self._say(Code.STAMP_JUMP, f"its stamp jumped by {ahead:+.3f} s", ahead, limits.delay), None
-            note = self._say(Code.CLOCK_SET, f"its clock was set by {ahead:+.3f} s", ahead, limits.delay)
-            self.offset = delay
-        elif stamp < self.stamp:
-            back = (self.stamp - stamp) / NS
-            return self._say(Code.STAMP_BACKWARDS, f"its stamp runs backwards by {back:.3f} s", back, 0.0), None
+        change, off = abs(delay - self.delay), delay - self.offset
+        at_once, held_up = change > limits.delay / 2, silent > self.usual + change / 2
+        self.usual, self.delay = 0.9 * (self.usual or silent) + 0.1 * silent, delay
+        late = off > limits.delay
+        set_back = late and self.late_since == NEVER and (self.jumped > 0 or (at_once and not held_up))
+        if stamp < self.stamp or off < -limits.delay or set_back:
+            return self._jumped(stamp, delay, limits)
+        self.jumped, self.stamp = 0, stamp
+        if late:
+            return self._late(now, delay, at_once, limits)
+        self.late_since = NEVER
+        self.offset = min(self.offset + limits.rate * silent, delay)
+        return self._look_at_rate(now, delay, limits)
+
+    def _begin(self, stamp: int, delay: float) -> None:
+        """What comes from here on is measured by this message."""
+        self.stamp, self.offset, self.delay, self.jumped, self.late_since = stamp, delay, delay, 0, NEVER
+        self.least.clear()
+        self.too_fast, self.noted = None, False
+
+    def _jumped(self, stamp: int, delay: float, limits: Plausible) -> tuple[Refusal | None, Refusal | None]:
+        """A stamp that lies elsewhere: an odd one, or a clock that was set if several agree."""
+        ahead = self.offset - delay
+        self.jumped = self.jumped + 1 if self.jumped and abs(delay - self.elsewhere) <= limits.delay / 2 else 1
+        self.elsewhere = delay
+        if self.jumped < limits.agree:
+            code = Code.STAMP_BACKWARDS if stamp < self.stamp else Code.STAMP_JUMP
+            return self._say(code, f"its stamp jumped by {ahead:+.3f} s", ahead, limits.delay), None
+        self._begin(stamp, delay)
+        return None, self._say(Code.CLOCK_SET, f"its clock was set by {ahead:+.3f} s", ahead, limits.delay)
+
+    def _late(
+        self, now: int, delay: float, at_once: bool, limits: Plausible
+    ) -> tuple[Refusal | None, Refusal | None]:
+        """A message that was held up on its way, or comes from a clock that is too slow."""
         late = delay - self.offset
-        self.offset = min(self.offset + DRIFT * silent, delay)
-        self.stamp, self.jumped = stamp, 0
-        if late > limits.delay:
-            return self._say(Code.LATE, f"it is {late:.3f} s late, limit {limits.delay}", late, limits.delay), note
-        return None, note
+        if self.late_since == NEVER:
+            self.late_since, self.late_first, self.slow = now, delay, not at_once
+        if now - self.late_since > limits.lasting * NS:
+            if abs(delay - self.late_first) <= limits.delay / 2:
+                sentence = f"its messages take {late:.3f} s longer than they did"
+                self._begin(self.stamp, delay)
+                return None, self._say(Code.DELAY_RISEN, sentence, late, limits.delay)
+            self.late_since, self.late_first, self.slow = now, delay, True
+        if self.slow:
+            sentence = f"its stamps fall behind little by little, {late:.3f} s by now, limit {limits.delay}"
+            return self._say(Code.CLOCK_RATE, sentence, late, limits.delay), None
+        return self._say(Code.LATE, f"it is {late:.3f} s late, limit {limits.delay}", late, limits.delay), None
+
+    def _look_at_rate(self, now: int, delay: float, limits: Plausible) -> tuple[Refusal | None, Refusal | None]:
+        """A clock that is too fast takes every delay for a short one; what it is off by is noted once."""
+        note = None
+        if not self.least or now - self.least[-1][0] >= BUCKET * NS:
+            note = self._judge_rate(limits) if len(self.least) == BUCKETS else None
+            self.least.append((now, delay))
+        elif delay < self.least[-1][1]:
+            self.least[-1] = self.least[-1][0], delay
+        return self.too_fast, note
+
+    def _judge_rate(self, limits: Plausible) -> Refusal | None:
+        """Whether the clock is too fast, by whole stretches; returns what is worth a note."""
+        falls = [earlier[1] - later[1] for earlier, later in pairwise(self.least)]
+        rate = sum(falls) / (self.least[-1][0] - self.least[0][0]) * NS
+        steady = min(falls) if rate > 0 else -max(falls)  # of all stretches the least change in that direction
+        said = self._say(
+            Code.CLOCK_RATE, f"its clock runs {1 + rate:.2f} times as fast as this computer's", rate, limits.hurry
+        )
+        self.too_fast = said if rate > limits.hurry and steady > 0.5 * limits.hurry * BUCKET else None
+        if self.too_fast or self.noted or abs(rate) < limits.rate or steady < 0.5 * limits.rate * BUCKET:
+            return None
+        self.noted = True
+        return said
 
     def _look_at_reading(self, now: int, reading: Array | None, limits: Plausible) -> Refusal | None:
         if reading is None or self.reading is None or not np.array_equal(reading, self.reading):

@@ -67,14 +67,18 @@ class Limits:
         "A held robot that was sent nothing for longer than this is damped, in s; 0 means as long as its drives wait.",
     )
 
-    def longest_away(self, robot: Robot) -> float:
-        """`away`, or for how long the robot's drives wait for a command, s."""
-        return self.away or min(robot.drives.watchdog, FOR_EVER)
+    def of(self, robot: Robot) -> "Limits":
+        """These limits with the robot's own where they leave it to the robot."""
+        own = {
+            "clearance": robot.fall.clearance,
+            "joint_speed": OVERSPEED * float(robot.no_load_speed.max()),
+            "away": min(robot.drives.watchdog, FOR_EVER),
+        }
+        return replace(self, **{name: value for name, value in own.items() if not getattr(self, name)})
 
     def start_of(self, robot: Robot) -> Array:
         """`target_start`, or the distance at which each joint's drive gives its peak torque, rad `[J]`."""
-        reached = np.asarray(robot.torque_limit) / np.asarray(robot.kp)
-        return np.broadcast_to(self.target_start or reached, (len(robot.joint_names),))
+        return np.full(robot.joints, self.target_start) if self.target_start else robot.torque_limit / robot.kp
 
 
 WINDOW = 50
@@ -82,14 +86,7 @@ WINDOW = 50
 FOR_EVER = 0.5
 """Drives may wait for longer, or for ever; a loop that was away for this has lost its robot all the same, s."""
 WAITED = 0.5
-"""Drives that got nothing for this share of `longest_away` had to wait: the loop has missed more than one deadline."""
-
-    def of(self, robot: Robot) -> "Limits":
-        """These limits with the robot's own where they leave it to the robot."""
-        own = {"clearance": robot.fall.clearance, "joint_speed": OVERSPEED * float(robot.no_load_speed.max())}
-        return replace(self, **{name: value for name, value in own.items() if not getattr(self, name)})
-
-
+"""Drives that got nothing for this share of `away` had to wait: the loop has missed more than one deadline."""
 OVERSPEED = 1.4
 """A joint may be turned so many times faster than its motor turns without load, as a landing does."""
 OF_LATE = 0.1
@@ -300,7 +297,7 @@ def keeping_up(c: Context) -> Verdict | None:
 
 def present(c: Context) -> Verdict | None:
     """Drives that waited too long have let go of the posture: whatever this loop knew of it is not true any more."""
-    limit = c.limits.longest_away(c.robot)
+    limit = c.limits.away
     if c.silent > limit:
         sentence = f"the loop sent nothing for {c.silent:.3f} s, limit {limit}"
         return Verdict(Action.DAMP, Code.AWAY, sentence, c.silent, limit)

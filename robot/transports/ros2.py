@@ -23,9 +23,10 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import TwistStamped
 from nav_msgs.msg import Odometry
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image, Imu, JointState
@@ -289,6 +290,11 @@ def _descriptor(parameter: Declared) -> ParameterDescriptor:
     return descriptor
 
 
+def _no_simulated_time(parameters: list[Parameter]) -> SetParametersResult:
+    asked = any(parameter.name == "use_sim_time" and parameter.value for parameter in parameters)
+    return SetParametersResult(successful=not asked, reason="use_sim_time is not supported" if asked else "")
+
+
 class RosNode:
     """One node in a context of its own. Callbacks run in one thread, from `spin` on."""
 
@@ -329,6 +335,9 @@ class RosNode:
         """
         node = self.node
         given = {name: value.value for name, value in node.get_parameters_by_prefix("").items()}
+        if given.get("use_sim_time"):
+            raise InputError("use_sim_time is not supported: the control loop runs on this computer's time")
+        node.add_on_set_parameters_callback(_no_simulated_time)
         own = {name: v for name, v in given.items() if name not in self.EVERYWHERE and not name.startswith("qos_")}
         chosen = make(kind, own)
         for parameter in declared(kind):

@@ -9,7 +9,7 @@ from policies.skills.library import load_skills
 from robot.bench import faults, rig
 from robot.bench.faults import CORRUPTED, FAULTS, ONE_JOINT, Fault, stuck_joint, try_bundle, try_fault
 from robot.bench.rig import COMMAND, Rig
-from robot.loop import message_filter, safety
+from robot.loop import safety
 from robot.loop.message_filter import Plausible
 from robot.loop.refusals import Code
 from robot.loop.safety import Limits
@@ -194,6 +194,5 @@ def test_a_loop_that_dies_with_drives_that_hold_is_found_out(monkeypatch):
     assert found["reached"] == "loop dead" and not found["safe"]
 
 
-def test_clocks_that_nobody_believes_stop_the_robot(monkeypatch):
-    monkeypatch.setattr(message_filter, "AGREE", 1000)
-    assert not try_fault(BY_NAME["sender's clock 5 s back"])["safe"]
+def test_clocks_that_nobody_believes_stop_the_robot():
+    assert not try_fault(BY_NAME["sender's clock 5 s back"], plausible=Plausible(agree=1000))["safe"]

@@ -231,7 +231,7 @@ def test_targets_after_a_stall_lie_near_the_joints(seconds):
     rig.clock.pass_by(seconds)
     rig.run(0.06)
     allowed = rig.limits.start_of(rig.robot)
-    away = seconds > rig.limits.longest_away(rig.robot)
+    away = seconds > rig.controller.limits.away
     assert all((step.output.mode == Mode.DAMP) == away for step in rig.steps[count:])
     first = rig.steps[count]
     assert away or (np.abs(first.output.targets - first.position) <= allowed + 1e-6).all()

@@ -2,6 +2,7 @@
 
 import copy
 import threading
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from robot.loop.message_filter import AGREE, RELOCATED, MessageFilter, Plausible
+from robot.loop.message_filter import MessageFilter, Plausible
 from robot.loop.refusals import Code, Refusal, Source
 from robot.loop.transport import NS
 from sim.robots.description import default_robot
@@ -219,9 +220,9 @@ def test_a_pose_elsewhere_is_believed_when_it_stays_there(messages, now):
         return messages.odometry([x, 0.0, 0.2], LEVEL)
 
     assert pose(0.0)
-    assert not any(pose(5.0 + 3.0 * (k % 2)) for k in range(3 * RELOCATED))
+    assert not any(pose(5.0 + 3.0 * (k % 2)) for k in range(3 * Plausible().relocated))
     assert pose(0.1)
-    assert [pose(5.0) for _ in range(RELOCATED)].index(True) == RELOCATED - 1
+    assert [pose(5.0) for _ in range(Plausible().relocated)].index(True) == Plausible().relocated - 1
     assert not messages.odometry([1e9, 0.0, 0.0], LEVEL)
     assert newest(messages) == (Code.OUT_OF_RANGE, newest(messages).sentence, 1e9, Plausible().pose_range, Source.POSE)
 
@@ -234,11 +235,26 @@ def commands(messages: MessageFilter, now: Now, *stamps: float, every: float = 0
     return [messages.velocity_command([0.0] * 3, now.on(every) + round(stamp * NS)) for stamp in stamps]
 
 
-def test_a_clock_that_was_set_is_believed_when_several_agree(messages, now):
-    assert all(commands(messages, now, *[0.0] * 5))
-    for jump in (5.0, 0.0, -5.0, 0.0):
-        assert commands(messages, now, *[jump] * 6) == [False] * (AGREE - 1) + [True] * (7 - AGREE)
-        assert abs(messages.refusals.last["command clock set"].value) == pytest.approx(5.0)
+@pytest.mark.parametrize("every", [0.004, 0.02, 0.1])
+@pytest.mark.parametrize("jump", [5.003, 2.003, 1.013, 0.999, 0.503, 0.303, 0.103, 0.071])
+@pytest.mark.parametrize("back", [False, True])
+def test_a_clock_that_was_set_is_known_said_once_and_believed_again(messages, now, jump, back, every):
+    """By any step, forward or back, seen by senders of any pace."""
+    step = -jump if back else jump
+    assert all(commands(messages, now, *[0.0] * 20, every=every))
+    agree = Plausible().agree
+    for offset in (step, 0.0):
+        believed = commands(messages, now, *[offset] * 30, every=every)
+        assert believed == [False] * (agree - 1) + [True] * (31 - agree)
+    assert messages.refusals.counts["command clock set"] == 2
+    assert abs(messages.refusals.last["command clock set"].value) == pytest.approx(jump, abs=0.03)
+
+
+@pytest.mark.parametrize("step", [-0.05, -0.03, 0.03, 0.05])
+def test_steps_that_are_smaller_than_a_delay_change_little(messages, now, step):
+    assert all(commands(messages, now, *[0.0] * 20, every=0.004))
+    believed = commands(messages, now, *[step] * 50, every=0.004)
+    assert sum(believed) >= 50 - Plausible().agree and all(believed[Plausible().agree :])
 
 
 def test_a_single_odd_stamp_is_left_out(messages, now):
@@ -247,11 +263,62 @@ def test_a_single_odd_stamp_is_left_out(messages, now):
         assert commands(messages, now, jump, 0.0, 0.0) == [False, True, True]
 
 
-def test_old_messages_are_not_a_clock_that_was_set(messages, now):
+def test_old_messages_among_new_ones_are_left_out(messages, now):
     assert all(commands(messages, now, 0.0, 0.0))
-    assert not any(commands(messages, now, *[-0.3] * 40))
+    believed = commands(messages, now, *[-0.3, 0.0] * 40)
+    assert believed == [False, True] * 40 and not messages.refusals.counts["command clock set"]
+
+
+def delayed(messages: MessageFilter, now: Now, delays: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Which commands are believed that take so long (s), sent every 0.02 s, and how long they took in the end: none
+    overtakes another."""
+    sent, found = now.time, []
+    for delay in delays:
+        sent += NS // 50
+        now.time = max(now.time + 1, sent + round(delay * NS))
+        found.append((messages.velocity_command([0.0] * 3, sent), (now.time - sent) / NS))
+    believed, took = zip(*found, strict=True)
+    return np.array(believed), np.array(took)
+
+
+@pytest.mark.parametrize("rise", [0.1, 0.3, 0.9])
+def test_a_rise_of_delay_is_late_until_it_has_come_to_stay(messages, now, rise):
+    """By then the loop has stopped: it counts on messages that are no older than it knows."""
+    late = round(Plausible().lasting / 0.02)
+    believed, _ = delayed(messages, now, [0.01] * 20 + [0.01 + rise] * (late + 20))
+    assert believed[:20].all() and not believed[20 : 19 + late].any() and believed[22 + late :].all()
+    assert messages.refusals.counts["command delay risen"] == 1
+    assert messages.refusals.last["command delay risen"].value == pytest.approx(rise, abs=0.02)
     assert not messages.refusals.counts["command clock set"]
-    assert all(commands(messages, now, 0.0, 0.0))
+
+
+def test_messages_that_are_held_up_now_and_then_are_left_out_alone(messages, now):
+    believed, took = delayed(messages, now, [*[0.01] * 20, *[*[0.01] * 10, 0.2, 0.19, 0.17, *[0.01] * 10] * 5])
+    limit = 0.01 + Plausible().delay
+    assert believed[took < limit - 0.01].all() and not believed[took > limit + 0.01].any()
+    assert 0 < np.sum(took > limit + 0.01) < len(took) / 2
+    assert set(messages.refusals.counts) == {"command late"}
+
+
+@pytest.mark.parametrize("every", [0.004, 0.02])
+@pytest.mark.parametrize("rate", [0.5, 0.8, 0.9, 1.2, 1.5])
+def test_a_clock_that_runs_otherwise_is_refused_for_it_within_a_second(messages, now, rate, every):
+    """Simulated time that is not real time, too."""
+    count = round(1.1 / every)
+    believed = commands(messages, now, *[(rate - 1) * every * k for k in range(2 * count)], every=every)
+    assert not any(believed[count:])
+    assert messages.refusals.last["command clock rate"].code == Code.CLOCK_RATE
+
+
+@pytest.mark.parametrize("rate", [0.96, 1.04, 1.08])
+def test_a_clock_that_runs_a_little_otherwise_is_noted_within_a_second(messages, now, rate):
+    believed = commands(messages, now, *[(rate - 1) * 0.02 * k for k in range(55)])
+    assert all(believed) and messages.refusals.counts["command clock rate"] == 1
+
+
+def test_an_unsteady_network_is_no_clock(messages, now):
+    delays = np.abs(np.random.default_rng(0).normal(0.0, 0.012, 3000)).clip(0, 0.05)
+    assert delayed(messages, now, delays)[0].all() and not messages.refusals.counts
 
 
 def test_after_a_silence_a_sender_may_have_another_clock(messages, now):

@@ -228,7 +228,7 @@ def test_so_many_of_the_last_deadlines_may_be_missed():
 
 def test_a_loop_may_be_silent_as_long_as_the_drives_wait():
     c = context()
-    watchdog = c.limits.longest_away(ROBOT)
+    watchdog = c.limits.away
     assert watchdog == ROBOT.drives.watchdog
     c.silent = watchdog
     assert safety.present(c) is None

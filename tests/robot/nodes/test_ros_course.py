@@ -24,7 +24,8 @@ from robot.nodes.referee import Timekeeper
 from robot.transports import ros2
 from sim.errors import InputError
 
-PATIENT = {"sensor_timeout": 0.5, "command_timeout": 0.5, "pose_timeout": 0.5, "overruns": 50, "missed": 50, "away": 1.0}
+PATIENT = {"sensor_timeout": 0.5, "command_timeout": 0.5, "pose_timeout": 0.5}
+PATIENT |= {"overruns": 50, "missed": 50, "away": 1.0}
 """Limits for a computer that does other things as well."""
 HELD_UP = {Code.JOINTS_STALE, Code.IMU_STALE, Code.COMMAND_STALE, Code.POSE_STALE}
 HELD_UP |= {Code.OVERRUN, Code.MISSED, Code.AWAY}

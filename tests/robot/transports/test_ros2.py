@@ -13,6 +13,7 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from nav_msgs.msg import Odometry
 from rcl_interfaces.msg import ParameterType
+from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
@@ -239,6 +240,22 @@ def test_impossible_parameters_are_refused(given: dict, words: str) -> None:
     try:
         with pytest.raises(InputError, match=words):
             node.parameters(OnboardParameters)
+    finally:
+        node.close()
+
+
+def test_simulated_time_is_refused_at_the_start_and_later() -> None:
+    node = ros2.RosNode("onboard", ros_arguments(None, {"use_sim_time": True}), free_domain())
+    try:
+        with pytest.raises(InputError, match="use_sim_time"):
+            node.parameters(OnboardParameters)
+    finally:
+        node.close()
+    node = ros2.RosNode("onboard", (), free_domain())
+    try:
+        node.parameters(OnboardParameters)
+        (result,) = node.node.set_parameters([Parameter("use_sim_time", value=True)])
+        assert not result.successful and not node.node.get_parameter("use_sim_time").value
     finally:
         node.close()
 
