@@ -27,6 +27,8 @@ EXTRAS = {
         "safetensors>=0.5",
         "tensorboardX>=2.6",
         "openai>=1",
+        "jinja2>=3",  # chat templates
+        "pyarrow>=15",  # data in Parquet
     ],
     # rclpy without a ROS installation; on robots it comes from ROS itself
     "ros": [

@@ -121,13 +121,38 @@ def causal(vocabulary: int) -> Read:
 
     `vocabulary` is the tokenizer's: ids beyond it that a model was padded with never occur and are cut off, so that
     models padded to different sizes agree. Padding must stand at the end of a row and be masked out of the loss.
+
+    Where the batch has `positions` `[B, T]`, attention does not cross where they begin anew: see `packs`.
     """
 
     def read(module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-        logits = module(input_ids=batch["tokens"][:, :-1], use_cache=False).logits
+        places = {"position_ids": batch["positions"]} if "positions" in batch else {}
+        logits = module(input_ids=batch["tokens"][:, :-1], use_cache=False, **places).logits
         return _cut(logits, vocabulary)
 
     return read
+
+
+@torch.no_grad()
+def packs(model: Any, vocabulary: int, tolerance: float = 1e-3) -> bool:
+    """Whether a causal model keeps examples that stand in one row apart by their positions: asked of it, not assumed.
+
+    State-space models do not, nor do those that take no positions.
+    """
+    device = next(model.parameters()).device
+    tokens = torch.randint(0, vocabulary, (1, 14), generator=torch.Generator().manual_seed(0)).to(device)
+    first, second = {"tokens": tokens[:, :7]}, {"tokens": tokens[:, 6:]}
+    places = torch.tensor([[0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 5, 6]], device=device)
+    read, training = causal(vocabulary), model.training
+    model.eval()
+    try:
+        alone = torch.cat([read(model, first), read(model, second)], 1)
+        together = read(model, {"tokens": tokens, "positions": places})
+    except (TypeError, ValueError, RuntimeError):
+        return False
+    finally:
+        model.train(training)
+    return bool((alone.log_softmax(-1) - together.log_softmax(-1)).abs().max() < tolerance)
 
 
 def classifier(pad: int = 0) -> Read:

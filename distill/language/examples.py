@@ -1,0 +1,223 @@
+"""A user's own data, in the field's forms: plain text, prompts with completions, conversations.
+
+| form of a row | becomes |
+|---|---|
+| `text` | `Text` |
+| `prompt`, `completion` (strings, or lists of messages) | `Pair`, or `Chat` |
+| `messages`, with `tools` where a template takes them | `Chat` |
+| `question`, `answer` | `Chat` of two turns |
+| `instruction`, `input`, `output` (Alpaca) | `Chat` of two turns |
+
+Rows stand in `.jsonl`, `.json` (one list), `.csv` and `.parquet` files; a `.txt` or `.md` file is one `Text`. A row
+without content is dropped and counted; a file that cannot be read, or rows of no known form, stop the reading with one
+line.
+"""
+
+import csv
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distill.core.errors import DistillError
+
+FORMS = "text | prompt, completion | messages | question, answer | instruction, input, output"
+EMPTY, NOT_TEXT, NO_ANSWER = "a field is empty or missing", "a field is no text", "no turn of the assistant"
+"""Why rows are dropped."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """A document, every token of which is learned."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A prompt and what follows it directly; the completion is learned."""
+
+    prompt: str
+    completion: str
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A conversation, of which the assistant's turns are learned."""
+
+    messages: tuple[Mapping[str, Any], ...]
+    """Each with `role` and `content`."""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """As chat templates take them."""
+
+
+Example = Text | Pair | Chat
+
+
+@dataclass
+class Reading:
+    """What was found at one path."""
+
+    examples: list[Example] = field(default_factory=list[Example])
+    dropped: Counter[str] = field(default_factory=Counter[str])
+    """Reason -> rows."""
+    files: dict[str, str] = field(default_factory=dict[str, str])
+    """Name, relative to the path -> SHA-256."""
+
+
+def read_examples(path: Path | str) -> Reading:
+    """Reads a file, or every file of a known ending below a folder in the order of their names.
+
+    Raises:
+      DistillError: nothing is there, nothing of a known form, a damaged file, or no example at all.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DistillError(f"the data {path} do not exist")
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix in READERS and p.is_file())
+    if not files or files[0].suffix not in READERS:
+        raise DistillError(f"{path} holds no data in a form that is read: {', '.join(READERS)}")
+    found = Reading()
+    for file in files:
+        name = file.name if file == path else str(file.relative_to(path))
+        try:
+            with file.open("rb") as opened:
+                found.files[name] = hashlib.file_digest(opened, "sha256").hexdigest()
+            for where, row in READERS[file.suffix](file):
+                _take(found, row, f"{file}, {where}")
+        except UnicodeDecodeError as error:
+            raise DistillError(f"{file} is not UTF-8 (byte {error.start}): save it as UTF-8") from error
+        except (OSError, csv.Error, ValueError) as error:
+            raise DistillError(f"{file} cannot be read: {str(error).splitlines()[0]}") from error
+    if not found.examples:
+        why = ", ".join(f"{count} rows: {reason}" for reason, count in found.dropped.items()) or "its files are empty"
+        raise DistillError(f"{path} holds no example ({why})")
+    return found
+
+
+def _take(found: Reading, row: Any, where: str) -> None:
+    if not isinstance(row, Mapping):
+        raise DistillError(f"{where}: a row is an object with the fields {FORMS}, got {type(row).__name__}")
+    example = _example(row, where)
+    if isinstance(example, str):
+        found.dropped[example] += 1
+    else:
+        found.examples.append(example)
+
+
+def _example(row: Mapping[str, Any], where: str) -> Example | str:
+    """The row's example, or why there is none."""
+    if "messages" in row:
+        return _chat(row["messages"], row.get("tools"))
+    if "prompt" in row and "completion" in row:
+        prompt: Any = row["prompt"]
+        completion: Any = row["completion"]
+        if isinstance(prompt, list) and isinstance(completion, list):
+            return _chat([*prompt, *completion], row.get("tools"))
+        return _fault(prompt, completion) or Pair(prompt, completion)
+    if "question" in row and "answer" in row:
+        return _fault(row["question"], row["answer"]) or _turns(row["question"], row["answer"])
+    if "instruction" in row and "output" in row:
+        fault = _fault(row["instruction"], row["output"])
+        more = row.get("input") or ""
+        if fault or not isinstance(more, str):
+            return fault or NOT_TEXT
+        return _turns(f"{row['instruction']}\n\n{more}" if more.strip() else row["instruction"], row["output"])
+    if "text" in row:
+        return _fault(row["text"]) or Text(row["text"])
+    known = ", ".join(map(str, row)) or "none"
+    raise DistillError(f"{where}: the fields are {known}, wanted are {FORMS}")
+
+
+def _fault(*values: Any) -> str:
+    for value in values:
+        if value is None or value == "":
+            return EMPTY
+        if not isinstance(value, str):
+            return NOT_TEXT
+        if not value.strip():
+            return EMPTY
+        try:
+            value.encode()
+        except UnicodeEncodeError:  # half of a surrogate pair, which JSON can write and no tokenizer reads
+            return NOT_TEXT
+    return ""
+
+
+def _turns(asked: str, answered: str) -> Chat:
+    return Chat(({"role": "user", "content": asked}, {"role": "assistant", "content": answered}))
+
+
+def _chat(messages: Any, tools: Any) -> Chat | str:
+    if not isinstance(messages, list) or not messages:
+        return EMPTY
+    turns: list[Mapping[str, Any]] = []
+    for message in messages:
+        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+            return NOT_TEXT
+        content = message.get("content")
+        if isinstance(content, list):  # parts, of which text is read
+            if not all(isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in content):
+                return NOT_TEXT
+            content = "".join(part["text"] for part in content)
+        if not (message.get("tool_calls") and not content):  # a call of a tool may say nothing
+            fault = _fault(content)
+            if fault:
+                return fault
+        turns.append({**message, "content": content or ""})
+    if not any(turn["role"] == "assistant" for turn in turns):
+        return NO_ANSWER
+    if isinstance(tools, str):  # as data sets keep them where tables take no nested types
+        tools = json.loads(tools)
+    return Chat(tuple(turns), tuple(tools or ()))
+
+
+def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:
+    with path.open(encoding="utf-8-sig", newline="\n") as file:  # other line ends are part of the texts
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                try:
+                    yield f"line {number}", json.loads(line)
+                except json.JSONDecodeError as error:
+                    raise DistillError(f"{path}, line {number} is no JSON: {error.msg}") from error
+
+
+def _json(path: Path) -> Iterator[tuple[str, Any]]:
+    rows = json.loads(path.read_text(encoding="utf-8-sig"))
+    if not isinstance(rows, list):
+        raise DistillError(f"{path} must be a list of rows, got {type(rows).__name__}")
+    for number, row in enumerate(rows, 1):
+        yield f"row {number}", row
+
+
+def _csv(path: Path) -> Iterator[tuple[str, Any]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        for number, row in enumerate(csv.DictReader(file), 1):
+            yield f"row {number}", {key: value for key, value in row.items() if key is not None}
+
+
+def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
+    from pyarrow import ArrowInvalid
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        number = 0
+        for batch in ParquetFile(path).iter_batches(4096):
+            for row in batch.to_pylist():
+                number += 1
+                yield f"row {number}", row
+    except ArrowInvalid as error:
+        raise DistillError(f"{path} is no Parquet file: {str(error).splitlines()[0]}") from error
+
+
+def _document(path: Path) -> Iterator[tuple[str, Any]]:
+    yield "text", {"text": path.read_text(encoding="utf-8-sig")}
+
+
+READERS: Mapping[str, Callable[[Path], Iterator[tuple[str, Any]]]] = {
+    ".jsonl": _json_lines, ".json": _json, ".csv": _csv, ".parquet": _parquet, ".txt": _document, ".md": _document,
+}  # fmt: skip
+"""Ending -> rows of a file, each with the words that say where it stands."""

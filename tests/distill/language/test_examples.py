@@ -1,0 +1,105 @@
+"""A user's own data are read as their writers meant, or refused in one line; what is dropped is counted."""
+
+import json
+from collections import Counter
+
+import pytest
+
+from distill.core.errors import DistillError
+from distill.language.examples import EMPTY, NO_ANSWER, NOT_TEXT, Chat, Pair, Text, read_examples
+
+ASKED = Chat(({"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}))
+ROWS = {
+    "text": ({"text": "t", "source": "web"}, Text("t")),
+    "pair": ({"prompt": "p", "completion": "c"}, Pair("p", "c")),
+    "question": ({"question": "q", "answer": "a"}, ASKED),
+    "alpaca": (
+        {"instruction": "q", "input": "x", "output": "a"},
+        Chat(({"role": "user", "content": "q\n\nx"}, {"role": "assistant", "content": "a"})),
+    ),
+    "alpaca without input": ({"instruction": "q", "input": "", "output": "a"}, ASKED),
+    "messages": ({"messages": list(ASKED.messages)}, ASKED),
+    "messages in parts": (
+        {"messages": [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in ASKED.messages]},
+        ASKED,
+    ),
+    "pair of messages": ({"prompt": [ASKED.messages[0]], "completion": [ASKED.messages[1]]}, ASKED),
+    "tools": ({"messages": list(ASKED.messages), "tools": '[{"n": 1}]'}, Chat(ASKED.messages, ({"n": 1},))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ROWS)
+@pytest.mark.parametrize("ending", ["jsonl", "json", "parquet"])
+def test_every_form_is_read_from_every_kind_of_file(form, ending, tmp_path):
+    row, wanted = ROWS[form]
+    path = tmp_path / f"data.{ending}"
+    if ending == "parquet":
+        from pyarrow import Table, parquet
+
+        parquet.write_table(Table.from_pylist([row, row]), path)
+    else:
+        path.write_text(json.dumps([row, row]) if ending == "json" else f"{json.dumps(row)}\n\n{json.dumps(row)}\n")
+    found = read_examples(path)
+    assert found.examples == [wanted, wanted] and not found.dropped
+    assert list(found.files) == [path.name] and len(found.files[path.name]) == 64
+
+
+def test_tables_and_documents_of_a_folder_are_read_in_order(tmp_path):
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "excel.csv").write_bytes('\ufefftext,category\r\n"one, two",x\r\nshort\r\n'.encode())
+    (tmp_path / "a.txt").write_text("Chapter one\tThe pump\nIt stood.\n")
+    (tmp_path / "c.md").write_bytes("\ufeff# Title".encode())
+    (tmp_path / "picture.png").write_bytes(b"\0")
+    found = read_examples(tmp_path)
+    assert found.examples == [
+        Text("Chapter one\tThe pump\nIt stood.\n"), Text("one, two"), Text("short"), Text("# Title"),
+    ]  # fmt: skip
+    assert list(found.files) == ["a.txt", "b/excel.csv", "c.md"]
+
+
+def test_line_ends_of_other_alphabets_are_part_of_a_text(tmp_path):
+    rows = [{"question": "line one\u2028line two\u0085?", "answer": "a\nb"}] * 2
+    (tmp_path / "a.jsonl").write_text("\ufeff" + "\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
+    found = read_examples(tmp_path / "a.jsonl").examples
+    assert len(found) == 2 and found[0].messages[0]["content"] == "line one\u2028line two\u0085?"
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        ({"question": "q", "answer": None}, EMPTY), ({"text": "  "}, EMPTY), ({"text": 3}, NOT_TEXT),
+        ({"question": "a \ud83d", "answer": "x"}, NOT_TEXT), ({"messages": []}, EMPTY),
+        ({"messages": [{"role": "user", "content": "hi"}]}, NO_ANSWER), ({"messages": ["hi"]}, NOT_TEXT),
+        ({"messages": [{"role": "assistant", "content": None}]}, EMPTY),
+    ],
+)  # fmt: skip
+def test_rows_without_content_are_dropped_and_counted(row, why, tmp_path):
+    (tmp_path / "a.jsonl").write_text(json.dumps(row) + '\n{"text": "kept"}\n' + json.dumps(row))
+    found = read_examples(tmp_path)
+    assert found.examples == [Text("kept")] and found.dropped == Counter({why: 2})
+    (tmp_path / "a.jsonl").write_text(json.dumps(row))
+    with pytest.raises(DistillError, match="no example") as error:
+        read_examples(tmp_path)
+    assert why in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", b'{"text": "x"}\n{"text"\n'), ("a.jsonl", b'["q", "a"]\n'), ("a.jsonl", b'{"words": "x"}\n'),
+        ("a.json", b'{"text": "x"}'), ("a.json", b"["), ("a.txt", "caf\u00e9".encode("latin-1")),
+        ("a.parquet", b"PAR1 not really"), ("a.csv", b"a,b\n1,2\n"), ("a.doc", b"x"), ("a.jsonl", b""),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_is_one_line_with_its_place(name, content, tmp_path):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(DistillError) as error:
+        read_examples(path)
+    assert len(str(error.value).splitlines()) == 1 and str(path) in str(error.value)
+
+
+def test_a_missing_path_and_an_empty_folder_are_one_line(tmp_path):
+    for path in (tmp_path / "none", tmp_path):
+        with pytest.raises(DistillError, match=str(path)):
+            read_examples(path)
