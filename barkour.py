@@ -3,334 +3,139 @@
 Exit status: 0 done as asked; 1 ran but failed its own check; 2 bad usage or bad input, with one line on standard error.
 """
 
+# ruff: noqa: E402 (our packages are imported after it is certain that they are ours)
+
 import contextlib
 import io
 import json
-import math
 import os
 import re
+import shutil
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+import textwrap
+import traceback
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields, make_dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Union, get_origin, get_type_hints
 
 import tyro
 from tyro.conf import Positional, arg, subcommand
 
-from distill.locomotion.options import Options, is_run
+
+def _foreign() -> str:
+    """A sentence where a package with one of our names comes before ours (Robot Framework has a `robot`)."""
+    here = Path(__file__).resolve().parent
+    for name in ("sim", "policies", "distill", "robot"):
+        spec = find_spec(name)
+        places = [] if spec is None else [*(spec.submodule_search_locations or [spec.origin or ""])]
+        if here / name not in [Path(place).resolve() for place in places[:1]]:
+            there = f"{places[0]}, which is not" if places else "missing, and should be"
+            return (
+                f"the package '{name}' is {there} {here / name}: take the other one off the path "
+                "(PYTHONPATH, the folder you are in, or uninstall it)"
+            )
+    return ""
+
+
+if _problem := _foreign():
+    print(f"barkour: {_problem}", file=sys.stderr)
+    sys.exit(2)
+
+from distill.locomotion.options import Options as LocomotionOptions
+from distill.methods.options import ListOptions, ShowOptions, SweepOptions
+from distill.methods.options import RunOptions as RecipeOptions
+from distill.options import DistillBenchOptions
+from policies.bundle.options import InspectOptions
+from policies.evaluation.options import EvaluateOptions, RunOptions
+from policies.learning.options import ExportOptions, PhysicsBenchOptions, TrainOptions
+from robot.options import (
+    CourseOptions,
+    NavigatorOptions,
+    OnboardBenchOptions,
+    OnboardOptions,
+    RefereeOptions,
+    ReplayOptions,
+    SimOptions,
+)
+from sim.course.options import ScoreOptions
 from sim.errors import InputError
-
-Json = Annotated[bool, arg(help="print one JSON object on standard output and nothing else there")]
-
-
-@dataclass(frozen=True)
-class Run:
-    """Run a policy over the course in simulation and score it."""
-
-    policy: str = "generalist"
-    """specialists, generalist or a bundle FILE.onnx"""
-    course: str = "official"
-    """official, another shipped course (rearranged, reversed), generated:SEED, or FILE.yaml"""
-    seed: int = 0
-    randomize: bool = False
-    """draw physics, latency, noise and start pose from the ranges of sim/tasks/randomization.py"""
-    record: Path | None = None
-    """folder for the pose log, the path's picture, the summary and (where off-screen GL exists) a video"""
-    watch: bool = False
-    """show the run live in a browser (needs the viz extra)"""
-    torque_limit: float | None = None
-    """peak joint torque, N m, in place of the robot's (18; the paper's robot: 12)"""
-    json: Json = False
-
-    def __call__(self) -> dict[str, Any]:
-        from policies.evaluation.course_run import run
-
-        options = vars(self).copy()
-        options.pop("json")
-        return run(**options)
+from sim.options import Options, range_of, types_in
+from sim.results import Result, printable
 
 
 @dataclass(frozen=True)
-class Score:
-    """Score a pose log (CSV of time s, x m, y m) as the official scorer does."""
+class Command:
+    """What is asked for, and the function that does it: `module:function`, imported when it is called."""
 
-    log: Positional[Path]
-    touched_jump: bool = False
-    """the robot touched the broad jump's board"""
-    course: str = "official"
-    """as for run"""
-    whole_seconds: bool = False
-    """count only whole seconds over the allotted time, as the paper's text does"""
-    json: Json = False
+    options: type[Options]
+    work: str
 
-    def __call__(self) -> dict[str, Any]:
-        from sim.course.files import by_name
-        from sim.course.score import score_file
+    @property
+    def about(self) -> str:
+        """Its description, from its options."""
+        return self.options.__doc__ or ""
 
-        course = by_name(self.course)
-        result = score_file(self.log, course, touched_jump=self.touched_jump, whole_seconds=self.whole_seconds)
-        return {**result.to_dict(), "log": str(self.log), "course": course.name}
+    def __call__(self, options: Options) -> Result:
+        module, _, name = self.work.partition(":")
+        return getattr(import_module(module), name)(options)
 
 
 @dataclass(frozen=True)
-class Evaluate:
-    """Run a policy many times in parallel worlds and report the distribution."""
+class Group:
+    """Commands under one word."""
 
-    policy: str = "generalist"
-    course: str = "official"
-    """as for run; generated:0-19 spreads the runs over twenty random courses"""
-    runs: int = 50
-    randomize: bool = False
-    seed: int = 0
-    report: Path | None = None
-    """folder for report.json, report.md, plots and the table of failures"""
-    torque_limit: float | None = None
-    """peak joint torque, N m, in place of the robot's (18; the paper's robot: 12)"""
-    json: Json = False
-
-    def __call__(self) -> dict[str, Any]:
-        from policies.evaluation.evaluate import evaluate
-
-        options = vars(self).copy()
-        options.pop("json")
-        return evaluate(**options)
+    about: str
+    commands: Mapping[str, Command]
 
 
-@dataclass(frozen=True)
-class Train:
-    """Train a specialist with PPO."""
-
-    skill: Positional[Literal["walk", "climb", "jump"]]
-    backend: Literal["cpu", "mjx"] = "cpu"
-    steps: int | None = None
-    """environment steps in all, over every world; without it 20, 12 or 16 million for walk, climb or jump"""
-    seed: int = 0
-    out: Path | None = None
-    """folder of the run; runs/SKILL without it"""
-    resume: bool = False
-    """continue the run in --out from its newest checkpoint"""
-    worlds: int = 540
-    threads: int = 0
-    """physics threads; 0 takes every core"""
-    start_from: Path | None = None
-    """checkpoint, run or models/SKILL folder whose parameters to begin with"""
-    checkpoint_minutes: float = 2.0
-    """minutes between checkpoints: the most that an interruption can lose"""
-    coordinator: str = ""
-    """name:port of host 0 when several hosts train together"""
-    hosts: int = 1
-    """how many hosts train together; --worlds is the number over all of them"""
-    host: int = 0
-    """this host's number, from 0"""
-    json: Json = False
-
-    def __call__(self) -> dict[str, Any]:
-        from policies.learning.train import TrainOptions, train
-
-        options = vars(self).copy()
-        options.pop("json")
-        options["out"] = self.out or Path("runs") / self.skill
-        return train(TrainOptions(**options))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Distill(Options):
-    """Distil several policies into one: locomotion makes the Locomotion-Transformer from the three specialists."""
-
-    what: Positional[Literal["locomotion"]]
-    json: Json = False
-
-    def __call__(self) -> dict[str, Any]:
-        from distill.locomotion.recipe import distil
-
-        options = vars(self).copy()
-        del options["json"], options["what"]
-        return distil(Options(**options))
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Published distillation methods as experiments with a verdict: list, show NAME, run NAME, sweep [NAME ...]."""
-
-    what: Positional[Literal["list", "show", "run", "sweep"]]
-    names: Positional[tuple[str, ...]] = ()
-    seed: int = 0
-    """first seed"""
-    seeds: int = 0
-    """how many seeds; 0: as many as the recipe's verdict asks for"""
-    out: Path = Path("runs/recipes")
-    """folder of results, one below it for each recipe; finished arms there are kept"""
-    data: Path | None = None
-    """folder of real text in place of what is generated"""
-    preset: str = "small"
-    """sizes of models and data"""
-    domain: str = ""
-    """another field for recipes that have one, such as the robot's"""
-    budget: float = 1.0
-    """share of the recipe's steps; less than 1 tries the code and proves nothing"""
-    workers: int = 0
-    """processes; 0: one a core"""
-    plan: bool = False
-    """show configs, shapes and sharding at real scale in place of a run"""
-    json: Json = False
-
-    def __call__(self) -> dict[str, Any]:
-        from distill.methods.command import recipe
-
-        options = vars(self).copy()
-        del options["json"]
-        options["only_plan"] = options.pop("plan")
-        return recipe(**options)
-
-
-@dataclass(frozen=True)
-class Export:
-    """Write a checkpoint's policy as one ONNX bundle."""
-
-    checkpoint: Positional[Path]
-    file: Positional[Path]
-    force: bool = False
-    """replace an existing file"""
-    json: Json = False
-
-    def __call__(self) -> dict[str, Any]:
-        if is_run(self.checkpoint):
-            from distill.locomotion.recipe import export_run
-
-            return export_run(self.checkpoint, self.file, force=self.force)
-        from policies.learning.export import export
-
-        return export(self.checkpoint, self.file, force=self.force)
-
-
-@dataclass(frozen=True)
-class Inspect:
-    """Check a bundle and show what it says about itself."""
-
-    file: Positional[Path]
-    json: Json = False
-
-    def __call__(self) -> dict[str, Any]:
-        from policies.bundle.reader import Bundle
-
-        return Bundle.load(self.file).describe()
-
-
-@dataclass(frozen=True)
-class Onboard:
-    """Run the 50 Hz control loop with its safety chain: on a robot over ROS 2, or against simulated hardware."""
-
-    bundle: str = "generalist"
-    """generalist, specialists or a bundle FILE.onnx"""
-    transport: Literal["sim", "ros2"] = "sim"
-    """sim: simulated hardware, navigator and referee in this process; ros2: a robot, or `barkour ros sim`"""
-    course: str = "official"
-    """as for run; the map from which terrain is seen"""
-    seed: int = 0
-    """of the simulated robot"""
-    randomize: bool = False
-    """as for run; simulated robot only"""
-    torque_limit: float | None = None
-    """as for run; simulated robot only"""
-    parameters: Path | None = None
-    """parameter file, as launch/onboard.yaml"""
-    record: Path | None = None
-    """file for a recording of the loop's inputs and outputs"""
-    replay: Path | None = None
-    """feed a recording through the loop, compare what comes out, and do nothing else"""
-    dry_run: bool = False
-    """compute everything, send nothing"""
-    real_time: bool = False
-    """simulated robot on the computer's clock, as on a robot; without it as fast as can be"""
-    lying: bool = False
-    """the simulated robot begins flat on the ground"""
-    json: Json = False
-
-    def __call__(self) -> dict[str, Any]:
-        if self.replay is not None:
-            from robot.loop.replay import replay
-
-            return replay(self.replay, None if self.bundle == "generalist" else self.bundle)
-        if self.transport == "ros2":
-            from robot.nodes.programs import run_given
-
-            return run_given(
-                "onboard", self.parameters, policy=self.bundle, course=self.course, record=self.record,
-                dry_run=self.dry_run,
-            )  # fmt: skip
-        from robot.transports.simulation import onboard_in_simulation
-
-        return onboard_in_simulation(
-            self.bundle, self.course, self.seed, self.randomize, self.torque_limit, self.record, self.parameters,
-            self.dry_run, self.real_time, self.lying,
-        )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Ros:
-    """Programs of a robot on ROS 2: course runs all of them in processes of their own and prints the result; sim is a
-    simulated robot with its driver, navigator says where to go, referee keeps time and scores. The loop is onboard."""
-
-    program: Positional[Literal["course", "sim", "navigator", "referee"]]
-    policy: str | None = None
-    """specialists, generalist or a bundle FILE.onnx (course, navigator); the parameter file's without it"""
-    course: str | None = None
-    """as for run; the parameter file's without it"""
-    seed: int | None = None
-    """of the simulated robot (course, sim)"""
-    randomize: bool = False
-    """as for run (course, sim)"""
-    torque_limit: float | None = None
-    """as for run (course, sim)"""
-    parameters: Path | None = None
-    """parameter file, as launch/course.yaml"""
-    out: Path | None = None
-    """folder for the result, the pose log and the reports (course, referee)"""
-    record: Path | None = None
-    """file for a recording of the control loop (course)"""
-    domain: int | None = None
-    """ROS domain; without it ROS_DOMAIN_ID, for course a free one"""
-    json: Json = False
-
-    def __call__(self) -> dict[str, Any]:
-        if self.program == "course":
-            from robot.nodes.course import run_course
-
-            options = vars(self).copy()
-            del options["program"], options["json"]
-            return run_course(**options)
-        from robot.nodes.programs import run_given
-
-        simulated = {"seed": self.seed, "randomize": self.randomize, "torque_limit": self.torque_limit}
-        own = {"sim": simulated, "navigator": {"policy": self.policy}, "referee": {"out": self.out}}[self.program]
-        return run_given(self.program, self.parameters, self.domain, course=self.course, **own)
-
-
-@dataclass(frozen=True)
-class Bench:
-    """Measure: `physics` compares the engines' environment steps per second in one run; `onboard` times the control
-    loop for a minute and tries every fault on it; `distill` trains a language model here, by hand and with TRL."""
-
-    what: Positional[Literal["physics", "onboard", "distill"]]
-    json: Json = False
-
-    def __call__(self) -> dict[str, Any]:
-        if self.what == "onboard":
-            from robot.bench.onboard import run as run_onboard
-
-            return run_onboard()
-        if self.what == "distill":
-            from distill.language.throughput import run as run_distillation
-
-            return run_distillation(say=lambda text: print(text, file=sys.stderr))
-        from policies.learning.throughput import run
-
-        return run()
-
-
-COMMANDS = {"run": Run, "score": Score, "evaluate": Evaluate, "train": Train, "export": Export, "inspect": Inspect}
-COMMANDS |= {"distill": Distill, "recipe": Recipe, "onboard": Onboard, "ros": Ros, "bench": Bench}
+COMMANDS: dict[str, Command | Group] = {
+    "run": Command(RunOptions, "policies.evaluation.course_run:run"),
+    "score": Command(ScoreOptions, "sim.course.score:score"),
+    "evaluate": Command(EvaluateOptions, "policies.evaluation.evaluate:evaluate"),
+    "train": Command(TrainOptions, "policies.learning.train:train"),
+    "distill": Group(
+        "Distil several policies into one.",
+        {"locomotion": Command(LocomotionOptions, "distill.locomotion.recipe:distil")},
+    ),
+    "recipe": Group(
+        "Published distillation methods as experiments with a verdict.",
+        {
+            "list": Command(ListOptions, "distill.methods.command:listed"),
+            "show": Command(ShowOptions, "distill.methods.command:show"),
+            "run": Command(RecipeOptions, "distill.methods.command:run"),
+            "sweep": Command(SweepOptions, "distill.methods.command:sweep"),
+        },
+    ),
+    "export": Command(ExportOptions, "distill.locomotion.export:export"),
+    "inspect": Command(InspectOptions, "policies.bundle.inspection:inspect"),
+    "onboard": Group(
+        "The 50 Hz control loop with its safety chain; without a further word, loop.",
+        {
+            "loop": Command(OnboardOptions, "robot.onboard:onboard"),
+            "replay": Command(ReplayOptions, "robot.loop.replay:replay"),
+        },
+    ),
+    "ros": Group(
+        "Programs of a robot on ROS 2. The control loop is onboard.",
+        {
+            "course": Command(CourseOptions, "robot.nodes.course:run_course"),
+            "sim": Command(SimOptions, "robot.nodes.start:sim"),
+            "navigator": Command(NavigatorOptions, "robot.nodes.start:navigator"),
+            "referee": Command(RefereeOptions, "robot.nodes.start:referee"),
+        },
+    ),
+    "bench": Group(
+        "Measure on this computer.",
+        {
+            "physics": Command(PhysicsBenchOptions, "policies.learning.throughput:run"),
+            "onboard": Command(OnboardBenchOptions, "robot.bench.onboard:run"),
+            "distill": Command(DistillBenchOptions, "distill.language.throughput:run"),
+        },
+    ),
+}
 EXTRAS = {"jax": "train", "brax": "train", "flax": "train", "optax": "train", "onnx": "train", "safetensors": "train"}
 EXTRAS |= {"tensorboardX": "train", "gymnasium": "train", "viser": "viz", "imageio": "viz", "mediapy": "viz"}
 EXTRAS |= {
@@ -341,26 +146,115 @@ EXTRAS |= {
     "tokenizers": "lm",
     "openai": "lm",
 }
+GL_OFF = ("disable", "disabled", "off", "false", "0")
 EXTRAS |= {f"{name}_msgs": "ros" for name in ("sensor", "nav", "geometry", "trajectory", "diagnostic", "std")}
-EXPORT_TOLERANCE = 1e-5
-"""Largest difference of actions between an exported network and the trained one."""
 
 
-def parse(arguments: list[str]) -> Callable[[], dict[str, Any]]:
-    """The chosen command with its options; bad usage raises `InputError` in one line."""
-    kinds = [Annotated[kind, subcommand(name)] for name, kind in COMMANDS.items()]
-    choice: Any = kinds[0]
-    for kind in kinds[1:]:
-        choice = choice | kind
-    said = io.StringIO()
-    config = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+# --- what was asked for -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Call:
+    """One command with its options."""
+
+    name: str
+    """As it is written, such as `ros sim`."""
+    command: Command
+    options: Options
+    json: bool = False
+    """Print one JSON object in place of tables."""
+
+
+def parse(arguments: list[str]) -> Call:
+    """The chosen command with its options; bad usage raises `InputError` in one line, `--help` ends with `SystemExit`.
+
+    tyro is asked for plain texts and numbers in their place; the options themselves hold numbers to their ranges.
+    """
+    said, shown = io.StringIO(), io.StringIO()
+    config = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff)
+    front = _group("barkour", Group("An open agility stack for quadrupeds.", {}), COMMANDS)
     try:
-        with contextlib.redirect_stderr(said):
-            return tyro.cli(choice, args=arguments, prog="barkour", config=config)
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(shown):
+            found: Any = tyro.cli(front, args=_today(arguments), prog="barkour", config=config)
     except SystemExit as stop:
         if stop.code in (0, None):
+            print(_fitted(shown.getvalue()), end="")
             raise
         raise InputError(_one_line(said.getvalue())) from None
+    words = []
+    while not hasattr(found, "json"):
+        found = found.command
+        words.append(type(found).__name__)
+    command: Any = COMMANDS[words[0]]
+    for word in words[1:]:
+        command = command.commands[word]
+    options = command.options(**{f.name: getattr(found, f.name) for f in fields(command.options)})
+    return Call(" ".join(words), command, options, found.json)
+
+
+def _today(arguments: list[str]) -> list[str]:
+    """Older spellings as today's: `onboard ...` is `onboard loop ...`, and its `--replay FILE` is `replay FILE`."""
+    if arguments[:1] != ["onboard"] or arguments[1:2] in (["loop"], ["replay"]):
+        return arguments
+    rest = arguments[1:]
+    for i, word in enumerate(rest):
+        if word == "--replay" and i + 1 < len(rest):
+            return ["onboard", "replay", rest[i + 1], *rest[:i], *rest[i + 2 :]]
+        if word.startswith("--replay="):
+            return ["onboard", "replay", word.partition("=")[2], *rest[:i], *rest[i + 1 :]]
+    return ["onboard", "loop", *rest]
+
+
+def _group(name: str, group: Group, commands: Mapping[str, Command | Group]) -> type:
+    """A dataclass with the one field `command`, whose type is the union of the group's commands."""
+    kinds: list[Any] = [
+        Annotated[_group(word, each, each.commands) if isinstance(each, Group) else _leaf(word, each), subcommand(word)]
+        for word, each in commands.items()
+    ]
+    if len(kinds) == 1:  # a union has at least two members
+        kinds.append(Annotated[None, tyro.conf.Suppress])
+    return make_dataclass(name, [("command", Union[tuple(kinds)])], namespace={"__doc__": group.about})  # noqa: UP007
+
+
+def _leaf(name: str, command: Command) -> type:
+    """The command's options for tyro: required ones by position, ranges shown, and `--json`; nothing is checked yet."""
+    hints = get_type_hints(command.options, include_extras=True)
+    changed: list[tuple[str, Any, Any]] = []
+    for each in fields(command.options):
+        hint, required = hints[each.name], each.default is MISSING
+        shown = range_of(hint) or (each.name.upper() if required else _kind(hint))
+        if shown and get_origin(hint) is not Literal:
+            hint = Annotated[hint, arg(metavar=str(shown))]
+        if required or each.metadata.get("positional"):
+            hint = Positional[hint]
+        if hint is not hints[each.name]:
+            changed.append((each.name, hint, field() if required else field(default=each.default)))
+    json_text = "print one JSON object on standard output and nothing else there"
+    changed.append(("json", Annotated[bool, arg(help=json_text)], field(default=False)))
+    space = {"__doc__": command.about, "__post_init__": lambda self: None}
+    return make_dataclass(name, changed, bases=(command.options,), namespace=space, frozen=True, kw_only=True)
+
+
+def _kind(hint: Any) -> str:
+    """What stands for a path or a text in help; empty: as tyro says it."""
+    kinds = types_in(hint)
+    return "PATH" if Path in kinds else "TEXT" if str in kinds and tuple not in kinds else ""
+
+
+def _fitted(text: str) -> str:
+    """Help with its long lines wrapped, in characters that standard output can show."""
+    width = shutil.get_terminal_size().columns
+    lines = []
+    for line in text.splitlines():
+        loose = len(line) > width and line[:1] not in ("│", "╭", "╰", "|", "+")
+        indent = "  " if line.startswith("usage") else ""
+        lines += textwrap.wrap(line, width, subsequent_indent=indent) if loose else [line]
+    out = "\n".join(lines) + "\n"
+    try:
+        out.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        out = out.translate(str.maketrans("╭╮╰╯─│•", "++++-|*"))
+    return out
 
 
 def _one_line(text: str) -> str:
@@ -379,18 +273,28 @@ def _one_line(text: str) -> str:
     if "╭" not in text:
         texts = texts[1:]
     message = texts[0] if texts else "the arguments cannot be understood"
+    for kind, said in (("a whole number", r"invalid literal for int\(\) .*"), ("a number", "could not convert .*")):
+        message = re.sub(rf"^Error parsing (--\S+): {said}: ", rf"\1 must be {kind}, got ", message)
     meant = re.search(r"[Pp]erhaps you meant.*?(--[\w-]+)", " ".join(texts))
+    known = next((text.partition(": ")[2] for text in texts if text.startswith("Available subcommands: ")), "")
+    if known and not meant:
+        message = f"{message.replace('options', 'command')}; there are {known}"
     return f"{message.rstrip('. ')}{f'; perhaps {meant[1]} is meant' if meant else ''} (see barkour --help)"
+
+
+# --- what came of it --------------------------------------------------------------------------------------------------
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
+    _open_streams()
     try:
-        command = parse(sys.argv[1:] if arguments is None else arguments)
-        with contextlib.redirect_stdout(sys.stderr):
-            result = command()
-        _print(type(command).__name__.lower(), result, as_json=getattr(command, "json", False))
-        return _status(result)
+        call = parse(sys.argv[1:] if arguments is None else arguments)
+        _check_gl()
+        with contextlib.redirect_stdout(_Aside()):
+            result = call.command(call.options)
+        _print(result, call.json)
+        return _fail(result.failure, result.status) if result.failure else result.status
     except InputError as error:
         return _fail(str(error))
     except ModuleNotFoundError as error:
@@ -401,72 +305,86 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except BrokenPipeError:  # the reader of standard output has gone, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
         return 1
     except OSError as error:
         return _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+    except MemoryError:
+        return _fail("there is not enough memory for this", 1)
     except Exception as error:
         return _unexpected(error)
 
 
-def _print(command: str, result: dict[str, Any], as_json: bool) -> None:
-    """The result on standard output: one JSON object, or tables for people."""
-    if as_json:
-        print(json.dumps(_plain(result), allow_nan=False))
-    elif command == "recipe":
-        from rich.console import Console
+class _Aside(io.TextIOBase):
+    """What libraries print: to standard error, without MJX's lines on a missing warp, which nothing here uses."""
 
-        from distill.methods.tables import show as show_recipe
+    def __init__(self) -> None:
+        self._begun = ""
 
-        show_recipe(Console(), result)
-    else:
-        from policies.evaluation.tables import show
-
-        show(command, result)
-    sys.stdout.flush()
+    def write(self, text: str) -> int:
+        """Passes whole lines on."""
+        *lines, self._begun = (self._begun + text).split("\n")
+        for line in lines:
+            if not re.match(r"Failed to import (mujoco_)?warp:", line):
+                sys.stderr.write(line + "\n")
+        return len(text)
 
 
-def _plain(value: Any) -> Any:
-    """JSON's own types: numbers that are not finite become null, paths become text, arrays become lists."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if hasattr(value, "tolist"):  # numpy
-        return _plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return str(value) if isinstance(value, Path) else value
+def _open_streams() -> None:
+    """Standard streams that take every text: closed ones lead nowhere, and no locale lacks a character."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (for as long as this process)
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
-def _status(result: dict[str, Any]) -> int:
-    """What the exit status says of a command that ran: 0 done, 1 failed its own check, 130 stopped by Ctrl-C."""
-    if result.get("interrupted"):
-        return _fail("interrupted and saved; --resume continues", 130)
-    if result.get("parity", 0.0) > EXPORT_TOLERANCE:
-        return _fail(f"the exported network differs from the trained one by {result['parity']:.3g}", 1)
-    if result.get("equal") is False:
-        return _fail(f"the recording is not reproduced: {result['first_difference']}", 1)
-    if result.get("faults_safe") != result.get("faults_tried"):
-        unsafe = [fault["name"] for fault in result["faults"] if not fault["safe"]]
-        return _fail(f"{len(unsafe)} faults did not end safe: {', '.join(unsafe)}", 1)
-    if result.get("died"):
-        return _fail(f"the process {result['died']} ended before the run did: {result['end']}", 1)
-    if result.get("controller", {}).get("state") == "emergency":
-        return _fail(f"the controller ended in emergency: {result['controller']['reason']}", 1)
-    return 0
+def _forget_output() -> None:
+    """Standard output leads nowhere from now on: what is left in it is lost, without a complaint at the end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _check_gl() -> None:
+    """Raises `InputError` for a value of MUJOCO_GL that MuJoCo cannot be imported with."""
+    value = os.environ.get("MUJOCO_GL", "").strip().lower()
+    if value not in ("", "glfw", "glx", "egl", "osmesa", "enable", "on", "true", "1", *GL_OFF):
+        raise InputError(f"MUJOCO_GL is '{value}': known are egl and osmesa (off-screen), glfw, disable")
+    if "MUJOCO_GL" in os.environ:
+        os.environ["MUJOCO_GL"] = value
+
+
+def _print(result: Result, as_json: bool) -> None:
+    """The result on standard output: one JSON object, or what people read."""
+    try:
+        if as_json:
+            print(json.dumps(result.to_dict(), allow_nan=False))
+        else:
+            from rich.console import Console
+
+            result.show(Console())
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _forget_output()
+        raise OSError(error.errno, f"cannot write to standard output: {error.strerror}") from error
 
 
 def _unexpected(error: Exception) -> int:
-    """A fault of ours: one line, or the traceback where BARKOUR_DEBUG is set."""
+    """A fault of ours: one line, or the traceback where BARKOUR_DEBUG is set. Not ours: GL that MuJoCo cannot load."""
     if os.environ.get("BARKOUR_DEBUG"):
         raise error
+    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    if any("gl_context" in file or f"{os.sep}OpenGL{os.sep}" in file for file in files):
+        return _fail(f"MUJOCO_GL={os.environ.get('MUJOCO_GL')} does not work here: {error}")
     return _fail(f"unexpected {type(error).__name__}: {error} (BARKOUR_DEBUG=1 shows where)", 1)
 
 
 def _fail(sentence: str, status: int = 2) -> int:
     """One line on standard error."""
-    print("barkour: " + " ".join(sentence.split()), file=sys.stderr)
+    print("barkour: " + printable(" ".join(sentence.split())), file=sys.stderr)
     return status
 
 

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from policies.evaluation.evaluate import confidence95, evaluate
+from policies.evaluation.options import EvaluateOptions
 from sim.errors import InputError
 
 FIGURES = (
@@ -39,7 +40,7 @@ def paired(policies: tuple[str, str], **conditions: Any) -> dict[str, Any]:
       the worlds that both finished) and `target_jump_rad` (name -> largest change of a joint target in a control step:
       median and largest over the worlds, and the largest in the step of a change of skill).
     """
-    found = {name: evaluate(policy=name, randomize=True, **conditions) for name in policies}
+    found = {name: evaluate(EvaluateOptions(name, randomize=True, **conditions)) for name in policies}
     first, second = (found[name]["worlds"] for name in policies)
     difference = np.array([a["score"] - b["score"] for a, b in zip(first, second, strict=True)])
     both = [(a["time_s"], b["time_s"]) for a, b in zip(first, second, strict=True) if a["finished"] and b["finished"]]

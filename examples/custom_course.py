@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 from policies.evaluation.course_run import run
+from policies.evaluation.options import RunOptions
 from sim.course import files
 from sim.course.description import Board, Course, Gate, Obstacle, Table
 from sim.errors import InputError
@@ -62,12 +63,12 @@ def main() -> int:
             course = jump_course(options.distance)
             files.save(course, path)
             assert files.load(path) == course  # no digit is lost on the way
-            result = run(options.policy, str(path), options.seed)
+            result = run(RunOptions(options.policy, str(path), options.seed))
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
     if options.json:
-        print(json.dumps(result))
+        print(json.dumps(result.to_dict()))
     else:
         print(f"score {result['score']:.3f} in {result['time_s']:.2f} s")
     return 0

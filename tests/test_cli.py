@@ -1,5 +1,6 @@
 """The front door: what a script that calls `barkour` can rely on."""
 
+import ast
 import dataclasses
 import json
 import math
@@ -11,8 +12,13 @@ from pathlib import Path
 import pytest
 
 import barkour
+from distill.results import Distilled
+from policies.learning.results import Exported, Stoppable
+from robot.results import LoopReport
 from sim.course.description import official
 from sim.errors import InputError
+from sim.options import Options
+from sim.results import Result
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -60,12 +66,24 @@ def good_log(tmp_path: Path) -> Path:
         (["run", "--sead", "3"], ["--sead", "perhaps --seed"]),
         (["run", "--seed", "x"], ["--seed", "'x'"]),
         (["run", "--seed"], ["--seed"]),
-        (["score"], ["log"]),
+        (["score"], ["LOG"]),
         (["score", "a.csv", "b.csv"], ["b.csv"]),
         (["train", "swim"], ["swim", "walk"]),
         (["train", "walk", "--backend", "abacus"], ["abacus", "cpu", "mjx"]),
         (["bench", "swimming"], ["swimming", "physics"]),
-        (["export", "checkpoint"], ["file"]),
+        (["export", "checkpoint"], ["FILE"]),
+        (["recipe", "show"], ["NAME"]),
+        (["recipe", "show", "a", "b"], ["b"]),
+        (["recipe", "list", "ddk"], ["ddk"]),
+        (["recipe", "dance"], ["dance"]),
+        (["distill"], ["locomotion"]),
+        (["ros"], ["navigator"]),
+        (["onboard", "--transport", "ros2", "--seed", "3"], ["--seed", "ros2"]),
+        (["onboard", "--transport", "ros2", "--lying"], ["--lying"]),
+        (["onboard", "--replay", "a.rec", "--seed", "3"], ["--seed"]),
+        (["train", "walk", "--backend", "mjx", "--threads", "2"], ["--threads"]),
+        (["train", "walk", "--host", "1"], ["--host"]),
+        (["ros", "referee", "--seed", "1"], ["--seed"]),
     ],
 )
 def test_bad_usage_is_one_sentence_that_names_what_was_wrong(arguments: list[str], words: list[str]) -> None:
@@ -165,25 +183,26 @@ def test_score_for_people_names_every_obstacle(good_log: Path) -> None:
         assert name in done.stdout
 
 
-@dataclasses.dataclass(frozen=True)
-class _Command:
-    json: bool
-    outcome: dict | BaseException
+EMERGENCY = {"state": "emergency", "reason": "fell over", "refusals": {}}
 
-    def __call__(self) -> dict:
+
+def _main(monkeypatch: pytest.MonkeyPatch, outcome: Result | BaseException, as_json: bool = True) -> int:
+    """The front door with a command that prints, and then returns or raises `outcome`."""
+
+    def work(_: Options) -> Result:
         print("chatter of a library")
-        if isinstance(self.outcome, BaseException):
-            raise self.outcome
-        return self.outcome
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
 
-
-def _main(monkeypatch: pytest.MonkeyPatch, outcome: dict | BaseException, as_json: bool = True) -> int:
-    monkeypatch.setattr(barkour, "parse", lambda _: _Command(as_json, outcome))
+    call = barkour.Call("inspect", work, Options(), as_json)  # type: ignore[arg-type]
+    monkeypatch.setattr(barkour, "parse", lambda _: call)
     return barkour.main([])
 
 
 def test_json_output_is_pure_and_strict(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert _main(monkeypatch, {"score": math.nan, "log": Path("a/b.csv"), "times": (1.0, math.inf)}) == 0
+    found = Result.of({"score": math.nan, "log": Path("a/b.csv"), "times": (1.0, math.inf)})
+    assert _main(monkeypatch, found) == 0
     said = capsys.readouterr()
     assert json.loads(said.out) == {"score": None, "log": "a/b.csv", "times": [1.0, None]}
     assert "chatter" in said.err
@@ -199,15 +218,21 @@ def test_json_output_is_pure_and_strict(monkeypatch: pytest.MonkeyPatch, capsys:
         (ModuleNotFoundError("No module named 'viser'", name="viser"), 2, "pip install 'barkour[viz]'"),
         (ModuleNotFoundError("No module named 'gone'", name="gone"), 1, "gone"),
         (RuntimeError("surprise"), 1, "surprise"),
-        ({"interrupted": True}, 130, "--resume"),
-        ({"parity": 1e-3}, 1, "differs"),
-        ({"parity": 1e-7, "interrupted": False}, 0, ""),
+        (Stoppable(interrupted=True), 130, "--resume"),
+        (Stoppable(interrupted=False), 0, ""),
+        (Exported(parity=1e-3), 1, "differs"),
+        (Exported(parity=math.nan), 1, "differs"),
+        (Exported(parity=1e-7), 0, ""),
+        (Distilled(interrupted=False, rounds=1, steps=1, minutes=0.0, parity=1e-3), 1, "differs"),
+        (Distilled(interrupted=True, rounds=1, steps=1, minutes=0.0), 130, "--resume"),
+        (LoopReport(controller=EMERGENCY, loop={}, bundles={}), 1, "fell over"),
+        (LoopReport(controller=EMERGENCY | {"state": "disarmed"}, loop={}, bundles={}), 0, ""),
     ],
 )
 def test_every_outcome_has_its_exit_status_and_at_most_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    outcome: dict | BaseException,
+    outcome: Result | BaseException,
     status: int,
     words: str,
 ) -> None:
@@ -229,8 +254,72 @@ def test_training_without_its_extra_says_what_to_install(tmp_path: Path) -> None
     assert_one_line(done, "jax", "pip install 'barkour[train]'")
 
 
-def test_the_trainer_takes_every_option_of_the_command_line() -> None:
-    from policies.learning.train import TrainOptions
+# --- every command ---------------------------------------------------------------------------------------------------
 
-    offered = {f.name for f in dataclasses.fields(barkour.Train)} - {"json"}
-    assert offered <= {f.name for f in dataclasses.fields(TrainOptions)}
+
+def commands() -> dict[str, barkour.Command]:
+    """Every command as it is written."""
+    found = {}
+    for word, each in barkour.COMMANDS.items():
+        inner = each.commands.items() if isinstance(each, barkour.Group) else [("", each)]
+        found |= {f"{word} {name}".strip(): command for name, command in inner}
+    return found
+
+
+@pytest.mark.parametrize("name", ["", "recipe", "ros", "bench", "distill", *commands()])
+def test_help_fits_a_terminal_of_80_columns_and_names_every_option(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as stop:
+        barkour.parse([*name.split(), "--help"])
+    text = capsys.readouterr().out
+    assert stop.value.code == 0 and max(map(len, text.splitlines())) <= 80
+    for field in dataclasses.fields(commands()[name].options) if name in commands() else ():
+        positional = field.default is dataclasses.MISSING or field.metadata.get("positional")
+        assert positional or f"--{field.name.replace('_', '-')}" in text
+
+
+@pytest.mark.parametrize("name", commands())
+def test_every_command_has_its_function_and_its_options_explained(name: str) -> None:
+    command = commands()[name]
+    module, _, function = command.work.partition(":")
+    tree = ast.parse((ROOT / (module.replace(".", "/") + ".py")).read_text())
+    assert function in [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+    assert command.about and not command.about.startswith(command.options.__name__), "no description"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name", "options"),
+    [
+        (["onboard", "--bundle", "a.onnx", "--transport", "ros2"], "onboard loop", {"bundle": "a.onnx"}),
+        (["onboard"], "onboard loop", {"transport": "sim"}),
+        (["onboard", "--bundle", "b", "--replay", "a"], "onboard replay", {"recording": Path("a"), "bundle": "b"}),
+        (["onboard", "--replay=a.rec"], "onboard replay", {"recording": Path("a.rec"), "bundle": None}),
+        (["onboard", "replay", "a.rec"], "onboard replay", {"recording": Path("a.rec")}),
+        (["recipe", "run", "ddk", "--seed", "3"], "recipe run", {"name": "ddk", "seed": 3}),
+        (["recipe", "sweep", "ddk", "first"], "recipe sweep", {"names": ("ddk", "first")}),
+        (["recipe", "sweep"], "recipe sweep", {"names": ()}),
+        (["ros", "sim", "--seed", "1"], "ros sim", {"seed": 1}),
+        (["bench", "physics"], "bench physics", {}),
+        (["distill", "locomotion", "--courses", "a", "b"], "distill locomotion", {"courses": ("a", "b")}),
+    ],
+)
+def test_spellings_that_scripts_rely_on(arguments: list[str], name: str, options: dict) -> None:
+    call = barkour.parse(arguments)
+    assert call.name == name and vars(call.options).items() >= options.items()
+
+
+# --- where it is started ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["robot", "sim", "policies", "distill"])
+def test_a_foreign_package_before_ours_is_named_in_one_line(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").write_text("raise RuntimeError('a foreign package was imported')\n")
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    done = subprocess.run(
+        [sys.executable, "-m", "barkour", "score", "log.csv"], capture_output=True, text=True, timeout=120,
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, check=False,
+    )  # fmt: skip
+    assert_one_line(done, f"'{name}'", str(tmp_path), str(ROOT))

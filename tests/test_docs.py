@@ -15,6 +15,7 @@ from mkdocs.exceptions import Abort
 from rich.console import Console
 
 from barkour import COMMANDS
+from distill.methods.options import ExperimentOptions
 from distill.methods.run import run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -109,7 +110,7 @@ def test_the_recipe_that_a_page_writes_runs_to_its_verdict(tmp_path: Path) -> No
     (program,) = programs("write_a_method.md")
     names: dict = {"__name__": "page"}
     exec(program, names)
-    result = run(names["RECIPE"], out=tmp_path, seeds=3, workers=1, console=Console(quiet=True))
+    result = run(names["RECIPE"], ExperimentOptions(out=tmp_path, seeds=3, workers=1), Console(quiet=True))
     assert result["verdict"] == "supported"
 
 

@@ -23,6 +23,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from distill.options import DistillBenchOptions
+from distill.results import DistillBench
 from sim.errors import InputError
 from sim.machine import machine
 
@@ -266,8 +268,10 @@ def arms(quick: bool = False) -> dict[str, Arm]:
     return named
 
 
-def run(rounds: int = 3, quick: bool = False, say: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
-    """What `barkour bench distill --json` prints.
+def run(
+    options: DistillBenchOptions, say: Callable[[str], None] = lambda text: print(text, file=sys.stderr)
+) -> DistillBench:
+    """What `barkour bench distill` prints.
 
     Returns:
       `arms`: name -> `tokens_per_second`, `peak_kb` (medians over rounds), `loss`; `ratios`: tokens/s of this project
@@ -278,9 +282,7 @@ def run(rounds: int = 3, quick: bool = False, say: Callable[[str], None] = lambd
     Raises:
       InputError: an arm failed, with the last line that it said.
     """
-    if rounds < 1:
-        raise InputError(f"rounds must be at least 1, got {rounds}")
-    named = arms(quick)
+    rounds, named = options.rounds, arms(options.quick)
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in named}
     for turn in range(rounds):
         for name, arm in named.items():
@@ -303,7 +305,7 @@ def run(rounds: int = 3, quick: bool = False, say: Callable[[str], None] = lambd
         for who in ("barkour", "plain", "trl")
         if who in named
     }
-    return {
+    return DistillBench.of({
         "arms": {
             name: {**asdict(named[name]), "tokens_per_second": statistics.median(speeds[name]), "peak_kb": peaks[name],
                    "loss": rows[-1]["loss"]}
@@ -312,7 +314,7 @@ def run(rounds: int = 3, quick: bool = False, say: Callable[[str], None] = lambd
         "ratios": ratios, "logits_kept": kept, "rounds": rounds, "batch": BATCH, "teacher": TEACHER, "student": STUDENT,
         "trl": _version("trl"), "torch": _version("torch"), "transformers": _version("transformers"),
         "machine": machine(),
-    }  # fmt: skip
+    })  # fmt: skip
 
 
 def _version(name: str) -> str | None:
@@ -348,11 +350,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.arm:
             print(json.dumps(measure(Arm(**json.loads(options.arm)))))
             return 0
-        found = run(options.rounds, options.quick, lambda text: print(text, file=sys.stderr))
+        found = run(DistillBenchOptions(options.rounds, options.quick))
     except InputError as error:
         print(f"distillation: {error}", file=sys.stderr)
         return 2
-    print(json.dumps(found, indent=2))
+    print(json.dumps(found.to_dict(), indent=2))
     return 0
 
 

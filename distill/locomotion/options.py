@@ -2,10 +2,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from sim import options
+from sim.options import Range, Seed, Threads
 
 OPTIONS = "options.json"
 """Where a run keeps the options it was begun with."""
+Count = Annotated[int, Range(1, 10**9)]
+Share = Annotated[float, Range(0, 1)]
 
 
 def is_run(path: Path) -> bool:
@@ -14,10 +19,11 @@ def is_run(path: Path) -> bool:
 
 
 @dataclass(frozen=True)
-class Options:
-    """Options of one run, with the words that the command line shows."""
+class Options(options.Options):
+    """Distil the walk, climb and jump specialists into one Locomotion-Transformer."""
 
     teachers: str = "specialists"
+    """specialists, or a bundle FILE.onnx that walks, climbs and jumps"""
     out: Path | None = None
     """the bundle FILE.onnx to write; generalist.onnx in the run's folder without it"""
     run: Path = Path("runs/generalist")
@@ -26,34 +32,39 @@ class Options:
     """continue the run in --run"""
     force: bool = False
     """replace an existing bundle"""
-    seed: int = 0
-    rounds: int = 8
+    seed: Seed = 0
+    """of parameters, data and batches"""
+    rounds: Annotated[int, Range(0, 10_000)] = 8
     """rounds in which the student drives, after one of behavioural cloning"""
-    first_rows: int = 150_000
+    first_rows: Count = 150_000
     """control steps that each domain (course, walk, climb, jump) collects at first"""
-    rows: int = 40_000
+    rows: Count = 40_000
     """control steps that each domain collects in every later round"""
-    first_steps: int = 2500
+    first_steps: Count = 2500
     """optimiser steps of the first round"""
-    steps: int = 500
+    steps: Count = 500
     """optimiser steps of every later round"""
-    batch: int = 192
+    batch: Annotated[int, Range(1, 10**6)] = 192
     """windows in a batch"""
-    learning_rate: float = 1e-3
-    beta_decay: float = 0.3
+    learning_rate: Annotated[float, Range(0, 1, above=True)] = 1e-3
+    """largest, after the warm-up"""
+    beta_decay: Share = 0.3
     """the specialists drive this share of round 1, its square of round 2, and so on"""
-    smoothing: float = 0.5
+    smoothing: Share = 0.5
     """how far the mixture of domains follows where the student lags; 0: equal shares"""
-    width: int = 128
-    layers: int = 3
-    context: int = 15
+    width: Annotated[int, Range(1, 16_384)] = 128
+    """of the Transformer; a multiple of its 4 heads"""
+    layers: Annotated[int, Range(1, 256)] = 3
+    """of the Transformer"""
+    context: Annotated[int, Range(1, 60)] = 15
     """control steps that the student sees"""
     courses: tuple[str, ...] = ("official",)
     """courses on which experience is collected"""
-    score_runs: int = 32
+    score_runs: Annotated[int, Range(1, 100_000)] = 32
     """runs of the first course that score the student after each round"""
-    patience: int = 0
+    patience: Annotated[int, Range(0, 10_000)] = 0
     """stop after so many rounds without a better score; 0: never"""
     precision: Literal["no", "bf16", "fp16"] = "no"
-    threads: int = 0
+    """of the arithmetic in training: float32, or mixed"""
+    threads: Threads = 0
     """physics threads; 0 takes every core"""

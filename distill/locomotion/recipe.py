@@ -29,6 +29,7 @@ from distill.locomotion.experience import Windows
 from distill.locomotion.options import OPTIONS, Options, is_run
 from distill.locomotion.student import TransformerStudent
 from distill.locomotion.tasks import TaskCollector
+from distill.results import Distilled
 from policies.learning import runs
 from policies.skills.library import Skills, load_skills
 from policies.transformer import TransformerConfig
@@ -41,7 +42,7 @@ FREE = ("out", "resume", "force", "run", "threads", "patience")
 """Options that may change when a run is resumed, and that do not decide its result."""
 
 
-def distil(options: Options) -> dict[str, Any]:
+def distil(options: Options) -> Distilled:
     """Runs or continues the recipe and writes the best student as a bundle.
 
     Returns:
@@ -71,10 +72,10 @@ def distil(options: Options) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"cannot write to {options.run}: {error.strerror}") from error
     if summary["interrupted"]:
-        return {**summary, "run": str(options.run)}
+        return Distilled.of({**summary, "run": str(options.run)})
     result = {**summary, **export_run(options.run, file, force=True)}
     Journal(options.run).summary(result)
-    return result
+    return Distilled.of(result)
 
 
 def export_run(run: Path, file: Path, force: bool = False) -> dict[str, Any]:

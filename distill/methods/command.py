@@ -1,45 +1,63 @@
 """`barkour recipe list | show NAME | run NAME | sweep [NAME ...]`: what the front door calls."""
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import TypeVar
 
 from distill.core.errors import DistillError
+from distill.methods import run as experiments
 from distill.methods.catalogue import catalogue, find
-from distill.methods.run import plan, run, sweep
+from distill.methods.options import ExperimentOptions, ListOptions, RunOptions, ShowOptions, SweepOptions
+from distill.methods.results import Catalogue, Description, Plan, Plans, Sweep, Verdict
 from sim.errors import InputError
 
+Asked = TypeVar("Asked")
+Found = TypeVar("Found")
 
-def recipe(
-    what: str, names: Sequence[str] = (), seed: int = 0, seeds: int = 0, out: Path = Path("runs/recipes"),
-    data: Path | None = None, preset: str = "small", domain: str = "", budget: float = 1.0, workers: int = 0,
-    only_plan: bool = False,
-) -> dict[str, Any]:  # fmt: skip
-    """One of the four; options as of `run.run`. `only_plan` gives the real scale's plan in place of a run.
 
-    Raises:
-      InputError: unknown or too many names, bad options, bad data, a folder that cannot be used.
-    """
-    wanted = {"list": (0, 0), "show": (1, 1), "run": (1, 1), "sweep": (0, 10**6)}
-    if what not in wanted:
-        raise InputError(f"recipe takes {', '.join(wanted)}, not '{what}'")
-    least, most = wanted[what]
-    if not least <= len(names) <= most:
-        raise InputError(f"recipe {what} takes {'one name' if least else 'no name'}, got {list(names)}")
-    try:
-        if what == "list":
-            return catalogue()
-        if what == "show":
-            return find(names[0]).on(domain).about()
-        if only_plan:
-            plans = [plan(find(name).on(domain)) for name in names]
-            return plans[0] if what == "run" else {"plans": plans}
-        options: dict[str, Any] = {
-            "seed": seed, "seeds": seeds, "out": out, "data": data, "preset": preset, "domain": domain,
-            "budget": budget, "workers": workers,
-        }  # fmt: skip
-        return run(names[0], **options) if what == "run" else sweep(names, **options)
-    except DistillError as error:
-        raise InputError(str(error)) from error
-    except OSError as error:
-        raise InputError(f"cannot write to {out}: {error.strerror or error}") from error
+def _said_once(work: Callable[[Asked], Found]) -> Callable[[Asked], Found]:
+    """The core's errors as the front door's, in one sentence."""
+
+    @wraps(work)
+    def checked(options: Asked) -> Found:
+        try:
+            return work(options)
+        except DistillError as error:
+            raise InputError(str(error)) from error
+        except OSError as error:
+            if not isinstance(options, ExperimentOptions):
+                raise
+            raise InputError(f"cannot write to {options.out}: {error.strerror or error}") from error
+
+    return checked
+
+
+@_said_once
+def listed(options: ListOptions) -> Catalogue:  # noqa: ARG001
+    """The catalogue."""
+    return Catalogue.of(catalogue())
+
+
+@_said_once
+def show(options: ShowOptions) -> Description:
+    """What a recipe says about itself."""
+    return Description.of(find(options.name).on(options.domain).about())
+
+
+@_said_once
+def run(options: RunOptions) -> Verdict | Plan:
+    """The verdict of one experiment, or its plan."""
+    recipe = find(options.name)
+    return _plan(recipe.name, options.domain) if options.plan else Verdict.of(experiments.run(recipe, options))
+
+
+@_said_once
+def sweep(options: SweepOptions) -> Sweep | Plans:
+    """The verdicts of several, or their plans."""
+    if options.plan:
+        return Plans(plans=[_plan(name, options.domain) for name in options.names])
+    return Sweep.of(experiments.sweep(options.names, options))
+
+
+def _plan(name: str, domain: str) -> Plan:
+    return Plan.of(experiments.plan(find(name).on(domain)))

@@ -1,7 +1,7 @@
 """What a recipe declares, and how it is run: arms and seeds one by one, kept as they finish, judged by a rule.
 
     recipe = Recipe(name=..., claim=..., arms={"labels": Arm("true labels"), ...}, prepare=..., arm=..., rule=...)
-    run(recipe, seed=0, out=Path("runs/recipes"))
+    run(recipe, ExperimentOptions(seed=0, out=Path("runs/recipes")))
 
 `prepare` makes what the arms of one seed share (teacher, data), `arm` runs one of them and returns its measures, and
 `rule`, written before the run, turns the measures of all seeds into checks. A recipe trains through `Trial.fit` alone.

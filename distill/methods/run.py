@@ -20,6 +20,7 @@ from distill.language.data import Corpus, read_folder
 from distill.language.models import sharding
 from distill.methods.catalogue import find
 from distill.methods.framework import Recipe, Trial, one_seed, processors
+from distill.methods.options import ExperimentOptions
 from distill.methods.plot import plot
 from distill.methods.statistics import Interval, Results, verdict
 
@@ -27,25 +28,12 @@ OPTIONS, ARMS, RESULT = "options.json", "arms.json", "result.json"
 
 
 def run(
-    recipe: Recipe | str,
-    seed: int = 0,
-    out: Path = Path("runs/recipes"),
-    data: Path | None = None,
-    preset: str = "small",
-    domain: str = "",
-    budget: float = 1.0,
-    seeds: int = 0,
-    workers: int = 0,
-    console: Console | None = None,
+    recipe: Recipe | str, asked: ExperimentOptions = ExperimentOptions(), console: Console | None = None
 ) -> dict[str, Any]:
     """Runs a recipe's experiment, or what is left of it, in `out/NAME`, on other domains in `out/NAME_DOMAIN`.
 
-    Args:
-      seed: the first of `seeds` (the recipe's own number where 0) in a row.
-      data: a folder of real text in place of what is generated.
-      budget: factor on steps and sizes; below 1 it tries the code and proves nothing.
-      workers: processes side by side, one seed each; as many as processors where 0. The small experiment computes with
-        one thread a process, so that results do not depend on it.
+    `workers` are processes side by side, one seed each. The small experiment computes with one thread a process, so
+    that results do not depend on their number.
 
     Returns:
       `name`, `claim`, `verdict`, `checks`, `arms` (name -> `metric`, `mean`, `ci95`, `n_seeds`, `all` measures),
@@ -54,16 +42,17 @@ def run(
     Raises:
       DistillError: unknown names, bad data, a folder of other options, or an arm that failed.
     """
+    domain = asked.domain
     recipe = (find(recipe) if isinstance(recipe, str) else recipe).on(domain)
-    options, corpus = _options(recipe, data, preset, domain, budget)
-    chosen = list(range(seed, seed + (seeds or recipe.seeds)))
-    folder = Path(out) / (recipe.name if options["domain"] == recipe.domains[0] else f"{recipe.name}_{domain}")
+    options, corpus = _options(recipe, asked.data, asked.preset, domain, asked.budget)
+    chosen = list(range(asked.seed, asked.seed + (asked.seeds or recipe.seeds)))
+    folder = Path(asked.out) / (recipe.name if options["domain"] == recipe.domains[0] else f"{recipe.name}_{domain}")
     _claim(folder, options)
     left = [s for s in chosen if set(_arms(folder, s)) != set(recipe.arms)]
     jobs = [(recipe, folder, s, options, corpus) for s in left]
-    workers = min(workers or processors(), max(len(left), 1))
+    workers = min(asked.workers or processors(), max(len(left), 1))
     with _Progress(recipe, folder, chosen, console or Console(stderr=True)) as progress:
-        if workers == 1 or preset != "small":
+        if workers == 1 or asked.preset != "small":
             for job in jobs:
                 _seed(*job, progress.show)
         else:
@@ -89,7 +78,9 @@ def summary(recipe: Recipe, folder: Path, seeds: Sequence[int], options: dict[st
     return result
 
 
-def sweep(names: Iterable[str] = (), out: Path = Path("runs/recipes"), **options: Any) -> dict[str, Any]:
+def sweep(
+    names: Iterable[str] = (), asked: ExperimentOptions = ExperimentOptions(), console: Console | None = None
+) -> dict[str, Any]:
     """Runs many recipes (all without names) one after the other, and judges each by every seed that its folder holds.
 
     Returns:
@@ -102,8 +93,8 @@ def sweep(names: Iterable[str] = (), out: Path = Path("runs/recipes"), **options
     for name in tuple(names) or NAMES:
         recipe = find(name)
         try:
-            recipe = recipe.on(options.get("domain", ""))
-            result = run(recipe, out=out, **options)
+            recipe = recipe.on(asked.domain)
+            result = run(recipe, asked, console)
             folder = Path(result["out"])
             whole = _finished(recipe, folder)
             if set(whole) > set(result["seeds"]):
@@ -116,9 +107,9 @@ def sweep(names: Iterable[str] = (), out: Path = Path("runs/recipes"), **options
         "verdicts": {result["name"]: result.get("verdict", "failed") for result in found},
         "seconds": round(sum(result["seconds"] for result in found), 1),
     }
-    Path(out).mkdir(parents=True, exist_ok=True)
-    write_json(Path(out) / "sweep.json", plain(merged))
-    (Path(out) / "sweep.md").write_text(table(found))
+    Path(asked.out).mkdir(parents=True, exist_ok=True)
+    write_json(Path(asked.out) / "sweep.json", plain(merged))
+    (Path(asked.out) / "sweep.md").write_text(table(found))
     return merged
 
 
@@ -169,8 +160,6 @@ def _options(
     presets = recipe.presets or {"small": None}
     if preset not in presets:
         raise DistillError(f"{recipe.name} has the presets {', '.join(presets)}, not '{preset}'")
-    if not 0 < budget <= 1:
-        raise DistillError(f"the budget must lie above 0 and be at most 1, got {budget}")
     if preset != "small" and recipe.scale and torch.cuda.device_count() < recipe.scale.devices:
         needs = f"{recipe.scale.devices} devices of {recipe.scale.gigabytes:g} GB"
         raise DistillError(f"preset '{preset}' of {recipe.name} needs {needs}, here are {torch.cuda.device_count()}")

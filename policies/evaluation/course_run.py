@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from policies.evaluation.options import RunOptions
 from policies.evaluation.outcome import CourseRun, Switch, Trace
+from policies.evaluation.results import RunReport
 from policies.navigation.navigator import Navigator, course_navigator
 from policies.navigation.route import Paces
 from policies.navigation.route_cache import planned
@@ -22,7 +24,7 @@ from sim.course.description import Course
 from sim.course.files import by_name
 from sim.course.scene import course_model
 from sim.course.score import MAX_TIME, Scorer, write_log
-from sim.envs.worlds import SimulatedRobots, check_seed
+from sim.envs.worlds import SimulatedRobots
 from sim.errors import InputError
 
 # --- the simulation --------------------------------------------------------------------------------------------------
@@ -177,16 +179,8 @@ class CourseWorlds:
 # --- one run, as asked for on the command line -----------------------------------------------------------------------
 
 
-def run(
-    policy: str = "generalist",
-    course: str = "official",
-    seed: int = 0,
-    randomize: bool = False,
-    record: Path | None = None,
-    watch: bool = False,
-    torque_limit: float | None = None,
-) -> dict[str, Any]:
-    """Runs a course once and returns what `barkour run --json` prints.
+def run(options: RunOptions) -> RunReport:
+    """Runs a course once and returns what `barkour run` prints.
 
     With `record` the folder gets `pose.csv` (the official scorer's log), `path.png`, `run.json` and, where off-screen
     GL and ffmpeg exist, `run.mp4`. `watch` shows the run live in a browser.
@@ -194,14 +188,15 @@ def run(
     Raises:
       InputError: unknown policy or course, or a folder that cannot be written.
     """
-    check_seed(seed)
-    folder = writable(record) if record is not None else None
-    where = by_name(course)
-    skills = load_skills(policy)
-    worlds = CourseWorlds(where, skills, [seed], randomize=randomize, torque_limit=torque_limit)
+    folder = writable(options.record) if options.record is not None else None
+    where = by_name(options.course)
+    skills = load_skills(options.policy)
+    worlds = CourseWorlds(
+        where, skills, [options.seed], randomize=options.randomize, torque_limit=options.torque_limit
+    )  # fmt: skip
     states: list[np.ndarray] = []
     viewer = None
-    if watch:
+    if options.watch:
         from policies.evaluation.live_view import Viewer
 
         viewer = Viewer(worlds.robots.model)
@@ -217,16 +212,16 @@ def run(
     outcome = worlds.results()[0]
     report = {
         **outcome.to_dict(),
-        "policy": policy,
-        "course": course,
+        "policy": options.policy,
+        "course": options.course,
         "skills": skills.describe(),
-        "randomize": randomize,
+        "randomize": options.randomize,
         "torque_limit_nm": worlds.robots.torque_limit,
         "log": None,
     }
     if folder is not None:
         _record(folder, outcome, report, where, worlds, states)
-    return report
+    return RunReport.of(report)
 
 
 def writable(folder: Path) -> Path:

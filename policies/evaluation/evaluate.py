@@ -12,7 +12,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from policies.evaluation.course_run import CourseWorlds, writable, write_text
+from policies.evaluation.options import EvaluateOptions
 from policies.evaluation.outcome import CourseRun
+from policies.evaluation.results import Evaluation
 from policies.skills.library import load_skills
 from sim.course.description import Course
 from sim.course.files import by_name, several
@@ -27,16 +29,8 @@ MOST_WORLDS = 128
 Z95 = 1.96
 
 
-def evaluate(
-    policy: str = "generalist",
-    course: str = "official",
-    runs: int = 50,
-    randomize: bool = False,
-    seed: int = 0,
-    report: Path | None = None,
-    torque_limit: float | None = None,
-) -> dict[str, Any]:
-    """Runs a course `runs` times and returns what `barkour evaluate --json` prints.
+def evaluate(options: EvaluateOptions) -> Evaluation:
+    """Runs a course `runs` times and returns what `barkour evaluate` prints.
 
     World i has its own seed, derived from `seed` and i alone and listed in `worlds` with its course:
     `barkour run --seed THAT [--randomize]` repeats it exactly. `course` may be a range, `generated:A-B`: world i then
@@ -45,13 +39,14 @@ def evaluate(
     `paths.png` (of the first course's runs) and `speed.png`. `torque_limit` (N m) replaces the robot's own.
 
     Raises:
-      InputError: unknown policy or course, fewer than one run, or a folder that cannot be written.
+      InputError: unknown policy or course, or a folder that cannot be written.
     """
-    seeds = world_seeds(seed, runs)
-    folder = writable(report) if report is not None else None
-    names = several(course)[:runs]
+    runs, randomize, torque_limit = options.runs, options.randomize, options.torque_limit
+    seeds = world_seeds(options.seed, runs)
+    folder = writable(options.report) if options.report is not None else None
+    names = several(options.course)[:runs]
     courses = [by_name(name) for name in names]
-    skills = load_skills(policy)
+    skills = load_skills(options.policy)
     by_world: dict[int, CourseRun] = {}
     with Progress(
         TextColumn("evaluate"),
@@ -76,7 +71,7 @@ def evaluate(
             bar.update(task, completed=len(by_world))
     done = [by_world[i] for i in range(runs)]
     result = summarize(done)
-    result["policy"], result["course"], result["seed"] = policy, course, seed
+    result["policy"], result["course"], result["seed"] = options.policy, options.course, options.seed
     result["skills"] = skills.describe()
     result["conditions"] = conditions(skills.robot, randomize) | {
         "torque_limit_nm": torque_limit or skills.robot.peak_torque
@@ -84,7 +79,7 @@ def evaluate(
     if folder is not None:
         _write(folder, courses[0], done, result)
         result["report"] = str(folder)
-    return result
+    return Evaluation.of(result)
 
 
 def summarize(runs: Sequence[CourseRun]) -> dict[str, Any]:

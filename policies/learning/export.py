@@ -11,7 +11,9 @@ from policies.bundle.reader import SCHEMA, Bundle, Metadata, robot_fields
 from policies.bundle.writer import GOLDEN_COUNT, write_bundle
 from policies.learning import checkpoint
 from policies.learning.networks import NetworkConfig
+from policies.learning.options import ExportOptions
 from policies.learning.ppo import Learner, LearnerState, PPOConfig
+from policies.learning.results import Exported
 from sim.errors import InputError
 from sim.robots.description import robot_by_name
 from sim.tasks.walk import WalkTask
@@ -84,12 +86,9 @@ def describe(skill: str, task: WalkTask, learner: Learner) -> dict[str, Any]:
     }
 
 
-def export(path: Path, file: Path, force: bool = False) -> dict[str, Any]:
-    """Exports a checkpoint's deterministic policy.
-
-    Args:
-      path: a checkpoint folder, or a run folder (its newest checkpoint is taken).
-      file: the bundle to write; an existing one only with `force`.
+def export(options: ExportOptions) -> Exported:
+    """Exports the deterministic policy of a checkpoint, or of a run folder's newest one; an existing bundle is replaced
+    only with `force`.
 
     Returns:
       As `write_policy`.
@@ -97,14 +96,14 @@ def export(path: Path, file: Path, force: bool = False) -> dict[str, Any]:
     Raises:
       InputError: no such checkpoint, or `file` exists.
     """
-    if file.exists() and not force:
-        raise InputError(f"{file} exists: add --force to replace it")
-    return write_policy(*restore_actor(path), file, force)
+    if options.file.exists() and not options.force:
+        raise InputError(f"{options.file} exists: add --force to replace it")
+    return write_policy(*restore_actor(options.checkpoint), options.file, options.force)
 
 
 def write_policy(
     learner: Learner, state: LearnerState, values: dict[str, Any], file: Path, force: bool = False
-) -> dict[str, Any]:
+) -> Exported:
     """Writes a learner's deterministic policy as a bundle.
 
     Args:
@@ -139,4 +138,4 @@ def write_policy(
     )
     write_bundle(graph, metadata, file)
     bundle = Bundle.load(file)
-    return {**bundle.describe(), "parity": float(np.abs(bundle(seen) - actions).max())}
+    return Exported.of({**bundle.describe(), "parity": float(np.abs(bundle(seen) - actions).max())})

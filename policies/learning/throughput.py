@@ -14,6 +14,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from policies.learning.options import PhysicsBenchOptions
+from policies.learning.results import PhysicsBench
 from sim.machine import processor
 
 CORES = 2
@@ -43,7 +45,12 @@ def _on_cores(count: int) -> Iterator[list[int]]:
         os.sched_setaffinity(0, before)
 
 
-def run(
+def run(options: PhysicsBenchOptions) -> PhysicsBench:  # noqa: ARG001
+    """What `barkour bench physics` prints; see `measure`."""
+    return PhysicsBench.of(measure())
+
+
+def measure(
     worlds: int = WORLDS, rounds: int = ROUNDS, seconds: float = SECONDS, scenes: tuple[str, ...] = tuple(SCENES)
 ) -> dict[str, Any]:
     """Measures on two cores; about three minutes, most of it compiling. Progress goes to standard error.

@@ -9,7 +9,7 @@ import logging
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,9 @@ from policies.learning import checkpoint, curves, runs
 from policies.learning.export import describe, export
 from policies.learning.hosts import Hosts
 from policies.learning.networks import NetworkConfig
+from policies.learning.options import ExportOptions, TrainOptions
 from policies.learning.ppo import Learner, LearnerState, PPOConfig, collect
+from policies.learning.results import Trained
 from sim.envs.batched import BatchedEnv, DivergedError
 from sim.errors import InputError
 from sim.robots.description import DEFAULT, find_robot
@@ -43,32 +45,6 @@ STALL_ITERATIONS, STALL_RISE = 100, 0.03
 """A curriculum whose mean level rose by less than this over so many iterations, twice in a row, has stalled."""
 HOST_SEED = 1_000_000
 """Between the seeds of two hosts' worlds."""
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """What `barkour train` asks for."""
-
-    skill: str = "walk"
-    robot: str = DEFAULT
-    """A robot's name, or the folder that describes one."""
-    backend: str = "cpu"
-    steps: int | None = None
-    """Environment steps in all, over every world; `STEPS` of the skill without it."""
-    seed: int = 0
-    out: Path = Path("runs/walk")
-    resume: bool = False
-    worlds: int = 540
-    threads: int = 0
-    """Physics threads; 0 takes every core."""
-    checkpoint_minutes: float = 2.0
-    start_from: Path | None = None
-    """A checkpoint, a run or a start folder (`models/walk`) whose parameters this run begins with."""
-    coordinator: str = ""
-    """Address of host 0 (`name:port`) when several hosts train together."""
-    hosts: int = 1
-    host: int = 0
-    """This host's number, from 0."""
 
 
 def make_env(task: WalkTask, options: TrainOptions) -> Any:
@@ -92,11 +68,9 @@ class Run:
             raise InputError(f"unknown skill '{options.skill}': known are {', '.join(SKILLS)}")
         options = replace(options, steps=STEPS[options.skill] if options.steps is None else options.steps)
         self.total = options.steps or 0
-        if self.total < 1:
-            raise InputError(f"--steps must be at least 1, got {options.steps}")
         self.hosts = Hosts(options.coordinator, options.hosts, options.host)
         self.hosts.join()
-        self.folder = options.out if options.host == 0 else options.out / f"host_{options.host}"
+        self.folder = options.folder if options.host == 0 else options.folder / f"host_{options.host}"
         self.checkpoints = self.folder / "checkpoints"
         newest = checkpoint.latest(self.checkpoints) if self.folder.exists() else None
         if newest is not None and not options.resume:
@@ -315,7 +289,7 @@ class Run:
         }
         if not interrupted and self.options.host == 0:
             bundle = self.folder / f"{self.options.skill}.onnx"
-            export(where, bundle, force=True)
+            export(ExportOptions(where, bundle, force=True))
             summary["bundle"] = str(bundle)
             summary["start"] = str(self.save_start(self.folder / "start"))
         (self.folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
@@ -335,15 +309,15 @@ def stalled(levels: Sequence[float]) -> str:
     return ""
 
 
-def train(options: TrainOptions) -> dict[str, Any]:
+def train(options: TrainOptions) -> Trained:
     """Trains (or continues) a specialist; see `TrainOptions`. Raises `InputError` on unusable options."""
     console = Console(stderr=True)
     run = Run(options)
     if run.steps >= run.total:
-        raise InputError(f"{options.out} has already {run.steps} steps: ask for more than that with --steps")
+        raise InputError(f"{options.folder} has already {run.steps} steps: ask for more than that with --steps")
     devices = ", ".join(str(d) for d in run.learner.mesh.devices.flat)
     console.print(f"{options.skill}: {run.options.worlds} worlds on {options.backend}, learner on {devices}")
     try:
-        return run.train(console)
+        return Trained.of(run.train(console))
     except DivergedError as error:
         raise InputError(f"training stopped: {error}; the state is in {run.folder / 'diverged.npz'}") from error

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ from robot.loop.onboard_policy import OnboardPolicy
 from robot.loop.safety import Limits
 from robot.loop.terrain import Terrain
 from robot.loop.transport import Mode, Output, State
+from robot.options import OnboardBenchOptions
+from robot.results import OnboardBench
 from robot.transports.inprocess import InProcess
 from sim.course.files import by_name
 from sim.errors import InputError
@@ -173,10 +176,8 @@ class _Timed(Controller):
         return output
 
 
-def run(
-    seconds: float = 60.0, policy: str = "generalist", course: str = "official", seed: int = 0, priority: int = 0
-) -> dict[str, Any]:
-    """What `barkour bench onboard --json` prints. `priority` is the loop's, see `robot.loop.controller.Times`.
+def run(options: OnboardBenchOptions) -> OnboardBench:
+    """What `barkour bench onboard` prints. `priority` is the loop's, see `robot.loop.controller.Times`.
 
     Returns:
       `tick_ms_p50`, `tick_ms_p99`, `tick_ms_max`, `late_ms_p99`, `missed_deadline_rate`, `ticks` (of the loop);
@@ -190,16 +191,14 @@ def run(
     Raises:
       InputError: an unknown policy or course, or a simulated robot that does not start.
     """
-    if not seconds > WARM + 5.0:
-        raise InputError(f"seconds must be more than {WARM + 5.0:.0f}, got {seconds}")
-    measured = measure(seconds, policy, course, seed, priority)
+    measured = measure(options.seconds, options.policy, options.course, options.seed, options.priority)
     tried = faults.run_all()
-    return {
-        **measured, "seconds": seconds, "policy": policy, "course": course, "seed": seed, "priority": priority,
+    return OnboardBench.of({
+        **measured, **asdict(options),
         "faults_tried": len(tried),
         "faults_safe": sum(result["safe"] for result in tried), "faults": tried,
         "machine": machine(),
-    }  # fmt: skip
+    })  # fmt: skip
 
 
 def measure(seconds: float, policy: str, course: str, seed: int, priority: int = 0) -> dict[str, Any]:
@@ -285,14 +284,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     try:
-        found = run(options.seconds, options.policy, priority=options.priority)
+        found = run(OnboardBenchOptions(options.seconds, options.policy, priority=options.priority))
     except InputError as error:
         print(f"onboard: {error}", file=sys.stderr)
         return 2
+    said = found.to_dict()
     if not options.json:
-        found = {name: value for name, value in found.items() if name != "faults"}
-    print(json.dumps(found, indent=None if options.json else 2))
-    return 0 if found["faults_tried"] == found["faults_safe"] and found["state"] == "running" else 1
+        del said["faults"]
+    print(json.dumps(said, indent=None if options.json else 2))
+    return found.status
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import hashlib
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,8 @@ from robot.loop.recording import REQUESTS, Recording, read, snapshot_of
 from robot.loop.safety import Limits
 from robot.loop.terrain import GridPlace, Terrain
 from robot.loop.transport import NS, Mode, Output, Request, Snapshot, State
+from robot.options import ReplayOptions
+from robot.results import Replay
 from sim.course import files as course_file
 from sim.course.description import Course
 from sim.errors import InputError
@@ -84,21 +85,16 @@ class _Nowhere:
         """Nothing to let go of."""
 
 
-def replay(path: Path, policy: str | None = None) -> dict[str, Any]:
+def replay(options: ReplayOptions) -> Replay:
     """Runs the loop over a recording and compares states, modes and joint targets.
 
-    Args:
-      policy: takes the place of the policy that was recorded; otherwise its bundles must be the same to the last bit.
-
-    Returns:
-      JSON-ready: `steps`, `equal`, `differing_steps`, `largest_target_difference` (rad, over the steps in which joints
-      were asked for), `first_difference` (a sentence), `lost_bytes` (cut off at the end).
+    `bundle` takes the place of the policy that was recorded; without it its bundles must be the same to the last bit.
 
     Raises:
       InputError: no recording, or one of another policy, robot or version of this code.
     """
-    recording = read(path)
-    controller, messages = _rebuilt(recording, policy)
+    recording = read(options.recording)
+    controller, messages = _rebuilt(recording, options.bundle)
     largest, differing, first = 0.0, 0, ""
     for k, row in enumerate(recording.steps):
         grid = recording.grid_at(k) if recording.grids else None
@@ -114,17 +110,17 @@ def replay(path: Path, policy: str | None = None) -> dict[str, Any]:
         problem = _difference(controller.state, output.mode, row, difference)
         differing += bool(problem)
         first = first or (f"step {k}: {problem}" if problem else "")
-    return {
-        "recording": str(path),
-        "steps": len(recording.steps),
-        "seconds": float(recording.steps["now"][-1] - recording.steps["now"][0]) / 1e9,
-        "equal": differing == 0,
-        "differing_steps": differing,
-        "first_difference": first,
-        "largest_target_difference": largest,
-        "lost_bytes": recording.lost,
-        "states": [State(int(s)).name.lower() for s in _runs(recording.steps["state"])],
-    }
+    return Replay(
+        recording=str(options.recording),
+        steps=len(recording.steps),
+        seconds=float(recording.steps["now"][-1] - recording.steps["now"][0]) / 1e9,
+        equal=differing == 0,
+        differing_steps=differing,
+        first_difference=first,
+        largest_target_difference=largest,
+        lost_bytes=recording.lost,
+        states=[State(int(s)).name.lower() for s in _runs(recording.steps["state"])],
+    )
 
 
 def _difference(state: State, mode: Mode, row: np.ndarray, difference: float) -> str:

@@ -33,6 +33,8 @@ from robot.loop.referee import Referee
 from robot.nodes.ending import write_report
 from robot.nodes.programs import ros_arguments
 from robot.nodes.referee import LOG, RESULT
+from robot.options import CourseOptions
+from robot.results import OnboardReport
 from sim.course.files import by_name
 from sim.errors import InputError
 
@@ -170,47 +172,32 @@ def _beginning(parent: int, real_time: bool) -> Callable[[], None]:
     return begin
 
 
-def run_course(
-    policy: str | None = None,
-    course: str | None = None,
-    seed: int | None = None,
-    randomize: bool = False,
-    torque_limit: float | None = None,
-    out: Path | None = None,
-    record: Path | None = None,
-    parameters: Path | None = None,
-    domain: int | None = None,
-    started: Callable[[Processes], None] | None = None,
-) -> dict[str, Any]:
-    """Runs a course once over four processes and returns what `barkour ros course --json` prints.
+def run_course(options: CourseOptions, started: Callable[[Processes], None] | None = None) -> OnboardReport:
+    """Runs a course once over four processes and returns what `barkour ros course` prints.
 
     Args:
-      policy, course, seed, randomize, torque_limit: on top of the parameter file's, where they are given.
-      out: folder for RESULT.json, pose.csv and the reports of `sim` and `onboard`; without it nothing is kept.
-      record: file for a recording of the control loop.
-      parameters: parameter file of all nodes; `launch/course.yaml` without it.
-      domain: ROS domain, 0 to 232; a free one without it.
+      options: on top of the parameter file's, which is `launch/course.yaml` where none is given. Without `out` nothing
+        is kept.
       started: called with the `Processes` when all are started (tests).
 
     Raises:
       InputError: a value, file or folder that cannot be.
     """
-    file = Path(parameters or launch_folder() / "course.yaml")
-    if domain is not None and not 0 <= domain <= 232:
-        raise InputError(f"a ROS domain lies between 0 and 232, got {domain}")
+    file = Path(options.parameters or launch_folder() / "course.yaml")
+    out, domain = options.out, options.domain
     with tempfile.TemporaryDirectory(prefix="barkour-ros-") as temporary:
         place = Path(out or temporary).absolute()
         _prepare(place)
-        shared = {"policy": policy, "course": course}
-        recording = None if record is None else str(record)
+        shared = {"policy": options.policy, "course": options.course}
+        recording = None if options.record is None else str(options.record)
         given: dict[str, dict[str, Any]] = {
             "sim": {
-                "course": course, "seed": seed, "randomize": randomize or None, "torque_limit": torque_limit,
-                "report": str(place / "sim.json"),
+                "course": options.course, "seed": options.seed, "randomize": options.randomize or None,
+                "torque_limit": options.torque_limit, "report": str(place / "sim.json"),
             },
             "onboard": shared | {"report": str(place / "onboard.json"), "record": recording},
             "navigator": shared,
-            "referee": {"course": course, "out": str(place)},
+            "referee": {"course": options.course, "out": str(place)},
         }  # fmt: skip
         used = {node: files.load(PARAMETERS[node], file, node, **given[node]) for node in NODES}
         where = by_name(used["referee"].course)
@@ -244,7 +231,7 @@ def run_course(
         }
         if out is not None:
             write_report(place / RESULT, report)
-        return report
+        return OnboardReport.of(report)
 
 
 def _prepare(place: Path) -> None:

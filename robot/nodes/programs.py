@@ -58,11 +58,6 @@ def run(name: str, arguments: Sequence[str] = (), domain: int | None = None) -> 
         node.close()
 
 
-def run_given(name: str, parameters: Path | None = None, domain: int | None = None, **given: Any) -> dict[str, Any]:
-    """`run` with a parameter file and single values on top of it; None and False are left to the file."""
-    return run(name, ros_arguments(parameters, {n: None if v is False else v for n, v in given.items()}), domain)
-
-
 def main(arguments: Sequence[str]) -> int:
     """Returns the exit status: 0 done, 2 bad input, with one line on standard error."""
     try:

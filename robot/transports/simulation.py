@@ -3,8 +3,6 @@
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
 
 from policies.skills.library import load_skills
 from robot.loop import parameters
@@ -16,6 +14,8 @@ from robot.loop.message_filter import MessageFilter
 from robot.loop.navigation import NavigationProgram
 from robot.loop.referee import Referee
 from robot.loop.transport import NS, State
+from robot.options import OnboardOptions
+from robot.results import OnboardReport
 from robot.transports.hardware import SimulatedHardware
 from robot.transports.inprocess import InProcess
 from sim.course.files import by_name
@@ -27,25 +27,11 @@ LONGEST = 90.0
 
 
 def onboard_in_simulation(
-    policy: str = "generalist",
-    course: str = "official",
-    seed: int = 0,
-    randomize: bool = False,
-    torque_limit: float | None = None,
-    record: Path | None = None,
-    parameter_file: Path | None = None,
-    dry_run: bool = False,
-    real_time: bool = False,
-    lying: bool = False,
-    log: Callable[[str], None] = lambda text: print(text, file=sys.stderr),
-) -> dict[str, Any]:
+    asked: OnboardOptions, log: Callable[[str], None] = lambda text: print(text, file=sys.stderr)
+) -> OnboardReport:
     """Arms the controller, lets the navigator take the simulated robot over a course, stops it, disarms it.
 
-    Args:
-      record: file for a recording that `replay` reads.
-      parameter_file: limits and times of the controller, see `launch/onboard.yaml`.
-      real_time: on the computer's clock and in threads, as on a robot; else in simulated time, equal every time.
-      lying: the robot begins flat on the ground, and stands up from there.
+    With `real_time` on the computer's clock and in threads, as on a robot; else in simulated time, equal every time.
 
     Returns:
       What the referee says, `controller` (its state, changes of state, refusals), `loop` (its punctuality), `bundles`.
@@ -53,17 +39,17 @@ def onboard_in_simulation(
     Raises:
       InputError: a policy, course, seed, parameter file or recording that cannot be used.
     """
-    skills, where = load_skills(policy), by_name(course)
+    skills, where, seed = load_skills(asked.bundle), by_name(asked.course), asked.seed or 0
     options = parameters.load(
-        OnboardParameters, parameter_file, "onboard",
-        policy=policy, course=course, dry_run=dry_run, needs_pose=True, record="" if record is None else str(record),
+        OnboardParameters, asked.parameters, "onboard", policy=asked.bundle, course=asked.course,
+        dry_run=asked.dry_run, needs_pose=True, record="" if asked.record is None else str(asked.record),
     )  # fmt: skip
-    clock: Clock = SteadyClock() if real_time else SimulatedClock()
+    clock: Clock = SteadyClock() if asked.real_time else SimulatedClock()
     navigation, referee = NavigationProgram(where, skills), Referee(where, fall=skills.robot.fall)
     hardware = SimulatedHardware(
-        skills.robot, where, seed, randomize=randomize, torque_limit=torque_limit, lying=lying
+        skills.robot, where, seed, randomize=asked.randomize, torque_limit=asked.torque_limit, lying=asked.lying
     )  # fmt: skip
-    if lying:
+    if asked.lying:
         hardware.advance(1500)
 
     def connect(messages: MessageFilter) -> InProcess:
@@ -71,10 +57,10 @@ def onboard_in_simulation(
 
     assembly = Assembly(skills, where, options, clock, connect, log)
     transport = assembly.transport
-    watch = _Course(transport, assembly.controller, referee, clock, dry_run)
+    watch = _Course(transport, assembly.controller, referee, clock, asked.dry_run)
     interval = sys.getswitchinterval()
     try:
-        if real_time:
+        if asked.real_time:
             sys.setswitchinterval(SWITCH_INTERVAL)
             transport.start()
         elif isinstance(clock, SimulatedClock):
@@ -83,11 +69,11 @@ def onboard_in_simulation(
     finally:
         sys.setswitchinterval(interval)
         assembly.close()
-    return {
-        **referee.result(), **assembly.summary(), "policy": policy, "course": course, "seed": seed,
-        "randomize": randomize, "latency_ms": transport.latencies.milliseconds(),
-        "limits": asdict(assembly.controller.limits), "recording": options.record or None, "real_time": real_time,
-    }  # fmt: skip
+    return OnboardReport.of({
+        **referee.result(), **assembly.summary(), "log": None, "policy": asked.bundle, "course": asked.course,
+        "seed": seed, "randomize": asked.randomize, "latency_ms": transport.latencies.milliseconds(),
+        "limits": asdict(assembly.controller.limits), "recording": options.record or None, "real_time": asked.real_time,
+    })  # fmt: skip
 
 
 class _Course:

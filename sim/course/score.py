@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from sim.course.description import Course, Gate
+from sim.course.files import by_name
+from sim.course.options import ScoreOptions
+from sim.course.report import ScoreReport
 from sim.errors import InputError
 
 GATE_DISTANCE = 0.02
@@ -204,6 +207,15 @@ def score_file(path: Path, course: Course, *, touched_jump: bool = False, whole_
     """Scores a pose log on disk. Raises `InputError` as `read_log` does."""
     times, positions = read_log(path)
     return score_log(times, positions, touched_jump, course, whole_seconds=whole_seconds)
+
+
+def score(options: ScoreOptions) -> ScoreReport:
+    """What `barkour score` prints. Raises `InputError` for a log or course that cannot be read."""
+    course = by_name(options.course)
+    result = score_file(
+        options.log, course, touched_jump=options.touched_jump, whole_seconds=options.whole_seconds
+    )  # fmt: skip
+    return ScoreReport.of({**result.to_dict(), "log": str(options.log), "course": course.name})
 
 
 def read_log(path: Path) -> tuple[list[float], list[Point]]:

@@ -12,8 +12,8 @@ def test_a_policy_ties_with_itself_world_by_world(monkeypatch, capsys):
     worlds = [{"score": s, "time_s": t, "finished": t < 50, "target_jump_rad": 0.5} for s, t in pairs]
     figures = {key: 0.5 for key, *_ in paired.FIGURES}
 
-    def evaluate(policy, **_):
-        shift, faster = (0.1, 0.9) if policy == "better" else (0.0, 1.0)
+    def evaluate(options):
+        shift, faster = (0.1, 0.9) if options.policy == "better" else (0.0, 1.0)
         own = [{**w, "score": w["score"] + shift, "time_s": faster * w["time_s"]} for w in worlds]
         return {**figures, "worlds": own, "switches": {"walk to jump": {"jump_rad_peak": 0.3}}}
 

@@ -10,7 +10,9 @@ import pytest
 
 from policies.bundle.reader import Bundle
 from policies.evaluation.course_run import run
-from policies.learning.train import Run, TrainOptions
+from policies.evaluation.options import RunOptions
+from policies.learning.options import TrainOptions
+from policies.learning.train import Run
 from sim.course.files import load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,7 +49,7 @@ def test_a_course_of_ones_own_is_run_as_barkour_run_runs_its_file(tmp_path: Path
     assert done.returncode == 0, done.stderr
     course = load(file)
     assert course.board is not None and course.board.center == (3.8, 0.0)
-    said, expected = json.loads(done.stdout), json.loads(json.dumps(run("generalist", str(file))))
+    said, expected = json.loads(done.stdout), run(RunOptions("generalist", str(file))).to_dict()
     assert said == expected
     assert said["obstacles"]["start table"]["completed"], "the policy did not even leave the table"
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from robot.options import OnboardOptions
 from robot.transports.simulation import onboard_in_simulation
 
 
@@ -25,7 +26,7 @@ def course_runs(tmp_path_factory: pytest.TempPathFactory) -> CourseRuns:
     """One run each of generalist and specialists, the first one recorded."""
     of, file = (("generalist", 1), ("specialists", 0)), tmp_path_factory.mktemp("course") / "run.rec"
     results = [
-        onboard_in_simulation(policy, seed=seed, record=file if k == 0 else None, log=lambda text: None)
+        onboard_in_simulation(OnboardOptions(policy, seed=seed, record=file if k == 0 else None), log=lambda text: None)
         for k, (policy, seed) in enumerate(of)
     ]
     return CourseRuns(of, results, file)

@@ -14,14 +14,19 @@ from distill.core.collect import Plan
 from distill.core.errors import DistillError
 from distill.core.shards import Shards
 from distill.locomotion.experience import Windows
+from distill.methods import run as experiments
 from distill.methods.capacity_gap import robot, text
 from distill.methods.capacity_gap.law import optimum
 from distill.methods.catalogue import find
-from distill.methods.run import run
+from distill.methods.options import ExperimentOptions
 from distill.methods.statistics import Results, verdict
 from policies.transformer import generalist_layout
 
 QUIET = Console(quiet=True)
+
+
+def run(recipe, **options):
+    return experiments.run(recipe, ExperimentOptions(**options), QUIET)
 STUDENTS = np.array([10e3, 20e3, 50e3])
 TEACHERS = np.array([5e3, 10e3, 20e3, 40e3, 80e3, 160e3, 320e3])
 
@@ -134,7 +139,7 @@ def test_the_robots_domain_runs_goes_on_and_leaves_languages_folder_alone(tmp_pa
             raise KeyboardInterrupt
         return arm(trial, lab, students)
 
-    options = {"domain": "robot", "seeds": 1, "workers": 1, "console": QUIET}
+    options = {"domain": "robot", "seeds": 1, "workers": 1}
     with pytest.raises(KeyboardInterrupt):
         run(replace(recipe, arm=broken), out=tmp_path, **options)
     resumed = run(replace(recipe, arm=broken), out=tmp_path, **options)
@@ -182,7 +187,7 @@ def test_a_missing_walker_and_text_for_the_robot_are_one_sentence(tmp_path, monk
     with pytest.raises(DistillError, match="reads no real data at all"):
         (tmp_path / "data").mkdir()
         (tmp_path / "data" / "a.txt").write_text("words")
-        run("capacity_gap", domain="robot", out=tmp_path, data=tmp_path / "data", console=QUIET)
+        run("capacity_gap", domain="robot", out=tmp_path, data=tmp_path / "data")
     monkeypatch.setattr(robot, "bundle_file", lambda name: tmp_path / f"{name}.onnx")
     with pytest.raises(DistillError, match="there is no policy file"):
-        run(small(), domain="robot", seeds=1, workers=1, out=tmp_path, console=QUIET)
+        run(small(), domain="robot", seeds=1, workers=1, out=tmp_path)

@@ -14,12 +14,18 @@ from distill.core.errors import DistillError
 from distill.core.objectives.divergences import CrossEntropy
 from distill.core.tables import Table
 from distill.language.student import ModelStudent, Next
+from distill.methods import run as experiments
 from distill.methods.catalogue import NAMES, find
 from distill.methods.framework import Arm, Place, Recipe, Trial
-from distill.methods.run import plan, run, summary, sweep, table
+from distill.methods.options import ExperimentOptions
+from distill.methods.run import plan, summary, table
 from distill.methods.statistics import Check
 
 QUIET = Console(quiet=True)
+
+
+def run(recipe, **options):
+    return experiments.run(recipe, ExperimentOptions(**options), QUIET)
 
 # --- a whole recipe: what a newcomer writes ---------------------------------------------------------------------------
 
@@ -68,7 +74,7 @@ RECIPE = Recipe(
 
 
 def test_a_new_recipe_of_40_lines_runs(tmp_path):
-    result = run(RECIPE, seed=4, out=tmp_path, workers=1, console=QUIET)
+    result = run(RECIPE, seed=4, out=tmp_path, workers=1)
     assert result["name"] == "halves" and result["verdict"] == "supported" and result["seed"] == 4
     assert result["claim"] == RECIPE.claim and result["seeds"] == [4, 5, 6, 7, 8] and result["seconds"] > 0
     labels = result["arms"]["labels"]
@@ -86,16 +92,16 @@ def test_finished_arms_are_kept_and_the_rest_goes_on(tmp_path):
         return arm(trial, rows, labels)
 
     with pytest.raises(KeyboardInterrupt):
-        run(replace(RECIPE, arm=broken), out=tmp_path, seeds=3, workers=1, console=QUIET)
+        run(replace(RECIPE, arm=broken), out=tmp_path, seeds=3, workers=1)
     done = []
 
     def counted(trial, rows, labels):
         done.append((trial.seed, trial.doing))
         return arm(trial, rows, labels)
 
-    resumed = run(replace(RECIPE, arm=counted), out=tmp_path, seeds=3, workers=1, console=QUIET)
+    resumed = run(replace(RECIPE, arm=counted), out=tmp_path, seeds=3, workers=1)
     assert done == [(1, "shuffled"), (2, "labels"), (2, "shuffled")]
-    whole = run(RECIPE, out=tmp_path / "whole", seeds=3, workers=1, console=QUIET)
+    whole = run(RECIPE, out=tmp_path / "whole", seeds=3, workers=1)
     assert {a: f["mean"] for a, f in resumed["arms"].items()} == {a: f["mean"] for a, f in whole["arms"].items()}
 
 
@@ -108,7 +114,7 @@ def test_arms_run_after_those_they_need_whatever_order_they_are_listed_in(tmp_pa
     arms = {"c": Arm("", needs=("b", "a")), "b": Arm("", needs=("a",)), "a": Arm(""), "d": Arm("")}
     recipe = replace(RECIPE, arms=arms, arm=later, rule=lambda results: [Check("ran", True)])
     assert recipe.order() == ["a", "b", "c", "d"]
-    found = run(recipe, out=tmp_path, seeds=1, workers=1, console=QUIET)["arms"]
+    found = run(recipe, out=tmp_path, seeds=1, workers=1)["arms"]
     assert {name: arm["mean"] for name, arm in found.items()} == {"a": 1, "b": 2, "c": 4, "d": 1}
     assert list(found) == list(arms), "listed as the recipe lists them"
 
@@ -129,7 +135,7 @@ def test_an_arm_reads_of_others_only_what_it_says_that_it_needs(tmp_path):
 
     recipe = replace(RECIPE, arms={"a": Arm(""), "b": Arm("")}, arm=arm)
     with pytest.raises(DistillError, match="'b' reads 'a'"):
-        run(recipe, out=tmp_path, seeds=1, workers=1, console=QUIET)
+        run(recipe, out=tmp_path, seeds=1, workers=1)
     with pytest.raises(DistillError, match="reads 'a'"):
         Trial(0, tmp_path, finished={"a": {}}).measured("a")
 
@@ -144,32 +150,32 @@ def test_every_recipe_travels_to_another_process():
 
 def test_seeds_side_by_side_give_the_same_result(tmp_path):
     recipe = replace(find("teacher_hacking"), seeds=2)
-    alone = run(recipe, out=tmp_path / "a", budget=0.003, workers=1, console=QUIET)
-    together = run(recipe, out=tmp_path / "b", budget=0.003, workers=2, console=QUIET)
+    alone = run(recipe, out=tmp_path / "a", budget=0.003, workers=1)
+    together = run(recipe, out=tmp_path / "b", budget=0.003, workers=2)
     assert {a: f["mean"] for a, f in alone["arms"].items()} == {a: f["mean"] for a, f in together["arms"].items()}
 
 
 def test_results_of_other_options_are_refused(tmp_path):
-    run(RECIPE, out=tmp_path, seeds=1, workers=1, console=QUIET)
+    run(RECIPE, out=tmp_path, seeds=1, workers=1)
     with pytest.raises(DistillError, match="begun with budget 1.0, not 0.5"):
-        run(RECIPE, out=tmp_path, seeds=1, budget=0.5, workers=1, console=QUIET)
+        run(RECIPE, out=tmp_path, seeds=1, budget=0.5, workers=1)
     with pytest.raises(DistillError, match="begun with settings"):
         other = replace(RECIPE, presets={"small": Settings(steps=61)})
-        run(other, out=tmp_path, seeds=1, workers=1, console=QUIET)
+        run(other, out=tmp_path, seeds=1, workers=1)
     path = tmp_path / "halves" / "seed_0" / "arms.json"
     path.write_text(path.read_text()[:20])
     with pytest.raises(DistillError, match="is damaged"):
-        run(RECIPE, out=tmp_path, seeds=1, workers=1, console=QUIET)
+        run(RECIPE, out=tmp_path, seeds=1, workers=1)
 
 
 def test_one_seed_proves_nothing(tmp_path):
-    result = run(RECIPE, out=tmp_path, seeds=1, workers=1, console=QUIET)
+    result = run(RECIPE, out=tmp_path, seeds=1, workers=1)
     assert result["verdict"] == "null" and result["arms"]["labels"]["ci95"] is None
 
 
 def test_more_seeds_are_added_to_those_that_are_there(tmp_path):
-    run(RECIPE, seed=0, out=tmp_path, seeds=2, workers=1, console=QUIET)
-    result = run(RECIPE, seed=0, out=tmp_path, seeds=3, workers=1, console=QUIET)
+    run(RECIPE, seed=0, out=tmp_path, seeds=2, workers=1)
+    result = run(RECIPE, seed=0, out=tmp_path, seeds=3, workers=1)
     assert result["seeds"] == [0, 1, 2]
     options = json.loads((tmp_path / "halves" / "options.json").read_text())
     assert summary(RECIPE, tmp_path / "halves", [1, 2], options)["seeds"] == [1, 2]
@@ -180,28 +186,27 @@ def test_more_seeds_are_added_to_those_that_are_there(tmp_path):
     [
         ({"preset": "huge"}, "has the presets small, not 'huge'"),
         ({"domain": "robot"}, "runs on the domains language, not 'robot'"),
-        ({"budget": 0.0}, "budget must lie above 0"),
     ],
 )
 def test_unknown_options_are_one_sentence(tmp_path, options, words):
     with pytest.raises(DistillError, match=words):
-        run(RECIPE, out=tmp_path, console=QUIET, **options)
+        run(RECIPE, out=tmp_path, **options)
 
 
 def test_data_is_checked_before_anything_runs(tmp_path):
     with pytest.raises(DistillError, match="does not exist"):
-        run(RECIPE, out=tmp_path, data=tmp_path / "none", console=QUIET)
+        run(RECIPE, out=tmp_path, data=tmp_path / "none")
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "a.txt").write_text("words")
     with pytest.raises(DistillError, match="reads no real data at all"):
-        run(RECIPE, out=tmp_path, data=tmp_path / "data", console=QUIET)
+        run(RECIPE, out=tmp_path, data=tmp_path / "data")
     with pytest.raises(DistillError, match="there is no recipe 'nothing'"):
-        run("nothing", out=tmp_path, console=QUIET)
+        run("nothing", out=tmp_path)
 
 
 def test_an_arm_that_measures_nothing_finite_is_one_sentence(tmp_path):
     with pytest.raises(DistillError, match="measured accuracy = nan"):
-        run(replace(RECIPE, arm=lambda *_: {"accuracy": float("nan")}), out=tmp_path, workers=1, console=QUIET)
+        run(replace(RECIPE, arm=lambda *_: {"accuracy": float("nan")}), out=tmp_path, workers=1)
     with pytest.raises(DistillError, match="elicitation must be one of"):
         Place("guessing", "fine-tuning", "text")
     with pytest.raises(DistillError, match="no preset for real scale"):
@@ -217,8 +222,8 @@ def test_a_sweep_merges_and_goes_on_after_a_failure(tmp_path, monkeypatch):
         return RECIPE
 
     monkeypatch.setattr(module, "find", find)
-    run(RECIPE, seed=7, seeds=1, out=tmp_path, workers=1, console=QUIET)
-    found = sweep(("bad", "halves"), tmp_path, workers=1, console=QUIET)
+    run(RECIPE, seed=7, seeds=1, out=tmp_path, workers=1)
+    found = experiments.sweep(("bad", "halves"), ExperimentOptions(out=tmp_path, workers=1), QUIET)
     assert found["verdicts"] == {"bad": "failed", "halves": "supported"}
     assert found["recipes"][1]["seeds"] == [0, 1, 2, 3, 4, 7], "every seed of the folder"
     lines = (tmp_path / "sweep.md").read_text().splitlines()

@@ -14,9 +14,11 @@ from distill.core.mixture import Mixture
 from distill.language.models import Shape, build
 from distill.language.text import characters
 from distill.methods import catalogue
+from distill.methods import run as experiments
 from distill.methods.ddk.experiment import Settings, Weights
 from distill.methods.framework import Trial
-from distill.methods.run import plan, run
+from distill.methods.options import ExperimentOptions
+from distill.methods.run import plan
 from distill.methods.self_distillation.kernel_toy import TABLE, laws, toy, toy_limit
 from distill.methods.statistics import Results
 from distill.methods.teacher_hacking.experiment import departure
@@ -24,14 +26,18 @@ from distill.methods.teacher_hacking.experiment import departure
 QUIET = Console(quiet=True)
 
 
+def run(recipe, **options):
+    return experiments.run(recipe, ExperimentOptions(**options), QUIET)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", catalogue.NAMES)
 def test_a_recipe_runs_from_end_to_end(name, tmp_path):
-    result = run(name, out=tmp_path, budget=0.01, seeds=2, workers=1, console=QUIET)
+    result = run(name, out=tmp_path, budget=0.01, seeds=2, workers=1)
     assert result["verdict"] in ("supported", "null", "contradicted") and result["checks"]
     assert {arm["n_seeds"] for arm in result["arms"].values()} == {2}
     json.dumps(result, allow_nan=False)
-    again = run(name, out=tmp_path, budget=0.01, seeds=2, workers=1, console=QUIET)
+    again = run(name, out=tmp_path, budget=0.01, seeds=2, workers=1)
     assert again["arms"] == result["arms"] and again["checks"] == result["checks"]
 
 
@@ -71,7 +77,7 @@ def test_real_scale_is_built_without_weights(name, tmp_path):
 def test_a_preset_that_this_machine_cannot_hold_is_refused(tmp_path):
     if torch.cuda.device_count() < 16:
         with pytest.raises(DistillError, match="needs 16 devices of 80 GB"):
-            run("ddk", out=tmp_path, preset="real", console=QUIET)
+            run("ddk", out=tmp_path, preset="real")
 
 
 # --- self-distillation ----------------------------------------------------------------------------------------------
@@ -152,7 +158,7 @@ def test_the_same_recipe_runs_on_models_and_text_from_folders(tmp_path):
     from dataclasses import replace
 
     recipe = replace(recipe, presets={"small": settings})
-    result = run(recipe, out=tmp_path, data=tmp_path / "data", seeds=1, workers=1, console=QUIET)
+    result = run(recipe, out=tmp_path, data=tmp_path / "data", seeds=1, workers=1)
     arms = json.loads((tmp_path / "ddk" / "seed_0" / "arms.json").read_text())
     assert set(arms["ddk"]["measures"]["ratios"]) == {"rain", "sums"} and result["data"] == str(tmp_path / "data")
 

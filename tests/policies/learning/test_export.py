@@ -14,10 +14,11 @@ from onnx.reference import ReferenceEvaluator
 
 from policies.bundle.reader import Bundle, Policy
 from policies.learning import checkpoint
-from policies.learning.export import export
+from policies.learning import export as exporter
 from policies.learning.networks import NetworkConfig
+from policies.learning.options import ExportOptions, TrainOptions
 from policies.learning.ppo import Learner, LearnerState, PPOConfig
-from policies.learning.train import Run, TrainOptions
+from policies.learning.train import Run
 from sim import observation as obs
 from sim.envs.batched import BatchedEnv
 from sim.errors import InputError
@@ -25,6 +26,11 @@ from sim.observation import Layout, Sensors
 from sim.robots.gaits import Gait
 from sim.tasks.randomization import SensorNoise, nominal
 from sim.tasks.walk import WalkTask
+
+
+def export(checkpoint: Path, file: Path, force: bool = False) -> dict[str, Any]:
+    return exporter.export(ExportOptions(checkpoint, file, force))
+
 
 LAYOUT = Layout(12, frames=(0,), clock=False)
 SIZES = (LAYOUT.size, LAYOUT.size + 3, 12)
@@ -166,7 +172,7 @@ def test_exporting_twice_gives_equal_bytes_and_another_policy_other_bytes(small,
 
 def test_the_bundle_says_where_it_came_from(small, tmp_path):
     report = export(small, tmp_path / "deep" / "policy.onnx")
-    assert json.loads(json.dumps(report)) == report
+    assert json.loads(json.dumps(report.to_dict())) == dict(report)
     made = Bundle.load(tmp_path / "deep" / "policy.onnx").metadata
     assert made.provenance == {"command": "barkour train walk --seed 0", "seed": 0, "commit": "abc", "steps": 7}
     assert made.skill == "walk" and made.command_ranges["forward"] == [-1.6, 2.1]
@@ -268,7 +274,7 @@ def test_an_exported_bundle_cut_off_anywhere_is_refused(small, tmp_path):
 def trained(tmp_path_factory) -> tuple[Path, Run]:
     """The checkpoint that a training run of six worlds leaves before its first iteration, with a stirred network."""
     folder = tmp_path_factory.mktemp("run")
-    run = Run(TrainOptions(worlds=6, out=folder, seed=3, threads=1))
+    run = Run(TrainOptions("walk", worlds=6, out=folder, seed=3, threads=1))
     run.state = stirred(run.state, 4)
     run.save()
     return folder, run

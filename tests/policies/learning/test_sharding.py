@@ -29,9 +29,12 @@ np.save(sys.argv[2], flat)
 TRAIN = """
 import sys
 from pathlib import Path
-from policies.learning.train import Run, TrainOptions, train
+from policies.learning.options import TrainOptions
+from policies.learning.train import Run, train
 host, port, out = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
-train(TrainOptions(worlds=24, steps=24 * 24 * 2, seed=1, out=out, coordinator=f"127.0.0.1:{port}", hosts=2, host=host))
+train(TrainOptions(
+    "walk", worlds=24, steps=24 * 24 * 2, seed=1, out=out, coordinator=f"127.0.0.1:{port}", hosts=2, host=host,
+))
 """
 
 

@@ -14,7 +14,8 @@ from rich.console import Console
 
 from policies.bundle.shipped import bundle_file
 from policies.learning import checkpoint
-from policies.learning.train import STALL_ITERATIONS, STEPS, Run, TrainOptions, stalled
+from policies.learning.options import TrainOptions
+from policies.learning.train import STALL_ITERATIONS, STEPS, Run, stalled
 from sim.envs.batched import DivergedError
 from sim.errors import InputError
 from sim.tasks.patches import LEVELS
@@ -24,7 +25,7 @@ WORLDS = 24
 
 
 def options(folder: Path, **changes) -> TrainOptions:
-    return replace(TrainOptions(worlds=WORLDS, out=folder, seed=3), **changes)
+    return replace(TrainOptions("walk", worlds=WORLDS, out=folder, seed=3), **changes)
 
 
 def leaves(run: Run) -> list[np.ndarray]:

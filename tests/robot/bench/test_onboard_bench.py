@@ -7,6 +7,7 @@ import pytest
 
 from robot.bench import faults, onboard
 from robot.loop.refusals import Code
+from robot.options import OnboardBenchOptions
 from sim.errors import InputError
 
 
@@ -62,7 +63,7 @@ def test_what_is_printed_is_json_with_the_keys_that_scripts_rely_on(monkeypatch,
 
 
 def test_bad_input_is_one_line(capsys):
-    with pytest.raises(InputError, match="seconds must be more"):
-        onboard.run(seconds=1.0)
+    with pytest.raises(InputError, match="--seconds"):
+        OnboardBenchOptions(seconds=1.0)
     assert onboard.main(["--policy", "nobody", "--json"]) == 2
     assert "unknown policy 'nobody'" in capsys.readouterr().err

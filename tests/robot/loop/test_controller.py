@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from policies.evaluation import course_run
+from policies.evaluation.options import RunOptions
 from robot.bench.rig import COMMAND, Rig
 from robot.loop import safety
 from robot.loop.clock import Durations, SimulatedClock, SteadyClock
@@ -15,6 +16,7 @@ from robot.loop.controller import BRAKING, HOLDING, SETTLING, STANDING, Loop, Pu
 from robot.loop.recording import Recorder, read
 from robot.loop.refusals import Code
 from robot.loop.transport import NS, Mode
+from robot.options import OnboardOptions
 from robot.transports import simulation
 
 PERIOD = NS // 50
@@ -400,13 +402,13 @@ def test_courses_through_the_loop_end_disarmed_with_nothing_refused(course_runs)
 @pytest.mark.slow
 def test_a_course_through_the_loop_scores_as_without_it(course_runs):
     """The best of several, so that a touch of the board here or there does not count."""
-    without = max(course_run.run(policy, seed=seed)["score"] for policy, seed in course_runs.of)
+    without = max(course_run.run(RunOptions(policy, seed=seed))["score"] for policy, seed in course_runs.of)
     assert max(result["score"] for result in course_runs.results) == pytest.approx(without, abs=0.05)
 
 
 @pytest.mark.slow
 def test_a_robot_that_lies_stands_up_and_sets_out(monkeypatch):
     monkeypatch.setattr(simulation, "LONGEST", 6.0)
-    result = simulation.onboard_in_simulation(lying=True, log=lambda text: None)
+    result = simulation.onboard_in_simulation(OnboardOptions(lying=True), log=lambda text: None)
     assert result["controller"]["codes"][:2] == [Code.ARMED, Code.STOOD]
     assert result["obstacles"]["start table"]["gates_passed"] and result["latency_ms"]["p50"] >= 0.0

@@ -10,6 +10,7 @@ import barkour
 from robot.loop import recording, replay
 from robot.loop.recording import MAGIC, block, read
 from robot.loop.transport import Mode, State
+from robot.options import OnboardOptions, ReplayOptions
 from robot.transports.simulation import onboard_in_simulation
 from sim.errors import InputError
 
@@ -36,7 +37,7 @@ def rewritten(file: Path, to: Path, change) -> Path:
 
 @pytest.mark.slow
 def test_a_run_over_the_course_is_reproduced_to_the_last_bit(course_runs):
-    again, ended = replay.replay(course_runs.recording), course_runs.results[0]["controller"]["state"]
+    again, ended = replay.replay(ReplayOptions(course_runs.recording)), course_runs.results[0]["controller"]["state"]
     assert again["equal"] and again["largest_target_difference"] == 0.0 and again["lost_bytes"] == 0
     assert again["steps"] == course_runs.results[0]["loop"]["ticks"]
     assert again["states"][:3] == ["disarmed", "standing_up", "running"] and again["states"][-1] == ended
@@ -47,7 +48,7 @@ def test_another_joint_target_is_found_and_named(run, tmp_path):
     def change(header, steps):
         steps["targets"][400, 5] += 0.01
 
-    found = replay.replay(rewritten(run[1], tmp_path / "changed.rec", change))
+    found = replay.replay(ReplayOptions(rewritten(run[1], tmp_path / "changed.rec", change)))
     assert not found["equal"] and found["differing_steps"] == 1
     assert found["first_difference"].startswith("step 400: a joint target differs by 0.01")
 
@@ -56,7 +57,7 @@ def test_another_input_changes_what_comes_out(run, tmp_path):
     def change(header, steps):
         steps["angular_velocity"][300, 0] += 1.0
 
-    found = replay.replay(rewritten(run[1], tmp_path / "changed.rec", change))
+    found = replay.replay(ReplayOptions(rewritten(run[1], tmp_path / "changed.rec", change)))
     assert not found["equal"] and found["differing_steps"] > 10
     assert found["first_difference"].startswith("step 300:")
 
@@ -68,7 +69,7 @@ def test_another_state_is_found(run, tmp_path):
 
     assert (
         "the output was DAMP, now POSITION"
-        in replay.replay(rewritten(run[1], tmp_path / "changed.rec", change))["first_difference"]
+        in replay.replay(ReplayOptions(rewritten(run[1], tmp_path / "changed.rec", change)))["first_difference"]
     )
 
 
@@ -91,18 +92,19 @@ def test_a_header_that_does_not_fit_is_one_sentence(run, tmp_path, key, value, w
         header[key] = value
 
     with pytest.raises(InputError, match=words) as found:
-        replay.replay(rewritten(run[1], tmp_path / "changed.rec", change))
+        replay.replay(ReplayOptions(rewritten(run[1], tmp_path / "changed.rec", change)))
     assert "\n" not in str(found.value)
 
 
 def test_another_policy_can_be_compared_with(run):
-    found = replay.replay(run[1], "specialists")
+    found = replay.replay(ReplayOptions(run[1], "specialists"))
     assert not found["equal"] and found["largest_target_difference"] > 0.01
 
 
 def test_the_front_door_says_whether_a_recording_was_reproduced(run, tmp_path, capsys):
-    assert barkour.main(["onboard", "--replay", str(run[1]), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["equal"]
+    for spelling in (["--replay", str(run[1])], ["replay", str(run[1])]):
+        assert barkour.main(["onboard", *spelling, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["equal"]
 
     def change(header, steps):
         steps["targets"][400, 5] += 0.01
@@ -116,7 +118,7 @@ def test_the_front_door_says_whether_a_recording_was_reproduced(run, tmp_path, c
 
 
 def test_a_dry_run_sends_nothing(tmp_path):
-    result = onboard_in_simulation(dry_run=True, record=tmp_path / "dry.rec", log=lambda text: None)
+    result = onboard_in_simulation(OnboardOptions(dry_run=True, record=tmp_path / "dry.rec"), log=lambda text: None)
     assert result["end"] == "dry run: nothing was sent" and result["latency_ms"] is None
     found = recording.read(tmp_path / "dry.rec")
     assert State.RUNNING in found.steps["state"]
@@ -127,6 +129,6 @@ def test_a_recorded_course_run_comes_out_as_it_did_when_it_was_recorded():
     """The first ten seconds of the official course with the specialists, seed 3; made by `barkour onboard --bundle
     specialists --seed 3 --record FILE`. It fails where observation, policies, safety chain or state machine change; the
     tolerance is what networks round differently on other processors."""
-    found = replay.replay(Path(__file__).with_name("recordings") / "specialists_seed_3.rec")
+    found = replay.replay(ReplayOptions(Path(__file__).with_name("recordings") / "specialists_seed_3.rec"))
     assert found["equal"], found["first_difference"]
     assert found["steps"] == 500 and found["states"] == ["disarmed", "standing_up", "running"]

@@ -21,6 +21,7 @@ from robot.loop.transport import NS
 from robot.nodes import course as ros_course
 from robot.nodes.course import Processes, free_domain, launch_folder, run_course
 from robot.nodes.referee import Timekeeper
+from robot.options import CourseOptions, ReplayOptions
 from robot.transports import ros2
 from sim.errors import InputError
 
@@ -68,7 +69,7 @@ def test_the_course_over_four_processes(tmp_path: Path, patient: Path) -> None:
         pids.extend(process.pid for process in processes.running.values())
 
     out, recording = tmp_path / "out", tmp_path / "run.rec"
-    result = run_course(seed=3, out=out, record=recording, parameters=patient, started=started)
+    result = run_course(CourseOptions(seed=3, out=out, record=recording, parameters=patient), started)
     assert len(pids) == 4 and gone(pids, 60.0)
     assert result["died"] is None and result["end"]
     assert result["controller"]["state"] in ("disarmed", "emergency") and result["drives"]["damping"]
@@ -77,7 +78,7 @@ def test_the_course_over_four_processes(tmp_path: Path, patient: Path) -> None:
     assert result["obstacles"]["start table"]["completed"] or HELD_UP & set(codes)
     assert result["loop"]["ticks"] > 0 and 0 < result["latency_ms"]["p50"] <= result["latency_ms"]["p99"]
     assert (result["policy"], result["course"], result["seed"]) == ("generalist", "official", 3)
-    replayed = replay(recording)
+    replayed = replay(ReplayOptions(recording))
     assert replayed["equal"] and replayed["steps"] == result["loop"]["ticks"]
     assert result["log"] == str(out / "pose.csv") and (out / "pose.csv").is_file() and (out / "RESULT.json").is_file()
 
@@ -119,7 +120,7 @@ def test_whoever_dies_the_robot_ends_safe_and_everything_ends(
     monkeypatch.setenv("FASTDDS_DEFAULT_PROFILES_FILE", str(launch_folder() / "fastdds_loopback.xml"))
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "SYSTEM_DEFAULT")
     killer = Killer(victim, free_domain())
-    result = run_course(seed=1, parameters=patient, domain=killer.domain, started=killer)
+    result = run_course(CourseOptions(seed=1, parameters=patient, domain=killer.domain), killer)
     assert killer.running and gone(killer.pids, 60.0)
     assert result["died"] == victim and victim in result["end"] and not result["finished"]
     controller, drives = result["controller"], result["drives"]
@@ -142,7 +143,8 @@ def test_whoever_dies_the_robot_ends_safe_and_everything_ends(
 PARENT = """
 import sys
 from robot.nodes.course import run_course
-run_course(started=lambda p: print(*(child.pid for child in p.running.values()), flush=True))
+from robot.options import CourseOptions
+run_course(CourseOptions(), lambda p: print(*(child.pid for child in p.running.values()), flush=True))
 """
 
 
@@ -189,7 +191,7 @@ def test_one_that_fails_to_start_ends_the_others(capfd: pytest.CaptureFixture[st
 )
 def test_bad_input_is_refused_before_anything_starts(given: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
-        run_course(**given, started=lambda _: pytest.fail("something was started"))
+        run_course(CourseOptions(**given), lambda _: pytest.fail("something was started"))
 
 
 def test_the_referee_gives_up_a_run_without_poses_or_without_a_start() -> None:

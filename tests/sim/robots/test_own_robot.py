@@ -10,8 +10,11 @@ import pytest
 
 from policies.bundle.reader import Bundle
 from policies.evaluation.course_run import run
-from policies.learning.train import TrainOptions, train
+from policies.evaluation.options import RunOptions
+from policies.learning.options import TrainOptions
+from policies.learning.train import train
 from robot.loop.replay import replay
+from robot.options import OnboardOptions, ReplayOptions
 from robot.transports.simulation import onboard_in_simulation
 from sim import gait as clocks
 from sim.course.scene import build, foot_forces, robot_spec
@@ -195,17 +198,17 @@ def test_its_policy_carries_its_numbers(bundle, described):
 
 
 def test_it_runs_a_course(bundle):
-    report = run(str(bundle), seed=1, randomize=True)
+    report = run(RunOptions(str(bundle), seed=1, randomize=True))
     assert report["end"] not in ("", "diverged", "running")
     assert 1.0 < report["torque_peak_nm"] <= 30.0
 
 
 def test_the_loop_steps_it_and_its_recording_replays(bundle, tmp_path):
     record = tmp_path / "own.rec"
-    report = onboard_in_simulation(str(bundle), record=record, log=lambda text: None)
+    report = onboard_in_simulation(OnboardOptions(str(bundle), record=record), log=lambda text: None)
     states = json.dumps(report["controller"])
     assert "running" in states, states
-    found = replay(record)
+    found = replay(ReplayOptions(record))
     assert found["steps"] > 50 and found["equal"], found["first_difference"]
 
 

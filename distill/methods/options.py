@@ -1,0 +1,83 @@
+"""What `barkour recipe` is asked for. Light to import: shown without PyTorch."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from sim.errors import InputError
+from sim.options import Budget, Options, Range, Seed
+
+POSITIONAL = {"positional": True}
+
+
+@dataclass(frozen=True)
+class ListOptions(Options):
+    """List the recipes by algorithm, skill and vertical."""
+
+
+@dataclass(frozen=True)
+class ShowOptions(Options):
+    """Show a recipe: its claim, what would refute it, its arms, signals, data and real scale."""
+
+    name: str
+    """of the recipe"""
+    domain: str = ""
+    """another field for recipes that have one, such as the robot's"""
+
+
+@dataclass(frozen=True)
+class ExperimentOptions(Options):
+    """How the experiment of a recipe is run."""
+
+    seed: Seed = 0
+    """first seed"""
+    seeds: Annotated[int, Range(0, 1000)] = 0
+    """how many seeds; 0: as many as the recipe's verdict asks for"""
+    out: Path = Path("runs/recipes")
+    """folder of results, one below it for each recipe; finished arms there are kept"""
+    data: Path | None = None
+    """folder of real text in place of what is generated"""
+    preset: str = "small"
+    """sizes of models and data"""
+    domain: str = ""
+    """another field for recipes that have one, such as the robot's"""
+    budget: Budget = 1.0
+    """share of the recipe's steps; less than 1 tries the code and proves nothing"""
+    workers: Annotated[int, Range(0, 1024)] = 0
+    """processes; 0: one a core"""
+
+
+@dataclass(frozen=True)
+class PlannedOptions(ExperimentOptions):
+    """An experiment, or what it would take."""
+
+    plan: bool = False
+    """show configs, shapes and sharding at real scale in place of a run"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.plan:
+            self.refuse(("seed", "seeds", "out", "data", "preset", "budget", "workers"), "with --plan")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(PlannedOptions):
+    """Run a recipe's experiment, or what is left of it, and judge its claim."""
+
+    name: str
+    """of the recipe"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepOptions(PlannedOptions):
+    """Run several recipes one after the other, and merge their verdicts."""
+
+    names: tuple[str, ...] = field(default=(), metadata=POSITIONAL)
+    """of the recipes; all without one"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(set(self.names)) < len(self.names):
+            raise InputError(f"a recipe is named twice: {', '.join(self.names)}")
+        if self.plan and not self.names:
+            raise InputError("--plan needs the recipes' names")

@@ -1,0 +1,47 @@
+"""What `barkour run` and `barkour evaluate` are asked for."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from sim.options import Options, Range, Torque, WorldSeed
+
+
+@dataclass(frozen=True)
+class RunOptions(Options):
+    """Run a policy over the course in simulation and score it."""
+
+    policy: str = "generalist"
+    """specialists, generalist or a bundle FILE.onnx"""
+    course: str = "official"
+    """official, another shipped course (rearranged, reversed), generated:SEED, or FILE.yaml"""
+    seed: WorldSeed = 0
+    """of everything that is drawn"""
+    randomize: bool = False
+    """draw physics, latency, noise and start pose from the ranges of sim/tasks/randomization.py"""
+    record: Path | None = None
+    """folder for the pose log, the path's picture, the summary and (where off-screen GL exists) a video"""
+    watch: bool = False
+    """show the run live in a browser (needs the viz extra)"""
+    torque_limit: Torque | None = None
+    """peak joint torque, N m, in place of the robot's (18; the paper's robot: 12)"""
+
+
+@dataclass(frozen=True)
+class EvaluateOptions(Options):
+    """Run a policy many times in parallel worlds and report the distribution."""
+
+    policy: str = "generalist"
+    """as for run"""
+    course: str = "official"
+    """as for run; generated:0-19 spreads the runs over twenty random courses"""
+    runs: Annotated[int, Range(1, 100_000)] = 50
+    """how many"""
+    randomize: bool = False
+    """as for run"""
+    seed: WorldSeed = 0
+    """from which the worlds' seeds are drawn"""
+    report: Path | None = None
+    """folder for report.json, report.md, plots and the table of failures"""
+    torque_limit: Torque | None = None
+    """as for run"""

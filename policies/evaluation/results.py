@@ -1,0 +1,73 @@
+"""What `barkour run` and `barkour evaluate` found."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sim.course.report import CourseReport
+from sim.results import Result, cell, line
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunReport(CourseReport):
+    """One run in evaluation physics; see `policies.evaluation.outcome.CourseRun`."""
+
+    fell: bool
+    simulated_s: float
+    weave_s: float | None
+    obstacle_s: dict[str, float]
+    gate_times: dict[str, list[float]]
+    policy: str
+    skills: dict[str, Any]
+    """Skill -> the bundle that has it."""
+    seed: int
+    randomize: bool
+    torque_limit_nm: float
+    torque_peak_nm: float
+    target_jump_rad: float
+    switches: list[dict[str, Any]]
+    """Changes of skill."""
+    world: dict[str, Any]
+    """What was drawn for this run's world."""
+    picture: str | None = None
+    video: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Result):
+    """The distribution over many runs; see `policies.evaluation.evaluate.summarize`."""
+
+    runs: int
+    score_mean: float
+    score_ci95: list[float]
+    finished_rate: float
+    fell_rate: float
+    time_s_median: float | None
+    per_obstacle_success: dict[str, float]
+    conditions: dict[str, Any]
+    policy: str
+    course: str
+    seed: int
+    skills: dict[str, Any]
+    worlds: list[dict[str, Any]]
+    """One a run: seed, course, score, time, how it ended."""
+    report: str | None = None
+    """The folder that was written."""
+
+    def show(self, console: "Console") -> None:
+        """Obstacles in a table; every figure in a line."""
+        from rich.table import Table
+
+        table = Table(title=f"{self.runs} runs")
+        table.add_column("obstacle")
+        table.add_column("completed")
+        for name, rate in self.per_obstacle_success.items():
+            table.add_row(cell(name), f"{100 * rate:.0f} %")
+        console.print(table)
+        for name, value in self.items():
+            if name == "score_ci95":
+                line(console, name, f"{value[0]:.4g} to {value[1]:.4g}")
+            elif name not in ("per_obstacle_success", "runs") and not isinstance(value, (list, dict)):
+                line(console, name, f"{value:.4g}" if isinstance(value, float) else value)

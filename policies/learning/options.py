@@ -1,0 +1,84 @@
+"""What `barkour train`, `export` and `bench physics` are asked for. Light to import: shown without JAX."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from sim.errors import InputError
+from sim.options import Options, Range, Seed, Threads
+from sim.robots.description import DEFAULT
+
+
+@dataclass(frozen=True)
+class TrainOptions(Options):
+    """Train a specialist with PPO."""
+
+    skill: Literal["walk", "climb", "jump"]
+    """what it learns"""
+    robot: str = DEFAULT
+    """a robot's name, or the folder that describes one"""
+    backend: Literal["cpu", "mjx"] = "cpu"
+    """physics engine: MuJoCo C on threads, or MJX on an accelerator"""
+    steps: Annotated[int, Range(1, 10**12)] | None = None
+    """environment steps in all, over every world; without it 20, 12 or 16 million for walk, climb or jump"""
+    seed: Seed = 0
+    """of parameters, worlds and exploration"""
+    out: Path | None = None
+    """folder of the run; runs/SKILL without it"""
+    resume: bool = False
+    """continue the run in --out from its newest checkpoint"""
+    worlds: Annotated[int, Range(1, 10**6)] = 540
+    """simulated robots side by side"""
+    threads: Threads = 0
+    """physics threads; 0 takes every core"""
+    start_from: Path | None = None
+    """checkpoint, run or models/SKILL folder whose parameters to begin with"""
+    checkpoint_minutes: Annotated[float, Range(0, 24 * 60)] = 2.0
+    """minutes between checkpoints: the most that an interruption can lose"""
+    coordinator: str = ""
+    """name:port of host 0 when several hosts train together"""
+    hosts: Annotated[int, Range(1, 1024)] = 1
+    """how many hosts train together; --worlds is the number over all of them"""
+    host: Annotated[int, Range(0, 1023)] = 0
+    """this host's number, from 0"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.hosts == 1:
+            self.refuse(("coordinator", "host"), "without --hosts")
+        elif not _is_address(self.coordinator):
+            raise InputError(f"several hosts need --coordinator NAME:PORT (host 0's address), got '{self.coordinator}'")
+        if self.host >= self.hosts:
+            raise InputError(f"--host must be 0 to {self.hosts - 1} with --hosts {self.hosts}, got {self.host}")
+        if self.worlds % self.hosts:
+            raise InputError(f"--worlds {self.worlds} cannot be split over {self.hosts} hosts evenly")
+        if self.backend == "mjx":
+            self.refuse(("threads",), "with --backend mjx")
+
+    @property
+    def folder(self) -> Path:
+        """Where the run is kept."""
+        return self.out or Path("runs") / self.skill
+
+
+@dataclass(frozen=True)
+class ExportOptions(Options):
+    """Write a checkpoint's policy as one ONNX bundle."""
+
+    checkpoint: Path
+    """a checkpoint, a run's folder (its newest), or a run of distill locomotion"""
+    file: Path
+    """the bundle FILE.onnx to write"""
+    force: bool = False
+    """replace an existing file"""
+
+
+@dataclass(frozen=True)
+class PhysicsBenchOptions(Options):
+    """Compare the engines' environment steps per second in one run; about three minutes."""
+
+
+def _is_address(text: str) -> bool:
+    found = re.fullmatch(r"[^\s:]+:([0-9]{1,5})", text)
+    return found is not None and 1 <= int(found[1]) <= 65535

@@ -1,0 +1,38 @@
+"""`barkour onboard --transport ros2` and `barkour ros sim|navigator|referee`: a program with options of the command
+line on top of its parameter file."""
+
+from pathlib import Path
+from typing import Any
+
+from robot.nodes.programs import ros_arguments, run
+from robot.options import NavigatorOptions, OnboardOptions, RefereeOptions, SimOptions
+from robot.results import LoopReport, NavigatorReport, RefereeReport, SimReport
+
+
+def onboard(options: OnboardOptions) -> LoopReport:
+    """The control loop on a robot; see `run`."""
+    given = {"policy": options.bundle, "course": options.course, "record": options.record, "dry_run": options.dry_run}
+    return LoopReport.of(_given("onboard", options.parameters, **given))
+
+
+def sim(options: SimOptions) -> SimReport:
+    """A simulated robot with its driver; see `run`."""
+    given = {"seed": options.seed, "randomize": options.randomize, "torque_limit": options.torque_limit}
+    return SimReport.of(_given("sim", options.parameters, options.domain, course=options.course, **given))
+
+
+def navigator(options: NavigatorOptions) -> NavigatorReport:
+    """The navigator; see `run`."""
+    given = {"course": options.course, "policy": options.policy}
+    return NavigatorReport.of(_given("navigator", options.parameters, options.domain, **given))
+
+
+def referee(options: RefereeOptions) -> RefereeReport:
+    """The referee; see `run`."""
+    given = {"course": options.course, "out": options.out}
+    return RefereeReport.of(_given("referee", options.parameters, options.domain, **given))
+
+
+def _given(name: str, parameters: Path | None, domain: int | None = None, **given: Any) -> dict[str, Any]:
+    """`run` with a parameter file and single values on top of it; None and False are left to the file."""
+    return run(name, ros_arguments(parameters, {n: None if v is False else v for n, v in given.items()}), domain)

@@ -1,0 +1,134 @@
+"""What `barkour onboard`, `barkour ros` and `barkour bench onboard` are asked for. Light to import."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from sim.options import Options, Range, Seed, Torque
+
+Domain = Annotated[int, Range(0, 232)]
+"""DDS has no ports for higher ones."""
+
+
+@dataclass(frozen=True)
+class OnboardOptions(Options):
+    """Run the 50 Hz control loop with its safety chain: on a robot over ROS 2, or against simulated hardware."""
+
+    bundle: str = "generalist"
+    """generalist, specialists or a bundle FILE.onnx"""
+    transport: Literal["sim", "ros2"] = "sim"
+    """sim: simulated hardware, navigator and referee in this process; ros2: a robot, or `barkour ros sim`"""
+    course: str = "official"
+    """as for run; the map from which terrain is seen"""
+    seed: Seed | None = None
+    """of the simulated robot; 0 without it"""
+    randomize: bool = False
+    """as for run; simulated robot only"""
+    torque_limit: Torque | None = None
+    """as for run; simulated robot only"""
+    parameters: Path | None = None
+    """parameter file, as launch/onboard.yaml"""
+    record: Path | None = None
+    """file for a recording of the loop's inputs and outputs"""
+    dry_run: bool = False
+    """compute everything, send nothing"""
+    real_time: bool = False
+    """simulated robot on the computer's clock, as on a robot; without it as fast as can be"""
+    lying: bool = False
+    """the simulated robot begins flat on the ground"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.transport != "sim":
+            simulated = ("seed", "randomize", "torque_limit", "real_time", "lying")
+            self.refuse(simulated, f"with --transport {self.transport}")
+
+
+@dataclass(frozen=True)
+class ReplayOptions(Options):
+    """Feed a recording through the control loop and compare what comes out, step by step."""
+
+    recording: Path
+    """the file that `onboard --record` wrote"""
+    bundle: str | None = None
+    """a policy in place of the recorded one, to compare with it"""
+
+
+@dataclass(frozen=True)
+class CourseOptions(Options):
+    """Run the course over four processes of this computer and print the result."""
+
+    policy: str | None = None
+    """specialists, generalist or a bundle FILE.onnx; the parameter file's without it"""
+    course: str | None = None
+    """as for run; the parameter file's without it"""
+    seed: Seed | None = None
+    """of the simulated robot; the parameter file's without it"""
+    randomize: bool = False
+    """as for run"""
+    torque_limit: Torque | None = None
+    """as for run"""
+    parameters: Path | None = None
+    """parameter file, as launch/course.yaml"""
+    out: Path | None = None
+    """folder for the result, the pose log and the reports"""
+    record: Path | None = None
+    """file for a recording of the control loop"""
+    domain: Domain | None = None
+    """ROS domain; a free one without it"""
+
+
+@dataclass(frozen=True)
+class NodeOptions(Options):
+    """What every program takes."""
+
+    course: str | None = None
+    """as for run; the parameter file's without it"""
+    parameters: Path | None = None
+    """parameter file, as launch/course.yaml"""
+    domain: Domain | None = None
+    """ROS domain; without it ROS_DOMAIN_ID"""
+
+
+@dataclass(frozen=True)
+class SimOptions(NodeOptions):
+    """Simulate a robot and its driver, until Ctrl-C."""
+
+    seed: Seed | None = None
+    """of the simulated robot; the parameter file's without it"""
+    randomize: bool = False
+    """as for run"""
+    torque_limit: Torque | None = None
+    """as for run"""
+
+
+@dataclass(frozen=True)
+class NavigatorOptions(NodeOptions):
+    """Say where the robot is to go, until Ctrl-C."""
+
+    policy: str | None = None
+    """specialists, generalist or a bundle FILE.onnx; the parameter file's without it"""
+
+
+@dataclass(frozen=True)
+class RefereeOptions(NodeOptions):
+    """Keep time and score a run, to its end."""
+
+    out: Path | None = None
+    """folder for the result and the pose log"""
+
+
+@dataclass(frozen=True)
+class OnboardBenchOptions(Options):
+    """Time the control loop for a minute and try every fault on it."""
+
+    seconds: Annotated[float, Range(8, 24 * 3600)] = 60.0
+    """of the timed run, from arming on"""
+    policy: str = "generalist"
+    """as for run"""
+    course: str = "official"
+    """as for run"""
+    seed: Seed = 0
+    """of the simulated robot"""
+    priority: Annotated[int, Range(0, 99)] = 0
+    """of the loop's thread (SCHED_FIFO); 0: an ordinary one"""

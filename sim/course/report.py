@@ -1,0 +1,63 @@
+"""A scored run over a course, wherever it took place."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sim.results import Result, cell, line
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@dataclass(frozen=True, kw_only=True)
+class CourseReport(Result):
+    """What every scored run says."""
+
+    score: float
+    time_s: float | None
+    """From the start table's gate to the end table, s."""
+    finished: bool
+    touched_jump: bool
+    obstacles: dict[str, dict[str, Any]]
+    """Name -> `completed`, `gates_passed`, `gates`."""
+    path_m: float
+    progress: float
+    """Share of all gates that was passed."""
+    course: str
+    log: str | None
+    """The pose log that was read or written."""
+    end: str | None = None
+    """Why the run ended."""
+
+    def show(self, console: "Console") -> None:
+        """Obstacles in a table; score, time and end in a line."""
+        from rich.table import Table
+
+        times = self.get("gate_times", {})
+        table = Table(title=f"course {cell(self.course)}")
+        for column in ("obstacle", "gates", "completed", *(["last gate at"] if times else [])):
+            table.add_column(column)
+        for name, obstacle in self.obstacles.items():
+            gates = f"{obstacle['gates_passed']}/{obstacle['gates']}"
+            last = [f"{times[name][-1]:.2f} s" if times.get(name) else "-"] if times else []
+            table.add_row(cell(name), gates, "[green]yes[/]" if obstacle["completed"] else "[red]no[/]", *last)
+        console.print(table)
+        words = [f"score {self.score:.4f}", "no time" if self.time_s is None else f"time {self.time_s:.2f} s"]
+        words += ["finished" if self.finished else "not finished"]
+        words += [f"ended: {cell(self.end)}"] if self.end else []
+        words += ["touched the board"] if self.touched_jump else []
+        console.print(", ".join(words))
+        for skill, bundle in self.get("skills", {}).items():
+            line(console, skill, bundle)
+        for name in ("log", "video"):
+            if self.get(name):
+                line(console, name, self[name])
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreReport(CourseReport):
+    """A pose log, scored."""
+
+    allotted_s: float
+    end_table_s: float
+    """How long the robot held the end table, s."""

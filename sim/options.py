@@ -1,0 +1,119 @@
+"""Options of commands: frozen dataclasses whose numbers have ranges, checked before any work.
+
+    Seed = Annotated[int, Range(0, 2**31 - 1)]
+
+    @dataclass(frozen=True)
+    class WalkOptions(Options):
+        seed: Seed = 0
+        minutes: Annotated[float, Range(0, 60, above=True)] | None = None
+
+`WalkOptions(seed=-1)` raises `InputError`, on the command line and from Python alike.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import MISSING, Field, dataclass, fields
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+from sim.errors import InputError
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers that an option may have: finite, both ends included, without the low end where `above`."""
+
+    low: float
+    high: float
+    above: bool = False
+
+    def __contains__(self, value: Any) -> bool:
+        if not isinstance(value, (int, float)) or not math.isfinite(value):
+            return False
+        return (self.low < value if self.above else self.low <= value) and value <= self.high
+
+    def __str__(self) -> str:
+        return f"{'above ' if self.above else ''}{_words(self.low)}..{_words(self.high)}"
+
+
+Seed = Annotated[int, Range(0, 2**31 - 1)]
+"""What every generator of random numbers here takes, those of ROS parameters and of JAX included."""
+WorldSeed = Annotated[int, Range(0, 2**63 - 1)]
+"""Of a simulated world, as `barkour evaluate` lists them."""
+Threads = Annotated[int, Range(0, 1024)]
+"""0 takes every core."""
+Torque = Annotated[float, Range(0, 1000, above=True)]
+"""Peak torque of a joint, N m."""
+Budget = Annotated[float, Range(0, 1, above=True)]
+"""A share of the full length."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of one command. A field `Annotated[int | float, Range(...)]`, alone, with None or in a tuple, is held to
+    its range; a text or path must not be empty where the default is not, and holds no NUL."""
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self), include_extras=True)
+        for field in fields(self):
+            value = getattr(self, field.name)
+            for item in value if isinstance(value, tuple) else (value,):
+                self._check(field, hints[field.name], item)
+            if value == () and field.default not in (MISSING, ()):
+                raise InputError(f"{flag(field.name)} needs at least one value")
+
+    def _check(self, field: Field[Any], hint: Any, value: Any) -> None:
+        name = flag(field.name)
+        allowed = range_of(hint)
+        if allowed is not None and value is not None:
+            whole = int in types_in(hint)
+            if value not in allowed or isinstance(value, bool) or (whole and not isinstance(value, int)):
+                kind = "a whole number" if whole else "a number"
+                least = "more than" if allowed.above else "from"
+                till = "and at most" if allowed.above else "to"
+                raise InputError(
+                    f"{name} must be {kind} {least} {_words(allowed.low)} {till} {_words(allowed.high)}, got {value}"
+                )
+        text = str(value)
+        if "\0" in text:
+            raise InputError(f"{name} must not hold a NUL character")
+        if isinstance(value, str) and not text.strip() and field.default != "":
+            raise InputError(f"{name} must not be empty")
+
+    def refuse(self, names: Iterable[str], why: str) -> None:
+        """Raises `InputError` where one of these options differs from its default: it would be ignored, and `why`."""
+        defaults = {field.name: field.default for field in fields(self)}
+        for name in names:
+            if getattr(self, name) != defaults[name]:
+                raise InputError(f"{flag(name)} has no effect {why}")
+
+
+def flag(name: str) -> str:
+    """A field's name as it is written on the command line."""
+    return f"--{name.replace('_', '-')}"
+
+
+def range_of(hint: Any) -> Range | None:
+    """The range in an option's type."""
+    return next((item for item in _parts(hint) if isinstance(item, Range)), None)
+
+
+def types_in(hint: Any) -> list[Any]:
+    """The plain types in an option's type."""
+    return [item for item in _parts(hint) if isinstance(item, type)]
+
+
+def _parts(hint: Any) -> Iterator[Any]:
+    """A type's members and what is written beside them in `Annotated`, through unions and tuples."""
+    if get_origin(hint) is Annotated:
+        yield from _parts(hint.__origin__)
+        yield from hint.__metadata__
+    elif get_origin(hint) in (Union, UnionType, tuple):
+        for item in get_args(hint):
+            yield from _parts(item)
+    else:
+        yield hint
+
+
+def _words(number: float) -> str:
+    return str(int(number)) if number == int(number) else f"{number:g}"
