@@ -114,6 +114,21 @@ def test_the_recipe_that_a_page_writes_runs_to_its_verdict(tmp_path: Path) -> No
     assert result["verdict"] == "supported"
 
 
+def test_the_robot_that_a_page_adds_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "add_a_robot.md").read_text()
+    commands = re.findall(r"^    ((?:mkdir|sed) .*)$", page, re.MULTILINE)
+    (program,) = programs("add_a_robot.md")
+    assert len(commands) == 2
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BARKOUR_ROBOTS", "")
+    for command in commands:
+        subprocess.run(command.replace("sim/robots", str(ROOT / "sim" / "robots")), shell=True, check=True)
+    names: dict = {"__name__": "page"}
+    exec(program, names)
+    assert names["robot"].mjcf.parent == tmp_path / "robots" / "my_dog"
+    assert abs(names["data"].qpos[2] - names["robot"].standing_height) < 0.03 and names["data"].qpos[3] > 0.99
+
+
 @pytest.mark.slow
 def test_the_language_model_that_a_page_distils_comes_nearer_to_its_teacher(tmp_path: Path) -> None:
     (program,) = programs("distil_language.md")
