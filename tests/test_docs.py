@@ -14,14 +14,17 @@ from mkdocs.config import load_config
 from mkdocs.exceptions import Abort
 from rich.console import Console
 
-from barkour import COMMANDS
+from barkour import COMMANDS, parse
 from distill.methods.options import ExperimentOptions
 from distill.methods.run import run
+from policies.evaluation.course_run import CourseWorlds
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 COMMAND = re.compile(r"(?:^|`)(?: *)barkour ([a-z]+)", re.MULTILINE)
+LINE = re.compile(r"^ {4,}barkour ((?:\S+ ?)+)", re.MULTILINE)
+"""A command in a block of code; two spaces end it."""
 MODULE = re.compile(r"python -m ([a-z_]+(?:\.[a-z_]+)*)")
 
 
@@ -52,6 +55,14 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_exist(page: Path) -> None:
     assert set(COMMAND.findall(page.read_text())) <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_are_understood_with_their_options(page: Path) -> None:
+    for line in LINE.findall(page.read_text()):
+        words = line.partition("#")[0].split()
+        if "|" not in line and words[0] != "COMMAND":  # which stand for several
+            assert parse(words).name.split()[0] == words[0]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -112,6 +123,16 @@ def test_the_recipe_that_a_page_writes_runs_to_its_verdict(tmp_path: Path) -> No
     exec(program, names)
     result = run(names["RECIPE"], ExperimentOptions(out=tmp_path, seeds=3, workers=1), Console(quiet=True))
     assert result["verdict"] == "supported"
+
+
+def test_the_first_program_runs_a_course_and_prints_what_came_of_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (program,) = programs("first_run.md")
+    limits = CourseWorlds.__init__.__kwdefaults__ | {"time_limit": 1.0}  # a second of it
+    monkeypatch.setattr(CourseWorlds.__init__, "__kwdefaults__", limits)
+    exec(program, {"__name__": "page"})
+    assert "start table" in capsys.readouterr().out
 
 
 def test_the_robot_that_a_page_adds_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
