@@ -16,6 +16,7 @@ import textwrap
 import traceback
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, make_dataclass
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -172,10 +173,11 @@ def parse(arguments: list[str]) -> Call:
     """
     said, shown = io.StringIO(), io.StringIO()
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff)
-    front = _group("barkour", Group("An open agility stack for quadrupeds.", {}), COMMANDS)
+    if any(word == "" or (word.startswith("--") and word.endswith("=")) for word in arguments):
+        raise InputError("an argument is empty: leave its option out, or give it a value")
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(shown):
-            found: Any = tyro.cli(front, args=_today(arguments), prog="barkour", config=config)
+            found: Any = tyro.cli(_front(), args=_today(arguments), prog="barkour", config=config)
     except SystemExit as stop:
         if stop.code in (0, None):
             print(_fitted(shown.getvalue()), end="")
@@ -203,6 +205,12 @@ def _today(arguments: list[str]) -> list[str]:
         if word.startswith("--replay="):
             return ["onboard", "replay", word.partition("=")[2], *rest[:i], *rest[i + 1 :]]
     return ["onboard", "loop", *rest]
+
+
+@cache
+def _front() -> type:
+    """All commands for tyro."""
+    return _group("barkour", Group("An open agility stack for quadrupeds.", {}), COMMANDS)
 
 
 def _group(name: str, group: Group, commands: Mapping[str, Command | Group]) -> type:
@@ -291,7 +299,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         call = parse(sys.argv[1:] if arguments is None else arguments)
         _check_gl()
-        with contextlib.redirect_stdout(_Aside()):
+        with contextlib.redirect_stdout(_Aside()) as aside, contextlib.ExitStack() as ending:
+            ending.callback(aside.end)
             result = call.command(call.options)
         _print(result, call.json)
         return _fail(result.failure, result.status) if result.failure else result.status
@@ -328,6 +337,11 @@ class _Aside(io.TextIOBase):
             if not re.match(r"Failed to import (mujoco_)?warp:", line):
                 sys.stderr.write(line + "\n")
         return len(text)
+
+    def end(self) -> None:
+        """Ends a line that was begun."""
+        if self._begun:
+            self.write("\n")
 
 
 def _open_streams() -> None:

@@ -23,13 +23,18 @@ from sim.results import Result
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def call(*arguments: str | Path, cwd: Path = ROOT, block: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    """Runs the command line in a process of its own, in which the modules in `block` cannot be imported."""
+def call(
+    *arguments: str | Path, cwd: Path = ROOT, block: tuple[str, ...] = (), begin: str = "", **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs the command line in a process of its own, in which the modules in `block` cannot be imported.
+
+    `begin` is a shell's redirection, `variables` are set in its environment.
+    """
     hide = "".join(f"sys.modules[{name!r}] = None; " for name in block)
     program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); {hide}import barkour; sys.exit(barkour.main())"
-    environment = {k: v for k, v in os.environ.items() if k != "BARKOUR_DEBUG"}
+    environment = {k: v for k, v in os.environ.items() if k != "BARKOUR_DEBUG"} | variables
     return subprocess.run(
-        [sys.executable, "-c", program, *map(str, arguments)],
+        ["sh", "-c", f'exec "$@" {begin}', "sh", sys.executable, "-c", program, *map(str, arguments)],
         capture_output=True, text=True, timeout=120, cwd=cwd, env=environment, check=False,
     )  # fmt: skip
 
@@ -191,6 +196,9 @@ def _main(monkeypatch: pytest.MonkeyPatch, outcome: Result | BaseException, as_j
 
     def work(_: Options) -> Result:
         print("chatter of a library")
+        print("Failed to import warp:", "No module named 'warp'")
+        print("Failed to import mujoco_warp:", "No module named 'warp'")
+        print("chatter without an end", end="")
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
@@ -205,7 +213,7 @@ def test_json_output_is_pure_and_strict(monkeypatch: pytest.MonkeyPatch, capsys:
     assert _main(monkeypatch, found) == 0
     said = capsys.readouterr()
     assert json.loads(said.out) == {"score": None, "log": "a/b.csv", "times": [1.0, None]}
-    assert "chatter" in said.err
+    assert said.err == "chatter of a library\nchatter without an end\n"
 
 
 @pytest.mark.parametrize(
@@ -323,3 +331,54 @@ def test_a_foreign_package_before_ours_is_named_in_one_line(name: str, tmp_path:
         cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, check=False,
     )  # fmt: skip
     assert_one_line(done, f"'{name}'", str(tmp_path), str(ROOT))
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"PYTHONIOENCODING": "ascii"},
+        {"LC_ALL": "tr_TR.ISO8859-9", "PYTHONIOENCODING": "iso8859-9", "PYTHONUTF8": "0"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    ],
+    ids=["ascii", "turkish", "c"],
+)
+def test_every_locale_can_show_what_there_is(variables: dict[str, str], tmp_path: Path, good_log: Path) -> None:
+    done = call("score", "--help", **variables)
+    assert done.returncode == 0 and done.stderr == "" and "--touched-jump" in done.stdout
+    named = good_log.rename(tmp_path / "lög 📦.csv")
+    done = call("score", named, **variables)
+    assert done.returncode == 0 and done.stderr == "" and "weave poles" in done.stdout
+    assert_one_line(call("score", "nö 📦.csv", **variables), "csv")
+
+
+def test_an_output_that_is_closed_or_full_is_no_traceback(good_log: Path) -> None:
+    done = call("score", good_log, begin=">&-")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert call("score", good_log, begin="2>&-").returncode == 0
+    assert call("score", "nowhere.csv", begin=">&- 2>&-").returncode == 2
+    assert_one_line(call("score", good_log, begin=">/dev/full"))
+    assert call("score", good_log, begin="| head -c 1").stderr == ""
+
+
+@pytest.mark.parametrize("value", ["nonsense", "osmesa", "EGL", " disable "])
+def test_every_mujoco_gl_works_or_is_one_line(value: str) -> None:
+    done = call("run", "--course", "moon", MUJOCO_GL=value)
+    assert_one_line(done, "MUJOCO_GL" if value == "nonsense" else "")
+
+
+def test_gl_that_cannot_be_loaded_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As PyOpenGL does where there is no OSMesa: an error of its own in the middle of an import."""
+    monkeypatch.setenv("MUJOCO_GL", "osmesa")
+    code = compile("def load(): None.glGetError", "/x/site-packages/mujoco/rendering/classic/gl_context.py", "exec")
+    names: dict = {}
+    exec(code, names)
+
+    def work(_: Options) -> Result:
+        return names["load"]()
+
+    monkeypatch.setattr(barkour, "parse", lambda _: barkour.Call("run", work, Options(), False))  # type: ignore[arg-type]
+    assert barkour.main([]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1 and "MUJOCO_GL=osmesa" in said.err

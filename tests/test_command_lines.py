@@ -1,0 +1,222 @@
+"""Command lines made from the option types themselves: whatever is written, the front door keeps its contract.
+
+Every option's type says what it takes: a range, a choice, a switch, a path, a text. From it come values that are right
+and values that are not, and with them whether the line as a whole is. What a command does is left out, so that two
+hundred lines take seconds; lines whose fault lies deeper (files, names) go through the real commands.
+"""
+
+import contextlib
+import dataclasses
+import io
+import json
+import random
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import pytest
+
+import barkour
+from sim.options import Range, range_of, types_in
+from sim.results import Result
+
+SEED = 20261127
+LINES = 200
+UNSAFE = ["\x1b[2J", "a\x07b", "\u202egnp", "ş İ ı", "📦", "a\nb", "\x9b31m"]
+"""Texts that could write to a terminal, or that a locale lacks."""
+NO_NUMBERS = ["nan", "inf", "-inf", "1e400", "", "seven", "0x10", "1,5", "9" * 5000]
+
+
+def commands() -> dict[str, barkour.Command]:
+    """Every command as it is written."""
+    found = {}
+    for word, each in barkour.COMMANDS.items():
+        inner = each.commands.items() if isinstance(each, barkour.Group) else [("", each)]
+        found |= {f"{word} {name}".strip(): command for name, command in inner}
+    return found
+
+
+class Line:
+    """One command line, with what is wrong with it."""
+
+    def __init__(self, rng: random.Random, name: str, faults: int) -> None:
+        self.rng, self.command = rng, commands()[name]
+        self.hints = get_type_hints(self.command.options, include_extras=True)
+        self.words, self.wrong = name.split(), ""
+        """`wrong` names the option whose value is refused."""
+        options = [field for field in dataclasses.fields(self.command.options)]
+        required = [field for field in options if field.default is dataclasses.MISSING]
+        chosen = [field for field in options if field not in required and rng.random() < 0.3]
+        can_be_wrong = [field for field in options if self.wrong_values(self.hints[field.name])]
+        faulty = rng.sample(can_be_wrong, min(faults, len(can_be_wrong)))
+        for field in [each for each in options if each in chosen + required + faulty]:
+            self.add(field, field in faulty)
+
+    def add(self, field: dataclasses.Field, faulty: bool) -> None:
+        """One option with a value."""
+        hint = self.hints[field.name]
+        positional = field.default is dataclasses.MISSING or field.metadata.get("positional")
+        values = [self.right(field.name, hint)]
+        if faulty:
+            values, self.wrong = [self.rng.choice(self.wrong_values(hint))], field.name
+        if bool in types_in(hint):
+            values = []
+        flag = f"--{field.name.replace('_', '-')}"
+        if self.rng.random() < 0.3:
+            flag = flag.replace("-", "_").replace("__", "--", 1)  # tyro takes both spellings
+        self.words += values if positional else [flag, *values]
+
+    def right(self, name: str, hint: Any) -> str:
+        """A value that the option takes."""
+        allowed = range_of(hint)
+        if allowed is not None:
+            return number(self.rng, allowed, int in types_in(hint))
+        if get_origin(hint) is Literal:
+            return self.rng.choice(get_args(hint))
+        return self.rng.choice(["official", "a b", "runs/x", *UNSAFE])
+
+    def wrong_values(self, hint: Any) -> list[str]:
+        """Values that it refuses."""
+        allowed = range_of(hint)
+        if allowed is not None:
+            low = allowed.low if allowed.above else allowed.low - 1
+            whole = int in types_in(hint)
+            beyond = [f"{low:.17g}", f"{allowed.high + 1:.17g}", "-1e9", "1" * 40]
+            return beyond + NO_NUMBERS + (["1.5", "1e3"] if whole else [])
+        if get_origin(hint) is Literal:
+            return ["", "abacus", *UNSAFE]
+        return []
+
+
+def number(rng: random.Random, allowed: Range, whole: bool) -> str:
+    """A number in a range: often one of its ends."""
+    low, high = allowed.low, allowed.high
+    if whole:
+        return str(rng.choice([int(low), int(high), rng.randint(int(low), int(high))]))
+    inside = low + (high - low) * (1.0 - rng.random())
+    return repr(rng.choice([float(high), inside, *([] if allowed.above else [float(low)])]))
+
+
+def said(words: list[str]) -> tuple[int, str, str]:
+    """Exit status, standard output and standard error of a command line in this process; no exception comes out."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            status = barkour.main(words)
+        except SystemExit as stop:
+            status = stop.code
+    return int(status or 0), out.getvalue(), err.getvalue()
+
+
+def assert_contract(words: list[str], status: int, out: str, err: str) -> None:
+    """Statuses that are promised; one printable line for bad input; never a traceback."""
+    about = f"{words!r}: status {status}, {err!r}"
+    assert status in (0, 1, 2, 130), about
+    assert "Traceback" not in err and "unexpected" not in err, about
+    assert [c for c in out + err if not (c.isprintable() or c == "\n")] == [], about
+    if status == 2:
+        assert out == "" and err.startswith("barkour: ") and err.count("\n") == 1, about
+
+
+@pytest.fixture
+def no_work(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Commands note their options and do nothing."""
+    asked: list[Any] = []
+
+    def work(self: barkour.Command, options: Any) -> Result:
+        asked.append(options)
+        return Result.of({"options": {name: str(value) for name, value in vars(options).items()}})
+
+    monkeypatch.setattr(barkour.Command, "__call__", work)
+    return asked
+
+
+def test_lines_made_from_the_option_types_keep_the_contract(no_work: list[Any]) -> None:
+    rng, names = random.Random(SEED), list(commands())
+    counts = {0: 0, 2: 0}
+    for k in range(LINES):
+        line = Line(rng, names[k % len(names)], faults=k // len(names) % 2)
+        line.words += ["--json"] if rng.random() < 0.5 else []
+        no_work.clear()
+        status, out, err = said(line.words)
+        assert_contract(line.words, status, out, err)
+        assert (status == 0) == bool(no_work), "work was begun though the line was refused, or the other way round"
+        if line.wrong:
+            assert status == 2, f"{line.words!r} was accepted: its {line.wrong} is wrong"
+        if status == 0 and "--json" in line.words:
+            assert set(json.loads(out)) == {"options"}
+        counts[status] = counts.get(status, 0) + 1
+    assert min(counts.values()) > LINES / 5, f"one-sided lines: {counts}"
+
+
+def test_what_is_written_arrives(no_work: list[Any]) -> None:
+    """Right values of every option, one at a time, come out of the options as they were written."""
+    rng = random.Random(SEED + 1)
+    for name, command in commands().items():
+        hints = get_type_hints(command.options, include_extras=True)
+        needed = [Line(rng, name, 0).right(f.name, hints[f.name]) for f in dataclasses.fields(command.options)
+                  if f.default is dataclasses.MISSING]  # fmt: skip
+        for field in dataclasses.fields(command.options):
+            allowed = range_of(hints[field.name])
+            if allowed is None or field.default is dataclasses.MISSING:
+                continue
+            for value in (allowed.high, allowed.low if not allowed.above else allowed.high / 2):
+                words = [*name.split(), *needed, f"--{field.name.replace('_', '-')}", f"{value!r}"]
+                no_work.clear()
+                status, _, err = said(words)
+                if status == 0:
+                    assert getattr(no_work[0], field.name) == value
+                else:
+                    assert field.name in ("host", "hosts", "worlds", "threads", "priority"), (words, err)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [], ["--json"], ["--"], [""], ["\x00"], ["run", "\x1b]0;x\x07"],
+        ["run", "--seed"], ["run", "--seed", "1", "--seed", "x"], ["run", "-5"], ["run", "--seed=", "--json"],
+        ["recipe", ""], ["recipe", "run"], ["onboard", "--replay"], ["onboard", "--replay="],
+        ["onboard", "loop", "loop"],
+        ["onboard", "replay", ""], ["ros", "--help=1"], ["train", "walk", "climb"], ["score", "\x00"], ["score", ""],
+        ["distill", "locomotion", "--courses"], ["distill", "locomotion", "--courses", ""], ["evaluate", "--runs=1_0e"],
+        ["train", "walk", "--hosts", "2", "--coordinator", "host:99999"], ["run", "--" + "y" * 1000],
+        ["recipe", "sweep", "ddk", "ddk"], ["recipe", "run", "ddk", "--plan", "--seeds", "3"], ["run", "x" * 10_000],
+    ],
+    ids=lambda words: " ".join(words)[:40].encode("unicode_escape").decode() or "nothing",
+)  # fmt: skip
+def test_odd_lines_are_refused_in_one_line(words: list[str], no_work: list[Any]) -> None:
+    status, out, err = said(words)
+    assert_contract(words, status, out, err)
+    assert status == 2
+
+
+NAMES = ["", "nowhere", "a/b/c", "\x1b[2J", "generated:1e9", "generated:-1", "official\n", "/dev/null", "."]
+REAL = [
+    ("score", ["X"]), ("score", [__file__, "--course", "X"]), ("inspect", ["X"]), ("recipe show", ["X"]),
+    ("recipe show", ["ddk", "--domain", "X"]), ("recipe run", ["X"]), ("recipe sweep", ["X"]),
+    ("run", ["--course", "X"]), ("run", ["--policy", "X"]), ("evaluate", ["--course", "X"]), ("onboard replay", ["X"]),
+    ("onboard", ["--bundle", "X"]), ("onboard", ["--parameters", "X"]),
+]  # fmt: skip
+"""Commands, X standing for what a user could write; each is refused before any work."""
+
+
+@pytest.mark.parametrize(("name", "words"), REAL, ids=lambda part: " ".join(part) if isinstance(part, list) else part)
+def test_names_that_are_none_are_refused_by_the_commands_themselves(
+    name: str, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for value in NAMES:
+        line = [*name.split(), *(value if word == "X" else word for word in words)]
+        status, out, err = said(line)
+        assert_contract(line, status, out, err)
+        assert status == 2, f"{line!r} was accepted"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_generator_makes_wrong_numbers_of_every_kind() -> None:
+    """The property above would hold for lines that are all refused for one reason."""
+    rng = random.Random(SEED)
+    line = Line(rng, "evaluate", 0)
+    wrong = line.wrong_values(line.hints["runs"])
+    assert {"nan", "inf", "0", "100001", "1.5", ""} <= set(wrong)
+    right = [int(line.right("runs", line.hints["runs"])) for _ in range(50)]
+    assert {1, 100_000} <= set(right) and all(1 <= value <= 100_000 for value in right)
