@@ -16,7 +16,7 @@ from pathlib import Path
 from policies.evaluation.course_run import run
 from policies.evaluation.options import RunOptions
 from sim.course import files
-from sim.course.description import Board, Course, Gate, Obstacle, Table
+from sim.course.description import Board, BroadJump, Course, EndTable, Gate, StartTable, Table
 from sim.errors import InputError
 
 
@@ -36,14 +36,11 @@ def jump_course(distance: float) -> Course:
     return Course(
         name="jump",
         obstacles=(
-            Obstacle("start table", 1.0, (gate(edge + 0.4),)),
-            Obstacle("jump", 4.0, (gate(board - 1.05), gate(board + 0.95))),
-            Obstacle("end table", 1.0, (gate(end - 0.4),)),
+            StartTable("start table", 1.0, (gate(edge + 0.4),), Table((0.5, 0.0))),
+            BroadJump("jump", 4.0, (gate(board - 1.05), gate(board + 0.95)), Board((board, 0.0))),
+            EndTable("end table", 1.0, (gate(end - 0.4),), Table((end, 0.0))),
         ),
         start=(0.5, 0.0, 0.0),
-        start_table=Table((0.5, 0.0)),
-        end_table=Table((end, 0.0)),
-        board=Board((board, 0.0)),
         area=(0.0, -1.5, end + 1.0, 1.5),
     )
 

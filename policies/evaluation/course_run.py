@@ -16,7 +16,7 @@ from policies.evaluation.options import RunOptions
 from policies.evaluation.outcome import CourseRun, Switch, Trace
 from policies.evaluation.results import RunReport
 from policies.navigation.navigator import Navigator, course_navigator
-from policies.navigation.route import Paces
+from policies.navigation.paces import Paces
 from policies.navigation.route_cache import planned
 from policies.skills.library import Skills, load_skills, paces_of, trained_limits
 from policies.skills.runner import PolicyRunner, Runner
@@ -139,8 +139,8 @@ class CourseWorlds:
 
     def _score(self, i: int) -> None:
         scorer, robots = self.scorers[i], self.robots
-        if robots.touched[i]:
-            scorer.touch_jump()
+        for board in np.flatnonzero(robots.touched_boards[i]).tolist():
+            scorer.touch_jump(board)
         if robots.broken[i]:
             return
         for before_now, places in robots.places:

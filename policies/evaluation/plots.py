@@ -36,8 +36,7 @@ def draw_course(axis: Any, course: Course) -> None:
     for piece in course.terrain().pieces:
         color = "#d9c8a9" if isinstance(piece, Ramp) else "#c5cdd6"
         axis.add_patch(Polygon(footprint(piece), closed=True, fc=color, ec="#777777", lw=0.8, zorder=1))
-    board = course.board_piece()
-    if board is not None:
+    for board in course.board_pieces():
         axis.add_patch(Polygon(footprint(board), closed=True, fc="#e2806b", ec="#aa4433", lw=0.8, zorder=1))
     for pole in course.poles:
         axis.add_patch(Circle((pole.x, pole.y), pole.radius, fc="#e58a1f", ec="#7a4a10", lw=0.6, zorder=3))

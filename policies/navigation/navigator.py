@@ -126,10 +126,12 @@ class Navigator:
         limits: Limits = Limits(),
         gates: Sequence[Gate] = (),
         tuning: Tuning = Tuning(),
+        ends: Sequence[int] = (),
     ) -> None:
-        """`gates` are those to pass in order; a missed one is driven at again from before it."""
+        """`gates` are those to pass in order; a missed one is driven at again from before it. Where that is given up,
+        so are the gates before the next of `ends` (numbers of gates with which another obstacle begins)."""
         self.route, self.limits, self.gates = tuple(route), limits, tuple(gates)
-        self.tuning = tuning
+        self.tuning, self.ends = tuning, tuple(ends)
         self.path = lay_path(start, route, limits)
         self.gate_at = np.array([self._nearest(gate.center) for gate in self.gates])
         self.reset()
@@ -217,11 +219,16 @@ class Navigator:
             self.state = "following" if self.state == "returning" else self.state
         elif self.state == "following" and self.s > self.gate_at[self.passed] + self.tuning.missed:
             if self._tries == self.tuning.tries:
-                self.passed = len(self.gates)  # its obstacle is failed: the gates after it are worth nothing
+                self._give_up_gate()
                 return
             self.s = max(self.gate_at[self.passed] - self.tuning.back, 0.0)
             self.state = "returning"
             self.retries, self._tries = self.retries + 1, self._tries + 1
+
+    def _give_up_gate(self) -> None:
+        """Its obstacle is failed: the gates of the same obstacle after it are worth nothing."""
+        self.passed = next((end for end in self.ends if end > self.passed), len(self.gates))
+        self._tries = 0 if self.passed < len(self.gates) else self._tries
 
     def _watch_progress(self, dt: float) -> None:
         """Backs off along the path where a pole or an edge holds the robot; goes on where it cannot even do that."""
@@ -230,7 +237,7 @@ class Navigator:
         if self._returned > tuning.return_seconds:
             self.state = "following"
             if self._tries:
-                self.passed = len(self.gates)
+                self._give_up_gate()
         onward, back = self._furthest + tuning.progress, self._furthest - tuning.restart
         if self.state != "following" or self.s > onward or self.s < back:
             self._furthest, self._waited = self.s, 0.0
@@ -290,5 +297,8 @@ class Navigator:
 
 def course_navigator(course: Course, route: Sequence[Waypoint], limits: Limits = Limits()) -> Navigator:
     """A navigator for a course that drives again at weave gates it has missed."""
-    gates = [gate for o in course.obstacles if o.name in ("start table", "weave poles") for gate in o.gates]
-    return Navigator(course.start, route, limits, gates)
+    again = [obstacle for obstacle in course.obstacles if obstacle.TRIED_AGAIN]
+    firsts = np.cumsum([0, *(len(obstacle.gates) for obstacle in again)])[:-1].tolist()
+    # The gate that starts the clock belongs to what comes behind it: a run without it has no time.
+    ends = [first for first, before in zip(firsts[1:], again, strict=False) if not before.STARTS_CLOCK]
+    return Navigator(course.start, route, limits, [gate for obstacle in again for gate in obstacle.gates], ends=ends)

@@ -20,7 +20,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from policies.navigation.route import WEAK, Paces, plan
+from policies.navigation.paces import WEAK, Paces
+from policies.navigation.route import plan
 from sim.course.description import SKILLS, Course, Waypoint
 from sim.robots.footprint import Footprint
 

@@ -58,10 +58,11 @@ def weave(
     envelope: Envelope = Envelope(),
     start_velocity: np.ndarray | None = None,
     margin: float = MARGIN,
+    others: Sequence[Pole] = (),
 ) -> list[Waypoint]:
     """From a pose (x, y, yaw) through `gates` to a pose; `run_in` sections come before the clock starts.
 
-    `start_velocity` is at rest where None; velocities in m/s, in the world.
+    `start_velocity` is at rest where None; velocities in m/s, in the world. `others` are poles that only stand near.
 
     Empty where no motion is found that keeps the body off the poles.
     """
@@ -70,14 +71,14 @@ def weave(
         np.array(end, float),
         body,
         tuple(gates),
-        tuple(poles),
+        (*poles, *others),
         start_velocity=np.zeros(2) if start_velocity is None else start_velocity,
         end_velocity=end_velocity,
         section_weights=(RUN_IN,) * run_in,
         envelope=envelope,
         margin=margin,
     )
-    best = fastest(problem, guesses(problem))
+    best = fastest(problem, guesses(problem, poles))
     return waypoints(best) if best.violation < ALLOWED else []
 
 
@@ -120,9 +121,9 @@ def waypoints(trajectory: Trajectory) -> list[Waypoint]:
     return points
 
 
-def guesses(problem: Problem) -> list[np.ndarray]:
+def guesses(problem: Problem, line_of: Sequence[Pole]) -> list[np.ndarray]:
     """First guesses: sideways facing either side of the line of poles, plain and rocking, and half turned."""
-    poles = np.array([(p.x, p.y) for p in problem.poles])
+    poles = np.array([(p.x, p.y) for p in line_of])
     line = poles[-1] - poles[0]
     line = float(np.arctan2(line[1], line[0]))
     found = []

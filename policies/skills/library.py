@@ -7,8 +7,8 @@ from pathlib import Path
 from policies.bundle.reader import Bundle
 from policies.bundle.shipped import bundle_file
 from policies.navigation.navigator import Limits
+from policies.navigation.paces import WEAK, WEAK_SHARE, Paces
 from policies.navigation.planner import Envelope
-from policies.navigation.route import WEAK, WEAK_SHARE, Paces
 from sim.course.description import SKILLS
 from sim.errors import InputError
 from sim.robots.description import Robot

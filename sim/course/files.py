@@ -14,6 +14,7 @@ import yaml
 
 from sim.course.description import Course, official
 from sim.course.generator import LARGEST_SEED, generate
+from sim.course.obstacles import KINDS, Obstacle, kind_of
 from sim.errors import InputError
 
 SHIPPED = Path(__file__).parent / "shipped"
@@ -21,6 +22,14 @@ SHIPPED = Path(__file__).parent / "shipped"
 GENERATED = "generated:"
 MOST_COURSES = 1000
 """In one range."""
+BESIDE = {
+    "start_table": ("start table", "table"),
+    "end_table": ("end table", "table"),
+    "poles": ("weave poles", "poles"),
+    "a_frame": ("a frame", "frame"),
+    "board": ("jump", "board"),
+}
+"""Keys under which files up to version 0.1 have geometry beside the obstacles -> kind of obstacle and its own key."""
 
 
 def save(course: Course, path: Path) -> None:
@@ -59,7 +68,7 @@ def loads(text: str, where: str) -> Course:
         reason = " ".join(str(getattr(error, "problem", None) or error).split())
         raise InputError(f"course {where} is not valid YAML{line}: {reason}") from error
     try:
-        return _build(Course, data, "course")
+        return _build(Course, _present(data), "course")
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
 
@@ -119,6 +128,25 @@ def _seeds(name: str) -> tuple[int, int]:
     return first, last
 
 
+def _present(data: Any) -> Any:
+    """A course's YAML data with geometry that stands beside the obstacles, as in files up to version 0.1, in them."""
+    if not isinstance(data, dict) or not isinstance(data.get("obstacles"), list) or not BESIDE.keys() & data.keys():
+        return data
+    data = {**data, "obstacles": [dict(o) if isinstance(o, dict) else o for o in data["obstacles"]]}
+    for key, (kind, own) in BESIDE.items():
+        value = data.pop(key, None)
+        if value is None or value == []:
+            continue
+        mine = [o for o in data["obstacles"] if isinstance(o, dict) and kind_of(str(o.get("name"))) is KINDS[kind]]
+        if not mine and key == "poles":
+            data["extra_poles"] = value
+        elif len(mine) != 1 or own in mine[0]:
+            raise InputError(f"'course.{key}' stands beside the obstacles: give each '{kind}' its own '{own}'")
+        else:
+            mine[0][own] = value
+    return data
+
+
 def _plain(value: Any) -> Any:
     """Tuples as lists, so that YAML stays plain."""
     if isinstance(value, dict):
@@ -158,6 +186,11 @@ def _build(kind: Any, data: Any, where: str) -> Any:
 def _build_dataclass(kind: Any, data: Any, where: str) -> Any:
     if not isinstance(data, dict):
         raise InputError(f"'{where}' must be a mapping, got {reprlib.repr(data)}")
+    if kind is Obstacle:
+        found = kind_of(str(data.get("name")))
+        if "name" in data and found is None:
+            raise InputError(f"unknown obstacle '{data['name']}': known are {', '.join(KINDS)}")
+        kind = found or kind
     hints = typing.get_type_hints(kind)
     known = [f.name for f in fields(kind)]
     for key in data:

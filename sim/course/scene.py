@@ -133,18 +133,18 @@ def build(
     terrain: Terrain,
     *,
     poles: Sequence[Pole] = (),
-    board: Piece | None = None,
+    boards: Sequence[Piece] = (),
     collision: Literal["full", "feet"] = "full",
     options: SolverOptions = EVALUATION,
 ) -> mujoco.MjModel:
     """Compiles floor, terrain, poles, board and robot into one model.
 
     Args:
-      board: a piece whose touch by any part of the robot is reported by the contact sensor `board`.
+      boards: pieces whose touch by any part of the robot is reported, by contact sensors `board`, `board 2` and so on.
       collision: "full" lets trunk and legs touch the world; "feet" only feet and shanks (for training).
 
-    Sensors: those of `robot_spec`, then `board` (number of contacts) if there is a board, and the contacts of each of
-    the robot's `trunk_geoms`, under its name, where they collide.
+    Sensors: those of `robot_spec`, then the boards' (number of contacts), and the contacts of each of the robot's
+    `trunk_geoms`, under its name, where they collide.
     """
     spec = robot_spec(robot)
     option = spec.option
@@ -168,7 +168,7 @@ def build(
     )  # fmt: skip
     for piece in terrain.pieces:
         _add_piece(world, piece, (0.55, 0.5, 0.4, 1))
-    if board is not None:
+    for board in boards:
         _add_piece(world, board, (0.9, 0.3, 0.2, 1))
     for i, pole in enumerate(poles):
         world.add_geom(
@@ -181,8 +181,8 @@ def build(
         geom.solref = options.solref
         if collision == "feet" and geom.contype and geom.name not in low:
             geom.contype = 0
-    if board is not None:
-        _contact_sensor(spec, "board", robot, geom=board.name)
+    for name, board in zip(board_sensors(len(boards)), boards, strict=True):
+        _contact_sensor(spec, name, robot, geom=board.name)
     if collision == "full":
         for part in robot.trunk_geoms:
             spec.add_sensor(
@@ -197,7 +197,12 @@ def build(
 
 def course_model(course: Course, robot: Robot, options: SolverOptions = EVALUATION) -> mujoco.MjModel:
     """The scene of a course as it is evaluated: full-body collision, board with a contact sensor."""
-    return build(robot, course.terrain(), poles=course.poles, board=course.board_piece(), options=options)
+    return build(robot, course.terrain(), poles=course.poles, boards=course.board_pieces(), options=options)
+
+
+def board_sensors(boards: int) -> list[str]:
+    """Names of the contact sensors of so many boards, in running order."""
+    return ["board", *(f"board {number}" for number in range(2, boards + 1))][:boards]
 
 
 def _contact_sensor(spec: mujoco.MjSpec, name: str, robot: Robot, geom: str) -> None:

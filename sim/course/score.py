@@ -77,10 +77,12 @@ class Scorer:
         self.course = course
         self.whole_seconds = whole_seconds
         self.passed = [0] * len(course.obstacles)
+        self.touched: set[int] = set()
+        """Obstacles, by number, of which something was touched that must not be."""
         self.touched_jump = False
         self.over = False
         """The run has ended: the end table was held, or left again."""
-        self._starts = [o.name for o in course.obstacles].index("start table")
+        self._starts = [o.STARTS_CLOCK for o in course.obstacles].index(True)
         self._start_time = self._time = math.nan
         self._last: Point = (math.nan, math.nan)
         self._reached_end = 0.0
@@ -119,20 +121,32 @@ class Scorer:
         elif self._end_table_s > 0 and max(distance) > LEAVING:
             self.over = True
 
-    def touch_jump(self) -> None:
-        """Any part of the robot touched the board: the jump is failed."""
+    def touch_jump(self, board: int | None = None) -> None:
+        """Any part of the robot touched a board: that jump is failed.
+
+        `board` counts the course's boards in running order. Where it is not known which one (None), the first touch
+        fails the jump nearest to the robot, or all of them before its first pose; later ones say nothing new.
+        """
+        boards = [i for i, obstacle in enumerate(self.course.obstacles) if obstacle.forbidden()]
+        if board is not None:
+            self.touched.add(boards[board])
+        elif not self.touched_jump and boards:
+            self.touched.update(boards if math.isnan(self._last[0]) else [min(boards, key=self._distance_to)])
         self.touched_jump = True
+
+    def _distance_to(self, obstacle: int) -> float:
+        """From the robot to the middle of what an obstacle forbids, m."""
+        board = self.course.obstacles[obstacle].forbidden()
+        assert board is not None
+        return math.dist(self._last, board.center)
 
     def result(self) -> Result:
         """The score of what was seen so far."""
         held = self._end_table_s >= DWELL
         obstacles: dict[str, ObstacleResult] = {}
         allotted, failed = 0.0, 0
-        for obstacle, passed in zip(self.course.obstacles, self.passed, strict=True):
-            if obstacle.name == "end table":
-                completed = held
-            else:
-                completed = passed >= len(obstacle.gates) and not (obstacle.name == "jump" and self.touched_jump)
+        for i, (obstacle, passed) in enumerate(zip(self.course.obstacles, self.passed, strict=True)):
+            completed = obstacle.completed(passed, held, i in self.touched)
             obstacles[obstacle.name] = ObstacleResult(completed, passed, len(obstacle.gates))
             allotted += obstacle.nominal_size / self.course.target_velocity if completed else 0.0
             failed += not completed

@@ -339,8 +339,8 @@ class BarkourCourse(gymnasium.Env[np.ndarray, np.ndarray]):
         world, rest = self.world, np.zeros(3, np.float32)  # a resting gait clock: the action alone moves the joints
         targets = obs.joint_targets(np, self.robot, Gait(), action, rest[0], rest, rest[0])
         world.apply(np.asarray(targets, np.float32)[None])
-        if world.touched[0]:
-            self.scorer.touch_jump()
+        for board in np.flatnonzero(world.touched_boards[0]).tolist():
+            self.scorer.touch_jump(board)
         if not world.broken[0]:
             for before_now, places in world.places:
                 self.scorer.update(world.time - before_now, *places[0].tolist())
@@ -406,8 +406,7 @@ class BarkourCourse(gymnasium.Env[np.ndarray, np.ndarray]):
         shares = {name: o.gates_passed / o.gates for name, o in result.obstacles.items()}
         held = 1.0 if result.finished else result.end_table_s / DWELL
         shares["end table"] = 1.0 if result.finished else 0.5 * (shares["end table"] + held)
-        touched = result.touched_jump and "jump" in shares
-        return PENALTY * (sum(shares.values()) - touched) - PER_SECOND * result.time_s
+        return PENALTY * (sum(shares.values()) - len(self.scorer.touched)) - PER_SECOND * result.time_s
 
     def _unfinished(self) -> float:
         """What a run that ends now is charged for not having held the end table."""

@@ -13,6 +13,7 @@ import numpy as np
 from sim import observation as obs
 from sim.course.description import Course
 from sim.course.judge import Falls, ending
+from sim.course.scene import board_sensors
 from sim.course.score import Scorer
 from sim.errors import InputError
 from sim.observation import Layout, Sensors
@@ -125,8 +126,6 @@ class SimulatedRobots:
         """Largest torque of each joint so far, N m."""
         self.target_jump = np.zeros(self.worlds)
         """Largest change of a joint target between two control steps, rad."""
-        self.touched = np.zeros(self.worlds, bool)
-        """The board was touched by any part of the robot."""
         self.places: list[tuple[float, np.ndarray]] = []
         """Where the bases were in the last control period: s before its end, x and y (m) `[worlds, 2]`. Twice a period,
         every 10 ms, as the official scorer's own logs: a robot at 2 m/s makes 0.04 m in a control period and can slip
@@ -134,7 +133,9 @@ class SimulatedRobots:
         self.broken = np.zeros(self.worlds, bool)
         """Physics went wrong there; the world stands still since."""
         names = {model.sensor(i).name: int(model.sensor(i).adr[0]) for i in range(model.nsensor)}
-        self.board = names.get("board")
+        self.boards = [names[name] for name in board_sensors(len(names)) if name in names]
+        self.touched_boards = np.zeros((self.worlds, len(self.boards)), bool)
+        """Boards, in running order, that any part of the robot has touched, `[worlds, boards]`."""
         self.parts = [names[part] for part in robot.trunk_geoms if part in names]
         self.falls = Falls(robot.fall, self.worlds)
         self.steps = 0
@@ -284,8 +285,13 @@ class SimulatedRobots:
     def look(self) -> None:
         """Keeps what a physics step has shown: peak torques, and touches of the board."""
         np.maximum(self.torque_peak, np.abs(self.force), out=self.torque_peak)
-        if self.board is not None:
-            self.touched |= self.physics.sensordata[:, self.board] > 0
+        if self.boards:
+            self.touched_boards |= self.physics.sensordata[:, self.boards] > 0
+
+    @property
+    def touched(self) -> np.ndarray:
+        """Robots of which any part has touched a board, bool `[worlds]`."""
+        return np.asarray(self.touched_boards.any(1))
 
     def diverging(self) -> np.ndarray:
         """Robots whose state is not finite, `[worlds]`."""

@@ -9,8 +9,9 @@ from policies.evaluation.course_run import CourseWorlds
 from policies.evaluation.evaluate import evaluate
 from policies.evaluation.options import EvaluateOptions
 from policies.navigation.navigator import course_navigator
+from policies.navigation.obstacles.broad_jump import BRAKED
+from policies.navigation.paces import Paces
 from policies.navigation.path import Limits, lay_path
-from policies.navigation.route import BRAKED, Paces
 from policies.navigation.route_cache import planned
 from sim.course.description import SKILLS, Course
 from sim.course.files import by_name

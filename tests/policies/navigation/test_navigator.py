@@ -5,8 +5,9 @@ import pytest
 from kinematic import DT, drive
 
 from policies.navigation.navigator import Limits, Navigator, Tuning, course_navigator
+from policies.navigation.paces import Paces
 from policies.navigation.path import lay_path
-from policies.navigation.route import Paces, plan
+from policies.navigation.route import plan
 from sim.course.description import Gate, Waypoint, official
 from sim.errors import InputError
 from sim.planar import wrap

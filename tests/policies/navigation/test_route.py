@@ -8,9 +8,10 @@ from kinematic import clearance
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from policies.navigation import planner
+from policies.navigation.paces import Paces
 from policies.navigation.path import Limits, lay_path
 from policies.navigation.planner import Body, Envelope, Problem, solve
-from policies.navigation.route import Paces, plan
+from policies.navigation.route import plan
 from policies.navigation.route_cache import planned
 from sim.course.description import Course, Gate, Pole, Table, Waypoint, official
 from sim.course.files import by_name
@@ -144,14 +145,12 @@ def test_a_route_that_asks_for_a_skill_without_a_bundle_is_refused():
 
 def test_a_jump_without_room_for_its_run_is_refused():
     course = official()
-    jump = next(o for o in course.obstacles if o.name == "jump")
-    blocked = replace(course, start_table=Table((1.2, -4.5)), start=(1.2, -4.5, 0.0))
+    blocked = replace(course.changed("start table", table=Table((1.2, -4.5))), start=(1.2, -4.5, 0.0))
     with pytest.raises(InputError, match="no route for the skill 'jump'"):
         plan(blocked, FOOTPRINT, SKILLS)
-    outside = replace(jump, gates=(Gate((0.3, -4.0), (0.3, -5.0)), jump.gates[1]))
-    obstacles = tuple(outside if o is jump else o for o in course.obstacles)
+    outside = course.changed("jump", gates=(Gate((0.3, -4.0), (0.3, -5.0)), Gate((3.7, -4.0), (3.7, -5.0))))
     with pytest.raises(InputError, match="inside the area"):
-        plan(replace(course, obstacles=obstacles), FOOTPRINT, SKILLS)
+        plan(outside, FOOTPRINT, SKILLS)
 
 
 def test_slower_skills_make_a_slower_route(official_route):

@@ -8,18 +8,19 @@ import numpy as np
 import pytest
 
 from policies.navigation import route_cache, weaving
-from policies.navigation.route import WEAK, Paces
+from policies.navigation.paces import WEAK, Paces
 from policies.navigation.route_cache import SHIPPED, VARIABLE, key_of, planned, read, settled, shipped_routes
-from sim.course.description import SKILLS, Course, Gate, Obstacle, Table, Waypoint, official
+from sim.course.description import SKILLS, Course, EndTable, Gate, StartTable, Table, Waypoint, official
 from sim.robots.description import default_robot
 
 ROUTE = (Waypoint(1.0, 0.12345678901234567, 1.5), Waypoint(3.0, 0.0, 0.5, "climb", 0.1, 0.2))
 COURSE = Course(
     "a straight one",
-    tuple(
-        Obstacle(name, 1.0, (Gate((x, 0.4), (x, -0.4)),)) for name, x in (("start table", 0.7), ("end table", 2.7))
+    (
+        StartTable("start table", 1.0, (Gate((0.7, 0.4), (0.7, -0.4)),), Table((0.0, 0.0))),
+        EndTable("end table", 1.0, (Gate((2.7, 0.4), (2.7, -0.4)),), Table((3.0, 0.0))),
     ),
-    (0.0, 0.0, 0.0), Table((0.0, 0.0)), Table((3.0, 0.0)), area=(-1.0, -1.0, 4.0, 1.0),
+    (0.0, 0.0, 0.0), area=(-1.0, -1.0, 4.0, 1.0),
 )  # fmt: skip
 
 FOOTPRINT = default_robot().footprint
@@ -140,7 +141,8 @@ def test_the_oldest_routes_make_room(calls, tmp_path, monkeypatch):
         route_cache.keep(tmp_path / "cache" / f"{k}.json", f"{k}", "", ROUTE)
         os.utime(tmp_path / "cache" / f"{k}.json", (k, k))
     again()
-    assert {path.stem for path in (tmp_path / "cache").iterdir()} == {"3", "4", key_of(COURSE, SKILLS, Paces())}
+    kept = {path.stem for path in (tmp_path / "cache").iterdir()}
+    assert kept == {"3", "4", key_of(COURSE, FOOTPRINT, SKILLS, Paces())}
 
 
 def test_a_route_belongs_to_its_course_skills_and_paces():

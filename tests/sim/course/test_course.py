@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
-from sim.course.description import Board, Course, Gate, Obstacle, Pole, Table, Waypoint, official
+from sim.course.description import Board, Course, EndTable, Gate, Pole, StartTable, Table, Waypoint, official
 from sim.course.files import SHIPPED, by_name, load, save
 from sim.course.scene import course_model
 from sim.course.score import score_log
@@ -81,35 +81,60 @@ def set_at(*path):
     return edit
 
 
+def beside(data):
+    """Official YAML data with geometry beside the obstacles, as files had it up to version 0.1."""
+    table, poles, frame, jump, end = data["obstacles"]
+    data["start_table"], data["end_table"] = table.pop("table"), end.pop("table")
+    data["poles"], data["a_frame"], data["board"] = poles.pop("poles"), frame.pop("frame"), jump.pop("board")
+    del data["extra_poles"]
+
+
+def test_files_with_geometry_beside_the_obstacles_are_read(tmp_path):
+    assert edited(tmp_path, beside) == replace(official(), route=(Waypoint(1.4, -0.4),))
+    two_boards = lambda d: (beside(d), d["obstacles"].append({**d["obstacles"][3]}))  # noqa: E731
+    with pytest.raises(InputError, match="'course.board' stands beside the obstacles: give each 'jump' its own"):
+        edited(tmp_path, two_boards)
+    with pytest.raises(InputError, match="'course.a_frame' stands beside"):
+        edited(tmp_path, lambda d: (beside(d), d["obstacles"].pop(2)))
+    loose = edited(tmp_path, lambda d: (beside(d), d["obstacles"].pop(1)))
+    assert loose.extra_poles == official().poles == loose.poles
+
+
 @pytest.mark.parametrize(
     "edit, message",
     [
         (set_at("colour", "red"), "unknown key 'colour'"),
-        (set_at("board", "lenght", 1.0), "unknown key 'lenght' in 'course.board'"),
-        (lambda d: d.pop("end_table"), "lacks the key 'end_table'"),
+        (set_at("obstacles", 3, "board", "lenght", 1.0), r"unknown key 'lenght' in 'course.obstacles\[3\].board'"),
+        (lambda d: d["obstacles"][4].pop("table"), r"'course.obstacles\[4\]' lacks the key 'table'"),
+        (lambda d: d["obstacles"].pop(4), "needs one 'end table', got 0"),
+        (lambda d: d["obstacles"].append(d["obstacles"][0]), "needs one 'start table', got 2"),
         (set_at("target_velocity", "fast"), "must be a finite number, got 'fast'"),
         (set_at("target_velocity", float("nan")), "must be a finite number"),
         (set_at("target_velocity", True), "must be a finite number"),
         (set_at("start", [0.0, 1.0]), "must have 3 numbers"),
-        (set_at("poles", "none"), "must be a list"),
+        (set_at("obstacles", 1, "poles", "none"), "must be a list"),
         (set_at("obstacles", 0, "gates", 0, "left", [1.4, -0.7]), "zero length"),
         (set_at("obstacles", 1, "name", "tunnel"), "unknown obstacle 'tunnel'"),
-        (set_at("obstacles", 1, "name", "jump"), "named twice"),
-        (set_at("board", None), "needs a board"),
-        (set_at("board", "center", [4.0, -4.5]), "'end table' and 'jump board' overlap"),
-        (set_at("poles", 0, "x", 0.9), "'start table' and 'pole 1' overlap"),
-        (set_at("poles", 0, "radius", -1.0), "positive radius"),
+        (set_at("obstacles", 1, "name", "jump"), r"unknown key 'poles' in 'course.obstacles\[1\]'"),
+        (set_at("obstacles", 1, "name", "jump 0"), "unknown obstacle 'jump 0'"),
+        (set_at("obstacles", 1, "name", 7), "unknown obstacle '7'"),
+        (set_at("obstacles", 1, "name", None), "unknown obstacle 'None'"),
+        (lambda d: d["obstacles"][1].pop("name"), r"lacks the key 'name'|unknown key 'poles'"),
+        (set_at("obstacles", 3, "board", None), r"'course.obstacles\[3\].board' must be a mapping"),
+        (set_at("obstacles", 3, "board", "center", [4.0, -4.5]), "'end table' and 'jump board' overlap"),
+        (set_at("obstacles", 1, "poles", 0, "x", 0.9), "'start table' and 'pole 1' overlap"),
+        (set_at("obstacles", 1, "poles", 0, "radius", -1.0), "positive radius"),
         (set_at("route", 0, "x", 1.7), "waypoint 1"),
         (set_at("route", 0, "skill", "fly"), "unknown skill 'fly'"),
-        (set_at("a_frame", "slope", 2.0), "slope must be between"),
-        (set_at("start_table", "height", 0.0), "positive size and height"),
+        (set_at("obstacles", 2, "frame", "slope", 2.0), "slope of 'a frame' must be between"),
+        (set_at("obstacles", 0, "table", "height", 0.0), "positive size and height"),
         (set_at("target_velocity", 10**400), "must be a finite number"),
         (set_at("target_velocity", float("inf")), "must be a finite number, got inf"),
         (set_at("name", 3), "'course.name' must be text, got 3"),
-        (set_at("poles", []), "'weave poles' needs poles"),
-        (set_at("a_frame", None), "'a frame' needs an a_frame"),
-        (set_at("a_frame", "center", [4.3, -4.0]), "'end table' and 'a frame' overlap"),
-        (set_at("poles", 2, "x", 1.72), "'pole 1' and 'pole 3' overlap"),
+        (set_at("obstacles", 1, "poles", []), "'weave poles' needs poles"),
+        (set_at("obstacles", 2, "frame", None), r"'course.obstacles\[2\].frame' must be a mapping"),
+        (set_at("obstacles", 2, "frame", "center", [4.3, -4.0]), "'end table' and 'a frame' overlap"),
+        (set_at("obstacles", 1, "poles", 2, "x", 1.72), "'pole 1' and 'pole 3' overlap"),
         (set_at("area", [5.0, -5.0, 0.0, 0.0]), "lower below upper"),
         (set_at("route", 0, "tolerance", -0.1), "waypoint 1 needs positive speed and tolerance, got .* -0.1"),
         (set_at("obstacles", 2, "gates", []), "'a frame' needs at least one gate"),
@@ -170,15 +195,19 @@ def test_an_unknown_course_is_refused_with_those_known():
 
 
 def test_a_course_made_in_code_is_checked_too():
-    with pytest.raises(InputError, match=r"'course.poles\[0\].x' must be a finite number, got nan"):
-        replace(official(), poles=(Pole(float("nan"), 0.0),))
+    with pytest.raises(InputError, match=r"'course.obstacles\[1\].poles\[0\].x' must be a finite number, got nan"):
+        official().changed("weave poles", poles=(Pole(float("nan"), 0.0),))
+    with pytest.raises(InputError, match="has no obstacle 'tunnel'"):
+        official().changed("tunnel", gates=())
+    with pytest.raises(InputError, match="'jump' is no name for a WeavePoles"):
+        official().changed("weave poles", name="jump")
 
 
 def test_a_rearranged_course_can_be_built():
     course = official()
     assert course.a_frame is not None
     frame = replace(course.a_frame, yaw=course.a_frame.yaw + np.pi)
-    turned = replace(course, name="turned", a_frame=frame, board=Board((2.5, -4.4), yaw=0.3), route=())
+    turned = course.changed("a frame", frame=frame).changed("jump", board=Board((2.5, -4.4), yaw=0.3))
     x, y = np.random.default_rng(0).uniform((0, -3.7), (5, 0), (500, 2)).T
     assert np.allclose(turned.height(x, y), course.height(x, y))
     assert course_model(turned, default_robot()).geom("jump board").id >= 0
@@ -187,10 +216,15 @@ def test_a_rearranged_course_can_be_built():
 def test_a_small_course_needs_no_a_frame_or_board():
     gates = (Gate((1.4, 0.5), (1.4, -0.5)),)
     course = Course(
-        "small", (Obstacle("start table", 1.0, gates), Obstacle("end table", 1.0, gates)), (0.0, 0.0, 0.0),
-        Table((0.0, 0.0)), Table((3.0, 0.0)), (Pole(2.0, 1.0),), route=(Waypoint(3.0, 0.0),), area=(-1, -1, 4, 1),
+        "small",
+        (
+            StartTable("start table", 1.0, gates, Table((0.0, 0.0))),
+            EndTable("end table", 1.0, gates, Table((3.0, 0.0))),
+        ),
+        (0.0, 0.0, 0.0), (Pole(2.0, 1.0),), route=(Waypoint(3.0, 0.0),), area=(-1, -1, 4, 1),
     )  # fmt: skip
-    assert course.board_piece() is None
+    assert course.board is None and course.a_frame is None and course.board_pieces() == ()
+    assert (course.pit(np.zeros(3), np.zeros(3)) == 0).all() and course.poles == (Pole(2.0, 1.0),)
     assert float(course.height(0.0, 0.0)) == pytest.approx(0.1)
 
 

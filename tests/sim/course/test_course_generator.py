@@ -7,7 +7,11 @@ import pytest
 
 from sim.course.description import OBSTACLES, Course, convex_overlap
 from sim.course.files import by_name, load, save, several
-from sim.course.generator import AREA, BOARD_LENGTH, OVERHANG, POLE_GAP, POLES, SLOPE, generate
+from sim.course.generator import POLES, generate
+from sim.course.obstacles.a_frame import SLOPE
+from sim.course.obstacles.broad_jump import BOARD_LENGTH
+from sim.course.obstacles.weave_poles import POLE_GAP
+from sim.course.placement import AREA, OVERHANG
 from sim.course.score import score_log
 from sim.course.terrain import footprint
 from sim.errors import InputError

@@ -10,7 +10,7 @@ from brax.experimental.barkour import score_barkour as brax_scorer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.course.description import Course, Gate, Table, official
+from sim.course.description import Course, official
 from sim.course.score import Scorer, read_log, score_file, score_log, write_log
 from sim.errors import InputError
 
@@ -168,15 +168,12 @@ def test_other_courses_bring_their_own_gates_sizes_and_end_table():
     shift = np.array((10.0, 3.0))
 
     def moved_obstacle(obstacle):
-        gates = tuple(Gate(_add(gate.left, shift), _add(gate.right, shift)) for gate in obstacle.gates)
-        return replace(obstacle, nominal_size=2 * obstacle.nominal_size, gates=gates)
+        return replace(obstacle.moved(lambda p: _add(p, shift)), nominal_size=2 * obstacle.nominal_size)
 
     moved = Course(
         name="moved",
         obstacles=(moved_obstacle(COURSE.obstacles[0]), moved_obstacle(COURSE.obstacles[-1])),
         start=(10.5, 2.5, 0.0),
-        start_table=Table((10.5, 2.5)),
-        end_table=Table((14.5, -1.5)),
     )
     times, positions = full_run()
     result = score_log(times, [_add(p, shift) for p in positions], False, moved)

@@ -50,7 +50,7 @@ def test_the_official_board_is_a_pit_for_grids_with_boards_and_plain_ground_for_
     x = np.array(obs.ahead().x)
     np.testing.assert_allclose(ahead[(x > 0.56) & (x < 0.94)], -0.4, atol=0.002)
     np.testing.assert_allclose(ahead[((x < 0.39) & (x > -0.3)) | ((x > 1.11) & (x < 1.9))], 0.0, atol=0.002)
-    turned = replace(course, board=replace(course.board, yaw=np.pi / 2, center=(2.75, -4.0)))
+    turned = course.changed("jump", board=replace(course.board, yaw=np.pi / 2, center=(2.75, -4.0)))
     assert turned.pit(np.array(2.75), np.array(-4.2)) == pytest.approx(PIT_DEPTH)
     assert turned.pit(np.array(3.35), np.array(-4.0)) == pytest.approx(0)
 

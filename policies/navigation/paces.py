@@ -1,0 +1,46 @@
+"""How fast a route may be, with strong and with weak motors."""
+
+from dataclasses import dataclass, replace
+
+from policies.navigation.planner import Envelope
+
+
+@dataclass(frozen=True)
+class Paces:
+    """How fast a route may be: what the skills were measured to do on the course (m/s, m/s^2, rad/s)."""
+
+    walker: Envelope = Envelope(forward=(-1.2, 1.8), sideways=1.1, yaw=2.2, acceleration=3.0)
+    """In turns and among the poles."""
+    late: Envelope = Envelope(forward=(-1.2, 1.8), sideways=0.9, yaw=1.7, acceleration=2.4)
+    """Among poles that are entered in motion, from another obstacle: robots got stuck there on faster ways."""
+    walk: float = 1.5
+    """On straights."""
+    weave: float = 1.3
+    """Among poles that are passed squarely, where no fast way is found."""
+    table: float = 1.2
+    """Off the start table."""
+    enter: float = 1.9
+    """Where the climber takes over."""
+    climb: float = 2.2
+    """Up the A-frame, on the map."""
+    descend: float = 1.9
+    """Down from its ridge: a turn follows."""
+    run_in: float = 1.3
+    """Where the run-up to the board begins."""
+    jump: float = 2.0
+    landing: float = 1.0
+    """Behind the board."""
+    braked: float = 0.5
+    settled: float = 0.8
+    """At a bound and at a walk, behind a board with no table."""
+    mount: float = 0.8
+    """Onto the end table at a bound."""
+    arrival: float = 0.6
+    """Onto the end table at a walk: a foot that catches on the edge costs the run there, and 0.4 s are worth 0.004."""
+
+
+_WEAK_WALKER = Envelope(forward=(-1.0, 1.4), sideways=0.9, yaw=1.8, acceleration=2.3)
+WEAK = Paces(walker=_WEAK_WALKER, late=replace(_WEAK_WALKER, yaw=1.5, acceleration=2.0), climb=1.2)
+"""What holds with peak torques of 12 N m, as the paper's robot has."""
+WEAK_SHARE = 15 / 18
+"""Share of the robot's own peak torque under which `WEAK` is taken: half way from 18 N m to the paper's 12."""
