@@ -281,8 +281,9 @@ def _one_line(text: str) -> str:
     if "╭" not in text:
         texts = texts[1:]
     message = texts[0] if texts else "the arguments cannot be understood"
-    for kind, said in (("a whole number", r"invalid literal for int\(\) .*"), ("a number", "could not convert .*")):
-        message = re.sub(rf"^Error parsing (--\S+): {said}: ", rf"\1 must be {kind}, got ", message)
+    for kind, said in (("a whole number", r"invalid literal for int\(\) "), ("a number", "could not convert ")):
+        message = re.sub(rf"^Error parsing (--\S+): (no type .*)?{said}[^:]*: ", rf"\1 must be {kind}, got ", message)
+    message = re.sub(r"^Error parsing (--\S+): no type .*Exceeds the limit .*$", r"\1 has too many digits", message)
     meant = re.search(r"[Pp]erhaps you meant.*?(--[\w-]+)", " ".join(texts))
     known = next((text.partition(": ")[2] for text in texts if text.startswith("Available subcommands: ")), "")
     if known and not meant:

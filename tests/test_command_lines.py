@@ -111,7 +111,7 @@ def assert_contract(words: list[str], status: int, out: str, err: str) -> None:
     """Statuses that are promised; one printable line for bad input; never a traceback."""
     about = f"{words!r}: status {status}, {err!r}"
     assert status in (0, 1, 2, 130), about
-    assert "Traceback" not in err and "unexpected" not in err, about
+    assert not [word for word in ("Traceback", "unexpected", "typing.", "<class", "int()") if word in err], about
     assert [c for c in out + err if not (c.isprintable() or c == "\n")] == [], about
     if status == 2:
         assert out == "" and err.startswith("barkour: ") and err.count("\n") == 1, about
@@ -179,7 +179,8 @@ def test_what_is_written_arrives(no_work: list[Any]) -> None:
         ["onboard", "replay", ""], ["ros", "--help=1"], ["train", "walk", "climb"], ["score", "\x00"], ["score", ""],
         ["distill", "locomotion", "--courses"], ["distill", "locomotion", "--courses", ""], ["evaluate", "--runs=1_0e"],
         ["train", "walk", "--hosts", "2", "--coordinator", "host:99999"], ["run", "--" + "y" * 1000],
-        ["recipe", "sweep", "ddk", "ddk"], ["recipe", "run", "ddk", "--plan", "--seeds", "3"], ["run", "x" * 10_000],
+        ["recipe", "sweep", "ddk", "ddk"], ["recipe", "run", "ddk", "--plan", "--seeds", "3"],
+        ["recipe", "run", "ddk", "--preset", "real", "--workers", "2"], ["run", "x" * 10_000],
     ],
     ids=lambda words: " ".join(words)[:40].encode("unicode_escape").decode() or "nothing",
 )  # fmt: skip

@@ -46,6 +46,11 @@ class ExperimentOptions(Options):
     workers: Annotated[int, Range(0, 1024)] = 0
     """processes; 0: one a core"""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.preset != "small":
+            self.refuse(("workers",), f"with --preset {self.preset}: its seeds run one after the other")
+
 
 @dataclass(frozen=True)
 class PlannedOptions(ExperimentOptions):
