@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from robot.loop.controller import Times
-from robot.loop.parameters import number, switch, text, whole
+from robot.loop.parameters import declared, number, switch, text, whole
 from robot.loop.safety import Limits
 from robot.loop.terrain import GridPlace
 from sim.course.score import MAX_TIME
@@ -36,7 +36,7 @@ class OnboardParameters(Limits, Times, GridPlace):
     needs_pose: bool = switch(
         True, "Whether the robot must know where it is; without a pose the ground is taken as flat."
     )
-    dry_run: bool = switch(False, "Computes everything and sends nothing to the joints.")
+    dry_run: bool = switch(True, "Computes everything and sends nothing to the joints.")
     auto_arm: bool = switch(False, "Arms as soon as sensors, pose and command are fresh; for simulation only.")
     record: str = text("", "File for a recording of the loop; empty writes none.")
     report: str = text("", "JSON file for the final state and the loop's punctuality; empty writes none.")
@@ -80,3 +80,9 @@ PARAMETERS: dict[str, type[Any]] = {
     "referee": RefereeParameters,
 }
 """Node -> dataclass of its parameters."""
+
+
+def names() -> frozenset[str]:
+    """Every parameter of any of the nodes."""
+    return frozenset(parameter.name for kind in PARAMETERS.values() for parameter in declared(kind))
+

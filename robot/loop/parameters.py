@@ -3,14 +3,13 @@
 A parameter file is ROS 2's own format, `NODE: {ros__parameters: {NAME: VALUE}}`, and is read with or without ROS.
 """
 
-import math
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
+from sim import strict_yaml
 from sim.errors import InputError
 
 T = TypeVar("T")
@@ -59,6 +58,8 @@ class Declared:
         if type(value) is not wanted:
             words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
             raise InputError(f"the parameter '{self.name}' must be {words[wanted]}, got {value!r}")
+        if wanted is float and value != value:
+            raise InputError(f"the parameter '{self.name}' must be a number, got NaN")
         if self.low is not None and self.high is not None and not self.low <= value <= self.high:
             raise InputError(f"the parameter '{self.name}' must lie between {self.low} and {self.high}, got {value}")
         return value
@@ -82,44 +83,84 @@ def make(kind: type[T], values: Mapping[str, Any]) -> T:
     return kind(**{name: known[name].checked(value) for name, value in values.items()})
 
 
-def load(kind: type[T], file: Path | None, node: str, **given: Any) -> T:
-    """`kind` from the section of `node` (and of `/**`, for every node) in a parameter file; `given` comes on top.
+def load(
+    kind: type[T], file: Path | None, node: str, namespace: str = "/", elsewhere: Collection[str] = (), **given: Any
+) -> T:
+    """`kind` from the sections of a parameter file that hold for a node in a namespace; `given` comes on top.
+
+    Sections are matched as ROS does: `onboard`, `/robot1/onboard`, `/**`, `/robot1/*`, nested or written out. Those
+    with the node's own name go before those with wildcards. `elsewhere` are names that other nodes know: a section with
+    wildcards may hold them.
 
     Raises:
-      InputError: the file cannot be read, is no parameter file, or has a value that `make` refuses.
+      InputError: the file cannot be read, is no parameter file, has no section for the node, or a value that `make`
+        refuses.
     """
     values: dict[str, Any] = {}
     if file is not None:
-        content = _read(Path(file))
-        shared, own = (_section(content, name, Path(file)) for name in ("/**", node))
-        names = {parameter.name for parameter in declared(kind)}
-        values = {name: value for name, value in shared.items() if name in names} | own
+        values = _values(kind, Path(file), node, namespace, elsewhere)
     try:
         return make(kind, values | {name: value for name, value in given.items() if value is not None})
     except InputError as error:
         raise InputError(f"{file}: {error}" if file is not None else str(error)) from error
 
 
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {file}: {getattr(error, 'strerror', None) or 'it is not text'}") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{file} is not YAML: {str(error).splitlines()[0]}") from error
+EVERYWHERE = ("use_sim_time", "start_type_description_service")
+"""Parameters that every ROS node has."""
+SIMULATED_TIME = "use_sim_time is not supported: the control loop runs on this computer's time"
+
+
+def _values(kind: type[Any], file: Path, node: str, namespace: str, elsewhere: Collection[str]) -> dict[str, Any]:
+    """What a file says for a node."""
+    name = f"{namespace.rstrip('/')}/{node}"
+    holding = {where: section for where, section in sections(file).items() if matches(where, name)}
+    if not holding:
+        known = ", ".join(sections(file)) or "none"
+        raise InputError(f"{file} has no section for the node {name}: its sections are {known}")
+    own = {parameter.name for parameter in declared(kind)}
+    values: dict[str, Any] = {}
+    for where in sorted(holding, key=lambda where: "*" not in where):
+        for key, value in holding[where].items():
+            if key == "use_sim_time" and value:
+                raise InputError(f"{file}: {SIMULATED_TIME}")
+            if key not in own and ("*" in where and key in elsewhere or key in EVERYWHERE):
+                continue
+            values[key] = value
+    return values
+
+
+def matches(section: str, name: str) -> bool:
+    """Whether a section's name, such as `/**`, is that of the node with the full name `name`."""
+    parts = [{"**": "(/[^/]+)*", "*": "/[^/]+"}.get(part, "/" + re.escape(part)) for part in section.split("/")[1:]]
+    return re.fullmatch("".join(parts), name) is not None
+
+
+def sections(file: Path) -> dict[str, dict[str, Any]]:
+    """Full name of a section, such as `/robot1/onboard` -> its parameters.
+
+    Raises:
+      InputError: the file cannot be read or is no parameter file.
+    """
+    content = strict_yaml.read(file)
     if not isinstance(content, dict):
         raise InputError(f"{file} is no parameter file: it needs NODE: ros__parameters: ...")
-    return content
+    found: dict[str, dict[str, Any]] = {}
+    _collect(content, "", file, found)
+    return found
 
 
-def _section(content: dict[str, Any], node: str, file: Path) -> dict[str, Any]:
-    section = content.get(node, content.get(f"/{node}", {"ros__parameters": {}}))
-    if not isinstance(section, dict) or not isinstance(section.get("ros__parameters"), dict):
-        raise InputError(f"{file} is no parameter file: '{node}' needs a section 'ros__parameters'")
-    return {str(name): value for name, value in section["ros__parameters"].items() if not _nan(value)}
-
-
-def _nan(value: Any) -> bool:
-    if isinstance(value, float) and math.isnan(value):
-        raise InputError("a parameter must not be NaN")
-    return False
+def _collect(content: dict[Any, Any], prefix: str, file: Path, found: dict[str, dict[str, Any]]) -> None:
+    """Puts the sections below `prefix` into `found`."""
+    for key, value in content.items():
+        name = f"{prefix}/{str(key).strip('/')}"
+        if not isinstance(value, dict):
+            raise InputError(f"{file} is no parameter file: '{name}' needs a section 'ros__parameters'")
+        inner: dict[Any, Any] = dict(value)
+        parameters = inner.pop("ros__parameters", None)
+        if parameters is not None or not inner:
+            if not isinstance(parameters, dict):
+                raise InputError(f"{file} is no parameter file: '{name}' needs a section 'ros__parameters'")
+            if name in found:
+                raise InputError(f"{file} has two sections for '{name}'")
+            found[name] = {str(parameter): item for parameter, item in parameters.items()}
+        _collect(inner, name, file, found)

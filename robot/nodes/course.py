@@ -28,7 +28,7 @@ from policies.bundle.shipped import folder as models
 from policies.skills.library import load_skills
 from robot.loop import parameters as files
 from robot.loop.controller import Punctuality
-from robot.loop.declarations import PARAMETERS
+from robot.loop.declarations import PARAMETERS, names
 from robot.loop.referee import Referee
 from robot.nodes.ending import write_report
 from robot.nodes.programs import ros_arguments
@@ -199,7 +199,7 @@ def run_course(options: CourseOptions, started: Callable[[Processes], None] | No
             "navigator": shared,
             "referee": {"course": options.course, "out": str(place)},
         }  # fmt: skip
-        used = {node: files.load(PARAMETERS[node], file, node, **given[node]) for node in NODES}
+        used = {node: files.load(PARAMETERS[node], file, node, elsewhere=names(), **given[node]) for node in NODES}
         where = by_name(used["referee"].course)
         robot = load_skills(used["onboard"].policy).robot.name
         for node in ("sim", "referee"):

@@ -16,6 +16,8 @@ import threading
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -34,8 +36,9 @@ from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
+from robot.loop.declarations import names
 from robot.loop.message_filter import MessageFilter
-from robot.loop.parameters import Declared, declared, make
+from robot.loop.parameters import EVERYWHERE, SIMULATED_TIME, Declared, declared, load, make, sections
 from robot.loop.refusals import Code, Refusal, Refusals, Source
 from robot.loop.transport import NS, Mode, Output
 from sim.course.description import SKILLS
@@ -292,14 +295,11 @@ def _descriptor(parameter: Declared) -> ParameterDescriptor:
 
 def _no_simulated_time(parameters: list[Parameter]) -> SetParametersResult:
     asked = any(parameter.name == "use_sim_time" and parameter.value for parameter in parameters)
-    return SetParametersResult(successful=not asked, reason="use_sim_time is not supported" if asked else "")
+    return SetParametersResult(successful=not asked, reason=SIMULATED_TIME if asked else "")
 
 
 class RosNode:
     """One node in a context of its own. Callbacks run in one thread, from `spin` on."""
-
-    EVERYWHERE = ("use_sim_time", "start_type_description_service")
-    """Parameters that every ROS node has."""
 
     def __init__(self, name: str, arguments: Sequence[str] = (), domain: int | None = None) -> None:
         """`arguments` are ROS's own (`--ros-args ...`); `domain` takes the place of ROS_DOMAIN_ID.
@@ -307,6 +307,9 @@ class RosNode:
         Raises:
           InputError: arguments or a parameter file that ROS does not take.
         """
+        self._files = [Path(b) for a, b in pairwise(arguments) if a == "--params-file"]
+        for file in self._files:
+            sections(file)
         self.context = Context()
         try:
             rclpy.init(
@@ -331,14 +334,21 @@ class RosNode:
         """Declares every parameter of `kind` with description and range, read-only, and returns what was given.
 
         Raises:
-          InputError: a value that is unknown, mistyped or out of range.
+          InputError: a value that is unknown, mistyped or out of range; a parameter file without a section for this
+            node, which ROS would leave out without a word.
         """
-        node = self.node
+        node, foreign = self.node, set[str]()
+        for file in self._files:
+            load(kind, file, node.get_name(), node.get_namespace(), elsewhere=names())
+            known = {parameter.name for parameter in declared(kind)}
+            shared = [section for where, section in sections(file).items() if "*" in where]
+            foreign |= {name for section in shared for name in section if name in names() - known}
         given = {name: value.value for name, value in node.get_parameters_by_prefix("").items()}
         if given.get("use_sim_time"):
-            raise InputError("use_sim_time is not supported: the control loop runs on this computer's time")
+            raise InputError(SIMULATED_TIME)
         node.add_on_set_parameters_callback(_no_simulated_time)
-        own = {name: v for name, v in given.items() if name not in self.EVERYWHERE and not name.startswith("qos_")}
+        apart = foreign | set(EVERYWHERE)
+        own = {name: value for name, value in given.items() if name not in apart and not name.startswith("qos_")}
         chosen = make(kind, own)
         for parameter in declared(kind):
             if parameter.name in own:

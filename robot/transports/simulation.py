@@ -9,7 +9,7 @@ from robot.loop import parameters
 from robot.loop.assembly import Assembly
 from robot.loop.clock import Clock, SimulatedClock, SteadyClock
 from robot.loop.controller import SWITCH_INTERVAL, Controller
-from robot.loop.declarations import OnboardParameters
+from robot.loop.declarations import OnboardParameters, names
 from robot.loop.message_filter import MessageFilter
 from robot.loop.navigation import NavigationProgram
 from robot.loop.referee import Referee
@@ -41,7 +41,8 @@ def onboard_in_simulation(
     """
     skills, where, seed = load_skills(asked.bundle), by_name(asked.course), asked.seed or 0
     options = parameters.load(
-        OnboardParameters, asked.parameters, "onboard", policy=asked.bundle, course=asked.course,
+        OnboardParameters, asked.parameters, "onboard", elsewhere=names(),
+        policy=asked.bundle, course=asked.course,
         dry_run=asked.dry_run, needs_pose=True, record="" if asked.record is None else str(asked.record),
     )  # fmt: skip
     clock: Clock = SteadyClock() if asked.real_time else SimulatedClock()

@@ -1,5 +1,6 @@
 """Parameter files: what is declared is read and checked, everything else is one sentence."""
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,9 +34,11 @@ def test_values_come_from_the_nodes_section_over_the_shared_one_over_the_default
         tmp_path / "p.yaml",
         "/**:\n  ros__parameters: {speed: 0.5, other: 1}\nsome:\n  ros__parameters: {count: 4, speed: 2}\n",
     )
-    assert load(Some, file, "some") == Some(2.0, 4)
-    assert load(Some, file, "else") == Some(0.5)
-    assert load(Some, file, "some", name="b", count=None) == Some(2.0, 4, "b")
+    assert load(Some, file, "some", elsewhere={"other"}) == Some(2.0, 4)
+    assert load(Some, file, "else", elsewhere={"other"}) == Some(0.5)
+    assert load(Some, file, "some", elsewhere={"other"}, name="b", count=None) == Some(2.0, 4, "b")
+    with pytest.raises(InputError, match="'other'"):
+        load(Some, file, "some")
     assert load(Some, None, "some") == Some()
 
 
@@ -67,6 +70,86 @@ def test_a_file_that_is_no_parameter_file_is_one_sentence(tmp_path, content):
     with pytest.raises(InputError) as found:
         load(Some, write(tmp_path / "p.yaml", content), "some")
     assert str(tmp_path / "p.yaml") in str(found.value) and "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "node", "namespace", "holds"),
+    [
+        ("some", "some", "/", True),
+        ("/some", "some", "/", True),
+        ("some", "some", "/robot1", False),
+        ("/robot1/some", "some", "/robot1", True),
+        ("/robot1/some", "some", "/robot2", False),
+        ("/**", "some", "/a/b", True),
+        ("/**/some", "some", "/a/b", True),
+        ("/**/some", "some", "/", True),
+        ("/*/some", "some", "/a", True),
+        ("/*/some", "some", "/a/b", False),
+        ("/a/**", "some", "/a/b", True),
+        ("sometimes", "some", "/", False),
+        ("so.e", "some", "/", False),
+    ],
+)
+def test_sections_hold_for_the_nodes_that_ros_takes_them_for(tmp_path, section, node, namespace, holds):
+    file = write(tmp_path / "p.yaml", f"{section}:\n  ros__parameters: {{count: 5}}\n")
+    if holds:
+        assert load(Some, file, node, namespace).count == 5
+        return
+    with pytest.raises(InputError, match="no section for the node"):
+        load(Some, file, node, namespace)
+
+
+def test_sections_may_be_nested(tmp_path):
+    file = write(tmp_path / "p.yaml", "robot1:\n  some:\n    ros__parameters: {count: 5}\n")
+    assert load(Some, file, "some", "/robot1").count == 5
+    twice = write(tmp_path / "q.yaml", "a: {b: {ros__parameters: {}}}\n/a/b: {ros__parameters: {}}\n")
+    with pytest.raises(InputError, match="two sections"):
+        load(Some, twice, "b", "/a")
+
+
+LAUGHS = "".join(f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 10)}]\n" for k in range(1, 12))
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ("some:\n  ros__parameters:\n    speed: 0.5\n    speed: 1.9\n", 4),
+        ("some: {ros__parameters: {}}\nsome: {ros__parameters: {}}\n", 2),
+        (f"a0: &a0 [x]\n{LAUGHS}some:\n  ros__parameters: {{speed: *a11}}\n", 2),
+        ("some:\n  ros__parameters: {<<: *other}\n", 2),
+    ],
+)
+def test_double_keys_and_aliases_are_refused_with_their_line(tmp_path, content, line):
+    with pytest.raises(InputError, match=f"line {line}") as found:
+        load(Some, write(tmp_path / "p.yaml", content), "some")
+    assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize("odd", ["2001-99-99", "2001-01-01", "1:30", "1_000", "010", "0x10", "+.5e"])
+def test_what_only_looks_like_a_number_or_a_date_is_a_text(tmp_path, odd):
+    assert load(Some, write(tmp_path / "p.yaml", f"some: {{ros__parameters: {{name: {odd}}}}}"), "some").name == odd
+    for name in ("speed", "count"):
+        with pytest.raises(InputError, match=f"'{name}' must be"):
+            load(Some, write(tmp_path / "p.yaml", f"some: {{ros__parameters: {{{name}: {odd}}}}}"), "some")
+
+
+def test_files_that_are_not_regular_or_too_large_are_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with (tmp_path / "sparse").open("wb") as sparse:
+        sparse.truncate(40_000_000_000)
+    for odd in (tmp_path / "pipe", tmp_path / "sparse", tmp_path, Path("/dev/zero")):
+        with pytest.raises(InputError, match="cannot read"):
+            load(Some, odd, "some")
+
+
+def test_simulated_time_is_refused_and_other_parameters_of_every_node_are_left_out(tmp_path):
+    assert load(Some, write(tmp_path / "p.yaml", "some: {ros__parameters: {use_sim_time: false}}"), "some") == Some()
+    with pytest.raises(InputError, match="use_sim_time"):
+        load(Some, write(tmp_path / "p.yaml", "/**: {ros__parameters: {use_sim_time: true}}"), "some")
+
+
+def test_a_robot_is_not_moved_unless_somebody_says_so():
+    assert OnboardParameters().dry_run and not OnboardParameters().auto_arm
 
 
 def test_a_file_that_is_not_there_is_one_sentence(tmp_path):

@@ -111,7 +111,7 @@ def test_the_course_parameter_file_holds_for_every_node(node: str) -> None:
 
 def test_the_onboard_parameter_file_names_every_limit_with_its_default() -> None:
     options = parameters.load(OnboardParameters, LAUNCH / "onboard.yaml", "onboard")
-    assert options == OnboardParameters(dry_run=True)
+    assert options == OnboardParameters()
     text = (LAUNCH / "onboard.yaml").read_text()
     for parameter in parameters.declared(OnboardParameters):
         assert re.search(rf"^    {parameter.name}:", text, re.M) or parameter.name == "report"

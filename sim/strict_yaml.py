@@ -1,0 +1,90 @@
+"""YAML files from people's hands: nothing in them is dropped, guessed or expanded without a word.
+
+A key that is given twice, an alias, a file that is no regular one or too large are errors; those within a file name its
+line. What looks like a date or like a number in base 60 stays a text, so that a number is asked for by its own name.
+"""
+
+import re
+import stat
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sim.errors import InputError
+
+LARGEST = 1 << 20
+"""No file is larger, bytes: one of a thousand parameters has 50 kB."""
+
+
+class StrictLoader(yaml.SafeLoader):
+    """YAML's safe loader without aliases, double keys, dates and numbers in base 60."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Aliases are refused: nested ones grow to any size."""
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            problem = f"the alias '*{event.anchor}' is not allowed"
+            raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A key that is given twice is an error, and not the last one winning."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in seen:
+                problem = f"the key '{key.value}' is given twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_GUESSED = ("timestamp", "int", "float")
+StrictLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.rsplit(":", 1)[1] not in _GUESSED]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+StrictLoader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?(0|[1-9][0-9]*)$"), list("-+0123456789"))
+StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?$|[-+]?[0-9]+[eE][-+]?[0-9]+$"
+        r"|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$"
+    ),
+    list("-+0123456789."),
+)
+
+
+def loads(text: str, where: str) -> Any:
+    """What a YAML text says that came from `where`.
+
+    Raises:
+      InputError: no YAML, or not a strict one; one line with the line's number.
+    """
+    try:
+        return yaml.load(text, Loader=StrictLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" in line {mark.line + 1}" if mark else ""
+        reason = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise InputError(f"{where} is not valid YAML{line}: {reason}") from error
+
+
+def read(path: Path) -> Any:
+    """What a YAML file says.
+
+    Raises:
+      InputError: it cannot be read, is no regular file or too large, or `loads` refuses it.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError(f"cannot read {path}: it is no regular file")
+        if status.st_size > LARGEST:
+            raise InputError(f"cannot read {path}: it has {status.st_size} bytes, {LARGEST} are allowed")
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is not text'}") from error
+    return loads(text, str(path))
