@@ -38,7 +38,7 @@ class Walker(Student):
     """One hidden layer from a bundle's observation to its action; also collects what such robots observe."""
 
     def __init__(self, bundle: Bundle) -> None:
-        self.name, self.bundle, size, actions = "walk", bundle, bundle.layout.size, bundle.gait.actions
+        self.name, self.bundle, size, actions = "walk", bundle, bundle.layout.size, bundle.robot.joints
         self.module = nn.Sequential(nn.BatchNorm1d(size), nn.Linear(size, 128), nn.ELU(), nn.Linear(128, actions))
 
     def outputs(self, module, batch):

@@ -6,15 +6,14 @@ where a board is seen ahead, it runs a little faster or slower so that the robot
 phase, with every foot in the air over the board (`stride_lock`). Pure functions over numpy or jax.numpy (`xp`).
 """
 
-from typing import Any
-
 import numpy as np
 
+from sim.arrays import Array, Namespace
 from sim.robots.description import Robot
 from sim.robots.gaits import CORNERS, Gait
 
 
-def moving(xp: Any, gait: Gait, command: Any) -> Any:
+def moving(xp: Namespace, gait: Gait, command: Array) -> Array:
     """1.0 where the command `[..., 3]` (m/s, m/s, rad/s) asks for motion, else 0.0, `[...]`."""
     size = xp.abs(command).sum(-1)
     return (size > gait.standing_speed).astype(xp.float32)
@@ -24,7 +23,9 @@ DRIVEN_RANGE = 0.5, 6.0
 """Limits of a driven clock, Hz."""
 
 
-def advance(xp: Any, gait: Gait, phase: Any, command: Any, dt: float, board: Any = None, drive: Any = None) -> Any:
+def advance(
+    xp: Namespace, gait: Gait, phase: Array, command: Array, dt: float, board: Array = None, drive: Array = None
+) -> Array:
     """Next phase in cycles, [0, 1). `phase` `[...]`, `command` `[..., 3]`; a resting clock goes back to 0.
 
     `board` and `drive` as in `frequency`.
@@ -33,7 +34,9 @@ def advance(xp: Any, gait: Gait, phase: Any, command: Any, dt: float, board: Any
     return (following * moving(xp, gait, command)).astype(xp.float32)
 
 
-def frequency(xp: Any, gait: Gait, phase: Any, command: Any, board: Any = None, drive: Any = None) -> Any:
+def frequency(
+    xp: Namespace, gait: Gait, phase: Array, command: Array, board: Array = None, drive: Array = None
+) -> Array:
     """How fast the clock turns, Hz `[...]`.
 
     `board` `[...]` is the distance to the middle of the board ahead, m (`sim.observation.board_ahead`); `drive` `[...]`
@@ -51,13 +54,13 @@ def frequency(xp: Any, gait: Gait, phase: Any, command: Any, board: Any = None, 
     return turning
 
 
-def stride_lock(xp: Any, gait: Gait, phase: Any, frequency: Any, speed: Any, board: Any) -> Any:
+def stride_lock(xp: Namespace, gait: Gait, phase: Array, frequency: Array, speed: Array, board: Array) -> Array:
     """Relative change of the clock's frequency, `[...]`, that makes up `stride_error`."""
     error = stride_error(xp, gait, phase, frequency, speed, board)
     return xp.clip(gait.lock_gain * error, -gait.lock_range, gait.lock_range)
 
 
-def stride_error(xp: Any, gait: Gait, phase: Any, frequency: Any, speed: Any, board: Any) -> Any:
+def stride_error(xp: Namespace, gait: Gait, phase: Array, frequency: Array, speed: Array, board: Array) -> Array:
     """Cycles, -0.5 to 0.5 `[...]`, that the clock is behind one that brings the base over a board in `lock_phase`.
 
     With strides of the commanded speed over the frequency, the phase at distance d before the middle must be
@@ -68,30 +71,30 @@ def stride_error(xp: Any, gait: Gait, phase: Any, frequency: Any, speed: Any, bo
     return xp.where(seen, shorter_way(wanted - phase), 0.0)
 
 
-def shorter_way(cycles: Any) -> Any:
+def shorter_way(cycles: Array) -> Array:
     """A difference of two phases the shorter way round, -0.5 to 0.5 cycles."""
     return (cycles + 0.5) % 1.0 - 0.5
 
 
-def clock(xp: Any, gait: Gait, phase: Any, command: Any) -> Any:
+def clock(xp: Namespace, gait: Gait, phase: Array, command: Array) -> Array:
     """What the policy sees of the clock: sine and cosine of the phase, both 0 at rest, `[..., 2]`."""
     angle = 2 * np.pi * phase
     return xp.stack([xp.sin(angle), xp.cos(angle)], -1).astype(xp.float32) * moving(xp, gait, command)[..., None]
 
 
-def swing(xp: Any, robot: Robot, gait: Gait, phase: Any) -> Any:
+def swing(xp: Namespace, robot: Robot, gait: Gait, phase: Array) -> Array:
     """Each leg's swing, 0 in stance, up to 1 in mid-swing, `[..., legs]`: stance is a leg's first half cycle."""
     return xp.maximum(-_wave(xp, robot, gait, phase), 0.0)
 
 
-def joint_offset(xp: Any, robot: Robot, gait: Gait, phase: Any, command: Any, relief: Any) -> Any:
+def joint_offset(xp: Namespace, robot: Robot, gait: Gait, phase: Array, command: Array, relief: Array) -> Array:
     """Joint-angle offsets of the clock, rad, `[..., J]`: stance legs extend, swing legs fold over uneven ground.
 
     `relief` `[...]` is the height of the steps around the robot, m (`sim.observation.relief`). Hip and knee turn by
     each leg's `extension`, so that feet move straight down and up.
     """
 
-    def legs(name: str) -> Any:
+    def legs(name: str) -> Array:
         return _stacked(xp, [getattr(gait.front if leg.front else gait.hind, name) for leg in robot.legs])
 
     long_hip, long_knee, forward, open_knee = (xp.asarray(row) for row in robot.leg_signs)
@@ -109,11 +112,11 @@ def joint_offset(xp: Any, robot: Robot, gait: Gait, phase: Any, command: Any, re
     return joints.astype(xp.float32)
 
 
-def _wave(xp: Any, robot: Robot, gait: Gait, phase: Any, ahead: Any = 0.0) -> Any:
+def _wave(xp: Namespace, robot: Robot, gait: Gait, phase: Array, ahead: Array = 0.0) -> Array:
     offsets = [gait.phase_offsets[CORNERS.index(leg.corner)] for leg in robot.legs]
     return xp.sin(2 * np.pi * ((phase[..., None] + _stacked(xp, offsets) + ahead) % 1.0))
 
 
-def _stacked(xp: Any, values: Any) -> Any:
+def _stacked(xp: Namespace, values: Array) -> Array:
     """One value per leg, `[legs]`, or `[N, legs]` where a search tries many gaits at once (values are then `[N]`)."""
     return xp.stack([xp.asarray(value, dtype=xp.float32) for value in values], -1)

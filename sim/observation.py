@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sim.arrays import Array, Namespace
 from sim.errors import InputError
 from sim.gait import joint_offset
 from sim.robots.description import Robot
@@ -58,13 +59,13 @@ PIT_SEEN = 0.37
 class Sensors(NamedTuple):
     """One reading of the robot. Leading dimensions `[...]` are shared."""
 
-    orientation: Any
+    orientation: Array
     """Unit quaternion (w, x, y, z), world from base, `[..., 4]`."""
-    angular_velocity: Any
+    angular_velocity: Array
     """Gyro, rad/s in the base frame, `[..., 3]`."""
-    joint_position: Any
+    joint_position: Array
     """rad, `[..., J]`, `Robot.joint_names` order."""
-    joint_velocity: Any
+    joint_velocity: Array
     """rad/s, `[..., J]`."""
 
 
@@ -186,19 +187,19 @@ def _grid_dict(grid: Grid) -> dict[str, Any]:
     return {"name": grid.name, "x": list(grid.x), "y": list(grid.y), **({"boards": True} if grid.boards else {})}
 
 
-def projected_gravity(xp: Any, orientation: Any) -> Any:
+def projected_gravity(xp: Namespace, orientation: Array) -> Array:
     """Direction of gravity in the base frame, `[..., 3]`, from the quaternion (w, x, y, z) `[..., 4]`."""
     w, x, y, z = (orientation[..., i] for i in range(4))
     return xp.stack([-2 * (x * z - w * y), -2 * (y * z + w * x), -(1 - 2 * (x * x + y * y))], -1)
 
 
-def yaw_of(xp: Any, orientation: Any) -> Any:
+def yaw_of(xp: Namespace, orientation: Array) -> Array:
     """Heading, rad, `[...]`, of a quaternion (w, x, y, z)."""
     w, x, y, z = (orientation[..., i] for i in range(4))
     return xp.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
 
 
-def frame(xp: Any, robot: Robot, sensors: Sensors, last_action: Any) -> Any:
+def frame(xp: Namespace, robot: Robot, sensors: Sensors, last_action: Array) -> Array:
     """One control step's proprioception, `[..., frame_size]` float32, fields and scales as `FRAME_FIELDS`."""
     values = (
         projected_gravity(xp, sensors.orientation),
@@ -211,7 +212,7 @@ def frame(xp: Any, robot: Robot, sensors: Sensors, last_action: Any) -> Any:
     return xp.concatenate(scaled, -1).astype(xp.float32)
 
 
-def stamp(xp: Any, layout: Layout, newest: Any, command: Any, clock: Any) -> Any:
+def stamp(xp: Namespace, layout: Layout, newest: Array, command: Array, clock: Array) -> Array:
     """The frame `[..., layout.frame_size]` that a layout's history keeps: `frame`'s numbers and, where the layout is
     `stamped`, the command `[..., 3]` and the clock `[..., 2]` of the same step."""
     if not layout.stamped:
@@ -220,23 +221,23 @@ def stamp(xp: Any, layout: Layout, newest: Any, command: Any, clock: Any) -> Any
     return xp.concatenate(parts, -1).astype(xp.float32)
 
 
-def fill(xp: Any, newest: Any, steps: int = HISTORY) -> Any:
+def fill(xp: Namespace, newest: Array, steps: int = HISTORY) -> Array:
     """A history `[..., steps, n]` in which every step equals `newest` `[..., n]`: the state after a reset."""
     return xp.repeat(newest[..., None, :], steps, -2)
 
 
-def push(xp: Any, history: Any, newest: Any) -> Any:
+def push(xp: Namespace, history: Array, newest: Array) -> Array:
     """The history `[..., 15, n]` with `newest` `[..., n]` in front (index 0) and the oldest step dropped."""
     return xp.concatenate([newest[..., None, :], history[..., :-1, :]], -2)
 
 
-def remembered(xp: Any, history: Any, newest: Any, fresh: Any) -> Any:
+def remembered(xp: Namespace, history: Array, newest: Array, fresh: Array) -> Array:
     """The history `[..., steps, n]` after a step with the frame `newest` `[..., n]`: pushed, or filled with it where
     the memory is `fresh`, bool `[...]`."""
     return xp.where(fresh[..., None, None], fill(xp, newest, history.shape[-2]), push(xp, history, newest))
 
 
-def grid_points(xp: Any, grid: Grid, base_xy: Any, yaw: Any) -> Any:
+def grid_points(xp: Namespace, grid: Grid, base_xy: Array, yaw: Array) -> Array:
     """World points of a grid, `[..., n, 2]` m, for a base at `base_xy` `[..., 2]` with heading `yaw` `[...]`."""
     x, y = np.meshgrid(np.asarray(grid.x, np.float32), np.asarray(grid.y, np.float32), indexing="ij")
     x, y = xp.asarray(x.ravel()), xp.asarray(y.ravel())
@@ -244,22 +245,22 @@ def grid_points(xp: Any, grid: Grid, base_xy: Any, yaw: Any) -> Any:
     return xp.stack([base_xy[..., :1] + c * x - s * y, base_xy[..., 1:2] + s * x + c * y], -1)
 
 
-def relative_heights(xp: Any, robot: Robot, ground: Any, base_z: Any) -> Any:
+def relative_heights(xp: Namespace, robot: Robot, ground: Array, base_z: Array) -> Array:
     """Policy's terrain heights: ground `[..., n]` against the base `[...]` (m), 0 on the flat, clipped, scaled."""
     return xp.clip(ground - base_z[..., None] + robot.standing_height, -HEIGHT_CLIP, HEIGHT_CLIP) * HEIGHT_SCALE
 
 
 def terrain_heights(
-    xp: Any,
+    xp: Namespace,
     robot: Robot,
     layout: Layout,
-    ground: Callable[[Any, Any], Any],
-    xy: Any,
-    yaw: Any,
-    z: Any,
-    error: Any = 0.0,
-    pits: Callable[[Any, Any], Any] | None = None,
-) -> Any:
+    ground: Callable[[Array, Array], Array],
+    xy: Array,
+    yaw: Array,
+    z: Array,
+    error: Array = 0.0,
+    pits: Callable[[Array, Array], Array] | None = None,
+) -> Array:
     """Policy's terrain heights over all grids of a layout, `[..., height_size]`.
 
     Args:
@@ -282,7 +283,7 @@ def terrain_heights(
     return relative_heights(xp, robot, seen + error, z)
 
 
-def board_ahead(xp: Any, layout: Layout, heights: Any, half: float = 0.0) -> Any:
+def board_ahead(xp: Namespace, layout: Layout, heights: Array, half: float = 0.0) -> Array:
     """Distance along the heading from the base to the middle of the board in view, m `[...]`; infinite without one.
 
     From the policy's heights `[..., height_size]`: a cell that a board covers in part is seen at part of a pit's
@@ -311,7 +312,7 @@ def board_ahead(xp: Any, layout: Layout, heights: Any, half: float = 0.0) -> Any
     return xp.full(heights.shape[:-1], xp.inf, xp.float32)
 
 
-def relief(xp: Any, layout: Layout, heights: Any) -> Any:
+def relief(xp: Namespace, layout: Layout, heights: Array) -> Array:
     """Height of the highest step around the robot, m `[...]`, from the policy's heights `[..., height_size]`.
 
     The largest second difference along a grid's rows and columns: an edge counts with its height, an even slope not at
@@ -331,7 +332,7 @@ def relief(xp: Any, layout: Layout, heights: Any) -> Any:
     return highest.astype(xp.float32)
 
 
-def observe(xp: Any, layout: Layout, history: Any, command: Any, clock: Any, heights: Any) -> Any:
+def observe(xp: Namespace, layout: Layout, history: Array, command: Array, clock: Array, heights: Array) -> Array:
     """The policy's input.
 
     Args:
@@ -356,7 +357,9 @@ def action_scale(robot: Robot, gait: Gait) -> np.ndarray:
     return (robot.action_scale * gait.scale).astype(np.float32)
 
 
-def joint_targets(xp: Any, robot: Robot, gait: Gait, action: Any, phase: Any, command: Any, steps: Any) -> Any:
+def joint_targets(
+    xp: Namespace, robot: Robot, gait: Gait, action: Array, phase: Array, command: Array, steps: Array
+) -> Array:
     """From action `[..., J]` to joint targets, rad `[..., J]`: scaled action about the default pose plus the clock.
 
     `steps` `[...]` is the `relief` around the robot, m. `action` must already be clipped to `robot.action_limit`; the
@@ -367,7 +370,9 @@ def joint_targets(xp: Any, robot: Robot, gait: Gait, action: Any, phase: Any, co
     return xp.clip(target, xp.asarray(robot.joint_lower), xp.asarray(robot.joint_upper)).astype(xp.float32)
 
 
-def action_for(xp: Any, robot: Robot, gait: Gait, targets: Any, phase: Any, command: Any, steps: Any) -> Any:
+def action_for(
+    xp: Namespace, robot: Robot, gait: Gait, targets: Array, phase: Array, command: Array, steps: Array
+) -> Array:
     """The action `[..., J]` that asks for joint `targets` `[..., J]`: `joint_targets`'s inverse within limits."""
     offset = targets - xp.asarray(robot.default_pose) - joint_offset(xp, robot, gait, phase, command, steps)
     action = offset / xp.asarray(action_scale(robot, gait))

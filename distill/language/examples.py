@@ -117,7 +117,8 @@ def _example(row: Mapping[str, Any], where: str) -> Example | str:
         completion: Any = row["completion"]
         if isinstance(prompt, list) and isinstance(completion, list):
             return _chat([*prompt, *completion], row.get("tools"))
-        return _fault(prompt, completion) or Pair(prompt, completion)
+        text: tuple[Any, Any] = (prompt, completion)
+        return _fault(*text) or Pair(*text)
     if "question" in row and "answer" in row:
         return _fault(row["question"], row["answer"]) or _turns(row["question"], row["answer"])
     if "instruction" in row and "output" in row:

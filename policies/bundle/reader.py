@@ -240,7 +240,7 @@ class FixedBatch:
 class Policy:
     """A bundle with its memory, for `worlds` robots at once: sensors and command in, joint targets out.
 
-    The same steps as in training (`sim.tasks.walk`): observe, act, then add the gait clock. `worlds=1` is a robot.
+    The same steps as in training (`sim.tasks.task`): observe, act, then add the gait clock. `worlds=1` is a robot.
     """
 
     def __init__(self, bundle: Bundle, worlds: int = 1) -> None:

@@ -16,7 +16,7 @@ from policies.learning.ppo import Learner, LearnerState, PPOConfig
 from policies.learning.results import Exported
 from sim.errors import InputError
 from sim.robots.description import robot_by_name
-from sim.tasks.walk import WalkTask
+from sim.tasks.task import Task
 
 PROVENANCE = ("command", "seed", "commit", "steps", "worlds", "backend", "seconds")
 
@@ -73,7 +73,7 @@ def _layers(params: Any) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(np.asarray(p["kernel"]), np.asarray(p["bias"])) for p in [*(mlp[n] for n in names), tree["Dense_0"]]]
 
 
-def describe(skill: str, task: WalkTask, learner: Learner) -> dict[str, Any]:
+def describe(skill: str, task: Task, learner: Learner) -> dict[str, Any]:
     """What a bundle and a checkpoint say about the task and the network of their policy, JSON-ready."""
     return {
         "skill": skill,

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from policies.learning.options import PhysicsBenchOptions
 from policies.learning.results import PhysicsBench
 from sim.machine import processor
+from sim.tasks.ground import Ground
 
 CORES = 2
 WORLDS = 540
@@ -27,7 +28,7 @@ ACTION_STD = 0.4
 """Spread of the random actions, as at the start of training."""
 SCENES = {
     "training_ground": {},
-    "flat": {"kinds": ("flat",), "kind_shares": (1.0,)},
+    "flat": {"ground": Ground(("flat",), (1.0,))},
 }
 """Changes to the walking task. On the flat both engines collide feet and shanks with the floor; on the training ground
 each does what it does in training: MJX collides the feet with the boxes near them, C feet and shanks with all."""
@@ -86,9 +87,9 @@ def _scene(name: str, worlds: int, rounds: int, seconds: float, say: Callable[[s
     """Both engines on one scene."""
     from sim.envs.batched import BatchedEnv
     from sim.envs.mjx_batched import MjxBatchedEnv
-    from sim.tasks.walk import WalkTask
+    from sim.tasks.task import Task
 
-    task = WalkTask(**SCENES[name])
+    task = Task(**SCENES[name])
     envs = {
         "cpu": BatchedEnv(task, worlds, threads=CORES),
         "mjx": MjxBatchedEnv(task, worlds, shanks=name == "flat"),
@@ -131,9 +132,9 @@ def _with_learner(worlds: int, rounds: int) -> float:
 
     from policies.learning.ppo import Learner, PPOConfig, collect
     from sim.envs.batched import BatchedEnv
-    from sim.tasks.walk import WalkTask
+    from sim.tasks.task import Task
 
-    task, config = WalkTask(), PPOConfig(worlds=worlds)
+    task, config = Task(), PPOConfig(worlds=worlds)
     env: Any = BatchedEnv(task, config.worlds, threads=CORES)
     env.present = env.observe()
     learner = Learner(config, task.layout.size, task.privileged_size, task.robot.joints)

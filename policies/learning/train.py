@@ -30,7 +30,7 @@ from sim.errors import InputError
 from sim.robots.description import DEFAULT, find_robot
 from sim.tasks.patches import LEVELS
 from sim.tasks.skills import SKILLS
-from sim.tasks.walk import WalkTask
+from sim.tasks.task import Task
 
 FORMAT = 1
 WARM = ("params", "normalizer")
@@ -47,7 +47,7 @@ HOST_SEED = 1_000_000
 """Between the seeds of two hosts' worlds."""
 
 
-def make_env(task: WalkTask, options: TrainOptions) -> Any:
+def make_env(task: Task, options: TrainOptions) -> Any:
     """The task's worlds on the chosen engine."""
     worlds = Hosts(options.coordinator, options.hosts, options.host).share(options.worlds)
     seed = options.seed + HOST_SEED * options.host
@@ -75,7 +75,7 @@ class Run:
         newest = checkpoint.latest(self.checkpoints) if self.folder.exists() else None
         if newest is not None and not options.resume:
             raise InputError(f"{self.folder} already holds a run: add --resume to continue it, or choose another --out")
-        self.task: WalkTask = SKILLS[options.skill](find_robot(options.robot))
+        self.task: Task = SKILLS[options.skill](find_robot(options.robot))
         config = PPOConfig(worlds=options.worlds, **LEARNING.get(options.skill, {}))
         self.commit = runs.commit()
         self.options = TrainOptions(**{**asdict(options), "worlds": config.worlds})
@@ -221,7 +221,7 @@ class Run:
         if totals.get("passed"):
             row |= {"clean_rate": totals["clean"] / totals["passed"], "width": totals["width"] / totals["passed"]}
         kinds = np.asarray(self.env.state.kind)
-        for i, name in enumerate(self.task.kinds):
+        for i, name in enumerate(self.task.ground.kinds):
             here = kinds == i
             row[f"level/{name}"] = float(np.asarray(self.env.state.level)[here].mean()) if here.any() else 0.0
         self.history.append({name: float(f"{value:.6g}") for name, value in row.items()})

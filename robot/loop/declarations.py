@@ -85,4 +85,3 @@ PARAMETERS: dict[str, type[Any]] = {
 def names() -> frozenset[str]:
     """Every parameter of any of the nodes."""
     return frozenset(parameter.name for kind in PARAMETERS.values() for parameter in declared(kind))
-

@@ -476,9 +476,7 @@ class _Sender:
         self._begin(stamp, delay)
         return None, self._say(Code.CLOCK_SET, f"its clock was set by {ahead:+.3f} s", ahead, limits.delay)
 
-    def _late(
-        self, now: int, delay: float, at_once: bool, limits: Plausible
-    ) -> tuple[Refusal | None, Refusal | None]:
+    def _late(self, now: int, delay: float, at_once: bool, limits: Plausible) -> tuple[Refusal | None, Refusal | None]:
         """A message that was held up on its way, or comes from a clock that is too slow."""
         late = delay - self.offset
         if self.late_since == NEVER:

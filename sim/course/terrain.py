@@ -4,10 +4,10 @@ World frame: x right, y up, z out of the floor, metres; yaw counter-clockwise in
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from sim.arrays import Array, Namespace
 from sim.errors import InputError
 from sim.planar import to_body
 
@@ -59,7 +59,7 @@ PIT_DEPTH, PIT_CELL = 0.4, 0.1
 """How forbidden ground looks to a policy: as a pit this deep, m, in cells of this size, m."""
 
 
-def pit(xp: Any, along: Any, across: Any, half_length: Any, half_width: Any) -> Any:
+def pit(xp: Namespace, along: Array, across: Array, half_length: Array, half_width: Array) -> Array:
     """Depth at which a board is seen at points `along`, `across` (m) from its middle, in its own axes, `[...]`.
 
     A cell around the point shows the mean over its area, so depth rises linearly over a cell at each edge and tells
@@ -81,7 +81,7 @@ def footprint(piece: Piece) -> np.ndarray:
     return corners @ np.array([[c, s], [-s, c]]) + np.array(piece.center)
 
 
-def own_axes(center: tuple[float, float], yaw: float, x: Any, y: Any) -> tuple[Any, Any]:
+def own_axes(center: tuple[float, float], yaw: float, x: Array, y: Array) -> tuple[Array, Array]:
     """World points `x`, `y` (m) along and across something that stands at `center` (m) and points along `yaw` (rad)."""
     return to_body(x - center[0], y - center[1], yaw)
 
@@ -98,7 +98,7 @@ class Terrain:
             if not np.isfinite(values).all() or min(piece.size) <= 0:
                 raise InputError(f"terrain piece '{piece.name}' needs finite numbers and positive sizes, got {piece}")
 
-    def height(self, x: Any, y: Any) -> np.ndarray:
+    def height(self, x: Array, y: Array) -> np.ndarray:
         """Ground height at world points.
 
         Args:
@@ -123,7 +123,7 @@ class HeightMap:
     lower: tuple[float, float]
     """World x and y of the first cell's centre, m."""
     resolution: float
-    cells: Any
+    cells: Array
     """Heights, float32 `[nx, ny]`, m."""
 
     @classmethod
@@ -144,7 +144,7 @@ class HeightMap:
                 cells[window] = np.maximum(cells[window], here)
         return cls((float(lower[0]), float(lower[1])), float(resolution), cells)
 
-    def height(self, x: Any, y: Any, xp: Any = np) -> Any:
+    def height(self, x: Array, y: Array, xp: Namespace = np) -> Array:
         """Height of the cell nearest to each point; `x`, `y` in m, any common shape; `xp` is numpy or jax.numpy."""
         i = xp.clip(xp.round((x - self.lower[0]) / self.resolution).astype(xp.int32), 0, self.cells.shape[0] - 1)
         j = xp.clip(xp.round((y - self.lower[1]) / self.resolution).astype(xp.int32), 0, self.cells.shape[1] - 1)

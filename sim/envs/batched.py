@@ -10,7 +10,8 @@ from sim.physics.cpu import CpuPhysics
 from sim.robots.description import substeps_of
 from sim.tasks import patches
 from sim.tasks import randomization as randomize
-from sim.tasks.walk import Outcome, TaskState, WalkTask
+from sim.tasks.state import Outcome, TaskState
+from sim.tasks.task import Task
 
 
 class Step(NamedTuple):
@@ -38,7 +39,7 @@ class BatchedEnv:
 
     def __init__(
         self,
-        task: WalkTask,
+        task: Task,
         worlds: int,
         seed: int = 0,
         *,
@@ -50,16 +51,16 @@ class BatchedEnv:
     ) -> None:
         self.task, self.worlds, self.curriculum = task, worlds, curriculum
         self.substeps = substeps_of(task.robot, options.timestep)
-        model = build(task.robot, task.ground.terrain, collision=collision or task.collision, options=options)
+        model = build(task.robot, task.ground.land.terrain, collision=collision or task.collision, options=options)
         self.physics = CpuPhysics(model, worlds, threads)
-        self.feet, self.forces = leg_geoms(model, task.robot, task.parts), foot_forces(model, task.robot)
+        self.feet, self.forces = leg_geoms(model, task.robot, task.ground.parts), foot_forces(model, task.robot)
         self.rng = np.random.default_rng([seed, 1])
         self.drawn = randomize.draw(ranges or task.ranges, task.robot, seed * 1_000_003 + np.arange(worlds))
         self.physics.randomize(randomize.model_fields(model, task.robot, self.drawn))
         self.physics.motors(self.drawn.peak_torque(task.robot), self.drawn.no_load_speeds(task.robot))
         self.delay = self.drawn.delay(options.timestep)
         self.geom_xpos = self.physics.batch.bind("geom_xpos")
-        self.kind = self.rng.choice(len(task.kinds), worlds, p=task.kind_shares)
+        self.kind = self.rng.choice(len(task.ground.kinds), worlds, p=task.ground.shares)
         level = np.full(worlds, task.start_level, np.float32)
         self.state, qpos, qvel = task.begin(np, self._uniform(), self.kind, level)
         self.outcome: Outcome | None = None

@@ -18,7 +18,7 @@ from sim.envs.mjx_batched import Dynamics, World
 from sim.physics.mjx import Engine
 from sim.tasks import patches
 from sim.tasks import randomization as randomize
-from sim.tasks.walk import WalkTask
+from sim.tasks.task import Task
 
 NAME = "barkour_walk"
 
@@ -33,7 +33,7 @@ class BraxWalk(Env):
 
     def __init__(
         self,
-        task: WalkTask | None = None,
+        task: Task | None = None,
         *,
         options: SolverOptions = TRAINING,
         latency: float = 0.016,
@@ -41,7 +41,7 @@ class BraxWalk(Env):
         shanks: bool = False,
     ) -> None:
         """`latency` from sensing to torque, s; `levels` lowest and highest terrain level, both included."""
-        self.task = task or WalkTask()
+        self.task = task or Task()
         self.options = options
         self.levels = levels
         self.dynamics = Dynamics(self.task, options, shanks=shanks)
@@ -49,7 +49,7 @@ class BraxWalk(Env):
         self.sys: Any = self.engine.base
         """The MJX model; Brax's domain randomisation wrapper replaces it, see `randomization`."""
         self.delay = round(latency / options.timestep)
-        self.shares = np.asarray(self.task.kind_shares, np.float32)
+        self.shares = np.asarray(self.task.ground.shares, np.float32)
 
     def reset(self, rng: jax.Array) -> State:
         """A fresh episode on ground of random kind and level."""

@@ -15,9 +15,9 @@ plus `Robot.action_scale` times the action (the walk task adds its gait clock). 
 `sim.errors.InputError`; a step without a reset raises `gymnasium.error.ResetNeeded`.
 """
 
-import copy
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,8 @@ from sim.robots.description import DEFAULT, Robot, find_robot
 from sim.robots.gaits import Gait
 from sim.tasks import patches
 from sim.tasks.randomization import Ranges, nominal
-from sim.tasks.walk import Outcome, WalkTask
+from sim.tasks.state import Outcome
+from sim.tasks.task import Task
 
 WALK_ID, COURSE_ID = "BarkourWalk-v0", "BarkourCourse-v0"
 SEEDS = 2**32
@@ -64,14 +65,14 @@ def register() -> None:
 class BarkourWalk(gymnasium.Env[np.ndarray, np.ndarray]):
     """One world of the walk task: a `BatchedEnv` of one world that stops where an episode ends.
 
-    Observation: the actor's input, float32 `[layout.size]`, parts as in `WalkTask.layout.slices()`. Reward: the task's.
+    Observation: the actor's input, float32 `[layout.size]`, parts as in `Task.layout.slices()`. Reward: the task's.
     A fall terminates; the end of the episode truncates.
 
     Info: `privileged` (the critic's input), `kind` and `level` of the ground; after a step also `terms` (weighted
     reward terms), `velocity_error` (m/s), `yaw_error` (rad/s) and `settled` (1.0 from a second after a command change).
 
     Every reset draws physics, ground and command anew. A seed alone decides all of it, and begins at
-    `WalkTask.start_level`; without one the curriculum goes on. Reset options: `kind` (one of `WalkTask.kinds`) and
+    `Task.start_level`; without one the curriculum goes on. Reset options: `kind` (one of `Task.ground.kinds`) and
     `level` (0 to 5) fix the ground of the episode.
     """
 
@@ -79,14 +80,14 @@ class BarkourWalk(gymnasium.Env[np.ndarray, np.ndarray]):
 
     def __init__(
         self,
-        task: WalkTask | None = None,
+        task: Task | None = None,
         *,
         randomize: bool = True,
         curriculum: bool = True,
         render_mode: str | None = None,
     ) -> None:
         """`randomize` draws each episode's physics from `Ranges`, else it is `nominal`."""
-        self.task = task or WalkTask()
+        self.task = task or Task()
         self.randomize, self.curriculum, self.render_mode = randomize, curriculum, render_mode
         self.observation_space = _unbounded(self.task.layout.size)
         self.action_space = _actions(self.task.robot)
@@ -101,7 +102,7 @@ class BarkourWalk(gymnasium.Env[np.ndarray, np.ndarray]):
         super().reset(seed=seed)
         task = _on_ground(self.task, options)
         if seed is None and self.batch is not None and "level" not in (options or {}):
-            task = _twin(task, start_level=float(self.batch.state.level[0]))
+            task = replace(task, start_level=float(self.batch.state.level[0]))
         ranges = Ranges() if self.randomize else nominal(self.task.robot)
         self.batch = BatchedEnv(task, 1, _seed(self, seed), ranges=ranges, curriculum=self.curriculum, threads=1)
         self.batch.state = self.batch.state._replace(steps=np.zeros(1, np.float32))  # a whole episode
@@ -146,7 +147,7 @@ class BarkourWalkVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def __init__(
         self,
         num_envs: int = 1,
-        task: WalkTask | None = None,
+        task: Task | None = None,
         *,
         randomize: bool = True,
         curriculum: bool = True,
@@ -158,7 +159,7 @@ class BarkourWalkVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             raise InputError(f"num_envs must be at least 1, got {num_envs}")
         if render_mode is not None:
             raise InputError(f"the vectorised walk environment draws no pictures, got render_mode '{render_mode}'")
-        self.num_envs, self.task = num_envs, task or WalkTask()
+        self.num_envs, self.task = num_envs, task or Task()
         self.randomize, self.curriculum, self.threads = randomize, curriculum, threads
         self.single_observation_space = _unbounded(self.task.layout.size)
         self.single_action_space = _actions(self.task.robot)
@@ -204,30 +205,22 @@ class BarkourWalkVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.batch = None
 
 
-def _twin(task: WalkTask, **attributes: Any) -> WalkTask:
-    """A copy of a task with other attributes, on the same ground (which takes a while to build)."""
-    assert task.ground is not None
-    twin = copy.copy(task)
-    vars(twin).update(attributes)
-    return twin
-
-
-def _on_ground(task: WalkTask, options: Mapping[str, Any] | None) -> WalkTask:
+def _on_ground(task: Task, options: Mapping[str, Any] | None) -> Task:
     """The task on the ground that reset options ask for."""
     wanted = dict(options or {})
     attributes: dict[str, Any] = {}
     if "kind" in wanted:
         kind = wanted.pop("kind")
-        if kind not in task.kinds:
-            raise InputError(f"unknown kind of ground '{kind}': known are {', '.join(task.kinds)}")
-        attributes["kind_shares"] = tuple(float(kind == known) for known in task.kinds)
+        if kind not in task.ground.kinds:
+            raise InputError(f"unknown kind of ground '{kind}': known are {', '.join(task.ground.kinds)}")
+        attributes["ground"] = task.ground.only(kind)
     if "level" in wanted:
         level = wanted.pop("level")
         if level not in range(patches.LEVELS):
             raise InputError(f"the level must be a whole number from 0 to {patches.LEVELS - 1}, got {level}")
         attributes["start_level"] = float(level)
     _no_more(wanted, "kind, level")
-    return _twin(task, **attributes)
+    return replace(task, **attributes)
 
 
 def _place(kind: np.ndarray, level: np.ndarray, privileged: np.ndarray) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 Importing this module needs jax and mujoco-mjx (`pip install 'barkour[train]'`).
 """
 
-import copy
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,15 +20,13 @@ from sim.physics.mjx import FootGround, MjxPhysics, WorldState
 from sim.robots.description import substeps_of
 from sim.tasks import patches
 from sim.tasks import randomization as randomize
-from sim.tasks.walk import Outcome, TaskState, WalkTask
+from sim.tasks.state import Outcome, TaskState
+from sim.tasks.task import Task
 
 
-def on_device(task: WalkTask) -> WalkTask:
+def on_device(task: Task) -> Task:
     """The same task with its ground heights held by jax, so that traced positions can look them up."""
-    twin = copy.copy(task)
-    heights = replace(task.ground.heights, cells=jnp.asarray(task.ground.heights.cells))
-    twin.__dict__["ground"] = replace(task.ground, heights=heights)  # where `cached_property` keeps it
-    return twin
+    return replace(task, ground=task.ground.held_by(jnp.asarray))
 
 
 class World(NamedTuple):
@@ -44,10 +41,10 @@ class World(NamedTuple):
 class Dynamics:
     """One world's control step as pure functions; the batched and the Brax environment are made of them."""
 
-    def __init__(self, task: WalkTask, options: SolverOptions, *, shanks: bool = False) -> None:
+    def __init__(self, task: Task, options: SolverOptions, *, shanks: bool = False) -> None:
         self.task = on_device(task)
-        self.ground = FootGround(task.robot, task.ground.terrain, options, shanks=shanks)
-        self.points = leg_geoms(self.ground.model, task.robot, task.parts)
+        self.ground = FootGround(task.robot, task.ground.land.terrain, options, shanks=shanks)
+        self.points = leg_geoms(self.ground.model, task.robot, task.ground.parts)
         self.forces = foot_forces(self.ground.model, task.robot)
         self.substeps = substeps_of(task.robot, options.timestep)
 
@@ -100,7 +97,7 @@ class MjxBatchedEnv:
 
     def __init__(
         self,
-        task: WalkTask,
+        task: Task,
         worlds: int,
         seed: int = 0,
         *,
@@ -123,7 +120,7 @@ class MjxBatchedEnv:
         constants["motor"] = (self.drawn.peak_torque(task.robot), self.drawn.no_load_speeds(task.robot))
         self.fields, self.constants = self._split((self.physics.fields, constants))
         rng = np.random.default_rng([seed, 1])
-        self.kind = rng.choice(len(task.kinds), worlds, p=task.kind_shares)
+        self.kind = rng.choice(len(task.ground.kinds), worlds, p=task.ground.shares)
         self.key = jax.random.PRNGKey(seed)
         level = jnp.full(worlds, task.start_level, jnp.float32)
         self.key, key = jax.device_put(jax.random.split(self.key), self.everywhere)

@@ -1,20 +1,22 @@
 """What every physics engine offers: many worlds of one scene, reset, step, read, per-world model fields."""
 
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
+
+from sim.arrays import Array
 
 
 class Reading(NamedTuple):
     """State of all worlds after a step. Arrays of numpy or jax, `worlds` first (or no leading dimension in MJX)."""
 
-    qpos: Any
+    qpos: Array
     """Base position (m), base quaternion (w, x, y, z), joint angles (rad), `[..., 7 + J]`."""
-    qvel: Any
+    qvel: Array
     """Base velocity in the world (m/s), angular velocity in the base frame (rad/s), joint speeds, `[..., 6 + J]`."""
-    sensors: Any
+    sensors: Array
     """MuJoCo's `sensordata`, `[..., nsensordata]`, one substep old."""
-    contact: Any = None
+    contact: Array = None
     """Of these the touch forces of the feet, N, `[..., legs]` (`sim.course.scene.foot_forces`), where asked for."""
 
 

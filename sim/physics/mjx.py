@@ -14,6 +14,7 @@ import mujoco
 import numpy as np
 from mujoco import mjx
 
+from sim.arrays import Namespace
 from sim.course.scene import SolverOptions, build, foot_geoms
 from sim.course.terrain import Block, Terrain
 from sim.errors import InputError
@@ -282,7 +283,7 @@ class FootGround:
             self.table[i, j, count[i, j]] = box
             count[i, j] += 1
 
-    def near(self, xp: Any, feet: Any) -> Any:
+    def near(self, xp: Namespace, feet: Any) -> Any:
         """Indices of the boxes within reach of feet at `[..., 2]` (m), `[..., SLOTS]`; see `boxes`."""
         cell = xp.round((feet - xp.asarray(self.lower, dtype=xp.float32)) / CELL).astype(xp.int32)
         i, j = (xp.clip(cell[..., k], 0, self.table.shape[k] - 1) for k in (0, 1))
@@ -299,7 +300,7 @@ class FootGround:
         }
         return model.replace(**moved)
 
-    def start_feet(self, xp: Any, qpos: Any) -> Any:
+    def start_feet(self, xp: Namespace, qpos: Any) -> Any:
         """Where the feet about are at an episode's start: world x, y, m, `[..., legs, 2]`, from qpos `[..., 7 + J]`."""
         yaw = yaw_of(xp, qpos[..., 3:7])[..., None]
         ahead, left = xp.asarray(self.nominal[:, 0]), xp.asarray(self.nominal[:, 1])

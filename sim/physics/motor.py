@@ -1,12 +1,12 @@
 """The motor model: how much torque a joint can give at its present speed. Pure, numpy or jax.numpy (`xp`)."""
 
-from typing import Any
+from sim.arrays import Array, Namespace
 
 KNEE = 0.5
 """Share of the no-load speed up to which the peak torque is there (assumed; the robot's curve is not published)."""
 
 
-def torque_range(xp: Any, peak: Any, no_load_speed: Any, speed: Any) -> tuple[Any, Any]:
+def torque_range(xp: Namespace, peak: Array, no_load_speed: Array, speed: Array) -> tuple[Array, Array]:
     """Least and greatest torque of joints that turn at `speed`, N m.
 
     Up to `KNEE` of the no-load speed the current limit holds: +-`peak`. From there the torque that drives the joint on

@@ -3,7 +3,7 @@
 A column that is not used keeps its place, so that what was trained with a seed is trained again with it.
 """
 
-from typing import Any
+from sim.arrays import Array
 
 
 class Draws:
@@ -20,7 +20,7 @@ class Draws:
                 self.columns[name] = self.size if width == 1 else slice(self.size, self.size + width)
             self.size += width
 
-    def of(self, u: Any) -> "Drawn":
+    def of(self, u: Array) -> "Drawn":
         """The numbers `[..., size or more]` of numpy or jax, by name."""
         return Drawn(u, self.columns)
 
@@ -28,10 +28,10 @@ class Draws:
 class Drawn:
     """Uniform numbers by name: `drawn.push` is `[..., width]`, or `[...]` where it is one number."""
 
-    def __init__(self, u: Any, columns: dict[str, slice | int]) -> None:
+    def __init__(self, u: Array, columns: dict[str, slice | int]) -> None:
         self._u, self._columns = u, columns
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> Array:
         try:
             return self._u[..., self._columns[name]]
         except KeyError:

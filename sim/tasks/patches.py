@@ -5,10 +5,10 @@ walks off one side is put back by whole periods and cannot tell, so every patch 
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from sim.arrays import Array, Namespace
 from sim.course.terrain import Block, HeightMap, Piece, Ramp, Terrain
 
 PERIOD = 6.0
@@ -93,7 +93,7 @@ def _roof(length: float, width: float, angle: float, y: float = 0.0, deck: bool 
     return [up, Ramp("", (float(length) / 2, y), (float(length), width), rise, 0.0, deck=deck)]
 
 
-def eased(xp: Any, level: Any, chance: Any, choice: Any) -> Any:
+def eased(xp: Namespace, level: Array, chance: Array, choice: Array) -> Array:
     """The levels of new episodes: once the hardest is mastered, easier ground still comes up.
 
     `chance` and `choice` are uniform numbers in [0, 1), one of each for every world.

@@ -10,6 +10,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
+from sim.arrays import Array, Namespace
 from sim.course.scene import deck_geoms, foot_geoms
 from sim.errors import InputError
 from sim.observation import Sensors
@@ -115,7 +116,7 @@ class SensorNoise:
     """m, terrain heights."""
 
 
-def noisy(xp: Any, noise: SensorNoise, true: Sensors, u: Any) -> Sensors:
+def noisy(xp: Namespace, noise: SensorNoise, true: Sensors, u: Array) -> Sensors:
     """Readings with noise from uniform numbers `u` `[..., noise_numbers]` in [0, 1)."""
     e = 2 * u - 1
     dx, dy, dz = (0.5 * noise.orientation * e[..., i] for i in range(3))

@@ -5,161 +5,119 @@ The sum is clipped at zero and multiplied by the control period, as in the publi
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
 
 import numpy as np
 
+from sim.arrays import Array, Namespace
 from sim.errors import InputError
+from sim.tasks.state import Motion
+
+Term = Callable[[Namespace, Motion], Array]
 
 
-class Motion(NamedTuple):
-    """What one control step looked like. Velocities m/s and rad/s, heading frame: x ahead, y left, z up."""
-
-    velocity: Any
-    """Base velocity in the heading frame, `[..., 3]`."""
-    angular_velocity: Any
-    """Base frame, `[..., 3]`."""
-    gravity: Any
-    """Projected gravity, base frame, `[..., 3]`."""
-    command: Any
-    """`[..., 3]`."""
-    moving: Any
-    """1.0 where the command asks for motion, `[...]`."""
-    joint_offset: Any
-    """Joint angles from the default pose, rad, `[..., J]`."""
-    abduction: Any
-    """Those of the abduction joints, `[..., legs]`."""
-    joint_velocity: Any
-    joint_acceleration: Any
-    torque: Any
-    """PD torque estimate, N m, `[..., J]`."""
-    action: Any
-    last_action: Any
-    older_action: Any
-    contact: Any
-    """1.0 per foot on the ground, `[..., legs]`."""
-    swing: Any
-    """Scheduled swing of each leg, 0 to 1, `[..., legs]`."""
-    foot_speed: Any
-    """Horizontal speed of each foot, m/s, `[..., legs]`."""
-    clearance: Any
-    """Base height over the ground beneath it, m, `[...]`."""
-    fallen: Any
-    """1.0 where the robot has fallen or is otherwise past helping, `[...]`."""
-    low: Any = 0.0
-    """A clearance under which the base is too low, m."""
-    touch: Any = 0.0
-    """How much the feet touch a board, `[...]`; see `sim.tasks.jump`."""
-    cleared: Any = 0.0
-    """1.0 in the step in which a board is behind the last foot and was not touched, `[...]`."""
-
-
-Term = Callable[[Any, Motion], Any]
-
-
-def two_scales(xp: Any, squared_error: Any) -> Any:
+def two_scales(xp: Namespace, squared_error: Array) -> Array:
     """Half exp(-e2/0.25) + half exp(-e2): sharp near the goal, and still a gradient far from it."""
     return 0.5 * xp.exp(-squared_error / 0.25) + 0.5 * xp.exp(-squared_error)
 
 
-def linear_tracking(xp: Any, m: Motion) -> Any:
+def linear_tracking(xp: Namespace, m: Motion) -> Array:
     """1 when the planar velocity equals the command."""
     return two_scales(xp, ((m.velocity[..., :2] - m.command[..., :2]) ** 2).sum(-1))
 
 
-def linear_precision(xp: Any, m: Motion) -> Any:
+def linear_precision(xp: Namespace, m: Motion) -> Array:
     """A narrow peak that pays for the last centimetres per second."""
     return xp.exp(-((m.velocity[..., :2] - m.command[..., :2]) ** 2).sum(-1) / 0.02)
 
 
-def yaw_tracking(xp: Any, m: Motion) -> Any:
+def yaw_tracking(xp: Namespace, m: Motion) -> Array:
     """1 when the yaw rate equals the command."""
     return two_scales(xp, (m.angular_velocity[..., 2] - m.command[..., 2]) ** 2)
 
 
-def yaw_precision(xp: Any, m: Motion) -> Any:
+def yaw_precision(xp: Namespace, m: Motion) -> Array:
     """A narrow peak that pays for the last tenth of a radian per second."""
     return xp.exp(-((m.angular_velocity[..., 2] - m.command[..., 2]) ** 2) / 0.04)
 
 
-def vertical_velocity(xp: Any, m: Motion) -> Any:
+def vertical_velocity(xp: Namespace, m: Motion) -> Array:
     """Squared vertical speed."""
     return m.velocity[..., 2] ** 2
 
 
-def tilt_rate(xp: Any, m: Motion) -> Any:
+def tilt_rate(xp: Namespace, m: Motion) -> Array:
     """Squared roll and pitch rates."""
     return (m.angular_velocity[..., :2] ** 2).sum(-1)
 
 
-def tilt(xp: Any, m: Motion) -> Any:
+def tilt(xp: Namespace, m: Motion) -> Array:
     """Squared horizontal part of projected gravity: 0 when level."""
     return (m.gravity[..., :2] ** 2).sum(-1)
 
 
-def torque(xp: Any, m: Motion) -> Any:
+def torque(xp: Namespace, m: Motion) -> Array:
     """Sum of squared joint torques."""
     return (m.torque**2).sum(-1)
 
 
-def joint_acceleration(xp: Any, m: Motion) -> Any:
+def joint_acceleration(xp: Namespace, m: Motion) -> Array:
     """Sum of squared joint accelerations."""
     return (m.joint_acceleration**2).sum(-1)
 
 
-def action_rate(xp: Any, m: Motion) -> Any:
+def action_rate(xp: Namespace, m: Motion) -> Array:
     """Squared change of the action."""
     return ((m.action - m.last_action) ** 2).sum(-1)
 
 
-def action_jerk(xp: Any, m: Motion) -> Any:
+def action_jerk(xp: Namespace, m: Motion) -> Array:
     """Squared second difference of the action."""
     return ((m.action - 2 * m.last_action + m.older_action) ** 2).sum(-1)
 
 
-def abduction_pose(xp: Any, m: Motion) -> Any:
+def abduction_pose(xp: Namespace, m: Motion) -> Array:
     """Squared abduction angles: keeps the legs under the body."""
     return (m.abduction**2).sum(-1)
 
 
-def stand_still(xp: Any, m: Motion) -> Any:
+def stand_still(xp: Namespace, m: Motion) -> Array:
     """Distance from the default pose when no motion is asked for."""
     return xp.abs(m.joint_offset).sum(-1) * (1 - m.moving)
 
 
-def foot_slip(xp: Any, m: Motion) -> Any:
+def foot_slip(xp: Namespace, m: Motion) -> Array:
     """Squared horizontal speed of feet that carry load."""
     return (m.contact * m.foot_speed**2).sum(-1)
 
 
-def out_of_step(xp: Any, m: Motion) -> Any:
+def out_of_step(xp: Namespace, m: Motion) -> Array:
     """Feet on the ground in the middle of their scheduled swing."""
     return (m.contact * (m.swing > 0.5)).sum(-1)
 
 
-def low_base(xp: Any, m: Motion) -> Any:
+def low_base(xp: Namespace, m: Motion) -> Array:
     """How far the base is below the robot's `Fall.low`, squared."""
     return xp.maximum(m.low - m.clearance, 0.0) ** 2
 
 
-def fall(xp: Any, m: Motion) -> Any:
+def fall(xp: Namespace, m: Motion) -> Array:
     """1 in the step in which the robot falls."""
     return m.fallen
 
 
-def progress(xp: Any, m: Motion) -> Any:
+def progress(xp: Namespace, m: Motion) -> Array:
     """Share of the commanded planar velocity that is made along it, at most 1: a pull that is as strong from afar."""
     asked = m.command[..., :2]
     size = xp.maximum((asked**2).sum(-1), 0.09)
     return xp.clip((m.velocity[..., :2] * asked).sum(-1) / size, -0.5, 1.0)
 
 
-def board_touch(xp: Any, m: Motion) -> Any:
+def board_touch(xp: Namespace, m: Motion) -> Array:
     """Feet on the board, counted by how deep inside its edges they stand."""
     return m.touch + xp.zeros_like(m.fallen)
 
 
-def board_cleared(xp: Any, m: Motion) -> Any:
+def board_cleared(xp: Namespace, m: Motion) -> Array:
     """1 in the step in which a board has been cleared."""
     return m.cleared + xp.zeros_like(m.fallen)
 
@@ -226,7 +184,7 @@ JUMP: dict[str, float] = {
 """Weights of the jumper: a bound moves up and down and pitches, so those penalties are light."""
 
 
-def total(xp: Any, weights: Mapping[str, float], motion: Motion, dt: float) -> tuple[Any, dict[str, Any]]:
+def total(xp: Namespace, weights: Mapping[str, float], motion: Motion, dt: float) -> tuple[Array, dict[str, Array]]:
     """Weighted sum of terms.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The skills that are trained, each a task over its own ground with its own weights."""
+"""The skills that are trained, each a `Task` over its own ground with its own terms."""
 
 from collections.abc import Callable
 
@@ -6,43 +6,44 @@ from sim import observation as obs
 from sim.errors import InputError
 from sim.robots.description import Robot, default_robot
 from sim.tasks import patches, rewards
-from sim.tasks.jump import JumpTask
+from sim.tasks.boards import Lanes
+from sim.tasks.commands import Commands
+from sim.tasks.curricula import AsItStands, Distance
+from sim.tasks.ground import Ground
 from sim.tasks.randomization import Ranges
-from sim.tasks.walk import Commands, WalkTask
+from sim.tasks.task import Task
 
 STRONG_AND_WEAK = Ranges(strength=(0.6, 1.0))
 """Climbing and jumping are learned over motors from full strength down to two thirds (Barkour v0's 18 N m and the
 paper's 12 N m) less a tenth."""
 
 
-def walk(robot: Robot | None = None) -> WalkTask:
+def walk(robot: Robot | None = None) -> Task:
     """Omnidirectional walking on the flat, slopes to 16 degrees, steps and stairs to 0.11 m.
 
     Commands change as quickly as a navigator's among poles: what is steered by is how soon a robot follows.
     """
-    return WalkTask(
+    return Task(
         robot or default_robot(),
         thrown=0.3,
         commands=Commands((-1.6, 2.2), (-1.2, 1.2), (-2.4, 2.4), seconds=(0.5, 4.0)),
     )
 
 
-def climb(robot: Robot | None = None) -> WalkTask:
+def climb(robot: Robot | None = None) -> Task:
     """Up and down slopes of 5 to 33 degrees: ridges from any direction, A-frames of the official size lengthwise."""
-    return WalkTask(
+    return Task(
         robot or default_robot(),
-        kinds=patches.CLIMB_KINDS,
-        kind_shares=(0.15, 0.25, 0.6),
-        guided=("frames",),
+        Ground(patches.CLIMB_KINDS, (0.15, 0.25, 0.6), guided=("frames",)),
         ranges=STRONG_AND_WEAK,
         weights=dict(rewards.CLIMB),
         collision="full",  # the trunk can come to rest on the ridge
         commands=Commands((-1.0, 2.4), (-1.25, 1.25), (-2.5, 2.5), rough_scale=0.7, guided=(0.6, 2.4)),
-        promotion=(0.65, 0.4),  # 2.4 m/s up 33 degrees is asked of the weakest motors too
+        curriculum=Distance(0.65, 0.4),  # 2.4 m/s up 33 degrees is asked of the weakest motors too
     )
 
 
-def jump(robot: Robot | None = None) -> JumpTask:
+def jump(robot: Robot | None = None) -> Task:
     """A bound along a straight line over boards of 0.1 to 0.6 m, from rest and from speed.
 
     Raises:
@@ -54,15 +55,19 @@ def jump(robot: Robot | None = None) -> JumpTask:
             f"the robot {robot.name} has no bound to learn jumping from: `python -m sim.envs.gait_search --robot "
             f"{robot.name}` finds one"
         )
-    return JumpTask(
+    return Task(
         robot,
+        Lanes(),
         clock=robot.bound,
         grids=(obs.ahead(),),
+        critic=("velocity", "height", "contact", "frame", "board"),
         weights=dict(rewards.JUMP),
+        endings=("tilted", "low", "astray"),
+        curriculum=AsItStands(),
         commands=Commands(forward=(0.4, 2.2), sideways=(-0.4, 0.4), yaw=(-1.2, 1.2)),
         start_level=0.0,
         ranges=STRONG_AND_WEAK,
     )
 
 
-SKILLS: dict[str, Callable[..., WalkTask]] = {"walk": walk, "climb": climb, "jump": jump}
+SKILLS: dict[str, Callable[..., Task]] = {"walk": walk, "climb": climb, "jump": jump}

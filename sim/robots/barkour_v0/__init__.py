@@ -47,7 +47,14 @@ def robot() -> Robot:
         mjcf=Path(__file__).with_name("robot.xml"),
         joint_names=names,
         legs=tuple(
-            Leg(corner, *(f"{joint}_{corner}" for joint in JOINTS), f"foot_{corner}", f"shank_{corner}")
+            Leg(
+                corner,
+                abduction=f"abduction_{corner}",
+                hip=f"hip_{corner}",
+                knee=f"knee_{corner}",
+                foot=f"foot_{corner}",
+                shank=f"shank_{corner}",
+            )
             for corner in CORNERS
         ),
         default_pose=pose,

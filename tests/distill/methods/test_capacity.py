@@ -27,6 +27,8 @@ QUIET = Console(quiet=True)
 
 def run(recipe, **options):
     return experiments.run(recipe, ExperimentOptions(**options), QUIET)
+
+
 STUDENTS = np.array([10e3, 20e3, 50e3])
 TEACHERS = np.array([5e3, 10e3, 20e3, 40e3, 80e3, 160e3, 320e3])
 

@@ -27,6 +27,7 @@ QUIET = Console(quiet=True)
 def run(recipe, **options):
     return experiments.run(recipe, ExperimentOptions(**options), QUIET)
 
+
 # --- a whole recipe: what a newcomer writes ---------------------------------------------------------------------------
 
 

@@ -24,8 +24,9 @@ from sim.envs.batched import BatchedEnv
 from sim.errors import InputError
 from sim.observation import Layout, Sensors
 from sim.robots.gaits import Gait
+from sim.tasks.events import Pushes
 from sim.tasks.randomization import SensorNoise, nominal
-from sim.tasks.walk import WalkTask
+from sim.tasks.task import Task
 
 
 def export(checkpoint: Path, file: Path, force: bool = False) -> dict[str, Any]:
@@ -296,7 +297,7 @@ def test_a_running_policy_acts_as_the_training_network_does_in_the_training_envi
     out for two seconds, over command changes, falls and new episodes."""
     folder, run = trained
     export(folder, tmp_path / "walk.onnx")
-    task = WalkTask(noise=SensorNoise(0, 0, 0, 0, 0), push_speed=0.0)
+    task = Task(noise=SensorNoise(0, 0, 0, 0, 0), pushes=Pushes(speed=0.0))
     env = BatchedEnv(task, 6, 5, ranges=nominal(task.robot), threads=1)
     env.state = env.state._replace(command_life=np.array([5, 9, 20, 50, 80, 200], np.float32))
     policy = Policy(Bundle.load(tmp_path / "walk.onnx"), 6)
@@ -306,7 +307,7 @@ def test_a_running_policy_acts_as_the_training_network_does_in_the_training_envi
         reading, state = env.physics.read(), env.state
         sensors = Sensors(reading.qpos[:, 3:7], reading.qvel[:, 3:6], reading.qpos[:, 7:], reading.qvel[:, 6:])
         yaw = obs.yaw_of(np, sensors.orientation)
-        heights = policy.heights_at(task.ground.heights.height, reading.qpos[:, :2], reading.qpos[:, 2], yaw)
+        heights = policy.heights_at(task.ground.land.heights.height, reading.qpos[:, :2], reading.qpos[:, 2], yaw)
         targets = policy.step(sensors, state.command, heights)
         action = np.asarray(act(observation))
         np.testing.assert_allclose(policy.last_action, np.clip(action, -4, 4), atol=1e-4)

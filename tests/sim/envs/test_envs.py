@@ -16,29 +16,29 @@ from sim.observation import Grid
 from sim.physics.base import Reading
 from sim.tasks import patches, rewards
 from sim.tasks import randomization as randomize
+from sim.tasks.events import Pushes
 from sim.tasks.randomization import SensorNoise
-from sim.tasks.walk import Outcome, TaskState, WalkTask
+from sim.tasks.state import Motion, Outcome, TaskState
+from sim.tasks.task import Task
 
 WORLDS = 8
 DT = 0.02
 SILENT = SensorNoise(0, 0, 0, 0, 0)
-TASK = WalkTask()
+TASK = Task()
 
 
-def variant(**changes) -> WalkTask:
+def variant(**changes) -> Task:
     """The task with some fields changed, on the same training ground (built once)."""
-    task = replace(TASK, **changes)
-    vars(task)["ground"] = TASK.ground
-    return task
+    return replace(TASK, **changes)
 
 
-CALM = variant(push_speed=0.0, noise=SILENT)
+CALM = variant(pushes=Pushes(speed=0.0), noise=SILENT)
 ROBOT = TASK.robot
-KINDS = list(TASK.kinds)
+KINDS = list(TASK.ground.kinds)
 UNIFORMS = TASK.uniforms
 
 
-def make(task: WalkTask = TASK, seed: int = 0, **options) -> BatchedEnv:
+def make(task: Task = TASK, seed: int = 0, **options) -> BatchedEnv:
     return BatchedEnv(task, WORLDS, seed, **{"threads": 1, **options})
 
 
@@ -119,7 +119,7 @@ def test_episodes_begin_upright_over_their_own_patch_near_the_default_pose():
     np.testing.assert_allclose(np.abs(qpos[:, 7:] - ROBOT.default_pose).max(), 0.1, atol=1e-3)
     np.testing.assert_allclose((qpos[:, 3:7] ** 2).sum(-1), 1, atol=1e-6)
     assert (qpos[:, 4:6] == 0).all()  # turned about z alone
-    below = TASK.ground.terrain.height(qpos[:, 0], qpos[:, 1])
+    below = TASK.ground.land.terrain.height(qpos[:, 0], qpos[:, 1])
     assert (qpos[:, 2] - below >= ROBOT.standing_height - 0.01).all()  # a cell of the height map may hide an edge
     assert np.abs(qvel[:, :3]).max() <= 0.2 + 1e-6 and (qvel[:, 3:] == 0).all()
     assert (state.steps == 0).all() and (state.phase == 0).all() and (state.last_action == 0).all()
@@ -131,7 +131,7 @@ def test_the_stated_share_of_episodes_begins_as_another_skill_leaves_a_robot():
     count = 4000
     u = np.random.default_rng(0).random((count, UNIFORMS)).astype(np.float32)
     kind, level = np.zeros(count, int), np.zeros(count, np.float32)
-    plain, thrown = WalkTask(), WalkTask(thrown=0.3)
+    plain, thrown = Task(), Task(thrown=0.3)
     (_, qpos, qvel), (state, q, v) = (task.begin(np, u, kind, level) for task in (plain, thrown))
     other = (q != qpos).any(-1)
     assert 0.27 < other.mean() < 0.33 and (q[~other] == qpos[~other]).all() and (v[~other] == qvel[~other]).all()
@@ -158,7 +158,7 @@ def test_a_fall_ends_the_episode_of_that_world_alone(how):
     env.state = env.state._replace(steps=np.full(WORLDS, 7, np.float32), level=np.full(WORLDS, 2, np.float32))
     qpos, qvel = np.array(env.physics.qpos), np.zeros((WORLDS, 18))
     if how == "low":
-        ground = CALM.ground.terrain.height(qpos[3, 0], qpos[3, 1])
+        ground = CALM.ground.land.terrain.height(qpos[3, 0], qpos[3, 1])
         qpos[3, 2] = ground + 0.05
         qpos[3, 7:] = np.tile([0, 0, 0], 4)  # legs folded beside the trunk
     else:
@@ -284,7 +284,7 @@ def quaternion(yaw: float = 0.0, roll: float = 0.0) -> np.ndarray:
     return np.array([np.cos(a) * np.cos(b), np.cos(a) * np.sin(b), np.sin(a) * np.sin(b), np.sin(a) * np.cos(b)])
 
 
-def one_step(task: WalkTask, quat: np.ndarray, z: float = 0.2, u: np.ndarray = U, **changes) -> Outcome:
+def one_step(task: Task, quat: np.ndarray, z: float = 0.2, u: np.ndarray = U, **changes) -> Outcome:
     """The task after a step of one world on flat ground; `changes` set the state, the reading or the action."""
     state = task.begin(np, U, FLAT, np.zeros(1, np.float32))[0]
     fields = {k: np.asarray(changes.pop(k), np.float32)[None] for k in list(changes) if k in TaskState._fields}
@@ -460,7 +460,7 @@ def test_the_observation_holds_command_clock_and_ground_as_the_layout_says():
             for j, left in enumerate(grid.y):
                 points[world, i, j, 0] = qpos[world, 0] + ahead * math.cos(yaw) - left * math.sin(yaw)
                 points[world, i, j, 1] = qpos[world, 1] + ahead * math.sin(yaw) + left * math.cos(yaw)
-    ground = CALM.ground.terrain.height(points[..., 0], points[..., 1])
+    ground = CALM.ground.land.terrain.height(points[..., 0], points[..., 1])
     expected = 5 * (ground - qpos[:, 2, None, None] + 0.2)
     wrong = np.abs(out.observation[:, parts["heights_around"]].reshape(expected.shape) - expected) > 5 * 0.01
     assert wrong.mean() <= 0.03  # points within a map cell (2.5 cm) of an edge may see its other side
@@ -509,15 +509,19 @@ def test_swing_legs_fold_by_the_relief_that_the_policy_sees():
 # --- rewards ----------------------------------------------------------------------------------------------------------
 
 
-def motion(**changes) -> rewards.Motion:
+def motion(**changes) -> Motion:
     """A robot that stands in its default pose and does exactly what it is told."""
-    shapes = {"velocity": 3, "angular_velocity": 3, "command": 3, "contact": 4, "swing": 4, "foot_speed": 4}
-    scalars = {"moving", "clearance", "fallen"}
-    fields = {
-        name: np.zeros(()) if name in scalars else np.zeros(shapes.get(name, 12)) for name in rewards.Motion._fields
+    shapes = {"velocity": 3, "angular_velocity": 3, "command": 3, "place": 2}
+    shapes |= dict.fromkeys(("contact", "swing", "foot_speed"), 4)
+    scalars = {"moving", "clearance", "fallen", "low", "yaw", "touch", "cleared"}
+    fields = {name: np.zeros(()) if name in scalars else np.zeros(shapes.get(name, 12)) for name in Motion._fields}
+    fields |= {
+        "gravity": np.array([0, 0, -1.0]),
+        "clearance": np.array(0.2),
+        "low": np.array(0.17),
+        "contact": np.ones(4),
     }
-    fields |= {"gravity": np.array([0, 0, -1.0]), "clearance": np.array(0.2), "contact": np.ones(4)}
-    return rewards.Motion(**(fields | {k: np.asarray(v, float) for k, v in changes.items()}))
+    return Motion(**(fields | {k: np.asarray(v, float) for k, v in changes.items()}))
 
 
 GAINS = {"progress", "linear_tracking", "linear_precision", "yaw_tracking", "yaw_precision"}
@@ -532,9 +536,14 @@ def test_a_perfect_step_earns_the_tracking_weights_and_pays_nothing():
 @pytest.mark.parametrize("name", sorted(set(rewards.WALK) - GAINS))
 def test_every_cost_has_a_negative_weight_and_is_never_negative(name):
     rng = np.random.default_rng(6)
-    wild = motion(**{field: rng.normal(size=np.shape(getattr(motion(), field))) for field in rewards.Motion._fields})
+    wild = motion(**{field: rng.normal(size=np.shape(getattr(motion(), field))) for field in Motion._fields})
     wild = wild._replace(
-        contact=np.ones(4), fallen=np.array(1.0), clearance=np.array(0.1), moving=np.array(0.0), swing=np.full(4, 0.9)
+        contact=np.ones(4),
+        fallen=np.array(1.0),
+        clearance=np.array(0.1),
+        low=np.array(0.17),
+        moving=np.array(0.0),
+        swing=np.full(4, 0.9),
     )
     assert rewards.WALK[name] < 0
     assert rewards.TERMS[name](np, wild) > 0
@@ -673,9 +682,7 @@ def test_numpy_and_jax_run_the_same_task():
             for name in ("observation", "privileged", "reward", "fallen", "truncated", "push", "shift")
         }
 
-    in_jax = variant()  # compiled, as on an accelerator
-    heights = replace(TASK.ground.heights, cells=jnp.asarray(TASK.ground.heights.cells))
-    vars(in_jax)["ground"] = replace(TASK.ground, heights=heights)
+    in_jax = variant(ground=TASK.ground.held_by(jnp.asarray))  # compiled, as on an accelerator
     here, there = run(TASK, np), jax.jit(lambda: run(in_jax, jnp))()
     assert here.keys() == there.keys()
     for name, value in here.items():

@@ -27,7 +27,8 @@ from sim.course.score import score_log  # noqa: E402
 from sim.envs.batched import BatchedEnv  # noqa: E402
 from sim.envs.worlds import SimulatedRobots  # noqa: E402
 from sim.errors import InputError  # noqa: E402
-from sim.tasks.walk import WalkTask  # noqa: E402
+from sim.tasks.ground import Ground  # noqa: E402
+from sim.tasks.task import Task  # noqa: E402
 
 ROOT = Path(__file__).parents[3]
 IDS = ("BarkourWalk-v0", "BarkourCourse-v0")
@@ -38,17 +39,17 @@ KNOWN_WARNINGS = re.compile(
 
 
 @pytest.fixture(scope="module")
-def task() -> WalkTask:
+def task() -> Task:
     """A walk task on a small ground, built once."""
-    task = WalkTask(kinds=("flat", "stairs"), kind_shares=(0.5, 0.5))
+    task = Task(ground=Ground(("flat", "stairs"), (0.5, 0.5)))
     assert task.ground is not None
     return task
 
 
 @pytest.fixture(scope="module")
-def brief(task) -> WalkTask:
+def brief(task) -> Task:
     """The same with episodes of 8 steps."""
-    return door._twin(task, episode_seconds=0.16)
+    return replace(task, episode_seconds=0.16)
 
 
 def unwrapped(env_id, **arguments):
@@ -262,7 +263,7 @@ def test_ground_can_be_chosen(task):
     for seed in range(3):
         _, info = env.reset(seed=seed, options={"kind": "stairs", "level": 4})
         assert (info["kind"], info["level"]) == (1, 4.0)
-        origin = task.ground.origins[1, 4]
+        origin = task.ground.land.origins[1, 4]
         assert np.abs(env.batch.physics.qpos[0, :2] - origin).max() < 3.1
     with pytest.raises(InputError, match="unknown kind of ground 'ice'.*flat, stairs"):
         env.reset(options={"kind": "ice"})

@@ -5,7 +5,6 @@ second the robots of the two engines are about 1 cm apart.
 """
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -28,13 +27,14 @@ from sim.physics.cpu import CpuPhysics
 from sim.physics.mjx import AWAY, Engine, FootGround, MjxPhysics
 from sim.robots.description import default_robot
 from sim.tasks import randomization as randomize
-from sim.tasks.walk import WalkTask
+from sim.tasks.events import Pushes
+from sim.tasks.task import Task
 
 ROBOT = default_robot()
 CONVERGED = SolverOptions(timestep=0.002, iterations=50, ls_iterations=50)
 COARSE = SolverOptions(timestep=0.004, iterations=20, ls_iterations=20)
 WORLDS = 6
-TASK = replace(WalkTask(), push_speed=0.0)
+TASK = Task(pushes=Pushes(speed=0.0))
 
 
 def standing(worlds: int = WORLDS) -> tuple[np.ndarray, np.ndarray]:
@@ -199,7 +199,7 @@ def test_scenes_beyond_mjx_are_refused_in_one_sentence(model):
     with pytest.raises(InputError, match="at least 1 world"):
         MjxPhysics(model, 0)
     with pytest.raises(InputError, match="pairs of geoms"):
-        MjxPhysics(build(ROBOT, TASK.ground.terrain, collision="feet"), 1)
+        MjxPhysics(build(ROBOT, TASK.ground.land.terrain, collision="feet"), 1)
     with pytest.raises(InputError, match="MJX cannot run this scene|pairs of geoms"):
         MjxPhysics(course_model(official(), ROBOT), 1)
 
@@ -219,14 +219,14 @@ def test_cylinders_are_refused_by_name():
 
 def test_each_foot_is_given_the_boxes_that_make_its_ground():
     """Within a foot's travel of a control step, the listed boxes alone give the height of the whole terrain."""
-    ground = FootGround(ROBOT, TASK.ground.terrain, COARSE)
-    pieces = TASK.ground.terrain.pieces
+    ground = FootGround(ROBOT, TASK.ground.land.terrain, COARSE)
+    pieces = TASK.ground.land.terrain.pieces
     rng = np.random.default_rng(0)
-    origins = TASK.ground.origins.reshape(-1, 2)
+    origins = TASK.ground.land.origins.reshape(-1, 2)
     feet = np.repeat(origins, 20, 0) + rng.uniform(-3.2, 3.2, (20 * len(origins), 2))
     angle = rng.uniform(0, 2 * np.pi, (8, len(feet)))
     there = feet + 0.13 * np.stack([np.cos(angle), np.sin(angle)], -1)
-    whole = TASK.ground.terrain.height(there[..., 0], there[..., 1])
+    whole = TASK.ground.land.terrain.height(there[..., 0], there[..., 1])
     assert (whole > 0).mean() > 0.3
     for i, boxes in enumerate(ground.near(np, feet)):
         here = Terrain(tuple(pieces[box] for box in boxes if box < len(pieces)))
@@ -313,7 +313,7 @@ def test_both_environments_observe_and_move_alike_on_every_ground(env, twin):
         whole &= (cpu.fallen + mjx.fallen) == 0
         apart = np.abs(np.asarray(env.world.physics.qpos) - twin.physics.qpos).max(1)
         rewards = np.abs(mjx.reward - cpu.reward)
-    assert set(twin.kind[whole]) == set(range(len(TASK.kinds)))
+    assert set(twin.kind[whole]) == set(range(len(TASK.ground.kinds)))
     assert np.quantile(apart[whole], 0.85) < 3e-4
     assert np.quantile(rewards[whole], 0.85) < 1e-4
 

@@ -18,14 +18,20 @@ from sim.robots.barkour_v0 import BOUND
 from sim.robots.description import default_robot
 from sim.robots.gaits import CORNERS, Gait
 from sim.tasks import patches
-from sim.tasks.jump import ASIDE, GAP, HOLD, MOUNTED, OVER, RUN_UP, STOP, TABLE, WIDTHS, JumpTask
+from sim.tasks.boards import ASIDE, GAP, HOLD, MOUNTED, OVER, RUN_UP, STOP, TABLE, WIDTHS, Lanes
 from sim.tasks.skills import SKILLS
+from sim.tasks.state import Motion
 
 ROBOT = default_robot()
 
 TASK = SKILLS["jump"]()
-assert isinstance(TASK, JumpTask)
+GROUND = TASK.ground
+assert isinstance(GROUND, Lanes)
 DT = 0.02
+
+
+def seen_heights(xp, *arguments):
+    return GROUND.heights(xp, ROBOT, TASK.layout, *arguments)
 
 
 # --- how a board is seen ---------------------------------------------------------------------------------------------
@@ -61,20 +67,20 @@ def test_the_official_board_is_a_pit_for_grids_with_boards_and_plain_ground_for_
 def test_the_distance_to_a_board_is_known_to_a_tenth_of_a_cell(height, near, width):
     board = np.array([[near, width, 0, 1, 1, 0]], np.float32)
     for xp in (np, jnp):
-        heights = TASK._heights(xp, xp.zeros((1, 2)), xp.zeros(1), xp.asarray([height]), 0.01, xp.asarray(board))
+        heights = seen_heights(xp, xp.zeros((1, 2)), xp.zeros(1), xp.asarray([height]), 0.01, xp.asarray(board))
         assert float(obs.board_ahead(xp, TASK.layout, heights)[0]) == pytest.approx(near + width / 2, abs=0.012)
 
 
 @pytest.mark.parametrize("near, width", [(3.0, 0.5), (1.8, 0.5), (-0.9, 0.5), (1.0, 0.0)])
 def test_boards_out_of_sight_have_no_distance(near, width):
     board = np.array([[near, width, 0, 1, 1, 0]], np.float32)
-    heights = TASK._heights(np, np.zeros((1, 2)), np.zeros(1), np.array([0.2]), 0.0, board)
+    heights = seen_heights(np, np.zeros((1, 2)), np.zeros(1), np.array([0.2]), 0.0, board)
     assert np.isinf(obs.board_ahead(np, TASK.layout, heights)[0])
 
 
 def test_a_pit_is_no_step_for_the_gait():
     board = np.array([[0.3, 0.5, 0, 1, 1, 0]], np.float32)
-    heights = TASK._heights(np, np.zeros((1, 2)), np.zeros(1), np.array([0.2]), 0.0, board)
+    heights = seen_heights(np, np.zeros((1, 2)), np.zeros(1), np.array([0.2]), 0.0, board)
     assert heights.min() < -1 and obs.relief(np, TASK.layout, heights)[0] == 0
 
 
@@ -140,6 +146,12 @@ def chances(u: np.ndarray):
     return draws.of(row)
 
 
+def at(qpos: np.ndarray) -> Motion:
+    """A motion of bases at `qpos` `[n, 19]` that face along their lanes; of the rest nothing is asked."""
+    nothing = dict.fromkeys(Motion._fields, np.zeros(len(qpos)))
+    return Motion(**{**nothing, "place": qpos[:, :2]})
+
+
 def judge(feet_x, feet_z, near=1.0, width=0.3, touched=0.0, level=2.0, u=0.9, knees=0.2):
     board = np.array([[near, width, touched, 1.5, 1.5, 0.0]], np.float32)
     state = TASK.begin(np, np.full((1, 72), 0.5, np.float32), np.zeros(1, int), np.array([level], np.float32))[0]
@@ -148,7 +160,7 @@ def judge(feet_x, feet_z, near=1.0, width=0.3, touched=0.0, level=2.0, u=0.9, kn
     qpos = np.zeros((1, 19))
     qpos[0, 0] = np.mean(feet_x)
     uniform = np.full((1, 8), u, np.float32)
-    return TASK._board(np, state._replace(board=board), qpos, with_knees(feet, knees), chances(uniform))
+    return GROUND.follow(np, ROBOT, state._replace(board=board), qpos, with_knees(feet, knees), chances(uniform))
 
 
 @pytest.mark.parametrize(
@@ -193,7 +205,7 @@ def test_the_jumper_lives_in_its_worlds_and_steers_to_its_line():
     assert np.isfinite(out.observation).all() and out.privileged.shape == (24, TASK.privileged_size)
     board = np.array([[9.0, 0.3, 0, 1.5, 1.5, 0]] * 3, np.float32)
     offset = np.array([[0, 0.2], [0, 0.0], [0, 0.0]])
-    command = TASK._guide(np, np.zeros((3, 3)), np.zeros(3), offset, np.array([0.0, 0.3, 0.0]), board)
+    command = GROUND.guide(np, np.zeros((3, 3)), (0.0, 2.0), np.zeros(3), offset, np.array([0.0, 0.3, 0.0]), board)
     assert command[0, 1] < -0.2 and command[1, 2] < -0.5 and command[2] == pytest.approx([1.5, 0, 0], abs=1e-6)
 
 
@@ -202,7 +214,7 @@ def test_numpy_and_jax_take_the_same_step():
     rng = np.random.default_rng(5)
     n = 16
     u = rng.random((2, n, 72), np.float32)
-    kind, level = np.arange(n, dtype=np.int32) % len(TASK.kinds), np.linspace(0, 5, n, dtype=np.float32)
+    kind, level = np.arange(n, dtype=np.int32) % len(GROUND.kinds), np.linspace(0, 5, n, dtype=np.float32)
     feet = rng.uniform(-0.3, 0.3, (n, 4, 3)).astype(np.float32)
     feet[:, :, 0] += rng.uniform(0, 3, (n, 1))
     feet[:, :, 2] = rng.uniform(0, 0.05, (n, 4))
@@ -228,15 +240,15 @@ def test_numpy_and_jax_take_the_same_step():
 def test_lanes_with_tables_have_their_board_a_metre_before_the_table():
     rng = np.random.default_rng(0)
     n = 300
-    kind = np.full(n, TASK.kinds.index("tables"))
+    kind = np.full(n, GROUND.kinds.index("tables"))
     state, qpos, _ = TASK.begin(np, rng.random((n, 72), np.float32), kind, np.full(n, 5.0, np.float32))
     near, width = state.board[:, 0], state.board[:, 1]
     gap = TABLE[0] - (near + width)
     assert gap.min() >= GAP[0] - 1e-5 and gap.max() <= GAP[1] + 1e-5
     run_up = near - qpos[:, 0]
     assert run_up.min() >= RUN_UP[0] - 1e-5 and run_up.max() <= RUN_UP[1] + 1e-5
-    lane = TASK.ground.origins[kind[0], 0, 1]
-    height = TASK.ground.heights.height
+    lane = GROUND.land.origins[kind[0], 0, 1]
+    height = GROUND.land.heights.height
     assert height(4.5, lane) == pytest.approx(0.1) and height(3.9, lane) == height(5.3, lane) == 0
     assert (height(qpos[:, 0], qpos[:, 1]) == 0).all() and (height(near, qpos[:, 1]) == 0).all()
     assert (height(np.linspace(0, 6, 99), np.zeros(99)) == 0).all()  # the flat lane
@@ -246,7 +258,7 @@ def test_a_period_further_on_the_lane_is_the_same_place():
     """A robot that comes past the end of the period is put back with its board; nobody can tell."""
     rng = np.random.default_rng(1)
     n = 64
-    kind = np.full(n, TASK.kinds.index("tables"))
+    kind = np.full(n, GROUND.kinds.index("tables"))
     state, qpos, _ = TASK.begin(np, rng.random((n, 72), np.float32), kind, np.full(n, 5.0, np.float32))
     far_on = np.array(qpos)
     far_on[:, 0] = 6.2
@@ -254,31 +266,32 @@ def test_a_period_further_on_the_lane_is_the_same_place():
     board[:, 0] = 6 + board[:, 0]
     feet = np.zeros((n, 4, 3))
     feet[..., 0] = 6.2
-    moved = TASK._board(
-        np, state._replace(board=board), far_on, with_knees(feet), chances(np.full((n, 8), 0.5, np.float32))
+    moved = GROUND.follow(
+        np, ROBOT, state._replace(board=board), far_on, with_knees(feet), chances(np.full((n, 8), 0.5, np.float32))
     )[0]
-    shift = TASK._shift(np, far_on[:, :2] - TASK._origin(np, kind, state.level))
+    shift = GROUND.shift(np, far_on[:, :2] - GROUND.origin(np, kind, state.level))
     np.testing.assert_allclose(shift[:, 0], -6.0)
     np.testing.assert_allclose(moved[:, 0] - (far_on[:, 0] + shift[:, 0]), board[:, 0] - far_on[:, 0], atol=1e-5)
-    there = TASK.ground.heights.height
+    there = GROUND.land.heights.height
     np.testing.assert_allclose(there(far_on[:, 0] + 4, far_on[:, 1]), there(far_on[:, 0] + 4 - 6, far_on[:, 1]))
 
 
 def test_behind_the_board_the_robot_is_asked_to_stop_on_the_table_and_then_to_go_on():
     """A point robot that does as it is told."""
-    kind = np.array([TASK.kinds.index("tables")])
+    kind = np.array([GROUND.kinds.index("tables")])
     u = np.full((1, 72), 0.5, np.float32)
     state, qpos, _ = TASK.begin(np, u, kind, np.array([4.0], np.float32))
-    x, seen, lane = float(qpos[0, 0]), [], TASK.ground.origins[kind[0], 0, 1]
+    x, seen, lane = float(qpos[0, 0]), [], GROUND.land.origins[kind[0], 0, 1]
     for _ in range(400):
-        command = TASK._guide(np, np.zeros((1, 3)), kind, np.zeros((1, 2)), np.zeros(1), state.board)
+        command = GROUND.guide(np, np.zeros((1, 3)), (0.0, 2.0), kind, np.zeros((1, 2)), np.zeros(1), state.board)
         x += DT * float(command[0, 0])
         feet, base = np.full((1, 4, 3), 0.1), np.zeros((1, 19))
         feet[..., 0], base[0, 0], base[0, 1] = x - 0.2, x, lane
-        board, level, *_ = TASK._board(np, state, base, with_knees(feet), chances(np.full((1, 8), 0.5, np.float32)))
-        astray = TASK._astray(np, state, base, np.zeros(1))
+        passage = GROUND.follow(np, ROBOT, state, base, with_knees(feet), chances(np.full((1, 8), 0.5, np.float32)))
+        board, level = passage.board, passage.level
+        astray = GROUND.astray(np, state, at(base))
         assert not astray[0]
-        x += float(TASK._shift(np, base[:, :2])[0, 0])
+        x += float(GROUND.shift(np, base[:, :2])[0, 0])
         state = state._replace(board=board, level=level)
         seen.append((x, float(command[0, 0]), float(board[0, 1])))
     x_of, speed, width = np.array(seen).T
@@ -296,16 +309,16 @@ def test_behind_the_board_the_robot_is_asked_to_stop_on_the_table_and_then_to_go
         base = np.zeros((1, 19))
         base[0, :2] = TABLE[0] + into, lane + aside
         waiting = state._replace(board=np.array([[2.5, 0.0, 0, 1, 0, until]], np.float32))
-        assert TASK._astray(np, waiting, base, np.zeros(1))[0] == lost
+        assert GROUND.astray(np, waiting, at(base))[0] == lost
 
 
 @pytest.mark.parametrize("near", [0.87, 1.62])
 def test_a_board_that_reaches_out_of_view_has_a_distance_where_its_length_is_known(near):
     board = np.array([[near, 0.5, 0, 1, 1, 0]], np.float32)
     for xp in (np, jnp):
-        heights = TASK._heights(xp, xp.zeros((1, 2)), xp.zeros(1), xp.asarray([0.2]), 0.01, xp.asarray(board))
+        heights = seen_heights(xp, xp.zeros((1, 2)), xp.zeros(1), xp.asarray([0.2]), 0.01, xp.asarray(board))
         assert float(obs.board_ahead(xp, TASK.layout, heights, 0.25)[0]) == pytest.approx(near + 0.25, abs=0.015)
-    heights = TASK._heights(np, np.zeros((1, 2)), np.zeros(1), np.array([0.2]), 0.0, np.array([[3.0, 0.5, 0, 1, 1, 0]]))
+    heights = seen_heights(np, np.zeros((1, 2)), np.zeros(1), np.array([0.2]), 0.0, np.array([[3.0, 0.5, 0, 1, 1, 0]]))
     assert np.isinf(obs.board_ahead(np, TASK.layout, heights, 0.25)[0])
 
 

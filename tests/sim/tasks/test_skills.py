@@ -10,7 +10,11 @@ from sim.tasks import patches
 from sim.tasks.skills import SKILLS
 
 CLIMB = SKILLS["climb"]()
-FRAMES = CLIMB.kinds.index("frames")
+FRAMES = CLIMB.ground.kinds.index("frames")
+
+
+def guide(xp, command, *where):
+    return CLIMB.ground.guide(xp, command, CLIMB.commands.guided, *where)
 
 
 @pytest.mark.parametrize("kind", ["ridges", "frames"])
@@ -39,7 +43,9 @@ def test_guided_commands_lead_along_the_frame(yaw, aside):
     position, heading = np.array([0.0, patches.LINES + aside]), yaw
     command = np.array([0.8, 0.5, 1.0], np.float32)
     for _ in range(300):
-        forward, left, turn = CLIMB._guide(np, command, np.array(FRAMES), position, np.float32(heading))
+        forward, left, turn = CLIMB.ground.guide(
+            np, command, CLIMB.commands.guided, np.array(FRAMES), position, np.float32(heading)
+        )
         c, s = np.cos(heading), np.sin(heading)
         position = position + 0.02 * np.array([c * forward - s * left, s * forward + c * left])
         heading += 0.02 * turn
@@ -48,22 +54,26 @@ def test_guided_commands_lead_along_the_frame(yaw, aside):
 
 
 def test_ground_that_does_not_guide_leaves_commands_alone():
-    command = np.array([[0.2, -0.3, 1.0]] * len(CLIMB.kinds), np.float32)
-    kinds, here = np.arange(len(CLIMB.kinds)), np.zeros((len(CLIMB.kinds), 2))
-    guided = CLIMB._guide(np, command, kinds, here, np.zeros(len(CLIMB.kinds), np.float32))
+    command = np.array([[0.2, -0.3, 1.0]] * len(CLIMB.ground.kinds), np.float32)
+    kinds, here = np.arange(len(CLIMB.ground.kinds)), np.zeros((len(CLIMB.ground.kinds), 2))
+    guided = CLIMB.ground.guide(
+        np, command, CLIMB.commands.guided, kinds, here, np.zeros(len(CLIMB.ground.kinds), np.float32)
+    )
     np.testing.assert_array_equal(guided[:FRAMES], command[:FRAMES])
     assert guided[FRAMES, 0] >= 0.3
-    there = CLIMB._guide(jnp, jnp.asarray(command), jnp.asarray(kinds), here, jnp.zeros(len(CLIMB.kinds)))
+    there = CLIMB.ground.guide(
+        jnp, jnp.asarray(command), CLIMB.commands.guided, jnp.asarray(kinds), here, jnp.zeros(len(CLIMB.ground.kinds))
+    )
     np.testing.assert_allclose(guided, there, atol=1e-5)
     walk = SKILLS["walk"]()
-    assert walk._guide(np, command, kinds, here, np.zeros(len(kinds))) is command
+    assert walk.ground.guide(np, command, walk.commands.guided, kinds, here, np.zeros(len(kinds))) is command
 
 
 def test_episodes_begin_on_the_frames_and_along_them():
     u = np.random.default_rng(0).random((400, 72), np.float32)
     kind, level = np.full(400, FRAMES), np.full(400, 3.0, np.float32)
     _, qpos, _ = CLIMB.begin(np, u, kind, level)
-    aside = np.abs(qpos[:, 1] - CLIMB.ground.origins[FRAMES, 3, 1]) - patches.LINES
+    aside = np.abs(qpos[:, 1] - CLIMB.ground.land.origins[FRAMES, 3, 1]) - patches.LINES
     assert np.abs(aside).max() <= 0.25 + 1e-5 and aside.std() > 0.1
     yaw = 2 * np.arctan2(qpos[:, 6], qpos[:, 3])
     assert np.abs(np.cos(yaw)).min() > np.cos(0.7) and (np.cos(yaw) < 0).mean() == pytest.approx(0.5, abs=0.1)

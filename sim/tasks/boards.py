@@ -1,23 +1,26 @@
-"""The jumping task: a straight run with boards lying across the way that no leg may touch.
+"""Boards across the way that no leg may touch: the jumper's obstacle, as a part of a task.
 
 A board is a strip of 0.1 to 0.6 m across the robot's line; it looks like a pit to the policy and is there for feet and
 knees alone: what is as low as the board and within its edges is counted as a touch. A board that is passed clean widens
 the next one, a touched one narrows it, per world. Worlds run along lanes: on flat ground, or with a table across the
 way a metre behind each board, as the end table stands behind the official one: the robot mounts it at what speed it has
-left and stops on it. Pure functions over numpy or jax.numpy, as `sim.tasks.walk`.
+left and stops on it. Pure functions over numpy or jax.numpy.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
-from sim import observation as obs
+from sim.arrays import Array, Namespace
 from sim.course.terrain import Block, HeightMap, Terrain, pit
+from sim.robots.description import Robot
 from sim.tasks import patches
 from sim.tasks.draws import Drawn
-from sim.tasks.walk import TaskState, WalkTask
+from sim.tasks.ground import CLEAR, Ground, Passage, Start
+from sim.tasks.state import Motion, TaskState
 
 WIDTHS = 0.1, 0.6
 """Length of the board along the way at the lowest and highest level, m."""
@@ -51,19 +54,28 @@ ACCELERATION = 4.0
 """Of the commanded speed, m/s^2, as the navigator's."""
 
 
+DRAWS = (
+    ("board_pause", 1), ("board_distance", 1), ("board_width", 2), ("board_speed", 1), ("board_wait", 1), ("", 2),
+)  # fmt: skip
+"""What boards draw in a control step; see `sim.tasks.draws`."""
+STEER, STEER_LIMIT, TURN, TURN_LIMIT = 2.2, 0.4, 3.0, 1.2
+"""How the way back to the line and heading is steered, as by the navigator: sideways speed for each metre off the line
+(1/s) and its limit (m/s), yaw rate for each radian (1/s) and its limit (rad/s)."""
+
+
 class Ahead(NamedTuple):
     """The board ahead and what is asked until it is passed. Lengths m, speeds m/s, all `[...]`."""
 
-    near: Any
+    near: Array
     """x of its near edge."""
-    width: Any
+    width: Array
     """0 where there is no board for now."""
-    touched: Any
-    speed: Any
+    touched: Array
+    speed: Array
     """Speed that is asked for."""
-    now: Any
+    now: Array
     """Speed that is commanded, on its way there."""
-    until: Any
+    until: Array
     """x at which the next board is placed, where there is none; on lanes with tables, control steps until then."""
 
 
@@ -85,21 +97,21 @@ def lanes(kinds: tuple[str, ...]) -> patches.Patches:
     return patches.Patches(terrain, HeightMap.from_terrain(terrain, (-PERIOD, -edge), upper, 0.025), origins)
 
 
-def _table_edge(xp: Any, x: Any) -> Any:
+def _table_edge(xp: Namespace, x: Array) -> Array:
     """Where the table begins in the period of a robot at `x`, m; the run-up to it lies in the same period."""
     return PERIOD * xp.floor(x / PERIOD) + TABLE[0]
 
 
-def _unpack(board: Any) -> Ahead:
+def _unpack(board: Array) -> Ahead:
     return Ahead(*(board[..., i] for i in range(6)))
 
 
 @dataclass(frozen=True, eq=False)
-class JumpTask(WalkTask):
-    """Running along +x over boards; the line is the middle of the world's lane."""
+class Lanes(Ground):
+    """Lanes along x, one a kind, on which boards come (`LANES`); the line is the middle of a world's lane."""
 
     kinds: tuple[str, ...] = tuple(LANES)
-    kind_shares: tuple[float, ...] = (0.3, 0.1, 0.6)
+    shares: tuple[float, ...] = (0.3, 0.1, 0.6)
     speeds: tuple[float, float] = (1.5, 2.2)
     """Commanded speeds, m/s: slower strides are too short for half a metre."""
     pause: float = 0.15
@@ -108,9 +120,42 @@ class JumpTask(WalkTask):
     """Speeds in a pause and from a board onto its table, where the robot stops, m/s."""
 
     @cached_property
-    def ground(self) -> patches.Patches:
-        """The training ground (built once)."""
-        return lanes(self.kinds)
+    def land(self) -> patches.Patches:
+        """See `Ground.land`."""
+        return self.built or lanes(self.kinds)
+
+    def table(self, xp: Namespace, kind: Array) -> Array:
+        """Height of the tables on each world's lane, m `[...]`."""
+        return xp.asarray(np.array([LANES[name] for name in self.kinds], np.float32))[kind]
+
+    def shift(self, xp: Namespace, offset: Array) -> Array:
+        """See `Ground.shift`."""
+        back = xp.where(offset[..., 0] > PERIOD, -PERIOD, 0.0)
+        return xp.stack([back, xp.zeros_like(back)], -1)
+
+    def pits(self, xp: Namespace, board: Array | None) -> Callable[[Array, Array], Array] | None:
+        """See `Ground.pits`."""
+        if board is None:
+            return None
+
+        def depth(x: Array, y: Array) -> Array:
+            b = _unpack(board)
+            half = (b.width / 2)[..., None]
+            return pit(xp, x - b.near[..., None] - half, xp.zeros_like(y), half, 10.0)
+
+        return depth
+
+    def guide(
+        self, xp: Namespace, command: Array, ahead: tuple[float, float], kind: Array, offset: Array, yaw: Array,
+        board: Array | None = None,
+    ) -> Array:  # fmt: skip
+        """Along +x at the board's commanded speed, back to the line and heading, as the navigator steers."""
+        if board is None:
+            return command
+        aside = xp.clip(-STEER * offset[..., 1], -STEER_LIMIT, STEER_LIMIT)
+        c, s, now = xp.cos(yaw), xp.sin(yaw), _unpack(board).now
+        turn = xp.clip(-TURN * yaw, -TURN_LIMIT, TURN_LIMIT)
+        return xp.stack([c * now + s * aside, c * aside - s * now, turn], -1).astype(xp.float32)
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -118,71 +163,45 @@ class JumpTask(WalkTask):
         return ("foot", "shank")
 
     @property
-    def extra_privileged(self) -> int:
-        """Distance to the board's near edge, its width, whether it was touched."""
-        return 3
+    def commands_last(self) -> bool:
+        """See `Ground.commands_last`."""
+        return True
 
-    def begin(self, xp: Any, u: Any, kind: Any, level: Any) -> tuple[TaskState, Any, Any]:
-        """See `WalkTask.begin`. Two in five episodes begin at speed, the others at rest."""
-        state, qpos, qvel = super().begin(xp, u, kind, level)
-        drawn = self.drawn[0].of(u)
+    def start(self, xp: Namespace, drawn: Drawn, robot: Robot, kind: Array, level: Array) -> Start:
+        """See `Ground.start`. Two in five episodes begin at speed, the others at rest; on a lane with tables at the
+        run-up to one."""
         running = drawn.running < 0.4
         yaw = 0.4 * (drawn.heading - 0.5)
         zero = xp.zeros_like(yaw)
-        lane = self._origin(xp, kind, level)[..., 1]
-        y = lane + 0.3 * (drawn.place[..., 1] - 0.5)
-        start = xp.where(running, 0.4 + 1.5 * drawn.running_speed, zero)
+        y = self.origin(xp, kind, level)[..., 1] + 0.3 * (drawn.place[..., 1] - 0.5)
+        speed = xp.where(running, 0.4 + 1.5 * drawn.running_speed, zero)
         low, high = self.speeds
-        width = self._width(xp, level, drawn.board_width)
+        width = _width(xp, level, drawn.board_width)
         near = self._near(xp, kind, zero, width, drawn.board_distance)
-        ahead = Ahead(near, width, zero, low + (high - low) * drawn.board_speed, start, zero)
-        half = yaw / 2
-        # an episode on a lane with tables begins at its run-up
-        x = xp.where(self._table(xp, kind) > 0, near - RUN_UP[0] - (RUN_UP[1] - RUN_UP[0]) * drawn.run_up, zero)
-        height = xp.full(yaw.shape, self.robot.standing_height + 0.01)
-        base = xp.stack([x, y, height, xp.cos(half), zero, zero, xp.sin(half)], -1)
-        qpos = xp.concatenate([base, qpos[..., 7:]], -1).astype(xp.float32)
-        planar = xp.stack([start * xp.cos(yaw), start * xp.sin(yaw)], -1)
-        qvel = xp.concatenate([qvel[..., :2] + planar, qvel[..., 2:]], -1).astype(xp.float32)
-        board = xp.stack(ahead, -1).astype(xp.float32)
-        offset = xp.stack([zero, y - lane], -1)
-        command = self._guide(xp, state.command, kind, offset, yaw, board)
-        sensors = obs.Sensors(qpos[..., 3:7], qvel[..., 3:6], qpos[..., 7:], qvel[..., 6:])
-        newest = obs.frame(xp, self.robot, sensors, state.last_action)
-        state = state._replace(
-            history=obs.fill(xp, newest),
-            last_feet=xp.repeat(qpos[..., None, :2], len(self.robot.legs), -2),
-            phase=xp.where(running, drawn.running_phase, 0.0).astype(xp.float32),
-            command=command,
-            command_life=xp.full(yaw.shape, 1e6, xp.float32),
-            board=board,
-        )
-        return state, qpos, qvel
+        ahead = Ahead(near, width, zero, low + (high - low) * drawn.board_speed, speed, zero)
+        run_up = near - RUN_UP[0] - (RUN_UP[1] - RUN_UP[0]) * drawn.run_up
+        x = xp.where(self.table(xp, kind) > 0, run_up, zero)
+        z = xp.full(yaw.shape, robot.standing_height + CLEAR)
+        planar = xp.stack([speed * xp.cos(yaw), speed * xp.sin(yaw)], -1)
+        phase = xp.where(running, drawn.running_phase, 0.0)
+        return Start(xp.stack([x, y], -1), z, yaw, planar, phase, xp.stack(ahead, -1).astype(xp.float32))
 
-    def promote(self, xp: Any, state: TaskState, fallen: Any) -> Any:
-        """The next episode's level: the board's own, lower after a fall."""
-        return xp.clip(state.level - NARROWER * fallen, 0, patches.LEVELS - 1).astype(xp.float32)
-
-    # --- parts ------------------------------------------------------------------------------------------------------
-
-    @staticmethod
-    def _width(xp: Any, level: Any, u: Any) -> Any:
-        """The level's board; in one case of five a narrower one."""
-        width = WIDTHS[0] + (WIDTHS[1] - WIDTHS[0]) * level / (patches.LEVELS - 1)
-        return xp.where(u[..., 0] < 0.2, WIDTHS[0] + (width - WIDTHS[0]) * u[..., 1], width)
-
-    def _board(self, xp: Any, state: TaskState, qpos: Any, feet: Any, drawn: Drawn) -> tuple[Any, Any, Any, Any, dict]:
+    def follow(
+        self, xp: Namespace, robot: Robot, state: TaskState, qpos: Array, points: Array, drawn: Drawn
+    ) -> Passage:
+        """See `Ground.follow`: touches and passes of the board, and the next one; the counts are of boards passed,
+        passed clean, and their width (m)."""
         b = _unpack(state.board)
         far = b.near + b.width
         there = b.width > 0
-        legs, knee = len(self.robot.legs), self.robot.knee_radius  # hind knees that fold low touch the board too
-        soles, shanks = feet[..., :legs, :], feet[..., legs:, :]
+        legs, knee = len(robot.legs), robot.knee_radius  # hind knees that fold low touch the board too
+        soles, shanks = points[..., :legs, :], points[..., legs:, :]
         x = soles[..., 0]
-        points = xp.concatenate([soles, 2 * shanks - soles], -2)  # a shank's middle is between foot and knee
+        low_points = xp.concatenate([soles, 2 * shanks - soles], -2)  # a shank's middle is between foot and knee
         reach = xp.asarray(np.repeat(np.array([EDGE, knee], np.float32), legs))
-        tops = np.array([self.robot.foot_radius + SOLE, knee + SOLE], np.float32)
-        low = points[..., 2] < xp.asarray(np.repeat(tops, legs))
-        inside = xp.minimum(points[..., 0] - b.near[..., None], far[..., None] - points[..., 0]) + reach
+        tops = np.array([robot.foot_radius + SOLE, knee + SOLE], np.float32)
+        low = low_points[..., 2] < xp.asarray(np.repeat(tops, legs))
+        inside = xp.minimum(low_points[..., 0] - b.near[..., None], far[..., None] - low_points[..., 0]) + reach
         standing = low & (inside > 0) & there[..., None]
         touch = (standing * (1.0 + 8.0 * xp.maximum(inside, 0.0))).sum(-1).astype(xp.float32)
         touched = xp.maximum(b.touched, standing.max(-1).astype(xp.float32))
@@ -191,14 +210,14 @@ class JumpTask(WalkTask):
         change = WIDER * clean - NARROWER * (passed & ~clean)
         level = xp.clip(state.level + change, 0, patches.LEVELS - 1).astype(xp.float32)
 
-        table = self._table(xp, state.kind) > 0
+        table = self.table(xp, state.kind) > 0
         pausing = passed & (table | (drawn.board_pause < self.pause))
         due = ~there & xp.where(table, b.until <= 0, qpos[..., 0] > b.until)
         fresh = (passed & ~pausing) | due
         here, (low_speed, high_speed) = qpos[..., 0], self.speeds
-        width = self._width(xp, level, drawn.board_width)
+        width = _width(xp, level, drawn.board_width)
         near = self._near(xp, state.kind, here, width, drawn.board_distance)
-        step = ACCELERATION * self.robot.control_period
+        step = ACCELERATION * robot.control_period
         slow = self.slow[0] + (self.slow[1] - self.slow[0]) * drawn.board_speed
         speed = xp.where(
             fresh, low_speed + (high_speed - low_speed) * drawn.board_speed, xp.where(pausing, slow, b.speed)
@@ -215,7 +234,7 @@ class JumpTask(WalkTask):
             b.now + xp.clip(asked - b.now, -step, step),
             xp.where(pausing, waiting, b.until - 1.0 * table),
         )
-        moved = PERIOD * (here > PERIOD)  # as `_shift` will move the robot
+        moved = PERIOD * (here > PERIOD)  # as `Lanes.shift` will move the robot
         ahead = ahead._replace(near=ahead.near - moved, until=ahead.until - moved * ~table)
         counts = {
             "passed": passed.astype(xp.float32),
@@ -223,54 +242,33 @@ class JumpTask(WalkTask):
             "width": xp.where(passed, b.width, 0.0).astype(xp.float32),
         }
         board = xp.stack(ahead, -1).astype(xp.float32)
-        return board, level, touch, clean.astype(xp.float32), counts
+        return Passage(board, level, touch, clean.astype(xp.float32), counts)
 
-    def _astray(self, xp: Any, state: TaskState, qpos: Any, yaw: Any) -> Any:
-        b, x = _unpack(state.board), qpos[..., 0]
-        holding = (self._table(xp, state.kind) > 0) & (b.width == 0) & (b.until > 0)
+    def astray(self, xp: Namespace, state: TaskState, m: Motion) -> Array:
+        """See `Ground.astray`: turned away from the line, shot over the table where it was to stop, or down from it."""
+        b, x = _unpack(state.board), m.place[..., 0]
+        holding = (self.table(xp, state.kind) > 0) & (b.width == 0) & (b.until > 0)
         over = x > PERIOD * xp.floor((x - TABLE[0]) / PERIOD) + TABLE[0] + OVER
         into = x - _table_edge(xp, x)
-        aside = xp.abs(qpos[..., 1] - self._origin(xp, state.kind, state.level)[..., 1])
+        aside = xp.abs(m.place[..., 1] - self.origin(xp, state.kind, state.level)[..., 1])
         off = (b.until < HOLD - MOUNTED) & ((into < 0) | (aside > ASIDE))
-        return (xp.abs(yaw) > ASTRAY) | (holding & ((over & (x > TABLE[0])) | off))
+        return (xp.abs(m.yaw) > ASTRAY) | (holding & ((over & (x > TABLE[0])) | off))
 
-    def _more_privileged(self, xp: Any, state: TaskState, xy: Any) -> list[Any]:
+    def board_seen(self, xp: Namespace, state: TaskState, xy: Array) -> Array:
+        """See `Ground.board_seen`."""
         b = _unpack(state.board)
-        return [xp.stack([xp.where(b.width > 0, b.near - xy[..., 0], 3.0), b.width, b.touched], -1)]
+        return xp.stack([xp.where(b.width > 0, b.near - xy[..., 0], 3.0), b.width, b.touched], -1)
 
-    def _shift(self, xp: Any, offset: Any) -> Any:
-        back = xp.where(offset[..., 0] > PERIOD, -PERIOD, 0.0)
-        return xp.stack([back, xp.zeros_like(back)], -1)
-
-    def _table(self, xp: Any, kind: Any) -> Any:
-        """Height of the tables on each world's lane, m `[...]`."""
-        return xp.asarray(np.array([LANES[name] for name in self.kinds], np.float32))[kind]
-
-    def _near(self, xp: Any, kind: Any, here: Any, width: Any, u: Any) -> Any:
+    def _near(self, xp: Namespace, kind: Array, here: Array, width: Array, u: Array) -> Array:
         """x of the next board's near edge for a robot at x = `here`: a run-up ahead, or in front of the next table that
         still has room for one."""
         free = here + RUN_UP[0] + (RUN_UP[1] - RUN_UP[0]) * u
         period = xp.floor((here - TABLE[0] + GAP[1] + 0.3) / PERIOD) + 1
         before_table = PERIOD * period + TABLE[0] - (GAP[0] + (GAP[1] - GAP[0]) * u) - width
-        return xp.where(self._table(xp, kind) > 0, before_table, free)
+        return xp.where(self.table(xp, kind) > 0, before_table, free)
 
-    def _heights(self, xp: Any, xy: Any, yaw: Any, z: Any, error: Any, board: Any = None) -> Any:
-        def pits(x: Any, y: Any) -> Any:
-            b = _unpack(board)
-            half = (b.width / 2)[..., None]
-            return pit(xp, x - b.near[..., None] - half, xp.zeros_like(y), half, 10.0)
 
-        ground = partial(self.ground.heights.height, xp=xp)
-        return obs.terrain_heights(
-            xp, self.robot, self.layout, ground, xy, yaw, z, error, pits if board is not None else None
-        )
-
-    def _guide(self, xp: Any, command: Any, kind: Any, offset: Any, yaw: Any, board: Any = None) -> Any:
-        """Along +x at the board's commanded speed, back to the line and heading, as the navigator steers."""
-        if board is None:
-            return command
-        aside = xp.clip(-2.2 * offset[..., 1], -0.4, 0.4)
-        c, s, now = xp.cos(yaw), xp.sin(yaw), _unpack(board).now
-        return xp.stack([c * now + s * aside, c * aside - s * now, xp.clip(-3.0 * yaw, -1.2, 1.2)], -1).astype(
-            xp.float32
-        )
+def _width(xp: Namespace, level: Array, u: Array) -> Array:
+    """The level's board, m `[...]`; in one case of five a narrower one."""
+    width = WIDTHS[0] + (WIDTHS[1] - WIDTHS[0]) * level / (patches.LEVELS - 1)
+    return xp.where(u[..., 0] < 0.2, WIDTHS[0] + (width - WIDTHS[0]) * u[..., 1], width)

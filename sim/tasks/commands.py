@@ -1,0 +1,52 @@
+"""The velocity commands of training: where they are drawn from, and how the ground may steer them."""
+
+from dataclasses import dataclass
+
+from sim.arrays import Array, Namespace
+from sim.tasks.draws import Drawn
+
+DRAWS = (
+    ("command_velocity", 3), ("command_straight", 1), ("command_standing", 1), ("command_life", 1), ("", 2),
+)  # fmt: skip
+"""What a command draws; see `sim.tasks.draws`."""
+
+
+@dataclass(frozen=True)
+class Commands:
+    """Ranges of the random velocity commands, and how often they change."""
+
+    forward: tuple[float, float] = (-1.6, 2.1)
+    sideways: tuple[float, float] = (-0.9, 0.9)
+    yaw: tuple[float, float] = (-1.7, 1.7)
+    rough_scale: float = 0.65
+    """Factor on planar speeds away from flat ground."""
+    standing: float = 0.08
+    """Share of commands that ask for standing still."""
+    straight: float = 0.2
+    """Share of commands that ask for forward motion alone."""
+    seconds: tuple[float, float] = (2.0, 6.0)
+    """How long a command lasts."""
+    guided: tuple[float, float] = (0.4, 1.5)
+    """Forward speeds on ground that guides, m/s."""
+
+    def draw(
+        self, xp: Namespace, drawn: Drawn, rough: Array, guided: Array | None, period: float
+    ) -> tuple[Array, Array]:
+        """A random command `[..., 3]` (m/s, m/s, rad/s) and its life in control steps of `period` s, `[...]`.
+
+        `rough` `[...]` says where the ground is not flat, `guided` where it leads along an obstacle (None: nowhere).
+        """
+        ranges = (self.forward, self.sideways, self.yaw)
+        low, high = (xp.asarray([r[i] for r in ranges], dtype=xp.float32) for i in (0, 1))
+        command = low + drawn.command_velocity * (high - low)
+        planar = xp.asarray([self.rough_scale, self.rough_scale, 1.0], dtype=xp.float32)
+        command = command * xp.where(rough[..., None], planar, xp.ones(3, xp.float32))
+        straight = xp.asarray([1.0, 0.0, 0.0], dtype=xp.float32)
+        command = xp.where((drawn.command_straight < self.straight)[..., None], command * straight, command)
+        command = xp.where((drawn.command_standing < self.standing)[..., None], xp.zeros_like(command), command)
+        if guided is not None:
+            ahead = self.guided[0] + drawn.command_velocity[..., 0] * (self.guided[1] - self.guided[0])
+            along = xp.stack([ahead, xp.zeros_like(ahead), xp.zeros_like(ahead)], -1)
+            command = xp.where(guided[..., None], along, command)
+        life = (self.seconds[0] + drawn.command_life * (self.seconds[1] - self.seconds[0])) / period
+        return command.astype(xp.float32), xp.round(life).astype(xp.float32)

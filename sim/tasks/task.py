@@ -1,0 +1,331 @@
+"""A task: terms with names put together, one definition for both engines.
+
+What is asked (`commands`), where (`ground`), what is seen (`grids`, `critic`), what pays (`weights` of `rewards`), what
+ends an episode (`endings`), what differs from world to world (`ranges`, `noise`, `pushes`, `thrown`) and how it gets
+harder (`curriculum`). Pure functions over numpy or jax.numpy, any leading dimensions. All chance enters through arrays
+of uniform numbers that the caller draws, so the engines differ only in who draws them and who steps the physics.
+"""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from sim import gait as clocks
+from sim import observation as obs
+from sim.arrays import Array, Namespace
+from sim.physics.base import Reading
+from sim.robots.description import Robot, default_robot
+from sim.robots.gaits import Gait
+from sim.tasks import boards, commands, events, rewards
+from sim.tasks.commands import Commands
+from sim.tasks.curricula import AsItStands, Distance
+from sim.tasks.draws import Drawn, Draws
+from sim.tasks.endings import ended
+from sim.tasks.events import Pushes
+from sim.tasks.ground import Ground
+from sim.tasks.observations import CRITIC, Look, heading_frame
+from sim.tasks.randomization import Ranges, SensorNoise, noise_numbers, noisy
+from sim.tasks.state import Motion, Outcome, TaskState
+
+TOUCHING = 1.0
+"""A foot that presses harder than this is on the ground, N."""
+SETTLED = 1.0
+"""Errors count from this long after a change of command on, s."""
+FOR_EVER = 1e6
+"""Control steps that no episode has."""
+
+
+def episode_draws(robot: Robot) -> Draws:
+    """What is drawn at the start of an episode."""
+    thrown = len(events.THROWN_BASE) + robot.joints + len(robot.legs)
+    return Draws(
+        ("place", 2), ("heading", 1), ("joints", robot.joints), ("velocity", 3), *commands.DRAWS, ("thrown", 1),
+        ("thrown_state", thrown), ("", 1), ("thrown_phase", 1), ("", 4), ("thrown_slow", 1), ("thrown_slower", 1),
+        ("running", 1), ("running_speed", 1), ("board_distance", 1), ("board_width", 2), ("board_speed", 1),
+        ("running_phase", 1), ("run_up", 1), ("", 4),
+    )  # fmt: skip
+
+
+def step_draws(robot: Robot) -> Draws:
+    """What is drawn in every control step."""
+    return Draws(
+        *commands.DRAWS, ("noise", noise_numbers(robot)), ("height", 1), ("", 1), ("push", 1), ("push_angle", 1),
+        ("push_size", 1), ("", 1), *boards.DRAWS,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What a skill is trained on; the defaults are omnidirectional walking on uneven ground."""
+
+    robot: Robot = field(default_factory=default_robot)
+    ground: Ground = field(default_factory=Ground)
+    clock: Gait | None = None
+    """The gait clock; the robot's trot where none is given."""
+    grids: tuple[obs.Grid, ...] = (obs.around(),)
+    """The ground that the actor sees."""
+    commands: Commands = Commands()
+    critic: tuple[str, ...] = ("velocity", "height", "contact", "frame")
+    """What the critic sees besides, names of `observations.CRITIC`."""
+    weights: dict[str, float] = field(default_factory=lambda: dict(rewards.WALK))
+    """Of the reward's terms, names of `rewards.TERMS`."""
+    endings: tuple[str, ...] = ("tilted", "low")
+    """What ends an episode as a fall does, names of `endings.ENDINGS`."""
+    curriculum: Distance | AsItStands = Distance()
+    start_level: float = 1.0
+    ranges: Ranges = Ranges()
+    """What is randomised in training."""
+    noise: SensorNoise = SensorNoise()
+    pushes: Pushes = Pushes()
+    thrown: float = 0.0
+    """Share of episodes that begin as another skill hands a robot over: moving, pitched, legs anywhere
+    (`events.thrown`)."""
+    collision: Literal["feet", "full"] = "feet"
+    """What touches the ground in training: "feet" (with the shanks; faster) or "full" (the trunk too)."""
+    episode_seconds: float = 10.0
+
+    @cached_property
+    def gait(self) -> Gait:
+        """The gait clock."""
+        return self.clock or self.robot.trot
+
+    @cached_property
+    def layout(self) -> obs.Layout:
+        """The actor's input."""
+        return obs.Layout(self.robot.joints, grids=self.grids)
+
+    @cached_property
+    def drawn(self) -> tuple[Draws, Draws]:
+        """What is drawn at the start of an episode, and in every control step."""
+        return episode_draws(self.robot), step_draws(self.robot)
+
+    @property
+    def uniforms(self) -> int:
+        """Uniform numbers that a world needs per control step."""
+        return max(draws.size for draws in self.drawn)
+
+    @property
+    def privileged_size(self) -> int:
+        """Length of the critic's input: the actor's, then `critic`."""
+        return self.layout.size + sum(CRITIC[name].size(self.robot) for name in self.critic)
+
+    @property
+    def episode_steps(self) -> int:
+        """Control steps in a full episode."""
+        return round(self.episode_seconds / self.robot.control_period)
+
+    # --- start of an episode ----------------------------------------------------------------------------------------
+
+    def begin(self, xp: Namespace, u: Array, kind: Array, level: Array) -> tuple[TaskState, Array, Array]:
+        """A fresh episode.
+
+        Args:
+          u: uniform numbers in [0, 1), `[..., uniforms]`.
+          kind, level: ground of each world, `[...]`.
+
+        Returns:
+          Task state, qpos `[..., 7 + J]`, qvel `[..., 6 + J]`.
+        """
+        robot, drawn = self.robot, self.drawn[0].of(u)
+        start = self.ground.start(xp, drawn, robot, kind, level)
+        xy, z, yaw, zero = start.xy, start.z, start.yaw, xp.zeros_like(start.yaw)
+        quat = xp.stack([xp.cos(yaw / 2), zero, zero, xp.sin(yaw / 2)], -1)
+        joints = xp.asarray(robot.default_pose) + (drawn.joints - 0.5) * 0.2
+        qpos = xp.concatenate([xy, z[..., None], quat, joints], -1).astype(xp.float32)
+        still = xp.zeros((*yaw.shape, 3 + robot.joints), xp.float32)
+        qvel = xp.concatenate([(drawn.velocity - 0.5) * 0.4, still], -1).astype(xp.float32)
+        if start.velocity is not None:
+            qvel = xp.concatenate([qvel[..., :2] + start.velocity, qvel[..., 2:]], -1).astype(xp.float32)
+        command, life = self._drawn_command(xp, drawn, kind)
+        offset = xy - self.ground.origin(xp, kind, level)
+        command = self.ground.guide(xp, command, self.commands.guided, kind, offset, yaw, start.board)
+        life = xp.full(yaw.shape, FOR_EVER, xp.float32) if self.ground.commands_last else life
+        phase = start.phase
+        if self.thrown:
+            chosen = drawn.thrown < self.thrown
+            qpos, qvel, phase, slower = events.thrown(xp, robot, drawn, qpos, qvel, yaw, chosen)
+            command = command * slower[..., None]
+        action = xp.zeros_like(joints)
+        sensors = obs.Sensors(qpos[..., 3:7], qvel[..., 3:6], qpos[..., 7:], qvel[..., 6:])
+        zeros = zero.astype(xp.float32)
+        state = TaskState(
+            history=obs.fill(xp, obs.frame(xp, robot, sensors, action)),
+            last_action=action,
+            older_action=action,
+            last_targets=qpos[..., 7:],
+            last_joint_velocity=qvel[..., 6:],
+            last_feet=xp.repeat(xy[..., None, :], len(robot.legs), -2),
+            phase=phase.astype(xp.float32),
+            command=command.astype(xp.float32),
+            command_age=zeros,
+            command_life=life,
+            kind=kind,
+            level=level,
+            steps=zeros,
+            relief=obs.relief(xp, self.layout, self._heights(xp, xy, yaw, z, 0.0)),
+            asked=zeros,
+            travelled=zeros,
+            board=start.board,
+        )
+        return state, qpos, qvel
+
+    # --- one control step -------------------------------------------------------------------------------------------
+
+    def targets(self, xp: Namespace, state: TaskState, action: Array) -> Array:
+        """Joint targets, rad `[..., J]`, for an action `[..., J]` (clipped here)."""
+        action = self._clipped(xp, action)
+        return obs.joint_targets(xp, self.robot, self.gait, action, state.phase, state.command, state.relief)
+
+    def after(
+        self, xp: Namespace, state: TaskState, action: Array, targets: Array, reading: Reading, points: Array,
+        bias: Array, u: Array,
+    ) -> Outcome:  # fmt: skip
+        """Everything that follows the physics of one control step.
+
+        Args:
+          action, targets: what was applied, `[..., J]`.
+          reading: the physics after the step, with `contact`.
+          points: world positions of the feet, m, and of what else `Ground.parts` names, `[..., parts * legs, 3]`.
+          bias: encoder offsets, rad, `[..., J]`.
+          u: fresh uniform numbers, `[..., uniforms]`.
+        """
+        drawn, dt, action = self.drawn[1].of(u), self.robot.control_period, self._clipped(xp, action)
+        feet = points[..., : len(self.robot.legs), :]
+        passage = self.ground.follow(xp, self.robot, state, reading.qpos, points, drawn)
+        motion = self._motion(xp, state, action, targets, reading, feet)
+        fallen = ended(xp, self.endings, self.robot, self.ground, state, motion)
+        motion = motion._replace(fallen=fallen, touch=passage.touch, cleared=passage.cleared)
+        reward, terms = rewards.total(xp, self.weights, motion, dt)
+
+        offset = motion.place - self.ground.origin(xp, state.kind, state.level)
+        shift = self.ground.shift(xp, offset)
+        following = self._commanded(xp, state, drawn, offset, motion.yaw, passage.board)
+        following = self._clocked(xp, following, reading, shift, motion.yaw)
+        following = self._remembered(xp, following, motion, reading, targets, feet, shift, bias, drawn)
+        following = following._replace(level=passage.level)
+        observation, privileged = self.observe(xp, following, reading, shift, motion.contact, drawn.height[..., None])
+        truncated = (following.steps >= self.episode_steps).astype(xp.float32) * (1 - fallen)
+        metrics = self._metrics(xp, state, motion) | (passage.counts or {})
+        push = self.pushes.draw(xp, drawn, dt)
+        return Outcome(following, observation, privileged, reward, terms, metrics, fallen, truncated, push, shift)
+
+    def observe(
+        self, xp: Namespace, state: TaskState, reading: Reading, shift: Array, contact: Array, u: Array
+    ) -> tuple[Array, Array]:
+        """The actor's input `[..., layout.size]` and the critic's `[..., privileged_size]`.
+
+        `shift` `[..., 2]` is added to the base position first; `u` `[..., 1]` makes the height noise (a common offset,
+        as an error of the estimated base height is).
+        """
+        xy, z = reading.qpos[..., :2] + shift, reading.qpos[..., 2]
+        yaw = obs.yaw_of(xp, reading.qpos[..., 3:7])
+        clock = clocks.clock(xp, self.gait, state.phase, state.command)
+        heights = self._heights(xp, xy, yaw, z, (2 * u - 1) * self.noise.height, state.board)
+        observation = obs.observe(xp, self.layout, state.history, state.command, clock, heights)
+        look = Look(reading, xy, yaw, contact)
+        more = [CRITIC[name].of(xp, self.robot, self.ground, state, look) for name in self.critic]
+        return observation, xp.concatenate([observation, *more], -1).astype(xp.float32)
+
+    def promote(self, xp: Namespace, state: TaskState, fallen: Array) -> Array:
+        """The level of the next episode, `[...]`, after one that ended in `state`, as `curriculum` says."""
+        return self.curriculum(xp, state, fallen, self.episode_steps)
+
+    # --- parts of a step --------------------------------------------------------------------------------------------
+
+    def _clipped(self, xp: Namespace, action: Array) -> Array:
+        return xp.clip(action, -self.robot.action_limit, self.robot.action_limit)
+
+    def _heights(
+        self, xp: Namespace, xy: Array, yaw: Array, z: Array, error: Array, board: Array | None = None
+    ) -> Array:
+        return self.ground.heights(xp, self.robot, self.layout, xy, yaw, z, error, board)
+
+    def _drawn_command(self, xp: Namespace, drawn: Drawn, kind: Array) -> tuple[Array, Array]:
+        rough = kind != 0
+        return self.commands.draw(xp, drawn, rough, self.ground.guides(xp, kind), self.robot.control_period)
+
+    def _motion(
+        self, xp: Namespace, state: TaskState, action: Array, targets: Array, reading: Reading, feet: Array
+    ) -> Motion:
+        """What the step looked like."""
+        robot, dt, qpos, qvel = self.robot, self.robot.control_period, reading.qpos, reading.qvel
+        joints, speeds = qpos[..., 7:], qvel[..., 6:]
+        yaw = obs.yaw_of(xp, qpos[..., 3:7])
+        kp, kd, peak = (xp.asarray(x.astype(np.float32)) for x in (robot.kp, robot.kd, robot.torque_limit))
+        moving = clocks.moving(xp, self.gait, state.command)
+        offset = joints - xp.asarray(robot.default_pose)
+        return Motion(
+            velocity=heading_frame(xp, qvel[..., :3], yaw),
+            angular_velocity=qvel[..., 3:6],
+            gravity=obs.projected_gravity(xp, qpos[..., 3:7]),
+            command=state.command,
+            moving=moving,
+            joint_offset=offset,
+            abduction=offset[..., robot.leg_joints[:, 0]],
+            joint_velocity=speeds,
+            joint_acceleration=(speeds - state.last_joint_velocity) / dt,
+            torque=xp.clip(kp * (targets - joints) - kd * speeds, -peak, peak),
+            action=action,
+            last_action=state.last_action,
+            older_action=state.older_action,
+            contact=(reading.contact > TOUCHING).astype(xp.float32),
+            swing=clocks.swing(xp, robot, self.gait, state.phase) * moving[..., None],
+            foot_speed=xp.sqrt(((feet[..., :2] - state.last_feet) ** 2).sum(-1)) / dt * (state.steps > 0)[..., None],
+            clearance=qpos[..., 2] - self.ground.height(xp, qpos[..., :2]),
+            place=qpos[..., :2],
+            yaw=yaw,
+            low=robot.fall.low,
+        )
+
+    def _metrics(self, xp: Namespace, state: TaskState, m: Motion) -> dict[str, Array]:
+        return {
+            "velocity_error": xp.sqrt(((m.velocity[..., :2] - state.command[..., :2]) ** 2).sum(-1)),
+            "yaw_error": xp.abs(m.angular_velocity[..., 2] - state.command[..., 2]),
+            "settled": (state.command_age * self.robot.control_period >= SETTLED).astype(xp.float32),
+        }
+
+    def _commanded(
+        self, xp: Namespace, state: TaskState, drawn: Drawn, offset: Array, yaw: Array, board: Array
+    ) -> TaskState:
+        """The state with the command of the next step: a new one where the old one has lived, steered by the ground."""
+        expired = state.command_age + 1 >= state.command_life
+        fresh, life = self._drawn_command(xp, drawn, state.kind)
+        command = xp.where(expired[..., None], fresh, state.command)
+        command = self.ground.guide(xp, command, self.commands.guided, state.kind, offset, yaw, board)
+        return state._replace(
+            command=command,
+            command_age=xp.where(expired, 0.0, state.command_age + 1).astype(xp.float32),
+            command_life=xp.where(expired, life, state.command_life).astype(xp.float32),
+            board=board,
+        )
+
+    def _clocked(self, xp: Namespace, state: TaskState, reading: Reading, shift: Array, yaw: Array) -> TaskState:
+        """The state with the clock turned on for the next step."""
+        heights = self._heights(xp, reading.qpos[..., :2] + shift, yaw, reading.qpos[..., 2], 0.0, state.board)
+        ahead = obs.board_ahead(xp, self.layout, heights) if self.gait.lock_gain else None
+        phase = clocks.advance(xp, self.gait, state.phase, state.command, self.robot.control_period, ahead)
+        return state._replace(phase=phase, relief=obs.relief(xp, self.layout, heights))
+
+    def _remembered(
+        self, xp: Namespace, state: TaskState, m: Motion, reading: Reading, targets: Array, feet: Array, shift: Array,
+        bias: Array, drawn: Drawn,
+    ) -> TaskState:  # fmt: skip
+        """The state with what was sensed, done and made in the step."""
+        dt, qpos = self.robot.control_period, reading.qpos
+        true = obs.Sensors(qpos[..., 3:7], m.angular_velocity, qpos[..., 7:] + bias, m.joint_velocity)
+        newest = obs.frame(xp, self.robot, noisy(xp, self.noise, true, drawn.noise), m.action)
+        asked = xp.sqrt((m.command[..., :2] ** 2).sum(-1))
+        made = (m.velocity[..., :2] * m.command[..., :2]).sum(-1) / xp.maximum(asked, 1e-6)
+        return state._replace(
+            history=obs.push(xp, state.history, newest),
+            last_action=m.action,
+            older_action=m.last_action,
+            last_targets=targets,
+            last_joint_velocity=m.joint_velocity,
+            last_feet=feet[..., :2] + shift[..., None, :],
+            steps=state.steps + 1,
+            asked=state.asked + asked * dt,
+            travelled=state.travelled + xp.clip(made, 0.0, asked) * dt,
+        )
