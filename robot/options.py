@@ -31,7 +31,7 @@ class OnboardOptions(Options):
     record: Path | None = None
     """file for a recording of the loop's inputs and outputs"""
     dry_run: bool = False
-    """compute everything, send nothing"""
+    """compute everything, send nothing; on ros2 also where the parameter file does not say dry_run: false"""
     real_time: bool = False
     """simulated robot on the computer's clock, as on a robot; without it as fast as can be"""
     lying: bool = False

@@ -87,7 +87,7 @@ def plain(value: Any) -> Any:
 
 def printable(text: str) -> str:
     """`text` with control characters escaped, such as those with which a file's name could write to a terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def cell(value: Any) -> str:

@@ -5,16 +5,18 @@ line. What looks like a date or like a number in base 60 stays a text, so that a
 """
 
 import re
-import stat
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from sim.errors import InputError
+from sim.reading import read_text
 
 LARGEST = 1 << 20
 """No file is larger, bytes: one of a thousand parameters has 50 kB."""
+MOST_NODES = 100_000
+"""Of a document with its aliases written out; a course of a hundred poles has 2,000."""
 
 
 class StrictLoader(yaml.SafeLoader):
@@ -41,6 +43,29 @@ class StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+class BoundedLoader(StrictLoader):
+    """A strict loader with aliases, as long as what they stand for stays small when it is written out."""
+
+    compose_node = yaml.SafeLoader.compose_node
+
+    def get_single_node(self) -> Any:
+        """The document; an error where it grows too large."""
+        node = super().get_single_node()
+        if node is not None and _size(node, {}) > MOST_NODES:
+            raise yaml.composer.ComposerError(None, None, "its aliases grow too large", node.start_mark)
+        return node
+
+
+def _size(node: Any, known: dict[int, float]) -> float:
+    """Nodes below one, aliases written out; infinite where it holds itself. `known` has those already counted."""
+    if id(node) not in known:
+        known[id(node)] = float("inf")
+        inner = node.value if isinstance(node.value, list) else []
+        parts = [part for item in inner for part in (item if isinstance(item, tuple) else (item,))]
+        known[id(node)] = 1.0 + sum(_size(part, known) for part in parts)
+    return known[id(node)]
+
+
 _GUESSED = ("timestamp", "int", "float")
 StrictLoader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag.rsplit(":", 1)[1] not in _GUESSED]
@@ -57,14 +82,14 @@ StrictLoader.add_implicit_resolver(
 )
 
 
-def loads(text: str, where: str) -> Any:
-    """What a YAML text says that came from `where`.
+def loads(text: str, where: str, aliases: bool = False) -> Any:
+    """What a YAML text says that came from `where`; with `aliases` as `BoundedLoader` allows them.
 
     Raises:
       InputError: no YAML, or not a strict one; one line with the line's number.
     """
     try:
-        return yaml.load(text, Loader=StrictLoader)
+        return yaml.load(text, Loader=BoundedLoader if aliases else StrictLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" in line {mark.line + 1}" if mark else ""
@@ -78,13 +103,4 @@ def read(path: Path) -> Any:
     Raises:
       InputError: it cannot be read, is no regular file or too large, or `loads` refuses it.
     """
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise InputError(f"cannot read {path}: it is no regular file")
-        if status.st_size > LARGEST:
-            raise InputError(f"cannot read {path}: it has {status.st_size} bytes, {LARGEST} are allowed")
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is not text'}") from error
-    return loads(text, str(path))
+    return loads(read_text(path, LARGEST), str(path))

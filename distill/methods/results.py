@@ -140,6 +140,6 @@ def _show_all(console: "Console", result: Result) -> None:
     table = Table(show_header=False)
     for key, value in result.items():
         inner = value.items() if isinstance(value, dict) else [("", value)]
-        text = "\n".join(f"{name}: {item}" if name else str(item) for name, item in inner)
-        table.add_row(cell(key), cell(text))
+        text = "\n".join(cell(f"{name}: {item}" if name else item) for name, item in inner)
+        table.add_row(cell(key), text)
     console.print(table)

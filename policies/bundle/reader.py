@@ -17,12 +17,15 @@ from sim import gait as clocks
 from sim import observation as obs
 from sim.errors import InputError
 from sim.observation import Layout, Sensors
+from sim.reading import check_file
 from sim.robots.description import Robot, robot_by_name
 from sim.robots.gaits import Gait
 
 SCHEMA = 1
 KEY = "barkour"
 GOLDEN_TOLERANCE = 1e-4
+LARGEST = 1 << 30
+"""No bundle is larger, bytes."""
 BATCH = 16
 """Rows that `FixedBatch` runs at once."""
 
@@ -123,8 +126,9 @@ class Bundle:
             reproduce the golden vectors.
         """
         path = Path(path)
-        if not path.is_file():
+        if not path.exists() or path.is_dir():
             raise InputError(f"there is no policy file {path}")
+        check_file(path, LARGEST)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")

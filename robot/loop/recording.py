@@ -21,8 +21,11 @@ import numpy as np
 
 from robot.loop.transport import Mode, Output, Snapshot, State
 from sim.errors import InputError
+from sim.reading import check_file
 
 MAGIC = b"BARKOUR-LOOP-1\n"
+LARGEST = 1 << 30
+"""No recording is larger, bytes: 10 hours at 30 kB/s."""
 REQUESTS = ("arm", "disarm", "stop")
 
 
@@ -179,6 +182,7 @@ def read(path: Path) -> Recording:
       InputError: not readable, no recording, a header or step that cannot be, or no step at all.
     """
     path = Path(path)
+    check_file(path, LARGEST)
     try:
         data = path.read_bytes()
     except OSError as error:

@@ -40,6 +40,8 @@ __all__ = [
 ]  # fmt: skip
 
 SKILLS = ("walk", "climb", "jump")
+FASTEST = 20.0
+"""No waypoint is asked for at a higher speed, m/s: the fastest legged robots make half of it."""
 OBSTACLES = tuple(KINDS)
 """The official scorer's names, in running order."""
 
@@ -224,6 +226,7 @@ def _check_route(course: Course) -> None:
         require(w.skill in SKILLS, f"{label} has the unknown skill '{w.skill}': known are {', '.join(SKILLS)}")
         positive = w.speed > 0 and w.tolerance > 0
         require(positive, f"{label} needs positive speed and tolerance, got {w.speed} and {w.tolerance}")
+        require(w.speed <= FASTEST, f"{label} needs a speed of at most {FASTEST:g} m/s, got {w.speed}")
         places.append((label, w.x, w.y))
     for label, x, y in places:
         for i, pole in enumerate(course.poles):

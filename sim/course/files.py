@@ -12,10 +12,12 @@ from typing import Any
 
 import yaml
 
+from sim import strict_yaml
 from sim.course.description import Course, official
 from sim.course.generator import LARGEST_SEED, generate
 from sim.course.obstacles import KINDS, Obstacle, kind_of
 from sim.errors import InputError
+from sim.reading import read_text
 
 SHIPPED = Path(__file__).parent / "shipped"
 """Where the courses beside the official one lie."""
@@ -45,12 +47,7 @@ def save(course: Course, path: Path) -> None:
 
 def load(path: Path) -> Course:
     """Reads a course. Raises `InputError` naming the key, the value and what was expected."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text"
-        raise InputError(f"cannot read the course {path}: {reason}") from error
-    return loads(text, str(path))
+    return loads(read_text(path, strict_yaml.LARGEST, "the course"), str(path))
 
 
 def dumps(course: Course) -> str:
@@ -60,33 +57,11 @@ def dumps(course: Course) -> str:
 
 def loads(text: str, where: str) -> Course:
     """The course in a YAML text that came from `where`. Raises `InputError` as `load` does."""
-    try:
-        data = yaml.load(text, Loader=_StrictLoader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: an impossible date and the like
-        mark = getattr(error, "problem_mark", None)
-        line = f" in line {mark.line + 1}" if mark else ""
-        reason = " ".join(str(getattr(error, "problem", None) or error).split())
-        raise InputError(f"course {where} is not valid YAML{line}: {reason}") from error
+    data = strict_yaml.loads(text, f"course {where}", aliases=True)
     try:
         return _build(Course, _present(data), "course")
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML's safe loader, except that a key given twice is an error and not the last one winning."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                continue
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key '{key.value}' is given twice", key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
 
 
 def by_name(name: str) -> Course:

@@ -9,6 +9,7 @@ seconds (`whole_seconds=True`). Other courses keep the rules and bring their own
 
 import math
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from sim.course.files import by_name
 from sim.course.options import ScoreOptions
 from sim.course.report import ScoreReport
 from sim.errors import InputError
+from sim.reading import read_text
 
 GATE_DISTANCE = 0.02
 MAX_TIME = 50.0
@@ -33,6 +35,8 @@ CONTACT_SHIFT = 1e-6
 
 DOWN_SECONDS = 0.3
 """A robot that is down this long has fallen (`sim.robots.description.Fall`)."""
+LARGEST_LOG, LONGEST_LOG, FARTHEST = 1 << 26, 3600.0, 1e5
+"""No log has more bytes (an hour at 500 Hz has 60 MB), lasts longer (s) or goes farther from the origin (m)."""
 OUTSIDE = 2.0
 """Metres outside the course area at which a run is given up."""
 
@@ -236,13 +240,10 @@ def read_log(path: Path) -> tuple[list[float], list[Point]]:
     """Times (s) and positions (m) of a pose log: lines of `time,x,y`, comments after `#`.
 
     Raises:
-      InputError: not readable, not three finite numbers a line, times running backwards, fewer than two rows.
+      InputError: not readable or too large, not three finite numbers a line, a position that is none, times running
+        backwards or in another unit, fewer than two rows.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text"
-        raise InputError(f"cannot read the log {path}: {reason}") from error
+    lines = read_text(path, LARGEST_LOG, "the log").splitlines()
     times: list[float] = []
     positions: list[Point] = []
     for number, line in enumerate(lines, 1):
@@ -250,17 +251,29 @@ def read_log(path: Path) -> tuple[list[float], list[Point]]:
         if not text:
             continue
         try:
+            if "_" in text or not text.isascii():  # Python would read 0_5 as 5
+                raise ValueError
             time, x, y = (float(part) for part in text.split(","))
         except ValueError:
-            raise InputError(f"{path} line {number}: expected 'time,x,y', got '{text[:60]}'") from None
+            if not times and re.fullmatch(r"[\w\s\"'(),\[\]/]+", text) and not re.search(r"\d", text):
+                got = "a header: begin its line with #"
+            else:
+                got = f"'{text[:60]}'"
+            raise InputError(f"{path} line {number}: expected the numbers 'time,x,y', got {got}") from None
         if not all(map(math.isfinite, (time, x, y))):
             raise InputError(f"{path} line {number}: a number is not finite")
+        if max(abs(x), abs(y)) > FARTHEST:
+            raise InputError(f"{path} line {number}: {x:g}, {y:g} m lies farther away than {FARTHEST:g} m")
         if times and time < times[-1]:
             raise InputError(f"{path} line {number}: time runs backwards, from {times[-1]} to {time}")
         times.append(time)
         positions.append((x, y))
     if len(times) < 2:
         raise InputError(f"{path} has {len(times)} rows: a run needs at least two")
+    if times[-1] - times[0] > LONGEST_LOG:
+        raise InputError(
+            f"{path} lasts {times[-1] - times[0]:g} s, {LONGEST_LOG:g} s are allowed: times are seconds, not ms or ns"
+        )
     return times, positions
 
 

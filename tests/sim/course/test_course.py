@@ -1,5 +1,6 @@
 """The course: its figures, its files, its checks, and its ground against the physics scene."""
 
+import re
 from dataclasses import replace
 
 import mujoco
@@ -137,6 +138,7 @@ def test_files_with_geometry_beside_the_obstacles_are_read(tmp_path):
         (set_at("obstacles", 1, "poles", 2, "x", 1.72), "'pole 1' and 'pole 3' overlap"),
         (set_at("area", [5.0, -5.0, 0.0, 0.0]), "lower below upper"),
         (set_at("route", 0, "tolerance", -0.1), "waypoint 1 needs positive speed and tolerance, got .* -0.1"),
+        (set_at("route", 0, "speed", 1e300), "waypoint 1 needs .* speed"),
         (set_at("obstacles", 2, "gates", []), "'a frame' needs at least one gate"),
         (set_at("obstacles", 2, "nominal_size", 0), "positive nominal_size, got 0"),
     ],
@@ -163,6 +165,28 @@ def test_malformed_files_are_refused(tmp_path, text):
         load(tmp_path / "missing.yaml")
     with pytest.raises(InputError, match="cannot write the course"):
         save(official(), tmp_path / "no folder" / "course.yaml")
+
+
+def test_aliases_may_stand_for_a_little_but_not_for_everything(tmp_path):
+    save(official(), tmp_path / "a.yaml")
+    text = (tmp_path / "a.yaml").read_text().replace("target_velocity: ", "target_velocity: &v ")
+    text = text.replace("route: []", "").rstrip()
+    (tmp_path / "a.yaml").write_text(text + "\nroute: [{x: 0.5, y: 0.0, speed: *v}]\n")
+    assert load(tmp_path / "a.yaml").route[0].speed == official().target_velocity
+    laughs = "".join(f"a{k}: &a{k} [{', '.join([f'*a{k - 1}' if k else 'x'] * 10)}]\n" for k in range(9))
+    for text in (laughs, "obstacles: &a [*a]\n"):
+        (tmp_path / "b.yaml").write_text(text)
+        with pytest.raises(InputError, match="aliases grow too large"):
+            load(tmp_path / "b.yaml")
+
+
+@pytest.mark.parametrize("value", ["1:30", "2024-01-01", "1_0", "0x10", "0o7", "010"])
+def test_a_number_is_only_what_looks_like_one(tmp_path, value):
+    save(official(), tmp_path / "a.yaml")
+    text = (tmp_path / "a.yaml").read_text()
+    (tmp_path / "a.yaml").write_text(re.sub("target_velocity: .*", f"target_velocity: {value}", text))
+    with pytest.raises(InputError, match="target_velocity"):
+        load(tmp_path / "a.yaml")
 
 
 def test_a_key_given_twice_is_refused(tmp_path):

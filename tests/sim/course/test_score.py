@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,10 @@ from brax.experimental.barkour import score_barkour as brax_scorer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from policies.bundle.reader import Bundle
+from robot.loop.recording import read as read_recording
 from sim.course.description import Course, official
+from sim.course.files import load
 from sim.course.score import Scorer, read_log, score_file, score_log, write_log
 from sim.errors import InputError
 
@@ -233,6 +238,13 @@ def test_a_log_that_cannot_be_written_is_refused(tmp_path):
         ("0,0,0\n", "at least two"),
         ("", "at least two"),
         ("0,0,0\n1,nan,0\n", "line 2: a number is not finite"),
+        ("# time\ntime,x,y\n0,0,0\n1,0,0\n", "line 2: expected.*header"),
+        ("time (s), x [m], y [m]\n0,0,0\n1,0,0\n", "line 1: expected.*header"),
+        ("0,0_5,0\n1_0,0,0\n", "line 1: expected"),
+        ("0,０,0\n1,0,0\n", "line 1: expected"),
+        ("0,0,0\n1,1e308,-1e308\n", "line 2: .* farther"),
+        ("0,0,0\n20000,1,0\n", "not ms or ns"),
+        ("1764000000000000000,0,0\n1764000020000000000,1,0\n", "not ms or ns"),
     ],
 )
 def test_bad_logs_are_refused_with_line_and_reason(tmp_path, text, message):
@@ -240,6 +252,17 @@ def test_bad_logs_are_refused_with_line_and_reason(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(InputError, match=message):
         read_log(path)
+
+
+def test_only_regular_files_of_bounded_size_are_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(40 << 30)
+    for path in (tmp_path / "pipe", tmp_path / "sparse", Path("/dev/zero"), tmp_path):
+        for read in (read_log, load, Bundle.load, read_recording):
+            with pytest.raises(InputError) as found:
+                read(path)
+            assert "\n" not in str(found.value)
 
 
 def test_a_missing_or_binary_log_is_refused(tmp_path):
