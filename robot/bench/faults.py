@@ -29,7 +29,7 @@ from robot.bench.rig import DAMPED, Rig, skills_of
 from robot.loop.controller import BRAKING, Times
 from robot.loop.recording import Recorder
 from robot.loop.refusals import Code, Refusal, Source
-from robot.loop.transport import NS
+from robot.loop.transport import NS, Array, Snapshot
 from robot.transports.inprocess import SLICE, Message
 from sim.errors import InputError
 
@@ -40,6 +40,7 @@ WATCHED = 0.3
 ALL = ("joints", "imu", "pose", "command")
 REFUSED = "refused at start"
 Inject = Callable[[Rig], Any]
+Change = Callable[[Any], Any]
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Fault:
     """s."""
     value: float | None = None
     """What the refusal must have seen, in the unit of its limit."""
-    rig: dict[str, Any] = field(default_factory=dict)
+    rig: dict[str, Any] = field(default_factory=dict[str, Any])
     """Arguments of the `Rig`."""
 
     @property
@@ -178,10 +179,10 @@ def other_rate(rate: float) -> Inject:
     return inject
 
 
-def at(index: int, value: float, of: float = 0.0) -> Callable[[Any], np.ndarray]:
+def at(index: int, value: float, of: float = 0.0) -> Callable[[Any], Array]:
     """One number of an array becomes `value`, plus `of` times what it was."""
 
-    def change(array: Any) -> np.ndarray:
+    def change(array: Any) -> Array:
         changed = np.array(array, float)
         changed[index] = value + (of * changed[index] if of else 0.0)
         return changed
@@ -189,12 +190,12 @@ def at(index: int, value: float, of: float = 0.0) -> Callable[[Any], np.ndarray]
     return change
 
 
-def policy(change: Callable[[np.ndarray], Any]) -> Inject:
+def policy(change: Callable[[Array], Any]) -> Inject:
     """What the policy puts out is altered."""
     return lambda rig: rig.alter_policy(change)
 
 
-def policy_once(change: Callable[[np.ndarray], Any]) -> Inject:
+def policy_once(change: Callable[[Array], Any]) -> Inject:
     """What the policy puts out next is altered."""
 
     def inject(rig: Rig) -> None:
@@ -210,11 +211,11 @@ def slow(seconds: float, steps: int) -> Inject:
     def inject(rig: Rig) -> None:
         targets, left = rig.policy.targets, [seconds] * steps
 
-        def late(*inputs: Any) -> np.ndarray:
+        def late(snapshot: Snapshot, command: Array, now: int, pose_known: bool) -> Array:
             if left:
                 rig.clock.pass_by(left.pop())
                 rig.wrong()
-            return targets(*inputs)
+            return targets(snapshot, command, now, pose_known)
 
         rig.policy.targets = late
 
@@ -238,14 +239,14 @@ def overrunning(seconds: float, every: int) -> Inject:
         targets, count, missed = rig.policy.targets, [0], [0]
         period = rig.robot.control_period
 
-        def late(*inputs: Any) -> np.ndarray:
+        def late(snapshot: Snapshot, command: Array, now: int, pose_known: bool) -> Array:
             count[0] += 1
             if count[0] % every == 0:
                 rig.clock.pass_by(seconds)
                 missed[0] += int(seconds / period + 1e-9)
                 if missed[0] >= rig.limits.missed:
                     rig.wrong()
-            return targets(*inputs)
+            return targets(snapshot, command, now, pose_known)
 
         rig.policy.targets = late
 
@@ -454,13 +455,38 @@ LET_GO = "the drives have let go: what the loop knew of the posture is not true 
 LOST = "a leg whose place is not known cannot be held"
 AGES = "ages are taken on the clock of the robot's own computer"
 
-reverse, degrees = (lambda values: list(values)[::-1]), (lambda values: np.rad2deg(values))
-back = {name: reverse for name in ("names", "position", "velocity", "effort")}
+FIELDS = ("names", "position", "velocity", "effort")
+"""Of a joint message."""
 ABDUCTION, HIP, KNEE = 3, 4, 5
 """Indices of the joints of a leg."""
 FRONT_KNEE = 2
 """One that is asked to move while the robot brakes."""
 ONE_JOINT = ("position", "velocity", "effort")
+
+
+def reverse(values: Any) -> list[Any]:
+    """The last first."""
+    return list(values)[::-1]
+
+
+def without_first(values: Any) -> list[Any]:
+    """All but the first."""
+    return list(values)[1:]
+
+
+def with_first_again(values: Any) -> list[Any]:
+    """The first once more at the end."""
+    return [*values, values[0]]
+
+
+def with_another(value: Any) -> Change:
+    """A value of another machine's joint at the end."""
+    return lambda values: [*values, value]
+
+
+def degrees(values: Any) -> Array:
+    """Angles in the unit that they should not have."""
+    return np.rad2deg(values)
 
 
 def of(source: Source, *codes: Code) -> tuple[str, ...]:
@@ -472,7 +498,7 @@ def _everything(values: Any) -> Any:
     return [None, "nonsense", {"a": [1]}]
 
 
-def _random_spikes(values: Any) -> np.ndarray:
+def _random_spikes(values: Any) -> Array:
     return np.asarray(values) + np.random.default_rng(0).choice([-1.0, 1.0], len(values))
 
 
@@ -514,20 +540,20 @@ FAULTS: tuple[Fault, ...] = (
     Fault("infinite joint speed", "running", altered("joints", velocity=at(0, np.inf)), EMERGENCY, NONSENSE,
           of(Source.JOINTS, Code.NOT_FINITE)),
     Fault(
-        "swapped joint order", "running", altered("joints", **back), GOES_ON, "joints are matched by name", (),
-        right_joints,
+        "swapped joint order", "running", altered("joints", **dict.fromkeys(FIELDS, reverse)), GOES_ON,
+        "joints are matched by name", (), right_joints,
     ),
     Fault(
-        "missing joint", "running", altered("joints", **{n: lambda v: list(v)[1:] for n in back}), EMERGENCY, NONSENSE,
+        "missing joint", "running", altered("joints", **dict.fromkeys(FIELDS, without_first)), EMERGENCY, NONSENSE,
         of(Source.JOINTS, Code.MISSING_JOINT),
     ),
     Fault(
         "extra joint", "running",
-        altered("joints", names=lambda v: [*v, "tail"], **{n: lambda v: [*v, 0.0] for n in list(back)[1:]}),
+        altered("joints", **{"names": with_another("tail"), **dict.fromkeys(FIELDS[1:], with_another(0.0))}),
         GOES_ON, "what is not the robot's is left out", of(Source.JOINTS, Code.FOREIGN_JOINT), right_joints,
     ),
     Fault(
-        "duplicated joint", "running", altered("joints", **{n: lambda v: [*v, v[0]] for n in back}), EMERGENCY,
+        "duplicated joint", "running", altered("joints", **dict.fromkeys(FIELDS, with_first_again)), EMERGENCY,
         "which of the two is right cannot be known", of(Source.JOINTS, Code.DUPLICATE_JOINT),
     ),
     Fault("joint angles in degrees", "running", altered("joints", position=degrees), EMERGENCY, NONSENSE,
@@ -745,7 +771,8 @@ def _reached(rig: Rig, fault: Fault, began: int) -> tuple[str, float]:
 
 def try_bundle(name: str) -> dict[str, Any]:
     """Tries to start with a bundle that was corrupted. See `run_all` for what is returned."""
-    good, problems = skills_of().bundles[0].path.read_bytes(), []
+    good = skills_of().bundles[0].path.read_bytes()
+    problems: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "bundle.onnx")
         file.write_bytes(CORRUPTED[name](good))

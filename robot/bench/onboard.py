@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -143,7 +143,7 @@ class _Piped:
             return
 
     def _message(self, data: bytes) -> None:
-        code, stamp = HEAD.unpack_from(data)
+        code, stamp = cast(tuple[int, int], HEAD.unpack_from(data))
         kind = KINDS[code]
         if kind == "skill":
             self.messages.skill(stamp)

@@ -20,7 +20,7 @@ from robot.loop.recording import Recorder
 from robot.loop.refusals import Code
 from robot.loop.safety import Limits
 from robot.loop.terrain import Terrain
-from robot.loop.transport import NS, Mode, Output, Request
+from robot.loop.transport import NS, Array, Mode, Output, Request, Snapshot
 from robot.transports.hardware import SimulatedHardware
 from robot.transports.inprocess import InProcess, Tamper
 from sim.course.description import official
@@ -54,7 +54,7 @@ class Step:
     output: Output
     sent: tuple[Output, ...]
     """What was written meanwhile."""
-    position: np.ndarray
+    position: Array
     """Joint angles that the loop knew, rad `[J]`."""
 
 
@@ -178,13 +178,13 @@ class Rig:
 
         self.transport.tampers[kind] = changed
 
-    def alter_policy(self, change: Callable[[np.ndarray], Any]) -> None:
+    def alter_policy(self, change: Callable[[Array], Any]) -> None:
         """Puts `change` behind the policy."""
         targets = self.policy.targets
 
-        def changed(*inputs: Any) -> Any:
+        def changed(snapshot: Snapshot, command: Array, now: int, pose_known: bool) -> Any:
             self.wrong()
-            return change(targets(*inputs))
+            return change(targets(snapshot, command, now, pose_known))
 
         self.policy.targets = changed
 
@@ -193,7 +193,7 @@ class Rig:
     def violations(self) -> list[str]:
         """What was sent that must not be sent, each kind once."""
         found: dict[str, str] = {}
-        before: np.ndarray | None = None
+        before: Array | None = None
         for step in self.steps:
             place = f"at {step.time / NS:.3f} s, {step.state}"
             for rule, text in self._broken(step, before):
@@ -204,9 +204,10 @@ class Rig:
             found["alive"] = f"the loop ended: {self.failure!r}"
         return list(found.values())
 
-    def _broken(self, step: Step, before: np.ndarray | None) -> list[tuple[str, str]]:
+    def _broken(self, step: Step, before: Array | None) -> list[tuple[str, str]]:
         """Rule and sentence for everything that one step did wrong; `before` are the targets of the step before."""
-        broken, robot = [], self.robot
+        broken: list[tuple[str, str]] = []
+        robot = self.robot
         if self.dry_run and step.sent:
             broken.append(("dry run", "something was sent in a dry run"))
         if step.state == "disarmed" and step.sent:

@@ -201,7 +201,8 @@ class Controller:
 
     def _requests(self, now: int) -> list[Request]:
         """What operators ask for; what cannot be granted whatever the state is answered here."""
-        waiting, kept = self.messages.requests, []
+        waiting = self.messages.requests
+        kept: list[Request] = []
         for request in [waiting.popleft() for _ in range(len(waiting))]:
             waited = 0.0 if request.asked is None else (now - request.asked) / NS
             if request.kind not in REQUESTS:
@@ -352,7 +353,7 @@ class Controller:
 
     # --- what the joints are asked for ----------------------------------------------------------------------------
 
-    def _act(self, now: int) -> tuple[Mode, np.ndarray]:
+    def _act(self, now: int) -> tuple[Mode, Array]:
         before = self.output.targets
         if self.state == State.DISARMED:
             return Mode.NOTHING, before
@@ -370,7 +371,7 @@ class Controller:
             self.refusals.add(now, problem)
         return Mode.POSITION, targets
 
-    def _towards_standing(self, now: int, seconds: float) -> np.ndarray:
+    def _towards_standing(self, now: int, seconds: float) -> Array:
         """On a smooth way from where the joints were to the standing pose: straight, or, by a robot that lies, with its
         feet drawn in below its hips first, from where it can rise without tipping over."""
         share = 1.0 if self.phase == HOLDING else min(self._elapsed(now) / seconds, 1.0)
@@ -382,7 +383,7 @@ class Controller:
             return _smooth(self._from, drawn_in, 2 * share)
         return _smooth(drawn_in, standing, 2 * share - 1)
 
-    def _policy_targets(self, now: int) -> np.ndarray | None:
+    def _policy_targets(self, now: int) -> Array | None:
         snapshot, context = self.context.snapshot, self.context
         pose_known = context.needs_pose and context.age(snapshot.pose_time) <= self.limits.pose_timeout
         command = np.zeros(3)
@@ -402,7 +403,7 @@ class Controller:
             return None
         return targets
 
-    def _send(self, mode: Mode, targets: np.ndarray, now: int) -> None:
+    def _send(self, mode: Mode, targets: Array, now: int) -> None:
         self.output = Output(mode, targets, self.context.snapshot.joints_stamp)
         self._sent = max(self.messages.clock(), now)
         if mode == Mode.NOTHING or self.dry_run:
@@ -428,7 +429,7 @@ class Controller:
             self.refusals.add(now, Refusal(Code.RECORDING, self.recorder.problem))
 
 
-def _smooth(begin: np.ndarray, end: np.ndarray, share: float) -> np.ndarray:
+def _smooth(begin: Array, end: Array, share: float) -> Array:
     """Joint angles on the way, rad `[J]`: at rest at both ends."""
     return begin + (3 * share**2 - 2 * share**3) * (end - begin)
 

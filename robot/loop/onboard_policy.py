@@ -1,11 +1,13 @@
 """The policy on the robot: from a snapshot and a command to joint targets, with the bundle's own observation code."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from policies.skills.library import Skills
 from policies.skills.runner import PolicyRunner, Runner
 from robot.loop.terrain import Terrain
-from robot.loop.transport import Snapshot
+from robot.loop.transport import Array, Snapshot
 from sim.course.description import SKILLS
 from sim.observation import Layout, Sensors
 
@@ -33,10 +35,10 @@ class OnboardPolicy:
         still.position = np.array(self.robot.default_pose, float)
         for _ in range(WARM):
             for skill in range(len(SKILLS)):
-                self.targets(Snapshot(**{**vars(still), "skill": skill}), np.zeros(3), 0, False)
+                self.targets(replace(still, skill=skill), np.zeros(3), 0, False)
         self.reset()
 
-    def targets(self, snapshot: Snapshot, command: np.ndarray, now: int, pose_known: bool) -> np.ndarray:
+    def targets(self, snapshot: Snapshot, command: Array, now: int, pose_known: bool) -> Array:
         """Joint targets, rad float32 `[J]`, for `command` `[3]`; on flat ground where the pose is not known.
 
         Raises:
@@ -52,7 +54,7 @@ class OnboardPolicy:
         )  # fmt: skip
         user = np.array([self.skills.uses[SKILLS[snapshot.skill]]])
 
-        def heights(layout: Layout) -> np.ndarray:
+        def heights(layout: Layout) -> Array:
             return self.terrain.heights(layout, snapshot, now, pose_known)
 
         return self._policy.step(sensors, np.asarray(command, np.float32)[None], user, heights)[0]

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from sim import strict_yaml
 from sim.errors import InputError
@@ -46,9 +46,9 @@ class Declared:
     high: float | None = None
 
     @property
-    def kind(self) -> type:
+    def kind(self) -> type[Any]:
         """bool, int, float or str."""
-        return type(self.default)
+        return cast(type[Any], type(self.default))
 
     def checked(self, value: Any) -> Any:
         """`value` in the parameter's own type; `InputError` where it is not one or out of range."""
@@ -141,11 +141,11 @@ def sections(file: Path) -> dict[str, dict[str, Any]]:
     Raises:
       InputError: the file cannot be read or is no parameter file.
     """
-    content = strict_yaml.read(file)
+    content: object = strict_yaml.read(file)
     if not isinstance(content, dict):
         raise InputError(f"{file} is no parameter file: it needs NODE: ros__parameters: ...")
     found: dict[str, dict[str, Any]] = {}
-    _collect(content, "", file, found)
+    _collect(cast(dict[Any, Any], content), "", file, found)
     return found
 
 
@@ -155,12 +155,12 @@ def _collect(content: dict[Any, Any], prefix: str, file: Path, found: dict[str, 
         name = f"{prefix}/{str(key).strip('/')}"
         if not isinstance(value, dict):
             raise InputError(f"{file} is no parameter file: '{name}' needs a section 'ros__parameters'")
-        inner: dict[Any, Any] = dict(value)
-        parameters = inner.pop("ros__parameters", None)
+        inner = dict(cast(dict[Any, Any], value))
+        parameters: object = inner.pop("ros__parameters", None)
         if parameters is not None or not inner:
             if not isinstance(parameters, dict):
                 raise InputError(f"{file} is no parameter file: '{name}' needs a section 'ros__parameters'")
             if name in found:
                 raise InputError(f"{file} has two sections for '{name}'")
-            found[name] = {str(parameter): item for parameter, item in parameters.items()}
+            found[name] = {str(parameter): item for parameter, item in cast(dict[Any, Any], parameters).items()}
         _collect(inner, name, file, found)

@@ -15,11 +15,11 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from robot.loop.transport import Mode, Output, Snapshot, State
+from robot.loop.transport import Array, Mode, Output, Snapshot, State
 from sim.errors import InputError
 from sim.reading import check_file
 
@@ -50,15 +50,17 @@ def step_type_of(size: int) -> np.dtype | None:
     return step_type(joints) if joints > 0 and not left else None
 
 
-SEEN = ("position", "velocity", "joints_time", "joints_stamp", "orientation", "angular_velocity", "imu_time", "pose")
-SEEN += ("pose_time", "command", "command_time", "heights_time", "skill", "effort")
+SEEN = (
+    "position", "velocity", "joints_time", "joints_stamp", "orientation", "angular_velocity", "imu_time", "pose",
+    "pose_time", "command", "command_time", "heights_time", "skill", "effort",
+)  # fmt: skip
 LONGEST = 1 << 24
 """No block is longer, bytes."""
 
 
 def step_row(
     now: int, late: float, took: float, requests: list[str], snapshot: Snapshot, state: State, output: Output
-) -> np.ndarray:
+) -> Array:
     """One step, `[]`; see `step_type`."""
     row = np.zeros((), step_type(len(snapshot.position)))
     row["now"], row["late"], row["took"] = now, late, took
@@ -69,7 +71,7 @@ def step_row(
     return row
 
 
-def snapshot_of(row: np.ndarray, heights: np.ndarray | None) -> Snapshot:
+def snapshot_of(row: Array, heights: Array | None) -> Snapshot:
     """The snapshot that a step saw."""
     kept: dict[str, Any] = {name: np.array(row[name], float) if row[name].shape else int(row[name]) for name in SEEN}
     return Snapshot(**kept, heights=heights)
@@ -109,7 +111,7 @@ class Recorder:
         self._thread = threading.Thread(target=self._write, name="recorder", daemon=True)
         self._thread.start()
 
-    def step(self, row: np.ndarray, snapshot: Snapshot) -> None:
+    def step(self, row: Array, snapshot: Snapshot) -> None:
         """Puts one control step (and the height grid it saw, if that is new) in the queue; never waits."""
         if self.problem:
             return
@@ -162,14 +164,14 @@ class Recording:
 
     path: Path
     header: dict[str, Any]
-    steps: np.ndarray
+    steps: Array
     """Steps `[N]`; see `step_type`."""
-    grids: dict[int, np.ndarray]
+    grids: dict[int, Array]
     """Height grids by the index of the step from which on they hold."""
     lost: int
     """Bytes at the end that are no whole block: the step in which the recording was cut off."""
 
-    def grid_at(self, index: int) -> np.ndarray | None:
+    def grid_at(self, index: int) -> Array | None:
         """The height grid that step `index` saw."""
         known = [k for k in self.grids if k <= index]
         return self.grids[max(known)] if known else None
@@ -191,8 +193,8 @@ def read(path: Path) -> Recording:
         raise InputError(f"{path} is no recording of the control loop")
     place = len(MAGIC)
     header: dict[str, Any] | None = None
-    rows: list[np.ndarray] = []
-    grids: dict[int, np.ndarray] = {}
+    rows: list[Array] = []
+    grids: dict[int, Array] = {}
     while (found := _block(data, place)) is not None:
         kind, payload, place = found
         if header is None:
@@ -224,15 +226,15 @@ def _block(data: bytes, place: int) -> tuple[bytes, bytes, int] | None:
 
 def _header(path: Path, kind: bytes, payload: bytes) -> dict[str, Any]:
     try:
-        header = json.loads(payload) if kind == b"H" else None
+        header: object = json.loads(payload) if kind == b"H" else None
     except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict):
         raise InputError(f"{path} has no header")
-    return header
+    return cast(dict[str, Any], header)
 
 
-def _step(path: Path, payload: bytes, index: int, kind: np.dtype | None) -> np.ndarray:
+def _step(path: Path, payload: bytes, index: int, kind: np.dtype | None) -> Array:
     """One step, of the `kind` of those before it."""
     kind = kind or step_type_of(len(payload))
     if kind is None or len(payload) != kind.itemsize:
@@ -246,7 +248,7 @@ def _step(path: Path, payload: bytes, index: int, kind: np.dtype | None) -> np.n
     return row
 
 
-def _grid(path: Path, payload: bytes) -> np.ndarray:
+def _grid(path: Path, payload: bytes) -> Array:
     if len(payload) < 8:
         raise InputError(f"{path}: a height grid is cut short")
     rows, columns = struct.unpack_from("<II", payload)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from robot.loop.transport import NS
+from robot.loop.transport import NS, Array
 from sim import observation as obs
 from sim.course.description import Course
 from sim.course.judge import Falls, ending
@@ -32,7 +32,7 @@ class Referee:
         self._started: float | None = None
         self._start = [o.name for o in course.obstacles].index("start table")
 
-    def pose(self, stamp: int, position: np.ndarray, orientation: np.ndarray) -> bool:
+    def pose(self, stamp: int, position: Array, orientation: Array) -> bool:
         """The base at `position` (m) `[3]` with `orientation` (w, x, y, z) at `stamp` (ns). Returns whether the run
         goes on. Poses that are not finite or not newer than the last are left out."""
         if self.end:
@@ -62,7 +62,7 @@ class Referee:
         """Ends a run from outside, as where no poses come any more."""
         self.end = self.end or why
 
-    def _ending(self, time: float, x: float, y: float, z: float, orientation: np.ndarray) -> str:
+    def _ending(self, time: float, x: float, y: float, z: float, orientation: Array) -> str:
         upright = -obs.projected_gravity(np, orientation[None])[:, 2]
         clearance = z - self.course.height(np.array([x]), np.array([y]))
         fallen = bool(self.falls.look(time, clearance, upright)[0])

@@ -2,7 +2,7 @@
 
 import hashlib
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from robot.loop.onboard_policy import OnboardPolicy
 from robot.loop.recording import REQUESTS, Recording, read, snapshot_of
 from robot.loop.safety import Limits
 from robot.loop.terrain import GridPlace, Terrain
-from robot.loop.transport import NS, Mode, Output, Request, Snapshot, State
+from robot.loop.transport import NS, Array, Mode, Output, Request, Snapshot, State
 from robot.options import ReplayOptions
 from robot.results import Replay
 from sim.course import files as course_file
@@ -101,7 +101,7 @@ def replay(options: ReplayOptions) -> Replay:
         messages.shown = snapshot_of(row, grid)
         took = float(recording.steps["took"][k + 1]) if k + 1 < len(recording.steps) else 0.0
         messages.time = int(row["now"]) + round(took * NS)
-        for code in row["requests"][row["requests"] > 0].tolist():
+        for code in cast(list[int], row["requests"][row["requests"] > 0].tolist()):
             messages.requests.append(Request(REQUESTS[code - 1]))
         output = controller.step(int(row["now"]), float(row["late"]), float(row["took"]))
         moved = output.mode == Mode.POSITION == row["mode"]
@@ -123,7 +123,7 @@ def replay(options: ReplayOptions) -> Replay:
     )
 
 
-def _difference(state: State, mode: Mode, row: np.ndarray, difference: float) -> str:
+def _difference(state: State, mode: Mode, row: Array, difference: float) -> str:
     if state != row["state"]:
         return f"the state was {State(int(row['state'])).name}, now {state.name}"
     if mode != row["mode"]:
@@ -131,7 +131,7 @@ def _difference(state: State, mode: Mode, row: np.ndarray, difference: float) ->
     return f"a joint target differs by {difference:.3g} rad" if not difference <= TOLERANCE else ""
 
 
-def _runs(values: np.ndarray) -> np.ndarray:
+def _runs(values: Array) -> Array:
     """`values` without what repeats the one before."""
     return values[np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]]))]
 

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -127,13 +127,13 @@ class Verdict(NamedTuple):
 class Readings:
     """What is known of joints that read the same to the last digit, reading after reading; arrays `[J]`."""
 
-    position: np.ndarray
-    lowest: np.ndarray
+    position: Array
+    lowest: Array
     """Least target since the reading is the same, rad; NaN where there was none."""
-    highest: np.ndarray
-    turned: np.ndarray
+    highest: Array
+    turned: Array
     """By how much joints have turned of late by their speeds, rad."""
-    moves_since: np.ndarray
+    moves_since: Array
     """Since when they are to have moved by more than the limit all the same, ns."""
     time: int = NEVER
     """When the last reading came in, ns."""
@@ -153,7 +153,7 @@ class Context:
     limits: Limits
     now: int = 0
     snapshot: Snapshot = field(default_factory=Snapshot)
-    targets: np.ndarray | None = None
+    targets: Array | None = None
     """Joint targets that the drives hold, rad `[J]`; None where they hold none."""
     ground: float | None = None
     """Height of the ground under the base, m; None where it is not known."""
@@ -383,10 +383,10 @@ def near_the_joints(targets: Array, position: Array, allowed: Array, robot: Robo
 
 def unusable(targets: object, joints: int) -> Refusal | None:
     """Why what a policy put out is no set of targets for so many joints; None if it is."""
-    if not isinstance(targets, np.ndarray) or targets.shape != (joints,):
-        shape = getattr(targets, "shape", None)
+    array = cast(Array, targets) if isinstance(targets, np.ndarray) else None
+    if array is None or array.shape != (joints,):
+        shape = None if array is None else array.shape
         return Refusal(Code.POLICY_SHAPE, f"the policy put out the shape {shape}, ({joints},) is needed")
-    array: Array = targets
     if not np.isfinite(array).all():
         odd = float(array[~np.isfinite(array)][0])
         return Refusal(Code.POLICY_NOT_FINITE, f"the policy put out {odd} for a joint", odd)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from robot.loop.parameters import number
-from robot.loop.transport import NS, Snapshot
+from robot.loop.transport import NS, Array, Snapshot
 from sim import observation as obs
 from sim.course.description import Course
 from sim.observation import Layout
@@ -23,7 +23,7 @@ class GridPlace:
     front: float = number(2.0, 0.0, 10.0, "Distance ahead from the base to the grid's first row, in m.")
     left: float = number(0.5, 0.0, 10.0, "Distance to the left from the base to the grid's first column, in m.")
 
-    def sample(self, heights: np.ndarray, x: np.ndarray, y: np.ndarray, pose: np.ndarray) -> np.ndarray:
+    def sample(self, heights: Array, x: Array, y: Array, pose: Array) -> Array:
         """Heights at world points `x`, `y` (m): the cell's, NaN outside the grid."""
         c, s = np.cos(pose[3]), np.sin(pose[3])
         dx, dy = x - pose[0], y - pose[1]
@@ -44,7 +44,7 @@ class Terrain:
         """Without a `course` and a measured grid the ground is flat, level with the pose's origin."""
         self.robot, self.course, self.grid = robot, course, grid
 
-    def ground(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def ground(self, x: Array, y: Array) -> Array:
         """Height of the mapped ground, m, at arrays of x and y, m."""
         return np.zeros(np.shape(x)) if self.course is None else self.course.height(x, y)
 
@@ -52,14 +52,14 @@ class Terrain:
         """Height of the mapped ground under the base, m."""
         return float(self.ground(snapshot.pose[None, 0], snapshot.pose[None, 1])[0])
 
-    def heights(self, layout: Layout, snapshot: Snapshot, now: int, known: bool = True) -> np.ndarray:
+    def heights(self, layout: Layout, snapshot: Snapshot, now: int, known: bool = True) -> Array:
         """The heights input of a layout, float32 `[1, n]`; flat ground where the pose is not `known`."""
         if not known:
             return np.zeros((1, layout.height_size), np.float32)
         pose = snapshot.pose
         measured = snapshot.heights is not None and (now - snapshot.heights_time) / NS < FRESH
 
-        def ground(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        def ground(x: Array, y: Array) -> Array:
             mapped = self.ground(x, y)
             if not measured or snapshot.heights is None:
                 return mapped

@@ -51,7 +51,7 @@ class Output:
     """What the loop asks of the joints in one control step."""
 
     mode: Mode
-    targets: np.ndarray
+    targets: Array
     """Joint targets, rad, float32 `[J]`, `Robot.joint_names` order; without meaning unless `mode` is POSITION."""
     stamp: int
     """Stamp of the joint reading that it answers, ns on its sender's clock."""
@@ -61,28 +61,28 @@ class Output:
 class Snapshot:
     """The newest accepted message of each kind, with the time it came in (ns, steady clock; NEVER before the first)."""
 
-    position: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    position: Array = field(default_factory=lambda: np.zeros(0))
     """Joint angles, rad `[J]`."""
-    velocity: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    velocity: Array = field(default_factory=lambda: np.zeros(0))
     """rad/s `[J]`."""
-    effort: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    effort: Array = field(default_factory=lambda: np.zeros(0))
     """N m `[J]`; NaN where the robot does not report it."""
     joints_time: int = NEVER
     joints_stamp: int = 0
-    orientation: np.ndarray = field(default_factory=lambda: np.array([1.0, 0.0, 0.0, 0.0]))
+    orientation: Array = field(default_factory=lambda: np.array([1.0, 0.0, 0.0, 0.0]))
     """Quaternion (w, x, y, z), world from base `[4]`."""
-    angular_velocity: np.ndarray = field(default_factory=lambda: np.zeros(3))
+    angular_velocity: Array = field(default_factory=lambda: np.zeros(3))
     """Gyro, rad/s, base frame `[3]`."""
     imu_time: int = NEVER
-    pose: np.ndarray = field(default_factory=lambda: np.zeros(4))
+    pose: Array = field(default_factory=lambda: np.zeros(4))
     """x, y, z (m) and heading (rad) in the course frame `[4]`."""
     pose_time: int = NEVER
-    command: np.ndarray = field(default_factory=lambda: np.zeros(3))
+    command: Array = field(default_factory=lambda: np.zeros(3))
     """Forward, leftward velocity (m/s) and yaw rate (rad/s) in the heading frame `[3]`."""
     command_time: int = NEVER
     skill: int = 0
     """Index into `sim.course.description.SKILLS` of the skill that is asked for (specialists only)."""
-    heights: np.ndarray | None = None
+    heights: Array | None = None
     """A measured height grid `[rows, columns]`, see `robot.loop.terrain`; None where only the course map is known."""
     heights_time: int = NEVER
 

@@ -45,7 +45,7 @@ SOFT_STOP, HARD_STOP = 8.0, 3.0
 """Seconds that the control loop, and the other processes, have to end when they are told to."""
 LARGEST_DOMAIN = 101
 """Domains up to here have ports below those that Linux gives to clients."""
-UNKNOWN = {"state": "unknown", "reason": "its process left no report", "refusals": {}, "history": []}
+UNKNOWN: dict[str, Any] = {"state": "unknown", "reason": "its process left no report", "refusals": {}, "history": []}
 """What is said of a controller whose process was killed."""
 NICE = -10
 """Niceness of the processes, where it may be lowered."""

@@ -4,13 +4,11 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from robot.loop.clock import SteadyClock
 from robot.loop.declarations import RefereeParameters
 from robot.loop.referee import Referee
 from robot.loop.refusals import Refusals
-from robot.loop.transport import NS
+from robot.loop.transport import NS, Array
 from robot.nodes.ending import Ending, write_report
 from robot.transports.ros2 import RefereePort, RosNode
 from sim.course.files import by_name
@@ -31,7 +29,7 @@ class Timekeeper:
         self._began = self._heard = now
         self._lock = threading.Lock()
 
-    def pose(self, now: int, stamp: int, position: np.ndarray, orientation: np.ndarray) -> None:
+    def pose(self, now: int, stamp: int, position: Array, orientation: Array) -> None:
         """A pose that came in at `now`, see `Referee.pose`."""
         with self._lock:
             self._heard = now
@@ -76,7 +74,7 @@ def run_referee(node: RosNode, ending: Ending) -> dict[str, Any]:
     clock = SteadyClock()
     keeper = Timekeeper(options, clock.now())
 
-    def pose(stamp: int, position: np.ndarray, orientation: np.ndarray) -> None:
+    def pose(stamp: int, position: Array, orientation: Array) -> None:
         keeper.pose(clock.now(), stamp, position, orientation)
 
     port = RefereePort(node, pose, keeper.touch_board, Refusals(node.say), clock.now)

@@ -11,8 +11,8 @@ from robot.results import LoopReport, NavigatorReport, RefereeReport, SimReport
 
 def onboard(options: OnboardOptions) -> LoopReport:
     """The control loop on a robot; see `run`."""
-    given = {"policy": options.bundle, "course": options.course, "record": options.record, "dry_run": options.dry_run}
-    return LoopReport.of(_given("onboard", options.parameters, **given))
+    given: dict[str, Any] = {"policy": options.bundle, "course": options.course, "record": options.record}
+    return LoopReport.of(_given("onboard", options.parameters, dry_run=options.dry_run, **given))
 
 
 def sim(options: SimOptions) -> SimReport:

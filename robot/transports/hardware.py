@@ -7,11 +7,11 @@ robot is made.
 """
 
 from collections import deque
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from robot.loop.transport import NS, Mode
+from robot.loop.transport import NS, Array, Mode
 from sim.course.description import Course
 from sim.robots.description import Robot
 
@@ -37,12 +37,12 @@ class SimulatedHardware:
         Raises:
           InputError: a torque limit or a seed that cannot be.
         """
-        from sim.course.scene import course_model
+        from sim.course import scene
         from sim.envs.worlds import SimulatedRobots, check_seed
         from sim.tasks.randomization import noise_numbers
 
         check_seed(seed)
-        model = course_model(course, robot)
+        model = cast(Any, scene).course_model(course, robot)  # MuJoCo has no types
         model.opt.timestep = STEP_NS / NS
         self.robot, self.course = robot, course
         self.worlds = SimulatedRobots(robot, model, [seed], randomize=randomize, torque_limit=torque_limit, threads=1)
@@ -57,7 +57,7 @@ class SimulatedHardware:
         """When the last command came in, ns; None before the first."""
         self.wrong = ""
         """Why the last command was refused."""
-        self._waiting: deque[tuple[int, Mode, np.ndarray]] = deque()
+        self._waiting: deque[tuple[int, Mode, Array]] = deque()
         self._noise, self._numbers = np.random.default_rng([0x5E2, seed]), noise_numbers(robot)
         self._per_period = round(robot.control_period * NS) // STEP_NS
         self._steps = 0
@@ -65,7 +65,7 @@ class SimulatedHardware:
 
     # --- what drives do -------------------------------------------------------------------------------------------
 
-    def command(self, mode: Mode, targets: np.ndarray, answers: int | None = None) -> bool:
+    def command(self, mode: Mode, targets: Array, answers: int | None = None) -> bool:
         """A command of the controller: joint targets (rad `[J]`) or damping; `answers` is the time (ns, of `time`) of
         the reading that it answers. Returns whether the drives took it."""
         targets = np.asarray(targets, float)
@@ -138,12 +138,12 @@ class SimulatedHardware:
             "angular_velocity": np.asarray(seen.angular_velocity[0], float),
         }
 
-    def pose(self) -> tuple[np.ndarray, np.ndarray]:
+    def pose(self) -> tuple[Array, Array]:
         """True position (m) `[3]` and orientation (w, x, y, z) `[4]` in the course frame."""
         qpos = np.array(self.physics.qpos[0], float)
         return qpos[:3], qpos[3:7]
 
-    def velocity(self) -> tuple[np.ndarray, np.ndarray]:
+    def velocity(self) -> tuple[Array, Array]:
         """True velocity (m/s) and angular velocity (rad/s) in the base frame, `[3]` each."""
         qvel = np.array(self.physics.qvel[0], float)
         w, x, y, z = self.pose()[1]

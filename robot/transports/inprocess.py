@@ -14,7 +14,7 @@ from robot.loop.clock import Clock, Durations, SimulatedClock
 from robot.loop.message_filter import MessageFilter
 from robot.loop.navigation import NavigationProgram
 from robot.loop.referee import Referee
-from robot.loop.transport import NS, Output
+from robot.loop.transport import NS, Array, Output
 from robot.transports.hardware import STEP_NS, SimulatedHardware
 from sim import observation as obs
 from sim.course.description import SKILLS
@@ -95,8 +95,8 @@ class InProcess:
         self._thread.start()
 
     def _real_time(self) -> None:
-        due: int | None = self.begun + SLICE * STEP_NS
-        while not self._ending.is_set() and due is not None:
+        due = self.begun + SLICE * STEP_NS
+        while not self._ending.is_set():
             self.clock.sleep_until(due)
             due = self._slice()
 
@@ -127,7 +127,7 @@ class InProcess:
         if self._slices % COMMAND_EVERY == 0:
             self._command(stamp, position, orientation)
 
-    def _command(self, stamp: int, position: np.ndarray, orientation: np.ndarray) -> None:
+    def _command(self, stamp: int, position: Array, orientation: Array) -> None:
         command = self.command
         if self.navigation is not None:
             yaw = float(obs.yaw_of(np, orientation))

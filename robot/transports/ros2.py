@@ -18,12 +18,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from geometry_msgs.msg import TwistStamped
+from geometry_msgs.msg import Quaternion, TwistStamped
 from nav_msgs.msg import Odometry
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.context import Context
@@ -32,7 +32,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image, Imu, JointState
-from std_msgs.msg import Bool, String
+from std_msgs.msg import Bool, Header, String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
@@ -40,12 +40,21 @@ from robot.loop.declarations import names
 from robot.loop.message_filter import MessageFilter
 from robot.loop.parameters import EVERYWHERE, SIMULATED_TIME, Declared, declared, load, make, sections
 from robot.loop.refusals import Code, Refusal, Refusals, Source
-from robot.loop.transport import NS, Mode, Output
+from robot.loop.transport import NS, Array, Mode, Output
 from sim.course.description import SKILLS
 from sim.errors import InputError
 from sim.robots.description import Robot
 
 T = TypeVar("T")
+
+
+class Stamped(Protocol):
+    """A message with a header."""
+
+    header: Header
+
+
+M = TypeVar("M", bound=Stamped)
 
 
 # --- topics and their quality of service ------------------------------------------------------------------------------
@@ -102,13 +111,13 @@ ANSWERED = 0.5
 # --- messages in ------------------------------------------------------------------------------------------------------
 
 
-def stamp_of(message: Any) -> int:
+def stamp_of(message: Stamped) -> int:
     """A message's header stamp, ns; 0 where it is not set."""
     stamp = message.header.stamp
     return stamp.sec * NS + stamp.nanosec
 
 
-def wxyz(quaternion: Any) -> list[float]:
+def wxyz(quaternion: Quaternion) -> list[float]:
     """A ROS quaternion (x, y, z, w) as (w, x, y, z)."""
     return [quaternion.w, quaternion.x, quaternion.y, quaternion.z]
 
@@ -133,7 +142,7 @@ def take_odometry(messages: MessageFilter, message: Odometry) -> bool:
     return messages.odometry(position.tolist(), orientation.tolist(), stamp_of(message))
 
 
-def pose_of(message: Odometry) -> tuple[np.ndarray, np.ndarray]:
+def pose_of(message: Odometry) -> tuple[Array, Array]:
     """Position (m) `[3]` and orientation (w, x, y, z) `[4]`."""
     pose = message.pose.pose
     place = pose.position
@@ -176,8 +185,7 @@ def command_of(robot: Robot, message: JointTrajectory) -> Output:
     """
     if len(message.points) != 1:
         raise InputError(f"a joint command has {len(message.points)} points, 1 is needed")
-    points: Any = message.points
-    positions, names = points[0].positions, list(message.joint_names)
+    positions, names = message.points[0].positions, list(message.joint_names)
     if len(positions) == 0:
         return Output(Mode.DAMP, np.zeros(robot.joints, np.float32), stamp_of(message))
     missing = [name for name in robot.joint_names if name not in names]
@@ -193,9 +201,9 @@ def command_of(robot: Robot, message: JointTrajectory) -> Output:
 # --- messages out -----------------------------------------------------------------------------------------------------
 
 
-def stamped(message: T, stamp: int, frame: str = "") -> T:
+def stamped(message: M, stamp: int, frame: str = "") -> M:
     """`message` with `stamp` (ns) and `frame` in its header."""
-    header = message.header  # type: ignore[attr-defined]
+    header = message.header
     header.stamp.sec, header.stamp.nanosec = divmod(stamp, NS)
     header.frame_id = frame
     return message
@@ -210,7 +218,7 @@ def joints_message(reading: dict[str, Any], stamp: int) -> JointState:
     return stamped(message, stamp)
 
 
-def imu_message(orientation: np.ndarray, angular_velocity: np.ndarray, stamp: int) -> Imu:
+def imu_message(orientation: Array, angular_velocity: Array, stamp: int) -> Imu:
     """Attitude (w, x, y, z) `[4]` and gyro (rad/s, base frame) `[3]`; there is no accelerometer."""
     message = Imu()
     _set_quaternion(message.orientation, orientation)
@@ -220,7 +228,7 @@ def imu_message(orientation: np.ndarray, angular_velocity: np.ndarray, stamp: in
 
 
 def odometry_message(
-    position: np.ndarray, orientation: np.ndarray, velocity: np.ndarray, turning: np.ndarray, stamp: int
+    position: Array, orientation: Array, velocity: Array, turning: Array, stamp: int
 ) -> Odometry:
     """Pose in the course frame (m `[3]`; w, x, y, z `[4]`), velocity (m/s) and turning (rad/s) in the base frame."""
     message = Odometry(child_frame_id="base")
@@ -265,15 +273,15 @@ def diagnostics_message(robot: Robot, status: dict[str, Any], stamp: int) -> Dia
     return stamped(DiagnosticArray(status=[diagnosis]), stamp)
 
 
-def _doubles(values: Any) -> array:
+def _doubles(values: Any) -> "array[float]":
     return array("d", np.asarray(values, float).tobytes())
 
 
-def _set_vector(vector: Any, values: np.ndarray) -> None:
+def _set_vector(vector: Any, values: Array) -> None:
     vector.x, vector.y, vector.z = (float(value) for value in values)
 
 
-def _set_quaternion(quaternion: Any, values: np.ndarray) -> None:
+def _set_quaternion(quaternion: Any, values: Array) -> None:
     quaternion.w, quaternion.x, quaternion.y, quaternion.z = (float(value) for value in values)
 
 
@@ -293,7 +301,7 @@ def _descriptor(parameter: Declared) -> ParameterDescriptor:
     return descriptor
 
 
-def _no_simulated_time(parameters: list[Parameter]) -> SetParametersResult:
+def _no_simulated_time(parameters: "list[Parameter[Any]]") -> SetParametersResult:
     asked = any(parameter.name == "use_sim_time" and parameter.value for parameter in parameters)
     return SetParametersResult(successful=not asked, reason=SIMULATED_TIME if asked else "")
 
@@ -350,11 +358,12 @@ class RosNode:
         apart = foreign | set(EVERYWHERE)
         own = {name: value for name, value in given.items() if name not in apart and not name.startswith("qos_")}
         chosen = make(kind, own)
+        declare = cast(Callable[..., Any], getattr(node, "declare_parameter"))  # noqa: B009 - typed in part only
         for parameter in declared(kind):
             if parameter.name in own:
                 node.undeclare_parameter(parameter.name)
             value = getattr(chosen, parameter.name)
-            node.declare_parameter(parameter.name, value, _descriptor(parameter), ignore_override=True)
+            declare(parameter.name, value, _descriptor(parameter), ignore_override=True)
         return chosen
 
     def publish(self, topic: Topic, message: Any) -> None:
@@ -490,7 +499,7 @@ class DriverPort:
         self.node.publish(JOINT_STATES, joints_message(reading, stamp))
         self.node.publish(IMU, imu_message(reading["orientation"], reading["angular_velocity"], stamp))
 
-    def pose(self, pose: tuple[np.ndarray, np.ndarray], velocity: tuple[np.ndarray, np.ndarray], stamp: int) -> None:
+    def pose(self, pose: tuple[Array, Array], velocity: tuple[Array, Array], stamp: int) -> None:
         """Pose and velocity of the base, see `odometry_message`."""
         self.node.publish(ODOMETRY, odometry_message(*pose, *velocity, stamp))
 
@@ -521,7 +530,7 @@ class RefereePort:
     def __init__(
         self,
         node: RosNode,
-        pose: Callable[[int, np.ndarray, np.ndarray], Any],
+        pose: Callable[[int, Array, Array], Any],
         touched: Callable[[], Any],
         refusals: Refusals,
         clock: Callable[[], int],

@@ -1,0 +1,7 @@
+class Time:
+    sec: int
+    nanosec: int
+
+class Duration:
+    sec: int
+    nanosec: int
