@@ -13,6 +13,7 @@ import numpy as np
 from sim.arrays import Array, Namespace
 from sim.errors import InputError
 from sim.gait import joint_offset
+from sim.planar import place
 from sim.robots.description import Robot
 from sim.robots.gaits import Gait
 
@@ -241,8 +242,7 @@ def grid_points(xp: Namespace, grid: Grid, base_xy: Array, yaw: Array) -> Array:
     """World points of a grid, `[..., n, 2]` m, for a base at `base_xy` `[..., 2]` with heading `yaw` `[...]`."""
     x, y = np.meshgrid(np.asarray(grid.x, np.float32), np.asarray(grid.y, np.float32), indexing="ij")
     x, y = xp.asarray(x.ravel()), xp.asarray(y.ravel())
-    c, s = xp.cos(yaw)[..., None], xp.sin(yaw)[..., None]
-    return xp.stack([base_xy[..., :1] + c * x - s * y, base_xy[..., 1:2] + s * x + c * y], -1)
+    return xp.stack(place(base_xy[..., :1], base_xy[..., 1:2], yaw[..., None], x, y, xp), -1)
 
 
 def relative_heights(xp: Namespace, robot: Robot, ground: Array, base_z: Array) -> Array:

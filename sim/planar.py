@@ -16,6 +16,12 @@ def to_body(x: Array, y: Array, yaw: Array, xp: Namespace = np) -> tuple[Array, 
     return c * x + s * y, c * y - s * x
 
 
+def place(x: Array, y: Array, yaw: Array, forward: Array, left: Array, xp: Namespace = np) -> tuple[Array, Array]:
+    """World points so far ahead of and to the left of something that stands at `x`, `y` with that heading, m."""
+    c, s = xp.cos(yaw), xp.sin(yaw)
+    return x + c * forward - s * left, y + s * forward + c * left
+
+
 def to_world(forward: Array, left: Array, yaw: Array, xp: Namespace = np) -> tuple[Array, Array]:
     """The inverse of `to_body`: x and y parts in the world."""
     c, s = xp.cos(yaw), xp.sin(yaw)

@@ -9,6 +9,7 @@ from robot.loop.transport import NS, Array, Snapshot
 from sim import observation as obs
 from sim.course.description import Course
 from sim.observation import Layout
+from sim.planar import to_body
 from sim.robots.description import Robot
 
 FRESH = 0.5
@@ -25,9 +26,7 @@ class GridPlace:
 
     def sample(self, heights: Array, x: Array, y: Array, pose: Array) -> Array:
         """Heights at world points `x`, `y` (m): the cell's, NaN outside the grid."""
-        c, s = np.cos(pose[3]), np.sin(pose[3])
-        dx, dy = x - pose[0], y - pose[1]
-        ahead, left = c * dx + s * dy, c * dy - s * dx
+        ahead, left = to_body(x - pose[0], y - pose[1], pose[3])
         row = np.rint((self.front - ahead) / self.resolution).astype(int)
         column = np.rint((self.left - left) / self.resolution).astype(int)
         rows, columns = heights.shape

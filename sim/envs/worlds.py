@@ -18,6 +18,7 @@ from sim.course.score import Scorer
 from sim.errors import InputError
 from sim.observation import Layout, Sensors
 from sim.physics.cpu import CpuPhysics
+from sim.planar import place, to_body
 from sim.robots.description import Robot, substeps_of
 from sim.tasks.randomization import (
     Draw,
@@ -157,8 +158,7 @@ class SimulatedRobots:
             u = np.stack([rng.random(robot.joints, np.float32) for rng in self.streams])
             joints += START_JOINTS * (2 * u - 1)
         corners = [(0.0, 0.0), *robot.footprint.corners]
-        c, s = np.cos(yaw), np.sin(yaw)
-        below = np.stack([ground(x + c * dx - s * dy, y + s * dx + c * dy) for dx, dy in corners]).max(0)
+        below = np.stack([ground(*place(x, y, yaw, *corner)) for corner in corners]).max(0)
         zero = np.zeros(self.worlds)
         base = np.stack([x, y, below + robot.standing_height + 0.01, np.cos(yaw / 2), zero, zero, np.sin(yaw / 2)], 1)
         still = np.zeros((self.worlds, self.model.nv))
@@ -201,8 +201,7 @@ class SimulatedRobots:
     def velocity(self) -> np.ndarray:
         """True planar velocity in the heading frame (m/s) and yaw rate in the base frame (rad/s), `[worlds, 3]`."""
         v, yaw = self.physics.qvel, self.pose[:, 2]
-        c, s = np.cos(yaw), np.sin(yaw)
-        return np.stack([c * v[:, 0] + s * v[:, 1], c * v[:, 1] - s * v[:, 0], v[:, 5]], 1)
+        return np.stack([*to_body(v[:, 0], v[:, 1], yaw), v[:, 5]], 1)
 
     @property
     def trunk_contact(self) -> np.ndarray:

@@ -21,6 +21,7 @@ from sim.errors import InputError
 from sim.observation import yaw_of
 from sim.physics.base import Reading
 from sim.physics.motor import torque_range
+from sim.planar import to_world
 from sim.robots.description import Robot
 
 MAX_PAIRS = 256
@@ -304,8 +305,7 @@ class FootGround:
         """Where the feet about are at an episode's start: world x, y, m, `[..., legs, 2]`, from qpos `[..., 7 + J]`."""
         yaw = yaw_of(xp, qpos[..., 3:7])[..., None]
         ahead, left = xp.asarray(self.nominal[:, 0]), xp.asarray(self.nominal[:, 1])
-        c, s = xp.cos(yaw), xp.sin(yaw)
-        return qpos[..., None, :2] + xp.stack([c * ahead - s * left, s * ahead + c * left], -1)
+        return qpos[..., None, :2] + xp.stack(to_world(ahead, left, yaw, xp), -1)
 
 
 def _nominal_feet(model: mujoco.MjModel, robot: Robot, feet: np.ndarray) -> np.ndarray:

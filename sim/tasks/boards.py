@@ -16,6 +16,7 @@ import numpy as np
 
 from sim.arrays import Array, Namespace
 from sim.course.terrain import Block, HeightMap, Terrain, pit
+from sim.planar import to_body
 from sim.robots.description import Robot
 from sim.tasks import patches
 from sim.tasks.draws import Drawn
@@ -153,9 +154,9 @@ class Lanes(Ground):
         if board is None:
             return command
         aside = xp.clip(-STEER * offset[..., 1], -STEER_LIMIT, STEER_LIMIT)
-        c, s, now = xp.cos(yaw), xp.sin(yaw), _unpack(board).now
+        planar = to_body(_unpack(board).now, aside, yaw, xp)
         turn = xp.clip(-TURN * yaw, -TURN_LIMIT, TURN_LIMIT)
-        return xp.stack([c * now + s * aside, c * aside - s * now, turn], -1).astype(xp.float32)
+        return xp.stack([*planar, turn], -1).astype(xp.float32)
 
     @property
     def parts(self) -> tuple[str, ...]:

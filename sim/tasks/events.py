@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sim.arrays import Array, Namespace
+from sim.planar import to_world
 from sim.robots.description import Robot
 from sim.tasks.draws import Drawn
 
@@ -46,7 +47,6 @@ def thrown(
     ranges = np.array([*THROWN_BASE, *((-half, half) for half in spread), *speed], np.float32)
     wide = ranges[:, 0] + drawn.thrown_state * (ranges[:, 1] - ranges[:, 0])
     ahead, aside, up, higher, roll, pitch = (wide[..., i] for i in range(6))
-    c, s = xp.cos(yaw), xp.sin(yaw)
     half = 0.5 * xp.stack([roll, pitch, yaw], -1)
     (cr, cp, cy), (sr, sp, sy) = (tuple(f(half[..., i]) for i in range(3)) for f in (xp.cos, xp.sin))
     turned = [
@@ -57,7 +57,7 @@ def thrown(
     legs = xp.asarray(robot.default_pose) + wide[..., base : base + robot.joints]
     low, high = (xp.asarray(limit, dtype=xp.float32) for limit in (robot.joint_lower, robot.joint_upper))
     moved = xp.concatenate([place, xp.clip(legs, low, high)], -1)
-    linear = xp.stack([c * ahead - s * aside, s * ahead + c * aside, up], -1)
+    linear = xp.stack([*to_world(ahead, aside, yaw, xp), up], -1)
     speeds = xp.concatenate([linear, wide[..., 6:9], wide[..., base + robot.joints :][..., robot.leg_of_joint]], -1)
     yes = chosen[..., None]
     slower = xp.where(chosen & (drawn.thrown_slow < 0.5), drawn.thrown_slower, 1.0)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from sim import observation as obs
 from sim.arrays import Array, Namespace
 from sim.physics.base import Reading
+from sim.planar import to_body
 from sim.robots.description import Robot
 from sim.tasks.ground import Ground
 from sim.tasks.state import TaskState
@@ -25,9 +26,7 @@ class Look(NamedTuple):
 
 def heading_frame(xp: Namespace, velocity: Array, yaw: Array) -> Array:
     """A velocity of the world, `[..., 3]`, in the base's heading frame."""
-    c, s = xp.cos(yaw), xp.sin(yaw)
-    x, y = velocity[..., 0], velocity[..., 1]
-    return xp.stack([c * x + s * y, c * y - s * x, velocity[..., 2]], -1)
+    return xp.stack([*to_body(velocity[..., 0], velocity[..., 1], yaw, xp), velocity[..., 2]], -1)
 
 
 def velocity(xp: Namespace, robot: Robot, ground: Ground, state: TaskState, look: Look) -> Array:

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.planar import to_body, to_world, wrap
+from sim.planar import place, to_body, to_world, wrap
 
 ANGLE = st.floats(-50, 50)
 
@@ -25,3 +25,4 @@ def test_what_lies_ahead_and_to_the_left(x, y, yaw):
     forward, left = to_body(x, y, yaw)
     assert np.isclose(forward + 1j * left, (x + 1j * y) * np.exp(-1j * yaw), atol=1e-9)
     assert np.allclose(to_world(forward, left, yaw), (x, y), atol=1e-9)
+    assert np.allclose(place(3.0, -2.0, yaw, forward, left), (x + 3.0, y - 2.0), atol=1e-9)

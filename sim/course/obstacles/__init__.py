@@ -1,12 +1,10 @@
-"""The kinds of obstacles, one module each; importing this package registers them in the official running order."""
+"""The kinds of obstacles, one module each; importing this package registers them."""
 
+from sim.course.obstacles.a_frame import AFrame, AFrameObstacle, ramps
 from sim.course.obstacles.base import KINDS, Gate, Obstacle, kind_of
-
-from sim.course.obstacles.tables import EndTable, StartTable, Table  # isort: skip  (before what stands between them)
+from sim.course.obstacles.broad_jump import BERTH, Board, BroadJump
+from sim.course.obstacles.tables import EndTable, StartTable, Table
 from sim.course.obstacles.weave_poles import Pole, WeavePoles
-
-from sim.course.obstacles.a_frame import AFrame, AFrameObstacle, ramps  # isort: skip
-from sim.course.obstacles.broad_jump import BERTH, Board, BroadJump  # isort: skip
 
 __all__ = [
     "BERTH", "KINDS", "AFrame", "AFrameObstacle", "Board", "BroadJump", "EndTable", "Gate", "Obstacle", "Pole",

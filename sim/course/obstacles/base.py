@@ -106,7 +106,7 @@ class Obstacle:
 
 
 KINDS: dict[str, type[Obstacle]] = {}
-"""By name; in the official running order once `sim.course.obstacles` is imported."""
+"""By name; the official ones once `sim.course.obstacles` is imported."""
 
 
 Kind = TypeVar("Kind", bound=type[Obstacle])
