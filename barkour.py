@@ -45,6 +45,7 @@ if _problem := _foreign():
     print(f"barkour: {_problem}", file=sys.stderr)
     sys.exit(2)
 
+from distill.language.options import LanguageOptions
 from distill.locomotion.options import Options as LocomotionOptions
 from distill.methods.options import ListOptions, ShowOptions, SweepOptions
 from distill.methods.options import RunOptions as RecipeOptions
@@ -98,8 +99,11 @@ COMMANDS: dict[str, Command | Group] = {
     "evaluate": Command(EvaluateOptions, "policies.evaluation.evaluate:evaluate"),
     "train": Command(TrainOptions, "policies.learning.train:train"),
     "distill": Group(
-        "Distil several policies into one.",
-        {"locomotion": Command(LocomotionOptions, "distill.locomotion.recipe:distil")},
+        "Distil several policies into one, or a language model into a smaller one.",
+        {
+            "locomotion": Command(LocomotionOptions, "distill.locomotion.recipe:distil"),
+            "language": Command(LanguageOptions, "distill.language.distil:distil"),
+        },
     ),
     "recipe": Group(
         "Published distillation methods as experiments with a verdict.",
@@ -146,6 +150,8 @@ EXTRAS |= {
     "transformers": "lm",
     "tokenizers": "lm",
     "openai": "lm",
+    "pyarrow": "lm",
+    "jinja2": "lm",
 }
 GL_OFF = ("disable", "disabled", "off", "false", "0")
 EXTRAS |= {f"{name}_msgs": "ros" for name in ("sensor", "nav", "geometry", "trajectory", "diagnostic", "std")}

@@ -28,6 +28,28 @@ class Distilled(Stoppable):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LanguageDistilled(Stoppable):
+    """One run of `barkour distill language`, or what its plan or dry run says."""
+
+    method: str
+    settings: dict[str, float]
+    teacher: str | None
+    student: str
+    """Where it comes from."""
+    parameters: dict[str, int]
+    data: dict[str, Any]
+    """What was read, dropped, cut and held out, and the files' SHA-256."""
+    steps: int
+    out: str | None = None
+    """The student's folder."""
+    perplexity: dict[str, float] | None = None
+    """On held-out data: the student at the `start` and at the `end`, the `teacher`."""
+    agreement: float | None = None
+    """Share of held-out tokens at which teacher and student have the same likeliest token."""
+    minutes: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class DistillBench(Result):
     """Tokens per second and memory, here, by hand and with TRL."""
 

@@ -81,7 +81,7 @@ def good_log(tmp_path: Path) -> Path:
         (["recipe", "show", "a", "b"], ["b"]),
         (["recipe", "list", "ddk"], ["ddk"]),
         (["recipe", "dance"], ["dance"]),
-        (["distill"], ["locomotion"]),
+        (["distill"], ["locomotion", "language"]),
         (["ros"], ["navigator"]),
         (["onboard", "--transport", "ros2", "--seed", "3"], ["--seed", "ros2"]),
         (["onboard", "--transport", "ros2", "--lying"], ["--lying"]),
@@ -311,6 +311,7 @@ def test_every_command_has_its_function_and_its_options_explained(name: str) -> 
         (["ros", "sim", "--seed", "1"], "ros sim", {"seed": 1}),
         (["bench", "physics"], "bench physics", {}),
         (["distill", "locomotion", "--courses", "a", "b"], "distill locomotion", {"courses": ("a", "b")}),
+        (["distill", "language", "--data", "a", "b"], "distill language", {"data": (Path("a"), Path("b"))}),
     ],
 )
 def test_spellings_that_scripts_rely_on(arguments: list[str], name: str, options: dict) -> None:

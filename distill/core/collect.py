@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor, nn
@@ -71,4 +71,17 @@ class Sampler(Protocol):
         self, shards: Shards, rng: np.random.Generator, counts: Mapping[str, int], held_out: bool = False
     ) -> dict[str, Tensor]:
         """`counts` examples of each domain, one after the other; from episodes never trained on if `held_out`."""
+        ...
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """A sampler that remembers something between batches; the loop keeps it with its checkpoints."""
+
+    def state(self) -> dict[str, Any]:
+        """JSON-ready; see `restore`."""
+        ...
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on where `state` was called."""
         ...

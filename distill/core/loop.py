@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from distill.core import checkpoints
-from distill.core.collect import Collector, Plan, Sampler, Student
+from distill.core.collect import Collector, Plan, Resumable, Sampler, Student
 from distill.core.errors import DistillError
 from distill.core.journal import Journal
 from distill.core.mixture import Mixture
@@ -165,9 +165,13 @@ class Distiller:
             "position": asdict(self.position), "shards": len(self.shards), "mixture": self.mixture.state(),
             "watch": self.monitor.state(), "reached": self.reached, "ratios": self.ratios,
             "measured": self.measured, "rng": self.rng.bit_generator.state,
+            "sampler": self.sampler.state() if isinstance(self.sampler, Resumable) else {},
         }  # fmt: skip
         tensors = {"student": self.student.module.state_dict(), "optimizer": self.optimizer.state_dict()}
         tensors["objective"] = self.learned.state_dict()
+        tensors["random"] = {"cpu": torch.get_rng_state()}  # what dropout draws from
+        if self.accelerator.device.type == "cuda":
+            tensors["random"]["cuda"] = torch.cuda.get_rng_state(self.accelerator.device)
         checkpoints.save(self.folder, values, tensors)
 
     def _restore(self, saved: Path) -> None:
@@ -188,10 +192,17 @@ class Distiller:
         self.reached, self.ratios = values["reached"], values["ratios"]
         self.measured = values.get("measured", [])
         self.rng.bit_generator.state = values["rng"]
+        if isinstance(self.sampler, Resumable):
+            self.sampler.restore(values.get("sampler", {}))
         try:
             self.student.module.load_state_dict(tensors["student"])
             self.optimizer.load_state_dict(tensors["optimizer"])
             self.learned.load_state_dict(tensors.get("objective", {}))
+            random = tensors.get("random", {})
+            if "cpu" in random:
+                torch.set_rng_state(random["cpu"])
+            if "cuda" in random and self.accelerator.device.type == "cuda":
+                torch.cuda.set_rng_state(random["cuda"], self.accelerator.device)
         except (RuntimeError, ValueError, KeyError) as error:
             raise DistillError(f"the checkpoint in {saved} is of another student: {error}") from error
 

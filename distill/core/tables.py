@@ -5,6 +5,7 @@ A row is one example, an episode of length 1: arrays of one shape each, such as 
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -98,3 +99,60 @@ class Draws:
         if key not in self._known:
             self._known[key] = np.flatnonzero(shards.array(shard, HELD_OUT_FIELD) == held_out)
         return self._known[key]
+
+
+class Epochs(Draws):
+    """Every row of a domain once before any comes again, in an order that is drawn anew for each pass.
+
+    Rows that are held out are drawn as `Draws` does.
+    """
+
+    def __init__(self, newest: bool = False) -> None:
+        super().__init__(newest)
+        self._passes: dict[str, tuple[int, int, str]] = {}
+        """Domain -> seed of the order, rows of it that were given, the newest shard that it is over."""
+
+    def sample(
+        self, shards: Shards, rng: np.random.Generator, counts: Mapping[str, int], held_out: bool = False
+    ) -> dict[str, Tensor]:
+        """As `Draws.sample`."""
+        if held_out:
+            return super().sample(shards, rng, counts, held_out)
+        parts: list[dict[str, np.ndarray]] = []
+        for domain, count in counts.items():
+            own = [s for s in shards.shards if s.about["domain"] == domain]
+            own = own[-1:] if self.newest else own
+            usable = [self._places(shards, shard, False) for shard in own]
+            ends = np.cumsum([len(places) for places in usable])
+            for place in self._next(domain, rng, count, own[-1].name if own else "", int(ends[-1]) if own else 0):
+                which = int(np.searchsorted(ends, place, side="right"))
+                row = usable[which][place - ends[which]]
+                shard = own[which]
+                parts.append({n: shards.array(shard, n)[row] for n in shard.files if n != HELD_OUT_FIELD})
+        if not parts:
+            raise DistillError("a batch needs at least one row")
+        return {name: torch.as_tensor(np.stack([part[name] for part in parts])) for name in parts[0]}
+
+    def _next(self, domain: str, rng: np.random.Generator, count: int, shard: str, total: int) -> list[int]:
+        if count and not total:
+            raise DistillError(f"the domain '{domain}' has no row to train on")
+        found: list[int] = []
+        while len(found) < count:
+            seed, at, over = self._passes.get(domain, (0, 0, ""))
+            if over != shard or at == total:  # the first pass, one over new rows too, or the next one
+                seed, at = int(rng.integers(2**31, size=1)[0]), 0
+            order: np.ndarray = np.random.default_rng(seed).permutation(total)
+            part: list[int] = order[at : at + count - len(found)].tolist()
+            found += part
+            self._passes[domain] = seed, at + len(part), shard
+        return found
+
+    def state(self) -> dict[str, Any]:
+        """JSON-ready; see `restore`."""
+        return {"passes": self._passes}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on where `state` was called."""
+        self._passes = {
+            name: (int(seed), int(at), str(over)) for name, (seed, at, over) in state.get("passes", {}).items()
+        }

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -88,11 +89,18 @@ def build(shape: Shape, seed: int = 0) -> Any:
     return CLASSES[shape.kind].from_config(shape.config()).eval()
 
 
-def load(source: Shape | PretrainedConfig | str | Path, kind: Kind = "causal", seed: int = 0) -> Any:
+def load(
+    source: Shape | PretrainedConfig | str | Path,
+    kind: Kind = "causal",
+    seed: int = 0,
+    dtype: torch.dtype | None = None,
+) -> Any:
     """A model from a shape or config (random weights), from a folder, or by its published name (downloads it).
 
+    `dtype` is what weights are read as, by default as they were written.
+
     Raises:
-      DistillError: it cannot be read.
+      DistillError: it cannot be read, or weights are missing that would then be random.
     """
     if isinstance(source, Shape):
         return build(source, seed)
@@ -101,9 +109,16 @@ def load(source: Shape | PretrainedConfig | str | Path, kind: Kind = "causal", s
         torch.manual_seed(seed)
         return CLASSES[kind].from_config(source).eval()
     try:
-        return CLASSES[kind].from_pretrained(str(source)).eval()
-    except (OSError, ValueError) as error:
-        raise DistillError(f"the model '{source}' cannot be loaded: {str(error).splitlines()[0]}") from error
+        options: dict[str, Any] = {"output_loading_info": True, **({"dtype": dtype} if dtype else {})}
+        model, said = CLASSES[kind].from_pretrained(str(source), **options)
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DistillError(f"the model '{source}' cannot be loaded: {reason}") from error
+    missing, foreign = sorted(said["missing_keys"]), sorted(said["unexpected_keys"])
+    if missing and kind != "encoder":  # a classifier's last layer is made for its task
+        more = f"; it has {len(foreign)} others, such as {foreign[0]}" if foreign else ""
+        raise DistillError(f"the model '{source}' lacks {len(missing)} of its weights, such as {missing[0]}{more}")
+    return model.eval()
 
 
 def parameters(model: nn.Module, embeddings: bool = True) -> int:

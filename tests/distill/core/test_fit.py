@@ -73,3 +73,27 @@ def test_a_loss_that_is_not_finite_is_one_sentence(tmp_path):
         student.module.weight.fill_(float("nan"))
     with pytest.raises(DistillError, match="loss is nan"):
         fit(student, ForwardKL(), taught(), [Table("x", {"x": X})], tmp_path / "run", **OPTIONS)
+
+
+def test_a_run_with_dropout_goes_on_with_the_same_random_numbers(tmp_path):
+    def dropping() -> Linear:
+        student = Linear(1)
+        student.module = nn.Sequential(nn.Dropout(0.5), student.module)
+        return student
+
+    def stop(learner: Student) -> dict[str, float]:
+        calls.append(0)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return {"golden": 0.0}
+
+    found, calls = [], []
+    for evaluate in (None, stop, None):
+        student, name = dropping(), "whole" if not found and not calls else "cut"
+        options = {**OPTIONS, "rounds": 3, "keep": True, "evaluate": evaluate or (lambda learner: {"golden": 0.0})}
+        try:
+            fit(student, ForwardKL(), taught(), [Table("x", {"x": X})], tmp_path / name, **options)
+            found.append(student.module[1].weight.detach().clone())
+        except KeyboardInterrupt:
+            torch.manual_seed(99)  # another process's random state
+    assert len(calls) == 2 and torch.equal(*found)

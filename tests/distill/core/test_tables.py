@@ -1,12 +1,14 @@
 """Rows without memory as domains of the loop, and batches of them."""
 
+import json
+
 import numpy as np
 import pytest
 
 from distill.core.collect import Plan
 from distill.core.errors import DistillError
 from distill.core.shards import Shards
-from distill.core.tables import Draws, Table
+from distill.core.tables import Draws, Epochs, Table
 
 
 def test_held_out_rows_are_never_trained_on(tmp_path):
@@ -47,3 +49,32 @@ def test_nothing_to_draw_from_is_one_sentence(tmp_path):
         Table("a", {})
     with pytest.raises(DistillError, match="at least one row"):
         Draws().sample(Shards(tmp_path), np.random.default_rng(0), {"a": 0})
+
+
+def test_every_row_comes_once_before_any_comes_again_also_after_a_pause(tmp_path):
+    shards = Shards(tmp_path)
+    found = Table("a", {"x": np.arange(10)}, {"x": np.arange(100, 103)}).collect(None, Plan(0, 1.0, 1, 0))
+    shards.append(found.fields, found.episodes, {"domain": "a"})
+    rng, sampler = np.random.default_rng(0), Epochs()
+    first = sampler.sample(shards, rng, {"a": 7})["x"].tolist()
+    state, later = json.loads(json.dumps(sampler.state())), np.random.default_rng(5)
+    rest = sampler.sample(shards, np.random.default_rng(5), {"a": 13})["x"].tolist()
+    assert sorted(first + rest[:3]) == sorted(rest[3:]) == list(range(10)) and first + rest[:3] != rest[3:]
+    again = Epochs()
+    again.restore(state)
+    assert again.sample(shards, later, {"a": 13})["x"].tolist() == rest
+    assert set(sampler.sample(shards, rng, {"a": 30}, held_out=True)["x"].tolist()) == {100, 101, 102}
+
+
+def test_new_rows_begin_a_new_pass_over_the_newest_alone_where_asked(tmp_path):
+    shards, rng = Shards(tmp_path), np.random.default_rng(0)
+    sampler, all_of_them = Epochs(newest=True), Epochs()
+    for first in (0, 10):
+        found = Table("a", {"x": np.arange(first, first + 4)}).collect(None, Plan(0, 1.0, 1, 0))
+        shards.append(found.fields, found.episodes, {"domain": "a"})
+        drawn = sampler.sample(shards, rng, {"a": 4})["x"].tolist()
+        assert sorted(drawn) == list(range(first, first + 4))
+        sampler.sample(shards, rng, {"a": 2})
+    assert sorted(all_of_them.sample(shards, rng, {"a": 8})["x"].tolist()) == [0, 1, 2, 3, 10, 11, 12, 13]
+    with pytest.raises(DistillError, match="no row"):
+        sampler.sample(shards, rng, {"b": 1})

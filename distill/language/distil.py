@@ -1,0 +1,437 @@
+"""`barkour distill language`: teacher, student and text or chats of one's own into a folder that transformers loads.
+
+The method says what is learned from (`distill.methods.method`), the core's loop does it. The folder holds the student
+with the parameters of the round that was best on held-out data, its tokenizer with the chat template, a model card, the
+summary and the curve; `run` in it holds the run, so that it can be resumed.
+"""
+
+import json
+import math
+import os
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from transformers import GenerationConfig
+
+from distill.core.checkpoints import newest, plain, write_json
+from distill.core.collect import Collector, Sampler, Student
+from distill.core.errors import DistillError
+from distill.core.journal import Journal
+from distill.core.loop import Distiller, LoopConfig, load_best
+from distill.core.mixture import Mixture
+from distill.core.objectives.base import WeightedSum
+from distill.core.shards import Shards
+from distill.core.tables import Epochs, Rows, Table
+from distill.core.teachers import Teacher, Teachers
+from distill.language.card import write_card
+from distill.language.encoding import TEMPLATE, Encoded, Encoder, packed_rows, padded_rows
+from distill.language.evaluate import nats_per_token, over
+from distill.language.examples import Example, Reading, read_examples
+from distill.language.models import causal, load, packs, parameters
+from distill.language.options import LanguageOptions
+from distill.language.student import ModelStudent, Next, dense
+from distill.language.students import end_tokens, open_student, open_tokenizer
+from distill.language.writing import Written
+from distill.methods.method import Method, MethodOptions, find
+from distill.results import LanguageDistilled
+from policies.learning import runs
+from sim.errors import InputError
+
+OPTIONS, SUMMARY, RUN = "options.json", "summary.json", "run"
+FREE = ("out", "resume", "plan", "dry_run", "checkpoint_minutes")
+"""Options that do not decide a run's result."""
+MEASURED = 256
+"""Held-out rows of a domain that the student is measured on, at most."""
+
+
+@dataclass
+class Domain:
+    """One path of the data, as rows."""
+
+    name: str
+    rows: Rows
+    held_out: Rows
+    prompts: list[list[int]]
+    examples: int
+    learned: int
+    """Tokens that are learned in one pass."""
+    dropped: Counter[str]
+    cut: Counter[str]
+    files: Mapping[str, str]
+
+
+@dataclass
+class Run:
+    """Everything that a run is made of, read and checked."""
+
+    options: LanguageOptions
+    method: Method
+    settings: MethodOptions
+    teacher: Any
+    student: Any
+    origin: str
+    tokenizer: Any
+    domains: list[Domain]
+    packed: bool
+    steps: int
+    config: LoopConfig
+    read: Any = field(repr=False)
+
+    @property
+    def shares(self) -> tuple[float, float]:
+        """Of the rows that student and teacher write."""
+        return self.method.student_writes(self.settings), self.method.teacher_writes(self.settings)
+
+    def about(self) -> dict[str, Any]:
+        """What is known before the first step, JSON-ready."""
+        dropped, cut = (sum((getattr(d, name) for d in self.domains), Counter[str]()) for name in ("dropped", "cut"))
+        models = {"teacher": self.teacher, "student": self.student}
+        return {
+            "method": self.method.name,
+            "settings": {name: getattr(self.settings, name) for name in self.method.reads},
+            "teacher": self.options.teacher, "student": self.origin,
+            "parameters": {name: parameters(model) for name, model in models.items() if model is not None},
+            "data": {
+                "examples": sum(d.examples for d in self.domains), "dropped": dict(dropped), "cut": dict(cut),
+                "rows": sum(len(d.rows["tokens"]) for d in self.domains),
+                "held_out_rows": sum(len(d.held_out["tokens"]) for d in self.domains),
+                "learned_tokens": sum(d.learned for d in self.domains), "packed": self.packed,
+                "files": {f"{d.name}/{name}": digest for d in self.domains for name, digest in d.files.items()},
+            },
+            "steps": self.steps, "batch": self.options.batch, "length": self.options.length, "interrupted": False,
+        }  # fmt: skip
+
+
+def distil(options: LanguageOptions) -> LanguageDistilled:
+    """Distils as the options say and writes the student's folder.
+
+    Returns:
+      `method`, `settings`, `teacher`, `student`, `parameters`, `data` (what was read, dropped, cut and held out),
+      `steps`, `perplexity` (held-out data: student at the `start` and at the `end`, `teacher`), `agreement` (share of
+      held-out tokens at which teacher and student have the same likeliest token), `minutes`, `out`. `interrupted` where
+      Ctrl-C ended it. With `plan` or `dry_run` what those say, and no student.
+
+    Raises:
+      InputError: options, models, data or a folder that cannot be used.
+    """
+    try:
+        _check(options)
+        if options.dry_run or options.plan:
+            run = prepare(options)
+            return LanguageDistilled.of({**run.about(), **(measured_plan(run) if options.plan else {"dry_run": True})})
+        folder = options.out / RUN
+        folder.mkdir(parents=True, exist_ok=True)
+        with runs.alone(folder), runs.stopping():
+            return LanguageDistilled.of(_run(options, folder))
+    except DistillError as error:
+        raise InputError(str(error)) from error
+    except OSError as error:
+        raise InputError(f"cannot write to {options.out}: {error.strerror or error}") from error
+
+
+def _run(options: LanguageOptions, folder: Path) -> dict[str, Any]:
+    kept = {"options": _decisive(options)}
+    known = _begun(folder)
+    if known is None and newest(folder) is not None:
+        raise DistillError(f"{folder} holds a run of something else: choose another --out")
+    if known is not None and not options.resume:
+        raise DistillError(f"{options.out} already holds a run: add --resume, or choose another --out")
+    for name, value in kept["options"].items():
+        if known is not None and known.get(name) != value:
+            raise DistillError(f"{options.out} was begun with {name} {known.get(name)}, not {value}")
+    run = prepare(options)
+    found = run.about()
+    _say(found)
+    distiller, student = loop(run, folder, options.resume)
+    if known is None:
+        begin = perplexity(run, run.student)
+        write_json(folder / OPTIONS, {**kept, "perplexity": begin})
+    begun = json.loads((folder / OPTIONS).read_text())["perplexity"]
+    summary = distiller.run()
+    found |= {"out": str(options.out), "minutes": summary["minutes"], "interrupted": summary["interrupted"]}
+    if summary["interrupted"]:
+        return found
+    best = load_best(folder, student)
+    found |= {
+        "best_round": best["round"], "rounds": summary["rounds"], "teacher_hacking": summary["teacher_hacking"],
+        "perplexity": {"start": begun, "end": perplexity(run, run.student)}, "measured": summary["measured"],
+    }  # fmt: skip
+    if run.teacher is not None:
+        found["perplexity"]["teacher"] = perplexity(run, run.teacher)
+        found["agreement"] = agreement(run)
+    save(run, found, folder)
+    return found
+
+
+def _check(options: LanguageOptions) -> None:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise DistillError("this command runs in one process: start it without accelerate launch or torchrun")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise DistillError("this command runs in one process: start it without accelerate launch or torchrun")
+    if not options.student:
+        raise DistillError("there is no student: give --student MODEL, a config or prune:layers=N")
+    if not options.data:
+        raise DistillError("there are no data: give --data PATH")
+    for path in options.data:
+        if not path.exists():
+            raise DistillError(f"the data {path} do not exist")
+
+
+def _decisive(options: LanguageOptions) -> dict[str, Any]:
+    return {name: value for name, value in plain(asdict(options)).items() if name not in FREE}
+
+
+def _begun(folder: Path) -> dict[str, Any] | None:
+    path = folder / OPTIONS
+    try:
+        return json.loads(path.read_text())["options"] if path.is_file() else None
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise DistillError(f"{path} is damaged: {error}") from error
+
+
+def prepare(options: LanguageOptions) -> Run:
+    """Reads models and data, and checks that they fit together. Raises `DistillError` where they do not."""
+    method = find(options.method)
+    settings = MethodOptions(options.alpha, options.temperature, options.beta, options.on_policy)
+    wanted = method.needs_teacher(settings)
+    if options.teacher is None and wanted:
+        raise DistillError(f"the method {method.name} needs --teacher")
+    readings = [(str(path), read_examples(path)) for path in options.data]
+    teacher = None if options.teacher is None else load(options.teacher, dtype=torch.float32)
+    tokenizer = open_tokenizer(options.teacher or options.student)
+    student, origin = open_student(options.student, teacher, tokenizer, options.seed)
+    if not tokenizer.chat_template:
+        tokenizer.chat_template = TEMPLATE
+    vocabulary = len(tokenizer)
+    models = [model for model in (teacher, student) if model is not None]
+    for model in models:
+        context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        if context and options.length > context:
+            raise DistillError(f"a length of {options.length} is beyond the {context} tokens of a model's context")
+        if torch.cuda.is_available():
+            model.to("cuda")
+    writes = method.student_writes(settings) + method.teacher_writes(settings) > 0
+    packed = not options.no_pack and not writes and all(packs(model, vocabulary) for model in models)
+    domains = [_domain(name, reading, tokenizer, options, packed, writes) for name, reading in _named(readings)]
+    units = sum(len(d.prompts) if writes else len(d.rows["tokens"]) for d in domains)
+    steps = options.steps or max(math.ceil(options.epochs * units / options.batch), 1)
+    rounds = min(options.rounds, steps)
+    each = steps // rounds
+    config = LoopConfig(
+        rounds=rounds - 1, first_rows=(steps - (rounds - 1) * each) * options.batch, rows=each * options.batch,
+        first_steps=steps - (rounds - 1) * each, steps=each, batch=options.batch, learning_rate=options.learning_rate,
+        last_learning_rate=options.learning_rate / 10, warmup=min(options.warmup, steps), smoothing=0.0,
+        weight_decay=options.weight_decay, held_out=MEASURED, precision=options.precision, seed=options.seed,
+        checkpoint_minutes=options.checkpoint_minutes,
+    )  # fmt: skip
+    return Run(
+        options, method, settings, teacher, student, origin, tokenizer, domains, packed, steps, config,
+        causal(vocabulary),
+    )  # fmt: skip
+
+
+def _named(readings: Sequence[tuple[str, Reading]]) -> list[tuple[str, Reading]]:
+    """Domains by the last part of their paths, numbered where two are equal."""
+    names = [Path(path).stem or path for path, _ in readings]
+    return [
+        (name if names.count(name) == 1 else f"{name}_{i}", reading)
+        for i, (name, (_, reading)) in enumerate(zip(names, readings, strict=True))
+    ]
+
+
+def _domain(
+    name: str, reading: Reading, tokenizer: Any, options: LanguageOptions, packed: bool, writes: bool
+) -> Domain:
+    encoder = Encoder(tokenizer, options.length)
+    rng = np.random.default_rng([options.seed, 31])
+    rows: dict[bool, list[Encoded]] = {False: [], True: []}
+    prompts: list[list[int]] = []
+    encoded: list[tuple[Example, list[Encoded]]] = [(e, encoder.encode(e)) for e in reading.examples]
+    usable = [(example, parts) for example, parts in encoded if parts]
+    whole = len(usable)
+    if whole == 1 and len(usable[0][1]) > 1:  # one long text: its pieces are held out
+        usable = [(usable[0][0], [part]) for part in usable[0][1]]
+    if len(usable) < 2:
+        why = ", ".join(encoder.dropped) or "one example"
+        raise DistillError(f"{name}: nothing is left to train on beside what is held out ({why})")
+    held = set(rng.permutation(len(usable))[: max(round(options.held_out * len(usable)), 1)].tolist())
+    dropped = reading.dropped + encoder.dropped
+    for i, (example, parts) in enumerate(usable):
+        rows[i in held] += parts
+        if writes and i not in held:
+            prompt = encoder.prompt(example)
+            if 0 < len(prompt) <= options.length + 1 - options.new_tokens:
+                prompts.append(prompt)
+            else:
+                dropped["a prompt leaves no room for an answer"] += 1
+    if writes and not prompts:
+        raise DistillError(f"{name}: no prompt leaves room for {options.new_tokens} tokens in {options.length}")
+    lay = packed_rows if packed else padded_rows
+    kept = lay(rows[False], options.length, tokenizer.pad_token_id)
+    test = padded_rows(rows[True][:MEASURED], options.length, tokenizer.pad_token_id)
+    if not packed:  # models without positions learn as well
+        kept, test = ({key: part[key] for key in ("tokens", "mask")} for part in (kept, test))
+    return Domain(
+        name, kept, test, prompts, whole, int(kept["mask"].sum()), dropped, encoder.cut, reading.files
+    )  # fmt: skip
+
+
+def loop(run: Run, folder: Path, resume: bool = False, quiet: bool = False) -> tuple[Distiller, ModelStudent]:
+    """The core's loop over the run's domains, fresh or restored."""
+    student = ModelStudent(run.student, run.read)
+    losses = run.method.losses(run.settings)
+    teachers: dict[str, Teacher] = {}
+    for name in losses:
+        teachers[name] = Next() if name == "labels" else dense(run.teacher, run.read)
+    writers = [(model, share) for model, share in zip((run.student, run.teacher), run.shares, strict=True) if share]
+    tokenizer, options = run.tokenizer, run.options
+    collectors: list[Collector] = []
+    sizes = np.array([domain.learned for domain in run.domains], float)
+    for domain, part in zip(run.domains, sizes / sizes.sum(), strict=True):
+        if writers:
+            collectors.append(
+                Written(
+                    domain.name,
+                    domain.rows,
+                    domain.held_out,
+                    domain.prompts,
+                    writers,
+                    options.length,
+                    options.new_tokens,
+                    len(tokenizer),
+                    end_tokens(run.student, tokenizer),
+                    tokenizer.pad_token_id,
+                    part,
+                )
+            )
+        else:
+            collectors.append(Table(domain.name, domain.rows, domain.held_out))
+    mixture = Mixture([domain.name for domain in run.domains], smoothing=0.0)
+    mixture.weights = sizes / sizes.sum()
+    sampler = Epochs(newest=bool(writers))
+
+    def evaluate(learner: Student) -> dict[str, float]:
+        nats = {d.name: nats_per_token(learner.module, run.read, d.held_out, 8) for d in run.domains}
+        mean = float(np.average(list(nats.values()), weights=sizes))
+        each = {f"perplexity/{name}": math.exp(min(value, 50)) for name, value in nats.items()}
+        return {"golden": -mean, **(each if len(each) > 1 else {"perplexity": math.exp(min(mean, 50))})}
+
+    objective, teacher = WeightedSum(losses), Teachers(teachers)
+    console = Console(stderr=True, quiet=quiet)
+    return (
+        Distiller(
+            student, objective, teacher, collectors, sampler, folder, run.config, evaluate, resume, console, mixture
+        ),
+        student,
+    )
+
+
+def perplexity(run: Run, model: Any) -> float:
+    """On all held-out rows, a mean over the tokens that are learned."""
+    sizes = [int(domain.held_out["mask"].sum()) for domain in run.domains]
+    nats = [nats_per_token(model, run.read, domain.held_out, 8) for domain in run.domains]
+    return math.exp(min(float(np.average(nats, weights=sizes)), 50))
+
+
+def agreement(run: Run) -> float:
+    """Share of the held-out tokens that are learned at which teacher and student have the same likeliest token."""
+    right, count = 0, 0
+    for domain in run.domains:
+        likeliest = [
+            over(model, domain.held_out, lambda batch, m=model: run.read(m, batch).argmax(-1), 8).numpy()
+            for model in (run.teacher, run.student)
+        ]
+        mask = domain.held_out["mask"]
+        right, count = right + int((likeliest[0] == likeliest[1])[mask].sum()), count + int(mask.sum())
+    return right / max(count, 1)
+
+
+def save(run: Run, found: Mapping[str, Any], folder: Path) -> None:
+    """The student's folder: weights, config, generation config, tokenizer, chat template, card, summary, curve."""
+    out, tokenizer = run.options.out, run.tokenizer
+    ends = end_tokens(run.student, tokenizer)
+    run.student.generation_config = GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=ends[0] if len(ends) == 1 else ends,
+        pad_token_id=tokenizer.pad_token_id, do_sample=True,
+    )  # fmt: skip
+    run.student.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    write_json(out / SUMMARY, plain(found))
+    Journal(folder).plot(f"{run.method.name}: {type(run.student).__name__}")
+    if (folder / "curve.png").is_file():
+        shutil.copyfile(folder / "curve.png", out / "curve.png")
+    write_card(out, run.options, run.method, found)
+
+
+class _Stamped:
+    """A sampler that notes when it is asked: once a step."""
+
+    def __init__(self, sampler: Sampler, stamps: list[float]) -> None:
+        self.sampler, self.stamps = sampler, stamps
+
+    def sample(
+        self, shards: Shards, rng: np.random.Generator, counts: Mapping[str, int], held_out: bool = False
+    ) -> dict[str, torch.Tensor]:
+        """As the sampler."""
+        if not held_out:
+            self.stamps.append(time.perf_counter())
+        return self.sampler.sample(shards, rng, counts, held_out)
+
+
+def measured_plan(run: Run, steps: int = 4) -> dict[str, Any]:
+    """What a run would take, from a few steps of it in a folder that is then deleted; the student is not kept.
+
+    Returns:
+      `seconds_per_step` (median), `minutes` of fitting in all, `tokens` that are learned, `peak_gb` of this process or
+      its device, `training_gb` (16 bytes a parameter: weights, gradients, both moments).
+    """
+    from dataclasses import replace
+
+    stamps: list[float] = []
+    batch = run.options.batch
+    config = replace(
+        run.config, rounds=0, first_steps=steps, first_rows=batch, held_out=1, warmup=0, light=True
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        distiller, _ = loop(replace(run, config=config), Path(folder) / RUN, quiet=True)
+        distiller.evaluate = lambda student: {"golden": 0.0}
+        distiller.sampler = _Stamped(distiller.sampler, stamps)
+        distiller.run()
+    stamps.append(time.perf_counter())
+    each = float(np.median(np.diff(stamps)[1:-1])) if len(stamps) > 3 else float(np.diff(stamps).max())
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    if torch.cuda.is_available():
+        peak = torch.cuda.max_memory_allocated()
+    density = sum(d.learned for d in run.domains) / max(sum(len(d.rows["tokens"]) for d in run.domains), 1)
+    return {
+        "plan": True, "seconds_per_step": each, "minutes": each * run.steps / 60,
+        "tokens": round(density * batch * run.steps), "peak_gb": peak / 1e9,
+        "training_gb": 16 * parameters(run.student) / 1e9,
+    }  # fmt: skip
+
+
+def _say(found: Mapping[str, Any]) -> None:
+    """What was read and what was left out, on standard error."""
+    data, console = found["data"], Console(stderr=True)
+    packed = ", several examples a row" if data["packed"] else ""
+    console.print(
+        f"{data['examples']} examples, {data['rows']} rows{packed}, {data['learned_tokens']} tokens to learn, "
+        f"{data['held_out_rows']} rows held out; {found['steps']} steps",
+        highlight=False,
+        soft_wrap=True,
+    )
+    for what in ("dropped", "cut"):
+        for reason, count in data[what].items():
+            console.print(f"{what}: {count}, {reason}", highlight=False, soft_wrap=True)

@@ -1,0 +1,71 @@
+"""What `barkour distill language` is asked for. Light to import: the front door shows it without PyTorch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from sim.options import Options, Range, Seed
+
+Count = Annotated[int, Range(1, 10**9)]
+Share = Annotated[float, Range(0, 1)]
+Rate = Annotated[float, Range(0, 1, above=True)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageOptions(Options):
+    """Distil a language model into a smaller one on own text or chats, into a folder that transformers loads."""
+
+    teacher: str | None = None
+    """folder or published name of a causal model; only the method labels does without"""
+    student: str = ""
+    """folder or published name of a model; a config (its JSON file, or a folder without weights) for random weights; or
+    prune:layers=N for so many of the teacher's layers"""
+    data: tuple[Path, ...] = ()
+    """files or folders of text or chats: JSONL, JSON, CSV, Parquet, text; each is a domain, drawn from by its size"""
+    out: Path = Path("runs/student")
+    """folder for the student, as transformers loads it, and for its run"""
+    method: Literal["kd", "gkd", "reverse_kl", "sequence_kd", "labels"] = "kd"
+    """what is learned from: the data and the teacher's distribution over them (kd), the student's own answers in part
+    (gkd) or alone (reverse_kl), the teacher's answers (sequence_kd), or the data alone (labels)"""
+    resume: bool = False
+    """continue the run in --out"""
+    plan: bool = False
+    """measure a few steps and say what the run would take, in place of running it"""
+    dry_run: bool = False
+    """read and check everything, train nothing, write nothing"""
+    seed: Seed = 0
+    """of random weights, held-out data, batches and what is written"""
+    epochs: Annotated[float, Range(0, 10_000, above=True)] = 1.0
+    """passes over the data, or over their prompts where answers are written"""
+    steps: Annotated[int, Range(0, 10**9)] = 0
+    """optimiser steps in place of --epochs; 0: as the epochs say"""
+    batch: Annotated[int, Range(1, 10**6)] = 8
+    """rows in a batch"""
+    length: Annotated[int, Range(2, 10**6)] = 512
+    """tokens of a row that are predicted; longer texts become several rows, longer answers are cut and counted"""
+    no_pack: bool = False
+    """a row of its own for every example; without it several share one, kept apart, where the models can"""
+    rounds: Annotated[int, Range(1, 10_000)] = 8
+    """times that the student is measured on held-out data, and that answers are written anew"""
+    held_out: Annotated[float, Range(0, 0.9, above=True)] = 0.05
+    """share of each domain's examples that is never trained on, one at least"""
+    learning_rate: Rate = 2e-4
+    """largest, after the warm-up; it falls to a tenth along a cosine"""
+    warmup: Annotated[int, Range(0, 10**9)] = 20
+    """optimiser steps in which the learning rate rises"""
+    weight_decay: Share = 0.01
+    """of AdamW"""
+    alpha: Share = 0.5
+    """kd: the teacher's weight; the data's tokens have the rest"""
+    temperature: Annotated[float, Range(0, 1000, above=True)] = 1.0
+    """kd, gkd, reverse_kl: both models' logits are divided by it"""
+    beta: Annotated[float, Range(0.001, 0.999)] = 0.5
+    """gkd: near 0 as the forward, near 1 as the reverse divergence"""
+    on_policy: Share = 0.5
+    """gkd: share of the rows that the student writes"""
+    new_tokens: Annotated[int, Range(1, 10**6)] = 128
+    """tokens of a written answer at most"""
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    """of the arithmetic in training: float32, or mixed; weights stay in float32"""
+    checkpoint_minutes: Annotated[float, Range(0, 10_000)] = 3.0
+    """minutes between checkpoints: the most that an interruption can lose"""

@@ -1,0 +1,140 @@
+"""The models of one distillation as users name them: a teacher, its tokenizer, and a student that fits both."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoTokenizer
+
+from distill.core.errors import DistillError
+from distill.language.models import load
+
+PRUNE = "prune:"
+WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")
+
+
+def open_tokenizer(name: str) -> Any:
+    """A fast tokenizer with an end token, without the truncation and padding that its file may keep.
+
+    Raises:
+      DistillError: it cannot be loaded, or is of no use here.
+    """
+    try:
+        found: Any = AutoTokenizer.from_pretrained(name)
+    except Exception as error:  # damaged files raise whatever their readers do
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DistillError(f"the tokenizer of '{name}' cannot be loaded: {reason}") from error
+    if found.eos_token_id is None or not getattr(found, "is_fast", False):
+        raise DistillError(f"the tokenizer of '{name}' has no end token or no fast form")
+    found.backend_tokenizer.no_truncation()
+    found.backend_tokenizer.no_padding()
+    if found.pad_token_id is None:
+        found.pad_token = found.eos_token
+    return found
+
+
+def require_same_tokens(teacher: Any, student: Any) -> None:
+    """Raises `DistillError` unless both tokenizers split text alike into the same ids."""
+    parts = [json.loads(each.backend_tokenizer.to_str()) for each in (teacher, student)]
+    for part in parts:
+        for name in ("truncation", "padding", "post_processor", "added_tokens", "version"):
+            part.pop(name, None)
+    if parts[0] != parts[1] or teacher.get_vocab() != student.get_vocab():
+        raise DistillError(
+            f"teacher and student have different tokenizers ({len(teacher)} and {len(student)} tokens), so that their "
+            "distributions are about different events"
+        )
+
+
+def is_config(source: str) -> bool:
+    """Whether a student is named by a config alone: a JSON file, or a folder with one and without weights."""
+    path = Path(source)
+    if path.is_dir():
+        return (path / "config.json").is_file() and not any(any(path.glob(kind)) for kind in WEIGHTS)
+    return path.suffix == ".json"
+
+
+def open_student(source: str, teacher: Any, tokenizer: Any, seed: int) -> tuple[Any, str]:
+    """The student in float32, and in words where it comes from.
+
+    Raises:
+      DistillError: it cannot be had, its vocabulary is too small for the tokenizer, or its own tokenizer is another.
+    """
+    if source.startswith(PRUNE):
+        model, about = pruned_layers(teacher, source), f"cut from the teacher ({source})"
+    elif is_config(source):
+        model, about = from_config(source, tokenizer, seed), f"random weights ({source})"
+    else:
+        require_same_tokens(tokenizer, open_tokenizer(source))
+        model, about = load(source, dtype=torch.float32), source
+    size = model.config.get_text_config().vocab_size
+    if size < len(tokenizer):
+        raise DistillError(f"the student knows {size} tokens, the tokenizer has {len(tokenizer)}")
+    return model, about
+
+
+def from_config(source: str, tokenizer: Any, seed: int) -> Any:
+    """A causal model of a config with random weights that `seed` decides; it gets the tokenizer's special tokens."""
+    try:
+        config = AutoConfig.from_pretrained(source)
+    except (OSError, ValueError, KeyError) as error:
+        raise DistillError(f"the config '{source}' cannot be read: {str(error).splitlines()[0]}") from error
+    for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
+        setattr(config, name, getattr(tokenizer, name))
+    try:
+        return load(config, seed=seed)
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise DistillError(f"the config '{source}' gives no causal model: {str(error).splitlines()[0]}") from error
+
+
+def pruned_layers(teacher: Any, spec: str) -> Any:
+    """A copy of the teacher with `layers=N` of its layers, the first and the last and evenly those between.
+
+    Raises:
+      DistillError: no teacher, another spec, or a number that the teacher does not have.
+    """
+    if teacher is None:
+        raise DistillError(f"a student '{spec}' is cut from a teacher, and there is none")
+    config = teacher.config
+    layers, wanted = int(config.num_hidden_layers), spec.removeprefix(PRUNE).partition("=")
+    if wanted[0] != "layers" or not wanted[2].isdigit() or not 1 <= int(wanted[2]) <= layers:
+        raise DistillError(f"a student is cut as {PRUNE}layers=N with N from 1 to {layers}, got '{spec}'")
+    count = int(wanted[2])
+    kept = sorted({round(i * (layers - 1) / max(count - 1, 1)) for i in range(count)})
+    stacks = [
+        (name, part)
+        for name, part in teacher.named_modules()
+        if isinstance(part, nn.ModuleList) and len(part) == layers
+    ]
+    if len(stacks) != 1:
+        raise DistillError(f"the layers of {type(teacher).__name__} are not found, so that none can be left out")
+    stem = f"{stacks[0][0]}."
+    small = copy.deepcopy(config)
+    small.num_hidden_layers = count
+    for name in ("layer_types", "mlp_layer_types"):
+        if isinstance(getattr(small, name, None), list):
+            setattr(small, name, [getattr(config, name)[i] for i in kept])
+    state: dict[str, torch.Tensor] = {}
+    for name, tensor in teacher.state_dict().items():
+        if not name.startswith(stem):
+            state[name] = tensor
+            continue
+        place, _, rest = name.removeprefix(stem).partition(".")
+        if int(place) in kept:
+            state[f"{stem}{kept.index(int(place))}.{rest}"] = tensor
+    model = load(small).float()
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise DistillError(f"layers of {type(teacher).__name__} cannot be left out: {error}") from error
+    return model
+
+
+def end_tokens(model: Any, tokenizer: Any) -> list[int]:
+    """Ids that end an answer: the tokenizer's end, and what the model's generation config adds to it."""
+    more = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    found = [tokenizer.eos_token_id, *(more if isinstance(more, list) else [] if more is None else [more])]
+    return sorted({int(token) for token in found if token < len(tokenizer)})

@@ -1,0 +1,1 @@
+"""Supervised fine-tuning: the data alone, the baseline of every method."""

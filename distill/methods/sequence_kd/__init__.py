@@ -1,0 +1,1 @@
+"""Sequence-level distillation: fine-tuning on what the teacher writes (arXiv 1606.07947)."""

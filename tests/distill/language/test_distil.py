@@ -1,0 +1,239 @@
+"""`barkour distill language`: own models and data in, a folder that transformers loads out."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
+
+import barkour
+from distill.language import distil as command
+from distill.language.encoding import TEMPLATE
+from distill.language.options import LanguageOptions
+from distill.language.students import end_tokens, pruned_layers
+from distill.language.text import END, PAD, bpe
+from distill.language.writing import answers
+from distill.methods.method import METHODS, MethodOptions, find
+from sim.errors import InputError
+
+WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+CONFIG = {
+    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 64,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """A teacher, a config and chats that count on."""
+    folder = tmp_path_factory.mktemp("home")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe([" ".join(WORDS) + " user assistant"], 300).tokenizer, pad_token=PAD, eos_token=END
+    )
+    ids = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
+    config = LlamaConfig(**CONFIG, **ids, eos_token_id=tokenizer.eos_token_id)
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder / "teacher")
+    tokenizer.save_pretrained(folder / "teacher")
+    config.num_hidden_layers = 1
+    config.save_pretrained(folder / "config")
+    rows = [{"question": WORDS[i % 9], "answer": WORDS[i % 9 + 1]} for i in range(60)]
+    (folder / "chats.jsonl").write_text("\n".join(map(json.dumps, rows)) + '\n{"question": "one", "answer": null}\n')
+    return folder
+
+
+def options(home: Path, out: Path, **more) -> LanguageOptions:
+    given = {
+        "teacher": str(home / "teacher"), "student": str(home / "config"), "data": (home / "chats.jsonl",), "out": out,
+        "steps": 6, "rounds": 2, "length": 32, "new_tokens": 4, "learning_rate": 1e-2, "warmup": 0,
+    }  # fmt: skip
+    return LanguageOptions(**{**given, **more})
+
+
+# --- the whole way --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_leaves_a_folder_that_transformers_loads(method, home, tmp_path):
+    out = tmp_path / "student"
+    found = command.distil(options(home, out, method=method))
+    assert found["data"]["examples"] == 60 and sum(found["data"]["dropped"].values()) == 1
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
+    assert model.config.num_hidden_layers == 1 and tokenizer.chat_template == TEMPLATE
+    assert model.generation_config.eos_token_id == tokenizer.eos_token_id
+    asked = [{"role": "user", "content": "one"}]
+    prompt = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    assert model.generate(**prompt, max_new_tokens=2).shape[1] > prompt["input_ids"].shape[1]
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["perplexity"]["end"] == pytest.approx(found["perplexity"]["end"]) and summary["method"] == method
+    card = (out / "README.md").read_text()
+    assert (
+        all(digest in card for digest in found["data"]["files"].values())
+        and f"--method {method}" in card
+        or (method == "kd")
+    )
+    assert (out / "curve.png").stat().st_size > 1000
+
+
+def test_a_student_learns_the_data_and_what_the_teacher_learned(home, tmp_path):
+    kinds = {"labels": str(home / "teacher"), "kd": str(home / "config")}
+    taught = command.distil(options(home, tmp_path / "a", method="labels", student=kinds["labels"], steps=40))
+    assert taught["perplexity"]["end"] < 0.1 * taught["perplexity"]["start"]
+    more = {"teacher": str(tmp_path / "a"), "student": kinds["kd"], "alpha": 1.0, "steps": 40}
+    found = command.distil(options(home, tmp_path / "b", **more))
+    assert found["agreement"] > 0.8 and found["perplexity"]["end"] < 0.1 * found["perplexity"]["start"]
+
+
+def test_a_run_that_was_stopped_goes_on_bit_for_bit(home, tmp_path, monkeypatch):
+    whole = command.distil(options(home, tmp_path / "whole", method="gkd"))
+    measure, calls = command.nats_per_token, []
+
+    def stopping(*arguments):
+        calls.append(0)
+        if len(calls) == 3:  # the start, the first round, the second
+            raise KeyboardInterrupt
+        return measure(*arguments)
+
+    monkeypatch.setattr(command, "nats_per_token", stopping)
+    cut = command.distil(options(home, tmp_path / "cut", method="gkd"))
+    assert cut["interrupted"] and not (tmp_path / "cut" / "model.safetensors").exists()
+    with pytest.raises(InputError, match="--resume"):
+        command.distil(options(home, tmp_path / "cut", method="gkd"))
+    with pytest.raises(InputError, match="begun with seed"):
+        command.distil(options(home, tmp_path / "cut", method="gkd", resume=True, seed=5))
+    again = command.distil(options(home, tmp_path / "cut", method="gkd", resume=True))
+    assert again["perplexity"] == whole["perplexity"] and again["measured"] == whole["measured"]
+    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut")]
+    assert all(torch.equal(weights[1][name], tensor) for name, tensor in weights[0].items())
+
+
+def test_plans_and_dry_runs_write_nothing(home, tmp_path):
+    found = command.distil(options(home, tmp_path / "x", dry_run=True))
+    assert found["data"]["rows"] > 0 and found["parameters"]["teacher"] > found["parameters"]["student"]
+    plan = command.distil(options(home, tmp_path / "x", plan=True, steps=1000))
+    assert plan["minutes"] == pytest.approx(plan["seconds_per_step"] * 1000 / 60) and plan["minutes"] > 0
+    assert plan["tokens"] > 1000 and plan["peak_gb"] > 0 and not (tmp_path / "x").exists()
+
+
+def test_several_paths_are_domains_that_are_drawn_from_by_their_size(home, tmp_path):
+    (tmp_path / "more.jsonl").write_text("\n".join(json.dumps({"text": f"{word} two"}) for word in WORDS))
+    run = command.prepare(options(home, tmp_path / "x", data=(home / "chats.jsonl", tmp_path / "more.jsonl")))
+    distiller, _ = command.loop(run, tmp_path / "run", quiet=True)
+    weights = distiller.mixture.as_dict()
+    sizes = {domain.name: domain.learned for domain in run.domains}
+    assert weights == pytest.approx({name: size / sum(sizes.values()) for name, size in sizes.items()})
+
+
+def test_the_command_line_gives_one_object_and_the_status(home, tmp_path, monkeypatch, capsys):
+    words = ["--teacher", home / "teacher", "--student", home / "config", "--data", home / "chats.jsonl"]
+    words = ["distill", "language", *words, "--out", tmp_path / "s", "--steps", 2, "--length", 32, "--json"]
+    assert barkour.main([*map(str, words)]) == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == 2
+    assert barkour.main([*map(str, words)]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+# --- its parts ------------------------------------------------------------------------------------------------------
+
+
+def test_layers_are_left_out_and_the_others_are_the_teachers(home):
+    teacher = AutoModelForCausalLM.from_pretrained(home / "teacher", dtype=torch.float32)
+    small = pruned_layers(teacher, "prune:layers=2")
+    ours, theirs = small.state_dict(), teacher.state_dict()
+    for name in ("self_attn.q_proj.weight", "mlp.down_proj.weight"):
+        assert torch.equal(ours[f"model.layers.1.{name}"], theirs[f"model.layers.2.{name}"])
+    whole = pruned_layers(teacher, "prune:layers=3")
+    tokens = torch.arange(5)[None]
+    with torch.no_grad():
+        assert torch.equal(whole(tokens).logits, teacher(tokens).logits)
+
+
+def test_answers_do_not_depend_on_the_prompts_beside_them(home):
+    model = AutoModelForCausalLM.from_pretrained(home / "teacher", dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(home / "teacher")
+    prompts = [[5, 6, 7, 8, 9], [10], [11, 12]]
+    rest = (6, len(tokenizer), end_tokens(model, tokenizer), tokenizer.pad_token_id, 3, 0.0)
+    alone = [answers(model, [prompt], *rest)[0] for prompt in prompts]
+    state = torch.get_rng_state()
+    assert answers(model, prompts, *rest) == alone and torch.equal(torch.get_rng_state(), state)
+    drawn = [answers(model, prompts, *rest[:4], seed, 1.0) for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_what_is_written_is_drawn_from_the_models_own_distribution(home):
+    model = AutoModelForCausalLM.from_pretrained(home / "teacher", dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(home / "teacher")
+    model.generation_config.top_k, model.generation_config.repetition_penalty = 1, 5.0
+    with torch.no_grad():
+        model.lm_head.weight.mul_(20)
+        wanted = model(torch.tensor([[5, 6]])).logits[0, -1, : len(tokenizer)].softmax(-1).numpy()
+    found = answers(model, [[5, 6]] * 3000, 1, len(tokenizer), [tokenizer.eos_token_id], tokenizer.pad_token_id, 0)
+    counts = np.bincount([text[0] for text in found], minlength=len(wanted)) / 3000
+    assert np.abs(counts - wanted).sum() < 2 * np.sqrt(len(wanted) / 3000) and (counts > 0).sum() > 5
+    assert model.generation_config.top_k == 1
+
+
+def test_methods_say_what_they_need():
+    for name in METHODS:
+        method = find(name)
+        assert method.name == name and method.needs_teacher(MethodOptions()) == (name != "labels")
+    assert not find("kd").needs_teacher(MethodOptions(alpha=0.0))
+
+
+# --- what goes wrong ------------------------------------------------------------------------------------------------
+
+
+def damaged(home: Path, to: Path) -> str:
+    """The teacher with keys as `torch.compile` leaves them."""
+    to.mkdir()
+    for file in (home / "teacher").iterdir():
+        (to / file.name).write_bytes(file.read_bytes())
+    tensors = load_file(to / "model.safetensors")
+    save_file({f"_orig_mod.{n}": t for n, t in tensors.items()}, to / "model.safetensors", {"format": "pt"})
+    return str(to)
+
+
+BAD = {
+    "no teacher": {"teacher": None}, "no such teacher": {"teacher": "./nowhere"}, "no data": {"data": ()},
+    "no such data": {"data": (Path("nowhere"),)}, "no such student": {"student": "./nowhere"},
+    "layers": {"student": "prune:layers=9"}, "spec": {"student": "prune:width=9"}, 
+    "context": {"length": 65}, "student": {"student": ""},
+    "room": {"method": "gkd", "new_tokens": 32},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("why", [*BAD, "weights", "cut file", "tokenizer", "config"])
+def test_bad_input_is_one_line_and_leaves_nothing(why, home, tmp_path):
+    more = BAD.get(why, {})
+    if why in ("weights", "cut file"):
+        more = {"teacher": damaged(home, tmp_path / "t")}
+        if why == "cut file":
+            path = tmp_path / "t" / "model.safetensors"
+            path.write_bytes(path.read_bytes()[:500])
+    elif why == "tokenizer":
+        more = {"student": damaged(home, tmp_path / "t")}
+        text = (tmp_path / "t" / "tokenizer.json").read_text()
+        (tmp_path / "t" / "tokenizer.json").write_text(text.replace('"one"', '"uno"').replace('"on"', '"un"'))
+    elif why == "config":
+        (tmp_path / "c.json").write_text('{"model_type": "nothing"}')
+        more = {"student": str(tmp_path / "c.json")}
+    with pytest.raises(InputError) as error:
+        command.distil(options(home, tmp_path / "x", dry_run=True, **more))
+    assert len(str(error.value).splitlines()) == 1 and not (tmp_path / "x").exists()
+
+
+def test_the_front_door_opens_without_torch():
+    code = "import sys, barkour; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_models_of_other_families_are_cut_and_read_too(tmp_path):
+    config = AutoConfig.for_model("gpt2", vocab_size=50, n_embd=16, n_layer=4, n_head=2, n_positions=32)
+    teacher = AutoModelForCausalLM.from_config(config).eval()
+    small = pruned_layers(teacher, "prune:layers=2")
+    assert torch.equal(small.transformer.h[1].mlp.c_fc.weight, teacher.transformer.h[3].mlp.c_fc.weight)
