@@ -55,7 +55,7 @@ class Viewer:
         return quat
 
     def show(self, qpos: np.ndarray, seconds: float) -> None:
-        """Draws the robot in state `qpos` `[19]` when the wall clock reaches `seconds` of the run."""
+        """Draws the robot in state `qpos` `[7 + J]` when the wall clock reaches `seconds` of the run."""
         if self.started is None:
             place = f"http://localhost:{self.server.get_port()}"
             print(f"watch at {place} (the run starts when a browser connects)", file=sys.stderr, flush=True)

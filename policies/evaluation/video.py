@@ -15,7 +15,7 @@ SIZE = (360, 640)
 
 
 def film(model: mujoco.MjModel, states: Sequence[np.ndarray], dt: float, path: Path) -> str:
-    """Renders `states` (qpos `[19]` every `dt` s) into `path`; returns "" or a sentence on why there is no film."""
+    """Renders `states` (qpos `[7 + J]` every `dt` s) into `path`; returns "" or a sentence on why there is no film."""
     backend = os.environ.get("MUJOCO_GL", "")
     if backend not in ("egl", "osmesa"):
         return "set MUJOCO_GL=egl or MUJOCO_GL=osmesa to record one"

@@ -32,10 +32,10 @@ from sim.tasks.patches import LEVELS
 from sim.tasks.skills import SKILLS
 from sim.tasks.task import Task
 
-FORMAT = 1
-WARM = ("params", "normalizer")
+CHECKPOINT_FORMAT = 1
+TAKEN_OVER = ("params", "normalizer")
 """Parts of the learner's state that a run takes over from another one."""
-LEARNING: dict[str, dict[str, Any]] = {
+HYPERPARAMETERS: dict[str, dict[str, Any]] = {
     "jump": {"discount": 0.98, "networks": NetworkConfig(initial_std=0.3)},
 }
 """Where a skill's hyper-parameters differ from `PPOConfig`'s."""
@@ -43,14 +43,14 @@ STEPS = {"walk": 20_000_000, "climb": 12_000_000, "jump": 16_000_000}
 """Environment steps that make a skill, over every world."""
 STALL_ITERATIONS, STALL_RISE = 100, 0.03
 """A curriculum whose mean level rose by less than this over so many iterations, twice in a row, has stalled."""
-HOST_SEED = 1_000_000
+HOST_SEED_STRIDE = 1_000_000
 """Between the seeds of two hosts' worlds."""
 
 
 def make_env(task: Task, options: TrainOptions) -> Any:
     """The task's worlds on the chosen engine."""
     worlds = Hosts(options.coordinator, options.hosts, options.host).share(options.worlds)
-    seed = options.seed + HOST_SEED * options.host
+    seed = options.seed + HOST_SEED_STRIDE * options.host
     if options.backend == "cpu":
         return BatchedEnv(task, worlds, seed, threads=options.threads)
     if options.backend == "mjx":
@@ -76,7 +76,7 @@ class Run:
         if newest is not None and not options.resume:
             raise InputError(f"{self.folder} already holds a run: add --resume to continue it, or choose another --out")
         self.task: Task = SKILLS[options.skill](find_robot(options.robot))
-        config = PPOConfig(worlds=options.worlds, **LEARNING.get(options.skill, {}))
+        config = PPOConfig(worlds=options.worlds, **HYPERPARAMETERS.get(options.skill, {}))
         self.commit = runs.commit()
         self.options = TrainOptions(**{**asdict(options), "worlds": config.worlds})
         self.learner = Learner(config, self.task.layout.size, self.task.privileged_size, self.task.robot.joints)
@@ -114,7 +114,7 @@ class Run:
     def description(self) -> dict[str, Any]:
         """What a checkpoint says about itself besides its arrays; the exporter reads it."""
         return {
-            "format": FORMAT,
+            "format": CHECKPOINT_FORMAT,
             **describe(self.options.skill, self.task, self.learner),
             "backend": self.options.backend,
             "steps": self.steps,
@@ -139,7 +139,7 @@ class Run:
 
     def save_start(self, folder: Path) -> Path:
         """Writes parameters and statistics alone: enough for `--start-from`, small enough to ship."""
-        kept = {name: getattr(self.state, name) for name in WARM}
+        kept = {name: getattr(self.state, name) for name in TAKEN_OVER}
         arrays = {k: v for name, tree in kept.items() for k, v in checkpoint.flatten(tree, name).items()}
         return checkpoint.write(folder, arrays, self.description())
 
@@ -168,7 +168,7 @@ class Run:
 
     def _warm_start(self, source: Path) -> None:
         found = checkpoint.latest(source / "checkpoints") or source
-        self._parameters(found, WARM)
+        self._parameters(found, TAKEN_OVER)
         config = self.learner.config
         rate = jax.numpy.asarray(config.warm_learning_rate, jax.numpy.float32)
         self.state = self.state._replace(learning_rate=rate)
@@ -259,7 +259,7 @@ class Run:
                         f"{row['steps_per_second']:.0f}/s"
                     )
                     text += f" clean {row['clean_rate']:.0%} at {row['width']:.2f} m" if "clean_rate" in row else ""
-                    text += stalled([past["level"] for past in self.history[-3 * STALL_ITERATIONS :]])
+                    text += stall_warning([past["level"] for past in self.history[-3 * STALL_ITERATIONS :]])
                     progress.update(bar, completed=min(self.steps, self.total), description=text)
                     if not console.is_terminal and len(self.history) % 20 == 0:
                         console.print(f"{self.steps} {text}")
@@ -296,7 +296,7 @@ class Run:
         return summary
 
 
-def stalled(levels: Sequence[float]) -> str:
+def stall_warning(levels: Sequence[float]) -> str:
     """A warning for the progress line where the curriculum's mean level no longer rises, else nothing.
 
     `levels` is the mean level after each iteration. A curriculum near its top has nowhere to rise to.

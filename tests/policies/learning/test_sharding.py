@@ -40,7 +40,7 @@ train(TrainOptions(
 
 def learned() -> tuple[np.ndarray, int]:
     """All parameters after two updates on invented data, and the number of devices that took part."""
-    learner = Learner(PPOConfig(worlds=WORLDS, unroll=UNROLL), OBSERVATION, PRIVILEGED)
+    learner = Learner(PPOConfig(worlds=WORLDS, unroll=UNROLL), OBSERVATION, PRIVILEGED, 12)
     state = learner.initial(0)
     rng = np.random.default_rng(0)
 
@@ -68,7 +68,7 @@ def test_four_devices_learn_what_one_learns(tmp_path):
     done = subprocess.run(words, env=environment(4), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     one, devices = learned()
-    fresh = Learner(PPOConfig(worlds=WORLDS, unroll=UNROLL), OBSERVATION, PRIVILEGED).initial(0).params
+    fresh = Learner(PPOConfig(worlds=WORLDS, unroll=UNROLL), OBSERVATION, PRIVILEGED, 12).initial(0).params
     begun = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(fresh)])
     assert devices == 1 and np.abs(one - begun).max() > 1e-3
     np.testing.assert_allclose(np.load(file), one, atol=2e-4)  # Adam's first steps amplify rounding

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from rich.console import Console
 from policies.bundle.shipped import bundle_file
 from policies.learning import checkpoint
 from policies.learning.options import TrainOptions
-from policies.learning.train import STALL_ITERATIONS, STEPS, Run, stalled
+from policies.learning.train import STALL_ITERATIONS, STEPS, Run, stall_warning
 from sim.envs.batched import DivergedError
 from sim.errors import InputError
 from sim.tasks.patches import LEVELS
@@ -28,19 +29,40 @@ def options(folder: Path, **changes) -> TrainOptions:
     return replace(TrainOptions("walk", worlds=WORLDS, out=folder, seed=3), **changes)
 
 
+def newest(folder: Path) -> Path:
+    found = checkpoint.latest(folder / "checkpoints")
+    assert found is not None
+    return found
+
+
 def leaves(run: Run) -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf in jax.tree.leaves(run.state)]
 
 
-def test_resume_continues_bit_for_bit(tmp_path):
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory) -> tuple[Run, Path]:
+    """A run after its first iteration, with its folder: a checkpoint in `run`, parameters alone in `start`."""
+    folder = tmp_path_factory.mktemp("begun")
+    run = Run(options(folder / "run"))
+    run.iterate()
+    run.save()
+    run.save_start(folder / "start")
+    return run, folder
+
+
+@pytest.fixture
+def copy(begun, tmp_path) -> Path:
+    """A copy of that run's folder, to be changed."""
+    shutil.copytree(begun[1] / "run", tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_resume_continues_bit_for_bit(begun, copy, tmp_path):
     straight = Run(options(tmp_path / "straight"))
     for _ in range(3):
         straight.iterate()
-    broken = Run(options(tmp_path / "broken"))
-    broken.iterate()
-    broken.save()
-    resumed = Run(options(tmp_path / "broken", resume=True))
-    assert resumed.steps == broken.steps
+    resumed = Run(options(copy, resume=True))
+    assert resumed.steps == begun[0].steps > 0
     for _ in range(2):
         resumed.iterate()
     assert resumed.steps == straight.steps
@@ -48,14 +70,11 @@ def test_resume_continues_bit_for_bit(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("source", ["first", "start"])
-def test_a_run_may_begin_with_anothers_parameters_and_takes_small_steps_at_first(tmp_path, source):
-    first = Run(options(tmp_path / "first"))
-    first.iterate()
-    first.save()
-    start = first.save_start(tmp_path / "start")
-    assert sum(file.stat().st_size for file in start.iterdir()) < 2e6
-    second = Run(options(tmp_path / "second", skill="climb", seed=9, start_from=tmp_path / source))
+@pytest.mark.parametrize("source", ["run", "start"])
+def test_a_run_may_begin_with_anothers_parameters_and_takes_small_steps_at_first(begun, tmp_path, source):
+    first, folder = begun
+    assert sum(file.stat().st_size for file in (folder / "start").iterdir()) < 2e6
+    second = Run(options(tmp_path, skill="climb", seed=9, start_from=folder / source))
     for a, b in zip(jax.tree.leaves(first.state.params), jax.tree.leaves(second.state.params), strict=True):
         np.testing.assert_array_equal(a, b)
     assert second.steps == 0 and second.description()["skill"] == "climb"
@@ -63,11 +82,9 @@ def test_a_run_may_begin_with_anothers_parameters_and_takes_small_steps_at_first
     assert "--start-from" in second.command() and "--seed 9" in second.command()
 
 
-def test_a_folder_with_a_run_is_not_overwritten(tmp_path):
-    run = Run(options(tmp_path))
-    run.save()
+def test_a_folder_with_a_run_is_not_overwritten(copy):
     with pytest.raises(InputError, match="--resume"):
-        Run(options(tmp_path))
+        Run(options(copy))
 
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path):
@@ -91,38 +108,35 @@ def test_a_stopped_run_saves_first(tmp_path, monkeypatch, kind):
     monkeypatch.setattr(run, "iterate", stopped)
     summary = run.train(Console(stderr=True))
     assert summary["interrupted"] and summary["steps"] == WORLDS * 24
-    newest = checkpoint.latest(tmp_path / "checkpoints")
-    assert newest is not None and checkpoint.load(newest)[1]["steps"] == WORLDS * 24
+    assert checkpoint.load(newest(tmp_path))[1]["steps"] == WORLDS * 24
     assert json.loads((tmp_path / "summary.json").read_text()) == summary and "bundle" not in summary
 
 
-def test_checkpoints_of_other_runs_are_refused(tmp_path):
-    run = Run(options(tmp_path))
-    path = run.save()
+def test_checkpoints_of_other_runs_are_refused(copy):
+    path = newest(copy)
     with pytest.raises(InputError, match="seed"):
-        Run(options(tmp_path, seed=4, resume=True))
+        Run(options(copy, seed=4, resume=True))
     values = json.loads((path / checkpoint.VALUES).read_text())
     values["layout"]["frames"] = [0]
     (path / checkpoint.VALUES).write_text(json.dumps(values))
     with pytest.raises(InputError, match="another environment: its layout"):
-        Run(options(tmp_path, resume=True))
+        Run(options(copy, resume=True))
 
 
 @pytest.mark.parametrize("keep", [0, 100, 5000])
-def test_a_truncated_checkpoint_is_refused_in_one_sentence(tmp_path, keep):
-    path = Run(options(tmp_path)).save()
-    arrays = path / checkpoint.ARRAYS
+def test_a_truncated_checkpoint_is_refused_in_one_sentence(copy, keep):
+    arrays = newest(copy) / checkpoint.ARRAYS
     arrays.write_bytes(arrays.read_bytes()[:keep])
     with pytest.raises(InputError, match="cannot be read"):
-        Run(options(tmp_path, resume=True))
+        Run(options(copy, resume=True))
 
 
 def test_only_the_newest_checkpoints_are_kept(tmp_path):
     for steps in (10, 20, 30):
         checkpoint.save(tmp_path, steps, {"a": np.zeros(2, np.float32)}, {"steps": steps}, keep=2)
     assert [path.name[-2:] for path in sorted(tmp_path.iterdir())] == ["20", "30"]
-    newest = checkpoint.latest(tmp_path)
-    assert newest is not None and checkpoint.load(newest)[1] == {"steps": 30}
+    last = checkpoint.latest(tmp_path)
+    assert last is not None and checkpoint.load(last)[1] == {"steps": 30}
 
 
 def test_divergence_names_the_term_and_dumps_the_state(tmp_path):
@@ -144,9 +158,9 @@ def test_unknown_names_are_refused(tmp_path, change, message):
 def test_a_curriculum_that_stands_still_is_said_to_have_stalled():
     n = STALL_ITERATIONS
     rising, flat = np.linspace(0, 2, 3 * n), np.full(3 * n, 2.0)
-    assert stalled(list(rising)) == "" and stalled(list(flat[: 2 * n])) == ""
-    assert "STALLED at level 2.0 of 5" in stalled([*rising, *flat])
-    assert stalled(list(np.full(3 * n, LEVELS - 1.2))) == ""  # near the top
+    assert stall_warning(list(rising)) == "" and stall_warning(list(flat[: 2 * n])) == ""
+    assert "STALLED at level 2.0 of 5" in stall_warning([*rising, *flat])
+    assert stall_warning(list(np.full(3 * n, LEVELS - 1.2))) == ""  # near the top
 
 
 def test_every_skill_has_its_own_number_of_steps(tmp_path):
@@ -157,10 +171,10 @@ def test_every_skill_has_its_own_number_of_steps(tmp_path):
 @pytest.mark.parametrize("skill", sorted(SKILLS))
 def test_each_skill_learns_from_its_shipped_checkpoint(tmp_path, skill):
     """The shipped parameters with their actions pushed off: a short training makes up for it."""
-    run = Run(options(tmp_path, skill=skill, worlds=96, start_from=bundle_file(skill).with_suffix("")))
+    run = Run(options(tmp_path, skill=skill, worlds=48, start_from=bundle_file(skill).with_suffix("")))
     policy = run.state.params.policy
     layer = policy["params"]["Dense_0"]
     policy["params"]["Dense_0"] = {**layer, "bias": layer["bias"] + np.tile(np.float32([0.0, 0.5, -0.5]), 4)}
-    returns = [run.iterate()["reward"] for _ in range(24)]
+    returns = [run.iterate()["reward"] for _ in range(20)]
     assert np.isfinite(returns).all()
     assert np.mean(returns[-6:]) > np.mean(returns[:6]) + 0.03, returns
