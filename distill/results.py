@@ -1,10 +1,13 @@
 """What distillation and its benchmark found."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from policies.learning.results import Exported, Stoppable
-from sim.results import Result
+from sim.results import Result, line
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +50,31 @@ class LanguageDistilled(Stoppable):
     agreement: float | None = None
     """Share of held-out tokens at which teacher and student have the same likeliest token."""
     minutes: float | None = None
+
+    def show(self, console: "Console") -> None:
+        """What was read, what was left out, what came of it."""
+        settings = "".join(f", {name} {value:g}" for name, value in self.settings.items())
+        line(console, "method", f"{self.method}{settings}")
+        for role, name in (("teacher", self.teacher), ("student", self.student)):
+            if role in self.parameters:
+                line(console, role, f"{name}, {self.parameters[role]:,} parameters")
+        data = self.data
+        rows = f"{data['rows']} rows{' (packed)' if data['packed'] else ''}, {data['held_out_rows']} held out"
+        line(console, "data", f"{data['examples']} examples, {rows}, {data['learned_tokens']} tokens learned in a pass")
+        for what in ("dropped", "cut"):
+            for reason, count in data[what].items():
+                line(console, what, f"{count}, {reason}")
+        if self.perplexity:
+            found = {name: f"{value:.4g}" for name, value in self.perplexity.items()}
+            taught = f", the teacher's {found['teacher']}" if "teacher" in found else ""
+            line(console, "perplexity on held-out data", f"{found['start']} before, {found['end']} after{taught}")
+        if self.agreement is not None:
+            line(console, "agreement with the teacher", f"{self.agreement:.1%} of the held-out tokens")
+        if "seconds_per_step" in self.more:
+            line(console, "a step", f"{self.more['seconds_per_step']:.3g} s, {self.steps} steps {self.minutes:.3g} min")
+            line(console, "memory", f"{self.more['peak_gb']:.3g} GB at the peak")
+        if self.out:
+            line(console, "student", self.out)
 
 
 @dataclass(frozen=True, kw_only=True)

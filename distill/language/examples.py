@@ -88,6 +88,8 @@ def read_examples(path: Path | str) -> Reading:
                 found.files[name] = hashlib.file_digest(opened, "sha256").hexdigest()
             for where, row in READERS[file.suffix](file):
                 _take(found, row, f"{file}, {where}")
+        except DistillError:
+            raise
         except UnicodeDecodeError as error:
             raise DistillError(f"{file} is not UTF-8 (byte {error.start}): save it as UTF-8") from error
         except (OSError, csv.Error, ValueError) as error:

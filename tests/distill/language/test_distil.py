@@ -136,6 +136,9 @@ def test_the_command_line_gives_one_object_and_the_status(home, tmp_path, monkey
     assert json.loads(capsys.readouterr().out)["steps"] == 2
     assert barkour.main([*map(str, words)]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+    assert barkour.main([*map(str, words[:-1]), "--resume"]) == 0, "a run that is done is done again from its end"
+    shown = capsys.readouterr().out
+    assert str(tmp_path / "s") in shown and "1, a field is empty or missing" in shown
 
 
 # --- its parts ------------------------------------------------------------------------------------------------------
@@ -225,6 +228,13 @@ def test_bad_input_is_one_line_and_leaves_nothing(why, home, tmp_path):
     with pytest.raises(InputError) as error:
         command.distil(options(home, tmp_path / "x", dry_run=True, **more))
     assert len(str(error.value).splitlines()) == 1 and not (tmp_path / "x").exists()
+
+
+def test_several_processes_are_refused_at_once(home, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="one process"):
+        command.distil(options(home, tmp_path / "x"))
+    assert not (tmp_path / "x").exists()
 
 
 def test_the_front_door_opens_without_torch():
