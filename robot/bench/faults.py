@@ -30,7 +30,8 @@ from robot.loop.controller import BRAKING, Times
 from robot.loop.recording import Recorder
 from robot.loop.refusals import Code, Refusal, Source
 from robot.loop.transport import NS, Array, Snapshot
-from robot.transports.inprocess import SLICE, Message
+from robot.transports.hardware import SLICE
+from robot.transports.inprocess import Message
 from sim.errors import InputError
 
 BUDGET = 100.0

@@ -9,15 +9,11 @@ from robot.loop.declarations import SimParameters
 from robot.loop.refusals import Refusals
 from robot.loop.transport import NS, Output
 from robot.nodes.ending import Ending, write_report
-from robot.transports.hardware import STEP_NS, SimulatedHardware
+from robot.transports.hardware import POSE_EVERY, SLICE, STEP_NS, SimulatedHardware
 from robot.transports.ros2 import DriverPort, RosNode
 from sim.course.files import by_name
 from sim.robots.description import find_robot
 
-SLICE = 4
-"""Milliseconds between two readings of joints and IMU."""
-POSE_EVERY = 2
-"""Slices between two poses."""
 STALL = 20_000_000
 """A computer that is this late (ns) stops the world for as long, instead of hurrying it afterwards."""
 

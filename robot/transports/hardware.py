@@ -17,6 +17,10 @@ from sim.robots.description import Robot
 
 STEP_NS = 1_000_000
 """One physics step, and the period of the joints' PD."""
+SLICE = 4
+"""Milliseconds between two readings of joints and IMU: 250 Hz."""
+POSE_EVERY = 2
+"""Slices between two poses: 125 Hz."""
 
 
 class SimulatedHardware:

@@ -15,14 +15,12 @@ from robot.loop.message_filter import MessageFilter
 from robot.loop.navigation import NavigationProgram
 from robot.loop.referee import Referee
 from robot.loop.transport import NS, Array, Output
-from robot.transports.hardware import STEP_NS, SimulatedHardware
+from robot.transports.hardware import POSE_EVERY, SLICE, STEP_NS, SimulatedHardware
 from sim import observation as obs
 from sim.course.description import SKILLS
 
-SLICE = 4
-"""Milliseconds between two readings of joints and IMU: 250 Hz."""
-POSE_EVERY, COMMAND_EVERY = 2, 5
-"""Slices between two poses (125 Hz) and two commands (50 Hz)."""
+COMMAND_EVERY = 5
+"""Slices between two commands: 50 Hz."""
 
 Message = dict[str, Any]
 Tamper = Callable[[Message], Message | None]
