@@ -71,7 +71,7 @@ def test_the_course_over_four_processes(tmp_path: Path, patient: Path) -> None:
     out, recording = tmp_path / "out", tmp_path / "run.rec"
     result = run_course(CourseOptions(seed=3, out=out, record=recording, parameters=patient), started)
     assert len(pids) == 4 and gone(pids, 60.0)
-    assert result["died"] is None and result["end"]
+    assert result.died is None and result["end"]
     assert result["controller"]["state"] in ("disarmed", "emergency") and result["drives"]["damping"]
     codes = result["controller"]["codes"]
     assert codes[:2] == [Code.ARMED, Code.STOOD]
@@ -122,7 +122,7 @@ def test_whoever_dies_the_robot_ends_safe_and_everything_ends(
     killer = Killer(victim, free_domain())
     result = run_course(CourseOptions(seed=1, parameters=patient, domain=killer.domain), killer)
     assert killer.running and gone(killer.pids, 60.0)
-    assert result["died"] == victim and victim in result["end"] and not result["finished"]
+    assert result.died == victim and victim in result["end"] and not result["finished"]
     controller, drives = result["controller"], result["drives"]
     codes = {} if victim == "onboard" else set(controller["codes"])
     if victim == "navigator":
