@@ -24,7 +24,7 @@ test: .venv-test/installed
 	.venv-test/bin/codespell
 	PATH="$(CURDIR)/.venv-test/bin:$$PATH" .venv-test/bin/lint-imports --no-logo
 	.venv-test/bin/pyright --level error --pythonpath .venv-test/bin/python
-	.venv-test/bin/python -m pytest
+	.venv-test/bin/python -m pytest -n 2 --dist loadfile
 
 # A finished run is left alone, an interrupted one goes on.
 train: .venv-test/installed

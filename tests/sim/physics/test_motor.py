@@ -29,7 +29,7 @@ def test_engines_give_no_more_torque_than_the_motor_has(engine):
     gained = []
     for no_load in (25.0, 1e6):
         physics = engine(model, 2)
-        physics.motors(np.full((2, 12), 18.0), np.full(2, no_load))
+        physics.motors(np.full((2, 12), 18.0), np.full((2, 12), no_load))
         qpos = np.tile(np.array([0, 0, 1.0, 1, 0, 0, 0, *robot.default_pose]), (2, 1))
         qvel = np.zeros((2, 18))
         qvel[1, 6 + 2] = 20.0
@@ -45,7 +45,7 @@ def test_engines_give_no_more_torque_than_the_motor_has(engine):
 def test_torque_limits_are_per_world():
     robot = default_robot()
     physics = CpuPhysics(build(robot, Terrain(), options=TRAINING), 3)
-    physics.motors(np.repeat([[6.0], [12.0], [18.0]], 12, 1), np.full(3, 25.0))
+    physics.motors(np.repeat([[6.0], [12.0], [18.0]], 12, 1), np.full((3, 12), 25.0))
     force = physics.batch.bind("actuator_force")
     qpos = np.tile(np.array([0, 0, 1.0, 1, 0, 0, 0, *robot.default_pose]), (3, 1))
     physics.reset(np.ones(3, bool), qpos, np.zeros((3, 18)))

@@ -145,8 +145,9 @@ def test_readings_are_float32_copies_in_the_documented_frames(model):
     qvel[:, :6] = (0, 1.0, 0, 0, 0, 0.5)
     physics.reset(np.ones(2, bool), qpos, qvel)
     reading = physics.read()
-    assert [a.shape for a in reading] == [(2, 19), (2, 18), (2, model.nsensordata)]
-    assert all(a.dtype == np.float32 for a in reading)
+    arrays = [reading.qpos, reading.qvel, reading.sensors]
+    assert [a.shape for a in arrays] == [(2, 19), (2, 18), (2, model.nsensordata)]
+    assert all(a.dtype == np.float32 for a in arrays)
     velocity = model.sensor("velocity").adr[0]
     np.testing.assert_allclose(reading.sensors[:, velocity : velocity + 3], [(1, 0, 0)] * 2, atol=1e-6)
     physics.step(qpos[:, 7:], 5, qpos[:, 7:], np.zeros(2, int))
