@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import os
 import random
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -20,7 +21,7 @@ from sim.options import Range, range_of, types_in
 from sim.results import Result
 
 SEED = 20261127
-LINES = 200
+LINES = int(os.environ.get("BARKOUR_LINES", "200"))
 UNSAFE = ["\x1b[2J", "a\x07b", "\u202egnp", "ş İ ı", "📦", "a\nb", "\x9b31m"]
 """Texts that could write to a terminal, or that a locale lacks."""
 NO_NUMBERS = ["nan", "inf", "-inf", "1e400", "", "seven", "0x10", "1,5", "9" * 5000]
