@@ -203,6 +203,8 @@ def read(path: Path, key: str) -> tuple[Waypoint, ...]:
         if path.stat().st_size > LARGEST:
             return ()
         data = json.loads(path.read_text(encoding="utf-8"))
+        if data["key"] != key:  # most shipped files are of other courses: nothing more of them is looked at
+            return ()
         said = {name: data[name] for name in ("format", "key", "planner", "checksum")}
         rows = data["route"]
         if said != {"format": FORMAT, "key": key, "planner": planner(), "checksum": _digest(rows)}:
