@@ -48,10 +48,10 @@ if _problem := _foreign():
 from distill.language.options import LanguageOptions
 from distill.locomotion.options import Options as LocomotionOptions
 from distill.methods.options import ListOptions, ShowOptions, SweepOptions
-from distill.methods.options import RunOptions as RecipeOptions
+from distill.methods.options import RecipeRunOptions as RecipeOptions
 from distill.options import DistillBenchOptions
 from policies.bundle.options import InspectOptions
-from policies.evaluation.options import EvaluateOptions, RunOptions
+from policies.evaluation.options import CourseRunOptions, EvaluateOptions
 from policies.learning.options import ExportOptions, PhysicsBenchOptions, TrainOptions
 from robot.options import (
     CourseOptions,
@@ -69,7 +69,7 @@ from sim.results import Result, printable
 
 
 @dataclass(frozen=True)
-class Command:
+class Subcommand:
     """What is asked for, and the function that does it: `module:function`, imported when it is called."""
 
     options: type[Options]
@@ -90,54 +90,54 @@ class Group:
     """Commands under one word."""
 
     about: str
-    commands: Mapping[str, Command]
+    commands: Mapping[str, Subcommand]
 
 
-COMMANDS: dict[str, Command | Group] = {
-    "run": Command(RunOptions, "policies.evaluation.course_run:run"),
-    "score": Command(ScoreOptions, "sim.course.score:score"),
-    "evaluate": Command(EvaluateOptions, "policies.evaluation.evaluate:evaluate"),
-    "train": Command(TrainOptions, "policies.learning.train:train"),
+COMMANDS: dict[str, Subcommand | Group] = {
+    "run": Subcommand(CourseRunOptions, "policies.evaluation.course_run:run"),
+    "score": Subcommand(ScoreOptions, "sim.course.score:score"),
+    "evaluate": Subcommand(EvaluateOptions, "policies.evaluation.evaluate:evaluate"),
+    "train": Subcommand(TrainOptions, "policies.learning.train:train"),
     "distill": Group(
         "Distil several policies into one, or a language model into a smaller one.",
         {
-            "locomotion": Command(LocomotionOptions, "distill.locomotion.recipe:distil"),
-            "language": Command(LanguageOptions, "distill.language.distil:distil"),
+            "locomotion": Subcommand(LocomotionOptions, "distill.locomotion.recipe:distil"),
+            "language": Subcommand(LanguageOptions, "distill.language.distil:distil"),
         },
     ),
     "recipe": Group(
         "Published distillation methods as experiments with a verdict.",
         {
-            "list": Command(ListOptions, "distill.methods.command:listed"),
-            "show": Command(ShowOptions, "distill.methods.command:show"),
-            "run": Command(RecipeOptions, "distill.methods.command:run"),
-            "sweep": Command(SweepOptions, "distill.methods.command:sweep"),
+            "list": Subcommand(ListOptions, "distill.methods.command:listed"),
+            "show": Subcommand(ShowOptions, "distill.methods.command:show"),
+            "run": Subcommand(RecipeOptions, "distill.methods.command:run"),
+            "sweep": Subcommand(SweepOptions, "distill.methods.command:sweep"),
         },
     ),
-    "export": Command(ExportOptions, "distill.locomotion.export:export"),
-    "inspect": Command(InspectOptions, "policies.bundle.inspection:inspect"),
+    "export": Subcommand(ExportOptions, "distill.locomotion.export:export"),
+    "inspect": Subcommand(InspectOptions, "policies.bundle.inspection:inspect"),
     "onboard": Group(
         "The 50 Hz control loop with its safety chain; without a further word, loop.",
         {
-            "loop": Command(OnboardOptions, "robot.onboard:onboard"),
-            "replay": Command(ReplayOptions, "robot.loop.replay:replay"),
+            "loop": Subcommand(OnboardOptions, "robot.onboard:onboard"),
+            "replay": Subcommand(ReplayOptions, "robot.loop.replay:replay"),
         },
     ),
     "ros": Group(
         "Programs of a robot on ROS 2. The control loop is onboard.",
         {
-            "course": Command(CourseOptions, "robot.nodes.course:run_course"),
-            "sim": Command(SimOptions, "robot.nodes.start:sim"),
-            "navigator": Command(NavigatorOptions, "robot.nodes.start:navigator"),
-            "referee": Command(RefereeOptions, "robot.nodes.start:referee"),
+            "course": Subcommand(CourseOptions, "robot.nodes.course:run_course"),
+            "sim": Subcommand(SimOptions, "robot.nodes.start:sim"),
+            "navigator": Subcommand(NavigatorOptions, "robot.nodes.start:navigator"),
+            "referee": Subcommand(RefereeOptions, "robot.nodes.start:referee"),
         },
     ),
     "bench": Group(
         "Measure on this computer.",
         {
-            "physics": Command(PhysicsBenchOptions, "policies.learning.throughput:run"),
-            "onboard": Command(OnboardBenchOptions, "robot.bench.onboard:run"),
-            "distill": Command(DistillBenchOptions, "distill.language.throughput:run"),
+            "physics": Subcommand(PhysicsBenchOptions, "policies.learning.throughput:run"),
+            "onboard": Subcommand(OnboardBenchOptions, "robot.bench.onboard:run"),
+            "distill": Subcommand(DistillBenchOptions, "distill.language.throughput:run"),
         },
     ),
 }
@@ -166,7 +166,7 @@ class Call:
 
     name: str
     """As it is written, such as `ros sim`."""
-    command: Command
+    command: Subcommand
     options: Options
     json: bool = False
     """Print one JSON object in place of tables."""
@@ -219,7 +219,7 @@ def _front() -> type:
     return _group("barkour", Group("An open agility stack for quadrupeds.", {}), COMMANDS)
 
 
-def _group(name: str, group: Group, commands: Mapping[str, Command | Group]) -> type:
+def _group(name: str, group: Group, commands: Mapping[str, Subcommand | Group]) -> type:
     """A dataclass with the one field `command`, whose type is the union of the group's commands."""
     kinds: list[Any] = [
         Annotated[_group(word, each, each.commands) if isinstance(each, Group) else _leaf(word, each), subcommand(word)]
@@ -230,7 +230,7 @@ def _group(name: str, group: Group, commands: Mapping[str, Command | Group]) -> 
     return make_dataclass(name, [("command", Union[tuple(kinds)])], namespace={"__doc__": group.about})  # noqa: UP007
 
 
-def _leaf(name: str, command: Command) -> type:
+def _leaf(name: str, command: Subcommand) -> type:
     """The command's options for tyro: required ones by position, ranges shown, and `--json`; nothing is checked yet."""
     hints = get_type_hints(command.options, include_extras=True)
     changed: list[tuple[str, Any, Any]] = []

@@ -32,7 +32,7 @@ from sim.observation import Sensors
 PERIOD = 0.02
 BLOCK = 100
 """Ticks of one arm in a row."""
-WARM = 10
+WARM_UP_CALLS = 10
 """Ticks at the start of each block that are not counted."""
 
 
@@ -86,7 +86,7 @@ def run(file: Path, seconds: float) -> dict[str, Any]:
                 pose = np.array([0.5 + 0.02 * k, -0.4, 0.1])
                 began = time.perf_counter()
                 tick(policies[name], course, pose, sensors, command)
-                if k >= WARM:
+                if k >= WARM_UP_CALLS:
                     times[name].append(time.perf_counter() - began)
                 time.sleep(max(started + (k + 1) * PERIOD - time.perf_counter(), 0.0))
             busy[name].append((time.process_time() - used) / (time.perf_counter() - started))

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from policies.evaluation.course_run import run
-from policies.evaluation.options import RunOptions
+from policies.evaluation.options import CourseRunOptions
 from sim.course import files
 from sim.course.description import Board, BroadJump, Course, EndTable, Gate, StartTable, Table
 from sim.errors import InputError
@@ -60,7 +60,7 @@ def main() -> int:
             course = jump_course(options.distance)
             files.save(course, path)
             assert files.load(path) == course  # no digit is lost on the way
-            result = run(RunOptions(options.policy, str(path), options.seed))
+            result = run(CourseRunOptions(options.policy, str(path), options.seed))
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from distill.core.collect import Plan, Student
+from distill.core.collect import CollectionPlan, Student
 from distill.core.loop import Distiller, LoopConfig
 from distill.core.objectives.actions import SquaredError
 from distill.core.objectives.base import StudentOutput
 from distill.core.objectives.divergences import ForwardKL
 from distill.core.schedules import Beta
 from distill.core.signals import Actions
-from distill.core.tables import Draws, experience
+from distill.core.tables import RowSampler, experience
 from distill.core.teachers import LocalModel
 from distill.language.collect import Generated
 from distill.language.models import Shape, build, causal
@@ -84,14 +84,14 @@ def main() -> int:
 
     @torch.no_grad()
     def alone(student):
-        found = collector.collect(student, Plan(0, beta=0.0, rows=500, seed=1))
+        found = collector.collect(student, CollectionPlan(0, beta=0.0, rows=500, seed=1))
         batch = {name: torch.from_numpy(values) for name, values in found.fields.items()}
         loss = objective(student.outputs(student.module, batch), teacher.label(batch), batch.get("mask"))
         return {"golden": -loss.item()}
 
     config = LoopConfig(options.rounds, rows, rows, steps, steps, batch=128, beta=Beta(1.0, 0.0))
     with tempfile.TemporaryDirectory() as folder:
-        summary = Distiller(student, objective, teacher, [collector], Draws(), Path(folder), config, alone).run()
+        summary = Distiller(student, objective, teacher, [collector], RowSampler(), Path(folder), config, alone).run()
     print("loss where the student acts, round by round:", *(f"{-value:.3f}" for value in summary["golden"]))
     return 0 if summary["golden"][-1] > summary["golden"][0] else 1
 

@@ -45,7 +45,7 @@ class TransformerConfig:
     """Of the robot that it drives."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.context <= obs.LONGEST:
+        if not 1 <= self.context <= obs.LONGEST_HISTORY:
             raise InputError(f"a context must be 1 to {obs.LONGEST} steps, got {self.context}")
         if min(self.width, self.layers, self.heads, self.channels) < 1 or self.width % self.heads:
             raise InputError(f"a transformer of width {self.width} cannot have {self.heads} heads")

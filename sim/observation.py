@@ -19,7 +19,7 @@ from sim.robots.gaits import Gait
 
 HISTORY = 15
 """Control steps that are remembered: 0.3 s at 50 Hz (arXiv 2305.14654, section IV)."""
-LONGEST = 60
+LONGEST_HISTORY = 60
 """Control steps that a layout may ask for at most; a layout that reaches back further than `HISTORY` keeps more."""
 
 FRAME_FIELDS = (
@@ -117,8 +117,8 @@ class Layout:
     context of a sequence model."""
 
     def __post_init__(self) -> None:
-        if not self.frames or min(self.frames) < 0 or max(self.frames) >= LONGEST:
-            raise InputError(f"observation frames must be ages from 0 to {LONGEST - 1}, got {self.frames}")
+        if not self.frames or min(self.frames) < 0 or max(self.frames) >= LONGEST_HISTORY:
+            raise InputError(f"observation frames must be ages from 0 to {LONGEST_HISTORY - 1}, got {self.frames}")
 
     def slices(self) -> dict[str, slice]:
         """Name to slice of the input: `frame_0` ..., `command`, `clock`, `heights_<grid>`, in input order."""

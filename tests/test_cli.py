@@ -265,7 +265,7 @@ def test_training_without_its_extra_says_what_to_install(tmp_path: Path) -> None
 # --- every command ---------------------------------------------------------------------------------------------------
 
 
-def commands() -> dict[str, barkour.Command]:
+def commands() -> dict[str, barkour.Subcommand]:
     """Every command as it is written."""
     found = {}
     for word, each in barkour.COMMANDS.items():

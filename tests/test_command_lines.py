@@ -27,7 +27,7 @@ UNSAFE = ["\x1b[2J", "a\x07b", "\u202egnp", "ş İ ı", "📦", "a\nb", "\x9b31m
 NO_NUMBERS = ["nan", "inf", "-inf", "1e400", "", "seven", "0x10", "1,5", "9" * 5000]
 
 
-def commands() -> dict[str, barkour.Command]:
+def commands() -> dict[str, barkour.Subcommand]:
     """Every command as it is written."""
     found = {}
     for word, each in barkour.COMMANDS.items():
@@ -123,11 +123,11 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Commands note their options and do nothing."""
     asked: list[Any] = []
 
-    def work(self: barkour.Command, options: Any) -> Result:
+    def work(self: barkour.Subcommand, options: Any) -> Result:
         asked.append(options)
         return Result.of({"options": {name: str(value) for name, value in vars(options).items()}})
 
-    monkeypatch.setattr(barkour.Command, "__call__", work)
+    monkeypatch.setattr(barkour.Subcommand, "__call__", work)
     return asked
 
 

@@ -13,7 +13,7 @@ from distill.core.shards import Shards
 
 
 @dataclass(frozen=True)
-class Plan:
+class CollectionPlan:
     """One order to collect."""
 
     round: int
@@ -59,7 +59,7 @@ class Collector(Protocol):
         """The domain."""
         ...
 
-    def collect(self, student: Student | None, plan: Plan) -> Experience:
+    def collect(self, student: Student | None, plan: CollectionPlan) -> Experience:
         """New experience; equal plans and students give equal experience."""
         ...
 

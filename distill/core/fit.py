@@ -13,7 +13,7 @@ from distill.core.loop import Distiller, LoopConfig, load_best
 from distill.core.mixture import Mixture
 from distill.core.objectives.base import Objective
 from distill.core.schedules import Beta
-from distill.core.tables import Draws
+from distill.core.tables import RowSampler
 from distill.core.teachers import Teacher, Teachers
 
 
@@ -66,7 +66,7 @@ def fit(
     )  # fmt: skip
     resume = checkpoints.newest(folder) is not None
     distiller = Distiller(
-        student, objective, teacher, collectors, sampler or Draws(), folder, config, evaluate, resume,
+        student, objective, teacher, collectors, sampler or RowSampler(), folder, config, evaluate, resume,
         Console(stderr=True, quiet=True), mixture,
     )  # fmt: skip
     summary = distiller.run()

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from distill.core import checkpoints
-from distill.core.collect import Collector, Plan, Resumable, Sampler, Student
+from distill.core.collect import CollectionPlan, Collector, Resumable, Sampler, Student
 from distill.core.errors import DistillError
 from distill.core.journal import Journal
 from distill.core.mixture import Mixture
@@ -244,7 +244,7 @@ class Distiller:
             seed = int(np.random.SeedSequence([config.seed, self.rank, here.round, k]).generate_state(1)[0])
             rows = config.first_rows if here.round == 0 else config.rows
             self.student.module.eval()
-            found = collector.collect(student, Plan(here.round, beta, rows, seed))
+            found = collector.collect(student, CollectionPlan(here.round, beta, rows, seed))
             about = {"domain": collector.name, "round": here.round, "beta": beta, "seed": seed}
             if found.episodes:
                 self.shards.append(found.fields, found.episodes, {**about, "measured": dict(found.measured)})

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.core.collect import Experience, Plan, Student
+from distill.core.collect import CollectionPlan, Experience, Student
 from distill.core.errors import DistillError
 from distill.core.shards import Shard, Shards
 
@@ -21,7 +21,7 @@ HELD_OUT_FIELD = "held_out"
 """The field that says of each row whether it is never trained on."""
 
 
-class Table:
+class FixedDomain:
     """A domain of rows that are there from the start; later rounds bring nothing new."""
 
     def __init__(
@@ -29,14 +29,14 @@ class Table:
         name: str,
         rows: Rows,
         held_out: Rows | None = None,
-        measure: Callable[[Plan], Mapping[str, float]] | None = None,
+        measure: Callable[[CollectionPlan], Mapping[str, float]] | None = None,
     ) -> None:
         """`measure` is asked in every round, for `ratio` or `gain` of the mixture, see `core.collect.Experience`."""
         if not rows or not len(next(iter(rows.values()))):
             raise DistillError(f"the domain '{name}' has no rows")
         self.name, self.rows, self.held_out, self.measure = name, rows, held_out, measure
 
-    def collect(self, student: Student | None, plan: Plan) -> Experience:
+    def collect(self, student: Student | None, plan: CollectionPlan) -> Experience:
         """All rows in the first round, none later."""
         measured = dict(self.measure(plan)) if self.measure else {}
         if plan.round:
@@ -55,7 +55,7 @@ def experience(rows: Rows, held_out: Rows | None = None, measured: Mapping[str, 
     return Experience({**fields, HELD_OUT_FIELD: flags}, [1] * len(flags), measured or {})
 
 
-class Draws:
+class RowSampler:
     """Rows of each domain, drawn with replacement: small sets come round again and again."""
 
     def __init__(self, newest: bool = False) -> None:
@@ -101,7 +101,7 @@ class Draws:
         return self._known[key]
 
 
-class Epochs(Draws):
+class Epochs(RowSampler):
     """Every row of a domain once before any comes again, in an order that is drawn anew for each pass.
 
     Rows that are held out are drawn as `Draws` does.
@@ -115,7 +115,7 @@ class Epochs(Draws):
     def sample(
         self, shards: Shards, rng: np.random.Generator, counts: Mapping[str, int], held_out: bool = False
     ) -> dict[str, Tensor]:
-        """As `Draws.sample`."""
+        """As `RowSampler.sample`."""
         if held_out:
             return super().sample(shards, rng, counts, held_out)
         parts: list[dict[str, np.ndarray]] = []

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.core.collect import Experience, Plan, Student
+from distill.core.collect import CollectionPlan, Experience, Student
 from distill.core.errors import DistillError
 from distill.core.signals import TopKLogits
 from distill.core.tables import Rows, experience
@@ -43,7 +43,7 @@ class Generated:
         self.settings = (new_tokens, vocabulary)
         self.options = {"temperature": temperature, "end": end, "pad": pad}
 
-    def collect(self, student: Student | None, plan: Plan) -> Experience:
+    def collect(self, student: Student | None, plan: CollectionPlan) -> Experience:
         """`tokens` `[rows, P + new]` and `mask` `[rows, P + new - 1]`."""
         rng = np.random.default_rng(plan.seed)
         chosen = np.arange(plan.rows) % len(self.prompts)

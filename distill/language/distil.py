@@ -32,7 +32,7 @@ from distill.core.loop import Distiller, LoopConfig, load_best
 from distill.core.mixture import Mixture
 from distill.core.objectives.base import WeightedSum
 from distill.core.shards import Shards
-from distill.core.tables import Epochs, Rows, Table
+from distill.core.tables import Epochs, FixedDomain, Rows
 from distill.core.teachers import Teacher, Teachers
 from distill.language.card import write_card
 from distill.language.encoding import TEMPLATE, Encoded, Encoder, packed_rows, padded_rows
@@ -316,7 +316,7 @@ def loop(run: Run, folder: Path, resume: bool = False, quiet: bool = False) -> t
                 )
             )
         else:
-            collectors.append(Table(domain.name, domain.rows, domain.held_out))
+            collectors.append(FixedDomain(domain.name, domain.rows, domain.held_out))
     mixture = Mixture([domain.name for domain in run.domains], smoothing=0.0)
     mixture.weights = sizes / sizes.sum()
     sampler = Epochs(newest=bool(writers))

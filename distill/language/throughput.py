@@ -28,7 +28,7 @@ from distill.results import DistillBench
 from sim.errors import InputError
 from sim.machine import machine
 
-WARM = 3
+WARM_UP_STEPS = 3
 AHEAD = 8
 BETA, BATCH, RATE = 0.5, 8, 1e-3
 TEACHER, STUDENT = (128, 4, 4), (64, 2, 4)
@@ -64,14 +64,14 @@ def measure(arm: Arm) -> dict[str, Any]:
     teacher = build(Shape(arm.vocabulary, *TEACHER, context=2 * arm.length), 1)
     student = build(Shape(arm.vocabulary, *STUDENT, context=2 * arm.length), 2)
     rng = np.random.default_rng(arm.seed)
-    tokens = rng.integers(3, arm.vocabulary, (BATCH * (arm.steps + WARM), arm.length + 1))
+    tokens = rng.integers(3, arm.vocabulary, (BATCH * (arm.steps + WARM_UP_STEPS), arm.length + 1))
     probe = torch.from_numpy(tokens[:2])
     before = _divergence(teacher, student, probe)
     held, stamps = _reset_peak(), []
     ways = {"barkour": _barkour, "plain": _plain, "trl": _trl, "trl distillation": _trl_distillation}
     ways[arm.who](arm, teacher, student, tokens, stamps)
     peak = _memory("VmHWM") - held
-    steps, spent = len(stamps) - 1 - WARM, stamps[-1] - stamps[WARM]
+    steps, spent = len(stamps) - 1 - WARM_UP_STEPS, stamps[-1] - stamps[WARM_UP_STEPS]
     return {
         "tokens_per_second": steps * BATCH * _trained_on(arm) / spent,
         "peak_kb": peak, "loss": [before, _divergence(teacher, student, probe)], "steps": steps,
@@ -113,11 +113,11 @@ def _barkour(arm: Arm, teacher: Any, student: Any, tokens: Any, stamps: list[flo
 
     from distill.core.fit import fit
     from distill.core.objectives.divergences import JensenShannon
-    from distill.core.tables import Table
+    from distill.core.tables import FixedDomain
     from distill.language.collect import Generated
     from distill.language.student import ChunkedStudent, projected
 
-    steps = arm.steps + WARM
+    steps = arm.steps + WARM_UP_STEPS
     rounds = -(-steps // AHEAD) if arm.on_policy else 1
     if arm.on_policy:
         steps = rounds * AHEAD
@@ -125,7 +125,7 @@ def _barkour(arm: Arm, teacher: Any, student: Any, tokens: Any, stamps: list[flo
             "own", tokens[:, :PROMPT].astype(np.int64), teacher, student, arm.length + 1 - PROMPT, arm.vocabulary
         )
     else:
-        source = Table("text", {"tokens": tokens, "mask": np.ones(tokens[:, 1:].shape, bool)})
+        source = FixedDomain("text", {"tokens": tokens, "mask": np.ones(tokens[:, 1:].shape, bool)})
     watched: Any = _Stamped(projected(teacher, arm.vocabulary), stamps)
     with tempfile.TemporaryDirectory() as folder:
         fit(
@@ -207,9 +207,10 @@ def _trl_options(arm: Arm, folder: str) -> dict[str, Any]:
     """The same training; checkpoints, reports and gradient checkpointing are off."""
     os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
     return {
-        "output_dir": folder, "per_device_train_batch_size": BATCH, "max_steps": arm.steps + WARM, "seed": arm.seed,
-        "learning_rate": RATE, "weight_decay": 0.01, "max_grad_norm": 1.0, "beta": BETA, "temperature": 1.0,
-        "gradient_checkpointing": False, "bf16": False, "use_cpu": True, "report_to": [], "save_strategy": "no",
+        "output_dir": folder, "per_device_train_batch_size": BATCH, "max_steps": arm.steps + WARM_UP_STEPS,
+        "seed": arm.seed, "learning_rate": RATE, "weight_decay": 0.01, "max_grad_norm": 1.0, "beta": BETA,
+        "temperature": 1.0, "gradient_checkpointing": False,
+        "bf16": False, "use_cpu": True, "report_to": [], "save_strategy": "no",
         "logging_strategy": "no", "disable_tqdm": True,
     }  # fmt: skip
 

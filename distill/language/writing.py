@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from transformers import GenerationConfig
 
-from distill.core.collect import Experience, Plan, Student
+from distill.core.collect import CollectionPlan, Experience, Student
 from distill.core.errors import DistillError
 from distill.core.tables import Rows, experience
 from distill.language.encoding import Encoded, padded_rows
@@ -90,7 +90,7 @@ class Written:
         self.writers, self.length, self.pad, self.part = writers, length, pad, part
         self.options = {"new_tokens": new_tokens, "vocabulary": vocabulary, "ends": ends, "pad": pad}
 
-    def collect(self, student: Student | None, plan: Plan) -> Experience:
+    def collect(self, student: Student | None, plan: CollectionPlan) -> Experience:
         """About `plan.rows` rows: every prompt once before any comes again."""
         rng, wanted = np.random.default_rng(plan.seed), max(round(self.part * plan.rows), 1)
         parts: list[Rows] = []

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from distill.core.collect import Experience, Plan, Student
-from distill.locomotion.drive import Driver
+from distill.core.collect import CollectionPlan, Experience, Student
+from distill.locomotion.drive import RecordingDriver
 from distill.locomotion.student import TorchBundle, TransformerStudent, student_skills
 from policies.evaluation.course_run import CourseWorlds
 from policies.evaluation.evaluate import summarize
@@ -21,7 +21,7 @@ from sim.envs.worlds import world_seeds
 
 ROWS_PER_RUN = 950
 """Control steps of an average run with its five seconds on the end table."""
-LONGEST = 32.0
+LONGEST_RUN = 32.0
 """s after which a run is given up."""
 
 
@@ -42,7 +42,7 @@ class CourseCollector:
         self.teachers, self.courses = teachers, tuple(courses)
         self.torque_limits, self.threads = tuple(torque_limits), threads
 
-    def collect(self, student: Student | None, plan: Plan) -> Experience:
+    def collect(self, student: Student | None, plan: CollectionPlan) -> Experience:
         """About `plan.rows` rows; `gain` is the mean score of the runs."""
         others = self.courses[1:]
         turn = self.courses if plan.round == 0 or not others else (self.courses[0], others[plan.round % len(others)])
@@ -54,9 +54,9 @@ class CourseCollector:
         for k, (course, limit) in enumerate(groups):
             bundle = as_bundle(student, self.teachers)
             seed = (plan.seed * 31 + k) % 2**31
-            driver = Driver(self.teachers, bundle, runs, plan.beta, seed)
+            driver = RecordingDriver(self.teachers, bundle, runs, plan.beta, seed)
             worlds = CourseWorlds(
-                course, self.teachers, world_seeds(seed, runs), randomize=True, time_limit=LONGEST,
+                course, self.teachers, world_seeds(seed, runs), randomize=True, time_limit=LONGEST_RUN,
                 torque_limit=limit, threads=self.threads, policy=driver,
             )  # fmt: skip
             going = True
@@ -89,7 +89,7 @@ def course_score(teachers: Skills, course: Course, runs: int, seed: int) -> Call
         bundle = as_bundle(student, teachers)
         assert bundle is not None
         worlds = CourseWorlds(
-            course, student_skills(bundle), world_seeds(seed, runs), randomize=True, time_limit=LONGEST
+            course, student_skills(bundle), world_seeds(seed, runs), randomize=True, time_limit=LONGEST_RUN
         )
         found = summarize(worlds.run())
         return {

@@ -85,7 +85,7 @@ class Memory:
         self.last_action[mask] = 0.0
 
 
-class Driver:
+class RecordingDriver:
     """Stands in for the `PolicyRunner` of `policies.evaluation.course_run.CourseWorlds` and records."""
 
     def __init__(

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from distill.core.collect import Experience, Plan, Student
+from distill.core.collect import CollectionPlan, Experience, Student
 from distill.core.episodes import EpisodeRecorder
 from distill.locomotion.course import as_bundle
 from distill.locomotion.drive import Memory, Wheel, actions_to_targets, targets_to_actions
@@ -18,7 +18,7 @@ from sim import observation as obs
 from sim.envs.batched import BatchedEnv
 from sim.errors import InputError
 from sim.robots.gaits import DRIVEN
-from sim.tasks.skills import SKILLS
+from sim.tasks.skills import TASKS
 
 WORLDS = 192
 START_LEVEL = {"walk": 3.0, "climb": 3.0, "jump": 3.5}
@@ -33,7 +33,7 @@ class TaskCollector:
         self.bundle = teachers.bundles[teachers.uses[skill]]
         layout, robot = self.bundle.layout, teachers.robot
         grids = generalist_layout(robot.joints).grids
-        task = replace(SKILLS[skill](robot), grids=grids, clock=self.bundle.gait, start_level=START_LEVEL[skill])
+        task = replace(TASKS[skill](robot), grids=grids, clock=self.bundle.gait, start_level=START_LEVEL[skill])
         self.task, both = task, task.layout
         if replace(layout, grids=grids) != both:
             raise InputError(
@@ -43,7 +43,7 @@ class TaskCollector:
         self.columns = np.concatenate([np.arange(both.size)[slices[name]] for name in layout.slices()])
         """Of the environment's observation: what the specialist sees."""
 
-    def collect(self, student: Student | None, plan: Plan) -> Experience:
+    def collect(self, student: Student | None, plan: CollectionPlan) -> Experience:
         """About `plan.rows` rows; `gain` is the mean reward per second of who drives."""
         task, gait, robot = self.task, self.task.gait, self.task.robot
         worlds = min(WORLDS, max(plan.rows // 100, 1))

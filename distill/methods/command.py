@@ -7,8 +7,8 @@ from typing import TypeVar
 from distill.core.errors import DistillError
 from distill.methods import run as experiments
 from distill.methods.catalogue import catalogue, find
-from distill.methods.options import ExperimentOptions, ListOptions, RunOptions, ShowOptions, SweepOptions
-from distill.methods.results import Catalogue, Description, Plan, Plans, Sweep, Verdict
+from distill.methods.options import ExperimentOptions, ListOptions, RecipeRunOptions, ShowOptions, SweepOptions
+from distill.methods.results import Catalogue, Description, Plan, Plans, RecipeVerdict, Sweep
 from sim.errors import InputError
 
 Asked = TypeVar("Asked")
@@ -45,10 +45,10 @@ def show(options: ShowOptions) -> Description:
 
 
 @_said_once
-def run(options: RunOptions) -> Verdict | Plan:
+def run(options: RecipeRunOptions) -> RecipeVerdict | Plan:
     """The verdict of one experiment, or its plan."""
     recipe = find(options.name)
-    return _plan(recipe.name, options.domain) if options.plan else Verdict.of(experiments.run(recipe, options))
+    return _plan(recipe.name, options.domain) if options.plan else RecipeVerdict.of(experiments.run(recipe, options))
 
 
 @_said_once

@@ -25,7 +25,7 @@ from distill.methods.statistics import Check, Results
 ELICITATION = ("labelling", "expansion", "curation", "feature", "feedback", "self-knowledge")
 OBJECTIVES = ("fine-tuning", "divergence", "similarity", "reinforcement", "ranking")
 ACCESS = ("text", "sequence log-probability", "token logits", "hidden states", "preference")
-SKILLS = ("context following", "alignment", "agent", "language modelling", "understanding", "reasoning", "any")
+TARGET_SKILLS = ("context following", "alignment", "agent", "language modelling", "understanding", "reasoning", "any")
 VERTICALS = ("general", "law", "medicine", "finance", "science", "customer service", "robotics")
 
 
@@ -49,7 +49,7 @@ class Place:
 
     def __post_init__(self) -> None:
         for name, allowed in (
-            ("elicitation", ELICITATION), ("objective", OBJECTIVES), ("access", ACCESS), ("skill", SKILLS),
+            ("elicitation", ELICITATION), ("objective", OBJECTIVES), ("access", ACCESS), ("skill", TARGET_SKILLS),
             ("vertical", VERTICALS),
         ):  # fmt: skip
             if getattr(self, name) not in allowed:

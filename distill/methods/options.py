@@ -66,7 +66,7 @@ class PlannedOptions(ExperimentOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions(PlannedOptions):
+class RecipeRunOptions(PlannedOptions):
     """Run a recipe's experiment, or what is left of it, and judge its claim."""
 
     name: str

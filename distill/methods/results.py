@@ -51,7 +51,7 @@ class Description(Result):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict(Result):
+class RecipeVerdict(Result):
     """The judged experiment."""
 
     name: str

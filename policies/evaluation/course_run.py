@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from policies.evaluation.options import RunOptions
+from policies.evaluation.options import CourseRunOptions
 from policies.evaluation.outcome import CourseRun, Switch, Trace
 from policies.evaluation.results import RunReport
 from policies.navigation.navigator import Navigator, course_navigator
@@ -179,7 +179,7 @@ class CourseWorlds:
 # --- one run, as asked for on the command line -----------------------------------------------------------------------
 
 
-def run(options: RunOptions) -> RunReport:
+def run(options: CourseRunOptions) -> RunReport:
     """Runs a course once and returns what `barkour run` prints.
 
     With `record` the folder gets `pose.csv` (the official scorer's log), `path.png`, `run.json` and, where off-screen

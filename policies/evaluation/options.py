@@ -8,7 +8,7 @@ from sim.options import Options, Range, Torque, WorldSeed
 
 
 @dataclass(frozen=True)
-class RunOptions(Options):
+class CourseRunOptions(Options):
     """Run a policy over the course in simulation and score it."""
 
     policy: str = "generalist"

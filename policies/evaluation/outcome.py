@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from sim.course.score import Result
+from sim.course.score import CourseScore
 
 
 @dataclass
@@ -47,7 +47,7 @@ class CourseRun:
     """One finished run."""
 
     seed: int
-    result: Result
+    result: CourseScore
     end: str
     """Why it ended: `held the end table`, `left the end table`, `fell`, `left the course`, `time limit`, `diverged`."""
     seconds: float

@@ -29,7 +29,7 @@ from sim.envs.batched import BatchedEnv, DivergedError
 from sim.errors import InputError
 from sim.robots.description import DEFAULT, find_robot
 from sim.tasks.patches import LEVELS
-from sim.tasks.skills import SKILLS
+from sim.tasks.skills import TASKS
 from sim.tasks.task import Task
 
 CHECKPOINT_FORMAT = 1
@@ -64,8 +64,8 @@ class Run:
     """One training run: owns the environment, the learner and the folder."""
 
     def __init__(self, options: TrainOptions) -> None:
-        if options.skill not in SKILLS:
-            raise InputError(f"unknown skill '{options.skill}': known are {', '.join(SKILLS)}")
+        if options.skill not in TASKS:
+            raise InputError(f"unknown skill '{options.skill}': known are {', '.join(TASKS)}")
         options = replace(options, steps=STEPS[options.skill] if options.steps is None else options.steps)
         self.total = options.steps or 0
         self.hosts = Hosts(options.coordinator, options.hosts, options.host)
@@ -75,7 +75,7 @@ class Run:
         newest = checkpoint.latest(self.checkpoints) if self.folder.exists() else None
         if newest is not None and not options.resume:
             raise InputError(f"{self.folder} already holds a run: add --resume to continue it, or choose another --out")
-        self.task: Task = SKILLS[options.skill](find_robot(options.robot))
+        self.task: Task = TASKS[options.skill](find_robot(options.robot))
         config = PPOConfig(worlds=options.worlds, **HYPERPARAMETERS.get(options.skill, {}))
         self.commit = runs.commit()
         self.options = TrainOptions(**{**asdict(options), "worlds": config.worlds})

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from policies.navigation.path import RADIUS, SPACING, Limits, lay_path, to_heading_frame
+from policies.navigation.path import RADIUS, SPACING, MotionLimits, lay_path, to_heading_frame
 from sim.course.description import Course, Gate, Waypoint
 from sim.course.score import passes
 from sim.planar import wrap
@@ -123,7 +123,7 @@ class Navigator:
         self,
         start: tuple[float, float, float],
         route: Sequence[Waypoint],
-        limits: Limits = Limits(),
+        limits: MotionLimits = MotionLimits(),
         gates: Sequence[Gate] = (),
         tuning: Tuning = Tuning(),
         ends: Sequence[int] = (),
@@ -295,7 +295,7 @@ class Navigator:
         return self.command + change
 
 
-def course_navigator(course: Course, route: Sequence[Waypoint], limits: Limits = Limits()) -> Navigator:
+def course_navigator(course: Course, route: Sequence[Waypoint], limits: MotionLimits = MotionLimits()) -> Navigator:
     """A navigator for a course that drives again at weave gates it has missed."""
     again = [obstacle for obstacle in course.obstacles if obstacle.TRIED_AGAIN]
     firsts = np.cumsum([0, *(len(obstacle.gates) for obstacle in again)])[:-1].tolist()

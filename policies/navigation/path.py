@@ -24,7 +24,7 @@ START_SPEED = 0.2
 
 
 @dataclass(frozen=True)
-class Limits:
+class MotionLimits:
     """What may be commanded, and how fast it may change.
 
     The ranges lie within the walker's training ranges (`sim.tasks.skills`); `policies.skills.library.trained_limits`
@@ -76,7 +76,7 @@ class Path:
         return np.concatenate([[0.0], np.cumsum(SPACING / mean)])
 
 
-def lay_path(start: tuple[float, float, float], route: Sequence[Waypoint], limits: Limits) -> Path:
+def lay_path(start: tuple[float, float, float], route: Sequence[Waypoint], limits: MotionLimits) -> Path:
     """A centripetal Catmull-Rom curve from the start pose through all waypoints, with headings and speeds.
 
     Headings that waypoints leave open point along the way. Raises `InputError` if the route leads nowhere.
@@ -129,7 +129,12 @@ def _catmull_rom(points: np.ndarray, samples: int = SAMPLES) -> tuple[np.ndarray
 
 
 def _speed_profile(
-    route: Sequence[Waypoint], s: np.ndarray, pose: np.ndarray, slope: np.ndarray, marks: np.ndarray, limits: Limits
+    route: Sequence[Waypoint],
+    s: np.ndarray,
+    pose: np.ndarray,
+    slope: np.ndarray,
+    marks: np.ndarray,
+    limits: MotionLimits,
 ) -> np.ndarray:
     """Fastest speeds within waypoint speeds, command ranges, turning and acceleration; ends at rest.
 

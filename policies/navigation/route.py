@@ -5,7 +5,7 @@ Each kind of obstacle has its own way over it (`policies.navigation.obstacles`).
 
 from collections.abc import Sequence
 
-from policies.navigation.obstacles import Request, way_over
+from policies.navigation.obstacles import RouteRequest, way_over
 from policies.navigation.paces import Paces
 from sim.course.description import Course, Waypoint
 from sim.errors import InputError
@@ -29,7 +29,7 @@ def plan(
                     f"the route of course '{course.name}' asks for the skill '{waypoint.skill}', which has no bundle"
                 )
         return course.route
-    ask = Request(course, footprint, tuple(skills), paces)
+    ask = RouteRequest(course, footprint, tuple(skills), paces)
     points: list[Waypoint] = []
     for k in sorted(range(len(course.obstacles)), key=lambda k: course.obstacles[k].ENDS_RUN):  # where it ends, last
         points = way_over(course.obstacles[k]).extended(ask, k, points)

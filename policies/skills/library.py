@@ -6,8 +6,8 @@ from pathlib import Path
 
 from policies.bundle.reader import Bundle
 from policies.bundle.shipped import bundle_file
-from policies.navigation.navigator import Limits
 from policies.navigation.paces import WEAK, WEAK_SHARE, Paces
+from policies.navigation.path import MotionLimits
 from policies.navigation.planner import Envelope
 from sim.course.description import SKILLS
 from sim.errors import InputError
@@ -82,7 +82,7 @@ def _single(policy: str) -> Path:
     return Path(policy)
 
 
-def trained_limits(skills: Skills, limits: Limits = Limits()) -> Limits:
+def trained_limits(skills: Skills, limits: MotionLimits = MotionLimits()) -> MotionLimits:
     """`limits` narrowed to the commands that the walker was trained on."""
     ranges = skills.bundles[skills.uses["walk"]].metadata.command_ranges
     narrowed = {}

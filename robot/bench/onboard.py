@@ -30,7 +30,7 @@ from robot.loop.controller import SWITCH_INTERVAL, Controller, Loop, Times
 from robot.loop.message_filter import MessageFilter, Plausible
 from robot.loop.onboard_policy import OnboardPolicy
 from robot.loop.safety import Limits
-from robot.loop.terrain import Terrain
+from robot.loop.terrain import TerrainHeights
 from robot.loop.transport import Mode, Output, State
 from robot.options import OnboardBenchOptions
 from robot.results import OnboardBench
@@ -39,7 +39,7 @@ from sim.course.files import by_name
 from sim.errors import InputError
 from sim.machine import machine
 
-WARM = 2.0
+WARM_UP_SECONDS = 2.0
 """The policy runs so long after arming, s. What the loop needs is allocated before; by now every part of it has been
 used as well, and memory must not grow any more."""
 READY = 300.0
@@ -182,10 +182,11 @@ def run(options: OnboardBenchOptions) -> OnboardBench:
     Returns:
       `tick_ms_p50`, `tick_ms_p99`, `tick_ms_max`, `late_ms_p99`, `missed_deadline_rate`, `ticks` (of the loop);
       `tick_cpu_ms` (p50 and p99 of the processor time of a step, without what other programs took), `cpu_share`
-      (processor time of the loop's process over time); `memory_growth_kb` (of its resident memory, from `WARM` seconds
-      after arming to the end), `memory_growth_armed_kb` (from arming to the end), `memory_growth_kb_per_minute` (over
-      the later half), `memory_growth_blocks` (Python's allocations, after `WARM`); `latency_ms` (p50 and p99 from a
-      reading's stamp to the drives), `state` (at the end), `running_share` (of the steps, in which the policy ran);
+      (processor time of the loop's process over time); `memory_growth_kb` (of its resident memory, from
+      `WARM_UP_SECONDS` after arming to the end), `memory_growth_armed_kb` (from arming to the end),
+      `memory_growth_kb_per_minute` (over the later half), `memory_growth_blocks` (Python's allocations, after
+      `WARM_UP_SECONDS`); `latency_ms` (p50 and p99 from a reading's stamp to the drives), `state` (at the
+      end), `running_share` (of the steps, in which the policy ran);
       `faults_tried`, `faults_safe`, `faults` (see `faults.run_all`); and on what it was measured.
 
     Raises:
@@ -214,7 +215,11 @@ def measure(seconds: float, policy: str, course: str, seed: int, priority: int =
     messages = MessageFilter(skills.robot, clock.now, plausible=Plausible(delay=LATE))
     transport = _Piped(pipe, messages)
     controller = _Timed(
-        OnboardPolicy(skills, Terrain(skills.robot, where)), messages, transport, PATIENT, Times(priority=priority)
+        OnboardPolicy(skills, TerrainHeights(skills.robot, where)),
+        messages,
+        transport,
+        PATIENT,
+        Times(priority=priority),
     )
     loop = Loop(controller, clock)
     try:
@@ -226,11 +231,11 @@ def measure(seconds: float, policy: str, course: str, seed: int, priority: int =
         request = messages.ask("arm")
         if not request.wait(1.0):
             raise InputError(f"the simulated robot cannot be armed: {request.message}")
-        time.sleep(WARM)
+        time.sleep(WARM_UP_SECONDS)
         memory.append(_memory())
         used, began = time.process_time(), time.monotonic()
         for _ in range(2):
-            time.sleep((seconds - WARM) / 2)
+            time.sleep((seconds - WARM_UP_SECONDS) / 2)
             memory.append(_memory())
         share = (time.process_time() - used) / (time.monotonic() - began)
         state = controller.status()
@@ -246,7 +251,7 @@ def measure(seconds: float, policy: str, course: str, seed: int, priority: int =
         raise loop.failure
     return {
         **loop.punctuality.summary(), "tick_cpu_ms": controller.used.milliseconds(), "cpu_share": share,
-        **_growth(*memory, seconds=(seconds - WARM) / 2), "latency_ms": transport.latency_ms,
+        **_growth(*memory, seconds=(seconds - WARM_UP_SECONDS) / 2), "latency_ms": transport.latency_ms,
         "state": state["state"], "running_share": controller.ran / max(controller.steps, 1),
         "refusals": state["refusals"], "history": [change.said for change in controller.history],
         "codes": [change.code for change in controller.history],

@@ -19,7 +19,7 @@ from robot.loop.onboard_policy import OnboardPolicy
 from robot.loop.recording import Recorder
 from robot.loop.refusals import Code
 from robot.loop.safety import Limits
-from robot.loop.terrain import Terrain
+from robot.loop.terrain import TerrainHeights
 from robot.loop.transport import NS, Array, Mode, Output, Request, Snapshot
 from robot.transports.hardware import SimulatedHardware
 from robot.transports.inprocess import InProcess, Tamper
@@ -86,7 +86,7 @@ class Rig:
             self.hardware.advance(1200)
         self.transport = InProcess(self.messages, self.hardware, self.clock)
         self.transport.follow(self.clock)
-        self.policy = OnboardPolicy(skills, Terrain(self.robot, course))
+        self.policy = OnboardPolicy(skills, TerrainHeights(self.robot, course))
         self.recorder = recorder() if recorder else None
         self.controller = Controller(
             self.policy, self.messages, self.transport, limits, times, recorder=self.recorder, dry_run=dry_run

@@ -13,7 +13,7 @@ from robot.loop.onboard_policy import OnboardPolicy
 from robot.loop.recording import Recorder
 from robot.loop.refusals import Refusals
 from robot.loop.replay import header, sha256
-from robot.loop.terrain import Terrain
+from robot.loop.terrain import TerrainHeights
 from robot.loop.transport import Transport
 from sim.course.description import Course
 
@@ -47,7 +47,7 @@ class Assembly(Generic[T]):
             self.recorder = Recorder(Path(options.record), said)
         self.transport = connect(self.messages)
         self.controller = Controller(
-            OnboardPolicy(skills, Terrain(skills.robot, course, grid)),
+            OnboardPolicy(skills, TerrainHeights(skills.robot, course, grid)),
             self.messages,
             self.transport,
             limits,

@@ -6,19 +6,19 @@ import numpy as np
 
 from policies.skills.library import Skills
 from policies.skills.runner import PolicyRunner, Runner
-from robot.loop.terrain import Terrain
+from robot.loop.terrain import TerrainHeights
 from robot.loop.transport import Array, Snapshot
 from sim.course.description import SKILLS
 from sim.observation import Layout, Sensors
 
-WARM = 20
+WARM_UP_STEPS = 20
 """Control steps that are computed before arming: the first ones are slower."""
 
 
 class OnboardPolicy:
     """A generalist, or specialists that hand over to each other, for one robot."""
 
-    def __init__(self, skills: Skills, terrain: Terrain) -> None:
+    def __init__(self, skills: Skills, terrain: TerrainHeights) -> None:
         self.skills, self.terrain = skills, terrain
         self.robot = skills.robot
         self.command_ranges: dict[str, list[float]] = self._ranges()
@@ -33,7 +33,7 @@ class OnboardPolicy:
         self.reset()
         still = Snapshot.blank(self.robot.joints)
         still.position = np.array(self.robot.default_pose, float)
-        for _ in range(WARM):
+        for _ in range(WARM_UP_STEPS):
             for skill in range(len(SKILLS)):
                 self.targets(replace(still, skill=skill), np.zeros(3), 0, False)
         self.reset()

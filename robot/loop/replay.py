@@ -13,7 +13,7 @@ from robot.loop.message_filter import MessageFilter
 from robot.loop.onboard_policy import OnboardPolicy
 from robot.loop.recording import REQUESTS, Recording, read, snapshot_of
 from robot.loop.safety import Limits
-from robot.loop.terrain import GridPlace, Terrain
+from robot.loop.terrain import GridPlace, TerrainHeights
 from robot.loop.transport import NS, Array, Mode, Output, Request, Snapshot, State
 from robot.options import ReplayOptions
 from robot.results import Replay
@@ -153,5 +153,5 @@ def _rebuilt(recording: Recording, policy: str | None) -> tuple[Controller, _Rep
     if policy is None and sha256(skills) != bundles:
         raise InputError(f"{path} was recorded with other bundles than {named} has now; name one to compare with it")
     messages = _Replayed(skills.robot, lambda: messages.time)
-    onboard = OnboardPolicy(skills, Terrain(skills.robot, course, grid))
+    onboard = OnboardPolicy(skills, TerrainHeights(skills.robot, course, grid))
     return Controller(onboard, messages, _Nowhere(), limits, times, needs_pose=needs_pose), messages

@@ -36,7 +36,7 @@ class GridPlace:
         return found
 
 
-class Terrain:
+class TerrainHeights:
     """Gives the policy's terrain heights. Boards that must not be touched are on the map alone."""
 
     def __init__(self, robot: Robot, course: Course | None, grid: GridPlace = GridPlace()) -> None:

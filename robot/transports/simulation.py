@@ -22,7 +22,7 @@ from sim.course.files import by_name
 
 ARM_WITHIN = 2.0
 """Simulated hardware must be armed within this, s."""
-LONGEST = 90.0
+LONGEST_RUN = 90.0
 """A run in simulation ends after this, s."""
 
 
@@ -107,7 +107,7 @@ class _Course:
         if controller.state in (State.DISARMED, State.EMERGENCY):
             referee.give_up(controller.reason)
             return True
-        if (referee.end or seconds > LONGEST) and not self.stopped:
+        if (referee.end or seconds > LONGEST_RUN) and not self.stopped:
             self.stopped = True
             self.messages.ask("stop")
         if self.dry_run and seconds > 5.0 and not self.stopped:

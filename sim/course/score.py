@@ -53,7 +53,7 @@ class ObstacleResult:
 
 
 @dataclass(frozen=True)
-class Result:
+class CourseScore:
     """A scored run."""
 
     score: float
@@ -144,7 +144,7 @@ class Scorer:
         assert board is not None
         return math.dist(self._last, board.center)
 
-    def result(self) -> Result:
+    def result(self) -> CourseScore:
         """The score of what was seen so far."""
         held = self._end_table_s >= DWELL
         obstacles: dict[str, ObstacleResult] = {}
@@ -161,7 +161,7 @@ class Scorer:
             over = math.floor(over + 2 * CONTACT_SHIFT)  # a run that is 3 s over is not 2.999999 s over
         score = 1.0 - over * PER_SECOND - PENALTY * failed
         progress = sum(self.passed) / sum(len(o.gates) for o in self.course.obstacles)
-        return Result(
+        return CourseScore(
             score, course_time, allotted, held, self.touched_jump, obstacles, self._end_table_s, self._path, progress
         )
 
@@ -211,7 +211,7 @@ def score_log(
     course: Course,
     *,
     whole_seconds: bool = False,
-) -> Result:
+) -> CourseScore:
     """Scores a recorded run: seconds, (x, y) in m, and whether the board was touched."""
     scorer = Scorer(course, whole_seconds=whole_seconds)
     if touched_jump:
@@ -221,7 +221,7 @@ def score_log(
     return scorer.result()
 
 
-def score_file(path: Path, course: Course, *, touched_jump: bool = False, whole_seconds: bool = False) -> Result:
+def score_file(path: Path, course: Course, *, touched_jump: bool = False, whole_seconds: bool = False) -> CourseScore:
     """Scores a pose log on disk. Raises `InputError` as `read_log` does."""
     times, positions = read_log(path)
     return score_log(times, positions, touched_jump, course, whole_seconds=whole_seconds)

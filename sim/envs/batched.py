@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from sim.course.scene import TRAINING, SolverOptions, build, foot_forces, leg_geoms
-from sim.physics.base import Reading
+from sim.physics.base import PhysicsReading
 from sim.physics.cpu import CpuPhysics
 from sim.robots.description import substeps_of
 from sim.tasks import patches
@@ -14,7 +14,7 @@ from sim.tasks.state import Outcome, TaskState
 from sim.tasks.task import Task
 
 
-class Step(NamedTuple):
+class EnvStep(NamedTuple):
     """One control step of all worlds; float32, `worlds` first."""
 
     observation: np.ndarray
@@ -73,7 +73,7 @@ class BatchedEnv:
     def _uniform(self) -> np.ndarray:
         return self.rng.random((self.worlds, self.task.uniforms), np.float32)
 
-    def _read(self) -> Reading:
+    def _read(self) -> PhysicsReading:
         reading = self.physics.read()
         return reading._replace(contact=reading.sensors[:, self.forces])
 
@@ -84,7 +84,7 @@ class BatchedEnv:
         half = np.full((self.worlds, 1), 0.5, np.float32)
         return self.task.observe(np, self.state, self.physics.read(), zero, contact, half)
 
-    def step(self, action: np.ndarray) -> Step:
+    def step(self, action: np.ndarray) -> EnvStep:
         """Applies actions `[worlds, J]` for one control period.
 
         Raises:
@@ -111,7 +111,7 @@ class BatchedEnv:
             fresh, fresh_privileged = self.observe()
             observation = np.where(done[:, None], fresh, observation)
             privileged = np.where(done[:, None], fresh_privileged, privileged)
-        return Step(observation, privileged, out.reward, out.fallen, out.truncated, out.terms, out.metrics)
+        return EnvStep(observation, privileged, out.reward, out.fallen, out.truncated, out.terms, out.metrics)
 
     def _restart(self, done: np.ndarray, fallen: np.ndarray) -> None:
         level = self.task.promote(np, self.state, fallen) if self.curriculum else self.state.level

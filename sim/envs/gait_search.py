@@ -21,7 +21,7 @@ from sim.course.scene import TRAINING, build
 from sim.course.terrain import Terrain
 from sim.physics.cpu import CpuPhysics
 from sim.robots.description import DEFAULT, Robot, find_robot, substeps_of
-from sim.robots.gaits import CORNERS, Gait, Pair
+from sim.robots.gaits import CORNERS, Gait, LegPair
 
 NAMES = ("push", "fold", "swing", "swing_phase", "hip", "knee")
 MEAN = (0.4, 0.2, 0.4, 0.4, -0.1, 0.2), (0.4, 0.2, 0.3, 0.4, -0.1, 0.2)
@@ -58,7 +58,7 @@ class Search:
 def gaits_of(genes: np.ndarray, search: Search) -> Gait:
     """The gait of one vector of genes (front pair, hind pair, lag), or of many at once for genes `[genes, N]`."""
     *pairs, lag = np.split(genes, [len(NAMES), 2 * len(NAMES)])
-    front, hind = (Pair(**dict(zip(NAMES, values, strict=True))) for values in pairs)
+    front, hind = (LegPair(**dict(zip(NAMES, values, strict=True))) for values in pairs)
     offsets = tuple(lag[0] if corner.startswith("hind") else 0.0 * lag[0] for corner in CORNERS)
     return Gait(
         "bound", phase_offsets=offsets, push=0.0, lift_per_relief=0.0, front=front, hind=hind, stride=search.stride,

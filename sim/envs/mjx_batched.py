@@ -13,9 +13,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sim.course.scene import TRAINING, SolverOptions, foot_forces, leg_geoms
-from sim.envs.batched import DivergedError, Step
+from sim.envs.batched import DivergedError, EnvStep
 from sim.errors import InputError
-from sim.physics.base import Reading
+from sim.physics.base import PhysicsReading
 from sim.physics.mjx import FootGround, MjxPhysics, WorldState
 from sim.robots.description import substeps_of
 from sim.tasks import patches
@@ -72,7 +72,7 @@ class Dynamics:
         targets = task.targets(jnp, state, action)
         model = self.ground.place(model, world.feet)
         physics = engine.advance(model, world.physics, targets, self.substeps, state.last_targets, delay, motor)
-        reading = Reading(physics.qpos, physics.qvel, physics.sensors, physics.sensors[self.forces])
+        reading = PhysicsReading(physics.qpos, physics.qvel, physics.sensors, physics.sensors[self.forces])
         feet = physics.geom_xpos[self.points]
         out: Outcome = task.after(jnp, state, action, targets, reading, feet, bias, u)
         physics = physics._replace(
@@ -84,7 +84,7 @@ class Dynamics:
     def observe(self, world: World) -> tuple[Any, Any]:
         """Observation and privileged observation at the start of an episode: no contacts, no height noise."""
         physics = world.physics
-        reading = Reading(physics.qpos, physics.qvel, physics.sensors)
+        reading = PhysicsReading(physics.qpos, physics.qvel, physics.sensors)
         zero = jnp.zeros(2)
         return self.task.observe(jnp, world.task, reading, zero, jnp.zeros(len(self.task.robot.legs)), jnp.full(1, 0.5))
 
@@ -145,7 +145,7 @@ class MjxBatchedEnv:
         """The present observation and privileged observation, `[worlds, ...]`."""
         return jax.device_get(self._observe(self.world))
 
-    def step(self, action: np.ndarray) -> Step:
+    def step(self, action: np.ndarray) -> EnvStep:
         """Applies actions `[worlds, J]` for one control period.
 
         Raises:
@@ -194,7 +194,7 @@ class MjxBatchedEnv:
 
         fresh = jax.vmap(self.dynamics.observe)(begun)
         seen, privileged = jax.tree.map(choose, fresh, (out.observation, out.privileged))
-        result = Step(seen, privileged, out.reward, out.fallen, out.truncated, out.terms, out.metrics)
+        result = EnvStep(seen, privileged, out.reward, out.fallen, out.truncated, out.terms, out.metrics)
         return jax.tree.map(choose, begun, world), key, result, finite
 
     # --- checkpoints ------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import numpy as np
 from sim.arrays import Array
 
 
-class Reading(NamedTuple):
+class PhysicsReading(NamedTuple):
     """State of all worlds after a step. Arrays of numpy or jax, `worlds` first (or no leading dimension in MJX)."""
 
     qpos: Array
@@ -40,7 +40,7 @@ class Physics(Protocol):
         """
         ...
 
-    def read(self) -> Reading:
+    def read(self) -> PhysicsReading:
         """The present state of all worlds, as float32 copies."""
         ...
 

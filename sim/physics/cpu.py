@@ -5,7 +5,7 @@ import numpy as np
 from mujoco.batch import Batch
 
 from sim.errors import InputError
-from sim.physics.base import Reading
+from sim.physics.base import PhysicsReading
 from sim.physics.motor import torque_range
 
 
@@ -56,9 +56,9 @@ class CpuPhysics:
             limits, peak, no_load_speed = self._motors
             limits[:, :, 0], limits[:, :, 1] = torque_range(np, peak, no_load_speed, self.qvel[:, 6:])
 
-    def read(self) -> Reading:
+    def read(self) -> PhysicsReading:
         """See `Physics.read`."""
-        return Reading(*(np.array(a, np.float32) for a in (self.qpos, self.qvel, self.sensordata)))
+        return PhysicsReading(*(np.array(a, np.float32) for a in (self.qpos, self.qvel, self.sensordata)))
 
     def shift(self, offset: np.ndarray) -> None:
         """Moves the base of each world by `offset` `[worlds, 2]` (m) without touching anything else."""

@@ -19,7 +19,7 @@ from sim.course.scene import SolverOptions, build, foot_geoms
 from sim.course.terrain import Block, Terrain
 from sim.errors import InputError
 from sim.observation import yaw_of
-from sim.physics.base import Reading
+from sim.physics.base import PhysicsReading
 from sim.physics.motor import torque_range
 from sim.planar import to_world
 from sim.robots.description import Robot
@@ -193,10 +193,10 @@ class MjxPhysics:
         delay = np.asarray(delay, np.int32)
         self.state = self._step(self.fields, self._motors, self.state, new, int(substeps), old, delay)
 
-    def read(self) -> Reading:
+    def read(self) -> PhysicsReading:
         """See `Physics.read`."""
         state = jax.device_get(self.state)
-        return Reading(*(np.array(a, np.float32) for a in (state.qpos, state.qvel, state.sensors)))
+        return PhysicsReading(*(np.array(a, np.float32) for a in (state.qpos, state.qvel, state.sensors)))
 
     def shift(self, offset: np.ndarray) -> None:
         """Moves the base of each world by `offset` `[worlds, 2]` (m) without touching anything else."""

@@ -12,7 +12,7 @@ CORNERS = ("front_left", "hind_left", "front_right", "hind_right")
 
 
 @dataclass(frozen=True)
-class Pair:
+class LegPair:
     """What the front or the hind legs do besides the common motion; all rad. Signs are those of a leg that is extended
     and swings forward, whichever way the robot's own joints count (`Leg`)."""
 
@@ -49,8 +49,8 @@ class Gait:
     """Relief above this counts as this, m."""
     standing_speed: float = 0.05
     """Below this command (m/s and rad/s together) the clock rests and the robot stands."""
-    front: Pair = Pair()
-    hind: Pair = Pair()
+    front: LegPair = LegPair()
+    hind: LegPair = LegPair()
     stride: float = 0.0
     """Metres of ground per cycle: the clock turns at commanded speed / `stride`, and `frequency` does not count."""
     frequency_range: tuple[float, float] = (2.3, 3.0)
@@ -108,11 +108,11 @@ def _numbers(key: str, values: Any, count: int) -> tuple[float, ...]:
     return tuple(values)
 
 
-def _pair(key: str, values: Any) -> Pair:
-    names = {f.name for f in fields(Pair)}
+def _pair(key: str, values: Any) -> LegPair:
+    names = {f.name for f in fields(LegPair)}
     if not isinstance(values, dict) or set(values) != names or not all(map(_finite, values.values())):
         raise InputError(f"gait needs numbers for {sorted(names)} in '{key}', got {values!r}")
-    return Pair(**values)
+    return LegPair(**values)
 
 
 DRIVEN = Gait(name="driven", push=0.0, lift_per_relief=0.0, driven=True, scale=1.5)

@@ -32,7 +32,7 @@ SOLE, EDGE = 0.003, 0.006
 over a board of 1 mm thickness."""
 BEHIND = 0.02
 """A board counts as passed when the last foot is this far behind it, m."""
-RUN_UP = 1.2, 2.3
+RUN_UP_RANGE = 1.2, 2.3
 """Distance to the next board's near edge at the start, and after each pass, m."""
 LANES = {"flat": 0.0, "low tables": 0.05, "tables": 0.1}
 """Kinds of ground, and the height of their tables, m."""
@@ -180,7 +180,7 @@ class Lanes(Ground):
         width = _width(xp, level, drawn.board_width)
         near = self._near(xp, kind, zero, width, drawn.board_distance)
         ahead = Ahead(near, width, zero, low + (high - low) * drawn.board_speed, speed, zero)
-        run_up = near - RUN_UP[0] - (RUN_UP[1] - RUN_UP[0]) * drawn.run_up
+        run_up = near - RUN_UP_RANGE[0] - (RUN_UP_RANGE[1] - RUN_UP_RANGE[0]) * drawn.run_up
         x = xp.where(self.table(xp, kind) > 0, run_up, zero)
         z = xp.full(yaw.shape, robot.standing_height + CLEAR)
         planar = xp.stack([speed * xp.cos(yaw), speed * xp.sin(yaw)], -1)
@@ -263,7 +263,7 @@ class Lanes(Ground):
     def _near(self, xp: Namespace, kind: Array, here: Array, width: Array, u: Array) -> Array:
         """x of the next board's near edge for a robot at x = `here`: a run-up ahead, or in front of the next table that
         still has room for one."""
-        free = here + RUN_UP[0] + (RUN_UP[1] - RUN_UP[0]) * u
+        free = here + RUN_UP_RANGE[0] + (RUN_UP_RANGE[1] - RUN_UP_RANGE[0]) * u
         period = xp.floor((here - TABLE[0] + GAP[1] + 0.3) / PERIOD) + 1
         before_table = PERIOD * period + TABLE[0] - (GAP[0] + (GAP[1] - GAP[0]) * u) - width
         return xp.where(self.table(xp, kind) > 0, before_table, free)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from sim import observation as obs
 from sim.arrays import Array, Namespace
-from sim.physics.base import Reading
+from sim.physics.base import PhysicsReading
 from sim.planar import to_body
 from sim.robots.description import Robot
 from sim.tasks.ground import Ground
@@ -16,7 +16,7 @@ from sim.tasks.state import TaskState
 class Look(NamedTuple):
     """A state of the world that is looked at."""
 
-    reading: Reading
+    reading: PhysicsReading
     xy: Array
     """World x and y of the base, m, `[..., 2]`."""
     yaw: Array

@@ -70,4 +70,4 @@ def jump(robot: Robot | None = None) -> Task:
     )
 
 
-SKILLS: dict[str, Callable[..., Task]] = {"walk": walk, "climb": climb, "jump": jump}
+TASKS: dict[str, Callable[..., Task]] = {"walk": walk, "climb": climb, "jump": jump}

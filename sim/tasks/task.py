@@ -15,7 +15,7 @@ import numpy as np
 from sim import gait as clocks
 from sim import observation as obs
 from sim.arrays import Array, Namespace
-from sim.physics.base import Reading
+from sim.physics.base import PhysicsReading
 from sim.robots.description import Robot, default_robot
 from sim.robots.gaits import Gait
 from sim.tasks import boards, commands, events, rewards
@@ -179,7 +179,7 @@ class Task:
         return obs.joint_targets(xp, self.robot, self.gait, action, state.phase, state.command, state.relief)
 
     def after(
-        self, xp: Namespace, state: TaskState, action: Array, targets: Array, reading: Reading, points: Array,
+        self, xp: Namespace, state: TaskState, action: Array, targets: Array, reading: PhysicsReading, points: Array,
         bias: Array, u: Array,
     ) -> Outcome:  # fmt: skip
         """Everything that follows the physics of one control step.
@@ -212,7 +212,7 @@ class Task:
         return Outcome(following, observation, privileged, reward, terms, metrics, fallen, truncated, push, shift)
 
     def observe(
-        self, xp: Namespace, state: TaskState, reading: Reading, shift: Array, contact: Array, u: Array
+        self, xp: Namespace, state: TaskState, reading: PhysicsReading, shift: Array, contact: Array, u: Array
     ) -> tuple[Array, Array]:
         """The actor's input `[..., layout.size]` and the critic's `[..., privileged_size]`.
 
@@ -247,7 +247,7 @@ class Task:
         return self.commands.draw(xp, drawn, rough, self.ground.guides(xp, kind), self.robot.control_period)
 
     def _motion(
-        self, xp: Namespace, state: TaskState, action: Array, targets: Array, reading: Reading, feet: Array
+        self, xp: Namespace, state: TaskState, action: Array, targets: Array, reading: PhysicsReading, feet: Array
     ) -> Motion:
         """What the step looked like."""
         robot, dt, qpos, qvel = self.robot, self.robot.control_period, reading.qpos, reading.qvel
@@ -301,7 +301,7 @@ class Task:
             board=board,
         )
 
-    def _clocked(self, xp: Namespace, state: TaskState, reading: Reading, shift: Array, yaw: Array) -> TaskState:
+    def _clocked(self, xp: Namespace, state: TaskState, reading: PhysicsReading, shift: Array, yaw: Array) -> TaskState:
         """The state with the clock turned on for the next step."""
         heights = self._heights(xp, reading.qpos[..., :2] + shift, yaw, reading.qpos[..., 2], 0.0, state.board)
         ahead = obs.board_ahead(xp, self.layout, heights) if self.gait.lock_gain else None
@@ -309,8 +309,8 @@ class Task:
         return state._replace(phase=phase, relief=obs.relief(xp, self.layout, heights))
 
     def _remembered(
-        self, xp: Namespace, state: TaskState, m: Motion, reading: Reading, targets: Array, feet: Array, shift: Array,
-        bias: Array, drawn: Drawn,
+        self, xp: Namespace, state: TaskState, m: Motion, reading: PhysicsReading, targets: Array, feet: Array,
+        shift: Array, bias: Array, drawn: Drawn,
     ) -> TaskState:  # fmt: skip
         """The state with what was sensed, done and made in the step."""
         dt, qpos = self.robot.control_period, reading.qpos

@@ -15,7 +15,7 @@ from distill.methods.framework import Arm, Place, Recipe, Scale, Trial
 
 
 @dataclass(frozen=True)
-class Distilled(Arm):
+class StudentArm(Arm):
     """Students of one size and one start."""
 
     student: int = 1
@@ -26,7 +26,7 @@ class Distilled(Arm):
     """From one size of teacher, trained longer and longer, in place of every size."""
 
 
-def run_arm(trial: Trial, lab: Any, arm: Distilled) -> dict[str, Any]:
+def run_arm(trial: Trial, lab: Any, arm: StudentArm) -> dict[str, Any]:
     """One student and one start, from every teacher; or a baseline. `lab` is a domain's, such as `TextGap`."""
     s = trial.settings
     start, width = arm.start, s.students[arm.student]
@@ -48,19 +48,19 @@ def run_arm(trial: Trial, lab: Any, arm: Distilled) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def arms(kind: str, widths: Sequence[int], starts: Sequence[Literal["pruned", "random"]]) -> dict[str, Distilled]:
+def arms(kind: str, widths: Sequence[int], starts: Sequence[Literal["pruned", "random"]]) -> dict[str, StudentArm]:
     """Of a domain whose students are a `kind` of model."""
     return {
         **{
-            f"labels {w}": Distilled(f"{kind} of width {w}, labels alone, equal steps", place, "labels")
+            f"labels {w}": StudentArm(f"{kind} of width {w}, labels alone, equal steps", place, "labels")
             for place, w in enumerate(widths)
         },
         **{
-            f"{start} {w}": Distilled(f"{kind} of width {w}, {start} weights, every teacher", place, start)
+            f"{start} {w}": StudentArm(f"{kind} of width {w}, {start} weights, every teacher", place, start)
             for start in starts
             for place, w in enumerate(widths)
         },
-        "teacher quality": Distilled(
+        "teacher quality": StudentArm(
             "control: one teacher size, trained a quarter, a half and the whole time", by_quality=True
         ),
     }

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from distill.core.collect import Experience, Plan, Sampler, Student
+from distill.core.collect import CollectionPlan, Experience, Sampler, Student
 from distill.core.errors import DistillError
 from distill.core.objectives.actions import SquaredError
 from distill.core.teachers import RecordedActions
@@ -105,7 +105,7 @@ class Rollouts:
     episodes: Sequence[int]
     name: str = "walk"
 
-    def collect(self, student: Student | None, plan: Plan) -> Experience:
+    def collect(self, student: Student | None, plan: CollectionPlan) -> Experience:
         """All of them in the first round, none later."""
         return Experience({}, []) if plan.round else Experience(self.fields, self.episodes)
 
@@ -181,7 +181,9 @@ class RobotGap:
         if rows is None:
             rows = self.rows if teacher is None else self.teacher(teacher)[1]
         self._learn(student, rows, s.steps, s.batch, Windows(CONTEXT))
-        found = self.walk.collect(student, Plan(1, 0.0, self.trial.scaled(s.drive, 100), self.trial.number(3))).measured
+        found = self.walk.collect(
+            student, CollectionPlan(1, 0.0, self.trial.scaled(s.drive, 100), self.trial.number(3))
+        ).measured
         return {
             "loss": self.loss(student, CONTEXT),
             "reward_per_s": found["gain"],
@@ -189,7 +191,7 @@ class RobotGap:
         }
 
     def _rollouts(self, rows: int, stream: int) -> Rollouts:
-        found = self.walk.collect(None, Plan(0, 1.0, self.trial.scaled(rows, 200), self.trial.number(stream)))
+        found = self.walk.collect(None, CollectionPlan(0, 1.0, self.trial.scaled(rows, 200), self.trial.number(stream)))
         return Rollouts({name: found.fields[name] for name in ("frames", "heights", "action")}, found.episodes)
 
     def _learn(self, student: Student, rows: Rollouts, steps: int, batch: int, sampler: Sampler) -> None:

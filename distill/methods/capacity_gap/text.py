@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from distill.core.tables import Rows, Table
+from distill.core.tables import FixedDomain, Rows
 from distill.language.evaluate import batches, nats_per_token
 from distill.language.models import Shape, parameters
 from distill.language.pruning import Importance, importance, pruned
@@ -104,7 +104,7 @@ class TextGap(TextLab):
             if start == "pruned":
                 model = pruned(whole, gates, Shape(**{**vars(shape(width)), "vocabulary": self.vocabulary}))
         assert rows is not None
-        self.distil(model, [Table("text", rows)], self.settings.steps, (0.5, 0.5), **self.options)
+        self.distil(model, [FixedDomain("text", rows)], self.settings.steps, (0.5, 0.5), **self.options)
         return {"loss": self.loss(model)}
 
 

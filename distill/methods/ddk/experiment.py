@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from distill.core.mixture import Mixture
-from distill.core.tables import Table
+from distill.core.tables import FixedDomain
 from distill.language.evaluate import perplexities
 from distill.language.models import Shape
 from distill.methods.framework import Arm, Place, Recipe, Scale, Trial
@@ -56,7 +56,7 @@ class Mixing(Arm):
     """Whether the teacher's logits are learned from beside the labels."""
 
 
-class Weights(Mixture):
+class RememberedMixture(Mixture):
     """A mixture that remembers its weights, may stay as it is, and may serve each domain another one's weight."""
 
     def __init__(self, names: Sequence[str], fixed: Sequence[float] | None, order: np.ndarray | None, **options: Any):
@@ -107,7 +107,7 @@ class Lab(TextLab):
         self.skewed = [0.6 if len(names) > 1 else 1.0, *[0.4 / rest] * (len(names) - 1)]
         start = self.model(s.student, 2)
         if isinstance(s.student, Shape):
-            skewed = Weights(names, self.skewed, None)
+            skewed = RememberedMixture(names, self.skewed, None)
             self.learn(start, self.of("train"), s.start_steps, mixture=skewed, **options)
         self.start = {name: tensor.clone() for name, tensor in start.state_dict().items()}
         self.rows = {name: self.with_logits(self.teacher, rows) for name, rows in self.of("train").items()}
@@ -131,14 +131,14 @@ def run_arm(trial: Trial, lab: Lab, arm: Mixing) -> dict[str, Any]:
     if arm.weights == "last of another":
         fixed = trial.measured(arm.needs[0])["weights"]
     smoothing = 0.0 if arm.weights == "equal" else 1.0 if arm.raw else s.smoothing
-    mixture = Weights(names, fixed, order if arm.shuffled else None, smoothing=smoothing, memory=not arm.raw)
+    mixture = RememberedMixture(names, fixed, order if arm.shuffled else None, smoothing=smoothing, memory=not arm.raw)
 
     def measure(domain: str) -> Any:
         part = {domain: lab.domains[domain]["validation"]}
         aim = lab.aims["validation"][domain]
         return lambda plan: {"ratio": perplexities(student, lab.read, part)[domain] / aim}
 
-    tables = [Table(domain, rows, measure=measure(domain)) for domain, rows in lab.rows.items()]
+    tables = [FixedDomain(domain, rows, measure=measure(domain)) for domain, rows in lab.rows.items()]
     weights = (1.0, s.gamma if arm.teacher else 0.0)
     steps = trial.scaled(s.steps)
     summary = lab.distil(

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from distill.core.objectives.base import Objective
-from distill.core.tables import Rows, Table
+from distill.core.tables import FixedDomain, Rows
 from distill.language.evaluate import class_probabilities, over
 from distill.language.models import Read, Shape, build, classifier
 from distill.language.student import ModelStudent
@@ -40,7 +40,7 @@ class ClassLab:
     def learn(self, model: Any, objective: Objective, teacher: Any, rows: Rows, steps: int, **options: Any) -> Any:
         """The model after so many steps on rows."""
         student, options = ModelStudent(model, self.read), {**self.options, **options}
-        self.trial.fit(student, objective, teacher, [Table("rows", rows)], steps=steps, **options)
+        self.trial.fit(student, objective, teacher, [FixedDomain("rows", rows)], steps=steps, **options)
         return model
 
     def logits(self, model: Any, name: str) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 from distill.core.errors import DistillError
 from distill.core.objectives.base import WeightedSum
 from distill.core.objectives.divergences import CrossEntropy, ForwardKL
-from distill.core.tables import Rows, Table
+from distill.core.tables import FixedDomain, Rows
 from distill.core.teachers import RecordedLogits, Teachers
 from distill.language.data import sources
 from distill.language.evaluate import over
@@ -30,7 +30,7 @@ def learn_rows(
     trial: Trial, model: Any, read: Read, rows: Mapping[str, Rows], steps: int, **options: Any
 ) -> dict[str, Any]:
     """Next-token learning on domains of rows."""
-    tables = [Table(name, part) for name, part in rows.items()]
+    tables = [FixedDomain(name, part) for name, part in rows.items()]
     return trial.fit(ModelStudent(model, read), CrossEntropy(), Next(), tables, steps=steps, **options)
 
 
@@ -95,7 +95,9 @@ class TextLab:
         """Next-token learning on domains of rows."""
         return learn_rows(self.trial, model, self.read, rows, steps, **options)
 
-    def distil(self, model: Any, tables: list[Table], steps: int, weights: tuple[float, float], **options: Any) -> dict:
+    def distil(
+        self, model: Any, tables: list[FixedDomain], steps: int, weights: tuple[float, float], **options: Any
+    ) -> dict:
         """Learning from labels and from logits that `with_logits` wrote down, with these weights of the two losses."""
         objective = WeightedSum({"labels": (weights[0], CrossEntropy()), "teacher": (weights[1], ForwardKL())})
         teachers = Teachers({"labels": Next(), "teacher": RecordedLogits()})

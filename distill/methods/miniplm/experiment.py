@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from distill.core.objectives.scores import difference_scores, matched_steps, top_fraction
-from distill.core.tables import Table
+from distill.core.tables import FixedDomain
 from distill.language.evaluate import log_probs, nats_per_token
 from distill.language.generation import generate
 from distill.language.models import Shape, parameters
@@ -117,7 +117,7 @@ def run_arm(trial: Trial, lab: Lab, arm: Choice) -> dict[str, Any]:
     steps, options = s.steps, {"batch": s.batch, "learning_rate": s.learning_rate}
     if arm.logits:
         steps = matched_steps(s.steps, parameters(model), parameters(lab.teacher))
-        lab.distil(model, [Table("text", lab.with_logits(lab.teacher, rows))], steps, (0.5, 0.5), **options)
+        lab.distil(model, [FixedDomain("text", lab.with_logits(lab.teacher, rows))], steps, (0.5, 0.5), **options)
     else:
         lab.learn(model, {"text": rows}, steps, **options)
     losses = {n: nats_per_token(model, lab.read, test) for n, test in lab.of("test").items()}

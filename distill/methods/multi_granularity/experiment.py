@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.core.collect import Experience, Plan, Student
+from distill.core.collect import CollectionPlan, Experience, Student
 from distill.core.objectives.base import Objective
 from distill.core.objectives.divergences import CrossEntropy, ForwardKL
 from distill.core.objectives.granularity import DistributionAdaptiveKL, SpanCorrelation, fixed_spans, span_pairs
-from distill.core.tables import Draws, experience
+from distill.core.tables import RowSampler, experience
 from distill.core.teachers import Teachers
 from distill.language.models import Shape
 from distill.language.student import ModelStudent, dense
@@ -49,7 +49,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Way(Arm):
+class GranularityArm(Arm):
     """What one arm adds to the labels."""
 
     answers: str = "student"
@@ -90,10 +90,10 @@ class Answers:
 
     name = "questions"
 
-    def __init__(self, lab: Lab, way: Way, student: Any) -> None:
+    def __init__(self, lab: Lab, way: GranularityArm, student: Any) -> None:
         self.lab, self.way, self.student = lab, way, student
 
-    def collect(self, student: Student | None, plan: Plan) -> Experience:
+    def collect(self, student: Student | None, plan: CollectionPlan) -> Experience:
         """`tokens` `[rows, 2, T + 1]`; `mask` `[rows, 3, T]`: of the right answer, of the other, of pairs in spans."""
         count, rng, lab = plan.rows * self.way.more, np.random.default_rng(plan.seed), self.lab
         chosen = rng.integers(len(lab.train["tokens"]), size=count)
@@ -111,7 +111,7 @@ class Answers:
         return lab.corrected(lab.teacher, self.student, found, seed + 100) if who == "corrected" else found
 
 
-def run_arm(trial: Trial, lab: Lab, way: Way) -> dict[str, Any]:
+def run_arm(trial: Trial, lab: Lab, way: GranularityArm) -> dict[str, Any]:
     """One way of learning from the start."""
     s = lab.settings
     model = model_of(trial, s.student, lab.vocabulary, 4)
@@ -128,7 +128,7 @@ def run_arm(trial: Trial, lab: Lab, way: Way) -> dict[str, Any]:
     rounds = max(steps // s.refresh, 2)
     trial.fit(
         ModelStudent(model, every_view(lab.read)), Views(parts, places), Teachers(teachers), [Answers(lab, way, model)],
-        steps=s.steps, rounds=rounds, rows=s.batch * (steps // rounds), sampler=Draws(newest=True), batch=s.batch,
+        steps=s.steps, rounds=rounds, rows=s.batch * (steps // rounds), sampler=RowSampler(newest=True), batch=s.batch,
         learning_rate=s.learning_rate,
     )  # fmt: skip
     test = torch.from_numpy(lab.test["tokens"])
@@ -171,18 +171,20 @@ RECIPE = Recipe(
     falsified="the whole is worse than forward KL at an equal number of written answers, or corrections at random "
     "errors do better",
     arms={
-        "labels": Way("right answers alone", mechanism=True),
-        "KL": Way("forward KL on the student's answers", loss=ForwardKL),
-        "KL, equal budget": Way(
+        "labels": GranularityArm("right answers alone", mechanism=True),
+        "KL": GranularityArm("forward KL on the student's answers", loss=ForwardKL),
+        "KL, equal budget": GranularityArm(
             "the same with twice the answers, as many as corrections write", loss=ForwardKL, more=2
         ),
-        "teacher's answers": Way("control: forward KL on the teacher's answers", "teacher", ForwardKL),
-        "SCRG": Way("forward KL on corrected answers", "corrected", ForwardKL),
-        "DAC-KL": Way("adaptive KL on the student's answers", loss=partial(DistributionAdaptiveKL, head=8)),
-        "top-p": Way("control: KL on a fixed mask of 0.95", loss=partial(DistributionAdaptiveKL, head=8, top_p=0.95)),
-        "spans": Way("KL and correlation inside words", loss=ForwardKL, spans="words"),
-        "random spans": Way("control: spans of 3 from anywhere", loss=ForwardKL, spans="random"),
-        "all": Way("all three together", "corrected", partial(DistributionAdaptiveKL, head=8), "words"),
+        "teacher's answers": GranularityArm("control: forward KL on the teacher's answers", "teacher", ForwardKL),
+        "SCRG": GranularityArm("forward KL on corrected answers", "corrected", ForwardKL),
+        "DAC-KL": GranularityArm("adaptive KL on the student's answers", loss=partial(DistributionAdaptiveKL, head=8)),
+        "top-p": GranularityArm(
+            "control: KL on a fixed mask of 0.95", loss=partial(DistributionAdaptiveKL, head=8, top_p=0.95)
+        ),
+        "spans": GranularityArm("KL and correlation inside words", loss=ForwardKL, spans="words"),
+        "random spans": GranularityArm("control: spans of 3 from anywhere", loss=ForwardKL, spans="random"),
+        "all": GranularityArm("all three together", "corrected", partial(DistributionAdaptiveKL, head=8), "words"),
     },
     metric="exact_match",
     seeds=5,

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from distill.core.collect import Experience, Plan, Student
+from distill.core.collect import CollectionPlan, Experience, Student
 from distill.core.objectives.divergences import CrossEntropy
 from distill.core.objectives.scores import hard_negatives
 from distill.core.tables import experience
@@ -70,7 +70,7 @@ class Guided:
         self.lab, self.asking = lab, asking
         self.labelled, self.validation = lab.sets[asking.skewed]
 
-    def collect(self, student: Student | None, plan: Plan) -> Experience:
+    def collect(self, student: Student | None, plan: CollectionPlan) -> Experience:
         """The labelled texts at first, then as many written ones as there are classes."""
         if student is None:
             return experience(self.labelled)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from distill.core.objectives.divergences import CrossEntropy
-from distill.core.tables import Table
+from distill.core.tables import FixedDomain
 from distill.core.teachers import Teachers
 from distill.language.generation import generate
 from distill.language.models import Shape, causal
@@ -87,7 +87,7 @@ class Lab(World):
         objective = Views({name: (weight, CrossEntropy()) for name, weight in weights.items()}, places)
         labels = Teachers({"label": NextOf(0), "rationale": NextOf(1)})
         student = ModelStudent(model, every_view(self.read))
-        self.trial.fit(student, objective, labels, [Table("questions", questions)], steps=s.steps, **self.options)
+        self.trial.fit(student, objective, labels, [FixedDomain("questions", questions)], steps=s.steps, **self.options)
         return model
 
     def accuracy(self, model: Any, after: int = 0) -> float:

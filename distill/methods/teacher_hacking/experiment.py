@@ -11,7 +11,7 @@ import numpy as np
 
 from distill.core.monitor import rise_after_best
 from distill.core.objectives.divergences import ForwardKL
-from distill.core.tables import Draws, Table
+from distill.core.tables import FixedDomain, RowSampler
 from distill.language.collect import Generated
 from distill.language.models import Shape
 from distill.language.student import ModelStudent, dense
@@ -73,7 +73,7 @@ def run_arm(trial: Trial, lab: OracleTexts, source: Source) -> dict[str, Any]:
     prompts = lab.prompts(round(s.prompts * source.prompts), 8)
     if source.answers:
         rows = lab.write(teacher, np.tile(prompts, (source.answers, 1)), 9)
-        collector: Any = Table("answers", rows)
+        collector: Any = FixedDomain("answers", rows)
     else:
         collector = Generated("answers", prompts, teacher, model, s.answer, s.symbols)
     curve = [{"step": 1.0, **lab.distances(model, teacher)}]
@@ -87,7 +87,7 @@ def run_arm(trial: Trial, lab: OracleTexts, source: Source) -> dict[str, Any]:
     summary = trial.fit(
         ModelStudent(model, lab.read), ForwardKL(), dense(teacher, lab.read), [collector], steps=s.steps, rounds=rounds,
         rows=s.batch * (steps // rounds), batch=s.batch, learning_rate=s.learning_rate,
-        last_learning_rate=s.learning_rate, beta=float(not source.by_student), sampler=Draws(newest=True),
+        last_learning_rate=s.learning_rate, beta=float(not source.by_student), sampler=RowSampler(newest=True),
         evaluate=evaluate,
     )  # fmt: skip
     curve += [{"step": m["step"], "proxy": m["held_out"], "truth": -m["golden"]} for m in summary["measured"]]

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from policies.navigation.obstacles.base import Request, Way, axis, leads, place, turned_to, way_over, xy
+from policies.navigation.obstacles.base import RouteRequest, Way, axis, leads, place, turned_to, way_over, xy
 from policies.navigation.paces import Paces
 from sim.course.description import AFrame, AFrameObstacle, Obstacle, Waypoint
 
@@ -21,7 +21,7 @@ class OverFrame(Way):
     """Straight over the ridge along its axis; a robot that cannot climb goes around it: failing it costs 0.1, falling
     on it costs the end table as well."""
 
-    def extended(self, ask: Request, k: int, points: list[Waypoint]) -> list[Waypoint]:
+    def extended(self, ask: RouteRequest, k: int, points: list[Waypoint]) -> list[Waypoint]:
         obstacle, following, paces = ask.course.obstacles[k], ask.following(k), ask.paces
         assert isinstance(obstacle, AFrameObstacle)
         if not ask.able(obstacle):
@@ -31,7 +31,7 @@ class OverFrame(Way):
             over[-1] = replace(over[-1], speed=min(over[-1].speed, way_over(following).entered_at(paces)))
         return turned_to(ask, points, over)
 
-    def entry(self, ask: Request, k: int, here: np.ndarray) -> Waypoint | None:
+    def entry(self, ask: RouteRequest, k: int, here: np.ndarray) -> Waypoint | None:
         obstacle = ask.course.obstacles[k]
         return straight_over(obstacle, ask.paces)[0] if ask.able(obstacle) else None
 
@@ -46,7 +46,9 @@ def straight_over(obstacle: Obstacle, paces: Paces) -> list[Waypoint]:
     return [before, up, *(Waypoint(*xy(p), min(paces.descend, paces.climb), obstacle.SKILL, yaw) for p in down)]
 
 
-def _around(ask: Request, frame: AFrame, here: np.ndarray, following: Obstacle | None, speed: float) -> list[Waypoint]:
+def _around(
+    ask: RouteRequest, frame: AFrame, here: np.ndarray, following: Obstacle | None, speed: float
+) -> list[Waypoint]:
     """Past the A-frame on the shorter side that stays inside the course."""
     if following is None:
         return []

@@ -24,7 +24,7 @@ GATE_SHARE = 0.25
 
 
 @dataclass(frozen=True)
-class Request:
+class RouteRequest:
     """A route to plan: over this course, for a robot with this outline, with these skills at these paces."""
 
     course: Course
@@ -50,13 +50,13 @@ class Request:
 class Way:
     """The way over an obstacle that asks for nothing: through its gates. Other kinds override what differs."""
 
-    def extended(self, ask: Request, k: int, points: list[Waypoint]) -> list[Waypoint]:
+    def extended(self, ask: RouteRequest, k: int, points: list[Waypoint]) -> list[Waypoint]:
         """All waypoints so far, then those over obstacle number `k`. Raises `InputError` where there is no way."""
         here = place(ask, points)
         gates = ask.course.obstacles[k].gates
         return points + [Waypoint(*inside(gate, here), ask.paces.walk) for gate in gates]
 
-    def entry(self, ask: Request, k: int, here: np.ndarray) -> Waypoint | None:
+    def entry(self, ask: RouteRequest, k: int, here: np.ndarray) -> Waypoint | None:
         """Where it begins for a robot that comes from `here` `[2]` (m), with heading and speed; None: at its gate."""
         return None
 
@@ -86,7 +86,7 @@ def way_over(obstacle: Obstacle) -> Way:
 # --- what several ways need -------------------------------------------------------------------------------------------
 
 
-def place(ask: Request, points: Sequence[Waypoint]) -> np.ndarray:
+def place(ask: RouteRequest, points: Sequence[Waypoint]) -> np.ndarray:
     """Where the robot is after these waypoints, `[2]`, m."""
     return np.array([points[-1].x, points[-1].y] if points else ask.course.start[:2])
 
@@ -97,12 +97,12 @@ def axis(obstacle: Obstacle) -> tuple[np.ndarray, np.ndarray, float]:
     return first, last, float(np.arctan2(*(last - first)[::-1]))
 
 
-def turned_to(ask: Request, before: list[Waypoint], after: list[Waypoint]) -> list[Waypoint]:
+def turned_to(ask: RouteRequest, before: list[Waypoint], after: list[Waypoint]) -> list[Waypoint]:
     """Both, with the fastest turn from the end of one obstacle to the start of the next where headings are given."""
     return [*before, *_turn(ask, before, after), *after]
 
 
-def _turn(ask: Request, before: list[Waypoint], after: list[Waypoint]) -> list[Waypoint]:
+def _turn(ask: RouteRequest, before: list[Waypoint], after: list[Waypoint]) -> list[Waypoint]:
     if not before:
         return []
     a, b = before[-1], after[0]

@@ -2,12 +2,13 @@
 
 import numpy as np
 
-from policies.navigation.obstacles.base import Request, Way, axis, leads, place, turned_to, xy
+from policies.navigation.obstacles.base import RouteRequest, Way, axis, leads, place, turned_to, xy
 from sim.course.description import BroadJump, Waypoint
+from sim.course.obstacles.broad_jump import FREE_RUN_UP
 from sim.errors import InputError
 
-RUN_UP = 0.85
-"""m before the jump's first gate from which the run at the board begins. By hand."""
+RUN_UP = FREE_RUN_UP
+"""m before the jump's first gate from which the run at the board begins: what generated courses leave free there."""
 RUN_UP_STEP = 0.05
 """m by which it is shortened where there is no room. By hand."""
 LANDED, AFTER = 0.45, 0.03
@@ -28,14 +29,14 @@ SAMPLES = 50
 class AtBoard(Way):
     """A straight run along the gates' axis; a robot that cannot jump walks over the board."""
 
-    def extended(self, ask: Request, k: int, points: list[Waypoint]) -> list[Waypoint]:
+    def extended(self, ask: RouteRequest, k: int, points: list[Waypoint]) -> list[Waypoint]:
         return turned_to(ask, points, _run(ask, k, place(ask, points)))
 
-    def entry(self, ask: Request, k: int, here: np.ndarray) -> Waypoint | None:
+    def entry(self, ask: RouteRequest, k: int, here: np.ndarray) -> Waypoint | None:
         return _run(ask, k, here)[0]
 
 
-def _run(ask: Request, k: int, here: np.ndarray) -> list[Waypoint]:
+def _run(ask: RouteRequest, k: int, here: np.ndarray) -> list[Waypoint]:
     """The whole run; `InputError` where something stands in its way.
 
     It begins where a robot that comes from `here` has all feet on the floor.
@@ -73,7 +74,7 @@ def _run(ask: Request, k: int, here: np.ndarray) -> list[Waypoint]:
     return [start, *(Waypoint(*xy(at), speed, obstacle.SKILL, yaw) for at, speed in legs), *after]
 
 
-def _run_up(ask: Request, first: np.ndarray, along: np.ndarray, here: np.ndarray) -> float:
+def _run_up(ask: RouteRequest, first: np.ndarray, along: np.ndarray, here: np.ndarray) -> float:
     """How far before the first gate the run begins, m: `RUN_UP`, less where a table or `here` lies in it."""
     terrain, (_, rear, half_width) = ask.course.terrain(), ask.footprint.reach
     beside = abs(float(np.dot(here - first, [-along[1], along[0]])))

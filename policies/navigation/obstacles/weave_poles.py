@@ -8,7 +8,7 @@ faces the gaps, and an omnidirectional walker needs no turning.
 import numpy as np
 
 from policies.navigation import weaving
-from policies.navigation.obstacles.base import Request, Way, leads, place, way_over, xy
+from policies.navigation.obstacles.base import RouteRequest, Way, leads, place, way_over, xy
 from policies.navigation.paces import Paces
 from sim.course.description import Gate, Waypoint, WeavePoles
 
@@ -34,7 +34,7 @@ TURN_LEAST = 0.15
 class PastPoles(Way):
     """The fastest way past the poles, from the start if only the start table comes before."""
 
-    def extended(self, ask: Request, k: int, points: list[Waypoint]) -> list[Waypoint]:
+    def extended(self, ask: RouteRequest, k: int, points: list[Waypoint]) -> list[Waypoint]:
         fast = _fast(ask, k, points)
         if fast and k == 1:  # planned from the start pose on, through the table's gate
             return fast
@@ -44,13 +44,13 @@ class PastPoles(Way):
         return paces.weave  # the first gap is tight
 
 
-def _poles(ask: Request, k: int) -> WeavePoles:
+def _poles(ask: RouteRequest, k: int) -> WeavePoles:
     obstacle = ask.course.obstacles[k]
     assert isinstance(obstacle, WeavePoles)
     return obstacle
 
 
-def _fast(ask: Request, k: int, before: list[Waypoint]) -> list[Waypoint]:
+def _fast(ask: RouteRequest, k: int, before: list[Waypoint]) -> list[Waypoint]:
     """The fastest way; empty if none is found."""
     course, obstacle, following = ask.course, _poles(ask, k), ask.following(k)
     gates, start, velocity = obstacle.gates, course.start, np.zeros(2)
@@ -77,7 +77,7 @@ def _fast(ask: Request, k: int, before: list[Waypoint]) -> list[Waypoint]:
     )  # fmt: skip
 
 
-def _squarely(ask: Request, k: int, here: np.ndarray) -> list[Waypoint]:
+def _squarely(ask: RouteRequest, k: int, here: np.ndarray) -> list[Waypoint]:
     """Zigzag between the poles with the heading square to their line."""
     obstacle, following, speed = _poles(ask, k), ask.following(k), ask.paces.weave
     front, rear, half_width = ask.footprint.reach
@@ -138,7 +138,9 @@ def _shared_pole(gate: Gate, following: Gate, poles: np.ndarray) -> np.ndarray |
     return None
 
 
-def _around_pole(ask: Request, gate: Gate, pole: np.ndarray, before: np.ndarray, side: np.ndarray) -> np.ndarray | None:
+def _around_pole(
+    ask: RouteRequest, gate: Gate, pole: np.ndarray, before: np.ndarray, side: np.ndarray
+) -> np.ndarray | None:
     """The turning point beyond `pole` on the side that the path reaches after `gate`; None where it is no turn."""
     normal = np.array(gate.right) - gate.left
     normal = np.array([normal[1], -normal[0]]) / np.linalg.norm(normal)

@@ -18,7 +18,7 @@ BOARD_LENGTH = 0.3, 0.5
 """Of generated ones, m."""
 BEFORE_BOARD = 0.8
 """From the jump's first gate to the board, m (official)."""
-RUN_UP = 0.85
+FREE_RUN_UP = 0.85
 """Free way before the jump's first gate, m: with `BEFORE_BOARD` a run-up of 1.65 m (official: 1.55)."""
 STOP = 0.9
 """Free way behind the jump's last gate, m, where no table follows."""
@@ -79,7 +79,7 @@ class BroadJump(Obstacle):
     def _at(cls, rng: np.random.Generator, entry: np.ndarray, heading: float, last: bool) -> Placed:
         """With its gates, its run-up and room to stop; where a table follows, the table is the room."""
         along, length = unit(heading), float(rng.uniform(*BOARD_LENGTH))
-        first = entry + RUN_UP * along
+        first = entry + FREE_RUN_UP * along
         center = first + (BEFORE_BOARD + length / 2) * along
         end = center + (length / 2 + BEHIND_BOARD) * along
         leave = end + (0.0 if last else STOP) * along

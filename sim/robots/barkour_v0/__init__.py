@@ -9,7 +9,7 @@ import numpy as np
 
 from sim.robots.description import Drives, Fall, Leg, Robot, Spread
 from sim.robots.footprint import Footprint
-from sim.robots.gaits import CORNERS, Gait, Pair
+from sim.robots.gaits import CORNERS, Gait, LegPair
 
 JOINTS = ("abduction", "hip", "knee")
 
@@ -18,8 +18,8 @@ BOUND = Gait(
     phase_offsets=(0.0, 0.505, 0.0, 0.505),
     push=0.0,
     lift_per_relief=0.0,
-    front=Pair(push=0.408, fold=0.328, swing=0.322, swing_phase=0.385, hip=-0.082, knee=0.153),
-    hind=Pair(push=0.364, fold=0.241, swing=0.224, swing_phase=0.703, hip=-0.155, knee=0.44),
+    front=LegPair(push=0.408, fold=0.328, swing=0.322, swing_phase=0.385, hip=-0.082, knee=0.153),
+    hind=LegPair(push=0.364, fold=0.241, swing=0.224, swing_phase=0.703, hip=-0.155, knee=0.44),
     stride=0.76,
     frequency_range=(2.3, 3.0),
     lock_gain=4.0,

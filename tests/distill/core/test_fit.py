@@ -11,7 +11,7 @@ from distill.core.fit import fit
 from distill.core.objectives.base import StudentOutput
 from distill.core.objectives.divergences import ForwardKL
 from distill.core.signals import DenseLogits
-from distill.core.tables import Table
+from distill.core.tables import FixedDomain
 from distill.core.teachers import LocalModel
 
 
@@ -41,7 +41,7 @@ def distance(student: Student) -> float:
 def test_a_student_comes_near_its_teacher_and_nothing_is_left_behind(tmp_path):
     student = Linear(1)
     before = distance(student)
-    summary = fit(student, ForwardKL(), taught(), [Table("x", {"x": X})], tmp_path / "run", rounds=2, **OPTIONS)
+    summary = fit(student, ForwardKL(), taught(), [FixedDomain("x", {"x": X})], tmp_path / "run", rounds=2, **OPTIONS)
     assert distance(student) < 0.1 * before and not student.module.training
     assert [m["step"] for m in summary["measured"]] == [20, 40] and not (tmp_path / "run").exists()
 
@@ -50,7 +50,7 @@ def test_equal_seeds_give_equal_students_and_a_kept_run_is_taken_up(tmp_path):
     found = []
     for name in ("a", "b", "a"):
         student = Linear(1)
-        fit(student, ForwardKL(), taught(), [Table("x", {"x": X})], tmp_path / name, keep=True, **OPTIONS)
+        fit(student, ForwardKL(), taught(), [FixedDomain("x", {"x": X})], tmp_path / name, keep=True, **OPTIONS)
         found.append(student.module.weight.detach().clone())
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2]), "the third had nothing left to do"
 
@@ -62,7 +62,7 @@ def test_the_best_rounds_parameters_are_given_back_where_asked(tmp_path):
         seen.append(learner.module.weight.detach().clone())
         return {"golden": -abs(len(seen) - 2)}
 
-    fit(student, ForwardKL(), taught(), [Table("x", {"x": X})], tmp_path / "run", rounds=4, evaluate=evaluate,
+    fit(student, ForwardKL(), taught(), [FixedDomain("x", {"x": X})], tmp_path / "run", rounds=4, evaluate=evaluate,
         best=True, **OPTIONS)  # fmt: skip
     assert len(seen) == 4 and torch.equal(student.module.weight, seen[1])
 
@@ -72,7 +72,7 @@ def test_a_loss_that_is_not_finite_is_one_sentence(tmp_path):
     with torch.no_grad():
         student.module.weight.fill_(float("nan"))
     with pytest.raises(DistillError, match="loss is nan"):
-        fit(student, ForwardKL(), taught(), [Table("x", {"x": X})], tmp_path / "run", **OPTIONS)
+        fit(student, ForwardKL(), taught(), [FixedDomain("x", {"x": X})], tmp_path / "run", **OPTIONS)
 
 
 def test_a_run_with_dropout_goes_on_with_the_same_random_numbers(tmp_path):
@@ -92,7 +92,7 @@ def test_a_run_with_dropout_goes_on_with_the_same_random_numbers(tmp_path):
         student, name = dropping(), "whole" if not found and not calls else "cut"
         options = {**OPTIONS, "rounds": 3, "keep": True, "evaluate": evaluate or (lambda learner: {"golden": 0.0})}
         try:
-            fit(student, ForwardKL(), taught(), [Table("x", {"x": X})], tmp_path / name, **options)
+            fit(student, ForwardKL(), taught(), [FixedDomain("x", {"x": X})], tmp_path / name, **options)
             found.append(student.module[1].weight.detach().clone())
         except KeyboardInterrupt:
             torch.manual_seed(99)  # another process's random state

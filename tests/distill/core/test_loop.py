@@ -15,7 +15,7 @@ from accelerate.state import AcceleratorState
 from rich.console import Console
 from torch import nn
 
-from distill.core.collect import Experience, Plan, Student
+from distill.core.collect import CollectionPlan, Experience, Student
 from distill.core.errors import DistillError
 from distill.core.loop import Distiller, LoopConfig, load_best
 from distill.core.objectives.actions import SquaredError
@@ -58,7 +58,7 @@ class Valley:
     def __init__(self, name: str, start: float = 0.0) -> None:
         self.name, self.start, self.plans = name, start, []
 
-    def collect(self, student, plan: Plan) -> Experience:
+    def collect(self, student, plan: CollectionPlan) -> Experience:
         self.plans.append((plan, student is not None))
         rng = np.random.default_rng(plan.seed)
         worlds = max(plan.rows // LENGTH, 1)
@@ -102,7 +102,7 @@ class Read:
 
 
 def golden(student) -> dict[str, float]:
-    found = Valley("test").collect(student, Plan(0, 0.0, 20 * LENGTH, 99))
+    found = Valley("test").collect(student, CollectionPlan(0, 0.0, 20 * LENGTH, 99))
     return {"golden": -1 / found.measured["gain"]}
 
 

@@ -5,55 +5,57 @@ import json
 import numpy as np
 import pytest
 
-from distill.core.collect import Plan
+from distill.core.collect import CollectionPlan
 from distill.core.errors import DistillError
 from distill.core.shards import Shards
-from distill.core.tables import Draws, Epochs, Table
+from distill.core.tables import Epochs, FixedDomain, RowSampler
 
 
 def test_held_out_rows_are_never_trained_on(tmp_path):
     shards = Shards(tmp_path)
-    table = Table("a", {"x": np.arange(20)}, {"x": np.arange(100, 104)})
-    found = table.collect(None, Plan(0, 1.0, 1, 0))
+    table = FixedDomain("a", {"x": np.arange(20)}, {"x": np.arange(100, 104)})
+    found = table.collect(None, CollectionPlan(0, 1.0, 1, 0))
     shards.append(found.fields, found.episodes, {"domain": "a"})
-    rng, draws = np.random.default_rng(0), Draws()
+    rng, draws = np.random.default_rng(0), RowSampler()
     assert set(draws.sample(shards, rng, {"a": 200})["x"].tolist()) == set(range(20))
     assert set(draws.sample(shards, rng, {"a": 200}, held_out=True)["x"].tolist()) == set(range(100, 104))
-    assert not table.collect(None, Plan(1, 1.0, 1, 0)).episodes
+    assert not table.collect(None, CollectionPlan(1, 1.0, 1, 0)).episodes
 
 
 def test_the_newest_shard_alone_is_drawn_from_where_asked(tmp_path):
     shards = Shards(tmp_path)
     for first in (0, 10):
-        found = Table("a", {"x": np.arange(first, first + 3)}).collect(None, Plan(0, 1.0, 1, 0))
+        found = FixedDomain("a", {"x": np.arange(first, first + 3)}).collect(None, CollectionPlan(0, 1.0, 1, 0))
         shards.append(found.fields, found.episodes, {"domain": "a"})
     rng = np.random.default_rng(0)
-    assert set(Draws().sample(shards, rng, {"a": 100})["x"].tolist()) == {0, 1, 2, 10, 11, 12}
-    assert set(Draws(newest=True).sample(shards, rng, {"a": 100})["x"].tolist()) == {10, 11, 12}
+    assert set(RowSampler().sample(shards, rng, {"a": 100})["x"].tolist()) == {0, 1, 2, 10, 11, 12}
+    assert set(RowSampler(newest=True).sample(shards, rng, {"a": 100})["x"].tolist()) == {10, 11, 12}
 
 
 def test_a_domain_that_holds_nothing_out_is_measured_on_what_it_trains_on(tmp_path):
     shards = Shards(tmp_path)
-    found = Table("a", {"x": np.arange(4)}, measure=lambda plan: {"ratio": 1.0 + plan.round}).collect(
-        None, Plan(2, 1.0, 1, 0)
+    found = FixedDomain("a", {"x": np.arange(4)}, measure=lambda plan: {"ratio": 1.0 + plan.round}).collect(
+        None, CollectionPlan(2, 1.0, 1, 0)
     )
     assert not found.episodes and found.measured == {"ratio": 3.0}, "later rounds bring what is measured alone"
-    found = Table("a", {"x": np.arange(4)}).collect(None, Plan(0, 1.0, 1, 0))
+    found = FixedDomain("a", {"x": np.arange(4)}).collect(None, CollectionPlan(0, 1.0, 1, 0))
     shards.append(found.fields, found.episodes, {"domain": "a"})
-    drawn = Draws().sample(shards, np.random.default_rng(0), {"a": 50}, held_out=True)
+    drawn = RowSampler().sample(shards, np.random.default_rng(0), {"a": 50}, held_out=True)
     assert set(drawn["x"].tolist()) == {0, 1, 2, 3}
 
 
 def test_nothing_to_draw_from_is_one_sentence(tmp_path):
     with pytest.raises(DistillError, match="no rows"):
-        Table("a", {})
+        FixedDomain("a", {})
     with pytest.raises(DistillError, match="at least one row"):
-        Draws().sample(Shards(tmp_path), np.random.default_rng(0), {"a": 0})
+        RowSampler().sample(Shards(tmp_path), np.random.default_rng(0), {"a": 0})
 
 
 def test_every_row_comes_once_before_any_comes_again_also_after_a_pause(tmp_path):
     shards = Shards(tmp_path)
-    found = Table("a", {"x": np.arange(10)}, {"x": np.arange(100, 103)}).collect(None, Plan(0, 1.0, 1, 0))
+    found = FixedDomain("a", {"x": np.arange(10)}, {"x": np.arange(100, 103)}).collect(
+        None, CollectionPlan(0, 1.0, 1, 0)
+    )
     shards.append(found.fields, found.episodes, {"domain": "a"})
     rng, sampler = np.random.default_rng(0), Epochs()
     first = sampler.sample(shards, rng, {"a": 7})["x"].tolist()
@@ -70,7 +72,7 @@ def test_new_rows_begin_a_new_pass_over_the_newest_alone_where_asked(tmp_path):
     shards, rng = Shards(tmp_path), np.random.default_rng(0)
     sampler, all_of_them = Epochs(newest=True), Epochs()
     for first in (0, 10):
-        found = Table("a", {"x": np.arange(first, first + 4)}).collect(None, Plan(0, 1.0, 1, 0))
+        found = FixedDomain("a", {"x": np.arange(first, first + 4)}).collect(None, CollectionPlan(0, 1.0, 1, 0))
         shards.append(found.fields, found.episodes, {"domain": "a"})
         drawn = sampler.sample(shards, rng, {"a": 4})["x"].tolist()
         assert sorted(drawn) == list(range(first, first + 4))

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from distill.core.collect import Plan
+from distill.core.collect import CollectionPlan
 from distill.core.errors import DistillError
 from distill.core.fit import fit
 from distill.core.objectives.base import WeightedSum
 from distill.core.objectives.divergences import CrossEntropy, ForwardKL, JensenShannon, ReverseKL, TopKKL
 from distill.core.shards import Shards
 from distill.core.signals import TopKLogits
-from distill.core.tables import Draws, Table
+from distill.core.tables import FixedDomain, RowSampler
 from distill.core.teachers import RecordedLogits, Teachers
 from distill.language.collect import Generated, RecordedTopK, labelled
 from distill.language.evaluate import divergence, nats_per_token
@@ -34,8 +34,8 @@ def test_a_student_learns_its_text(tmp_path):
     student = ModelStudent(build(SHAPE, 1), READ)
     before = nats_per_token(student.module, READ, text)
     summary = fit(
-        student, CrossEntropy(), Next(), [Table("text", text)], tmp_path / "run", steps=60, batch=8, seed=0, rounds=3,
-        learning_rate=2e-2,
+        student, CrossEntropy(), Next(), [FixedDomain("text", text)], tmp_path / "run", steps=60, batch=8, seed=0,
+        rounds=3, learning_rate=2e-2,
         evaluate=lambda s: {"golden": -nats_per_token(s.module, READ, text)},
     )  # fmt: skip
     assert nats_per_token(student.module, READ, text) < 0.2 < 1.5 < before
@@ -79,7 +79,7 @@ def test_recorded_logits_and_a_live_teacher_teach_alike(tmp_path):
         logits = READ(teacher, {"tokens": torch.from_numpy(table["tokens"])}).numpy()
     for labels in (dense(teacher, READ), RecordedLogits()):
         student = ModelStudent(build(SHAPE, 1), READ)
-        source = Table("text", {**table, "logits": logits})
+        source = FixedDomain("text", {**table, "logits": logits})
         fit(student, ForwardKL(), labels, [source], tmp_path / "run", steps=10, batch=8, seed=0)
         found.append(student.module.lm_head.weight.detach().clone())
     assert torch.allclose(*found, atol=1e-6)
@@ -94,7 +94,7 @@ def test_labels_and_teacher_are_weighed_together(tmp_path):
         student,
         objective,
         teachers,
-        [Table("text", rows())],
+        [FixedDomain("text", rows())],
         tmp_path / "run",
         steps=60,
         batch=16,
@@ -134,7 +134,7 @@ def test_a_cache_is_compact_and_reused_by_the_next_student(tmp_path):
 
 def test_a_student_learns_from_recorded_top_k(tmp_path):
     teacher, student = build(SHAPE, 2), ModelStudent(build(SHAPE, 1), READ)
-    source = Table("text", labelled(rows(), top_k(teacher, READ, 6)))
+    source = FixedDomain("text", labelled(rows(), top_k(teacher, READ, 6)))
     before = divergence(teacher, student.module, READ, rows())
     fit(student, TopKKL(), RecordedTopK(), [source], tmp_path / "run", steps=60, batch=16, seed=0, learning_rate=2e-2)
     assert divergence(teacher, student.module, READ, rows()) < 0.4 * before
@@ -173,7 +173,7 @@ def test_teacher_and_student_write_their_shares():
     with torch.no_grad():
         teacher.last.bias[:], student.last.bias[:] = torch.eye(6)[4] * 99, torch.eye(6)[5] * 99
     prompts = np.zeros((3, 2), np.int64)
-    found = Generated("text", prompts, teacher, student, 3, 6).collect(None, Plan(0, 0.25, 8, 0))
+    found = Generated("text", prompts, teacher, student, 3, 6).collect(None, CollectionPlan(0, 0.25, 8, 0))
     written = found.fields["tokens"][:, 2:]
     assert (written == 4).all(1).sum() == 2 and (written == 5).all(1).sum() == 6
     assert found.fields["mask"].tolist() == [[False, True, True, True]] * 8
@@ -182,12 +182,12 @@ def test_teacher_and_student_write_their_shares():
 def test_on_policy_distillation_renews_its_texts_and_learns(tmp_path):
     teacher, model = WindowModel(6, 2, 16, 1, 3.0), WindowModel(6, 2, 16, 2)
     read, prompts = causal(6), np.random.default_rng(0).integers(0, 6, (16, 2))
-    test = Generated("test", prompts, teacher, model, 6, 6).collect(None, Plan(0, 1.0, 64, 5)).fields
+    test = Generated("test", prompts, teacher, model, 6, 6).collect(None, CollectionPlan(0, 1.0, 64, 5)).fields
     before = divergence(teacher, model, read, test)
     summary = fit(
         ModelStudent(model, read), ReverseKL(), dense(teacher, read),
         [Generated("text", prompts, teacher, model, 6, 6)], tmp_path / "run", steps=90, batch=16, seed=0, rounds=3,
-        rows=64, beta=0.0, sampler=Draws(newest=True), learning_rate=1e-2, keep=True,
+        rows=64, beta=0.0, sampler=RowSampler(newest=True), learning_rate=1e-2, keep=True,
     )  # fmt: skip
     assert divergence(teacher, model, read, test) < 0.5 * before
     shards = Shards(tmp_path / "run" / "data")
@@ -204,4 +204,4 @@ def test_a_loss_that_is_not_finite_is_one_sentence(tmp_path):
     with torch.no_grad():
         student.module.model.norm.weight.fill_(float("nan"))
     with pytest.raises(DistillError, match="loss is nan"):
-        fit(student, CrossEntropy(), Next(), [Table("a", rows())], tmp_path / "run", steps=3, batch=4, seed=0)
+        fit(student, CrossEntropy(), Next(), [FixedDomain("a", rows())], tmp_path / "run", steps=3, batch=4, seed=0)

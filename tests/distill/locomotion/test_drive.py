@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from distill.core.collect import Plan
+from distill.core.collect import CollectionPlan
 from distill.locomotion.course import CourseCollector, as_bundle
-from distill.locomotion.drive import Driver, Memory, Wheel, actions_to_targets, targets_to_actions
+from distill.locomotion.drive import Memory, RecordingDriver, Wheel, actions_to_targets, targets_to_actions
 from distill.locomotion.student import TransformerStudent
 from distill.locomotion.tasks import TaskCollector
 from policies.evaluation.course_run import CourseWorlds
@@ -25,7 +25,7 @@ def teachers():
 
 
 def driven(teachers, steps: int, beta: float = 1.0, student=None, noise: float = 0.0, worlds: int = 4):
-    driver = Driver(teachers, student, worlds, beta, seed=3, noise=noise)
+    driver = RecordingDriver(teachers, student, worlds, beta, seed=3, noise=noise)
     course = CourseWorlds(official(), teachers, world_seeds(5, worlds), randomize=True, policy=driver)
     applied = []
     step = driver.step
@@ -119,11 +119,11 @@ def test_a_memory_that_begins_again_is_filled_with_its_first_frame(teachers):
 
 @pytest.mark.parametrize("skill", ["walk", "climb", "jump"])
 def test_every_skills_ground_gives_rows_that_a_student_can_learn(teachers, skill):
-    found = TaskCollector(skill, teachers).collect(None, Plan(0, 1.0, 400, 3))
+    found = TaskCollector(skill, teachers).collect(None, CollectionPlan(0, 1.0, 400, 3))
     assert sum(found.episodes) == len(found.fields["frames"]) == 400
     assert found.fields["frames"].shape[1] == 47 and found.fields["heights"].shape[1] == 104
     assert np.isfinite(found.fields["action"]).all() and found.measured["gain"] > 0
-    again = TaskCollector(skill, teachers).collect(None, Plan(0, 1.0, 400, 3))
+    again = TaskCollector(skill, teachers).collect(None, CollectionPlan(0, 1.0, 400, 3))
     assert all((again.fields[name] == values).all() for name, values in found.fields.items())
 
 
@@ -131,14 +131,14 @@ def test_on_its_own_ground_a_student_is_labelled_by_the_specialist(teachers):
     torch.manual_seed(0)
     student = TransformerStudent(SMALL)
     student.module.eval()
-    found = TaskCollector("walk", teachers).collect(student, Plan(1, 0.0, 600, 3))
-    alone = TaskCollector("walk", teachers).collect(None, Plan(0, 1.0, 600, 3))
+    found = TaskCollector("walk", teachers).collect(student, CollectionPlan(1, 0.0, 600, 3))
+    alone = TaskCollector("walk", teachers).collect(None, CollectionPlan(0, 1.0, 600, 3))
     assert not np.array_equal(found.fields["frames"], alone.fields["frames"])
     assert found.measured["gain"] < alone.measured["gain"]
     assert np.abs(found.fields["action"]).mean() > 0.1
 
 
 def test_the_course_gives_labelled_runs(teachers):
-    found = CourseCollector(teachers, [official()]).collect(None, Plan(0, 1.0, 2000, 11))
+    found = CourseCollector(teachers, [official()]).collect(None, CollectionPlan(0, 1.0, 2000, 11))
     assert set(np.unique(found.fields["skill"])) == {0, 1, 2}
     assert sum(found.episodes) == len(found.fields["skill"]) and 0 < found.measured["gain"] <= 1

@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 import barkour
-from distill.core.collect import Plan
+from distill.core.collect import CollectionPlan
 from distill.core.errors import DistillError
 from distill.core.shards import Shards
 from distill.locomotion.experience import Windows
@@ -112,12 +112,12 @@ def test_teachers_are_asked_about_the_windows_that_students_learn_from(tmp_path)
     every = rollouts.windows(3)["frames"][..., 0]
     assert every.tolist() == [[0, 0, 0], [0, 0, 1], [2, 2, 2], [2, 2, 3], [2, 3, 4]]
     shards = Shards(tmp_path)
-    found = rollouts.collect(None, Plan(0, 1.0, 5, 0))
+    found = rollouts.collect(None, CollectionPlan(0, 1.0, 5, 0))
     shards.append(found.fields, found.episodes, {"domain": "walk"})
     for held_out in (False, True):
         drawn = Windows(3).sample(shards, np.random.default_rng(0), {"walk": 20}, held_out)["frames"][..., 0]
         assert {tuple(window) for window in drawn.tolist()} <= {tuple(window) for window in every.tolist()}
-    assert not rollouts.collect(None, Plan(1, 1.0, 5, 0)).episodes
+    assert not rollouts.collect(None, CollectionPlan(1, 1.0, 5, 0)).episodes
 
 
 def small():

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from distill.methods import command
-from distill.methods.options import ListOptions, RunOptions, ShowOptions, SweepOptions
+from distill.methods.options import ListOptions, RecipeRunOptions, ShowOptions, SweepOptions
 from sim.errors import InputError
 
 
@@ -30,7 +30,7 @@ def test_the_list_and_one_recipe_are_shown():
 @pytest.mark.slow
 def test_a_run_and_a_sweep_print_verdicts(tmp_path):
     options = {"out": tmp_path, "budget": 0.01, "seeds": 2, "workers": 1}
-    result = command.run(RunOptions(name="pgkd", **options))
+    result = command.run(RecipeRunOptions(name="pgkd", **options))
     text = printed(result)
     assert f"verdict: {result['verdict']}" in text and "random report" in text
     merged = command.sweep(SweepOptions(names=("pgkd",), **options))
@@ -39,13 +39,13 @@ def test_a_run_and_a_sweep_print_verdicts(tmp_path):
 
 @pytest.mark.slow
 def test_a_plan_needs_no_weights():
-    found = command.run(RunOptions(name="ddk", plan=True))
+    found = command.run(RecipeRunOptions(name="ddk", plan=True))
     assert found["models"]["teacher"]["trains"] and "accelerate launch" in printed(found)
     assert command.sweep(SweepOptions(names=("ddk",), plan=True))["plans"] == [found]
 
 
 def test_a_name_that_no_recipe_has_is_one_sentence():
-    for call in (lambda: command.show(ShowOptions("nothing")), lambda: command.run(RunOptions(name="nothing"))):
+    for call in (lambda: command.show(ShowOptions("nothing")), lambda: command.run(RecipeRunOptions(name="nothing"))):
         with pytest.raises(InputError, match="there is no recipe 'nothing'"):
             call()
 
@@ -53,10 +53,10 @@ def test_a_name_that_no_recipe_has_is_one_sentence():
 @pytest.mark.parametrize("options", [{"budget": 0.0}, {"budget": 1.1}, {"seeds": -1}, {"workers": 10**9}])
 def test_numbers_have_ranges(options):
     with pytest.raises(InputError, match=f"--{next(iter(options))}"):
-        RunOptions(name="ddk", **options)
+        RecipeRunOptions(name="ddk", **options)
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="file"):
-        command.run(RunOptions(name="pgkd", out=tmp_path / "file", budget=0.01))
+        command.run(RecipeRunOptions(name="pgkd", out=tmp_path / "file", budget=0.01))

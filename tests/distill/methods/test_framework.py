@@ -12,7 +12,7 @@ from torch import nn
 
 from distill.core.errors import DistillError
 from distill.core.objectives.divergences import CrossEntropy
-from distill.core.tables import Table
+from distill.core.tables import FixedDomain
 from distill.language.student import ModelStudent, Next
 from distill.methods import run as experiments
 from distill.methods.catalogue import NAMES, find
@@ -53,7 +53,7 @@ def arm(trial, rows, labels):
     torch.manual_seed(trial.seed)
     student = ModelStudent(nn.Linear(4, 2), lambda module, batch: module(batch["x"]))
     options = {"steps": trial.settings.steps, "learning_rate": 0.1}
-    trial.fit(student, CrossEntropy(), Next("label"), [Table("points", rows)], **options)
+    trial.fit(student, CrossEntropy(), Next("label"), [FixedDomain("points", rows)], **options)
     test = torch.from_numpy(trial.rng(2).standard_normal((500, 4))).float()
     right = student.module(test).argmax(1) == (test.sum(1) > 0)
     return {"accuracy": right.float().mean().item()}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from distill.core.collect import Plan
+from distill.core.collect import CollectionPlan
 from distill.core.objectives.base import StudentOutput
 from distill.core.objectives.divergences import CrossEntropy
 from distill.core.signals import TopKLogits
@@ -63,7 +63,7 @@ def test_the_report_asks_for_what_is_missing_and_the_teacher_answers(tmp_path):
     assert (labels == 2).any()
     assert shares.argmax() == 2 and guided._confused(found)[0] == (2, 0)
     assert guided._near(2, guided._confused(found), np.random.default_rng(0)) == 0
-    first = guided.collect(None, Plan(0, 1.0, 0, 0))
+    first = guided.collect(None, CollectionPlan(0, 1.0, 0, 0))
     assert len(first.episodes) == len(guided.labelled["label"])
     texts = np.stack([lab.writer.write(3, np.random.default_rng(i)) for i in range(200)])
     posterior = lab.writer.log_words[:, 1:]

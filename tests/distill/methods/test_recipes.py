@@ -15,7 +15,7 @@ from distill.language.models import Shape, build
 from distill.language.text import characters
 from distill.methods import catalogue
 from distill.methods import run as experiments
-from distill.methods.ddk.experiment import Settings, Weights
+from distill.methods.ddk.experiment import RememberedMixture, Settings
 from distill.methods.framework import Trial
 from distill.methods.options import ExperimentOptions
 from distill.methods.run import plan
@@ -129,12 +129,12 @@ def test_equal_ratios_and_no_smoothing_share_give_equal_weights():
 
 
 def test_controls_of_the_mixture_stay_or_swap():
-    fixed = Weights(["a", "b"], [0.9, 0.1], None)
+    fixed = RememberedMixture(["a", "b"], [0.9, 0.1], None)
     fixed.update({"a": 1.0, "b": 3.0})
     assert fixed.as_dict() == {"a": 0.9, "b": 0.1} and len(fixed.history) == 2
-    swapped = Weights(["a", "b"], [0.9, 0.1], np.array([1, 0]))
+    swapped = RememberedMixture(["a", "b"], [0.9, 0.1], np.array([1, 0]))
     assert swapped.counts(np.random.default_rng(0), 1000)["b"] > 850
-    again = Weights(["a", "b"], None, None)
+    again = RememberedMixture(["a", "b"], None, None)
     again.restore(json.loads(json.dumps(fixed.state())))
     assert again.history == fixed.history
 

@@ -9,7 +9,7 @@ import pytest
 
 from policies.evaluation.course_run import CourseWorlds, run
 from policies.evaluation.evaluate import confidence95, evaluate, summarize
-from policies.evaluation.options import EvaluateOptions, RunOptions
+from policies.evaluation.options import CourseRunOptions, EvaluateOptions
 from policies.skills.library import load_skills
 from sim.course.description import official
 from sim.course.score import score_file
@@ -29,7 +29,7 @@ def skills(request):
 def whole(tmp_path_factory):
     """The command of `make run`: one whole run of the course on the shipped weights."""
     folder = tmp_path_factory.mktemp("run")
-    return run(RunOptions(seed=0, record=folder)), folder
+    return run(CourseRunOptions(seed=0, record=folder)), folder
 
 
 def test_the_shipped_policy_takes_the_robot_over_the_course(whole):
@@ -154,14 +154,14 @@ def test_an_evaluation_writes_its_report(tmp_path, monkeypatch):
 )
 def test_what_cannot_be_run_is_refused(wrong, message):
     with pytest.raises(InputError, match=message):
-        run(RunOptions(**wrong))
+        run(CourseRunOptions(**wrong))
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_the_run(tmp_path):
     taken = tmp_path / "file"
     taken.write_text("")
     with pytest.raises(InputError, match="cannot write"):
-        run(RunOptions(record=taken))
+        run(CourseRunOptions(record=taken))
 
 
 @pytest.mark.slow

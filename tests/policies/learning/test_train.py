@@ -20,7 +20,7 @@ from policies.learning.train import STALL_ITERATIONS, STEPS, Run, stall_warning
 from sim.envs.batched import DivergedError
 from sim.errors import InputError
 from sim.tasks.patches import LEVELS
-from sim.tasks.skills import SKILLS
+from sim.tasks.skills import TASKS
 
 WORLDS = 24
 
@@ -168,7 +168,7 @@ def test_every_skill_has_its_own_number_of_steps(tmp_path):
     assert run.total == STEPS["climb"] and f"--steps {STEPS['climb']}" in run.command()
 
 
-@pytest.mark.parametrize("skill", sorted(SKILLS))
+@pytest.mark.parametrize("skill", sorted(TASKS))
 def test_each_skill_learns_from_its_shipped_checkpoint(tmp_path, skill):
     """The shipped parameters with their actions pushed off: a short training makes up for it."""
     run = Run(options(tmp_path, skill=skill, worlds=48, start_from=bundle_file(skill).with_suffix("")))

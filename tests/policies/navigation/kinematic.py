@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sim.course.description import Course
-from sim.course.score import Result, Scorer
+from sim.course.score import CourseScore, Scorer
 from sim.planar import to_body, to_world, wrap
 
 DT = 0.02
@@ -58,7 +58,7 @@ def clearance(pose: np.ndarray, course: Course) -> float:
 class Run:
     """What happened: `[T, 3]` poses, `[T, 3]` commands."""
 
-    result: Result
+    result: CourseScore
     poses: np.ndarray
     commands: np.ndarray
     steps: list[Any]

@@ -11,7 +11,7 @@ from policies.evaluation.options import EvaluateOptions
 from policies.navigation.navigator import course_navigator
 from policies.navigation.obstacles.broad_jump import BRAKED
 from policies.navigation.paces import Paces
-from policies.navigation.path import Limits, lay_path
+from policies.navigation.path import MotionLimits, lay_path
 from policies.navigation.route_cache import planned
 from sim.course.description import SKILLS, Course
 from sim.course.files import by_name
@@ -32,7 +32,7 @@ def test_a_robot_on_the_path_passes_all_gates(name):
     course = by_name(name)
     route = route_of(course)
     assert {w.skill for w in route} == set(SKILLS)
-    path = lay_path(course.start, route, Limits())
+    path = lay_path(course.start, route, MotionLimits())
     scorer = Scorer(course)
     for k, (x, y) in enumerate(path.xy):
         scorer.update(0.02 * k, float(x), float(y))
@@ -62,7 +62,7 @@ def test_the_jumper_starts_with_all_feet_on_the_floor_and_slows_down_where_no_ta
     last = max(k for k, w in enumerate(route) if w.skill == "jump")
     gate = next(o for o in course.obstacles if o.name == "jump").gates[-1]
     assert (np.array([route[last].x, route[last].y]) - gate.center) @ along == pytest.approx(BRAKED, abs=1e-3)
-    path = lay_path(course.start, route, Limits())
+    path = lay_path(course.start, route, MotionLimits())
     behind = (path.s > path.marks[last]) & (path.s < path.marks[last + 1])
     assert path.speed[behind].max() <= Paces().settled + 0.01 and np.abs(path.yaw_slope[behind]).max() < 0.5
 

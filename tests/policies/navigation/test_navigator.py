@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from kinematic import DT, drive
 
-from policies.navigation.navigator import Limits, Navigator, Tuning, course_navigator
+from policies.navigation.navigator import MotionLimits, Navigator, Tuning, course_navigator
 from policies.navigation.paces import Paces
 from policies.navigation.path import lay_path
 from policies.navigation.route import plan
@@ -29,7 +29,7 @@ def navigator(route):
     return course_navigator(COURSE, route)
 
 
-def assert_within_limits(commands: np.ndarray, limits: Limits) -> None:
+def assert_within_limits(commands: np.ndarray, limits: MotionLimits) -> None:
     low, high = (np.array([getattr(limits, k)[i] for k in ("forward", "sideways", "yaw")]) for i in (0, 1))
     assert (commands <= high + 1e-5).all() and (commands >= low - 1e-5).all()
     change = np.diff(commands, axis=0, prepend=np.zeros((1, 3)))
@@ -147,7 +147,7 @@ def test_reset_gives_the_same_run_again(navigator):
 
 def test_a_path_passes_its_waypoints_within_every_limit():
     route = [Waypoint(1, 0, 2.0), Waypoint(1.5, 1, 2.0, yaw=1.0), Waypoint(0, 1, 0.6, yaw=-2.0), Waypoint(0, 2, 2.0)]
-    limits = Limits()
+    limits = MotionLimits()
     path = lay_path((0.0, 0.0, 0.0), route, limits)
     for w, mark in zip(route, path.marks, strict=True):
         i = min(int(round(mark / 0.01)), len(path.s) - 1)
@@ -161,14 +161,14 @@ def test_a_path_passes_its_waypoints_within_every_limit():
 
 
 def test_a_turn_on_the_spot_is_part_of_a_path():
-    path = lay_path((0.0, 0.0, 0.0), [Waypoint(1, 0, yaw=0.0), Waypoint(1, 0, yaw=2.0)], Limits())
+    path = lay_path((0.0, 0.0, 0.0), [Waypoint(1, 0, yaw=0.0), Waypoint(1, 0, yaw=2.0)], MotionLimits())
     assert abs(path.yaw[-1] - 2.0) < 0.05
     assert np.hypot(*(path.xy[-1] - (1, 0))) < 0.02
 
 
 def test_a_route_that_leads_nowhere_is_refused():
     with pytest.raises(InputError):
-        lay_path((1.0, 0.0, 0.0), [Waypoint(1.0, 0.0, yaw=0.0)], Limits())
+        lay_path((1.0, 0.0, 0.0), [Waypoint(1.0, 0.0, yaw=0.0)], MotionLimits())
 
 
 @pytest.mark.parametrize("skill, made, most", [("climb", 0.2, 0.9), ("climb", 0.5, 1.22), ("walk", 0.2, 1.5)])
@@ -181,7 +181,7 @@ def test_on_the_a_frame_no_more_is_asked_than_the_robot_nearly_makes(skill, made
 
 
 def test_the_run_at_the_board_holds_its_speed_until_the_hind_feet_are_down(route):
-    path = lay_path(COURSE.start, route, Limits())
+    path = lay_path(COURSE.start, route, MotionLimits())
     board = COURSE.board
     assert board is not None
     over = (np.abs(path.xy[:, 0] - board.center[0]) < board.length / 2 + 0.4) & (path.xy[:, 1] < -4.3)

@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from policies.navigation import planner
 from policies.navigation.paces import Paces
-from policies.navigation.path import Limits, lay_path
+from policies.navigation.path import MotionLimits, lay_path
 from policies.navigation.planner import Body, Envelope, Problem, solve
 from policies.navigation.route import plan
 from policies.navigation.route_cache import planned
@@ -27,7 +27,7 @@ SKILLS = ("walk", "climb", "jump")
 
 def follow(course: Course, route) -> tuple[dict[str, int], np.ndarray]:
     """Gates passed by a robot that is exactly on the path, and the poses `[n, 3]`."""
-    path = lay_path(course.start, route, Limits())
+    path = lay_path(course.start, route, MotionLimits())
     scorer = Scorer(course)
     for t, (x, y) in enumerate(path.xy):
         scorer.update(t * 0.02, float(x), float(y))
@@ -154,9 +154,9 @@ def test_a_jump_without_room_for_its_run_is_refused():
 
 
 def test_slower_skills_make_a_slower_route(official_route):
-    quick = lay_path(official().start, official_route, Limits()).time[-1]
+    quick = lay_path(official().start, official_route, MotionLimits()).time[-1]
     slower = Paces(climb=0.8, jump=1.6, walker=Envelope(sideways=0.6, yaw=1.0, acceleration=1.5))
-    slow = lay_path(official().start, plan(official(), FOOTPRINT, SKILLS, slower), Limits()).time[-1]
+    slow = lay_path(official().start, plan(official(), FOOTPRINT, SKILLS, slower), MotionLimits()).time[-1]
     assert slow > quick + 1.5
 
 

@@ -8,7 +8,7 @@ from kinematic import clearance, drive
 
 from policies.evaluation.course_run import CourseWorlds
 from policies.navigation.navigator import course_navigator
-from policies.navigation.path import Limits, lay_path
+from policies.navigation.path import MotionLimits, lay_path
 from policies.navigation.route_cache import planned
 from policies.skills.library import load_skills, paces_of
 from sim.course.description import SKILLS, Course, official
@@ -110,7 +110,7 @@ def test_a_judge_who_names_no_board_means_the_one_beside_the_robot():
 
 
 def test_the_route_leads_through_all_gates_off_the_poles(route):
-    path, scorer = lay_path(COURSE.start, route, Limits()), Scorer(COURSE)
+    path, scorer = lay_path(COURSE.start, route, MotionLimits()), Scorer(COURSE)
     for t, (x, y) in enumerate(path.xy):
         scorer.update(t * 0.02, float(x), float(y))
     assert scorer.passed == [len(obstacle.gates) for obstacle in COURSE.obstacles]

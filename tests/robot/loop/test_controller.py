@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from policies.evaluation import course_run
-from policies.evaluation.options import RunOptions
+from policies.evaluation.options import CourseRunOptions
 from robot.bench.rig import COMMAND, Rig
 from robot.loop import safety
 from robot.loop.clock import Durations, SimulatedClock, SteadyClock
@@ -402,7 +402,7 @@ def test_courses_through_the_loop_end_disarmed_with_nothing_refused(course_runs)
 @pytest.mark.slow
 def test_a_course_through_the_loop_scores_as_without_it(course_runs):
     """The best of several, so that a touch of the board here or there does not count."""
-    without = max(course_run.run(RunOptions(policy, seed=seed))["score"] for policy, seed in course_runs.of)
+    without = max(course_run.run(CourseRunOptions(policy, seed=seed))["score"] for policy, seed in course_runs.of)
     assert max(result["score"] for result in course_runs.results) == pytest.approx(without, abs=0.05)
 
 

@@ -15,7 +15,7 @@ from robot.loop.controller import Controller, Loop
 from robot.loop.message_filter import MessageFilter
 from robot.loop.onboard_policy import OnboardPolicy
 from robot.loop.recording import Recorder
-from robot.loop.terrain import Terrain
+from robot.loop.terrain import TerrainHeights
 from robot.loop.transport import State
 from sim.course.description import official
 
@@ -63,7 +63,7 @@ def growth(each_step: Callable[[], object]) -> int:
     skills, clock = skills_of(), SimulatedClock()
     messages = MessageFilter(skills.robot, clock.now)
     recorder = Recorder(Path("nowhere.rec"), {}, lambda path: Nowhere())
-    policy = OnboardPolicy(skills, Terrain(skills.robot, official()))
+    policy = OnboardPolicy(skills, TerrainHeights(skills.robot, official()))
     controller = Controller(policy, messages, Nowhere(), recorder=recorder)  # type: ignore[arg-type]
     loop = Loop(controller, clock)
     clock.at(clock.now(), fed(clock, messages))

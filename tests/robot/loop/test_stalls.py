@@ -17,7 +17,7 @@ from robot.loop.message_filter import MessageFilter, Plausible
 from robot.loop.onboard_policy import OnboardPolicy
 from robot.loop.refusals import Code
 from robot.loop.safety import Limits
-from robot.loop.terrain import Terrain
+from robot.loop.terrain import TerrainHeights
 from robot.loop.transport import Mode, Output, State
 
 STALL = 2.0
@@ -48,7 +48,7 @@ class Standing:
     def __init__(self) -> None:
         skills, self.clock = skills_of(), SteadyClock()
         self.messages = MessageFilter(skills.robot, self.clock.now, plausible=Plausible(delay=5.0, frozen=5.0))
-        self.policy = OnboardPolicy(skills, Terrain(skills.robot, None))
+        self.policy = OnboardPolicy(skills, TerrainHeights(skills.robot, None))
         self.outputs, self.ending = Outputs(), threading.Event()
         self.controller = Controller(self.policy, self.messages, self.outputs, LIMITS, Times(stand_up=0.2))
         self.loop = Loop(self.controller, self.clock)

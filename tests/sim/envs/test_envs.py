@@ -13,7 +13,7 @@ from sim.course.scene import SolverOptions
 from sim.envs.batched import BatchedEnv, DivergedError
 from sim.errors import InputError
 from sim.observation import Grid
-from sim.physics.base import Reading
+from sim.physics.base import PhysicsReading
 from sim.tasks import patches, rewards
 from sim.tasks import randomization as randomize
 from sim.tasks.events import Pushes
@@ -298,7 +298,7 @@ def one_step(task: Task, quat: np.ndarray, z: float = 0.2, u: np.ndarray = U, **
     targets = changes.pop("targets", ROBOT.default_pose)[None]
     feet, bias = changes.pop("feet", np.zeros((4, 3)))[None], changes.pop("bias", np.zeros(12))[None]
     assert not changes
-    reading = Reading(*(a.astype(np.float32) for a in (qpos, qvel, sensors, touch)))
+    reading = PhysicsReading(*(a.astype(np.float32) for a in (qpos, qvel, sensors, touch)))
     return task.after(np, state, action, targets, reading, feet, bias, u)
 
 
@@ -408,8 +408,8 @@ def test_noise_stays_inside_its_half_widths_and_reaches_them():
     qvel = np.tile(np.concatenate([[0, 0, 0], gyro, speeds]).astype(np.float32), (n, 1))
     state = TASK.begin(np, u, np.zeros(n, int), np.zeros(n, np.float32))[0]
     out = variant(noise=noise).after(
-        np, state, np.zeros((n, 12)), np.zeros((n, 12)), Reading(qpos, qvel, np.zeros((n, 17)), np.zeros((n, 4))),
-        np.zeros((n, 4, 3)), np.zeros((n, 12)), u,
+        np, state, np.zeros((n, 12)), np.zeros((n, 12)), PhysicsReading(qpos, qvel, np.zeros((n, 17)),
+        np.zeros((n, 4))), np.zeros((n, 4, 3)), np.zeros((n, 12)), u,
     )  # fmt: skip
     frame = out.state.history[:, 0]
     for part, exact, scale, width in (
@@ -671,7 +671,7 @@ def test_numpy_and_jax_run_the_same_task():
         state, qpos, qvel = task.begin(xp, xp.asarray(u), xp.asarray(kind), xp.asarray(level))
         state = state._replace(command_life=xp.asarray(np.where(np.arange(WORLDS) < 3, 1, 200).astype(np.float32)))
         targets = task.targets(xp, state, xp.asarray(action))
-        reading = Reading(
+        reading = PhysicsReading(
             qpos, qvel + xp.asarray(wobble.astype(np.float32)), xp.asarray(touch), xp.asarray(touch[:, 13:])
         )
         given = [xp.asarray(a.astype(np.float32)) for a in (feet, bias, v)]

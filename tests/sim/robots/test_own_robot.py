@@ -10,7 +10,7 @@ import pytest
 
 from policies.bundle.reader import Bundle
 from policies.evaluation.course_run import run
-from policies.evaluation.options import RunOptions
+from policies.evaluation.options import CourseRunOptions
 from policies.learning.options import TrainOptions
 from policies.learning.train import train
 from robot.loop.replay import replay
@@ -22,7 +22,7 @@ from sim.course.terrain import Terrain
 from sim.errors import InputError
 from sim.robots.description import VARIABLE, Robot, default_robot, find_robot, robot_by_name
 from sim.robots.gaits import CORNERS
-from sim.tasks.skills import SKILLS
+from sim.tasks.skills import TASKS
 
 NAME = "made_up"
 THIGH, SHANK = 0.16, 0.18
@@ -186,9 +186,9 @@ def test_its_legs_lengthen_and_swing_forward_whichever_way_their_knees_point(des
 
 
 def test_every_skill_has_its_task_and_a_jump_needs_a_bound(described):
-    assert SKILLS["climb"](described).layout.joints == described.joints
+    assert TASKS["climb"](described).layout.joints == described.joints
     with pytest.raises(InputError, match="bound"):
-        SKILLS["jump"](described)
+        TASKS["jump"](described)
 
 
 def test_its_policy_carries_its_numbers(bundle, described):
@@ -198,7 +198,7 @@ def test_its_policy_carries_its_numbers(bundle, described):
 
 
 def test_it_runs_a_course(bundle):
-    report = run(RunOptions(str(bundle), seed=1, randomize=True))
+    report = run(CourseRunOptions(str(bundle), seed=1, randomize=True))
     assert report["end"] not in ("", "diverged", "running")
     assert 1.0 < report["torque_peak_nm"] <= 30.0
 

@@ -12,19 +12,19 @@ from sim.course.description import official
 from sim.course.terrain import PIT_DEPTH, pit
 from sim.envs.batched import BatchedEnv
 from sim.errors import InputError
-from sim.physics.base import Reading
+from sim.physics.base import PhysicsReading
 from sim.robots import gaits
 from sim.robots.barkour_v0 import BOUND
 from sim.robots.description import default_robot
 from sim.robots.gaits import CORNERS, Gait
 from sim.tasks import patches
-from sim.tasks.boards import ASIDE, GAP, HOLD, MOUNTED, OVER, RUN_UP, STOP, TABLE, WIDTHS, Lanes
-from sim.tasks.skills import SKILLS
+from sim.tasks.boards import ASIDE, GAP, HOLD, MOUNTED, OVER, RUN_UP_RANGE, STOP, TABLE, WIDTHS, Lanes
+from sim.tasks.skills import TASKS
 from sim.tasks.state import Motion
 
 ROBOT = default_robot()
 
-TASK = SKILLS["jump"]()
+TASK = TASKS["jump"]()
 GROUND = TASK.ground
 assert isinstance(GROUND, Lanes)
 DT = 0.02
@@ -191,7 +191,7 @@ def test_a_clean_pass_widens_the_next_board_and_a_touched_one_narrows_it(touched
     assert counts["passed"][0] == 1 and counts["width"][0] == pytest.approx(0.3)
     expected = WIDTHS[0] + (WIDTHS[1] - WIDTHS[0]) * level[0] / (patches.LEVELS - 1)
     assert board[0, 1] == pytest.approx(expected) and board[0, 2] == 0
-    assert RUN_UP[0] <= board[0, 0] - 1.4 <= RUN_UP[1]
+    assert RUN_UP_RANGE[0] <= board[0, 0] - 1.4 <= RUN_UP_RANGE[1]
 
 
 def test_a_board_is_passed_only_when_the_last_foot_is_behind_it():
@@ -224,7 +224,7 @@ def test_numpy_and_jax_take_the_same_step():
     for xp in (np, jnp):
         state, qpos, qvel = TASK.begin(xp, xp.asarray(u[0]), xp.asarray(kind), xp.asarray(level))
         targets = TASK.targets(xp, state, xp.asarray(action))
-        reading = Reading(qpos, qvel, xp.asarray(sensors), xp.asarray(sensors[:, 13:]))
+        reading = PhysicsReading(qpos, qvel, xp.asarray(sensors), xp.asarray(sensors[:, 13:]))
         bias = xp.zeros((n, 12), xp.float32)
         legs = xp.asarray(with_knees(feet).astype(np.float32))
         out = TASK.after(xp, state, xp.asarray(action), targets, reading, legs, bias, xp.asarray(u[1]))
@@ -246,7 +246,7 @@ def test_lanes_with_tables_have_their_board_a_metre_before_the_table():
     gap = TABLE[0] - (near + width)
     assert gap.min() >= GAP[0] - 1e-5 and gap.max() <= GAP[1] + 1e-5
     run_up = near - qpos[:, 0]
-    assert run_up.min() >= RUN_UP[0] - 1e-5 and run_up.max() <= RUN_UP[1] + 1e-5
+    assert run_up.min() >= RUN_UP_RANGE[0] - 1e-5 and run_up.max() <= RUN_UP_RANGE[1] + 1e-5
     lane = GROUND.land.origins[kind[0], 0, 1]
     height = GROUND.land.heights.height
     assert height(4.5, lane) == pytest.approx(0.1) and height(3.9, lane) == height(5.3, lane) == 0

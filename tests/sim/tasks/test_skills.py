@@ -7,9 +7,9 @@ import pytest
 from sim.course.terrain import Terrain
 from sim.envs.batched import BatchedEnv
 from sim.tasks import patches
-from sim.tasks.skills import SKILLS
+from sim.tasks.skills import TASKS
 
-CLIMB = SKILLS["climb"]()
+CLIMB = TASKS["climb"]()
 FRAMES = CLIMB.ground.kinds.index("frames")
 
 
@@ -65,7 +65,7 @@ def test_ground_that_does_not_guide_leaves_commands_alone():
         jnp, jnp.asarray(command), CLIMB.commands.guided, jnp.asarray(kinds), here, jnp.zeros(len(CLIMB.ground.kinds))
     )
     np.testing.assert_allclose(guided, there, atol=1e-5)
-    walk = SKILLS["walk"]()
+    walk = TASKS["walk"]()
     assert walk.ground.guide(np, command, walk.commands.guided, kinds, here, np.zeros(len(kinds))) is command
 
 

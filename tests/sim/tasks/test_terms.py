@@ -12,7 +12,7 @@ from sim.tasks.curricula import AsItStands, Distance
 from sim.tasks.draws import Draws
 from sim.tasks.ground import Ground
 from sim.tasks.observations import CRITIC
-from sim.tasks.skills import SKILLS
+from sim.tasks.skills import TASKS
 from sim.tasks.task import Task, episode_draws, step_draws
 
 FLAT = Task(ground=Ground(("flat",), (1.0,)))
@@ -25,9 +25,9 @@ def stepped(task: Task) -> BatchedEnv:
     return env
 
 
-@pytest.mark.parametrize("skill", SKILLS)
+@pytest.mark.parametrize("skill", TASKS)
 def test_every_skill_names_known_terms(skill):
-    task = SKILLS[skill]()
+    task = TASKS[skill]()
     assert set(task.weights) <= set(rewards.TERMS) and set(task.endings) <= set(endings.ENDINGS)
     assert set(task.critic) <= set(CRITIC)
 
