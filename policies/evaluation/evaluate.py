@@ -20,8 +20,9 @@ from sim.course.description import Course
 from sim.course.files import by_name, several
 from sim.course.scene import EVALUATION
 from sim.course.score import MAX_TIME
-from sim.envs.worlds import PUSH_EVERY, world_seeds
+from sim.envs.worlds import world_seeds
 from sim.robots.description import Robot
+from sim.tasks.events import PUSH_EVERY
 from sim.tasks.randomization import Ranges, SensorNoise, nominal
 
 MOST_WORLDS = 128

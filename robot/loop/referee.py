@@ -41,7 +41,6 @@ class Referee:
             return True
         if self._first is None:
             self._first = stamp
-            self.falls.begin(0.0)
         time = (stamp - self._first) / NS
         if self.times and time <= self.times[-1]:
             return True

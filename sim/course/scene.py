@@ -110,6 +110,20 @@ def _check_model(spec: mujoco.MjSpec, robot: Robot) -> None:
             f"the model {robot.mjcf} has the joints {', '.join(joints)}, the description of {robot.name} "
             f"{', '.join(robot.joint_names)}: they must be the same in the same order"
         )
+    for i, joint in enumerate(j for j in spec.joints if j.type != mujoco.mjtJoint.mjJNT_FREE):
+        damping, friction = np.ravel(joint.damping)[0], joint.frictionloss
+        for what, found, said in (
+            ("lower limit", joint.range[0], robot.joint_lower[i]),
+            ("upper limit", joint.range[1], robot.joint_upper[i]),
+            ("armature", joint.armature, robot.armature[i]),
+            ("damping", damping, robot.joint_damping[i]),
+            ("dry friction", friction, robot.joint_friction[i]),
+        ):
+            if not np.isclose(found, said, rtol=1e-3, atol=1e-6):
+                raise InputError(
+                    f"the model {robot.mjcf} gives joint {joint.name} the {what} {found:g}, the description of "
+                    f"{robot.name} {said:g}: they must be the same"
+                )
     if spec.sensors or spec.actuators:
         raise InputError(
             f"the model {robot.mjcf} must have no actuators and no sensors: they follow from the description"

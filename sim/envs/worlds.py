@@ -20,6 +20,7 @@ from sim.observation import Layout, Sensors
 from sim.physics.cpu import CpuPhysics
 from sim.planar import place, to_body
 from sim.robots.description import Robot, substeps_of
+from sim.tasks.events import PUSH_EVERY, kick
 from sim.tasks.randomization import (
     Draw,
     Ranges,
@@ -40,8 +41,6 @@ def flat(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.zeros(np.shape(x))
 
 
-PUSH_EVERY = 4.0
-"""Mean time between two pushes, s."""
 START_JOINTS = 0.05
 """Half-width of the noise on the joint angles at the start, rad, when randomised."""
 BLOCK = 256
@@ -300,5 +299,4 @@ class SimulatedRobots:
         """Pushes the robots for which `u` `[worlds, 2]` says so; called once a control period."""
         kicked = u[:, 0] < self.robot.control_period / PUSH_EVERY
         if kicked.any():
-            angle, size = 2 * np.pi * u[:, 1], self.drawn.push * kicked
-            self.physics.push(size[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1))
+            self.physics.push(kick(np, kicked, u[:, 1], self.drawn.push))

@@ -18,20 +18,29 @@ THROWN_LEG, THROWN_SPEED = (0.2, 0.6, 0.6), 4.0
 (rad/s)."""
 
 
+PUSH_EVERY = 4.0
+"""Mean time between two pushes, s."""
+
+
 @dataclass(frozen=True)
 class Pushes:
     """Velocity kicks from anywhere."""
 
-    every: float = 4.0
+    every: float = PUSH_EVERY
     """Mean time between two, s."""
     speed: float = 0.3
     """Largest, m/s."""
 
     def draw(self, xp: Namespace, drawn: Drawn, period: float) -> Array:
         """This control step's kick, m/s `[..., 2]`; mostly none."""
-        kicked = (drawn.push < period / self.every).astype(xp.float32)
-        angle, size = 2 * np.pi * drawn.push_angle, self.speed * drawn.push_size * kicked
-        return size[..., None] * xp.stack([xp.cos(angle), xp.sin(angle)], -1)
+        return kick(xp, drawn.push < period / self.every, drawn.push_angle, self.speed * drawn.push_size)
+
+
+def kick(xp: Namespace, kicked: Array, turn: Array, speed: Array) -> Array:
+    """Change of planar velocity, m/s `[..., 2]`: of size `speed` (m/s) towards `turn` (share of a full turn, [0, 1)),
+    zero where not `kicked`; all `[...]`."""
+    angle, size = 2 * np.pi * turn, speed * kicked.astype(xp.float32)
+    return size[..., None] * xp.stack([xp.cos(angle), xp.sin(angle)], -1)
 
 
 def thrown(

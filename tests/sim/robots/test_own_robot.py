@@ -217,6 +217,9 @@ def test_the_loop_steps_it_and_its_recording_replays(bundle, tmp_path):
     [
         (("fl_bend", "fl_other"), "joints"), (('name="hull" type', 'name="shell" type'), "geom 'hull'"),
         (("imu_link", "imu"), "site 'imu_link'"), (("</mujoco>", ""), "cannot read"),
+        (('range="-0.8 0.8" armature="0.01"', 'range="-0.8 0.8" armature="0.011"'), "armature"),
+        (('range="-2 2"', 'range="-2 1.9"'), "upper limit"), (('damping="0.02"', 'damping="0.03"'), "damping"),
+        (('frictionloss="0.1"', 'frictionloss="0.0"'), "dry friction"),
     ],
 )  # fmt: skip
 def test_a_model_that_is_not_as_described_is_refused(described, tmp_path, wrong, says):
