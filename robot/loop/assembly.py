@@ -41,11 +41,11 @@ class Assembly(Generic[T]):
         self.bundles = sha256(skills)
         """File name -> SHA-256 of each bundle."""
         self.messages = MessageFilter(skills.robot, clock.now, Refusals(log))
+        self.transport = connect(self.messages)
         self.recorder = None
         if options.record:
             said = header(skills, self.bundles, course, limits, times, grid, needs_pose=options.needs_pose)
             self.recorder = Recorder(Path(options.record), said)
-        self.transport = connect(self.messages)
         self.controller = Controller(
             OnboardPolicy(skills, TerrainHeights(skills.robot, course, grid)),
             self.messages,

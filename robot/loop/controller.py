@@ -6,6 +6,7 @@ own. States: disarmed -> standing up -> running; soft stop (brake, stand, damp, 
 
 import contextlib
 import gc
+import math
 import os
 import threading
 from collections import deque
@@ -20,7 +21,7 @@ from robot.loop.clock import Clock, Durations
 from robot.loop.message_filter import MessageFilter
 from robot.loop.onboard_policy import OnboardPolicy
 from robot.loop.parameters import number, whole
-from robot.loop.recording import REQUESTS, Recorder, step_row
+from robot.loop.recording import REQUESTS, SECOND_DAMPS, SECOND_STOPS, Recorder, step_row
 from robot.loop.refusals import Code, Refusal
 from robot.loop.safety import Action, Context, Limits, Verdict
 from robot.loop.transport import NS, Array, Mode, Output, Request, State, Transport
@@ -51,6 +52,8 @@ HEARD = 0.5
 """A request to arm that had to wait longer than this is not granted, s: who asked has gone."""
 SWITCH_INTERVAL = 0.0005
 """s for which one Python thread may hold up another; Python's own 5 ms is a quarter of a control period."""
+CONTESTED = 1.0
+"""No robot is armed for so long after a second sender was heard, s."""
 MOVING = 0.1
 """A robot that is asked for more than this (m/s or rad/s) moves, so its readings must change."""
 TUPLES, LENGTHS = 2000, range(1, 9)
@@ -103,6 +106,8 @@ class Controller:
         """Deadline of the step before, ns."""
         self._sent = 0
         """When something was last sent, ns."""
+        self._contested: int | None = None
+        """When a transport last told of a second sender, ns."""
         self._from = np.zeros(self.robot.joints, np.float32)
         self._recoverable = False
         self._recording_said = False
@@ -236,11 +241,30 @@ class Controller:
             elif self.state != State.DISARMED:
                 self._enter(State.DISARMED, now, Code.OPERATOR, "the operator disarmed")
             request.answer(True, self.code, f"{self.status()['state']}: {self.reason}")
+        elif request.kind in (SECOND_STOPS, SECOND_DAMPS):
+            self._part(request, now)
+
+    def _part(self, request: Request, now: int) -> None:
+        """Two programs that send the same are not both obeyed: a robot that is held is let down, none is armed."""
+        self._contested = now
+        cause = Refusal(Code.SECOND_SENDER, request.cause or "somebody else sends as well")
+        held = self.state in (State.STANDING_UP, State.RUNNING, State.SOFT_STOP) and self.phase != SETTLING
+        if request.kind == SECOND_DAMPS and held:
+            self._emergency(cause, now)
+        elif self.state in (State.STANDING_UP, State.RUNNING):
+            self._stop(Verdict(Action.STOP, cause.code, cause.sentence), now)
+        elif self.state == State.SOFT_STOP:
+            self._recoverable = False
+        request.answer(True, cause.code, cause.sentence)
 
     def _why_not_arm(self) -> Refusal | None:
         """Why the robot must not be armed now; None if it may be."""
         if self.state not in (State.DISARMED, State.EMERGENCY):
             return Refusal(Code.ALREADY_ARMED, f"it is already {self.status()['state']}")
+        contested = math.inf if self._contested is None else (self.context.now - self._contested) / NS
+        if contested <= CONTESTED:
+            sentence = f"a second sender was heard {contested:.3f} s ago, limit {CONTESTED}"
+            return Refusal(Code.SECOND_SENDER, sentence, contested, CONTESTED)
         self.context.stood = False
         verdict = safety.strictest(safety.ALWAYS, self.context)
         if verdict is not None:

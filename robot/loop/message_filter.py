@@ -137,9 +137,9 @@ class MessageFilter:
         with self._lock:
             return self._latest.copy()
 
-    def ask(self, kind: str) -> Request:
-        """Puts an operator's `arm`, `disarm` or `stop` before the loop."""
-        request = Request(kind, self.clock())
+    def ask(self, kind: str, cause: str = "") -> Request:
+        """Puts one of `robot.loop.recording.REQUESTS` before the loop, such as an operator's `stop`."""
+        request = Request(kind, self.clock(), cause)
         self.requests.append(request)
         return request
 

@@ -26,7 +26,9 @@ from sim.reading import check_file
 MAGIC = b"BARKOUR-LOOP-1\n"
 LARGEST = 1 << 30
 """No recording is larger, bytes: 10 hours at 30 kB/s."""
-REQUESTS = ("arm", "disarm", "stop")
+SECOND_STOPS, SECOND_DAMPS = "second sender: stop", "second sender: damp"
+"""What a transport asks for where somebody else sends commands or poses, or readings or joint commands, as well."""
+REQUESTS = ("arm", "disarm", "stop", SECOND_STOPS, SECOND_DAMPS)
 
 
 def step_type(joints: int) -> np.dtype:

@@ -55,6 +55,9 @@ class Code(StrEnum):
     """A clock that runs faster or slower than this computer's."""
     DELAY_RISEN = "delay risen"
     LATE = "late"
+    SECOND_SENDER = "second sender"
+    """Somebody else sends on a topic that one program alone may send on."""
+    SENDER_CHANGED = "sender changed"
     FROZEN = "frozen"
     """Numbers that no longer change although the robot moves."""
     # what the loop puts out

@@ -97,11 +97,12 @@ class Snapshot:
 
 
 class Request:
-    """An operator's `arm`, `disarm` or `stop`, answered by the loop in its next step."""
+    """An operator's `arm`, `disarm` or `stop`, or a transport's wish, answered by the loop in its next step."""
 
-    def __init__(self, kind: str, asked: int | None = None) -> None:
-        """`asked` is when, ns: who asked a loop that stood still must not be heard when it goes on."""
-        self.kind, self.asked = kind, asked
+    def __init__(self, kind: str, asked: int | None = None, cause: str = "") -> None:
+        """`asked` is when, ns: who asked a loop that stood still must not be heard when it goes on. `cause` is a
+        sentence that says why."""
+        self.kind, self.asked, self.cause = kind, asked, cause
         self.granted = False
         self.code, self.message = Code.NOT_ANSWERED, "the control loop does not answer"
         self._done = threading.Event()

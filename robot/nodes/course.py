@@ -35,6 +35,7 @@ from robot.nodes.programs import ros_arguments
 from robot.nodes.referee import LOG, RESULT
 from robot.options import CourseOptions
 from robot.results import OnboardReport
+from robot.transports.senders import check_free
 from sim.course.files import by_name
 from sim.errors import InputError
 
@@ -45,6 +46,8 @@ SOFT_STOP, HARD_STOP = 8.0, 3.0
 """Seconds that the control loop, and the other processes, have to end when they are told to."""
 LARGEST_DOMAIN = 101
 """Domains up to here have ports below those that Linux gives to clients."""
+SENT = ("/joint_states", "/joint_commands", "/cmd_vel", "/score")
+"""A topic of each process, that it alone may send on."""
 UNKNOWN: dict[str, Any] = {"state": "unknown", "reason": "its process left no report", "refusals": {}, "history": []}
 """What is said of a controller whose process was killed."""
 NICE = -10
@@ -205,7 +208,11 @@ def run_course(options: CourseOptions, started: Callable[[Processes], None] | No
         for node in ("sim", "referee"):
             given[node]["robot"] = robot
         commands = {node: command(node, file, given[node]) for node in NODES}
-        with Processes(commands, environment(free_domain() if domain is None else domain, place / "log")) as processes:
+        if domain is None:
+            domain = free_domain()
+        else:
+            check_free(domain, SENT)
+        with Processes(commands, environment(domain, place / "log")) as processes:
             if started is not None:
                 started(processes)
             died = _wait(processes)

@@ -26,7 +26,9 @@ class Onboard:
         course = by_name(options.course) if options.course else None
 
         def connect(messages: MessageFilter) -> Ros2Transport:
-            return Ros2Transport(node, messages)
+            transport = Ros2Transport(node, messages, options.dry_run)
+            node.listen()  # before there is a recording
+            return transport
 
         self.assembly = Assembly(skills, course, options, self.clock, connect, node.say)
         self.messages, self.controller = self.assembly.messages, self.assembly.controller

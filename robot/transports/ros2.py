@@ -13,6 +13,7 @@ their velocity gain alone. Gains are parameters of the drives, equal to those of
 
 import json
 import threading
+import time
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -39,8 +40,10 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from robot.loop.declarations import names
 from robot.loop.message_filter import MessageFilter
 from robot.loop.parameters import EVERYWHERE, SIMULATED_TIME, Declared, declared, load, make, sections
+from robot.loop.recording import SECOND_DAMPS, SECOND_STOPS
 from robot.loop.refusals import Code, Refusal, Refusals, Source
-from robot.loop.transport import NS, Array, Mode, Output
+from robot.loop.transport import NEVER, NS, Array, Mode, Output
+from robot.transports.senders import ELSEWHERE, Claim, Heard, Senders
 from sim.course.description import SKILLS
 from sim.errors import InputError
 from sim.robots.description import Robot
@@ -73,6 +76,8 @@ class Topic:
     kind: Any
     depth: int = 1
     latched: bool = False
+    alone: bool = True
+    """One program alone may send on it: two would be two drivers, two navigators, two control loops."""
 
     def offered(self) -> QoSProfile:
         """For senders."""
@@ -94,9 +99,10 @@ ODOMETRY = Topic("odom", Odometry, depth=10)
 VELOCITY_COMMAND = Topic("cmd_vel", TwistStamped)
 SKILL = Topic("skill", String, latched=True)
 HEIGHT_GRID = Topic("height_grid", Image)
-JOINT_COMMANDS = Topic("joint_commands", JointTrajectory)
-DIAGNOSTICS = Topic("diagnostics", DiagnosticArray, depth=10)
-BOARD_TOUCHED = Topic("board_touched", Bool, latched=True)
+JOINT_COMMANDS = Topic("joint_commands", JointTrajectory, depth=4)
+"""The loop's next command must not hide another sender's."""
+DIAGNOSTICS = Topic("diagnostics", DiagnosticArray, depth=10, alone=False)
+BOARD_TOUCHED = Topic("board_touched", Bool, latched=True, alone=False)
 SCORE = Topic("score", String, depth=10)
 TOPICS = (
     JOINT_STATES, IMU, ODOMETRY, VELOCITY_COMMAND, SKILL, HEIGHT_GRID, JOINT_COMMANDS, DIAGNOSTICS, BOARD_TOUCHED,
@@ -106,6 +112,11 @@ SERVICES = ("arm", "disarm", "stop")
 """std_srvs/Trigger each; asked of the control loop, which answers in its next step."""
 ANSWERED = 0.5
 """s within which the loop must answer an operator."""
+TOLD_EVERY = 0.1
+"""s between two times that the loop is told of a second sender: ten times before it forgets one."""
+LISTENS = 1.5
+"""s for which a program listens for another one like it: discovery takes 0.3 s on a quiet computer, and the rarest
+message that tells of one, a diagnosis or a score, comes twice a second."""
 
 
 # --- messages in ------------------------------------------------------------------------------------------------------
@@ -254,6 +265,8 @@ def command_message(robot: Robot, output: Output) -> JointTrajectory:
     return stamped(JointTrajectory(joint_names=list(robot.joint_names), points=[point]), output.stamp)
 
 
+LOOP = "barkour: control loop"
+"""What the control loop calls itself on the topic of diagnoses, which many programs share."""
 LEVELS = {"soft stop": DiagnosticStatus.WARN, "emergency": DiagnosticStatus.ERROR}
 """State -> level of its diagnosis; OK for the others."""
 
@@ -263,7 +276,7 @@ def diagnostics_message(robot: Robot, status: dict[str, Any], stamp: int) -> Dia
     phase = f" ({status['phase']})" if status["phase"] else ""
     diagnosis = DiagnosticStatus(
         level=LEVELS.get(status["state"], DiagnosticStatus.OK),
-        name="barkour: control loop",
+        name=LOOP,
         message=f"{status['state']}{phase}: {status['reason']}",
         hardware_id=robot.name,
         values=[KeyValue(key=key, value=json.dumps(value)) for key, value in status.items()],
@@ -335,6 +348,12 @@ class RosNode:
         self._ending = threading.Event()
         self._thread: threading.Thread | None = None
         self._publishers: dict[str, Any] = {}
+        self._claims: list[Claim] = []
+        self._own: dict[str, bytes] = {}
+        """Topic -> identity of this node's own publisher."""
+        self._alone: list[tuple[Topic, Callable[[Any], bool]]] = []
+        """Topics that tell of another program like this one, and whether a message on it is such a program's."""
+        self._began = time.monotonic()
 
     def parameters(self, kind: type[T]) -> T:
         """Declares every parameter of `kind` with description and range, read-only, and returns what was given.
@@ -374,21 +393,115 @@ class RosNode:
         publisher.publish(message)
 
     def advertise(self, *topics: Topic) -> None:
-        """Makes publishers known before the first message, so that readers are found by then."""
+        """Makes publishers known before the first message, so that readers are found by then.
+
+        Raises:
+          InputError: another program of this computer sends on a topic that one alone may send on.
+        """
         for topic in topics:
+            if topic.alone:
+                self._claims.append(Claim(self.context.get_domain_id(), self.node.resolve_topic_name(topic.name)))
+                self._alone.append((topic, lambda message: True))
+            known = self._identities(topic)
             self._publishers[topic.name] = self.node.create_publisher(topic.kind, topic.name, topic.offered())
+            self._own[topic.name] = next(iter(self._identities(topic) - known), b"")
 
-    def subscribe(self, topic: Topic, take: Callable[[Any], Any], refusals: Refusals, clock: Callable[[], int]) -> None:
-        """Calls `take` with every message; what it raises is a refusal."""
+    def be_alone(self, topic: Topic, like_this: Callable[[Any], bool]) -> None:
+        """A message on `topic` that is `like_this` comes from another program like this one: `listen` refuses it."""
+        self._alone.append((topic, like_this))
 
-        def guarded(message: Any) -> None:
+    def _identities(self, topic: Topic) -> set[bytes]:
+        """Of all publishers that are known on a topic."""
+        return {bytes(info.endpoint_gid) for info in self.node.get_publishers_info_by_topic(topic.name)}
+
+    def listen(self) -> None:
+        """Hears whether another program like this one is at work, until `LISTENS` after this node was made, or after
+        somebody was seen who could be one: a program that was killed is seen for a while. Once.
+
+        Raises:
+          InputError: one is.
+        """
+        heard: list[Topic] = []
+
+        def hear(topic: Topic, like_this: Callable[[Any], bool]) -> Callable[[Any, Any], None]:
+            return lambda message, info: heard.append(topic) if like_this(message) else None
+
+        ears = [
+            self.node.create_subscription(topic.kind, topic.name, hear(topic, like_this), topic.asked())
+            for topic, like_this in self._alone
+        ]
+        topics = [topic for topic, _ in self._alone]
+        self._alone.clear()
+        began, seen = self._began, False
+        while ears and not heard and (left := began + LISTENS - time.monotonic()) > 0:
+            self._executor.spin_once(timeout_sec=min(left, 0.1))
+            if not seen and any(self._identities(topic) - {self._own.get(topic.name)} for topic in topics):
+                began, seen = time.monotonic(), True
+        for ear in ears:
+            self.node.destroy_subscription(ear)
+        if heard:
+            name, domain = self.node.resolve_topic_name(heard[0].name), self.context.get_domain_id()
+            raise InputError(f"another program sends {name} in the ROS domain {domain}: {ELSEWHERE}")
+
+    def subscribe(
+        self,
+        topic: Topic,
+        take: Callable[[Any], Any],
+        refusals: Refusals,
+        clock: Callable[[], int],
+        second: Callable[[str], Any] = lambda sentence: None,
+    ) -> Senders:
+        """Calls `take` with every message of the topic's one sender; what it raises is a refusal.
+
+        Where another one sends as well, its messages are refused and `second` is told so in a sentence. Returns who
+        sends.
+        """
+        senders = Senders()
+
+        def guarded(message: Any, info: Any) -> None:
             try:
-                take(message)
+                if not topic.alone or self._of_one(topic, senders, info, refusals, clock(), second):
+                    take(message)
             except Exception as error:  # whatever a message holds, the program goes on
                 sentence = f"a message on {topic.name} is of no use: {error}"
                 refusals.add(clock(), Refusal(Code.MALFORMED, sentence, source=topic.name))
 
         self.node.create_subscription(topic.kind, topic.name, guarded, topic.asked())
+        return senders
+
+    def watch(self, topic: Topic, refusals: Refusals, clock: Callable[[], int], second: Callable[[str], Any]) -> None:
+        """Tells `second` in a sentence where somebody else sends on a topic that this node has advertised."""
+        senders = Senders(self._own[topic.name])
+
+        def heard(_: bytes, info: Any) -> None:
+            self._of_one(topic, senders, info, refusals, clock(), second)
+
+        self.node.create_subscription(topic.kind, topic.name, heard, topic.asked(), raw=True)
+
+    def _of_one(
+        self,
+        topic: Topic,
+        senders: Senders,
+        info: Any,
+        refusals: Refusals,
+        now: int,
+        second: Callable[[str], Any],
+    ) -> bool:
+        """Whether a message comes from the one that sends on a topic."""
+        publisher = info.get("publisher_gid")  # older releases of rclpy do not say it
+        identity = bytes(publisher["data"]) if publisher else None
+        heard = senders.hear(identity, now, lambda: self.node.count_publishers(topic.name))
+        if heard is Heard.KNOWN:
+            return True
+        sentence = f"another program sends on {topic.name}"
+        if heard is Heard.CHANGED:
+            sentence += " from now on"
+            refusals.note(now, Refusal(Code.SENDER_CHANGED, sentence, source=topic.name))
+            return True
+        sentence += " as well"
+        refusals.add(now, Refusal(Code.SECOND_SENDER, sentence, source=topic.name))
+        second(sentence)
+        return False
 
     def offer(self, name: str, answer: Callable[[], tuple[bool, str]]) -> None:
         """A std_srvs/Trigger service that `answer`s with success and message."""
@@ -415,7 +528,12 @@ class RosNode:
             logger.info(text)
 
     def spin(self) -> None:
-        """Lets callbacks run, in a thread of their own."""
+        """Lets callbacks run, in a thread of their own, after `listen`.
+
+        Raises:
+          InputError: another program like this one is at work in the domain.
+        """
+        self.listen()
         self._thread = threading.Thread(target=self._spin, name="ROS callbacks", daemon=True)
         self._thread.start()
 
@@ -436,6 +554,8 @@ class RosNode:
         self._executor.shutdown(timeout_sec=1.0)
         self.node.destroy_node()
         rclpy.shutdown(context=self.context)
+        for claim in self._claims:
+            claim.close()
 
 
 # --- what the programs see of it --------------------------------------------------------------------------------------
@@ -444,19 +564,39 @@ class RosNode:
 class Ros2Transport:
     """The loop's `Transport` over ROS 2: sensors, command, skill and operators in; joints and diagnostics out."""
 
-    def __init__(self, node: RosNode, messages: MessageFilter) -> None:
+    def __init__(self, node: RosNode, messages: MessageFilter, dry_run: bool = False) -> None:
+        """In a dry run the joints may be another program's.
+
+        Raises:
+          InputError: another control loop of this computer sends in this domain.
+        """
         self.node, self.messages = node, messages
         self._closed = False
+        self._asked: dict[str, int] = {}
         node.advertise(JOINT_COMMANDS, DIAGNOSTICS)
-        for topic, take in (
-            (JOINT_STATES, take_joints),
-            (IMU, take_imu),
-            (ODOMETRY, take_odometry),
-            (VELOCITY_COMMAND, take_command),
-            (SKILL, take_skill),
-            (HEIGHT_GRID, take_height_grid),
+        node.be_alone(DIAGNOSTICS, lambda message: any(status.name == LOOP for status in message.status))
+        for topic, take, kind in (
+            (JOINT_STATES, take_joints, SECOND_DAMPS),
+            (IMU, take_imu, SECOND_DAMPS),
+            (ODOMETRY, take_odometry, SECOND_STOPS),
+            (VELOCITY_COMMAND, take_command, SECOND_STOPS),
+            (SKILL, take_skill, SECOND_STOPS),
+            (HEIGHT_GRID, take_height_grid, None),  # without a grid there is the map
         ):
-            node.subscribe(topic, lambda message, take=take: take(messages, message), messages.refusals, messages.clock)
+            node.subscribe(
+                topic,
+                lambda message, take=take: take(messages, message),
+                messages.refusals,
+                messages.clock,
+                lambda sentence, kind=kind: self._part(kind, sentence),
+            )
+        if not dry_run:
+            node.watch(
+                JOINT_COMMANDS,
+                messages.refusals,
+                messages.clock,
+                lambda sentence: self._part(SECOND_DAMPS, sentence),
+            )
         for name in SERVICES:
             node.offer(name, lambda name=name: self._ask(name))
 
@@ -475,6 +615,13 @@ class Ros2Transport:
         self._closed = True
         self.node.close()
 
+    def _part(self, kind: str | None, sentence: str) -> None:
+        """Tells the loop, not too often, that two programs send the same."""
+        now = self.messages.clock()
+        if kind is not None and now - self._asked.get(kind, NEVER) > TOLD_EVERY * NS:
+            self._asked[kind] = now
+            self.messages.ask(kind, sentence)
+
     def _ask(self, kind: str) -> tuple[bool, str]:
         request = self.messages.ask(kind)
         granted = request.wait(ANSWERED)
@@ -487,10 +634,20 @@ class DriverPort:
     def __init__(
         self, node: RosNode, robot: Robot, drive: Callable[[Output], None], refusals: Refusals, clock: Callable[[], int]
     ) -> None:
-        """`drive` gets every joint command; it may raise `InputError` to refuse one."""
+        """`drive` gets every joint command, and damping while two programs command; it may raise `InputError` to refuse
+        one.
+
+        Raises:
+          InputError: another driver of this computer sends in this domain.
+        """
         self.node = node
+        damped = Output(Mode.DAMP, np.zeros(robot.joints, np.float32), 0)
         node.advertise(JOINT_STATES, IMU, ODOMETRY, BOARD_TOUCHED)
-        node.subscribe(JOINT_COMMANDS, lambda message: drive(command_of(robot, message)), refusals, clock)
+
+        def take(message: JointTrajectory) -> None:
+            drive(damped if senders.contested(clock()) else command_of(robot, message))
+
+        senders = node.subscribe(JOINT_COMMANDS, take, refusals, clock, lambda sentence: drive(damped))
 
     def joints(self, reading: dict[str, Any], stamp: int) -> None:
         """A reading of joints and IMU."""

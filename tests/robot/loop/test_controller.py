@@ -12,8 +12,8 @@ from policies.evaluation.options import CourseRunOptions
 from robot.bench.rig import COMMAND, Rig
 from robot.loop import safety
 from robot.loop.clock import Durations, SimulatedClock, SteadyClock
-from robot.loop.controller import BRAKING, HOLDING, SETTLING, STANDING, Loop, Punctuality, Times
-from robot.loop.recording import Recorder, read
+from robot.loop.controller import BRAKING, CONTESTED, HOLDING, SETTLING, STANDING, Loop, Punctuality, Times
+from robot.loop.recording import SECOND_DAMPS, SECOND_STOPS, Recorder, read
 from robot.loop.refusals import Code
 from robot.loop.transport import NS, Mode
 from robot.options import OnboardOptions
@@ -89,6 +89,33 @@ def test_the_step_from_standing_to_the_policy_is_small():
     first = [step.state for step in rig.steps].index("running")
     change = np.abs(rig.steps[first].output.targets - rig.steps[first - 1].output.targets).max()
     assert change < 0.5
+
+
+@pytest.mark.parametrize(
+    ("state", "kind", "expected"),
+    [
+        ("disarmed", SECOND_DAMPS, "disarmed"),
+        ("soft stop", SECOND_DAMPS, "emergency"),
+        ("running", SECOND_STOPS, "soft stop"),
+    ],
+)
+def test_a_second_sender_lets_the_robot_down_and_keeps_it_there(state: str, kind: str, expected: str) -> None:
+    rig = Rig()
+    rig.bring_to(state)
+    rig.messages.ask(kind, "another program sends as well")
+    rig.run(0.04)
+    assert rig.steps[-1].state == expected
+    if state != expected:
+        assert rig.controller.code == Code.SECOND_SENDER and rig.controller.refusals.counts[Code.SECOND_SENDER] == 1
+    if expected in ("disarmed", "emergency"):
+        refused = rig.ask("arm")
+        rig.run(0.04)
+        assert not refused.granted and refused.code == Code.SECOND_SENDER
+        rig.run(CONTESTED)
+        granted = rig.ask("arm")
+        rig.run(0.04)
+        assert granted.granted
+    assert rig.violations() == []
 
 
 @pytest.mark.parametrize(

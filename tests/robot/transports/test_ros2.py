@@ -3,10 +3,12 @@
 import json
 import os
 import subprocess
+import threading
 import time
 from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,11 +23,14 @@ from std_srvs.srv import Trigger
 from robot.loop.declarations import OnboardParameters
 from robot.loop.message_filter import MessageFilter
 from robot.loop.parameters import declared
-from robot.loop.refusals import Code
+from robot.loop.recording import SECOND_DAMPS
+from robot.loop.refusals import Code, Refusals
 from robot.loop.transport import NS, Mode, Output
-from robot.nodes.course import command, environment, free_domain
+from robot.nodes.course import command, environment, free_domain, run_course
 from robot.nodes.programs import main, ros_arguments
+from robot.options import CourseOptions
 from robot.transports import ros2
+from robot.transports.senders import check_free
 from sim.course.description import SKILLS
 from sim.errors import InputError
 from sim.robots.description import default_robot
@@ -305,8 +310,12 @@ def test_operators_and_sensors_reach_the_loop_and_commands_the_drives() -> None:
     messages, foreign = (MessageFilter(ROBOT, time.monotonic_ns) for _ in range(2))
     transport, _ = ros2.Ros2Transport(mine, messages), ros2.Ros2Transport(stranger, foreign)
     driven: list[Output] = []
-    port = ros2.DriverPort(robot, ROBOT, driven.append, messages.refusals, time.monotonic_ns)
+    drives = Refusals()
+    port = ros2.DriverPort(robot, ROBOT, driven.append, drives, time.monotonic_ns)
     client = robot.node.create_client(Trigger, "stop")
+    with pytest.raises(InputError):
+        ros2.DriverPort(robot, ROBOT, driven.append, messages.refusals, time.monotonic_ns)
+    check_free(domain, ("/height_grid",))
     try:
         for node in (mine, robot, stranger):
             node.spin()
@@ -321,9 +330,51 @@ def test_operators_and_sensors_reach_the_loop_and_commands_the_drives() -> None:
         assert until(answer.done)
         assert answer.result().success and answer.result().message == "stopping"
         assert foreign.snapshot().joints_time < 0
+        assert not messages.requests and not messages.refusals.counts
+        held = Output(Mode.POSITION, ROBOT.default_pose, 0)
+        second = robot.node.create_publisher(ros2.JointTrajectory, "joint_commands", ros2.JOINT_COMMANDS.offered())
+        key = f"joint_commands {Code.SECOND_SENDER}"
+
+        def both() -> bool:
+            transport.write(held)
+            second.publish(trajectory())
+            return messages.refusals.counts[key] > 0 and drives.counts[key] > 0 and driven[-1].mode == Mode.DAMP
+
+        assert until(both)
+        assert messages.requests[0].kind == SECOND_DAMPS
     finally:
         for node in (mine, robot, stranger):
             node.close()
+
+
+def test_a_control_loop_beside_another_ends_before_it_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one of another computer, whose claim cannot be seen: its diagnoses tell."""
+    domain = free_domain()
+    first, beside = (ros2.RosNode(name, (), domain) for name in ("onboard", "beside"))
+    messages = MessageFilter(ROBOT, lambda: 0)
+    transport = ros2.Ros2Transport(first, messages)
+    with pytest.raises(InputError):
+        ros2.Ros2Transport(beside, messages)
+    with pytest.raises(InputError):
+        run_course(CourseOptions(domain=domain), lambda _: pytest.fail("something was started"))
+    monkeypatch.setattr(ros2, "Claim", lambda domain, topic: SimpleNamespace(close=lambda: None))
+    over = threading.Event()
+
+    def report() -> None:
+        while not over.wait(0.1):
+            transport.report({"state": "disarmed", "phase": "", "reason": "not armed yet"})
+
+    reporter = threading.Thread(target=report)
+    reporter.start()
+    try:
+        ros2.Ros2Transport(beside, messages, dry_run=True)
+        with pytest.raises(InputError):
+            beside.spin()
+    finally:
+        over.set()
+        reporter.join()
+        first.close()
+        beside.close()
 
 
 def _send(port: ros2.DriverPort) -> bool:
