@@ -33,7 +33,7 @@ class TrainOptions(Options):
     threads: Threads = 0
     """physics threads; 0 takes every core"""
     start_from: Path | None = None
-    """checkpoint, run or models/SKILL folder whose parameters to begin with"""
+    """checkpoint, run or models/SKILL folder whose parameters to begin with, another robot's too"""
     checkpoint_minutes: Annotated[float, Range(0, 24 * 60)] = 2.0
     """minutes between checkpoints: the most that an interruption can lose"""
     coordinator: str = ""

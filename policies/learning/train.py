@@ -25,9 +25,10 @@ from policies.learning.networks import NetworkConfig
 from policies.learning.options import ExportOptions, TrainOptions
 from policies.learning.ppo import Learner, LearnerState, PPOConfig, collect
 from policies.learning.results import Trained
+from policies.learning.translation import translate
 from sim.envs.batched import BatchedEnv, DivergedError
 from sim.errors import InputError
-from sim.robots.description import DEFAULT, find_robot
+from sim.robots.description import DEFAULT, find_robot, robot_by_name
 from sim.tasks.patches import LEVELS
 from sim.tasks.skills import TASKS
 from sim.tasks.task import Task
@@ -146,6 +147,9 @@ class Run:
     def _parameters(self, path: Path, fields: tuple[str, ...]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         arrays, values = checkpoint.load(path)
         ours = self.description()
+        if not self.options.resume and values.get("robot") != self.task.robot.name:
+            arrays = self._translated(arrays, values.get("robot"))
+            values = {**values, "robot": self.task.robot.name}
         for key in ("format", "skill", "robot", "layout", "sizes"):
             if key == "skill" and not self.options.resume:
                 continue
@@ -154,6 +158,11 @@ class Run:
         found = {name: checkpoint.unflatten(getattr(self.state, name), arrays, name) for name in fields}
         self.state = jax.tree.map(jax.numpy.asarray, self.state._replace(**found))
         return arrays, values
+
+    def _translated(self, arrays: dict[str, np.ndarray], robot: Any) -> dict[str, np.ndarray]:
+        """Another robot's parameters in the terms of ours."""
+        source: Task = TASKS[self.options.skill](robot_by_name(str(robot)))
+        return translate(arrays, source, self.task)
 
     def _restore(self, path: Path) -> None:
         arrays, values = self._parameters(path, LearnerState._fields)
