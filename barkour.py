@@ -54,6 +54,7 @@ from policies.bundle.options import InspectOptions
 from policies.evaluation.options import CourseRunOptions, EvaluateOptions
 from policies.learning.options import ExportOptions, PhysicsBenchOptions, TrainOptions
 from robot.options import (
+    ConvertOptions,
     CourseOptions,
     NavigatorOptions,
     OnboardBenchOptions,
@@ -121,6 +122,7 @@ COMMANDS: dict[str, Subcommand | Group] = {
         {
             "loop": Subcommand(OnboardOptions, "robot.onboard:onboard"),
             "replay": Subcommand(ReplayOptions, "robot.loop.replay:replay"),
+            "convert": Subcommand(ConvertOptions, "robot.loop.old_recording:convert"),
         },
     ),
     "ros": Group(
@@ -202,7 +204,7 @@ def parse(arguments: list[str]) -> Call:
 
 def _today(arguments: list[str]) -> list[str]:
     """Older spellings as today's: `onboard ...` is `onboard loop ...`, and its `--replay FILE` is `replay FILE`."""
-    if arguments[:1] != ["onboard"] or arguments[1:2] in (["loop"], ["replay"]):
+    if arguments[:1] != ["onboard"] or arguments[1:2] in (["loop"], ["replay"], ["convert"]):
         return arguments
     rest = arguments[1:]
     for i, word in enumerate(rest):

@@ -48,6 +48,8 @@ EXTRAS = {
         # two processes: one would take longer than CI may
         "pytest-xdist>=3.6",
         "hypothesis>=6",
+        # decodes what recordings hold, independently
+        "mcap-ros2-support>=0.5",
         "ruff>=0.9",
         "import-linter>=2",
         "pyright[nodejs]>=1.1.390",
@@ -88,6 +90,8 @@ setup(
         "matplotlib>=3.8",
         # the planner's matrices are small: two threads take twice its processor time
         "threadpoolctl>=3.1",
+        # recordings; pure Python, with zstandard and lz4
+        "mcap>=1.2.2",
     ],
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["barkour = barkour:main"]},

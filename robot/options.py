@@ -55,6 +55,16 @@ class ReplayOptions(Options):
 
 
 @dataclass(frozen=True)
+class ConvertOptions(Options):
+    """Make a recording of an earlier version, or one that was cut off, a whole MCAP file."""
+
+    recording: Path
+    """the file that is read"""
+    to: Path
+    """the new MCAP file"""
+
+
+@dataclass(frozen=True)
 class CourseOptions(Options):
     """Run the course over four processes of this computer and print the result."""
 

@@ -85,6 +85,17 @@ class Replay(Result):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Converted(Result):
+    """A recording that was made whole."""
+
+    recording: str
+    """The new file."""
+    steps: int
+    lost_bytes: int
+    """Cut off at the old file's end."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SimReport(Result):
     """The simulated robot's side of a run."""
 

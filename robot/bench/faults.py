@@ -344,7 +344,7 @@ def stalled(rig: Rig) -> None:
     rig.since = rig.clock.now()
 
 
-FULL = 24_000
+FULL = 145_000
 """Room on a disk that is full a little after the robot runs, bytes."""
 
 
@@ -372,7 +372,7 @@ class Full:
 
 def full_disk(short: bool) -> dict[str, Any]:
     """Arguments of a `Rig` that records to a `Full` disk."""
-    return {"recorder": lambda: Recorder(Path("full.rec"), {}, lambda path: Full(short, room=FULL))}
+    return {"recorder": lambda: Recorder(Path("full.mcap"), {}, lambda path: Full(short, room=FULL))}
 
 
 # --- what is tried afterwards -----------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """How near recorded runs come to the limits of the safety chain: what a limit's number is chosen by.
 
-barkour onboard --randomize --seed 7 --record run.rec
-python -m robot.bench.limits run.rec ...
+barkour onboard --randomize --seed 7 --record run.mcap
+python -m robot.bench.limits run.mcap ...
 """
 
 import argparse

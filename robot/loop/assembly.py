@@ -1,11 +1,12 @@
 """Everything that runs on the robot, put together: filter, policy, controller, recorder and loop around a transport."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from policies.skills.library import Skills
-from robot.loop.clock import Clock
+from robot.loop.clock import Clock, SteadyClock
 from robot.loop.controller import Controller, Loop
 from robot.loop.declarations import OnboardParameters
 from robot.loop.message_filter import MessageFilter
@@ -45,7 +46,8 @@ class Assembly(Generic[T]):
         self.recorder = None
         if options.record:
             said = header(skills, self.bundles, course, limits, times, grid, needs_pose=options.needs_pose)
-            self.recorder = Recorder(Path(options.record), said)
+            epoch = time.time_ns() - clock.now() if isinstance(clock, SteadyClock) else 0
+            self.recorder = Recorder(Path(options.record), said, epoch=epoch)
         self.controller = Controller(
             OnboardPolicy(skills, TerrainHeights(skills.robot, course, grid)),
             self.messages,

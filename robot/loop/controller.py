@@ -444,7 +444,8 @@ class Controller:
             return
         snapshot = self.context.snapshot
         try:
-            self.recorder.step(step_row(now, late, took, requests, snapshot, self.state, self.output), snapshot)
+            row = step_row(now, late, took, requests, snapshot, self.state, self.output)
+            self.recorder.step(row, snapshot, (str(self.code), self.reason))
         except Exception as error:  # a recording that fails stops no robot
             sentence = f"a step was not recorded: {type(error).__name__}: {error}"
             self.refusals.add(now, Refusal(Code.RECORDING, sentence))

@@ -1,6 +1,7 @@
 """Feeds a recording through the control loop again and compares what comes out, step by step."""
 
 import hashlib
+import sys
 from dataclasses import asdict
 from typing import Any, cast
 
@@ -54,6 +55,7 @@ def header(
     """
     return {
         "schema": SCHEMA, "policy": skills.policy, "bundles": bundles, "robot": skills.robot.name,
+        "joints": list(skills.robot.joint_names),
         "course": None if course is None else course_file.dumps(course), "limits": asdict(limits),
         "times": asdict(times), "grid": asdict(grid), "needs_pose": needs_pose,
     }  # fmt: skip
@@ -94,6 +96,8 @@ def replay(options: ReplayOptions) -> Replay:
       InputError: no recording, or one of another policy, robot or version of this code.
     """
     recording = read(options.recording)
+    if recording.cut:
+        print(recording.cut, file=sys.stderr)
     controller, messages = _rebuilt(recording, options.bundle)
     largest, differing, first = 0.0, 0, ""
     for k, row in enumerate(recording.steps):

@@ -24,7 +24,7 @@ class CourseRuns:
 @pytest.fixture(scope="session")
 def course_runs(tmp_path_factory: pytest.TempPathFactory) -> CourseRuns:
     """One run each of generalist and specialists, the first one recorded."""
-    of, file = (("generalist", 1), ("specialists", 0)), tmp_path_factory.mktemp("course") / "run.rec"
+    of, file = (("generalist", 1), ("specialists", 0)), tmp_path_factory.mktemp("course") / "run.mcap"
     results = [
         onboard_in_simulation(OnboardOptions(policy, seed=seed, record=file if k == 0 else None), log=lambda text: None)
         for k, (policy, seed) in enumerate(of)

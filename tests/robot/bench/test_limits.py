@@ -7,18 +7,17 @@ import numpy as np
 import pytest
 
 from robot.bench import limits
-from robot.loop.recording import MAGIC, block, read
+from robot.loop.recording import read, write
 from robot.loop.transport import State
 
-RECORDING = Path(__file__).parents[1] / "loop" / "recordings" / "specialists_seed_3.rec"
+RECORDING = Path(__file__).parents[1] / "loop" / "recordings" / "specialists_seed_3.mcap"
 
 
 def rewritten(to: Path, change) -> Path:
     found = read(RECORDING)
     steps = found.steps.copy()
     change(steps)
-    rows = b"".join(block(b"S", row.tobytes()) for row in steps)
-    to.write_bytes(MAGIC + block(b"H", json.dumps(found.header).encode()) + rows)
+    write(to, found.header, steps, {})
     return to
 
 
@@ -42,7 +41,7 @@ def test_one_step_that_goes_too_far_is_the_worst(tmp_path, name, field, index, v
         steps[field][k, index] = value
 
     before = limits.distribution([RECORDING])[name]
-    after = limits.distribution([RECORDING, rewritten(tmp_path / "odd.rec", change)])[name]
+    after = limits.distribution([RECORDING, rewritten(tmp_path / "odd.mcap", change)])[name]
     assert after["worst"] == pytest.approx(worst, rel=1e-3) if worst else after["worst"] < before["limit"]
     assert abs(after["median"] - before["median"]) < 0.01 * abs(before["limit"])
 
@@ -51,6 +50,6 @@ def test_a_recording_in_which_nothing_ran_is_one_line(tmp_path, capsys):
     def change(steps):
         steps["state"] = State.DISARMED
 
-    assert limits.main([str(rewritten(tmp_path / "idle.rec", change))]) == 2
-    assert limits.main([str(tmp_path / "none.rec")]) == 2
+    assert limits.main([str(rewritten(tmp_path / "idle.mcap", change))]) == 2
+    assert limits.main([str(tmp_path / "none.mcap")]) == 2
     assert capsys.readouterr().err.count("\n") == 2

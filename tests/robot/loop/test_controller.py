@@ -144,7 +144,7 @@ def test_requests_are_answered_in_every_state(state, asked):
 
 
 def test_unknown_and_old_requests_are_refused_and_recordings_go_on(tmp_path):
-    rig = Rig(recorder=lambda: Recorder(tmp_path / "run.rec", {"schema": 1}))
+    rig = Rig(recorder=lambda: Recorder(tmp_path / "run.mcap", {"schema": 1}))
     rig.run(0.04)
     odd, old = rig.ask("dance"), rig.ask("arm")
     old.asked -= NS
@@ -152,7 +152,7 @@ def test_unknown_and_old_requests_are_refused_and_recordings_go_on(tmp_path):
     assert (odd.code, old.code) == (Code.UNKNOWN_REQUEST, Code.REQUEST_OLD)
     assert not odd.granted and not old.granted and rig.steps[-1].state == "disarmed"
     rig.recorder.close()
-    assert not read(tmp_path / "run.rec").steps["requests"].any()
+    assert not read(tmp_path / "run.mcap").steps["requests"].any()
 
 
 def test_brakes_and_goes_on_when_commands_come_back():

@@ -62,7 +62,7 @@ def growth(each_step: Callable[[], object]) -> int:
     """
     skills, clock = skills_of(), SimulatedClock()
     messages = MessageFilter(skills.robot, clock.now)
-    recorder = Recorder(Path("nowhere.rec"), {}, lambda path: Nowhere())
+    recorder = Recorder(Path("nowhere.mcap"), {}, lambda path: Nowhere())
     policy = OnboardPolicy(skills, TerrainHeights(skills.robot, official()))
     controller = Controller(policy, messages, Nowhere(), recorder=recorder)  # type: ignore[arg-type]
     loop = Loop(controller, clock)

@@ -68,7 +68,7 @@ def test_the_course_over_four_processes(tmp_path: Path, patient: Path) -> None:
     def started(processes: Processes) -> None:
         pids.extend(process.pid for process in processes.running.values())
 
-    out, recording = tmp_path / "out", tmp_path / "run.rec"
+    out, recording = tmp_path / "out", tmp_path / "run.mcap"
     result = run_course(CourseOptions(seed=3, out=out, record=recording, parameters=patient), started)
     assert len(pids) == 4 and gone(pids, 60.0)
     assert result.died is None and result["end"]

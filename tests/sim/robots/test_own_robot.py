@@ -204,7 +204,7 @@ def test_it_runs_a_course(bundle):
 
 
 def test_the_loop_steps_it_and_its_recording_replays(bundle, tmp_path):
-    record = tmp_path / "own.rec"
+    record = tmp_path / "own.mcap"
     report = onboard_in_simulation(OnboardOptions(str(bundle), record=record), log=lambda text: None)
     states = json.dumps(report["controller"])
     assert "running" in states, states
