@@ -50,6 +50,8 @@ EXTRAS = {
         "hypothesis>=6",
         # decodes what recordings hold, independently
         "mcap-ros2-support>=0.5",
+        # the published form of evaluations is a JSON Schema, which tests validate against
+        "jsonschema>=4.20",
         "ruff>=0.9",
         "import-linter>=2",
         "pyright[nodejs]>=1.1.390",
@@ -70,7 +72,7 @@ setup(
     packages=find_packages(include=["sim*", "policies*", "distill*", "robot*"]),
     package_data={
         "sim": ["robots/*/*.xml", "course/shipped/*.yaml"],
-        "policies": ["navigation/shipped/*.json"],
+        "policies": ["navigation/shipped/*.json", "evaluation/*.json", "evaluation/page/*"],
     },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),

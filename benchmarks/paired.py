@@ -16,7 +16,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from policies.evaluation.evaluate import confidence95, evaluate
+from policies.evaluation.comparison import compare
+from policies.evaluation.evaluate import evaluate
 from policies.evaluation.options import EvaluateOptions
 from sim.errors import InputError
 
@@ -36,14 +37,12 @@ def paired(policies: tuple[str, str], **conditions: Any) -> dict[str, Any]:
     """Evaluates both with the same `conditions` of `policies.evaluation.evaluate.evaluate` and compares them.
 
     Returns:
-      `policies` (name -> figures), `score_difference` (first less second) with its `ci95`, `time_ratio` (median over
-      the worlds that both finished) and `target_jump_rad` (name -> largest change of a joint target in a control step:
+      `policies` (name -> figures), what `policies.evaluation.comparison.compare` says of them, and
+      `target_jump_rad` (name -> largest change of a joint target in a control step:
       median and largest over the worlds, and the largest in the step of a change of skill).
     """
     found = {name: evaluate(EvaluateOptions(name, randomize=True, **conditions)) for name in policies}
-    first, second = (found[name]["worlds"] for name in policies)
-    difference = np.array([a["score"] - b["score"] for a, b in zip(first, second, strict=True)])
-    both = [(a["time_s"], b["time_s"]) for a, b in zip(first, second, strict=True) if a["finished"] and b["finished"]]
+    first, second = (found[name] for name in policies)
     jumps = {}
     for name, result in found.items():
         peak = np.array([world["target_jump_rad"] for world in result["worlds"]])
@@ -52,10 +51,8 @@ def paired(policies: tuple[str, str], **conditions: Any) -> dict[str, Any]:
         jumps[name]["switch_peak"] = max(switches, default=0.0)
     return {
         "policies": {name: {key: result[key] for key, *_ in FIGURES} for name, result in found.items()},
-        "runs": len(difference),
-        "score_difference": float(difference.mean()),
-        "ci95": confidence95(difference),
-        "time_ratio": float(np.median([a / b for a, b in both])) if both else None,
+        "runs": len(first["worlds"]),
+        **compare(first, second),
         "target_jump_rad": jumps,
     }
 

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -11,23 +11,24 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from policies.evaluation.comparison import compare, confidence95
 from policies.evaluation.course_run import CourseWorlds, writable, write_text
 from policies.evaluation.options import EvaluateOptions
 from policies.evaluation.outcome import CourseRun
-from policies.evaluation.results import Evaluation
-from policies.skills.library import load_skills
+from policies.evaluation.results import FORMAT, Evaluation
+from policies.skills.library import Skills, load_skills
 from sim.course.description import Course
 from sim.course.files import by_name, several
 from sim.course.scene import EVALUATION
 from sim.course.score import MAX_TIME
 from sim.envs.worlds import world_seeds
+from sim.results import plain
 from sim.robots.description import Robot
 from sim.tasks.events import PUSH_EVERY
 from sim.tasks.randomization import Ranges, SensorNoise, nominal
 
 MOST_WORLDS = 128
 """Worlds simulated at once; more runs go in turns."""
-Z95 = 1.96
 
 
 def evaluate(options: EvaluateOptions) -> Evaluation:
@@ -35,20 +36,21 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
 
     World i has its own seed, derived from `seed` and i alone and listed in `worlds` with its course:
     `barkour run --seed THAT [--randomize]` repeats it exactly. `course` may be a range, `generated:A-B`: world i then
-    runs course A + i mod (B - A + 1), and rates and means are over all of them. With `report` the folder gets
-    `report.json`, `report.md` (times and rates beside the paper's and the dogs'), `failures.md`, `scores.png`,
-    `paths.png` (of the first course's runs) and `speed.png`. `torque_limit` (N m) replaces the robot's own.
+    runs course A + i mod (B - A + 1), and rates and means are over all of them. `against` runs a second policy over
+    the same worlds: its evaluation stands in `against`, what the first has over it in `comparison`. With `report` the
+    folder gets `report.html` (one page that needs nothing else), `report.json` (`evaluation.schema.json` describes it),
+    `report.md` (times and rates beside the paper's and the dogs'), `failures.md`, `scores.png`, `paths.png` (of the
+    first course's runs) and `speed.png`. `torque_limit` (N m) replaces the robot's own.
 
     Raises:
       InputError: unknown policy or course, or a folder that cannot be written.
     """
-    runs, randomize, torque_limit = options.runs, options.randomize, options.torque_limit
-    seeds = world_seeds(options.seed, runs)
     folder = writable(options.report) if options.report is not None else None
-    names = several(options.course)[:runs]
+    seeds = world_seeds(options.seed, options.runs)
+    names = several(options.course)[: options.runs]
     courses = [by_name(name) for name in names]
-    skills = load_skills(options.policy)
-    by_world: dict[int, CourseRun] = {}
+    policies = {name: load_skills(name) for name in (options.policy, *([options.against] if options.against else []))}
+    found: dict[str, tuple[list[CourseRun], dict[str, Any]]] = {}
     with Progress(
         TextColumn("evaluate"),
         BarColumn(),
@@ -56,31 +58,59 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         TimeElapsedColumn(),
         console=Console(stderr=True),
     ) as bar:
-        task = bar.add_task("", total=runs)
-        parts = [(k, first) for k in range(len(names)) for first in range(k, runs, len(names) * MOST_WORLDS)]
-        for k, first in parts:
-            here = range(first, runs, len(names))[:MOST_WORLDS]
-            worlds = CourseWorlds(
-                courses[k], skills, [seeds[i] for i in here], randomize=randomize, torque_limit=torque_limit
-            )
-            ahead = len(by_world)
+        task = bar.add_task("", total=options.runs * len(policies))
+        for name, skills in policies.items():
+            before = len(found) * options.runs
 
-            def show(seconds: float, going: int, count: int = worlds.robots.worlds, ahead: int = ahead) -> None:
-                bar.update(task, completed=ahead + count - going, description=f", {seconds:.0f} s simulated")
+            def show(done: int, seconds: float, before: int = before) -> None:
+                bar.update(task, completed=before + done, description=f", {seconds:.0f} s simulated")
 
-            by_world |= dict(zip(here, worlds.run(show), strict=True))
-            bar.update(task, completed=len(by_world))
-    done = [by_world[i] for i in range(runs)]
-    result = summarize(done)
-    result["policy"], result["course"], result["seed"] = options.policy, options.course, options.seed
-    result["skills"] = skills.describe()
-    result["conditions"] = conditions(skills.robot, randomize) | {
-        "torque_limit_nm": torque_limit or skills.robot.peak_torque
-    }
+            runs = _all_runs(skills, courses, seeds, options, show)
+            found[name] = runs, _result(name, skills, runs, options)
+    runs, result = found[options.policy]
+    if options.against:
+        result["against"] = found[options.against][1]
+        result["comparison"] = compare(result, result["against"])
     if folder is not None:
-        _write(folder, courses[0], done, result)
+        other = found[options.against] if options.against else None
+        _write(folder, courses, runs, result, other)
         result["report"] = str(folder)
     return Evaluation.of(result)
+
+
+def _all_runs(
+    skills: Skills,
+    courses: Sequence[Course],
+    seeds: np.ndarray,
+    options: EvaluateOptions,
+    progress: Callable[[int, float], None],
+) -> list[CourseRun]:
+    """The runs of one policy, in the order of `seeds`; `progress(runs that have ended, simulated seconds)`."""
+    by_world: dict[int, CourseRun] = {}
+    runs, count = len(seeds), len(courses)
+    parts = [(k, first) for k in range(count) for first in range(k, runs, count * MOST_WORLDS)]
+    for k, first in parts:
+        here = range(first, runs, count)[:MOST_WORLDS]
+        worlds = CourseWorlds(
+            courses[k], skills, [seeds[i] for i in here], randomize=options.randomize, torque_limit=options.torque_limit
+        )
+        ahead = len(by_world) + len(here)
+        by_world |= dict(zip(here, worlds.run(lambda s, going, ahead=ahead: progress(ahead - going, s)), strict=True))
+        progress(len(by_world), worlds.time)
+    return [by_world[i] for i in range(runs)]
+
+
+def _result(policy: str, skills: Skills, runs: Sequence[CourseRun], options: EvaluateOptions) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        **summarize(runs),
+        "policy": policy,
+        "course": options.course,
+        "seed": options.seed,
+        "skills": skills.describe(),
+        "conditions": conditions(skills.robot, options.randomize)
+        | {"torque_limit_nm": options.torque_limit or skills.robot.peak_torque},
+    }
 
 
 def summarize(runs: Sequence[CourseRun]) -> dict[str, Any]:
@@ -117,6 +147,7 @@ def summarize(runs: Sequence[CourseRun]) -> dict[str, Any]:
                 "finished": run.result.finished,
                 "end": run.end,
                 "weave_s": run.weave_s,
+                "obstacle_s": run.obstacle_s,
                 "touched_jump": run.result.touched_jump,
                 "gates": {name: o.gates_passed for name, o in run.result.obstacles.items()},
                 "torque_peak_nm": max(run.torque_peak),
@@ -143,12 +174,6 @@ def switches(runs: Sequence[CourseRun]) -> dict[str, dict[str, float]]:
     return out
 
 
-def confidence95(values: np.ndarray) -> list[float]:
-    """Normal 95 % confidence interval of the mean, [low, high]; a single value has none wider than itself."""
-    half = Z95 * float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else 0.0
-    return [float(values.mean()) - half, float(values.mean()) + half]
-
-
 def _median(values: Sequence[float | None]) -> float | None:
     return float(np.median(np.array(values, float))) if values else None
 
@@ -170,15 +195,25 @@ def conditions(robot: Robot, randomize: bool) -> dict[str, Any]:
     }
 
 
-def _write(folder: Path, course: Course, runs: Sequence[CourseRun], result: dict[str, Any]) -> None:
-    from policies.evaluation import plots, report
+def _write(
+    folder: Path,
+    courses: Sequence[Course],
+    runs: Sequence[CourseRun],
+    result: dict[str, Any],
+    other: tuple[list[CourseRun], dict[str, Any]] | None,
+) -> None:
+    from policies.evaluation import html_report, plots, report
 
-    full = {**result, "drawn": {str(run.seed): run.world for run in runs}}
-    write_text(folder / "report.json", json.dumps(full, indent=2) + "\n")
+    full = plain({**result, "drawn": {str(run.seed): run.world for run in runs}})
+    write_text(folder / "report.json", json.dumps(full, indent=2, allow_nan=False) + "\n")
     write_text(folder / "report.md", report.report_table(result))
     write_text(folder / "failures.md", report.failure_table(runs, result))
+    first = html_report.Evaluated(result, runs)
+    second = html_report.Evaluated(other[1], other[0]) if other else None
+    page = html_report.html_report({c.name: c for c in courses}, first, second, result.get("comparison"))
+    write_text(folder / "report.html", page)
     title = f"{result['policy']}, {len(runs)} runs{', randomised' if result['conditions']['randomized'] else ''}"
     plots.score_histogram([run.result.score for run in runs], folder / "scores.png", title)
     plots.speed_profile(runs, folder / "speed.png", title=title)
-    here = [run for run in runs if run.course == course.name]
-    plots.path_over_course(course, here, folder / "paths.png", title=title)
+    here = [run for run in runs if run.course == courses[0].name]
+    plots.path_over_course(courses[0], here, folder / "paths.png", title=title)

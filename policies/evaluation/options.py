@@ -42,6 +42,8 @@ class EvaluateOptions(Options):
     seed: WorldSeed = 0
     """from which the worlds' seeds are drawn"""
     report: Path | None = None
-    """folder for report.json, report.md, plots and the table of failures"""
+    """folder for report.html, report.json, report.md, plots and the table of failures"""
+    against: str | None = None
+    """a second policy over the same worlds, and what the first has over it, world by world"""
     torque_limit: Torque | None = None
     """as for run"""

@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+FORMAT = "barkour-evaluation/1"
+"""The form of an evaluation's object, which `evaluation.schema.json` beside this file describes."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunReport(CourseReport):
     """One run in evaluation physics; see `policies.evaluation.outcome.CourseRun`."""
@@ -53,6 +57,12 @@ class Evaluation(Result):
     skills: dict[str, Any]
     worlds: list[dict[str, Any]]
     """One a run: seed, course, score, time, how it ended."""
+    format: str = FORMAT
+    """Name and version of this object's form."""
+    against: dict[str, Any] | None = None
+    """The same of a second policy over the same worlds."""
+    comparison: dict[str, Any] | None = None
+    """What the first has over it; see `policies.evaluation.comparison.compare`."""
     report: str | None = None
     """The folder that was written."""
 
@@ -69,5 +79,9 @@ class Evaluation(Result):
         for name, value in self.items():
             if name == "score_ci95":
                 line(console, name, f"{value[0]:.4g} to {value[1]:.4g}")
-            elif name not in ("per_obstacle_success", "runs") and not isinstance(value, (list, dict)):
+            elif name not in ("per_obstacle_success", "runs", "format") and not isinstance(value, (list, dict)):
                 line(console, name, f"{value:.4g}" if isinstance(value, float) else value)
+        if self.comparison and self.against:
+            low, high = self.comparison["ci95"]
+            name = f"score less that of {self.against['policy']}"
+            line(console, name, f"{self.comparison['score_difference']:+.4f} [{low:+.4f}, {high:+.4f}]")

@@ -3,12 +3,15 @@
 import csv
 import json
 from dataclasses import replace
+from importlib.resources import files
 
+import jsonschema
 import numpy as np
 import pytest
 
+from policies.evaluation.comparison import compare, confidence95
 from policies.evaluation.course_run import CourseWorlds, run
-from policies.evaluation.evaluate import confidence95, evaluate, summarize
+from policies.evaluation.evaluate import evaluate, summarize
 from policies.evaluation.options import CourseRunOptions, EvaluateOptions
 from policies.skills.library import load_skills
 from sim.course.description import official
@@ -133,13 +136,20 @@ def test_an_evaluation_writes_its_report(tmp_path, monkeypatch):
     monkeypatch.setattr(
         CourseWorlds.__init__, "__kwdefaults__", CourseWorlds.__init__.__kwdefaults__ | {"time_limit": 1.0}
     )
-    out = evaluate(EvaluateOptions(runs=2, randomize=True, seed=5, report=tmp_path / "report"))
+    asked = EvaluateOptions(runs=2, randomize=True, seed=5, report=tmp_path / "report", against="specialists")
+    out = evaluate(asked)
     assert {"runs", "score_mean", "score_ci95", "finished_rate", "fell_rate", "time_s_median"} <= set(out)
     assert {"per_obstacle_success", "conditions"} <= set(out)
     assert [world["seed"] for world in out["worlds"]] == world_seeds(5, 2).tolist()
     written = json.loads((tmp_path / "report" / "report.json").read_text())
     assert written["score_mean"] == out["score_mean"] and set(written["drawn"]) == {str(s) for s in world_seeds(5, 2)}
-    for name in ("scores.png", "paths.png", "failures.md"):
+    schema = json.loads((files("policies.evaluation") / "evaluation.schema.json").read_text())
+    jsonschema.validate(written, schema)
+    jsonschema.validate(out.to_dict(), schema)
+    alone = evaluate(EvaluateOptions("specialists", runs=2, randomize=True, seed=5)).to_dict()
+    assert out.to_dict()["against"] == alone and out["comparison"] == compare(out, alone)
+    assert set(out) - set(alone) == {"against", "comparison", "report"}
+    for name in ("report.html", "scores.png", "paths.png", "failures.md"):
         assert (tmp_path / "report" / name).stat().st_size > 100
 
 
