@@ -41,8 +41,6 @@ def write_card(folder: Path, options: LanguageOptions, method: Method, found: Ma
         figures += [("the teacher's perplexity there", found["perplexity"]["teacher"])]
         figures += [("share of held-out tokens at which teacher and student agree", found["agreement"])]
     taught = f"{options.teacher}, {count['teacher']:,} parameters" if "teacher" in count else "none"
-    taught = f"{options.teacher}, {count['teacher']:,} parameters" if "teacher" in count else "none"
-    taught = f"{options.teacher}, {count['teacher']:,} parameters" if "teacher" in count else "none"
     lost = [f"- {what}: {n} ({why})" for what in ("dropped", "cut") for why, n in data[what].items()]
     settings = ", ".join(f"{name} {value}" for name, value in found["settings"].items())
     lines = [

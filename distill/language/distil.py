@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,25 +25,20 @@ from rich.console import Console
 from transformers import GenerationConfig
 
 from distill.core.checkpoints import newest, plain, write_json
-from distill.core.collect import Collector, Sampler, Student
+from distill.core.collect import Sampler, Student
 from distill.core.errors import DistillError
 from distill.core.journal import Journal
 from distill.core.loop import Distiller, LoopConfig, load_best
-from distill.core.mixture import Mixture
-from distill.core.objectives.base import WeightedSum
 from distill.core.shards import Shards
-from distill.core.tables import Epochs, FixedDomain, Rows
-from distill.core.teachers import Teacher, Teachers
 from distill.language.card import write_card
 from distill.language.encoding import TEMPLATE, Encoded, Encoder, packed_rows, padded_rows
-from distill.language.evaluate import nats_per_token, over
+from distill.language.evaluate import log_probs, nats_per_token, over
 from distill.language.examples import Example, Reading, read_examples
 from distill.language.models import causal, load, packs, parameters
 from distill.language.options import LanguageOptions
-from distill.language.student import ModelStudent, Next, dense
-from distill.language.students import end_tokens, open_student, open_tokenizer
-from distill.language.writing import Written
-from distill.methods.method import Method, MethodOptions, find
+from distill.language.students import end_tokens, open_student, open_tokenizer, require_same_tokens, sizes
+from distill.methods.capacity_gap.method import chosen
+from distill.methods.method import OPTION_NAMES, Material, Method, MethodOptions, Stage, TextDomain, Writing, find
 from distill.results import LanguageDistilled
 from policies.learning import runs
 from sim.errors import InputError
@@ -55,20 +50,16 @@ MEASURED = 256
 """Held-out rows of a domain that the student is measured on, at most."""
 
 
-@dataclass
-class Domain:
-    """One path of the data, as rows."""
+@dataclass(frozen=True, kw_only=True)
+class Domain(TextDomain):
+    """One path of the data."""
 
-    name: str
-    rows: Rows
-    held_out: Rows
-    prompts: list[list[int]]
     examples: int
-    learned: int
-    """Tokens that are learned in one pass."""
     dropped: Counter[str]
     cut: Counter[str]
     files: Mapping[str, str]
+    chosen: int | None = None
+    """Rows that a method left of those of one example each; None: it takes all."""
 
 
 @dataclass
@@ -89,9 +80,12 @@ class Run:
     read: Any = field(repr=False)
 
     @property
-    def shares(self) -> tuple[float, float]:
-        """Of the rows that student and teacher write."""
-        return self.method.student_writes(self.settings), self.method.teacher_writes(self.settings)
+    def material(self) -> Material:
+        """What the method is put together from."""
+        tokenizer, options = self.tokenizer, self.options
+        ends = end_tokens(self.student, tokenizer)
+        writing = Writing(options.length, options.new_tokens, len(tokenizer), ends, tokenizer.pad_token_id)
+        return Material(self.student, self.teacher, self.read, self.domains, writing)
 
     def about(self) -> dict[str, Any]:
         """What is known before the first step, JSON-ready."""
@@ -101,6 +95,7 @@ class Run:
             "method": self.method.name,
             "settings": {name: getattr(self.settings, name) for name in self.method.reads},
             "teacher": self.options.teacher, "student": self.origin,
+            **({"reference": self.options.reference} if self.options.reference else {}),
             "parameters": {name: parameters(model) for name, model in models.items() if model is not None},
             "data": {
                 "examples": sum(d.examples for d in self.domains), "dropped": dict(dropped), "cut": dict(cut),
@@ -108,6 +103,7 @@ class Run:
                 "held_out_rows": sum(len(d.held_out["tokens"]) for d in self.domains),
                 "learned_tokens": sum(d.learned for d in self.domains), "packed": self.packed,
                 "files": {f"{d.name}/{name}": digest for d in self.domains for name, digest in d.files.items()},
+                **({"chosen": {d.name: d.chosen for d in self.domains}} if self.domains[0].chosen is not None else {}),
             },
             "steps": self.steps, "batch": self.options.batch, "length": self.options.length, "interrupted": False,
         }  # fmt: skip
@@ -153,7 +149,8 @@ def _run(options: LanguageOptions, folder: Path) -> dict[str, Any]:
     run = prepare(options)
     found = run.about()
     _say(found)
-    distiller, student = loop(run, folder, options.resume)
+    distiller, stage = loop(run, folder, options.resume)
+    found |= {"found": dict(stage.found)} if stage.found else {}
     if known is None:
         begin = perplexity(run, run.student)
         write_json(folder / OPTIONS, {**kept, "perplexity": begin})
@@ -162,7 +159,7 @@ def _run(options: LanguageOptions, folder: Path) -> dict[str, Any]:
     found |= {"out": str(options.out), "minutes": summary["minutes"], "interrupted": summary["interrupted"]}
     if summary["interrupted"]:
         return found
-    best = load_best(folder, student)
+    best = load_best(folder, stage.student)
     found |= {
         "best_round": best["round"], "rounds": summary["rounds"], "teacher_hacking": summary["teacher_hacking"],
         "perplexity": {"start": begun, "end": perplexity(run, run.student)}, "measured": summary["measured"],
@@ -175,8 +172,6 @@ def _run(options: LanguageOptions, folder: Path) -> dict[str, Any]:
 
 
 def _check(options: LanguageOptions) -> None:
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise DistillError("this command runs in one process: start it without accelerate launch or torchrun")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise DistillError("this command runs in one process: start it without accelerate launch or torchrun")
     if not options.student:
@@ -203,10 +198,9 @@ def _begun(folder: Path) -> dict[str, Any] | None:
 def prepare(options: LanguageOptions) -> Run:
     """Reads models and data, and checks that they fit together. Raises `DistillError` where they do not."""
     method = find(options.method)
-    settings = MethodOptions(options.alpha, options.temperature, options.beta, options.on_policy)
-    wanted = method.needs_teacher(settings)
-    if options.teacher is None and wanted:
-        raise DistillError(f"the method {method.name} needs --teacher")
+    settings = method.settings({name: getattr(options, name) for name in OPTION_NAMES})
+    method.check(len(options.data))
+    options = _with_teacher(options, method, settings)
     readings = [(str(path), read_examples(path)) for path in options.data]
     teacher = None if options.teacher is None else load(options.teacher, dtype=torch.float32)
     tokenizer = open_tokenizer(options.teacher or options.student)
@@ -214,7 +208,12 @@ def prepare(options: LanguageOptions) -> Run:
     if not tokenizer.chat_template:
         tokenizer.chat_template = TEMPLATE
     vocabulary = len(tokenizer)
-    models = [model for model in (teacher, student) if model is not None]
+    reference = None
+    if method.choose is not None:
+        assert options.reference is not None
+        require_same_tokens(tokenizer, open_tokenizer(options.reference))
+        reference = load(options.reference, dtype=torch.float32)
+    models = [model for model in (teacher, student, reference) if model is not None]
     for model in models:
         context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         if context and options.length > context:
@@ -223,7 +222,11 @@ def prepare(options: LanguageOptions) -> Run:
             model.to("cuda")
     writes = method.student_writes(settings) + method.teacher_writes(settings) > 0
     packed = not options.no_pack and not writes and all(packs(model, vocabulary) for model in models)
-    domains = [_domain(name, reading, tokenizer, options, packed, writes) for name, reading in _named(readings)]
+    splits = [_split(name, reading, tokenizer, options, writes) for name, reading in _named(readings)]
+    if reference is not None and not options.dry_run:
+        found = {"teacher": teacher, "reference": reference, "read": causal(vocabulary), "length": options.length}
+        _choose(splits, method, settings, found)
+    domains = [_laid(split, options, packed, tokenizer.pad_token_id) for split in splits]
     units = sum(len(d.prompts) if writes else len(d.rows["tokens"]) for d in domains)
     steps = options.steps or max(math.ceil(options.epochs * units / options.batch), 1)
     rounds = min(options.rounds, steps)
@@ -241,6 +244,20 @@ def prepare(options: LanguageOptions) -> Run:
     )  # fmt: skip
 
 
+def _with_teacher(options: LanguageOptions, method: Method, settings: MethodOptions) -> LanguageOptions:
+    """With the one of the candidates that the method chooses; raises `DistillError` where there must be a teacher."""
+    if options.candidates:
+        if method.name != "capacity_gap" or options.teacher is not None:
+            raise DistillError("--candidates are for the method capacity_gap, in place of --teacher")
+        student, *teachers = sizes([options.student, *options.candidates])
+        options = replace(options, teacher=options.candidates[chosen(student, teachers)], candidates=())
+    if options.teacher is None and method.needs_teacher(settings):
+        raise DistillError(f"the method {method.name} needs --teacher")
+    if (options.reference is None) != (method.choose is None):
+        raise DistillError(f"the method {method.name} {'takes no' if method.choose is None else 'needs a'} --reference")
+    return options
+
+
 def _named(readings: Sequence[tuple[str, Reading]]) -> list[tuple[str, Reading]]:
     """Domains by the last part of their paths, numbered where two are equal."""
     names = [Path(path).stem or path for path, _ in readings]
@@ -250,9 +267,23 @@ def _named(readings: Sequence[tuple[str, Reading]]) -> list[tuple[str, Reading]]
     ]
 
 
-def _domain(
-    name: str, reading: Reading, tokenizer: Any, options: LanguageOptions, packed: bool, writes: bool
-) -> Domain:
+@dataclass
+class Split:
+    """One path of the data as tokens, before rows are laid out."""
+
+    name: str
+    trained: list[Encoded]
+    held_out: list[Encoded]
+    prompts: list[list[int]]
+    examples: int
+    dropped: Counter[str]
+    cut: Counter[str]
+    files: Mapping[str, str]
+    chosen: int | None = None
+    """Of `trained` before a method chose from it: how many it left."""
+
+
+def _split(name: str, reading: Reading, tokenizer: Any, options: LanguageOptions, writes: bool) -> Split:
     encoder = Encoder(tokenizer, options.length)
     rng = np.random.default_rng([options.seed, 31])
     rows: dict[bool, list[Encoded]] = {False: [], True: []}
@@ -277,49 +308,42 @@ def _domain(
                 dropped["a prompt leaves no room for an answer"] += 1
     if writes and not prompts:
         raise DistillError(f"{name}: no prompt leaves room for {options.new_tokens} tokens in {options.length}")
+    return Split(name, rows[False], rows[True][:MEASURED], prompts, whole, dropped, encoder.cut, reading.files)
+
+
+def _laid(split: Split, options: LanguageOptions, packed: bool, pad: int) -> Domain:
     lay = packed_rows if packed else padded_rows
-    kept = lay(rows[False], options.length, tokenizer.pad_token_id)
-    test = padded_rows(rows[True][:MEASURED], options.length, tokenizer.pad_token_id)
+    kept, test = lay(split.trained, options.length, pad), padded_rows(split.held_out, options.length, pad)
     if not packed:  # models without positions learn as well
         kept, test = ({key: part[key] for key in ("tokens", "mask")} for part in (kept, test))
     return Domain(
-        name, kept, test, prompts, whole, int(kept["mask"].sum()), dropped, encoder.cut, reading.files
+        split.name, kept, test, split.prompts, examples=split.examples, dropped=split.dropped, cut=split.cut,
+        files=split.files, chosen=split.chosen,
     )  # fmt: skip
 
 
-def loop(run: Run, folder: Path, resume: bool = False, quiet: bool = False) -> tuple[Distiller, ModelStudent]:
-    """The core's loop over the run's domains, fresh or restored."""
-    student = ModelStudent(run.student, run.read)
-    losses = run.method.losses(run.settings)
-    teachers: dict[str, Teacher] = {}
-    for name in losses:
-        teachers[name] = Next() if name == "labels" else dense(run.teacher, run.read)
-    writers = [(model, share) for model, share in zip((run.student, run.teacher), run.shares, strict=True) if share]
-    tokenizer, options = run.tokenizer, run.options
-    collectors: list[Collector] = []
-    sizes = np.array([domain.learned for domain in run.domains], float)
-    for domain, part in zip(run.domains, sizes / sizes.sum(), strict=True):
-        if writers:
-            collectors.append(
-                Written(
-                    domain.name,
-                    domain.rows,
-                    domain.held_out,
-                    domain.prompts,
-                    writers,
-                    options.length,
-                    options.new_tokens,
-                    len(tokenizer),
-                    end_tokens(run.student, tokenizer),
-                    tokenizer.pad_token_id,
-                    part,
-                )
-            )
-        else:
-            collectors.append(FixedDomain(domain.name, domain.rows, domain.held_out))
-    mixture = Mixture([domain.name for domain in run.domains], smoothing=0.0)
-    mixture.weights = sizes / sizes.sum()
-    sampler = Epochs(newest=bool(writers))
+def _choose(splits: Sequence[Split], method: Method, settings: MethodOptions, run: Mapping[str, Any]) -> None:
+    """Leaves those rows of all domains that the method chooses by `run`: `teacher`, `reference`, `read`, `length`."""
+    assert method.choose is not None
+    every = [row for split in splits for row in split.trained]
+    rows = padded_rows(every, run["length"], 0)
+    rows = {name: rows[name] for name in ("tokens", "mask")}
+    teacher, reference = (log_probs(run[who], run["read"], rows, 8) for who in ("teacher", "reference"))
+    kept = set(method.choose(teacher[0], reference[0], teacher[1], settings).tolist())
+    at = 0
+    for split in splits:
+        count = len(split.trained)
+        split.trained = [row for place, row in enumerate(split.trained, at) if place in kept]
+        split.chosen, at = len(split.trained), at + count
+    empty = [split.name for split in splits if not split.trained]
+    if empty:
+        raise DistillError(f"nothing of {', '.join(empty)} is chosen: leave it out, or keep more")
+
+
+def loop(run: Run, folder: Path, resume: bool = False, quiet: bool = False) -> tuple[Distiller, Stage]:
+    """The core's loop over the stage that the method makes of the run, fresh or restored."""
+    material = run.material
+    stage, sizes = run.method.build(material, run.settings), material.sizes
 
     def evaluate(learner: Student) -> dict[str, float]:
         nats = {d.name: nats_per_token(learner.module, run.read, d.held_out, 8) for d in run.domains}
@@ -327,14 +351,12 @@ def loop(run: Run, folder: Path, resume: bool = False, quiet: bool = False) -> t
         each = {f"perplexity/{name}": math.exp(min(value, 50)) for name, value in nats.items()}
         return {"golden": -mean, **(each if len(each) > 1 else {"perplexity": math.exp(min(mean, 50))})}
 
-    objective, teacher = WeightedSum(losses), Teachers(teachers)
     console = Console(stderr=True, quiet=quiet)
-    return (
-        Distiller(
-            student, objective, teacher, collectors, sampler, folder, run.config, evaluate, resume, console, mixture
-        ),
-        student,
-    )
+    distiller = Distiller(
+        stage.student, stage.objective, stage.teacher, stage.collectors, stage.sampler, folder, run.config, evaluate,
+        resume, console, stage.mixture,
+    )  # fmt: skip
+    return distiller, stage
 
 
 def perplexity(run: Run, model: Any) -> float:
@@ -396,8 +418,6 @@ def measured_plan(run: Run, steps: int = 4) -> dict[str, Any]:
       `seconds_per_step` (median), `minutes` of fitting in all, `tokens` that are learned, `peak_gb` of this process or
       its device, `training_gb` (16 bytes a parameter: weights, gradients, both moments).
     """
-    from dataclasses import replace
-
     stamps: list[float] = []
     batch = run.options.batch
     config = replace(

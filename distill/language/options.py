@@ -17,6 +17,10 @@ class LanguageOptions(Options):
 
     teacher: str | None = None
     """folder or published name of a causal model; only the method labels does without"""
+    candidates: tuple[str, ...] = ()
+    """capacity_gap: teachers in place of --teacher, of which the one nearest to 2.5 times the student is taken"""
+    reference: str | None = None
+    """miniplm: folder or published name of a small model that has not learned these data"""
     student: str = ""
     """folder or published name of a model; a config (its JSON file, or a folder without weights) for random weights; or
     prune:layers=N for so many of the teacher's layers"""
@@ -24,9 +28,22 @@ class LanguageOptions(Options):
     """files or folders of text or chats: JSONL, JSON, CSV, Parquet, text; each is a domain, drawn from by its size"""
     out: Path = Path("runs/student")
     """folder for the student, as transformers loads it, and for its run"""
-    method: Literal["kd", "gkd", "reverse_kl", "sequence_kd", "labels"] = "kd"
+    method: Literal[
+        "kd",
+        "gkd",
+        "reverse_kl",
+        "sequence_kd",
+        "labels",
+        "ddk",
+        "sinkd",
+        "teacher_hacking",
+        "capacity_gap",
+        "miniplm",
+        "first",
+    ] = "kd"
     """what is learned from: the data and the teacher's distribution over them (kd), the student's own answers in part
-    (gkd) or alone (reverse_kl), the teacher's answers (sequence_kd), or the data alone (labels)"""
+    (gkd) or alone (reverse_kl), the teacher's answers (sequence_kd), the data alone (labels), or a published method
+    by its name, as barkour recipe show NAME describes it"""
     resume: bool = False
     """continue the run in --out"""
     plan: bool = False
@@ -55,14 +72,22 @@ class LanguageOptions(Options):
     """optimiser steps in which the learning rate rises"""
     weight_decay: Share = 0.01
     """of AdamW"""
-    alpha: Share = 0.5
-    """kd: the teacher's weight; the data's tokens have the rest"""
-    temperature: Annotated[float, Range(0, 1000, above=True)] = 1.0
-    """kd, gkd, reverse_kl: both models' logits are divided by it"""
-    beta: Annotated[float, Range(0.001, 0.999)] = 0.5
+    alpha: Share | None = None
+    """kd, ddk, sinkd, capacity_gap: the teacher's weight; the data's tokens have the rest, in ddk 1"""
+    temperature: Annotated[float, Range(0, 1000, above=True)] | None = None
+    """of methods with a teacher's distribution: both models' logits are divided by it"""
+    beta: Annotated[float, Range(0.001, 0.999)] | None = None
     """gkd: near 0 as the forward, near 1 as the reverse divergence"""
-    on_policy: Share = 0.5
-    """gkd: share of the rows that the student writes"""
+    on_policy: Share | None = None
+    """gkd, teacher_hacking: share of the rows that the student writes"""
+    smoothing: Share | None = None
+    """ddk: share of the mixture that follows the student's lag; the rest is spread evenly over the domains"""
+    weight: Annotated[float, Range(0, 1000)] | None = None
+    """sinkd: of the Sinkhorn distance"""
+    keep: Rate | None = None
+    """miniplm: share of the rows that is learned from"""
+    top_k: Annotated[int, Range(1, 10**6)] | None = None
+    """first: tokens of the teacher's distribution at each position"""
     new_tokens: Annotated[int, Range(1, 10**6)] = 128
     """tokens of a written answer at most"""
     precision: Literal["no", "bf16", "fp16"] = "no"

@@ -2,15 +2,16 @@
 
 import copy
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from distill.core.errors import DistillError
-from distill.language.models import load
+from distill.language.models import load, parameters
 
 PRUNE = "prune:"
 WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")
@@ -88,6 +89,26 @@ def from_config(source: str, tokenizer: Any, seed: int) -> Any:
         return load(config, seed=seed)
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise DistillError(f"the config '{source}' gives no causal model: {str(error).splitlines()[0]}") from error
+
+
+def sizes(sources: Sequence[str]) -> list[int]:
+    """Parameters of causal models without their embeddings, found from their configs alone.
+
+    Raises:
+      DistillError: a config that cannot be had, such as that of a student that is cut from its teacher.
+    """
+    found: list[int] = []
+    for source in sources:
+        if source.startswith(PRUNE):
+            raise DistillError(f"a student '{source}' has no size before its teacher is chosen")
+        try:
+            with torch.device("meta"):
+                model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source))
+        except Exception as error:  # damaged files raise whatever their readers do
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise DistillError(f"the config '{source}' gives no causal model: {reason}") from error
+        found.append(parameters(model, embeddings=False))
+    return found
 
 
 def pruned_layers(teacher: Any, spec: str) -> Any:

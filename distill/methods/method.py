@@ -1,41 +1,141 @@
-"""Methods that anyone may call on models and data of their own: what a student learns from, and who writes it.
+"""Methods that anyone may call on models and data of their own.
 
-A method is data: the losses, each with its weight, and the shares of the rows that the student and the teacher write
-anew in every round. `distill.language.distil` puts it into the core's loop.
+A method says what a student learns from: losses with their weights, who writes the rows, and, where it has more to say,
+how data are chosen and how the stage of the core's loop is put together. `distill.language.distil` runs it on a user's
+models, the experiments beside it run it as their arms.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from importlib import import_module
+from typing import Any
 
+import numpy as np
+
+from distill.core.collect import Collector, Sampler, Student
 from distill.core.errors import DistillError
-from distill.core.objectives.base import Objective
+from distill.core.mixture import Mixture
+from distill.core.objectives.base import Objective, WeightedSum
+from distill.core.tables import Epochs, FixedDomain, Rows
+from distill.core.teachers import Teacher, Teachers
+from distill.language.models import Read
+from distill.language.student import ModelStudent, Next, dense
+from distill.language.writing import Written
 
-METHODS = ("kd", "gkd", "reverse_kl", "sequence_kd", "labels")
+METHODS = (
+    "kd", "gkd", "reverse_kl", "sequence_kd", "labels", "ddk", "sinkd", "teacher_hacking", "capacity_gap",
+    "miniplm", "first",
+)  # fmt: skip
 """Folders of this package, each with the `METHOD` of its `method.py`."""
+
+Losses = Mapping[str, tuple[float, Objective]]
+"""Name -> weight and objective. `labels` learns the rows' own tokens, every other name the teacher's distribution."""
 
 
 @dataclass(frozen=True)
 class MethodOptions:
-    """Settings that methods share; each says which it reads."""
+    """Settings that methods share; each says which it reads, and what it takes where none is given."""
 
     alpha: float = 0.5
-    """The teacher's weight, the labels have the rest."""
+    """The teacher's weight; what the labels have is the method's to say, most often the rest."""
     temperature: float = 1.0
     """Both models' logits are divided by it."""
     beta: float = 0.5
     """Place between the forward (0) and the reverse (1) divergence."""
     on_policy: float = 0.5
     """Share of the rows that the student writes."""
+    smoothing: float = 0.5
+    """Share of a mixture over domains that follows the student's lag; the rest is spread evenly."""
+    weight: float = 0.2
+    """Of what a method adds to labels and teacher."""
+    keep: float = 0.5
+    """Share of the rows that a method chooses."""
+    top_k: int = 5
+    """Tokens of the teacher's distribution at each position."""
 
     def __post_init__(self) -> None:
-        for name in ("alpha", "on_policy"):
+        for name in ("alpha", "on_policy", "smoothing"):
             if not 0 <= getattr(self, name) <= 1:
                 raise DistillError(f"{name} must be from 0 to 1, got {getattr(self, name)}")
         if not 0 < self.beta < 1:
             raise DistillError(f"beta must lie between 0 and 1, got {self.beta}")
         if not self.temperature > 0:
             raise DistillError(f"the temperature must be positive, got {self.temperature}")
+        if not self.weight >= 0:
+            raise DistillError(f"the weight must not be negative, got {self.weight}")
+        if not 0 < self.keep <= 1:
+            raise DistillError(f"the share to keep must be above 0 and at most 1, got {self.keep}")
+        if self.top_k < 1:
+            raise DistillError(f"the number of tokens must be at least 1, got {self.top_k}")
+
+
+@dataclass(frozen=True)
+class TextDomain:
+    """One domain of a user's data, as rows."""
+
+    name: str
+    rows: Rows
+    """`tokens` `[N, T + 1]`, `mask` `[N, T]`, and `positions` `[N, T]` where several examples share a row."""
+    held_out: Rows
+    """The same of what is never trained on, one example a row."""
+    prompts: Sequence[Sequence[int]] = ()
+    """Token ids to write on, where a method's models write."""
+
+    @property
+    def learned(self) -> int:
+        """Tokens that are learned in one pass."""
+        return int(self.rows["mask"].sum())
+
+
+@dataclass(frozen=True)
+class Writing:
+    """How models write."""
+
+    length: int
+    """Tokens of a row that are predicted."""
+    new_tokens: int
+    """Of an answer, at most."""
+    vocabulary: int
+    ends: Sequence[int]
+    """Ids that end an answer."""
+    pad: int
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a method is put together from: models, how they are read, and data."""
+
+    student: Any
+    teacher: Any
+    """A causal model, or None for methods that need none."""
+    read: Read
+    """All logits of either."""
+    domains: Sequence[TextDomain]
+    writing: Writing
+    learner: Student | None = None
+    """How the student is read; all logits at once where None."""
+    signal: Teacher | None = None
+    """The teacher's distribution, perhaps without all logits at once; all of them where None."""
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Shares `[domains]` of the tokens that are learned."""
+        learned = np.array([domain.learned for domain in self.domains], float)
+        return learned / learned.sum()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What the core's loop runs, see `distill.core.loop.Distiller`."""
+
+    student: Student
+    objective: Objective
+    teacher: Teacher | Teachers
+    collectors: Sequence[Collector]
+    sampler: Sampler
+    mixture: Mixture
+    found: Mapping[str, float] = field(default_factory=dict[str, float])
+    """What was measured while it was put together, for the summary."""
 
 
 @dataclass(frozen=True)
@@ -45,18 +145,109 @@ class Method:
     name: str
     title: str
     source: str
-    losses: Callable[[MethodOptions], Mapping[str, tuple[float, Objective]]]
-    """Weight and objective of `labels`, the tokens of the rows, and of `teacher`, its distribution over them."""
+    losses: Callable[[MethodOptions], Losses]
     reads: tuple[str, ...] = ()
     """Which of `MethodOptions` it heeds."""
+    defaults: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Those of `reads` that the method sets otherwise than `MethodOptions` does."""
     student_writes: Callable[[MethodOptions], float] = lambda options: 0.0
     """Share of the rows."""
     teacher_writes: Callable[[MethodOptions], float] = lambda options: 0.0
     """Share of the rows."""
+    stage: "Callable[[Method, Material, MethodOptions], Stage] | None" = None
+    """Puts the loop's stage together; `plain` where None."""
+    least_domains: int = 1
+    """Paths of data that it must be given."""
+    choose: Callable[[np.ndarray, np.ndarray, np.ndarray | None, MethodOptions], np.ndarray] | None = None
+    """Places of the rows to learn from, from log-probabilities `[N]` of teacher and reference model and the numbers of
+    tokens `[N]`: asked once, before training. None: all rows."""
 
     def needs_teacher(self, options: MethodOptions) -> bool:
         """Whether it can be done without one."""
-        return "teacher" in self.losses(options) or self.teacher_writes(options) > 0
+        more = set(self.losses(options)) - {"labels"}
+        return bool(more) or self.teacher_writes(options) > 0 or self.choose is not None
+
+    def settings(self, given: Mapping[str, Any]) -> MethodOptions:
+        """The options of a run, of which `given` ones that are None take the method's own value.
+
+        Raises:
+          DistillError: one is given that the method does not read, or that is out of its range.
+        """
+        known = {name: value for name, value in given.items() if value is not None}
+        for name in known:
+            if name not in self.reads:
+                raise DistillError(f"the method {self.name} does not read {name}: leave it out")
+        return MethodOptions(**{**self.defaults, **known})
+
+    def check(self, domains: int) -> None:
+        """Raises `DistillError` where so many domains are not enough."""
+        if domains < self.least_domains:
+            raise DistillError(f"the method {self.name} needs {self.least_domains} domains: give --data several paths")
+
+    def build(self, material: Material, options: MethodOptions) -> Stage:
+        """The stage that the core's loop runs. Raises `DistillError` for data that the method can do nothing with."""
+        self.check(len(material.domains))
+        return (self.stage or plain)(self, material, options)
+
+
+def plain(method: Method, material: Material, options: MethodOptions) -> Stage:
+    """Losses by their names, rows of the data or written anew in every round, domains drawn from by their sizes."""
+    losses = method.losses(options)
+    shares = method.student_writes(options), method.teacher_writes(options)
+    writers = [(m, share) for m, share in zip((material.student, material.teacher), shares, strict=True) if share]
+    collectors: list[Collector] = []
+    for domain, part in zip(material.domains, material.sizes, strict=True):
+        if writers:
+            rows = domain.name, domain.rows, domain.held_out, domain.prompts
+            collectors.append(Written(*rows, writers, **vars(material.writing), part=float(part)))
+        else:
+            collectors.append(FixedDomain(domain.name, domain.rows, domain.held_out))
+    return Stage(
+        learner(material), WeightedSum(losses), signals(losses, material), collectors,
+        Epochs(newest=bool(writers)), by_size(material),
+    )  # fmt: skip
+
+
+def learner(material: Material) -> Student:
+    """The student as the loop takes it."""
+    return material.learner or ModelStudent(material.student, material.read)
+
+
+def signals(losses: Losses, material: Material) -> Teachers:
+    """The teacher of each loss: next tokens for `labels`; for others `material.signal` if all take it, else logits."""
+    given = material.signal
+    wanted = [objective.accepts for name, (_, objective) in losses.items() if name != "labels"]
+    if given is None or not all(issubclass(given.kind, kinds) for kinds in wanted):
+        given = None if material.teacher is None else dense(material.teacher, material.read)
+    return taught(losses, given)
+
+
+def taught(losses: Losses, teacher: Teacher | None, labels: Teacher | None = None) -> Teachers:
+    """The teacher of each loss: `labels`, by default the next tokens, for that of this name, `teacher` for others.
+
+    Raises:
+      DistillError: a loss about a teacher where there is none.
+    """
+    named = {name: (labels or Next()) if name == "labels" else teacher for name in losses}
+    missing = [name for name, found in named.items() if found is None]
+    if missing:
+        raise DistillError(f"the losses {', '.join(missing)} need a teacher")
+    return Teachers({name: found for name, found in named.items() if found is not None})
+
+
+def by_size(material: Material) -> Mixture:
+    """Domains are drawn from by the tokens that are learned in them, and stay so."""
+    mixture = Mixture([domain.name for domain in material.domains], smoothing=0.0)
+    mixture.weights = material.sizes
+    return mixture
+
+
+def weighed(**parts: tuple[float, Objective]) -> Losses:
+    """The parts that have a weight, in their order."""
+    return {name: part for name, part in parts.items() if part[0]}
+
+
+OPTION_NAMES = tuple(option.name for option in fields(MethodOptions))
 
 
 def find(name: str) -> Method:

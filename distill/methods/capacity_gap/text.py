@@ -11,8 +11,10 @@ from distill.language.evaluate import batches, nats_per_token
 from distill.language.models import Shape, parameters
 from distill.language.pruning import Importance, importance, pruned
 from distill.methods.capacity_gap.law import checks
+from distill.methods.capacity_gap.method import METHOD
 from distill.methods.framework import Trial
 from distill.methods.labs.text_lab import TextLab
+from distill.methods.method import MethodOptions
 from distill.methods.statistics import Check, Results
 
 HEAD = 8
@@ -104,7 +106,8 @@ class TextGap(TextLab):
             if start == "pruned":
                 model = pruned(whole, gates, Shape(**{**vars(shape(width)), "vocabulary": self.vocabulary}))
         assert rows is not None
-        self.distil(model, [FixedDomain("text", rows)], self.settings.steps, (0.5, 0.5), **self.options)
+        losses = METHOD.losses(MethodOptions())
+        self.distil(model, [FixedDomain("text", rows)], self.settings.steps, losses, **self.options)
         return {"loss": self.loss(model)}
 
 

@@ -10,12 +10,11 @@ from distill.core.mixture import Mixture
 from distill.core.tables import FixedDomain
 from distill.language.evaluate import perplexities
 from distill.language.models import Shape
+from distill.methods.ddk.method import CLIP, METHOD, lag
 from distill.methods.framework import Arm, Place, Recipe, Scale, Trial
 from distill.methods.labs.text_lab import TextLab
+from distill.methods.method import MethodOptions
 from distill.methods.statistics import Check, Results
-
-CLIP = 3.0
-"""Perplexity ratios are cut here in the exponent: tiny models reach ratios that would take the whole mixture."""
 
 
 @dataclass(frozen=True)
@@ -133,16 +132,15 @@ def run_arm(trial: Trial, lab: Lab, arm: Mixing) -> dict[str, Any]:
     smoothing = 0.0 if arm.weights == "equal" else 1.0 if arm.raw else s.smoothing
     mixture = RememberedMixture(names, fixed, order if arm.shuffled else None, smoothing=smoothing, memory=not arm.raw)
 
-    def measure(domain: str) -> Any:
-        part = {domain: lab.domains[domain]["validation"]}
-        aim = lab.aims["validation"][domain]
-        return lambda plan: {"ratio": perplexities(student, lab.read, part)[domain] / aim}
-
-    tables = [FixedDomain(domain, rows, measure=measure(domain)) for domain, rows in lab.rows.items()]
-    weights = (1.0, s.gamma if arm.teacher else 0.0)
+    held_out, aims = lab.of("validation"), lab.aims["validation"]
+    tables = [
+        FixedDomain(domain, rows, measure=lag(student, lab.read, held_out[domain], aims[domain]))
+        for domain, rows in lab.rows.items()
+    ]
+    losses = METHOD.losses(MethodOptions(alpha=s.gamma if arm.teacher else 0.0))
     steps = trial.scaled(s.steps)
     summary = lab.distil(
-        student, tables, s.steps, weights, batch=s.batch, learning_rate=s.learning_rate, mixture=mixture,
+        student, tables, s.steps, losses, batch=s.batch, learning_rate=s.learning_rate, mixture=mixture,
         rounds=max(steps // s.interval, 2),
     )  # fmt: skip
     ratios = lab.ratios(student, "test")

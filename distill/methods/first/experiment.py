@@ -4,7 +4,7 @@ Eight words of one of 20 classes, then the class as the next token: the Bayes po
 calibration. The teacher over-fits; its five largest probabilities are rescaled so that they mean what they say.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from distill.core.objectives.base import Objective
 from distill.core.objectives.divergences import CrossEntropy, ForwardKL, TopKKL
-from distill.core.objectives.topk import kept_mass, trustworthy, two_pass_search
+from distill.core.objectives.topk import kept_mass, trustworthy
 from distill.core.signals import TopKLogits
 from distill.core.teachers import RecordedLogits
 from distill.language.collect import RecordedTopK
@@ -23,6 +23,7 @@ from distill.language.evaluate import accuracy, calibration_error, label_nats
 from distill.language.models import Shape
 from distill.language.student import Next
 from distill.language.tasks import Unigrams
+from distill.methods.first.method import Change, calibrated, head_error
 from distill.methods.framework import Arm, Place, Recipe, Scale, Trial
 from distill.methods.labs.class_lab import ClassLab
 from distill.methods.statistics import Check, Results
@@ -53,7 +54,7 @@ class Use(Arm):
     """What one arm learns from, and what is done to it."""
 
     signal: Literal["labels", "logits", "top-k"] = "top-k"
-    change: Callable[[TopKLogits, float], TopKLogits] | None = None
+    change: Change | None = None
     """What is done to the teacher's likeliest tokens, at the level of the least calibration error."""
     rest: Literal["bucket", "drop"] = "bucket"
     """What becomes of the probability of all other tokens."""
@@ -88,11 +89,6 @@ class Lab(ClassLab):
         self.head = {n: TopKLogits.from_logits(torch.from_numpy(values), s.k) for n, values in logits.items()}
         self.mass = float(kept_mass(self.head["validation"]).mean())
 
-    def scaled_error(self, head: TopKLogits) -> float:
-        """Calibration error on the validation set of a changed head over the teacher's k tokens."""
-        found = head.indices.numpy() == self.sets["validation"]["label"][:, None]
-        return calibration_error(head.log_probs.exp().numpy(), np.where(found.any(1), found.argmax(1), -1))
-
     def student(self, objective: Objective, teacher: Any, fields: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Logits on the sets that are measured, of a student that learned with these fields beside the labels."""
         s, rows = self.settings, {**self.sets["train"], **fields}
@@ -115,8 +111,9 @@ def run_arm(trial: Trial, lab: Lab, arm: Use) -> dict[str, Any]:
     extra: dict[str, Any] = {"top5_mass": lab.mass}
     head, change = lab.head["train"], arm.change
     if change is not None:
-        errors = {c: lab.scaled_error(change(lab.head["validation"], c)) for c in np.round(np.arange(1, 11) / 10, 1)}
-        extra["c"] = two_pass_search(lambda c: lab.scaled_error(change(lab.head["validation"], c)))
+        told, labels = lab.head["validation"], lab.sets["validation"]["label"]
+        errors = {c: head_error(change(told, c), labels) for c in np.round(np.arange(1, 11) / 10, 1)}
+        extra["c"] = calibrated(told, labels, change)
         extra["u_shape"] = float(min(errors.values()) < min(errors[0.1], errors[1.0]))
         head = change(head, extra["c"])
     if arm.signal == "labels":

@@ -7,9 +7,9 @@ import numpy as np
 
 from distill.core.errors import DistillError
 from distill.core.objectives.base import WeightedSum
-from distill.core.objectives.divergences import CrossEntropy, ForwardKL
+from distill.core.objectives.divergences import CrossEntropy
 from distill.core.tables import FixedDomain, Rows
-from distill.core.teachers import RecordedLogits, Teachers
+from distill.core.teachers import RecordedLogits
 from distill.language.data import sources
 from distill.language.evaluate import over
 from distill.language.models import Read, Shape, causal, load
@@ -17,6 +17,7 @@ from distill.language.packing import chunks
 from distill.language.student import ModelStudent, Next
 from distill.language.text import Tokens, characters, published, require_same
 from distill.methods.framework import Trial
+from distill.methods.method import Losses, taught
 
 
 def model_of(trial: Trial, source: Shape | str, vocabulary: int, stream: int) -> Any:
@@ -95,13 +96,10 @@ class TextLab:
         """Next-token learning on domains of rows."""
         return learn_rows(self.trial, model, self.read, rows, steps, **options)
 
-    def distil(
-        self, model: Any, tables: list[FixedDomain], steps: int, weights: tuple[float, float], **options: Any
-    ) -> dict:
-        """Learning from labels and from logits that `with_logits` wrote down, with these weights of the two losses."""
-        objective = WeightedSum({"labels": (weights[0], CrossEntropy()), "teacher": (weights[1], ForwardKL())})
-        teachers = Teachers({"labels": Next(), "teacher": RecordedLogits()})
-        return self.trial.fit(ModelStudent(model, self.read), objective, teachers, tables, steps=steps, **options)
+    def distil(self, model: Any, tables: list[FixedDomain], steps: int, losses: Losses, **options: Any) -> dict:
+        """Learning with a method's losses from labels and from logits that `with_logits` wrote down."""
+        student, teachers = ModelStudent(model, self.read), taught(losses, RecordedLogits())
+        return self.trial.fit(student, WeightedSum(losses), teachers, tables, steps=steps, **options)
 
     def with_logits(self, teacher: Any, rows: Rows) -> dict[str, np.ndarray]:
         """Rows with the teacher's logits `[N, T, V]` in float16 beside them: asked once, used by all arms."""

@@ -16,7 +16,10 @@ from distill.language.evaluate import log_probs, nats_per_token
 from distill.language.generation import generate
 from distill.language.models import Shape, parameters
 from distill.methods.framework import Arm, Place, Recipe, Scale, Trial
+from distill.methods.kd.method import METHOD as KD
 from distill.methods.labs.text_lab import TextLab
+from distill.methods.method import MethodOptions
+from distill.methods.miniplm.method import choose
 from distill.methods.statistics import Check, Interval, Results
 
 CLEAN = ("rules", "prose")
@@ -88,12 +91,11 @@ class Lab(TextLab):
 
     def chosen(self, by: str) -> np.ndarray:
         """Places in the pool that an arm trains on, by a score of `Choice.by`."""
-        scores = {
-            "difference": difference_scores(self.scores["teacher"], self.scores["reference"]),
-            "teacher": self.scores["teacher"],
-            "reference": -self.scores["reference"],
-        }.get(by, self.trial.rng(2).random(len(self.source)))
-        return top_fraction(scores, self.settings.keep)
+        teacher, reference, keep = self.scores["teacher"], self.scores["reference"], self.settings.keep
+        if by == "difference":
+            return choose(teacher, reference, None, MethodOptions(keep=keep))
+        others = {"teacher": teacher, "reference": -reference}
+        return top_fraction(others.get(by, self.trial.rng(2).random(len(self.source))), keep)
 
     def copies(self, model: Any, count: int = 200) -> float:
         """Share of unseen words of 6 letters that the model copies without a mistake."""
@@ -117,7 +119,13 @@ def run_arm(trial: Trial, lab: Lab, arm: Choice) -> dict[str, Any]:
     steps, options = s.steps, {"batch": s.batch, "learning_rate": s.learning_rate}
     if arm.logits:
         steps = matched_steps(s.steps, parameters(model), parameters(lab.teacher))
-        lab.distil(model, [FixedDomain("text", lab.with_logits(lab.teacher, rows))], steps, (0.5, 0.5), **options)
+        lab.distil(
+            model,
+            [FixedDomain("text", lab.with_logits(lab.teacher, rows))],
+            steps,
+            KD.losses(MethodOptions()),
+            **options,
+        )
     else:
         lab.learn(model, {"text": rows}, steps, **options)
     losses = {n: nats_per_token(model, lab.read, test) for n, test in lab.of("test").items()}

@@ -4,15 +4,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from distill.core.objectives.base import Objective, WeightedSum
-from distill.core.objectives.divergences import CrossEntropy, ForwardKL, JensenShannon, ReverseKL
+from distill.core.objectives.divergences import CrossEntropy, JensenShannon, ReverseKL
 from distill.core.objectives.sinkhorn import SinkhornDistance
-from distill.core.teachers import RecordedLogits, Teachers
+from distill.core.teachers import RecordedLogits
 from distill.language.evaluate import accuracy, calibration_error, label_nats
 from distill.language.models import Shape
 from distill.language.student import Next
 from distill.language.tasks import Unigrams
 from distill.methods.framework import Arm, Place, Recipe, Scale, Trial
 from distill.methods.labs.class_lab import ClassLab
+from distill.methods.method import MethodOptions, taught
+from distill.methods.sinkd.method import METHOD
 from distill.methods.statistics import Check, Results
 
 LOSSES: dict[str, Objective] = {
@@ -97,13 +99,11 @@ class Classes(ClassLab):
     ) -> Any:
         """A student of labels, KD and one more loss, or of that loss alone."""
         s = self.settings
-        kd = ForwardKL(temperature=s.temperature)
-        parts: dict[str, tuple[float, Objective]] = {}
-        if anchored:
-            parts = {"labels": (1 - s.alpha, CrossEntropy()), "kd": (s.alpha, kd)}
+        options = MethodOptions(alpha=s.alpha, temperature=s.temperature, weight=0.0)
+        parts = dict(METHOD.losses(options)) if anchored else {}
         if loss is not None:
-            parts["added"] = (weight, loss)
-        teachers = Teachers({name: Next("label") if name == "labels" else RecordedLogits() for name in parts})
+            parts["sinkhorn"] = (weight, loss)
+        teachers = taught(parts, RecordedLogits(), Next("label"))
         model = self.model(s.student) if model is None else model
         return self.learn(model, WeightedSum(parts), teachers, self.sets["train"], steps)
 

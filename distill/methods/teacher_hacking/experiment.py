@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from distill.core.monitor import rise_after_best
-from distill.core.objectives.divergences import ForwardKL
 from distill.core.tables import FixedDomain, RowSampler
 from distill.language.collect import Generated
 from distill.language.models import Shape
 from distill.language.student import ModelStudent, dense
 from distill.methods.framework import Arm, Place, Recipe, Scale, Trial
+from distill.methods.method import MethodOptions
 from distill.methods.statistics import Check, Interval, Results
+from distill.methods.teacher_hacking.method import METHOD
 from distill.methods.teacher_hacking.oracle_texts import OracleTexts
 
 
@@ -82,10 +83,11 @@ def run_arm(trial: Trial, lab: OracleTexts, source: Source) -> dict[str, Any]:
         found = lab.distances(student.module, teacher)
         return {"golden": -found["truth"], "held_out": found["proxy"]}
 
+    ((_, objective),) = METHOD.losses(MethodOptions()).values()
     steps = trial.scaled(s.steps)
     rounds = max(steps // s.interval, 3)
     summary = trial.fit(
-        ModelStudent(model, lab.read), ForwardKL(), dense(teacher, lab.read), [collector], steps=s.steps, rounds=rounds,
+        ModelStudent(model, lab.read), objective, dense(teacher, lab.read), [collector], steps=s.steps, rounds=rounds,
         rows=s.batch * (steps // rounds), batch=s.batch, learning_rate=s.learning_rate,
         last_learning_rate=s.learning_rate, beta=float(not source.by_student), sampler=RowSampler(newest=True),
         evaluate=evaluate,

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -42,8 +43,12 @@ def home(tmp_path_factory) -> Path:
     tokenizer.save_pretrained(folder / "teacher")
     config.num_hidden_layers = 1
     config.save_pretrained(folder / "config")
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder / "reference")
+    tokenizer.save_pretrained(folder / "reference")
     rows = [{"question": WORDS[i % 9], "answer": WORDS[i % 9 + 1]} for i in range(60)]
     (folder / "chats.jsonl").write_text("\n".join(map(json.dumps, rows)) + '\n{"question": "one", "answer": null}\n')
+    more = [{"text": f"{WORDS[i]} {WORDS[i + 1]}"} for i in range(9)]
+    (folder / "more.jsonl").write_text("\n".join(map(json.dumps, more)))
     return folder
 
 
@@ -58,11 +63,25 @@ def options(home: Path, out: Path, **more) -> LanguageOptions:
 # --- the whole way --------------------------------------------------------------------------------------------------
 
 
+def needs(method: str, home: Path) -> dict:
+    """What a method must be given beside a teacher, a student and one file."""
+    return {
+        "ddk": {"data": (home / "chats.jsonl", home / "more.jsonl")},
+        "capacity_gap": {"teacher": None, "candidates": (str(home / "teacher"), str(home / "config"))},
+        "miniplm": {"reference": str(home / "reference"), "keep": 0.25},
+    }.get(method, {})  # fmt: skip
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_leaves_a_folder_that_transformers_loads(method, home, tmp_path):
-    out = tmp_path / "student"
-    found = command.distil(options(home, out, method=method))
-    assert found["data"]["examples"] == 60 and sum(found["data"]["dropped"].values()) == 1
+    out, more = tmp_path / "student", needs(method, home)
+    found = command.distil(options(home, out, method=method, **more))
+    assert found["data"]["examples"] == (69 if "data" in more else 60) and sum(found["data"]["dropped"].values()) == 1
+    assert found["teacher"] == str(home / "teacher")
+    if method == "miniplm":
+        assert found["data"]["chosen"] == {"chats": 14} and found["data"]["rows"] < 57, "a quarter of 57"
+    if method == "first":
+        assert 0 < found["found"]["level"] <= 1 and found["found"]["error_after"] <= found["found"]["error_before"] + 1
     model, tokenizer = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
     assert model.config.num_hidden_layers == 1 and tokenizer.chat_template == TEMPLATE
     assert model.generation_config.eos_token_id == tokenizer.eos_token_id
@@ -181,6 +200,11 @@ def test_what_is_written_is_drawn_from_the_models_own_distribution(home):
     assert model.generation_config.top_k == 1
 
 
+def test_the_option_knows_the_methods_that_there_are():
+    named = get_args(get_type_hints(LanguageOptions)["method"])
+    assert named == METHODS
+
+
 def test_methods_say_what_they_need():
     for name in METHODS:
         method = find(name)
@@ -206,7 +230,8 @@ BAD = {
     "no such data": {"data": (Path("nowhere"),)}, "no such student": {"student": "./nowhere"},
     "layers": {"student": "prune:layers=9"}, "spec": {"student": "prune:width=9"}, 
     "context": {"length": 65}, "student": {"student": ""},
-    "room": {"method": "gkd", "new_tokens": 32},
+    "room": {"method": "gkd", "new_tokens": 32}, "option": {"beta": 0.3}, "candidates": {"candidates": ("a",)},
+    "one domain": {"method": "ddk"}, "no reference": {"method": "miniplm"}, "reference": {"reference": "a"},
 }  # fmt: skip
 
 

@@ -1,0 +1,185 @@
+"""Methods for own models: every loss is what its paper's formula gives, and each says what it cannot do."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from distill.core.collect import CollectionPlan
+from distill.core.errors import DistillError
+from distill.language.evaluate import perplexities
+from distill.language.models import Shape, build, causal
+from distill.methods.capacity_gap.method import chosen
+from distill.methods.method import METHODS, Material, MethodOptions, TextDomain, Writing, find
+
+SIZE, LENGTH = 11, 6
+
+
+@pytest.fixture(scope="module")
+def material() -> Material:
+    """Two random models of two layers, and two domains of random rows of which not every token counts."""
+    rng = np.random.default_rng(0)
+
+    def rows(count: int) -> dict[str, np.ndarray]:
+        mask = rng.random((count, LENGTH)) < 0.6
+        mask[:, 0] = True
+        return {"tokens": rng.integers(SIZE, size=(count, LENGTH + 1)), "mask": mask}
+
+    teacher, student = (build(Shape(SIZE, 16, 2, 2), seed) for seed in (1, 2))
+    with torch.no_grad():  # random models say nearly the same of everything
+        for model in (teacher, student):
+            model.lm_head.weight.mul_(30)
+    domains = [TextDomain(name, rows(8), rows(4), [[1, 2], [3]]) for name in ("a", "b")]
+    return Material(student, teacher, causal(SIZE), domains, Writing(LENGTH, 3, SIZE, [0], 0))
+
+
+def batch_of(material: Material) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(np.asarray(values)) for name, values in material.domains[0].rows.items()}
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    logits = logits - logits.max(-1, keepdims=True)
+    return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+
+
+def kl(log_a: np.ndarray, log_b: np.ndarray) -> np.ndarray:
+    return (np.exp(log_a) * (log_a - log_b)).sum(-1)
+
+
+def sinkhorn(p: np.ndarray, q: np.ndarray, group: int, epsilon: float = 0.1, iterations: int = 20) -> float:
+    """The public code's loop in probability space, and its sum over the batch divided by the batch."""
+    total = 0.0
+    for first in range(0, len(p), group):
+        ours, theirs = q[first : first + group], p[first : first + group]
+        costs = np.abs(ours[:, None] - theirs[None]).sum(-1)
+        plan = np.exp(-costs / epsilon)
+        for _ in range(iterations):
+            plan = plan / plan.sum(1, keepdims=True)
+            plan = plan / plan.sum(0, keepdims=True)
+        total += float((plan * costs).sum())
+    return total / len(p)
+
+
+def rescaled(z_t: np.ndarray, z_s: np.ndarray, k: int, level: float) -> float:
+    """FIRST's loss, position by position: the head's probabilities through a softmax at the level, 0 for the rest."""
+    losses = []
+    for p, q in zip(np.exp(log_softmax(z_t)), log_softmax(z_s), strict=True):
+        head = np.argsort(-p)[:k]
+        target = np.exp(p[head] / level)
+        target = target / target.sum()
+        losses.append((target * (np.log(target) - q[head])).sum())
+    return float(np.mean(losses))
+
+
+FOUND: dict[str, dict[str, float]] = {}
+"""Method -> what its stage found."""
+
+
+def reference(name: str, o: MethodOptions, z_t: np.ndarray, z_s: np.ndarray, tokens: np.ndarray) -> float:
+    """The loss by its formula, of positions that count: logits `[N, V]` in float64, tokens `[N]`."""
+    ce = -log_softmax(z_s)[np.arange(len(tokens)), tokens].mean()
+    p, q = (log_softmax(z / o.temperature) for z in (z_t, z_s))
+    if name in ("labels", "sequence_kd", "miniplm"):
+        return ce
+    if name == "kd":
+        return (1 - o.alpha) * ce + o.alpha * o.temperature**2 * kl(p, q).mean()
+    if name == "capacity_gap":
+        return (1 - o.alpha) * ce + o.alpha * kl(log_softmax(z_t), log_softmax(z_s)).mean()
+    if name == "gkd":
+        m = np.log(o.beta * np.exp(p) + (1 - o.beta) * np.exp(q))
+        return (o.beta * kl(p, m) + (1 - o.beta) * kl(q, m)).mean()
+    if name == "reverse_kl":
+        return kl(q, p).mean()
+    if name == "teacher_hacking":
+        return kl(p, q).mean()
+    if name == "first":
+        return rescaled(z_t, z_s, o.top_k, FOUND[name]["level"])
+    if name == "ddk":
+        return ce + o.alpha * kl(p, q).mean()
+    assert name == "sinkd"
+    apart = sinkhorn(*(np.exp(log_softmax(z / 2)) for z in (z_t, z_s)), group=64)
+    return (1 - o.alpha) * ce + o.alpha * kl(p, q).mean() + o.weight * apart
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_loss_of_a_method_is_its_formula(name, material):
+    method = find(name)
+    given = {"alpha": 0.3, "temperature": 1.7, "beta": 0.35, "weight": 0.45, "top_k": 4}
+    options = method.settings({key: value for key, value in given.items() if key in method.reads})
+    stage, batch = method.build(material, options), batch_of(material)
+    FOUND[name] = dict(stage.found)
+    signal: Any = stage.teacher.label(batch)
+    found = stage.objective(stage.student.outputs(stage.student.module, batch), signal, batch["mask"])
+    counts = batch["mask"].numpy()
+    with torch.no_grad():
+        z_t, z_s = (
+            model.double()(batch["tokens"][:, :-1]).logits.numpy()[counts]
+            for model in (material.teacher, material.student)
+        )
+    for model in (material.teacher, material.student):
+        model.float()
+    wanted = reference(name, options, z_t, z_s, batch["tokens"].numpy()[:, 1:][counts])
+    assert found.item() == pytest.approx(wanted, rel=2e-6)
+
+
+def test_methods_take_their_own_values_and_refuse_what_they_do_not_read():
+    assert find("ddk").settings({"alpha": None}).alpha == 0.2 and find("ddk").settings({"alpha": 0.4}).alpha == 0.4
+    assert find("kd").settings({}).alpha == 0.5
+    with pytest.raises(DistillError, match="does not read beta"):
+        find("kd").settings({"beta": 0.3})
+    with pytest.raises(DistillError, match="alpha"):
+        find("kd").settings({"alpha": 1.5})
+
+
+def test_ddk_asks_for_the_lag_on_held_out_rows(material):
+    method = find("ddk")
+    stage = method.build(material, method.settings({}))
+    rows = {domain.name: domain.held_out for domain in material.domains}
+    ours, theirs = (perplexities(model, material.read, rows) for model in (material.student, material.teacher))
+    for collector in stage.collectors:
+        found = collector.collect(None, CollectionPlan(0, 1.0, 8, 0)).measured["ratio"]
+        assert found == pytest.approx(ours[collector.name] / theirs[collector.name], rel=1e-5)
+    one = Material(material.student, material.teacher, material.read, material.domains[:1], material.writing)
+    with pytest.raises(DistillError, match="domains"):
+        method.build(one, method.settings({}))
+
+
+def test_the_teacher_nearest_to_the_law_is_chosen():
+    assert chosen(100, [120, 240, 500]) == 1 and chosen(100, [100, 10_000]) == 0
+    with pytest.raises(DistillError):
+        chosen(100, [])
+
+
+def test_first_finds_the_level_at_which_the_head_is_calibrated_on_held_out_tokens(material):
+    method = find("first")
+    level = method.build(material, method.settings({"top_k": 4})).found["level"]
+    found = []
+    for rows in (domain.held_out for domain in material.domains):
+        with torch.no_grad():
+            p = material.read(material.teacher, {"tokens": torch.from_numpy(rows["tokens"])}).softmax(-1).double()
+        found += [(p[i, t].numpy(), rows["tokens"][i, t + 1]) for i, t in zip(*np.nonzero(rows["mask"]), strict=True)]
+
+    def error(scale: float) -> float:
+        bins: dict[int, list[tuple[float, bool]]] = {}
+        for p, token in found:
+            head = np.argsort(-p)[:4]
+            q = np.exp(p[head] / scale) / np.exp(p[head] / scale).sum()
+            bins.setdefault(min(int(q.max() * 10), 9), []).append((q.max(), bool(head[q.argmax()] == token)))
+        gaps = [abs(np.mean([ok for _, ok in b]) - np.mean([c for c, _ in b])) * len(b) for b in bins.values()]
+        return float(sum(gaps) / len(found))
+
+    assert error(level) <= min(error(scale) for scale in np.arange(1, 11) / 10) + 1e-6
+
+
+def test_miniplm_keeps_what_the_teacher_prefers_a_token():
+    options = find("miniplm").settings({"keep": 0.5})
+    teacher, reference, lengths = (
+        np.array([-10.0, -4.0, -9.0, -2.0]),
+        np.array([-30.0, -4.0, -12.0, -1.0]),
+        [10, 2, 1, 1],
+    )
+    choose = find("miniplm").choose
+    assert choose is not None
+    assert choose(teacher, reference, np.array(lengths), options).tolist() == [0, 2]
+    assert choose(teacher, reference, None, options).tolist() == [0, 2]
