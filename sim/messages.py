@@ -9,7 +9,7 @@ the interpreter for one `JointState`, this one less than a third of it. Stamps a
 import functools
 import struct
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,8 @@ DEFINITIONS = {
     "builtin_interfaces/Duration": "int32 sec\nuint32 nanosec",
     "std_msgs/Header": "builtin_interfaces/Time stamp\nstring frame_id",
     "std_msgs/String": "string data",
+    "std_msgs/Float64": "float64 data",
+    "std_msgs/ColorRGBA": "float32 r\nfloat32 g\nfloat32 b\nfloat32 a",
     "geometry_msgs/Point": "float64 x\nfloat64 y\nfloat64 z",
     "geometry_msgs/Vector3": "float64 x\nfloat64 y\nfloat64 z",
     "geometry_msgs/Quaternion": "float64 x\nfloat64 y\nfloat64 z\nfloat64 w",
@@ -29,6 +31,13 @@ DEFINITIONS = {
     "geometry_msgs/PoseWithCovariance": "geometry_msgs/Pose pose\nfloat64[36] covariance",
     "geometry_msgs/Twist": "geometry_msgs/Vector3 linear\ngeometry_msgs/Vector3 angular",
     "geometry_msgs/TwistWithCovariance": "geometry_msgs/Twist twist\nfloat64[36] covariance",
+    "geometry_msgs/PoseStamped": "std_msgs/Header header\ngeometry_msgs/Pose pose",
+    "geometry_msgs/Wrench": "geometry_msgs/Vector3 force\ngeometry_msgs/Vector3 torque",
+    "geometry_msgs/WrenchStamped": "std_msgs/Header header\ngeometry_msgs/Wrench wrench",
+    "geometry_msgs/Transform": "geometry_msgs/Vector3 translation\ngeometry_msgs/Quaternion rotation",
+    "geometry_msgs/TransformStamped": (
+        "std_msgs/Header header\nstring child_frame_id\ngeometry_msgs/Transform transform"
+    ),
     "geometry_msgs/TwistStamped": "std_msgs/Header header\ngeometry_msgs/Twist twist",
     "sensor_msgs/JointState": (
         "std_msgs/Header header\nstring[] name\nfloat64[] position\nfloat64[] velocity\nfloat64[] effort"
@@ -46,6 +55,19 @@ DEFINITIONS = {
         "std_msgs/Header header\nstring child_frame_id\ngeometry_msgs/PoseWithCovariance pose\n"
         "geometry_msgs/TwistWithCovariance twist"
     ),
+    "nav_msgs/Path": "std_msgs/Header header\ngeometry_msgs/PoseStamped[] poses",
+    "sensor_msgs/CompressedImage": "std_msgs/Header header\nstring format\nuint8[] data",
+    "tf2_msgs/TFMessage": "geometry_msgs/TransformStamped[] transforms",
+    "visualization_msgs/UVCoordinate": "float32 u\nfloat32 v",
+    "visualization_msgs/MeshFile": "string filename\nuint8[] data",
+    "visualization_msgs/Marker": (
+        "std_msgs/Header header\nstring ns\nint32 id\nint32 type\nint32 action\ngeometry_msgs/Pose pose\n"
+        "geometry_msgs/Vector3 scale\nstd_msgs/ColorRGBA color\nbuiltin_interfaces/Duration lifetime\n"
+        "bool frame_locked\ngeometry_msgs/Point[] points\nstd_msgs/ColorRGBA[] colors\nstring texture_resource\n"
+        "sensor_msgs/CompressedImage texture\nvisualization_msgs/UVCoordinate[] uv_coordinates\nstring text\n"
+        "string mesh_resource\nvisualization_msgs/MeshFile mesh_file\nbool mesh_use_embedded_materials"
+    ),
+    "visualization_msgs/MarkerArray": "visualization_msgs/Marker[] markers",
     "trajectory_msgs/JointTrajectoryPoint": (
         "float64[] positions\nfloat64[] velocities\nfloat64[] accelerations\nfloat64[] effort\n"
         "builtin_interfaces/Duration time_from_start"
@@ -163,11 +185,13 @@ def joint_state(stamp: int, names: Sequence[str], position: Any, velocity: Any, 
     return message.list(position).list(velocity).list(effort).bytes()
 
 
-def imu(stamp: int, orientation: Any, angular_velocity: Any) -> bytes:
-    """sensor_msgs/Imu in the frame `base`: attitude and gyro (rad/s); there is no accelerometer."""
+def imu(stamp: int, orientation: Any, angular_velocity: Any, acceleration: Any | None = None) -> bytes:
+    """sensor_msgs/Imu in the frame `base`: attitude, gyro (rad/s) and, where there is one, accelerometer (m/s2)."""
     message = Cdr().header(stamp, "base").quaternion(orientation).zeros(9)
     message.array(angular_velocity).zeros(9)
-    return message.zeros(3).number("d", -1.0).zeros(8).bytes()
+    if acceleration is None:
+        return message.zeros(3).number("d", -1.0).zeros(8).bytes()
+    return message.array(acceleration).zeros(9).bytes()
 
 
 def odometry(stamp: int, position: Any, orientation: Any, velocity: Any, angular_velocity: Any) -> bytes:
@@ -188,6 +212,60 @@ def joint_targets(stamp: int, names: Sequence[str], targets: Any | None, period:
     message = Cdr().header(stamp, "").texts(names).number("I", 1).list(() if targets is None else targets)
     message.number("I", len(names)).zeros(len(names)).number("I", 0, 0)
     return message.time(period).bytes()
+
+
+def number(value: float) -> bytes:
+    """std_msgs/Float64."""
+    return Cdr().number("d", value).bytes()
+
+
+def force(stamp: int, frame: str, value: Any) -> bytes:
+    """geometry_msgs/WrenchStamped: a force (N) in a frame."""
+    return Cdr().header(stamp, frame).array(value).zeros(3).bytes()
+
+
+def path(stamp: int, points: Any) -> bytes:
+    """nav_msgs/Path in the frame `course`: points, m `[N, 3]`."""
+    message = Cdr().header(stamp, "course").number("I", len(points))
+    for point in points:
+        message.header(stamp, "course").array(point).number("d", 0.0, 0.0, 0.0, 1.0)
+    return message.bytes()
+
+
+def transforms(stamp: int, frames: Sequence[str], positions: Any, orientations: Any) -> bytes:
+    """tf2_msgs/TFMessage: where frames are in the frame `course`, m `[N, 3]` and w, x, y, z `[N, 4]`."""
+    message = Cdr().number("I", len(frames))
+    for frame, position, orientation in zip(frames, positions, orientations, strict=True):
+        message.header(stamp, "course").text(frame).array(position).quaternion(orientation)
+    return message.bytes()
+
+
+class Marker(NamedTuple):
+    """One shape of a visualization_msgs/MarkerArray, fixed in its frame."""
+
+    frame: str
+    kind: int
+    """1 box, 2 sphere, 3 cylinder, 11 triangles."""
+    position: Any
+    orientation: Any
+    size: Any
+    """Edges, or diameters and height, m `[3]`."""
+    color: Any
+    """Red, green, blue, opacity, 0..1 `[4]`."""
+    points: Any = ()
+    """Corners of triangles, m `[N, 3]`."""
+
+
+def markers(stamp: int, shapes: Sequence[Marker]) -> bytes:
+    """visualization_msgs/MarkerArray."""
+    message = Cdr().number("I", len(shapes))
+    for index, shape in enumerate(shapes):
+        message.header(stamp, shape.frame).text("scene").number("i", index, shape.kind, 0)
+        message.array(shape.position).quaternion(shape.orientation).array(shape.size).array(shape.color, "<f4")
+        message.time(0).number("B", 1).number("I", len(shape.points)).array(shape.points)
+        message.number("I", 0).text("").header(0, "").text("").number("I", 0)  # colours, texture
+        message.number("I", 0).text("").text("").text("").number("I", 0).number("B", 0)  # text and mesh file
+    return message.bytes()
 
 
 def image(stamp: int, heights: Any) -> bytes:

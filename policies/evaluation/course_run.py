@@ -125,6 +125,17 @@ class CourseWorlds:
                 progress(self.time, int(self.running.sum()))
         return self.results()
 
+    def way(self) -> np.ndarray:
+        """The path that the first robot is to follow, on the ground, m `[N, 3]`."""
+        xy = self.navigators[0].path.xy
+        return np.column_stack([xy, self.course.height(xy[:, 0], xy[:, 1])])
+
+    def so_far(self, i: int) -> dict[str, Any]:
+        """The score of a run that goes on, JSON-ready."""
+        result = self.scorers[i].result()
+        done = [name for name, obstacle in result.obstacles.items() if obstacle.completed]
+        return {"score": result.score, "progress": result.progress, "completed": done}
+
     def results(self) -> list[CourseRun]:
         """One `CourseRun` a world."""
         drawn = self.robots.drawn
@@ -182,8 +193,8 @@ class CourseWorlds:
 def run(options: CourseRunOptions) -> RunReport:
     """Runs a course once and returns what `barkour run` prints.
 
-    With `record` the folder gets `pose.csv` (the official scorer's log), `path.png`, `run.json` and, where off-screen
-    GL and ffmpeg exist, `run.mp4`. `watch` shows the run live in a browser.
+    With `record` the folder gets `pose.csv` (the official scorer's log), `run.mcap` (`run_recording`), `path.png`,
+    `run.json` and, where off-screen GL and ffmpeg exist, `run.mp4`. `watch` shows the run live in a browser.
 
     Raises:
       InputError: unknown policy or course, or a folder that cannot be written.
@@ -195,7 +206,11 @@ def run(options: CourseRunOptions) -> RunReport:
         where, skills, [options.seed], randomize=options.randomize, torque_limit=options.torque_limit
     )  # fmt: skip
     states: list[np.ndarray] = []
-    viewer = None
+    viewer = recording = None
+    if folder is not None:
+        from policies.evaluation.run_recording import RunRecording
+
+        recording = RunRecording(folder / "run.mcap", worlds.robots, worlds.way())
     if options.watch:
         from policies.evaluation.live_view import Viewer
 
@@ -203,8 +218,10 @@ def run(options: CourseRunOptions) -> RunReport:
     while True:
         going = worlds.step()
         qpos = np.array(worlds.robots.physics.qpos[0])
-        if folder is not None:
+        if recording is not None:
             states.append(qpos)
+            trace = worlds.traces[0]
+            recording.step(trace.command[-1], trace.skill[-1], worlds.so_far(0))
         if viewer is not None:
             viewer.show(qpos, worlds.time)
         if not going:
@@ -219,7 +236,8 @@ def run(options: CourseRunOptions) -> RunReport:
         "torque_limit_nm": worlds.robots.torque_limit,
         "log": None,
     }
-    if folder is not None:
+    if folder is not None and recording is not None:
+        recording.close()
         _record(folder, outcome, report, where, worlds, states)
     return RunReport.of(report)
 
@@ -265,6 +283,6 @@ def _record(
     problem = video.film(worlds.robots.model, states, worlds.dt, film)
     if problem:
         print(f"no video: {problem}", file=sys.stderr)
-    report["log"], report["picture"] = str(log), str(picture)
+    report["log"], report["picture"], report["recording"] = str(log), str(picture), str(folder / "run.mcap")
     report["video"] = None if problem else str(film)
     write_text(folder / "run.json", json.dumps(report, indent=2) + "\n")

@@ -20,7 +20,7 @@ class CourseRunOptions(Options):
     randomize: bool = False
     """draw physics, latency, noise and start pose from the ranges of sim/tasks/randomization.py"""
     record: Path | None = None
-    """folder for the pose log, the path's picture, the summary and (where off-screen GL exists) a video"""
+    """folder for the pose log, an MCAP recording, the path's picture, the summary and (with off-screen GL) a video"""
     watch: bool = False
     """show the run live in a browser (needs the viz extra)"""
     torque_limit: Torque | None = None

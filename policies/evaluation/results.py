@@ -36,6 +36,7 @@ class RunReport(CourseReport):
     world: dict[str, Any]
     """What was drawn for this run's world."""
     picture: str | None = None
+    recording: str | None = None
     video: str | None = None
 
 
