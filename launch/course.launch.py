@@ -1,6 +1,6 @@
 """A course in simulation: the robot with its driver, control loop, navigator and referee, over loopback alone.
 
-    ros2 launch barkour course.launch.py [course:=reversed] [policy:=specialists] [seed:=3] [out:=FOLDER]
+    ros2 launch barkour course.launch.py [course:=reversed] [policy:=specialists] [robot:=NAME] [seed:=3] [out:=DIR]
 
 The launch ends with the referee, that is with the run.
 """
@@ -15,10 +15,10 @@ from launch import LaunchDescription
 
 HERE = Path(__file__).resolve().parent
 GIVEN = {
-    "sim": ("course", "seed", "randomize", "torque_limit"),
-    "onboard": ("policy", "course"),
-    "navigator": ("policy", "course"),
-    "referee": ("course", "out"),
+    "sim": ("robot", "course", "seed", "randomize", "torque_limit"),
+    "onboard": ("policy", "robot", "course"),
+    "navigator": ("policy", "robot", "course"),
+    "referee": ("robot", "course", "out"),
 }
 """Node -> launch arguments that are parameters of it."""
 OLD = ("humble", "iron", "jazzy")
@@ -47,6 +47,7 @@ def generate_launch_description():
         [
             DeclareLaunchArgument("parameters", default_value=str(HERE / "course.yaml"), description="parameter file"),
             DeclareLaunchArgument("policy", default_value="", description="specialists, generalist or FILE.onnx"),
+            DeclareLaunchArgument("robot", default_value="", description="a robot's name or folder"),
             DeclareLaunchArgument("course", default_value="", description="a course's name or FILE.yaml"),
             DeclareLaunchArgument("seed", default_value="", description="seed of the simulation"),
             DeclareLaunchArgument("randomize", default_value="", description="true: draw the physics"),

@@ -14,7 +14,7 @@ from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction
 from launch import LaunchDescription
 
 HERE = Path(__file__).resolve().parent
-GIVEN = {"onboard": ("policy", "course", "dry_run", "record"), "navigator": ("policy", "course")}
+GIVEN = {"onboard": ("policy", "robot", "course", "dry_run", "record"), "navigator": ("policy", "robot", "course")}
 """Node -> launch arguments that are parameters of it."""
 
 
@@ -40,6 +40,7 @@ def generate_launch_description():
             DeclareLaunchArgument("parameters", default_value=str(HERE / "onboard.yaml"), description="parameter file"),
             DeclareLaunchArgument("navigator", default_value="false", description="true: the navigator runs here, too"),
             DeclareLaunchArgument("policy", default_value="", description="specialists, generalist or FILE.onnx"),
+            DeclareLaunchArgument("robot", default_value="", description="a robot's name or folder"),
             DeclareLaunchArgument("course", default_value="", description="a course's name or FILE.yaml"),
             DeclareLaunchArgument("dry_run", default_value="", description="true or false"),
             DeclareLaunchArgument("record", default_value="", description="file for a recording of the loop"),

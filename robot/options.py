@@ -16,6 +16,8 @@ class OnboardOptions(Options):
 
     bundle: str = "generalist"
     """generalist, specialists or a bundle FILE.onnx"""
+    robot: str | None = None
+    """a robot's name or folder; without it barkour_v0, or the robot of FILE.onnx"""
     transport: Literal["sim", "ros2"] = "sim"
     """sim: simulated hardware, navigator and referee in this process; ros2: a robot, or `barkour ros sim`"""
     course: str = "official"
@@ -70,6 +72,8 @@ class CourseOptions(Options):
 
     policy: str | None = None
     """specialists, generalist or a bundle FILE.onnx; the parameter file's without it"""
+    robot: str | None = None
+    """as for run; the parameter file's without it"""
     course: str | None = None
     """as for run; the parameter file's without it"""
     seed: Seed | None = None
@@ -92,6 +96,8 @@ class CourseOptions(Options):
 class NodeOptions(Options):
     """What every program takes."""
 
+    robot: str | None = None
+    """as for run; the parameter file's without it"""
     course: str | None = None
     """as for run; the parameter file's without it"""
     parameters: Path | None = None
@@ -135,6 +141,8 @@ class OnboardBenchOptions(Options):
     seconds: Annotated[float, Range(8, 24 * 3600)] = 60.0
     """of the timed run, from arming on"""
     policy: str = "generalist"
+    """as for run"""
+    robot: str | None = None
     """as for run"""
     course: str = "official"
     """as for run"""

@@ -24,6 +24,8 @@ class Options(options.Options):
 
     teachers: str = "specialists"
     """specialists, or a bundle FILE.onnx that walks, climbs and jumps"""
+    robot: str | None = None
+    """as for run"""
     out: Path | None = None
     """the bundle FILE.onnx to write; generalist.onnx in the run's folder without it"""
     run: Path = Path("runs/generalist")

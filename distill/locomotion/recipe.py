@@ -37,6 +37,7 @@ from policies.transformer_export import export_transformer
 from sim.course.description import SKILLS
 from sim.course.files import by_name
 from sim.errors import InputError
+from sim.robots.description import Robot
 
 FREE = ("out", "resume", "force", "run", "threads", "patience")
 """Options that may change when a run is resumed, and that do not decide its result."""
@@ -54,7 +55,7 @@ def distil(options: Options) -> Distilled:
     file = options.out or options.run / "generalist.onnx"
     if file.exists() and not options.force and not options.resume:
         raise InputError(f"{file} exists: add --force to replace it")
-    teachers = load_skills(options.teachers)
+    teachers = load_skills(options.teachers, options.robot)
     missing = [skill for skill in SKILLS if skill not in teachers.able]
     if missing:
         raise InputError(f"the teachers '{options.teachers}' have no policy for {', '.join(missing)}")
@@ -88,8 +89,8 @@ def export_run(run: Path, file: Path, force: bool = False) -> dict[str, Any]:
       InputError: no such run, no measured student in it, a damaged file, or `file` exists.
     """
     options, made_at = _recall(run)
-    teachers = load_skills(options.teachers)
-    student = _student(options)
+    teachers = load_skills(options.teachers, options.robot)
+    student = _student(options, teachers.robot)
     try:
         best = load_best(run, student)
         summary = json.loads((run / "summary.json").read_text())
@@ -101,7 +102,7 @@ def export_run(run: Path, file: Path, force: bool = False) -> dict[str, Any]:
     exported = export_transformer(
         student.module, file, robot=teachers.robot, force=force, recorded=recorded,
         command_ranges=teachers.bundles[teachers.uses["walk"]].metadata.command_ranges,
-        provenance=provenance(options, made_at, summary, best, card),
+        provenance=provenance(options, teachers.robot, made_at, summary, best, card),
     )  # fmt: skip
     kept = {name: exported[name] for name in ("parity", "parameters", "bytes")}
     return {"bundle": str(file), **kept, "best": best, "card": card}
@@ -131,18 +132,18 @@ def _recall(run: Path) -> tuple[Options, str]:
         raise InputError(f"{run} holds no run of this recipe: {error}") from error
 
 
-def _network(options: Options) -> TransformerConfig:
-    return TransformerConfig(context=options.context, width=options.width, layers=options.layers)
+def _network(options: Options, robot: Robot) -> TransformerConfig:
+    return TransformerConfig(joints=robot.joints, context=options.context, width=options.width, layers=options.layers)
 
 
-def _student(options: Options) -> TransformerStudent:
-    return TransformerStudent(_network(options), options.seed)
+def _student(options: Options, robot: Robot) -> TransformerStudent:
+    return TransformerStudent(_network(options, robot), options.seed)
 
 
 def build(options: Options, teachers: Skills) -> tuple[Distiller, TransformerStudent]:
     """The loop and the student, fresh or restored."""
     courses = [by_name(name) for name in options.courses]
-    student = _student(options)
+    student = _student(options, teachers.robot)
     config = LoopConfig(
         rounds=options.rounds, first_rows=options.first_rows, rows=options.rows, first_steps=options.first_steps,
         steps=options.steps, batch=options.batch, learning_rate=options.learning_rate,
@@ -162,7 +163,7 @@ def build(options: Options, teachers: Skills) -> tuple[Distiller, TransformerStu
 
 
 def provenance(
-    options: Options, commit: str, summary: dict[str, Any], best: dict[str, Any], card: dict[str, Any]
+    options: Options, robot: Robot, commit: str, summary: dict[str, Any], best: dict[str, Any], card: dict[str, Any]
 ) -> dict[str, Any]:
     """What the bundle says about how it was made."""
     return {
@@ -170,7 +171,7 @@ def provenance(
         "seed": options.seed,
         "commit": commit,
         "teachers": options.teachers,
-        "network": _network(options).to_dict(),
+        "network": _network(options, robot).to_dict(),
         "steps": summary["steps"],
         "best": best,
         "data": {key: card[key] for key in ("episodes", "hours", "rows")},

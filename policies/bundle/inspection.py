@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from policies.bundle.options import InspectOptions
 from policies.bundle.reader import Bundle
 from sim.results import Result
+from sim.robots.description import find_robot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,4 +23,6 @@ class BundleReport(Result):
 
 def inspect(options: InspectOptions) -> BundleReport:
     """Raises `InputError` as `Bundle.load` does."""
+    if options.robot is not None:
+        find_robot(options.robot)  # which makes it known by its name
     return BundleReport.of(Bundle.load(options.file).describe())

@@ -12,3 +12,5 @@ class InspectOptions(Options):
 
     file: Path
     """the bundle FILE.onnx"""
+    robot: str | None = None
+    """name or folder of its robot, where that is not known by its name"""

@@ -201,7 +201,7 @@ def run(options: CourseRunOptions) -> RunReport:
     """
     folder = writable(options.record) if options.record is not None else None
     where = by_name(options.course)
-    skills = load_skills(options.policy)
+    skills = load_skills(options.policy, options.robot)
     worlds = CourseWorlds(
         where, skills, [options.seed], randomize=options.randomize, torque_limit=options.torque_limit
     )  # fmt: skip

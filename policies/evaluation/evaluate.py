@@ -49,7 +49,8 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     seeds = world_seeds(options.seed, options.runs)
     names = several(options.course)[: options.runs]
     courses = [by_name(name) for name in names]
-    policies = {name: load_skills(name) for name in (options.policy, *([options.against] if options.against else []))}
+    asked = (options.policy, *([options.against] if options.against else []))
+    policies = {name: load_skills(name, options.robot) for name in asked}
     found: dict[str, tuple[list[CourseRun], dict[str, Any]]] = {}
     with Progress(
         TextColumn("evaluate"),

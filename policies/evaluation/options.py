@@ -13,6 +13,8 @@ class CourseRunOptions(Options):
 
     policy: str = "generalist"
     """specialists, generalist or a bundle FILE.onnx"""
+    robot: str | None = None
+    """a robot's name or folder; without it barkour_v0, or the robot of FILE.onnx"""
     course: str = "official"
     """official, another shipped course (rearranged, reversed), generated:SEED, or FILE.yaml"""
     seed: WorldSeed = 0
@@ -32,6 +34,8 @@ class EvaluateOptions(Options):
     """Run a policy many times in parallel worlds and report the distribution."""
 
     policy: str = "generalist"
+    """as for run"""
+    robot: str | None = None
     """as for run"""
     course: str = "official"
     """as for run; generated:0-19 spreads the runs over twenty random courses"""

@@ -70,6 +70,8 @@ class ExportOptions(Options):
     """a checkpoint, a run's folder (its newest), or a run of distill locomotion"""
     file: Path
     """the bundle FILE.onnx to write"""
+    robot: str | None = None
+    """name or folder of the checkpoint's robot, where it is not known by its name"""
     force: bool = False
     """replace an existing file"""
 

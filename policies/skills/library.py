@@ -11,8 +11,10 @@ from policies.navigation.path import MotionLimits
 from policies.navigation.planner import Envelope
 from sim.course.description import SKILLS
 from sim.errors import InputError
-from sim.robots.description import Robot
+from sim.robots.description import DEFAULT, Robot, default_robot, find_robot
 
+NAMED = ("specialists", "generalist")
+"""Policies that are a robot's own bundles; every other one is a file."""
 PLANNED = 0.95
 """Share of a trained command range that a route plans with; the rest is for corrections."""
 
@@ -42,41 +44,46 @@ class Skills:
         return words
 
 
-def load_skills(policy: str = "specialists") -> Skills:
+def load_skills(policy: str = "specialists", robot: str | None = None) -> Skills:
     """Bundles for `specialists`, `generalist` or a FILE.onnx (which then does everything).
 
+    `robot` is the name or folder of the robot whose bundles are meant, the default robot without it; a FILE.onnx must
+    be for it where it is given. The default robot has every skill; another one has those that were trained for it, its
+    walker at least.
+
     Raises:
-      InputError: unknown name, nothing shipped under it, or a file that is no bundle.
+      InputError: unknown name, nothing there under it, a file that is no bundle or another robot's.
     """
     uses: dict[str, int] = dict.fromkeys(SKILLS, 0)
+    meant = default_robot() if robot is None else find_robot(robot)
     if policy == "specialists":
-        able = SKILLS
-        for skill in SKILLS:
-            if not bundle_file(skill).is_file():
+        files = {skill: bundle_file(skill, meant.name) for skill in SKILLS}
+        for skill in SKILLS if meant.name == DEFAULT else ("walk",):
+            if not files[skill].is_file():
                 raise InputError(
-                    f"the skill '{skill}' has no bundle: {bundle_file(skill)} is missing; train and export it, or give "
-                    "--policy FILE.onnx to run the course with one bundle"
+                    f"the skill '{skill}' has no bundle for {meant.name}: {files[skill]} is missing; train and export "
+                    "it, or give --policy FILE.onnx to run the course with one bundle"
                 )
-        bundles = tuple(Bundle.load(bundle_file(skill)) for skill in able)
+        able = tuple(skill for skill in SKILLS if files[skill].is_file())
+        bundles = tuple(Bundle.load(files[skill]) for skill in able)
         uses |= {skill: index for index, skill in enumerate(able)}
     else:
-        bundles = (Bundle.load(_single(policy)),)
+        bundles = (Bundle.load(_single(policy, meant.name)),)
         skill = bundles[0].metadata.skill
         able = tuple(s for s in SKILLS if s in ("walk", skill)) if skill in SKILLS else SKILLS
-    for bundle in bundles[1:]:
-        if bundle.metadata.robot != bundles[0].metadata.robot:
-            raise InputError(f"{bundle.path} is for the robot {bundle.metadata.robot}, not {bundles[0].metadata.robot}")
+    for bundle in bundles if robot is not None or policy in NAMED else ():
+        if bundle.metadata.robot != meant.name:
+            raise InputError(f"{bundle.path} is for the robot {bundle.metadata.robot}, not {meant.name}")
     return Skills(policy, bundles, uses, able)
 
 
-def _single(policy: str) -> Path:
-    """The one bundle file behind `generalist` or a path."""
+def _single(policy: str, robot: str) -> Path:
+    """The one bundle file behind a robot's `generalist` or a path."""
     if policy == "generalist":
-        if not bundle_file(policy).is_file():
-            raise InputError(
-                f"the generalist's bundle is missing: {bundle_file(policy)}; use --policy specialists or a FILE.onnx"
-            )
-        return bundle_file(policy)
+        file = bundle_file(policy, robot)
+        if not file.is_file():
+            raise InputError(f"{robot} has no generalist: {file} is missing; use --policy specialists or a FILE.onnx")
+        return file
     if not policy.endswith(".onnx") and not Path(policy).is_file():
         raise InputError(f"unknown policy '{policy}': known are specialists, generalist or a FILE.onnx")
     return Path(policy)

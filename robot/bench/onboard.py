@@ -86,13 +86,13 @@ class _Sender:
         return True
 
 
-def _robot(pipe: Connection, policy: str, course: str, seed: int) -> None:
+def _robot(pipe: Connection, policy: str, robot: str | None, course: str, seed: int) -> None:
     """The process of drives, sensors and navigator, until the other end says so or is gone."""
     from robot.loop.navigation import NavigationProgram
     from robot.transports.hardware import SimulatedHardware
 
     sys.setswitchinterval(SWITCH_INTERVAL)
-    skills, where = load_skills(policy), by_name(course)
+    skills, where = load_skills(policy, robot), by_name(course)
     navigation, hardware = NavigationProgram(where, skills), SimulatedHardware(skills.robot, where, seed)
     sender: Any = _Sender(pipe)
     transport = InProcess(sender, hardware, SteadyClock(), navigation)
@@ -192,7 +192,7 @@ def run(options: OnboardBenchOptions) -> OnboardBench:
     Raises:
       InputError: an unknown policy or course, or a simulated robot that does not start.
     """
-    measured = measure(options.seconds, options.policy, options.course, options.seed, options.priority)
+    measured = measure(options.seconds, options.policy, options.course, options.seed, options.priority, options.robot)
     tried = faults.run_all()
     return OnboardBench.of({
         **measured, **asdict(options),
@@ -202,12 +202,14 @@ def run(options: OnboardBenchOptions) -> OnboardBench:
     })  # fmt: skip
 
 
-def measure(seconds: float, policy: str, course: str, seed: int, priority: int = 0) -> dict[str, Any]:
+def measure(
+    seconds: float, policy: str, course: str, seed: int, priority: int = 0, robot: str | None = None
+) -> dict[str, Any]:
     """The loop in real time for `seconds` from arming on; see `run`."""
-    skills, where, clock = load_skills(policy), by_name(course), SteadyClock()
+    skills, where, clock = load_skills(policy, robot), by_name(course), SteadyClock()
     context = multiprocessing.get_context("spawn")
     pipe, robots = context.Pipe()
-    process = context.Process(target=_robot, args=(robots, policy, course, seed), daemon=True)
+    process = context.Process(target=_robot, args=(robots, policy, robot, course, seed), daemon=True)
     process.start()
     robots.close()
     interval = sys.getswitchinterval()

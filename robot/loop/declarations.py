@@ -12,6 +12,7 @@ from sim.robots.description import DEFAULT
 
 COURSE = "The course: official, another shipped one, generated:SEED, or FILE.yaml."
 ROBOT = "The robot: its name, or the folder that describes it."
+WHOSE = "The robot whose policy is meant, by name or folder; empty means barkour_v0, or the robot of FILE.onnx."
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class OnboardParameters(Limits, Times, GridPlace):
     height grid, and its own."""
 
     policy: str = text("generalist", "The policy: specialists, generalist or a bundle FILE.onnx.")
+    robot: str = text("", WHOSE)
     course: str = text("official", "Map of the ground, as a course's name or FILE.yaml; empty means flat ground.")
     needs_pose: bool = switch(
         True, "Whether the robot must know where it is; without a pose the ground is taken as flat."
@@ -55,6 +57,7 @@ class NavigatorParameters:
     policy: str = text(
         "generalist", "The policy whose skills the plan may ask for: specialists, generalist or a bundle FILE.onnx."
     )
+    robot: str = text("", WHOSE)
     course: str = text("official", COURSE)
     pose_timeout: float = number(0.1, 0.02, 5.0, "With a pose older than this nothing is sent, in s.")
 

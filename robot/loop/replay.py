@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from policies.skills.library import Skills, load_skills
+from policies.skills.library import NAMED, Skills, load_skills
 from robot.loop import parameters
 from robot.loop.controller import Controller, Times
 from robot.loop.message_filter import MessageFilter
@@ -151,7 +151,7 @@ def _rebuilt(recording: Recording, policy: str | None) -> tuple[Controller, _Rep
         named, bundles, needs_pose = str(policy or told["policy"]), dict(told["bundles"]), bool(told["needs_pose"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path} has a header that cannot be used: {error}") from error
-    skills = load_skills(named)
+    skills = load_skills(named, str(told.get("robot")) if named in NAMED else None)
     if skills.robot.name != told.get("robot"):
         raise InputError(f"{path} is of the robot {told.get('robot')}, the policy is for {skills.robot.name}")
     if policy is None and sha256(skills) != bundles:

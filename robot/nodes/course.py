@@ -191,7 +191,7 @@ def run_course(options: CourseOptions, started: Callable[[Processes], None] | No
     with tempfile.TemporaryDirectory(prefix="barkour-ros-") as temporary:
         place = Path(out or temporary).absolute()
         _prepare(place)
-        shared = {"policy": options.policy, "course": options.course}
+        shared = {"policy": options.policy, "robot": options.robot, "course": options.course}
         recording = None if options.record is None else str(options.record)
         given: dict[str, dict[str, Any]] = {
             "sim": {
@@ -204,7 +204,7 @@ def run_course(options: CourseOptions, started: Callable[[Processes], None] | No
         }  # fmt: skip
         used = {node: files.load(PARAMETERS[node], file, node, elsewhere=names(), **given[node]) for node in NODES}
         where = by_name(used["referee"].course)
-        robot = load_skills(used["onboard"].policy).robot.name
+        robot = load_skills(used["onboard"].policy, used["onboard"].robot or None).robot.name
         for node in ("sim", "referee"):
             given[node]["robot"] = robot
         commands = {node: command(node, file, given[node]) for node in NODES}

@@ -21,7 +21,7 @@ def run_navigator(node: RosNode, ending: Ending) -> dict[str, Any]:
       InputError: a parameter, policy or course that cannot be.
     """
     options = node.parameters(NavigatorParameters)
-    skills, course = load_skills(options.policy), by_name(options.course)
+    skills, course = load_skills(options.policy, options.robot or None), by_name(options.course)
     node.say(f"planning the way over the course {options.course}")
     navigation = NavigationProgram(course, skills)
     clock = SteadyClock()

@@ -22,7 +22,7 @@ class Onboard:
 
     def __init__(self, node: RosNode, options: OnboardParameters) -> None:
         self.node, self.options, self.clock = node, options, SteadyClock()
-        skills = load_skills(options.policy)
+        skills = load_skills(options.policy, options.robot or None)
         course = by_name(options.course) if options.course else None
 
         def connect(messages: MessageFilter) -> Ros2Transport:

@@ -11,25 +11,27 @@ from robot.results import LoopReport, NavigatorReport, RefereeReport, SimReport
 
 def onboard(options: OnboardOptions) -> LoopReport:
     """The control loop on a robot; see `run`."""
-    given: dict[str, Any] = {"policy": options.bundle, "course": options.course, "record": options.record}
+    given: dict[str, Any] = {"policy": options.bundle, "robot": options.robot, "course": options.course}
+    given["record"] = options.record
     return LoopReport.of(_given("onboard", options.parameters, dry_run=options.dry_run, **given))
 
 
 def sim(options: SimOptions) -> SimReport:
     """A simulated robot with its driver; see `run`."""
-    given = {"seed": options.seed, "randomize": options.randomize, "torque_limit": options.torque_limit}
-    return SimReport.of(_given("sim", options.parameters, options.domain, course=options.course, **given))
+    given: dict[str, Any] = {"seed": options.seed, "randomize": options.randomize, "torque_limit": options.torque_limit}
+    given |= {"robot": options.robot, "course": options.course}
+    return SimReport.of(_given("sim", options.parameters, options.domain, **given))
 
 
 def navigator(options: NavigatorOptions) -> NavigatorReport:
     """The navigator; see `run`."""
-    given = {"course": options.course, "policy": options.policy}
+    given = {"course": options.course, "policy": options.policy, "robot": options.robot}
     return NavigatorReport.of(_given("navigator", options.parameters, options.domain, **given))
 
 
 def referee(options: RefereeOptions) -> RefereeReport:
     """The referee; see `run`."""
-    given = {"course": options.course, "out": options.out}
+    given = {"course": options.course, "out": options.out, "robot": options.robot}
     return RefereeReport.of(_given("referee", options.parameters, options.domain, **given))
 
 

@@ -39,10 +39,10 @@ def onboard_in_simulation(
     Raises:
       InputError: a policy, course, seed, parameter file or recording that cannot be used.
     """
-    skills, where, seed = load_skills(asked.bundle), by_name(asked.course), asked.seed or 0
+    skills, where, seed = load_skills(asked.bundle, asked.robot), by_name(asked.course), asked.seed or 0
     options = parameters.load(
         OnboardParameters, asked.parameters, "onboard", elsewhere=names(),
-        policy=asked.bundle, course=asked.course,
+        policy=asked.bundle, course=asked.course, robot=asked.robot,
         dry_run=asked.dry_run, needs_pose=True, record="" if asked.record is None else str(asked.record),
     )  # fmt: skip
     clock: Clock = SteadyClock() if asked.real_time else SimulatedClock()

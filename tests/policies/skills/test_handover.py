@@ -50,7 +50,7 @@ def test_a_skill_without_a_bundle_is_refused_in_one_sentence(tmp_path, monkeypat
     for skill in SKILLS:
         if skill != missing:
             shutil.copy(bundle_file(skill), tmp_path / f"{skill}.onnx")
-    monkeypatch.setattr(library, "bundle_file", lambda name: tmp_path / f"{name}.onnx")
+    monkeypatch.setattr(library, "bundle_file", lambda name, robot: tmp_path / f"{name}.onnx")
     with pytest.raises(InputError, match=f"the skill '{missing}' has no bundle"):
         load_skills()
 

@@ -2,6 +2,7 @@
 folder of its own, which nothing in the project knows of."""
 
 import json
+import shutil
 import textwrap
 
 import mujoco
@@ -13,6 +14,7 @@ from policies.evaluation.course_run import run
 from policies.evaluation.options import CourseRunOptions
 from policies.learning.options import TrainOptions
 from policies.learning.train import train
+from policies.skills.library import load_skills
 from robot.loop.replay import replay
 from robot.options import OnboardOptions, ReplayOptions
 from robot.transports.simulation import onboard_in_simulation
@@ -197,6 +199,18 @@ def test_its_policy_carries_its_numbers(bundle, described):
     assert loaded.metadata.joint_names == list(described.joint_names)
 
 
+def test_its_bundles_are_found_in_its_own_folder(bundle, own):
+    (own / "models").mkdir()
+    shutil.copy(bundle, own / "models" / "walk.onnx")
+    skills = load_skills("specialists", str(own))
+    assert skills.robot.name == NAME and skills.able == ("walk",) and set(skills.uses.values()) == {0}
+    with pytest.raises(InputError, match=f"{NAME} has no generalist"):
+        load_skills("generalist", NAME)
+    with pytest.raises(InputError, match=f"is for the robot {NAME}, not"):
+        load_skills(str(bundle), default_robot().name)
+    assert load_skills(str(bundle)).robot.name == NAME
+
+
 def test_it_runs_a_course(bundle):
     report = run(CourseRunOptions(str(bundle), seed=1, randomize=True))
     assert report["end"] not in ("", "diverged", "running")
@@ -205,7 +219,7 @@ def test_it_runs_a_course(bundle):
 
 def test_the_loop_steps_it_and_its_recording_replays(bundle, tmp_path):
     record = tmp_path / "own.mcap"
-    report = onboard_in_simulation(OnboardOptions(str(bundle), record=record), log=lambda text: None)
+    report = onboard_in_simulation(OnboardOptions(str(bundle), NAME, record=record), log=lambda text: None)
     states = json.dumps(report["controller"])
     assert "running" in states, states
     found = replay(ReplayOptions(record))
