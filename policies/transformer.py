@@ -46,7 +46,7 @@ class TransformerConfig:
 
     def __post_init__(self) -> None:
         if not 1 <= self.context <= obs.LONGEST_HISTORY:
-            raise InputError(f"a context must be 1 to {obs.LONGEST} steps, got {self.context}")
+            raise InputError(f"a context must be 1 to {obs.LONGEST_HISTORY} steps, got {self.context}")
         if min(self.width, self.layers, self.heads, self.channels) < 1 or self.width % self.heads:
             raise InputError(f"a transformer of width {self.width} cannot have {self.heads} heads")
         if self.kind not in ("transformer", "mlp"):

@@ -170,18 +170,58 @@ class Layout:
             grids = tuple(
                 Grid(g["name"], tuple(g["x"]), tuple(g["y"]), bool(g.get("boards", False))) for g in fields["grids"]
             )
+            _check_grids(grids)
+            if not all(type(age) is int for age in fields["frames"]) or len(set(fields["frames"])) < len(
+                fields["frames"]
+            ):
+                raise InputError(f"observation frames must be different ages, got {fields['frames']}")
             widths = {str(part[0]): int(part[1]) for part in fields["frame_fields"]}
             layout = cls(
                 widths["last_action"], tuple(fields["frames"]), grids, bool(fields["clock"]),
                 bool(fields.get("stamped", False)),
             )  # fmt: skip
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except InputError:
+            raise
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
             raise InputError(f"observation layout is incomplete: {error}") from error
         ours = layout.to_dict()
         for key in sorted(set(ours) | set(fields)):
             if fields.get(key) != ours.get(key):
                 raise InputError(f"observation layout differs in '{key}': file {fields.get(key)}, here {ours.get(key)}")
         return layout
+
+
+GRID_REACH, GRID_STEPS, GRID_POINTS = 5.0, (0.02, 0.5), 2_000
+"""No point of a grid is further from the base, m; distances of its lines, m; and no grid has more points."""
+
+
+def _check_grids(grids: tuple[Grid, ...]) -> None:
+    """Raises `InputError` where a grid from outside is none that moves with a robot: even lines on both sides of the
+    base, as far to its left as to its right."""
+    if len({grid.name for grid in grids}) < len(grids):
+        raise InputError("observation grids must have different names")
+    for grid in grids:
+        name = f"observation grid '{grid.name}'"
+        if not isinstance(grid.name, str) or not grid.name.isidentifier():
+            raise InputError(f"{name} needs a name of letters")
+        if grid.size > GRID_POINTS:
+            raise InputError(f"{name} has {grid.size} points, {GRID_POINTS} are allowed")
+        for axis, line in (("x", grid.x), ("y", grid.y)):
+            if not line or not all(type(v) in (int, float) and abs(v) <= GRID_REACH for v in line):
+                raise InputError(f"{name} needs numbers within {GRID_REACH:g} m in '{axis}'")
+            steps = np.diff(line)
+            if len(steps) and not (
+                np.allclose(steps, steps[0], rtol=0.0, atol=1e-6) and GRID_STEPS[0] <= steps[0] <= GRID_STEPS[1]
+            ):
+                raise InputError(
+                    f"{name} needs even, rising steps of {GRID_STEPS[0]:g} to {GRID_STEPS[1]:g} m in '{axis}'"
+                )
+        if not np.abs(grid.x).min() < 1e-6:
+            raise InputError(
+                f"{name} leaves out the base: its lines across are {grid.x[0]:g} to {grid.x[-1]:g} m ahead"
+            )
+        if not abs(grid.y[0] + grid.y[-1]) < 1e-6:
+            raise InputError(f"{name} reaches {-grid.y[0]:g} m to the right and {grid.y[-1]:g} m to the left")
 
 
 def _grid_dict(grid: Grid) -> dict[str, Any]:

@@ -4,15 +4,26 @@ The metadata stands as JSON in the ONNX property `barkour`, floats in full preci
 code and the robot and replays golden vectors; whatever differs refuses to load with a sentence that says what.
 """
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from policies.bundle import trial
+from policies.bundle.container import CHECKSUM, LOOPS, Container
+from policies.bundle.metadata import (
+    KEY,
+    SCHEMA,
+    Metadata,
+    check_flat,
+    check_numbers,
+    check_robot,
+    check_use,
+    robot_fields,
+)
 from policies.bundle.runtime import onnxruntime
+from policies.bundle.shipped import folder as shipped_folder
 from sim import gait as clocks
 from sim import observation as obs
 from sim.errors import InputError
@@ -21,135 +32,85 @@ from sim.reading import check_file
 from sim.robots.description import Robot, robot_by_name
 from sim.robots.gaits import Gait
 
-SCHEMA = 1
-KEY = "barkour"
+__all__ = ["BATCH", "KEY", "SCHEMA", "Bundle", "FixedBatch", "Metadata", "Policy", "check_robot", "robot_fields"]
+
 GOLDEN_TOLERANCE = 1e-4
-LARGEST = 1 << 30
+LARGEST = 1 << 28
 """No bundle is larger, bytes."""
 BATCH = 16
 """Rows that `FixedBatch` runs at once."""
 
 
-@dataclass(frozen=True)
-class Metadata:
-    """What a bundle says about its policy. Every field is JSON-ready."""
-
-    schema: int
-    skill: str
-    robot: str
-    joint_names: list[str]
-    default_pose: list[float]
-    joint_lower: list[float]
-    joint_upper: list[float]
-    action_scale: list[float] | float
-    """rad per action; here and below one number per joint, or one for all in files of version 0.1."""
-    action_limit: float
-    kp: list[float] | float
-    kd: list[float] | float
-    torque_limit: list[float] | float
-    control_period: float
-    frames: dict[str, str]
-    """Conventions in words: base frame, quaternion order, units."""
-    layout: dict[str, Any]
-    gait: dict[str, Any]
-    command_ranges: dict[str, list[float]]
-    """Trained command ranges: `forward`, `sideways` (m/s), `yaw` (rad/s)."""
-    normalizer: dict[str, list[float]]
-    """Mean and standard deviation of each input, as baked into the graph."""
-    provenance: dict[str, Any]
-    """Command, seed, commit, steps of the training run."""
-    golden: dict[str, list[list[float]]]
-    """`observation` and `action` rows that the network must reproduce."""
-
-    def to_json(self) -> str:
-        """Compact JSON, keys sorted; floats survive exactly."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
-
-    @classmethod
-    def from_json(cls, text: str) -> "Metadata":
-        """Inverse of `to_json`; `InputError` names a key that is missing or unknown."""
-        try:
-            data = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise InputError(f"its metadata is not JSON: {error}") from error
-        if not isinstance(data, dict):
-            raise InputError("its metadata is not a JSON object")
-        if data.get("schema") != SCHEMA:
-            raise InputError(f"its schema version is {data.get('schema')}, this code reads {SCHEMA}")
-        names = {f.name for f in fields(cls)}
-        for key in sorted(names ^ set(data)):
-            raise InputError(f"its metadata {'lacks' if key in names else 'has the unknown key'} '{key}'")
-        return cls(**data)
-
-
-def robot_fields(robot: Robot) -> dict[str, Any]:
-    """The part of the metadata that a robot description decides."""
-    return {
-        "robot": robot.name,
-        "joint_names": list(robot.joint_names),
-        "default_pose": robot.default_pose.tolist(),
-        "joint_lower": robot.joint_lower.tolist(),
-        "joint_upper": robot.joint_upper.tolist(),
-        "action_scale": robot.action_scale.tolist(),
-        "action_limit": robot.action_limit,
-        "kp": robot.kp.tolist(),
-        "kd": robot.kd.tolist(),
-        "torque_limit": robot.torque_limit.tolist(),
-        "control_period": robot.control_period,
-        "frames": {
-            "base": "x forward, y left, z up, at the chassis origin",
-            "quaternion": "w, x, y, z; world from base",
-            "command": "forward m/s, leftward m/s, yaw rate rad/s, in the base's heading frame",
-        },
-    }
-
-
 class Bundle:
     """A loaded policy network with its metadata: `bundle(observation [N, size]) -> action [N, actions]`."""
 
-    def __init__(self, path: Path, metadata: Metadata, session: onnxruntime.InferenceSession, robot: Robot) -> None:
+    def __init__(
+        self,
+        path: Path,
+        metadata: Metadata,
+        session: onnxruntime.InferenceSession,
+        robot: Robot,
+        checksum: str | None = None,
+    ) -> None:
         self.path, self.metadata, self.robot = path, metadata, robot
         self.layout = Layout.from_dict(metadata.layout)
         self.gait = Gait.from_dict(metadata.gait)
-        for name in ("forward", "sideways", "yaw"):
-            low, high = metadata.command_ranges[name]
-            if not (_numeric([low, high]) and low <= high):
-                raise InputError(f"its command range '{name}' is {metadata.command_ranges[name]}")
+        self.checksum = checksum
+        """SHA-256 of the file, as it says itself; None in files written before there was one."""
         self._session = session
 
     @classmethod
-    def load(cls, path: Path | str) -> "Bundle":
+    def load(cls, path: Path | str, trusted: bool = False) -> "Bundle":
         """Reads and checks a bundle.
 
+        A network that was never run here is tried by a child process first (`policies.bundle.trial`), which takes about
+        half a second. One that is `trusted`, because its caller made it or because it was installed with this code,
+        is not.
+
         Raises:
-          InputError: the file is missing, cut off, no bundle, for another robot or layout, or its network does not
-            reproduce the golden vectors.
+          InputError: the file is missing, cut off, damaged, no bundle, for another robot or layout, says things that
+            cannot be, or its network takes too much time or memory or does not reproduce the golden vectors.
         """
         path = Path(path)
         if not path.exists() or path.is_dir():
             raise InputError(f"there is no policy file {path}")
         check_file(path, LARGEST)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 4
         try:
-            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime raises its own unrelated classes
-            raise InputError(f"{path} is not a readable ONNX file: {str(error).splitlines()[0][:120]}") from error
-        text = session.get_modelmeta().custom_metadata_map.get(KEY)
+            content = path.read_bytes()
+        except OSError as error:
+            raise InputError(f"cannot read {path}: {error.strerror}") from error
+        try:
+            file = Container.read(content)
+        except InputError as error:
+            raise InputError(f"{path} is not a readable ONNX file: {error}") from error
+        text = file.properties.get(KEY)
         if text is None:
             raise InputError(f"{path} is an ONNX file but no policy bundle: it has no '{KEY}' metadata")
         try:
+            if CHECKSUM in file.properties:
+                file.check()
             metadata = Metadata.from_json(text)
             robot = robot_by_name(metadata.robot)
             check_robot(metadata, robot)
-            bundle = cls(path, metadata, session, robot)
+            layout = Layout.from_dict(metadata.layout)
+            check_use(metadata, robot, layout)
+            Gait.from_dict(metadata.gait)
+            if metadata.schema > 1:
+                if CHECKSUM not in file.properties:
+                    raise InputError(f"it has no checksum ('{CHECKSUM}'), which files of its schema have")
+                check_flat(metadata, layout, file.properties)
+            if looping := sorted(file.operators.intersection(LOOPS)):
+                raise InputError(f"its graph has the operator {looping[0]}: a policy does not loop")
+            if not (trusted or path.resolve().is_relative_to(shipped_folder().resolve())):
+                trial.try_out(content)
+            bundle = cls(path, metadata, _session(content), robot, file.properties.get(CHECKSUM))
             bundle._check_graph()
+            check_numbers(metadata, layout.size, bundle.gait.actions(robot.joints))
             bundle._replay()
+            trial.remember(content)
         except InputError as error:
             raise InputError(f"{path} cannot be used: {error}") from error
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
             raise InputError(f"{path} cannot be used: its metadata is malformed ({error})") from error
         return bundle
 
@@ -165,6 +126,8 @@ class Bundle:
         return {
             "file": str(self.path),
             "bytes": self.path.stat().st_size,
+            "checksum": self.checksum
+            or "none: written before files had one; `python -m policies.bundle.writer` adds it",
             **{name: getattr(m, name) for name in keep},
             "inputs": {name: [part.start, part.stop] for name, part in self.layout.slices().items()},
             "observation_size": self.layout.size,
@@ -175,50 +138,48 @@ class Bundle:
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if [i.name for i in inputs] != ["observation"] or [o.name for o in outputs] != ["action"]:
             raise InputError("its graph needs one input 'observation' and one output 'action'")
-        sizes = inputs[0].shape[-1], outputs[0].shape[-1]
-        widths = {
-            "observation": (sizes[0], self.layout.size),
-            "action": (sizes[1], self.gait.actions(self.robot.joints)),
-        }
-        for name, (found, wanted) in widths.items():
-            if found != wanted:
-                raise InputError(f"its {name} has {found} numbers, the layout says {wanted}")
+        wanted = self.layout.size, self.gait.actions(self.robot.joints)
+        for end, width in zip((inputs[0], outputs[0]), wanted, strict=True):
+            if end.type != "tensor(float)" or len(end.shape) != 2:
+                raise InputError(f"its {end.name} is {end.type} of shape {end.shape}, not float32 [batch, {width}]")
+            if end.shape[1] != width:
+                raise InputError(f"its {end.name} has {end.shape[1]} numbers, the layout says {width}")
+            if isinstance(end.shape[0], int):
+                raise InputError(f"its {end.name} is fixed at {end.shape[0]} rows: a policy takes any number")
 
     def _replay(self) -> None:
-        golden = {name: np.asarray(rows, np.float32) for name, rows in self.metadata.golden.items()}
-        count = len(golden["observation"])
-        if count < 1:
-            raise InputError("it has no golden vectors")
-        for name, wanted in (
-            ("observation", (count, self.layout.size)),
-            ("action", (count, self.gait.actions(self.robot.joints))),
-        ):
-            if golden[name].shape != wanted:
-                raise InputError(f"its golden {name}s have shape {golden[name].shape}, not {wanted}")
-        difference = np.abs(self(golden["observation"]) - golden["action"]).max()
-        if not difference <= GOLDEN_TOLERANCE:
-            raise InputError(f"its network differs from its golden vectors by {difference:.3g}")
+        """All golden vectors at once and each alone: a robot's action does not depend on who else is asked for."""
+        rows, wanted = (np.asarray(self.metadata.golden[name], np.float32) for name in ("observation", "action"))
+        for count in (len(rows), 1):
+            found = [self._answer(rows[i : i + count]) for i in range(0, len(rows), count)]
+            if any(part.shape != (count, wanted.shape[1]) for part in found):
+                raise InputError(
+                    f"its network answers {count} rows with {found[0].shape}, not {(count, wanted.shape[1])}"
+                )
+            difference = np.abs(np.concatenate(found) - wanted).max()
+            if not difference <= GOLDEN_TOLERANCE:
+                raise InputError(f"its network differs from its golden vectors by {difference:.3g}")
+
+    def _answer(self, rows: np.ndarray) -> np.ndarray:
+        try:
+            return self(rows)
+        except Exception as error:  # onnxruntime raises its own unrelated classes
+            raise InputError(f"its network does not run on {len(rows)} rows: {_first(error)}") from error
 
 
-ONE_FOR_ALL = ("action_scale", "kp", "kd", "torque_limit")
-"""Fields in which one number stands for every joint."""
+def _session(content: bytes) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 4
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises its own unrelated classes
+        raise InputError(f"it is not a readable ONNX file: {_first(error)}") from error
 
 
-def check_robot(metadata: Metadata, robot: Robot) -> None:
-    """Raises `InputError` naming the first thing in which the bundle and the robot description differ."""
-    for name, here in robot_fields(robot).items():
-        found = getattr(metadata, name)
-        if name in ONE_FOR_ALL and isinstance(found, (int, float)) and not isinstance(found, bool):
-            found = [found] * robot.joints
-        numeric = _numeric(here) and _numeric(found) and np.shape(found) == np.shape(here)
-        same = np.allclose(found, here, rtol=1e-6, atol=1e-7) if numeric else found == here
-        if not same:
-            raise InputError(f"its {name} is {found}, this robot's is {here}")
-
-
-def _numeric(value: Any) -> bool:
-    items = value if isinstance(value, list) else [value]
-    return all(isinstance(item, (int, float)) for item in items)
+def _first(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]
 
 
 class FixedBatch:

@@ -1,34 +1,89 @@
-"""Writing a policy bundle: a graph and its metadata become one ONNX file."""
+"""Writing a policy bundle: a graph and its metadata become one ONNX file.
 
+`python -m policies.bundle.writer FILE.onnx ...` gives files of an older schema today's, graph and numbers unchanged.
+"""
+
+import hashlib
+import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import onnx
 from onnx import helper
 
-from policies.bundle.reader import KEY, Bundle, Metadata
+from policies.bundle.container import BLANK, CHECKSUM, stamped
+from policies.bundle.metadata import KEY, SCHEMA, Metadata, flat
+from policies.bundle.reader import Bundle
 from sim.errors import InputError
+from sim.observation import Layout
 
 GOLDEN_COUNT = 16
 """Golden vectors in a bundle."""
+FORMERLY = "formerly"
+"""Entry of the provenance with the SHA-256 of the file that a bundle was before it was given today's schema."""
 
 
 def write_bundle(graph: Any, metadata: Metadata, file: Path) -> None:
-    """Serialises graph and metadata to `file`: equal input gives equal bytes; whole or not at all."""
+    """Serialises graph and metadata to `file`, with the flat keys that other tools read and a checksum over all of it:
+    equal input gives equal bytes; whole or not at all."""
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9, producer_name="barkour")
-    entry = model.metadata_props.add()
-    entry.key, entry.value = KEY, metadata.to_json()
+    try:
+        entries = {
+            KEY: metadata.to_json(),
+            **flat(metadata, Layout.from_dict(metadata.layout)),
+            CHECKSUM: BLANK.decode(),
+        }
+    except ValueError as error:
+        raise InputError(f"cannot write {file}: {error}") from error
+    for key, value in entries.items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
     onnx.checker.check_model(model)
+    content = stamped(model.SerializeToString(deterministic=True))
     partial = file.with_suffix(".partial")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(model.SerializeToString(deterministic=True))
         try:
-            Bundle.load(partial)
-        except InputError:
-            partial.unlink()
+            file.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(content)
+            Bundle.load(partial, trusted=True)  # a graph of our own making
+            os.replace(partial, file)
+        except BaseException:
+            partial.unlink(missing_ok=True)
             raise
-        os.replace(partial, file)
     except OSError as error:
         raise InputError(f"cannot write {file}: {error.strerror}") from error
+
+
+def renew(file: Path) -> bool:
+    """Gives a bundle today's schema in place; returns whether it had another one. Graph and numbers stay the same, and
+    its provenance says which file it was.
+
+    Raises:
+      InputError: the file is no bundle, or cannot be written.
+    """
+    old = Bundle.load(file)
+    if old.metadata.schema == SCHEMA:
+        return False
+    content = file.read_bytes()
+    said = json.loads(old.metadata.to_json())
+    said["schema"] = SCHEMA
+    said["provenance"] = {**said["provenance"], FORMERLY: hashlib.sha256(content).hexdigest()}
+    write_bundle(onnx.load_from_string(content).graph, Metadata.from_json(json.dumps(said)), file)
+    return True
+
+
+def main(files: list[str]) -> int:
+    """Renews the files; the exit status."""
+    for name in files:
+        try:
+            print(f"{name}: {'renewed' if renew(Path(name)) else 'is of today'}")
+        except InputError as error:
+            print(f"policies.bundle.writer: {' '.join(str(error).split())}", file=sys.stderr)
+            return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

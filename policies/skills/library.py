@@ -52,7 +52,8 @@ def load_skills(policy: str = "specialists", robot: str | None = None) -> Skills
     walker at least.
 
     Raises:
-      InputError: unknown name, nothing there under it, a file that is no bundle or another robot's.
+      InputError: unknown name, nothing there under it, a file that is no bundle or another robot's, or one that cannot
+        stand and has no other beside it.
     """
     uses: dict[str, int] = dict.fromkeys(SKILLS, 0)
     meant = default_robot() if robot is None else find_robot(robot)
@@ -70,6 +71,12 @@ def load_skills(policy: str = "specialists", robot: str | None = None) -> Skills
     else:
         bundles = (Bundle.load(_single(policy, meant.name)),)
         skill = bundles[0].metadata.skill
+        low, high = bundles[0].metadata.command_ranges["forward"]
+        if not low <= 0 <= high:  # a command of zero would become one of these speeds
+            raise InputError(
+                f"{bundles[0].path} cannot drive a robot alone: its commands are {low:g} to {high:g} m/s ahead, so it "
+                "cannot stand; --policy specialists takes it for what it can"
+            )
         able = tuple(s for s in SKILLS if s in ("walk", skill)) if skill in SKILLS else SKILLS
     for bundle in bundles if robot is not None or policy in NAMED else ():
         if bundle.metadata.robot != meant.name:

@@ -61,6 +61,12 @@ def header(
     }  # fmt: skip
 
 
+def _formerly(skills: Skills) -> dict[str, str]:
+    """File name -> SHA-256 of the file that a bundle was before it was given its present schema, network unchanged."""
+    told = {bundle.path.name: bundle.metadata.provenance.get("formerly") for bundle in skills.bundles}
+    return {name: str(digest) for name, digest in told.items() if digest}
+
+
 class _Replayed(MessageFilter):
     """A filter whose snapshots come from a recording."""
 
@@ -154,7 +160,7 @@ def _rebuilt(recording: Recording, policy: str | None) -> tuple[Controller, _Rep
     skills = load_skills(named, str(told.get("robot")) if named in NAMED else None)
     if skills.robot.name != told.get("robot"):
         raise InputError(f"{path} is of the robot {told.get('robot')}, the policy is for {skills.robot.name}")
-    if policy is None and sha256(skills) != bundles:
+    if policy is None and bundles not in (sha256(skills), sha256(skills) | _formerly(skills)):
         raise InputError(f"{path} was recorded with other bundles than {named} has now; name one to compare with it")
     messages = _Replayed(skills.robot, lambda: messages.time)
     onboard = OnboardPolicy(skills, TerrainHeights(skills.robot, course, grid))

@@ -3,8 +3,6 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-import numpy as np
-
 from sim.errors import InputError
 
 CORNERS = ("front_left", "hind_left", "front_right", "hind_right")
@@ -88,18 +86,55 @@ class Gait:
         for key in ("front", "hind"):
             if key in values:
                 values[key] = _pair(key, values[key])
-        for key in known - {"name", "phase_offsets", "frequency_range", "front", "hind"}:
+        for key in known - {"name", "phase_offsets", "frequency_range", "front", "hind", "driven"}:
             if key in values and not _finite(values[key]):
                 raise InputError(f"gait needs a number for '{key}', got {values[key]!r}")
-        return cls(**values)
+        if not isinstance(values["name"], str) or type(values.get("driven", False)) is not bool:
+            raise InputError("gait needs a text for 'name', and true or false for 'driven'")
+        gait = cls(**values)
+        gait.check()
+        return gait
+
+    def check(self) -> None:
+        """Raises `InputError` where a number is none that legs can follow (`SENSIBLE`, `PAIR`)."""
+        given = {name: getattr(self, name) for name in SENSIBLE}
+        for i, name in enumerate(CORNERS):
+            given[f"phase_offsets of {name}"] = self.phase_offsets[i]
+        for pair in ("front", "hind"):
+            given |= {f"{name} of {pair}": value for name, value in asdict(getattr(self, pair)).items()}
+        for name, value in given.items():
+            low, high = SENSIBLE.get(name, (0.0, 1.0) if name.startswith("phase_offsets") else PAIR)
+            if not low <= value <= high:
+                raise InputError(f"gait has {value:g} for '{name}', which is not within {low:g} and {high:g}")
+        low, high = self.frequency_range
+        if not 0.0 < low <= high <= FASTEST:
+            raise InputError(f"gait has {low:g}, {high:g} for 'frequency_range': up to {FASTEST:g} Hz, lowest first")
 
 
+FASTEST = 10.0
+"""No leg steps more often, Hz."""
+SENSIBLE: dict[str, tuple[float, float]] = {
+    "frequency": (0.1, FASTEST),
+    "frequency_per_speed": (0.0, 5.0),
+    "push": (-1.6, 1.6),  # a quarter turn
+    "lift_per_relief": (0.0, 20.0),
+    "most_relief": (0.0, 0.5),
+    "standing_speed": (0.0, 0.5),
+    "stride": (0.0, 5.0),
+    "lock_gain": (0.0, 20.0),
+    "lock_range": (0.0, 0.9),
+    "lock_phase": (0.0, 1.0),
+    "scale": (0.1, 10.0),
+}
+"""What the numbers of a gait lie within, in their units."""
+PAIR = (-3.2, 3.2)
+"""The same for those of a `LegPair`: half a turn, rad, and cycles."""
 ADDED = {"front", "hind", "stride", "frequency_range", "lock_gain", "lock_range", "lock_phase", "driven", "scale"}
 """Keys that files written before they existed may lack."""
 
 
 def _finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and bool(np.isfinite(value))
+    return type(value) in (int, float) and abs(value) < 1e9
 
 
 def _numbers(key: str, values: Any, count: int) -> tuple[float, ...]:

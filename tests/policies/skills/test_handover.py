@@ -189,3 +189,10 @@ def test_weak_motors_get_a_slower_route(specialists):
     strong, weak = paces_of(specialists), paces_of(specialists, 12.0)
     assert weak.climb < strong.climb and weak.walker.acceleration < strong.walker.acceleration
     assert paces_of(specialists, specialists.robot.peak_torque) == strong
+
+
+def test_a_policy_that_cannot_stand_does_not_drive_alone():
+    """A command of zero would become its slowest speed."""
+    with pytest.raises(InputError):
+        load_skills(str(bundle_file("jump")))
+    assert load_skills(str(bundle_file("climb"))).able == ("walk", "climb")
