@@ -51,7 +51,7 @@ from distill.methods.options import ListOptions, ShowOptions, SweepOptions
 from distill.methods.options import RecipeRunOptions as RecipeOptions
 from distill.options import DistillBenchOptions
 from policies.bundle.options import InspectOptions
-from policies.evaluation.options import CourseRunOptions, EvaluateOptions
+from policies.evaluation.options import CourseRunOptions, EvaluateOptions, RobotMeasureOptions
 from policies.learning.options import ExportOptions, PhysicsBenchOptions, TrainOptions
 from robot.options import (
     ConvertOptions,
@@ -114,6 +114,10 @@ COMMANDS: dict[str, Subcommand | Group] = {
             "run": Subcommand(RecipeOptions, "distill.methods.command:run"),
             "sweep": Subcommand(SweepOptions, "distill.methods.command:sweep"),
         },
+    ),
+    "robot": Group(
+        "A robot of one's own.",
+        {"measure": Subcommand(RobotMeasureOptions, "policies.evaluation.measure:measure")},
     ),
     "export": Subcommand(ExportOptions, "distill.locomotion.export:export"),
     "inspect": Subcommand(InspectOptions, "policies.bundle.inspection:inspect"),

@@ -51,3 +51,17 @@ class EvaluateOptions(Options):
     """a second policy over the same worlds, and what the first has over it, world by world"""
     torque_limit: Torque | None = None
     """as for run"""
+
+
+@dataclass(frozen=True)
+class RobotMeasureOptions(Options):
+    """Measure a robot: does it stand and rise, its outline, and how fast and quick its walker is."""
+
+    robot: str
+    """a robot's name or folder"""
+    policy: Path | None = None
+    """a walker FILE.onnx; without it the robot's own, where it has one"""
+    repeats: Annotated[int, Range(1, 1000)] = 3
+    """robots, each of physics of its own, for every speed that is tried"""
+    seed: WorldSeed = 0
+    """of their physics"""

@@ -97,7 +97,7 @@ def tracking(
     command = np.zeros((n, 3), np.float32)
     seen, asked = np.zeros((count, n, 3), np.float32), np.zeros((count, n, 3), np.float32)
     alive = np.ones((count, n), bool)
-    walk = _Walker(bundle, robots)
+    walk = Walker(bundle, robots)
     for k in range(count):
         if k % hold == 0:
             drawn = np.stack([rng.uniform(-1, 1, 3) for rng in rngs]) * ranges
@@ -127,7 +127,7 @@ def steps(bundle: Bundle, options: WalkEval) -> dict[str, Any]:
     robots = _robots(bundle, options, terrain)
     n, dt = robots.worlds, bundle.robot.control_period
     robots.place(np.zeros(n), np.zeros(n), np.zeros(n), terrain.height)
-    walk = _Walker(bundle, robots)
+    walk = Walker(bundle, robots)
     up, over = np.zeros(n, bool), np.zeros(n, bool)
     for _ in range(round(STEP_SECONDS / dt)):
         yaw = robots.pose[:, 2]
@@ -149,7 +149,7 @@ def _robots(bundle: Bundle, options: WalkEval, terrain: Terrain) -> SimulatedRob
     return SimulatedRobots(bundle.robot, model, seeds, randomize=not options.nominal)
 
 
-class _Walker:
+class Walker:
     """A policy on simulated robots; remembers who has fallen."""
 
     def __init__(self, bundle: Bundle, robots: SimulatedRobots) -> None:

@@ -61,6 +61,10 @@ class Waypoint:
     """Distance at which it counts as reached, m."""
 
 
+TARGET_VELOCITY = 1.69
+"""Of the paper's robot, m/s."""
+
+
 @dataclass(frozen=True)
 class Course:
     """A whole course: a start table, an end table, and any number of other obstacles.
@@ -77,7 +81,7 @@ class Course:
     extra_poles: tuple[Pole, ...] = ()
     """Poles that stand on the course and belong to no obstacle."""
     route: tuple[Waypoint, ...] = ()
-    target_velocity: float = 1.69
+    target_velocity: float = TARGET_VELOCITY
     """m/s; sets the allotted times [paper]."""
     area: tuple[float, float, float, float] = field(default=(0.0, -5.0, 5.0, 0.0))
     """Floor of the course: lower x, lower y, upper x, upper y, m."""

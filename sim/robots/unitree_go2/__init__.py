@@ -71,8 +71,8 @@ def robot() -> Robot:
         standing_height=0.3,
         foot_radius=0.022,
         knee_radius=0.02,
-        # the head reaches 0.335 m ahead; the hind knees 0.37 m to the rear and the thighs' outer side 0.16 m aside
-        footprint=Footprint(front=0.34, rear=0.37, half_width=0.165, stepping=(0.03, 0.04, 0.01), stance=(0.24, 0.16)),
+        # as `barkour robot measure unitree_go2` finds the colliders: head, hind knees, hips
+        footprint=Footprint(front=0.34, rear=0.36, half_width=0.173, stepping=(0.03, 0.04, 0.01), stance=(0.24, 0.16)),
         fall=Fall(clearance=0.12, learning_clearance=0.11, low=0.25),
         spread=Spread(
             trunk_mass=(-0.5, 2.0), joint_friction=(0.1, 0.35), joint_damping=(0.03, 0.3), no_load_speed=(27.0, 32.0)
