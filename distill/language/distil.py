@@ -5,6 +5,7 @@ with the parameters of the round that was best on held-out data, its tokenizer w
 summary and the curve; `run` in it holds the run, so that it can be resumed.
 """
 
+import copy
 import json
 import math
 import os
@@ -84,7 +85,8 @@ class Run:
         """What the method is put together from."""
         tokenizer, options = self.tokenizer, self.options
         ends = end_tokens(self.student, tokenizer)
-        writing = Writing(options.length, options.new_tokens, len(tokenizer), ends, tokenizer.pad_token_id)
+        breaks = _breaks(tokenizer) if self.method.rewrites else []
+        writing = Writing(options.length, options.new_tokens, len(tokenizer), ends, tokenizer.pad_token_id, breaks)
         return Material(self.student, self.teacher, self.read, self.domains, writing)
 
     def about(self) -> dict[str, Any]:
@@ -149,21 +151,34 @@ def _run(options: LanguageOptions, folder: Path) -> dict[str, Any]:
     run = prepare(options)
     found = run.about()
     _say(found)
-    distiller, stage = loop(run, folder, options.resume)
-    found |= {"found": dict(stage.found)} if stage.found else {}
-    if known is None:
-        begin = perplexity(run, run.student)
-        write_json(folder / OPTIONS, {**kept, "perplexity": begin})
-    begun = json.loads((folder / OPTIONS).read_text())["perplexity"]
-    summary = distiller.run()
-    found |= {"out": str(options.out), "minutes": summary["minutes"], "interrupted": summary["interrupted"]}
-    if summary["interrupted"]:
-        return found
-    best = load_best(folder, stage.student)
-    found |= {
-        "best_round": best["round"], "rounds": summary["rounds"], "teacher_hacking": summary["teacher_hacking"],
-        "perplexity": {"start": begun, "end": perplexity(run, run.student)}, "measured": summary["measured"],
-    }  # fmt: skip
+    found |= {"out": str(options.out), "minutes": 0.0, "perplexity": {}}
+    generations = run.method.generations(run.settings)
+    start = {name: tensor.clone() for name, tensor in run.student.state_dict().items()} if generations > 1 else {}
+    for generation in range(generations):
+        if generations > 1:
+            folder = options.out / RUN / f"generation_{generation + 1}"
+        if generation:
+            run.teacher = copy.deepcopy(run.student)
+            run.student.load_state_dict(start)
+        learning = run if generation or generations == 1 else replace(run, settings=replace(run.settings, alpha=0.0))
+        distiller, stage = loop(learning, folder, options.resume)
+        found |= {"found": dict(stage.found)} if stage.found else {}
+        if not generation:
+            if known is None:  # what cannot be put together leaves no run behind
+                write_json(options.out / RUN / OPTIONS, {**kept, "perplexity": perplexity(run, run.student)})
+            found["perplexity"]["start"] = json.loads((options.out / RUN / OPTIONS).read_text())["perplexity"]
+        summary = distiller.run()
+        found |= {"minutes": found["minutes"] + summary["minutes"], "interrupted": summary["interrupted"]}
+        if summary["interrupted"]:
+            return {name: value for name, value in found.items() if name != "perplexity"}
+        best = load_best(folder, stage.student)
+        found |= {
+            "best_round": best["round"], "rounds": summary["rounds"], "teacher_hacking": summary["teacher_hacking"],
+            "measured": summary["measured"],
+        }  # fmt: skip
+        found["perplexity"]["end"] = perplexity(run, run.student)
+        if generations > 1:
+            found["perplexity"][f"generation {generation + 1}"] = found["perplexity"]["end"]
     if run.teacher is not None:
         found["perplexity"]["teacher"] = perplexity(run, run.teacher)
         found["agreement"] = agreement(run)
@@ -221,8 +236,9 @@ def prepare(options: LanguageOptions) -> Run:
         if torch.cuda.is_available():
             model.to("cuda")
     writes = method.student_writes(settings) + method.teacher_writes(settings) > 0
-    packed = not options.no_pack and not writes and all(packs(model, vocabulary) for model in models)
-    splits = [_split(name, reading, tokenizer, options, writes) for name, reading in _named(readings)]
+    apart = writes or method.rewrites or method.views is not None
+    packed = not options.no_pack and not apart and all(packs(model, vocabulary) for model in models)
+    splits = [_split(name, reading, tokenizer, options, writes, method) for name, reading in _named(readings)]
     if reference is not None and not options.dry_run:
         found = {"teacher": teacher, "reference": reference, "read": causal(vocabulary), "length": options.length}
         _choose(splits, method, settings, found)
@@ -279,19 +295,27 @@ class Split:
     dropped: Counter[str]
     cut: Counter[str]
     files: Mapping[str, str]
+    views: int = 1
+    """Rows of each example, one after the other, in `trained` and `held_out`."""
     chosen: int | None = None
     """Of `trained` before a method chose from it: how many it left."""
 
 
-def _split(name: str, reading: Reading, tokenizer: Any, options: LanguageOptions, writes: bool) -> Split:
+def _split(
+    name: str, reading: Reading, tokenizer: Any, options: LanguageOptions, writes: bool, method: Method
+) -> Split:
     encoder = Encoder(tokenizer, options.length)
     rng = np.random.default_rng([options.seed, 31])
     rows: dict[bool, list[Encoded]] = {False: [], True: []}
     prompts: list[list[int]] = []
-    encoded: list[tuple[Example, list[Encoded]]] = [(e, encoder.encode(e)) for e in reading.examples]
+    encoded: list[tuple[Example, list[Encoded]]]
+    if method.views is None:
+        encoded = [(e, encoder.encode(e)) for e in reading.examples]
+    else:
+        encoded = [(e, _viewed(e, encoder, method)) for e in reading.examples]
     usable = [(example, parts) for example, parts in encoded if parts]
     whole = len(usable)
-    if whole == 1 and len(usable[0][1]) > 1:  # one long text: its pieces are held out
+    if whole == 1 and len(usable[0][1]) > 1 and method.views is None:  # one long text: its pieces are held out
         usable = [(usable[0][0], [part]) for part in usable[0][1]]
     if len(usable) < 2:
         why = ", ".join(encoder.dropped) or "one example"
@@ -308,17 +332,34 @@ def _split(name: str, reading: Reading, tokenizer: Any, options: LanguageOptions
                 dropped["a prompt leaves no room for an answer"] += 1
     if writes and not prompts:
         raise DistillError(f"{name}: no prompt leaves room for {options.new_tokens} tokens in {options.length}")
-    return Split(name, rows[False], rows[True][:MEASURED], prompts, whole, dropped, encoder.cut, reading.files)
+    each = len(usable[0][1]) if method.views is not None else 1
+    return Split(
+        name, rows[False], rows[True][: MEASURED * each], prompts, whole, dropped, encoder.cut, reading.files, each
+    )  # fmt: skip
+
+
+def _viewed(example: Example, encoder: Encoder, method: Method) -> list[Encoded]:
+    """One row for each view of the example, or none where it lacks one or does not fit; what is left out is counted."""
+    assert method.views is not None
+    views = method.views(example)
+    if views is None:
+        encoder.dropped[f"nothing that {method.name} reads beside the answer"] += 1
+        return []
+    rows = [encoder.encode(view) for view in views]
+    if any(len(parts) > 1 for parts in rows):
+        encoder.dropped["more rows than one"] += 1
+    return [parts[0] for parts in rows] if all(len(parts) == 1 for parts in rows) else []
 
 
 def _laid(split: Split, options: LanguageOptions, packed: bool, pad: int) -> Domain:
-    lay = packed_rows if packed else padded_rows
-    kept, test = lay(split.trained, options.length, pad), padded_rows(split.held_out, options.length, pad)
+    lay, each = packed_rows if packed else padded_rows, split.views
+    kept = [lay(split.trained[view::each], options.length, pad) for view in range(each)]
+    test = [padded_rows(split.held_out[view::each], options.length, pad) for view in range(each)]
     if not packed:  # models without positions learn as well
-        kept, test = ({key: part[key] for key in ("tokens", "mask")} for part in (kept, test))
+        kept, test = ([{key: part[key] for key in ("tokens", "mask")} for part in parts] for parts in (kept, test))
     return Domain(
-        split.name, kept, test, split.prompts, examples=split.examples, dropped=split.dropped, cut=split.cut,
-        files=split.files, chosen=split.chosen,
+        split.name, kept[0], test[0], split.prompts, kept[1:], test[1:], examples=split.examples,
+        dropped=split.dropped, cut=split.cut, files=split.files, chosen=split.chosen,
     )  # fmt: skip
 
 
@@ -338,6 +379,11 @@ def _choose(splits: Sequence[Split], method: Method, settings: MethodOptions, ru
     empty = [split.name for split in splits if not split.trained]
     if empty:
         raise DistillError(f"nothing of {', '.join(empty)} is chosen: leave it out, or keep more")
+
+
+def _breaks(tokenizer: Any) -> list[int]:
+    """Ids of tokens without a letter or digit."""
+    return [i for i in range(len(tokenizer)) if not any(c.isalnum() for c in tokenizer.decode([i]))]
 
 
 def loop(run: Run, folder: Path, resume: bool = False, quiet: bool = False) -> tuple[Distiller, Stage]:
@@ -418,6 +464,8 @@ def measured_plan(run: Run, steps: int = 4) -> dict[str, Any]:
       `seconds_per_step` (median), `minutes` of fitting in all, `tokens` that are learned, `peak_gb` of this process or
       its device, `training_gb` (16 bytes a parameter: weights, gradients, both moments).
     """
+    if run.teacher is None and run.method.generations(run.settings) > 1:
+        run = replace(run, teacher=copy.deepcopy(run.student))
     stamps: list[float] = []
     batch = run.options.batch
     config = replace(
@@ -436,7 +484,7 @@ def measured_plan(run: Run, steps: int = 4) -> dict[str, Any]:
         peak = torch.cuda.max_memory_allocated()
     density = sum(d.learned for d in run.domains) / max(sum(len(d.rows["tokens"]) for d in run.domains), 1)
     return {
-        "plan": True, "seconds_per_step": each, "minutes": each * run.steps / 60,
+        "plan": True, "seconds_per_step": each, "minutes": each * run.steps * run.method.generations(run.settings) / 60,
         "tokens": round(density * batch * run.steps), "peak_gb": peak / 1e9,
         "training_gb": 16 * parameters(run.student) / 1e9,
     }  # fmt: skip

@@ -8,6 +8,8 @@
 | `question`, `answer` | `Chat` of two turns |
 | `instruction`, `input`, `output` (Alpaca) | `Chat` of two turns |
 
+The last three and pairs of strings may have a `rationale` beside them, for methods that learn it.
+
 Rows stand in `.jsonl`, `.json` (one list), `.csv` and `.parquet` files; a `.txt` or `.md` file is one `Text`. A row
 without content is dropped and counted; a file that cannot be read, or rows of no known form, stop the reading with one
 line.
@@ -42,6 +44,8 @@ class Pair:
 
     prompt: str
     completion: str
+    rationale: str = ""
+    """Why, where the data say so."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,8 @@ class Chat:
     """Each with `role` and `content`."""
     tools: tuple[Mapping[str, Any], ...] = ()
     """As chat templates take them."""
+    rationale: str = ""
+    """Why the last turn answers so, where the data say so."""
 
 
 Example = Text | Pair | Chat
@@ -112,6 +118,8 @@ def _take(found: Reading, row: Any, where: str) -> None:
 
 def _example(row: Mapping[str, Any], where: str) -> Example | str:
     """The row's example, or why there is none."""
+    why = row.get("rationale")
+    why = why if isinstance(why, str) and not _fault(why) else ""
     if "messages" in row:
         return _chat(row["messages"], row.get("tools"))
     if "prompt" in row and "completion" in row:
@@ -120,15 +128,15 @@ def _example(row: Mapping[str, Any], where: str) -> Example | str:
         if isinstance(prompt, list) and isinstance(completion, list):
             return _chat([*prompt, *completion], row.get("tools"))
         text: tuple[Any, Any] = (prompt, completion)
-        return _fault(*text) or Pair(*text)
+        return _fault(*text) or Pair(*text, rationale=why)
     if "question" in row and "answer" in row:
-        return _fault(row["question"], row["answer"]) or _turns(row["question"], row["answer"])
+        return _fault(row["question"], row["answer"]) or _turns(row["question"], row["answer"], why)
     if "instruction" in row and "output" in row:
         fault = _fault(row["instruction"], row["output"])
         more = row.get("input") or ""
         if fault or not isinstance(more, str):
             return fault or NOT_TEXT
-        return _turns(f"{row['instruction']}\n\n{more}" if more.strip() else row["instruction"], row["output"])
+        return _turns(f"{row['instruction']}\n\n{more}" if more.strip() else row["instruction"], row["output"], why)
     if "text" in row:
         return _fault(row["text"]) or Text(row["text"])
     known = ", ".join(map(str, row)) or "none"
@@ -150,8 +158,9 @@ def _fault(*values: Any) -> str:
     return ""
 
 
-def _turns(asked: str, answered: str) -> Chat:
-    return Chat(({"role": "user", "content": asked}, {"role": "assistant", "content": answered}))
+def _turns(asked: str, answered: str, why: str) -> Chat:
+    turns = {"role": "user", "content": asked}, {"role": "assistant", "content": answered}
+    return Chat(turns, rationale=why)
 
 
 def _chat(messages: Any, tools: Any) -> Chat | str:

@@ -40,6 +40,9 @@ class LanguageOptions(Options):
         "capacity_gap",
         "miniplm",
         "first",
+        "step_by_step",
+        "self_distillation",
+        "multi_granularity",
     ] = "kd"
     """what is learned from: the data and the teacher's distribution over them (kd), the student's own answers in part
     (gkd) or alone (reverse_kl), the teacher's answers (sequence_kd), the data alone (labels), or a published method
@@ -73,7 +76,8 @@ class LanguageOptions(Options):
     weight_decay: Share = 0.01
     """of AdamW"""
     alpha: Share | None = None
-    """kd, ddk, sinkd, capacity_gap: the teacher's weight; the data's tokens have the rest, in ddk 1"""
+    """weight of the teacher (kd, ddk, sinkd, capacity_gap), of rationales (step_by_step) or of the generation before
+    (self_distillation); the data's answers have the rest, in ddk 1"""
     temperature: Annotated[float, Range(0, 1000, above=True)] | None = None
     """of methods with a teacher's distribution: both models' logits are divided by it"""
     beta: Annotated[float, Range(0.001, 0.999)] | None = None
@@ -83,11 +87,13 @@ class LanguageOptions(Options):
     smoothing: Share | None = None
     """ddk: share of the mixture that follows the student's lag; the rest is spread evenly over the domains"""
     weight: Annotated[float, Range(0, 1000)] | None = None
-    """sinkd: of the Sinkhorn distance"""
+    """of the Sinkhorn distance (sinkd) or of the correlation inside phrases (multi_granularity)"""
     keep: Rate | None = None
     """miniplm: share of the rows that is learned from"""
     top_k: Annotated[int, Range(1, 10**6)] | None = None
     """first: tokens of the teacher's distribution at each position"""
+    generations: Annotated[int, Range(1, 1000)] | None = None
+    """self_distillation: times that the student is trained from its start, --steps or --epochs each"""
     new_tokens: Annotated[int, Range(1, 10**6)] = 128
     """tokens of a written answer at most"""
     precision: Literal["no", "bf16", "fp16"] = "no"

@@ -96,7 +96,7 @@ class Written:
         parts: list[Rows] = []
         count = {"written_tokens": 0, "ended": 0, "answers": 0}
         for who, (model, share) in enumerate(self.writers):
-            chosen = [self.prompts[i] for i in _in_turn(rng, len(self.prompts), round(share * wanted))]
+            chosen = [self.prompts[i] for i in in_turn(rng, len(self.prompts), round(share * wanted))]
             if chosen:
                 texts = answers(model, chosen, seed=plan.seed + who, **self.options)
                 encoded = [
@@ -109,7 +109,7 @@ class Written:
                 count["answers"] += len(texts)
         left = wanted - count["answers"]
         if left > 0:
-            places = _in_turn(rng, len(self.rows["tokens"]), left)
+            places = in_turn(rng, len(self.rows["tokens"]), left)
             parts.append({name: values[places] for name, values in self.rows.items()})
         joined = {name: np.concatenate([part[name] for part in parts]) for name in self.rows}
         measured = {"written_tokens": float(count["written_tokens"])}
@@ -118,6 +118,7 @@ class Written:
         return experience(joined, self.held_out, measured)
 
 
-def _in_turn(rng: np.random.Generator, size: int, count: int) -> np.ndarray:
+def in_turn(rng: np.random.Generator, size: int, count: int) -> np.ndarray:
+    """`count` places of so many, in random order, every one once before any comes again."""
     passes = [rng.permutation(size) for _ in range(-(-count // size))]
     return np.concatenate(passes)[:count] if passes else np.zeros(0, np.int64)

@@ -18,13 +18,14 @@ from distill.core.mixture import Mixture
 from distill.core.objectives.base import Objective, WeightedSum
 from distill.core.tables import Epochs, FixedDomain, Rows
 from distill.core.teachers import Teacher, Teachers
+from distill.language.examples import Example
 from distill.language.models import Read
 from distill.language.student import ModelStudent, Next, dense
 from distill.language.writing import Written
 
 METHODS = (
     "kd", "gkd", "reverse_kl", "sequence_kd", "labels", "ddk", "sinkd", "teacher_hacking", "capacity_gap",
-    "miniplm", "first",
+    "miniplm", "first", "step_by_step", "self_distillation", "multi_granularity",
 )  # fmt: skip
 """Folders of this package, each with the `METHOD` of its `method.py`."""
 
@@ -52,6 +53,8 @@ class MethodOptions:
     """Share of the rows that a method chooses."""
     top_k: int = 5
     """Tokens of the teacher's distribution at each position."""
+    generations: int = 3
+    """Times that a student is trained from its start."""
 
     def __post_init__(self) -> None:
         for name in ("alpha", "on_policy", "smoothing"):
@@ -65,8 +68,9 @@ class MethodOptions:
             raise DistillError(f"the weight must not be negative, got {self.weight}")
         if not 0 < self.keep <= 1:
             raise DistillError(f"the share to keep must be above 0 and at most 1, got {self.keep}")
-        if self.top_k < 1:
-            raise DistillError(f"the number of tokens must be at least 1, got {self.top_k}")
+        for name in ("top_k", "generations"):
+            if getattr(self, name) < 1:
+                raise DistillError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,9 @@ class TextDomain:
     """The same of what is never trained on, one example a row."""
     prompts: Sequence[Sequence[int]] = ()
     """Token ids to write on, where a method's models write."""
+    views: Sequence[Rows] = ()
+    """What a method reads of the same examples beside `rows`, row by row, see `Method.views`."""
+    held_out_views: Sequence[Rows] = ()
 
     @property
     def learned(self) -> int:
@@ -99,6 +106,8 @@ class Writing:
     ends: Sequence[int]
     """Ids that end an answer."""
     pad: int
+    breaks: Sequence[int] = ()
+    """Ids of tokens that lie between phrases: without a letter or digit."""
 
 
 @dataclass(frozen=True)
@@ -162,9 +171,18 @@ class Method:
     """Places of the rows to learn from, from log-probabilities `[N]` of teacher and reference model and the numbers of
     tokens `[N]`: asked once, before training. None: all rows."""
 
+    own: tuple[str, ...] = ("labels",)
+    """Losses that need no teacher of the user's."""
+    views: Callable[[Example], Sequence[Example] | None] | None = None
+    """What a method reads of one example, the first as the student is asked later; None where the example lacks it."""
+    rewrites: bool = False
+    """Whether it writes on the prompts of single rows, which then share no row with others."""
+    generations: Callable[[MethodOptions], int] = lambda options: 1
+    """Times that the student is trained from its start; its `teacher` is the one before, there is none at first."""
+
     def needs_teacher(self, options: MethodOptions) -> bool:
         """Whether it can be done without one."""
-        more = set(self.losses(options)) - {"labels"}
+        more = set(self.losses(options)) - set(self.own)
         return bool(more) or self.teacher_writes(options) > 0 or self.choose is not None
 
     def settings(self, given: Mapping[str, Any]) -> MethodOptions:
@@ -199,7 +217,8 @@ def plain(method: Method, material: Material, options: MethodOptions) -> Stage:
     for domain, part in zip(material.domains, material.sizes, strict=True):
         if writers:
             rows = domain.name, domain.rows, domain.held_out, domain.prompts
-            collectors.append(Written(*rows, writers, **vars(material.writing), part=float(part)))
+            how = {name: value for name, value in vars(material.writing).items() if name != "breaks"}
+            collectors.append(Written(*rows, writers, **how, part=float(part)))
         else:
             collectors.append(FixedDomain(domain.name, domain.rows, domain.held_out))
     return Stage(

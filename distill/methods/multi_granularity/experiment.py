@@ -18,12 +18,12 @@ from distill.core.objectives.base import Objective
 from distill.core.objectives.divergences import CrossEntropy, ForwardKL
 from distill.core.objectives.granularity import DistributionAdaptiveKL, SpanCorrelation, fixed_spans, span_pairs
 from distill.core.tables import RowSampler, experience
-from distill.core.teachers import Teachers
 from distill.language.models import Shape
-from distill.language.student import ModelStudent, dense
-from distill.language.views import NextOf, Views, every_view, one_view
+from distill.language.student import ModelStudent
+from distill.language.views import every_view
 from distill.methods.framework import Arm, Place, Recipe, Scale, Trial
 from distill.methods.labs.text_lab import learn_rows, model_of
+from distill.methods.multi_granularity.method import two_views
 from distill.methods.multi_granularity.word_tasks import PROMPT, WORD, WordTasks
 from distill.methods.statistics import Check, Interval, Results
 
@@ -116,18 +116,13 @@ def run_arm(trial: Trial, lab: Lab, way: GranularityArm) -> dict[str, Any]:
     s = lab.settings
     model = model_of(trial, s.student, lab.vocabulary, 4)
     model.load_state_dict(lab.start)
-    parts: dict[str, tuple[float, Objective]] = {"labels": (1.0, CrossEntropy())}
-    teachers: dict[str, Any] = {"labels": NextOf(0)}
-    places = {"labels": (0, 0)}
     added: Mapping[str, Any] = {"tokens": way.loss and way.loss(), "spans": SpanCorrelation() if way.spans else None}
-    for slot, (part, loss) in enumerate(added.items(), 1):
-        if loss is not None:
-            parts[part], places[part] = (1.0, loss), (1, slot)
-            teachers[part] = dense(lab.teacher, one_view(lab.read, 1))
+    parts = {"labels": (1.0, CrossEntropy()), **{name: (1.0, loss) for name, loss in added.items() if loss is not None}}
+    objective, teachers = two_views(parts, lab.teacher, lab.read)
     steps = trial.scaled(s.steps)
     rounds = max(steps // s.refresh, 2)
     trial.fit(
-        ModelStudent(model, every_view(lab.read)), Views(parts, places), Teachers(teachers), [Answers(lab, way, model)],
+        ModelStudent(model, every_view(lab.read)), objective, teachers, [Answers(lab, way, model)],
         steps=s.steps, rounds=rounds, rows=s.batch * (steps // rounds), sampler=RowSampler(newest=True), batch=s.batch,
         learning_rate=s.learning_rate,
     )  # fmt: skip

@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.core.objectives.divergences import ForwardKL
 from distill.core.objectives.granularity import NO_ERROR, error_positions
 from distill.language.evaluate import log_probs
 from distill.language.generation import generate
 from distill.language.models import causal
 from distill.language.text import characters
+from distill.methods.multi_granularity.method import disagreement
 
 LETTERS, WORD = "abcdefgh", 3
 TASKS = {
@@ -57,12 +57,10 @@ class WordTasks:
         total, count = log_probs(teacher, self.read, rows)
         return float(-total.sum() / count.sum())
 
-    @torch.no_grad()
     def errors(self, teacher: Any, student: Any, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """KL(teacher || student), the teacher's likeliest tokens and the written ones, each `[N, answer]`."""
-        log_p, log_q = (self.read(m, {"tokens": tokens}).log_softmax(-1)[:, PROMPT - 1 :] for m in (teacher, student))
-        kl = ForwardKL().between(log_p.flatten(0, 1), log_q.flatten(0, 1)).reshape(log_p.shape[:2])
-        return kl, log_p.argmax(-1), tokens[:, PROMPT:]
+        kl, right = disagreement(self.read, teacher, student, tokens)
+        return kl[:, PROMPT - 1 :], right[:, PROMPT - 1 :], tokens[:, PROMPT:]
 
     def corrected(self, teacher: Any, student: Any, tokens: Tensor, seed: int, by: Tensor | None = None) -> Tensor:
         """Answers in which one token became the teacher's and the student wrote on; `by` ranks places, or the KL."""

@@ -20,6 +20,7 @@ from distill.language.tasks import Unigrams
 from distill.methods.framework import Arm, Place, Recipe, Scale, Trial
 from distill.methods.labs.class_lab import ClassLab
 from distill.methods.self_distillation.kernel_toy import TABLE, laws, toy, toy_limit
+from distill.methods.self_distillation.method import targets
 from distill.methods.statistics import Check, Interval, Results
 
 GRID = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -93,7 +94,7 @@ def run_arm(trial: Trial, lab: Lab, arm: Share) -> dict[str, Any]:
             alphas.append(guess.value)
         else:
             alphas.append(arm.alpha)
-        found = lab.train(alphas[-1] * lab.truth["train"] + (1 - alphas[-1]) * found["train"])
+        found = lab.train(targets(lab.truth["train"], found["train"], alphas[-1]))
         errors.append(lab.error(found))
     validation = lab.error(found, "validation")
     return {

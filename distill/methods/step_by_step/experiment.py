@@ -11,16 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.core.objectives.divergences import CrossEntropy
-from distill.core.tables import FixedDomain
-from distill.core.teachers import Teachers
+from distill.core.tables import FixedDomain, Rows
 from distill.language.generation import generate
 from distill.language.models import Shape, causal
-from distill.language.student import ModelStudent
-from distill.language.views import NextOf, Views, every_view
 from distill.methods.framework import Arm, Place, Recipe, Scale, Trial
 from distill.methods.labs.text_lab import learn_rows, model_of
+from distill.methods.method import MethodOptions
 from distill.methods.statistics import Check, Results
+from distill.methods.step_by_step.method import METHOD, side_by_side, student_of, two_tasks
 from distill.methods.step_by_step.weighed_world import EXPLAIN, HIGHEST, NUMBER, PREDICT, World, rows
 
 PAIRS = (100, 150, 200)
@@ -80,13 +78,10 @@ class Lab(World):
         learn_rows(self.trial, model, self.read, {"questions": questions}, steps, **self.options)
         return model
 
-    def learn_both(self, model: Any, questions: dict[str, np.ndarray]) -> Any:
+    def learn_both(self, model: Any, questions: Rows) -> Any:
         """The model after learning rows of two views, label and rationale, as two tasks."""
-        s, places = self.settings, {"label": (0, 0), "rationale": (1, 1)}
-        weights = {"label": s.alpha, "rationale": 1 - s.alpha}
-        objective = Views({name: (weight, CrossEntropy()) for name, weight in weights.items()}, places)
-        labels = Teachers({"label": NextOf(0), "rationale": NextOf(1)})
-        student = ModelStudent(model, every_view(self.read))
+        s, student = self.settings, student_of(model, self.read)
+        objective, labels = two_tasks(METHOD.losses(MethodOptions(alpha=1 - s.alpha)))
         self.trial.fit(student, objective, labels, [FixedDomain("questions", questions)], steps=s.steps, **self.options)
         return model
 
@@ -119,7 +114,7 @@ def run_arm(trial: Trial, lab: Lab, arm: Training) -> dict[str, Any]:
         noise = NUMBER + rng.integers(2 * HIGHEST + 1, size=(len(reasons), 6))
         reasons = [noise[i].tolist() if wrong[i] else r for i, r in enumerate(reasons)]
     views = rows(prompts, labels), rows([lab.prompt(p, EXPLAIN) for p in pairs], reasons)
-    lab.learn_both(model, {key: np.stack([view[key] for view in views], 1) for key in views[0]})
+    lab.learn_both(model, side_by_side(views))
     return {"accuracy": lab.accuracy(model), "tokens_written": 1}
 
 

@@ -49,6 +49,8 @@ def home(tmp_path_factory) -> Path:
     (folder / "chats.jsonl").write_text("\n".join(map(json.dumps, rows)) + '\n{"question": "one", "answer": null}\n')
     more = [{"text": f"{WORDS[i]} {WORDS[i + 1]}"} for i in range(9)]
     (folder / "more.jsonl").write_text("\n".join(map(json.dumps, more)))
+    why = [{**row, "rationale": f"{row['question']} {row['answer']}"} for row in rows]
+    (folder / "reasons.jsonl").write_text("\n".join(map(json.dumps, [*why, rows[0]])))
     return folder
 
 
@@ -68,6 +70,7 @@ def needs(method: str, home: Path) -> dict:
     return {
         "ddk": {"data": (home / "chats.jsonl", home / "more.jsonl")},
         "capacity_gap": {"teacher": None, "candidates": (str(home / "teacher"), str(home / "config"))},
+        "step_by_step": {"data": (home / "reasons.jsonl",)},
         "miniplm": {"reference": str(home / "reference"), "keep": 0.25},
     }.get(method, {})  # fmt: skip
 
@@ -76,10 +79,12 @@ def needs(method: str, home: Path) -> dict:
 def test_every_method_leaves_a_folder_that_transformers_loads(method, home, tmp_path):
     out, more = tmp_path / "student", needs(method, home)
     found = command.distil(options(home, out, method=method, **more))
-    assert found["data"]["examples"] == (69 if "data" in more else 60) and sum(found["data"]["dropped"].values()) == 1
+    assert found["data"]["examples"] == (69 if method == "ddk" else 60) and sum(found["data"]["dropped"].values()) == 1
     assert found["teacher"] == str(home / "teacher")
     if method == "miniplm":
         assert found["data"]["chosen"] == {"chats": 14} and found["data"]["rows"] < 57, "a quarter of 57"
+    if method == "self_distillation":
+        assert found["perplexity"]["generation 3"] == found["perplexity"]["end"] != found["perplexity"]["generation 1"]
     if method == "first":
         assert 0 < found["found"]["level"] <= 1 and found["found"]["error_after"] <= found["found"]["error_before"] + 1
     model, tokenizer = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
@@ -206,9 +211,10 @@ def test_the_option_knows_the_methods_that_there_are():
 
 
 def test_methods_say_what_they_need():
+    alone = ("labels", "step_by_step", "self_distillation")
     for name in METHODS:
         method = find(name)
-        assert method.name == name and method.needs_teacher(MethodOptions()) == (name != "labels")
+        assert method.name == name and method.needs_teacher(MethodOptions()) == (name not in alone)
     assert not find("kd").needs_teacher(MethodOptions(alpha=0.0))
 
 
@@ -231,7 +237,8 @@ BAD = {
     "layers": {"student": "prune:layers=9"}, "spec": {"student": "prune:width=9"}, 
     "context": {"length": 65}, "student": {"student": ""},
     "room": {"method": "gkd", "new_tokens": 32}, "option": {"beta": 0.3}, "candidates": {"candidates": ("a",)},
-    "one domain": {"method": "ddk"}, "no reference": {"method": "miniplm"}, "reference": {"reference": "a"},
+    "one domain": {"method": "ddk"}, "no rationale": {"method": "step_by_step"},
+    "no reference": {"method": "miniplm"}, "reference": {"reference": "a"},
 }  # fmt: skip
 
 
