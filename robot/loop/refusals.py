@@ -58,6 +58,11 @@ class Code(StrEnum):
     SECOND_SENDER = "second sender"
     """Somebody else sends on a topic that one program alone may send on."""
     SENDER_CHANGED = "sender changed"
+    FLOOD = "flood"
+    """More messages than are looked at."""
+    TOO_LARGE = "too large"
+    NOT_MET = "not met"
+    """A sender whose quality of service a reader does not take."""
     FROZEN = "frozen"
     """Numbers that no longer change although the robot moves."""
     # what the loop puts out

@@ -112,6 +112,11 @@ class Request:
         self.granted, self.code, self.message = granted, code, message
         self._done.set()
 
+    @property
+    def answered(self) -> bool:
+        """Whether the loop has taken it up."""
+        return self._done.is_set()
+
     def wait(self, seconds: float) -> bool:
         """Waits for the answer; whether it was granted."""
         self._done.wait(seconds)

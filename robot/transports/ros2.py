@@ -12,9 +12,11 @@ their velocity gain alone. Gains are parameters of the drives, equal to those of
 """
 
 import json
+import math
 import threading
 import time
 from array import array
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -27,10 +29,13 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Quaternion, TwistStamped
 from nav_msgs.msg import Odometry
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.context import Context
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.parameter import Parameter
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSCompatibility, QoSProfile, ReliabilityPolicy, qos_check_compatible
+from rclpy.serialization import deserialize_message, serialize_message
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image, Imu, JointState
 from std_msgs.msg import Bool, Header, String
@@ -42,11 +47,16 @@ from robot.loop.message_filter import MessageFilter
 from robot.loop.parameters import EVERYWHERE, SIMULATED_TIME, Declared, declared, load, make, sections
 from robot.loop.recording import SECOND_DAMPS, SECOND_STOPS
 from robot.loop.refusals import Code, Refusal, Refusals, Source
-from robot.loop.transport import NEVER, NS, Array, Mode, Output
+from robot.loop.transport import NEVER, NS, Array, Mode, Output, Request
 from robot.transports.senders import ELSEWHERE, Claim, Heard, Senders
 from sim.course.description import SKILLS
 from sim.errors import InputError
 from sim.robots.description import Robot
+
+try:
+    from rclpy.subscription_content_filter_options import ContentFilterOptions
+except ImportError:  # older releases
+    ContentFilterOptions = None
 
 T = TypeVar("T")
 
@@ -65,45 +75,64 @@ M = TypeVar("M", bound=Stamped)
 
 @dataclass(frozen=True)
 class Topic:
-    """A topic and its quality of service.
+    """A topic, its quality of service, and how much of it is looked at.
 
     Senders offer reliable delivery and readers ask for best effort, so that they meet drivers of either kind and a
-    reader never waits for a lost message; only the newest `depth` messages are kept. `latched` topics are reliable and
-    transient local on both sides: who comes late gets the last one.
+    reader never waits for a lost message. `latched` topics are reliable and transient local on both sides: who comes
+    late gets the last one.
     """
 
     name: str
     kind: Any
+    rate: float
+    """Most messages that are looked at, 1/s; the others are left out."""
+    size: int
+    """Largest message that is looked at, bytes."""
     depth: int = 1
+    """Newest messages that are kept where they have to wait."""
     latched: bool = False
     alone: bool = True
     """One program alone may send on it: two would be two drivers, two navigators, two control loops."""
+    only: str = ""
+    """What the middleware itself lets through, as a filter of SQL's form; older releases of rclpy have none."""
 
     def offered(self) -> QoSProfile:
         """For senders."""
-        return self._profile(ReliabilityPolicy.RELIABLE)
+        return self._profile(ReliabilityPolicy.RELIABLE, self.depth)
 
-    def asked(self) -> QoSProfile:
-        """For readers."""
-        return self._profile(ReliabilityPolicy.RELIABLE if self.latched else ReliabilityPolicy.BEST_EFFORT)
+    def asked(self, depth: int | None = None) -> QoSProfile:
+        """For readers; `depth` in place of the topic's own."""
+        reliability = ReliabilityPolicy.RELIABLE if self.latched else ReliabilityPolicy.BEST_EFFORT
+        return self._profile(reliability, depth or self.depth)
 
-    def _profile(self, reliability: ReliabilityPolicy) -> QoSProfile:
+    def _profile(self, reliability: ReliabilityPolicy, depth: int) -> QoSProfile:
         durability = DurabilityPolicy.TRANSIENT_LOCAL if self.latched else DurabilityPolicy.VOLATILE
-        return QoSProfile(depth=self.depth, reliability=reliability, durability=durability)
+        return QoSProfile(depth=depth, reliability=reliability, durability=durability)
 
 
-JOINT_STATES = Topic("joint_states", JointState)
-IMU = Topic("imu/data", Imu)
-ODOMETRY = Topic("odom", Odometry, depth=10)
-"""The referee wants every pose, so a few may wait."""
-VELOCITY_COMMAND = Topic("cmd_vel", TwistStamped)
-SKILL = Topic("skill", String, latched=True)
-HEIGHT_GRID = Topic("height_grid", Image)
-JOINT_COMMANDS = Topic("joint_commands", JointTrajectory, depth=4)
+LARGEST_GRID = 500
+"""Rows and columns of a measured height grid: 25 m at 0.05 m."""
+KIB = 1024
+"""bytes."""
+# Rates are twice what the fastest drivers of such robots send, sizes ten times what such a message has. A sensor
+# reading, pose or command older than the newest is of no use, so one is kept; more are kept where every one counts.
+JOINT_STATES = Topic("joint_states", JointState, rate=1000, size=64 * KIB)
+IMU = Topic("imu/data", Imu, rate=1000, size=4 * KIB)
+ODOMETRY = Topic("odom", Odometry, rate=500, size=8 * KIB)
+VELOCITY_COMMAND = Topic("cmd_vel", TwistStamped, rate=200, size=4 * KIB)
+SKILL = Topic("skill", String, rate=50, size=KIB, latched=True)
+HEIGHT_GRID = Topic(
+    "height_grid", Image, rate=50, size=4 * LARGEST_GRID**2 + KIB,
+    only=f"height <= {LARGEST_GRID} AND width <= {LARGEST_GRID}",
+)  # fmt: skip
+"""Larger images are not even taken from the middleware, which holds every other callback up."""
+JOINT_COMMANDS = Topic("joint_commands", JointTrajectory, rate=1000, size=64 * KIB, depth=4)
 """The loop's next command must not hide another sender's."""
-DIAGNOSTICS = Topic("diagnostics", DiagnosticArray, depth=10, alone=False)
-BOARD_TOUCHED = Topic("board_touched", Bool, latched=True, alone=False)
-SCORE = Topic("score", String, depth=10)
+DIAGNOSTICS = Topic("diagnostics", DiagnosticArray, rate=100, size=256 * KIB, depth=10, alone=False)
+BOARD_TOUCHED = Topic("board_touched", Bool, rate=50, size=KIB, latched=True, alone=False)
+SCORE = Topic("score", String, rate=50, size=64 * KIB, depth=10)
+EVERY_POSE = 10
+"""The referee wants every pose, so this many may wait for it."""
 TOPICS = (
     JOINT_STATES, IMU, ODOMETRY, VELOCITY_COMMAND, SKILL, HEIGHT_GRID, JOINT_COMMANDS, DIAGNOSTICS, BOARD_TOUCHED,
     SCORE,
@@ -114,6 +143,18 @@ ANSWERED = 0.5
 """s within which the loop must answer an operator."""
 TOLD_EVERY = 0.1
 """s between two times that the loop is told of a second sender: ten times before it forgets one."""
+POLL = 0.001
+"""s between two looks for messages: a quarter of what lies between two readings at 250 Hz."""
+PENALTY = 1.0
+"""s for which a topic is left alone after a message that was too large: one of 36 MB holds up all else for 0.1 s."""
+JUDGED_EVERY = 1.0
+"""s between two looks at who else sends."""
+CALLS = 20
+"""So many calls of one service may wait for their answers."""
+SERVED_EVERY = 0.005
+"""s between two answers about parameters: a flood of questions leaves the control loop its time."""
+IDLE = 0.1
+"""s after which a thread of callbacks looks whether it is to end."""
 LISTENS = 1.5
 """s for which a program listens for another one like it: discovery takes 0.3 s on a quiet computer, and the rarest
 message that tells of one, a diagnosis or a score, comes twice a second."""
@@ -212,6 +253,11 @@ def command_of(robot: Robot, message: JointTrajectory) -> Output:
 # --- messages out -----------------------------------------------------------------------------------------------------
 
 
+def serialized(message: Any) -> bytes:
+    """A message as it goes over the network; `RosNode.publish` takes it like the message itself."""
+    return serialize_message(message)
+
+
 def stamped(message: M, stamp: int, frame: str = "") -> M:
     """`message` with `stamp` (ns) and `frame` in its header."""
     header = message.header
@@ -254,6 +300,14 @@ def velocity_message(command: Sequence[float], stamp: int) -> TwistStamped:
     twist = message.twist
     twist.linear.x, twist.linear.y, twist.angular.z = (float(value) for value in command)
     return stamped(message, stamp, "base")
+
+
+def heights_message(heights: Array, stamp: int) -> Image:
+    """Heights, m `[rows, columns]`, as `take_height_grid` reads them."""
+    rows, columns = heights.shape
+    message = Image(height=rows, width=columns, step=4 * columns, encoding="32FC1")
+    message.data = array("B", np.asarray(heights, "<f4").tobytes())
+    return stamped(message, stamp, "course")
 
 
 def command_message(robot: Robot, output: Output) -> JointTrajectory:
@@ -317,8 +371,117 @@ def _no_simulated_time(parameters: "list[Parameter[Any]]") -> SetParametersResul
     return SetParametersResult(successful=not asked, reason=SIMULATED_TIME if asked else "")
 
 
+def _unused(*_: Any) -> None:
+    """Of what is polled."""
+
+
+class _Polled(MutuallyExclusiveCallbackGroup):
+    """Keeps executors away from what is polled."""
+
+    def can_execute(self, entity: Any) -> bool:
+        return False
+
+
+class _Service:
+    """A service whose calls are taken and answered where messages are, without waiting for anything."""
+
+    def __init__(self, service: Any, begin: Callable[[], Request]) -> None:
+        self._service, self._begin = service, begin
+        self._waiting: deque[tuple[float, Request, Any]] = deque()
+        """Until when an answer is waited for (steady clock, s), the request, who asked."""
+
+    def look(self, now: float) -> None:
+        """Takes calls and sends answers."""
+        handle = self._service.handle
+        while len(self._waiting) < CALLS:
+            with handle:
+                _, header = handle.service_take_request(Trigger.Request)
+            if header is None:
+                break
+            self._waiting.append((now + ANSWERED, self._begin(), header))
+        for _ in range(len(self._waiting)):
+            until, request, header = self._waiting.popleft()
+            if request.answered or now >= until:
+                response = Trigger.Response()
+                response.success, response.message = request.granted, request.message
+                self._service.send_response(response, header)
+            else:
+                self._waiting.append((until, request, header))
+
+
+class _Reader:
+    """Takes a topic's messages where they lie, instead of being woken up for each: a flood costs no more than its topic
+    may, and an executor's wait, ten times what it takes to read a message, is saved."""
+
+    def __init__(
+        self,
+        topic: Topic,
+        subscription: Any,
+        heard: Callable[[bytes, Any], None],
+        refusals: Refusals,
+        clock: Callable[[], int],
+        depth: int,
+    ) -> None:
+        self.topic, self.subscription, self._heard, self._depth = topic, subscription, heard, depth
+        self._refusals, self._clock = refusals, clock
+        self._handle = subscription.handle
+        self._due = 0.0
+        self._since, self._first = 0.0, 0
+        """Since when, on the steady clock, s, and from which number on a publisher's messages are counted."""
+
+    def look(self, now: float) -> None:
+        """Takes what has come in by `now` (steady clock, s), if it is time."""
+        if now < self._due:
+            return
+        self._due = now + 1 / self.topic.rate
+        for _ in range(self._depth):
+            try:
+                with self._handle:
+                    taken = self._handle.take_message(self.topic.kind, True)
+                if taken is None:
+                    return
+                self._take(now, *taken)
+            except Exception as error:  # whatever a message holds, the program goes on
+                self._say(Code.MALFORMED, f"a message is of no use: {' '.join(str(error).split())[:200]}")
+
+    def _take(self, now: float, content: bytes, info: Any) -> None:
+        self._count(now, info)
+        if len(content) <= self.topic.size:
+            self._heard(content, info)
+            return
+        self._due = now + PENALTY
+        sentence = f"a message has {len(content)} bytes, limit {self.topic.size}; none is taken for {PENALTY} s"
+        self._say(Code.TOO_LARGE, sentence, len(content), self.topic.size)
+
+    def _count(self, now: float, info: Any) -> None:
+        """Notes once a second where more is sent than is looked at."""
+        number = info.get("publication_sequence_number")
+        if number is None or now - self._since < 1.0:
+            return
+        rate = (number - self._first) / (now - self._since)
+        if self._since and now - self._since < 2.0 and rate > self.topic.rate:
+            sentence = (
+                f"{self.topic.name}: {rate:.0f} messages a second are sent, of {self.topic.rate:g} at most is heard"
+            )
+            note = Refusal(Code.FLOOD, sentence, rate, self.topic.rate, self.topic.name)
+            self._refusals.note(self._clock(), note)
+        self._since, self._first = now, number
+
+    def judge(self, compatibility: QoSCompatibility, reason: str, sentence: str) -> None:
+        """Refuses a sender that does not meet the topic's quality of service."""
+        if compatibility == QoSCompatibility.ERROR:
+            self._say(Code.NOT_MET, f"{sentence}: {reason.removeprefix('ERROR: ').rstrip(';')}")
+
+    def _say(self, code: Code, sentence: str, value: float = math.nan, limit: float = math.nan) -> None:
+        refusal = Refusal(code, f"{self.topic.name}: {sentence}", value, limit, self.topic.name)
+        self._refusals.add(self._clock(), refusal)
+
+
 class RosNode:
-    """One node in a context of its own. Callbacks run in one thread, from `spin` on."""
+    """One node in a context of its own.
+
+    From `spin` on one thread looks for messages and calls of services, and another answers what asks for parameters.
+    """
 
     def __init__(self, name: str, arguments: Sequence[str] = (), domain: int | None = None) -> None:
         """`arguments` are ROS's own (`--ros-args ...`); `domain` takes the place of ROS_DOMAIN_ID.
@@ -343,15 +506,20 @@ class RosNode:
         except Exception as error:  # rclpy raises half a dozen kinds that have no common ancestor
             raise InputError(f"ROS does not start: {' '.join(str(error).split())}") from error
         self.name = name
+        self._readers: list[_Reader] = []
+        self._judged: dict[str, set[bytes]] = {}
+        """Topic -> the publishers whose quality of service was looked at."""
+        self._services: list[_Service] = []
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.node)
+        self._threads: list[threading.Thread] = []
         self._ending = threading.Event()
-        self._thread: threading.Thread | None = None
         self._publishers: dict[str, Any] = {}
+        self._clients: dict[str, Any] = {}
         self._claims: list[Claim] = []
         self._own: dict[str, bytes] = {}
         """Topic -> identity of this node's own publisher."""
-        self._alone: list[tuple[Topic, Callable[[Any], bool]]] = []
+        self._alone: list[tuple[Topic, Callable[[bytes], bool]]] = []
         """Topics that tell of another program like this one, and whether a message on it is such a program's."""
         self._began = time.monotonic()
 
@@ -401,14 +569,14 @@ class RosNode:
         for topic in topics:
             if topic.alone:
                 self._claims.append(Claim(self.context.get_domain_id(), self.node.resolve_topic_name(topic.name)))
-                self._alone.append((topic, lambda message: True))
+                self._alone.append((topic, lambda content: True))
             known = self._identities(topic)
             self._publishers[topic.name] = self.node.create_publisher(topic.kind, topic.name, topic.offered())
             self._own[topic.name] = next(iter(self._identities(topic) - known), b"")
 
     def be_alone(self, topic: Topic, like_this: Callable[[Any], bool]) -> None:
         """A message on `topic` that is `like_this` comes from another program like this one: `listen` refuses it."""
-        self._alone.append((topic, like_this))
+        self._alone.append((topic, lambda content: like_this(deserialize_message(content, topic.kind))))
 
     def _identities(self, topic: Topic) -> set[bytes]:
         """Of all publishers that are known on a topic."""
@@ -423,22 +591,24 @@ class RosNode:
         """
         heard: list[Topic] = []
 
-        def hear(topic: Topic, like_this: Callable[[Any], bool]) -> Callable[[Any, Any], None]:
-            return lambda message, info: heard.append(topic) if like_this(message) else None
+        def hear(topic: Topic, like_this: Callable[[Any], bool]) -> Callable[[bytes, Any], None]:
+            return lambda content, info: heard.append(topic) if like_this(content) else None
 
-        ears = [
-            self.node.create_subscription(topic.kind, topic.name, hear(topic, like_this), topic.asked())
-            for topic, like_this in self._alone
-        ]
-        topics = [topic for topic, _ in self._alone]
-        self._alone.clear()
+        refusals, kept = Refusals(), list(self._readers)
+        for topic, like_this in self._alone:
+            self._read(topic, hear(topic, like_this), refusals, time.monotonic_ns)
+        ears = [reader for reader in self._readers if reader not in kept]
         began, seen = self._began, False
         while ears and not heard and (left := began + LISTENS - time.monotonic()) > 0:
-            self._executor.spin_once(timeout_sec=min(left, 0.1))
-            if not seen and any(self._identities(topic) - {self._own.get(topic.name)} for topic in topics):
+            for reader in ears:
+                reader.look(time.monotonic())
+            time.sleep(min(left, 10 * POLL))
+            others = (self._identities(reader.topic) - {self._own.get(reader.topic.name)} for reader in ears)
+            if not seen and any(others):
                 began, seen = time.monotonic(), True
-        for ear in ears:
-            self.node.destroy_subscription(ear)
+        self._readers, self._alone = kept, []
+        for reader in ears:
+            self.node.destroy_subscription(reader.subscription)
         if heard:
             name, domain = self.node.resolve_topic_name(heard[0].name), self.context.get_domain_id()
             raise InputError(f"another program sends {name} in the ROS domain {domain}: {ELSEWHERE}")
@@ -450,23 +620,20 @@ class RosNode:
         refusals: Refusals,
         clock: Callable[[], int],
         second: Callable[[str], Any] = lambda sentence: None,
+        depth: int | None = None,
     ) -> Senders:
         """Calls `take` with every message of the topic's one sender; what it raises is a refusal.
 
-        Where another one sends as well, its messages are refused and `second` is told so in a sentence. Returns who
-        sends.
+        Where another one sends as well, its messages are refused and `second` is told so in a sentence. `depth` takes
+        the place of the topic's own. Returns who sends.
         """
         senders = Senders()
 
-        def guarded(message: Any, info: Any) -> None:
-            try:
-                if not topic.alone or self._of_one(topic, senders, info, refusals, clock(), second):
-                    take(message)
-            except Exception as error:  # whatever a message holds, the program goes on
-                sentence = f"a message on {topic.name} is of no use: {error}"
-                refusals.add(clock(), Refusal(Code.MALFORMED, sentence, source=topic.name))
+        def heard(content: bytes, info: Any) -> None:
+            if not topic.alone or self._of_one(topic, senders, info, refusals, clock(), second):
+                take(deserialize_message(content, topic.kind))
 
-        self.node.create_subscription(topic.kind, topic.name, guarded, topic.asked())
+        self._read(topic, heard, refusals, clock, depth)
         return senders
 
     def watch(self, topic: Topic, refusals: Refusals, clock: Callable[[], int], second: Callable[[str], Any]) -> None:
@@ -476,7 +643,34 @@ class RosNode:
         def heard(_: bytes, info: Any) -> None:
             self._of_one(topic, senders, info, refusals, clock(), second)
 
-        self.node.create_subscription(topic.kind, topic.name, heard, topic.asked(), raw=True)
+        self._read(topic, heard, refusals, clock)
+
+    def _read(
+        self,
+        topic: Topic,
+        heard: Callable[[bytes, Any], None],
+        refusals: Refusals,
+        clock: Callable[[], int],
+        depth: int | None = None,
+    ) -> None:
+        """Hands on what comes in on a topic, as bytes: not more, and nothing larger, than the topic may have."""
+
+        more: dict[str, Any] = {}
+        if topic.only and ContentFilterOptions is not None:
+            more["content_filter_options"] = ContentFilterOptions(
+                filter_expression=topic.only, expression_parameters=[]
+            )
+        subscription: Any = self.node.create_subscription(
+            topic.kind,
+            topic.name,
+            _unused,
+            topic.asked(depth),
+            callback_group=_Polled(),
+            event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),  # see `_judge`
+            raw=True,
+            **more,
+        )
+        self._readers.append(_Reader(topic, subscription, heard, refusals, clock, depth or topic.depth))
 
     def _of_one(
         self,
@@ -503,17 +697,29 @@ class RosNode:
         second(sentence)
         return False
 
-    def offer(self, name: str, answer: Callable[[], tuple[bool, str]]) -> None:
-        """A std_srvs/Trigger service that `answer`s with success and message."""
+    def offer(self, name: str, begin: Callable[[], Request]) -> None:
+        """A std_srvs/Trigger service: `begin` puts a call before the loop, whose answer goes back when it is there."""
+        service: Any = self.node.create_service(Trigger, name, _unused, callback_group=_Polled())
+        self._services.append(_Service(service, begin))
 
-        def guarded(_: Any, response: Any) -> Any:
-            try:
-                response.success, response.message = answer()
-            except Exception as error:
-                response.success, response.message = False, f"failed: {error}"
-            return response
+    def call(self, name: str, seconds: float) -> tuple[bool, str]:
+        """Asks a std_srvs/Trigger service; success and message, or why there was no answer within so many seconds."""
+        client = self._clients.get(name)
+        if client is None:
+            client = self._clients[name] = cast(Any, self.node.create_client(Trigger, name))
+        if not client.wait_for_service(timeout_sec=seconds):
+            return False, f"there is no service {name}"
+        answered, future = threading.Event(), client.call_async(Trigger.Request())
 
-        self.node.create_service(Trigger, name, guarded)
+        def done(_: Any) -> None:
+            answered.set()
+
+        future.add_done_callback(done)
+        if not answered.wait(seconds):
+            client.remove_pending_request(future)
+            return False, f"the service {name} did not answer within {seconds} s"
+        response = future.result()
+        return response.success, response.message
 
     def now(self) -> int:
         """The time for stamps, ns."""
@@ -534,13 +740,45 @@ class RosNode:
           InputError: another program like this one is at work in the domain.
         """
         self.listen()
-        self._thread = threading.Thread(target=self._spin, name="ROS callbacks", daemon=True)
-        self._thread.start()
+        for name, run in (("ROS messages", self._poll), ("ROS", self._serve)):
+            thread = threading.Thread(target=run, name=name, daemon=True)
+            self._threads.append(thread)
+            thread.start()
 
-    def _spin(self) -> None:
+    def _poll(self) -> None:
+        """Looks after messages, and now and then who sends and reads."""
+        due, judge = time.monotonic(), 0.0
+        while not self._ending.is_set():
+            for service in self._services:
+                service.look(time.monotonic())
+            for reader in self._readers:
+                reader.look(time.monotonic())
+            now = time.monotonic()
+            if now >= judge:
+                judge = now + JUDGED_EVERY
+                self._judge()
+            due = max(due + POLL, now)
+            time.sleep(max(due - time.monotonic(), 0.0))
+
+    def _judge(self) -> None:
+        """Says once of every sender whose quality of service a reader does not take that nothing of it comes."""
+        for reader in self._readers:
+            topic, known = reader.topic, self._judged.get(reader.topic.name, set[bytes]())
+            if self.node.count_publishers(topic.name) == len(known):
+                continue
+            others = self.node.get_publishers_info_by_topic(topic.name)
+            new = [other for other in others if bytes(other.endpoint_gid) not in known]
+            for other in new:
+                meets = qos_check_compatible(other.qos_profile, topic.asked())
+                reader.judge(*meets, f"the node {other.node_name} offers it so that nothing of it comes in here")
+            self._judged[topic.name] = {bytes(other.endpoint_gid) for other in others}
+
+    def _serve(self) -> None:
+        """Answers what asks for parameters and the like."""
         try:
             while not self._ending.is_set():
-                self._executor.spin_once(timeout_sec=0.1)
+                self._executor.spin_once(timeout_sec=IDLE)
+                time.sleep(SERVED_EVERY)
         except ExternalShutdownException:
             pass
 
@@ -549,8 +787,9 @@ class RosNode:
         if self._ending.is_set():
             return
         self._ending.set()
-        if self._thread is not None:
-            self._thread.join(2.0)
+        self._executor.wake()
+        for thread in self._threads:
+            thread.join(2.0)
         self._executor.shutdown(timeout_sec=1.0)
         self.node.destroy_node()
         rclpy.shutdown(context=self.context)
@@ -597,6 +836,7 @@ class Ros2Transport:
                 messages.clock,
                 lambda sentence: self._part(SECOND_DAMPS, sentence),
             )
+        self._requests: dict[str, Request] = {}
         for name in SERVICES:
             node.offer(name, lambda name=name: self._ask(name))
 
@@ -622,10 +862,12 @@ class Ros2Transport:
             self._asked[kind] = now
             self.messages.ask(kind, sentence)
 
-    def _ask(self, kind: str) -> tuple[bool, str]:
-        request = self.messages.ask(kind)
-        granted = request.wait(ANSWERED)
-        return granted, request.message
+    def _ask(self, kind: str) -> Request:
+        """Who asks for what somebody has just asked for gets the same answer: a flood is one request a step."""
+        request = self._requests.get(kind)
+        if request is None or request.answered:
+            request = self._requests[kind] = self.messages.ask(kind)
+        return request
 
 
 class DriverPort:
@@ -693,7 +935,9 @@ class RefereePort:
         """`pose` gets stamp (ns), position (m) `[3]` and orientation (w, x, y, z) `[4]`."""
         self.node = node
         node.advertise(SCORE)
-        node.subscribe(ODOMETRY, lambda message: pose(stamp_of(message), *pose_of(message)), refusals, clock)
+        node.subscribe(
+            ODOMETRY, lambda message: pose(stamp_of(message), *pose_of(message)), refusals, clock, depth=EVERY_POSE
+        )
         node.subscribe(BOARD_TOUCHED, lambda message: touched() if message.data else None, refusals, clock)
 
     def score(self, live: dict[str, Any]) -> None:

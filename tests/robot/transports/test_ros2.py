@@ -9,6 +9,7 @@ from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -384,14 +385,116 @@ def _send(port: ros2.DriverPort) -> bool:
     return True
 
 
+class Taken:
+    """What a subscription or a service has in store, as rclpy hands it out."""
+
+    def __init__(self, *store: Any) -> None:
+        self.handle, self.store, self.sent = self, list(store), list[tuple[Any, Any]]()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: Any) -> None:
+        pass
+
+    def take_message(self, kind: Any, raw: bool) -> Any:
+        return self.store.pop(0) if raw and self.store else None
+
+    def service_take_request(self, kind: Any) -> Any:
+        return self.store.pop(0) if self.store else (None, None)
+
+    def send_response(self, response: Any, header: Any) -> None:
+        self.sent.append((header, response))
+
+
 def test_an_operator_is_told_when_the_loop_does_not_answer(messages: MessageFilter) -> None:
-    node = ros2.RosNode("deaf", (), free_domain())
+    calls = Taken((None, "first"))
+    service = ros2._Service(calls, lambda: messages.ask("arm"))
+    service.look(0.0)
+    assert not calls.sent
+    service.look(ros2.ANSWERED)
+    ((header, response),) = calls.sent
+    assert header == "first" and not response.success and response.message
+    assert messages.requests[0].code == Code.NOT_ANSWERED
+
+
+def test_any_number_of_calls_is_one_request_a_step_and_arming_never_holds_a_stop_up() -> None:
+    messages = MessageFilter(ROBOT, lambda: 0)
+    node = ros2.RosNode("asked", (), free_domain())
     try:
         transport = ros2.Ros2Transport(node, messages)
-        granted, message = transport._ask("arm")
-        assert not granted and message and messages.requests[0].code == Code.NOT_ANSWERED
     finally:
         node.close()
+    arm, stop = (Taken(*((None, k) for k in range(n))) for n in (100, 1))
+    services = [ros2._Service(arm, lambda: transport._ask("arm")), ros2._Service(stop, lambda: transport._ask("stop"))]
+    for service in services:
+        service.look(0.0)
+    assert [request.kind for request in messages.requests] == ["arm", "stop"]
+    messages.requests.pop().answer(True, Code.OPERATOR, "stopping")
+    for service in services:
+        service.look(0.001)
+    assert len(stop.sent) == 1 and stop.sent[0][1].success and not arm.sent and arm.store
+    messages.requests.pop().answer(True, Code.ARMED, "armed")
+    services[0].look(0.002)
+    assert len(arm.sent) == ros2.CALLS
+    services[0].look(0.003)
+    assert len(messages.requests) == 1
+
+
+def reader(topic: ros2.Topic, heard: Callable[[bytes, Any], Any], *contents: Any) -> tuple[Any, Refusals]:
+    """A reader of a topic on which `contents` have come in, and what it refuses."""
+    refusals = Refusals()
+    return ros2._Reader(topic, Taken(*contents), heard, refusals, lambda: 0, topic.depth), refusals
+
+
+def test_what_is_too_large_is_not_parsed_and_its_topic_is_left_alone_for_a_while() -> None:
+    heard: list[bytes] = []
+    small, huge = (b"a", {}), (bytes(ros2.SKILL.size + 1), {})
+    skills, refusals = reader(ros2.SKILL, lambda content, info: heard.append(content), small, huge, small)
+    for now in (0.0, 0.1, 0.2, 0.1 + ros2.PENALTY):
+        skills.look(now)
+    assert heard == [b"a", b"a"] and refusals.counts == {f"skill {Code.TOO_LARGE}": 1}
+
+
+def test_of_a_flood_no_more_is_taken_than_the_topic_may_have_and_that_is_noted() -> None:
+    heard: list[bytes] = []
+    many = [(b"a", {"publication_sequence_number": 60 * k}) for k in range(2000)]
+    poses, refusals = reader(ros2.ODOMETRY, lambda content, info: heard.append(content), *many)
+    for k in range(int(2 / ros2.POLL)):
+        poses.look(1.0 + k * ros2.POLL)
+    assert 0 < len(heard) <= 2 * ros2.ODOMETRY.rate + 1
+    assert 0 < refusals.counts[f"odom {Code.FLOOD}"] <= 2
+
+
+@pytest.mark.parametrize("content", [b"", b"\0", b"\0\1\0\0" + b"\xff" * 64])
+def test_bytes_that_are_no_message_are_refused(messages: MessageFilter, content: bytes) -> None:
+    """Among them lengths that promise more than there is."""
+    node = ros2.RosNode("torn", (), free_domain())
+    try:
+        node.subscribe(ros2.JOINT_STATES, lambda m: ros2.take_joints(messages, m), messages.refusals, messages.clock)
+        joints = node._readers[0]
+        joints._handle = Taken((content, {}), (content, {}))
+        joints.look(1.0)
+        joints.look(2.0)
+    finally:
+        node.close()
+    key = f"joint_states {Code.MALFORMED}"
+    assert messages.refusals.counts == {key: 2} and "\n" not in messages.refusals.last[key].sentence
+
+
+def test_who_offers_a_topic_in_a_way_that_is_not_heard_is_said(messages: MessageFilter) -> None:
+    domain = free_domain()
+    node, other = ros2.RosNode("ears", (), domain), ros2.RosNode("mouth", (), domain)
+    try:
+        node.subscribe(ros2.SKILL, lambda m: ros2.take_skill(messages, m), messages.refusals, messages.clock)
+        node.spin()
+        other.node.create_publisher(String, "skill", 1)
+        key = f"skill {Code.NOT_MET}"
+        assert until(lambda: key in messages.refusals.last)
+        assert messages.refusals.counts[key] == 1 and "\n" not in messages.refusals.last[key].sentence
+    finally:
+        node.close()
+        other.close()
 
 
 def test_what_a_callback_raises_is_a_refusal(messages: MessageFilter) -> None:
