@@ -80,8 +80,8 @@ def run(file: Path, seconds: float) -> dict[str, Any]:
             for k in range(BLOCK):
                 sensors = Sensors(
                     np.array([[1.0, 0.0, 0.0, 0.0]], np.float32), 0.1 * rng.standard_normal((1, 3)).astype(np.float32),
-                    (robot.default_pose + 0.1 * rng.standard_normal((1, 12))).astype(np.float32),
-                    rng.standard_normal((1, 12)).astype(np.float32),
+                    (robot.default_pose + 0.1 * rng.standard_normal((1, robot.joints))).astype(np.float32),
+                    rng.standard_normal((1, robot.joints)).astype(np.float32),
                 )  # fmt: skip
                 pose = np.array([0.5 + 0.02 * k, -0.4, 0.1])
                 began = time.perf_counter()
