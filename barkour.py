@@ -62,6 +62,7 @@ from robot.options import (
     RefereeOptions,
     ReplayOptions,
     SimOptions,
+    UnitreeSimOptions,
 )
 from sim.course.options import ScoreOptions
 from sim.errors import InputError
@@ -138,6 +139,10 @@ COMMANDS: dict[str, Subcommand | Group] = {
             "referee": Subcommand(RefereeOptions, "robot.nodes.start:referee"),
         },
     ),
+    "unitree": Group(
+        "Robots that speak Unitree's messages. The control loop is onboard --transport unitree.",
+        {"sim": Subcommand(UnitreeSimOptions, "robot.transports.unitree.simulated:unitree_sim")},
+    ),
     "bench": Group(
         "Measure on this computer.",
         {
@@ -153,6 +158,7 @@ EXTRAS |= {
     "torch": "distill",
     "accelerate": "distill",
     "rclpy": "ros",
+    "cyclonedds": "unitree",
     "transformers": "lm",
     "tokenizers": "lm",
     "openai": "lm",

@@ -36,6 +36,8 @@ EXTRAS = {
         *(f"ros-{m}-msgs==5.5.1" for m in ("sensor", "nav", "geometry", "trajectory", "diagnostic")),
         "ros-std-srvs==5.5.1",
     ],
+    # DDS for robots that speak Unitree's messages
+    "unitree": ["cyclonedds>=11"],
     # what `barkour bench distill` and a test compare the losses and the loop with
     "bench": ["trl>=1.16"],
     # video and the live view

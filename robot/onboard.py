@@ -10,6 +10,10 @@ def onboard(options: OnboardOptions) -> OnboardReport | LoopReport:
         from robot.nodes import start
 
         return start.onboard(options)
+    if options.transport == "unitree":
+        from robot.transports.unitree.onboard import onboard_unitree
+
+        return onboard_unitree(options)
     from robot.transports.simulation import onboard_in_simulation
 
     return onboard_in_simulation(options)

@@ -18,8 +18,9 @@ class OnboardOptions(Options):
     """generalist, specialists or a bundle FILE.onnx"""
     robot: str | None = None
     """a robot's name or folder; without it barkour_v0, or the robot of FILE.onnx"""
-    transport: Literal["sim", "ros2"] = "sim"
-    """sim: simulated hardware, navigator and referee in this process; ros2: a robot, or `barkour ros sim`"""
+    transport: Literal["sim", "ros2", "unitree"] = "sim"
+    """sim: simulated hardware, navigator and referee in this process; ros2: a robot, or `barkour ros sim`; unitree: a
+    robot that speaks Unitree's messages, or `barkour unitree sim`"""
     course: str = "official"
     """as for run; the map from which terrain is seen"""
     seed: Seed | None = None
@@ -33,7 +34,7 @@ class OnboardOptions(Options):
     record: Path | None = None
     """file for a recording of the loop's inputs and outputs"""
     dry_run: bool = False
-    """compute everything, send nothing; on ros2 also where the parameter file does not say dry_run: false"""
+    """compute everything, send nothing; on a robot also where the parameter file does not say dry_run: false"""
     real_time: bool = False
     """simulated robot on the computer's clock, as on a robot; without it as fast as can be"""
     lying: bool = False
@@ -132,6 +133,30 @@ class RefereeOptions(NodeOptions):
 
     out: Path | None = None
     """folder for the result and the pose log"""
+
+
+@dataclass(frozen=True)
+class UnitreeSimOptions(Options):
+    """Simulate a robot that speaks Unitree's low-level messages, until Ctrl-C."""
+
+    robot: str = "unitree_go2"
+    """a robot's name, or the folder that describes it"""
+    course: str = "official"
+    """as for run"""
+    seed: Seed = 0
+    """of the simulated robot"""
+    randomize: bool = False
+    """as for run"""
+    torque_limit: Torque | None = None
+    """as for run"""
+    domain: Domain = 1
+    """DDS domain; a robot's own is 0"""
+    interface: str = "lo"
+    """network interface"""
+    score: bool = False
+    """keep time and score, and end with the course run"""
+    out: Path | None = None
+    """JSON file for what happened"""
 
 
 @dataclass(frozen=True)

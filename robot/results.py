@@ -109,6 +109,30 @@ class SimReport(Result):
 
 
 @dataclass(frozen=True, kw_only=True)
+class UnitreeSimReport(Result):
+    """A simulated robot that spoke Unitree's messages."""
+
+    robot: str
+    course: str
+    seed: int
+    commands: int
+    """Obeyed."""
+    seconds: float
+    paused_s: float
+    mode: str
+    """The robot's own mode that was active at the end; empty where the motors obeyed low-level commands."""
+    damping: bool
+    height: float
+    """Of the base at the end, m."""
+    diverged: bool
+    calls: list[int]
+    """Of its services, by their numbers."""
+    refusals: dict[str, int]
+    run: dict[str, Any] | None = None
+    """What the referee says, where the run was scored."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class NavigatorReport(Result):
     """The navigator's side of a run."""
 

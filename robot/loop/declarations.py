@@ -8,9 +8,11 @@ from robot.loop.parameters import declared, number, switch, text, whole
 from robot.loop.safety import Limits
 from robot.loop.terrain import GridPlace
 from sim.course.score import MAX_TIME
+from sim.errors import InputError
 from sim.robots.description import DEFAULT
 
 COURSE = "The course: official, another shipped one, generated:SEED, or FILE.yaml."
+DRIVES = ("remote", "course")
 ROBOT = "The robot: its name, or the folder that describes it."
 WHOSE = "The robot whose policy is meant, by name or folder; empty means barkour_v0, or the robot of FILE.onnx."
 
@@ -76,6 +78,28 @@ class RefereeParameters:
     )
 
 
+@dataclass(frozen=True)
+class UnitreeParameters:
+    """Parameters of a robot that speaks Unitree's messages: the section `unitree` of a parameter file."""
+
+    domain: int = whole(0, 0, 232, "The DDS domain; the robot's own is 0.")
+    interface: str = text("eth0", "The network interface that the robot is on; lo for a simulated one.")
+    switcher: bool = switch(
+        True,
+        "Whether the robot's own walking is asked to let go of the motors before anything is sent; "
+        "false only for a simulator without that service.",
+    )
+    pose: bool = switch(
+        False, "Whether rt/sportmodestate gives the pose in the course frame; a simulated robot's does."
+    )
+    drive: str = text("remote", "Who says where to go: the remote's sticks, or the course's navigator.")
+
+    def __post_init__(self) -> None:
+        """Raises `InputError` for a `drive` that is none."""
+        if self.drive not in DRIVES:
+            raise InputError(f"the parameter 'drive' must be one of {', '.join(DRIVES)}, got {self.drive[:40]!r}")
+
+
 PARAMETERS: dict[str, type[Any]] = {
     "sim": SimParameters,
     "onboard": OnboardParameters,
@@ -87,4 +111,6 @@ PARAMETERS: dict[str, type[Any]] = {
 
 def names() -> frozenset[str]:
     """Every parameter of any of the nodes."""
-    return frozenset(parameter.name for kind in PARAMETERS.values() for parameter in declared(kind))
+    return frozenset(
+        parameter.name for kind in (*PARAMETERS.values(), UnitreeParameters) for parameter in declared(kind)
+    )

@@ -65,6 +65,10 @@ class Code(StrEnum):
     """A sender whose quality of service a reader does not take."""
     FROZEN = "frozen"
     """Numbers that no longer change although the robot moves."""
+    CHECKSUM = "checksum"
+    """A message that was changed on its way."""
+    MOTOR = "motor"
+    """A motor that is off, or too hot."""
     # what the loop puts out
     COMMAND_RANGE = "command range"
     TARGET_RANGE = "target range"

@@ -21,6 +21,8 @@ Array = npt.NDArray[Any]
 """Any array; shape and unit stand where it is described."""
 NEVER = -(2**62)
 """The time of something that has not happened, ns."""
+ANSWERED = 0.5
+"""s within which the loop must answer an operator."""
 
 
 class Mode(IntEnum):

@@ -8,13 +8,10 @@ from robot.loop.assembly import Assembly
 from robot.loop.clock import SteadyClock
 from robot.loop.declarations import OnboardParameters
 from robot.loop.message_filter import MessageFilter
-from robot.loop.transport import NEVER, NS, State
+from robot.loop.operation import Operation
 from robot.nodes.ending import Ending, write_report
-from robot.transports.ros2 import ANSWERED, Ros2Transport, RosNode
+from robot.transports.ros2 import Ros2Transport, RosNode
 from sim.course.files import by_name
-
-ARM_EVERY = 1.0
-"""Seconds between two tries to arm by itself."""
 
 
 class Onboard:
@@ -39,41 +36,7 @@ class Onboard:
     def run(self, ending: Ending) -> None:
         """Until the end is asked for, and then until the robot has stopped. A second request ends at once."""
         self.node.spin()
-        self.loop.start()
-        self.node.say("ready" + ("; a dry run: nothing is sent to the joints" if self.options.dry_run else ""))
-        armed, tried = not self.options.auto_arm, 0
-        while not ending.asked and self.loop.alive:
-            if not armed and self._fresh() and self.clock.now() - tried > ARM_EVERY * NS:
-                tried = self.clock.now()
-                armed = self.messages.ask("arm").wait(ANSWERED)
-            self._wait()
-        self._stop(ending)
-        if self.loop.failure is not None:
-            raise self.loop.failure
-
-    def _wait(self) -> None:
-        self.clock.sleep_until(self.clock.now() + NS // 50)
-
-    def _fresh(self) -> bool:
-        """Whether everything that a run needs has just come in."""
-        seen, now = self.messages.snapshot(), self.clock.now()
-        times = [seen.joints_time, seen.imu_time, seen.command_time]
-        if self.options.needs_pose:
-            times.append(seen.pose_time)
-        return all(time != NEVER and now - time < self.options.sensor_timeout * NS for time in times)
-
-    def _stop(self, ending: Ending) -> None:
-        """A soft stop, if the robot is held."""
-        asked, times = ending.asked, self.options
-        if self.controller.state in (State.STANDING_UP, State.RUNNING):
-            self.node.say("asked to end: stopping softly")
-            self.messages.ask("stop")
-        until = self.clock.now() + (times.brake + times.stand + times.hold + times.settle + 1.0) * NS
-        self._wait()
-        while self.loop.alive and ending.asked <= max(asked, 1) and self.clock.now() < until:
-            if self.controller.state in (State.DISARMED, State.EMERGENCY):
-                return
-            self._wait()
+        Operation(self.assembly, self.options, self.clock, self.node.say).run(ending)
 
 
 def run_onboard(node: RosNode, ending: Ending) -> dict[str, Any]:

@@ -9,19 +9,16 @@ from robot.loop.declarations import SimParameters
 from robot.loop.refusals import Refusals
 from robot.loop.transport import NS, Output
 from robot.nodes.ending import Ending, write_report
-from robot.transports.hardware import POSE_EVERY, SLICE, STEP_NS, SimulatedHardware
+from robot.transports.hardware import POSE_EVERY, SLICE, Pace, SimulatedHardware
 from robot.transports.ros2 import DriverPort, RosNode
 from sim.course.files import by_name
 from sim.robots.description import find_robot
-
-STALL = 20_000_000
-"""A computer that is this late (ns) stops the world for as long, instead of hurrying it afterwards."""
 
 
 class Driver:
     """Moves simulated hardware in real time and joins it to ROS.
 
-    The hardware's time 0 is `epoch` on the steady clock; stamps are that time on the wall clock of the start, so that
+    Stamps are the hardware's time on the wall clock of the start, so that
     setting the clock meanwhile changes nothing.
     """
 
@@ -29,12 +26,10 @@ class Driver:
         self.node, self.hardware, self.clock = node, hardware, SteadyClock()
         self.refusals = Refusals(node.say)
         self.port = DriverPort(node, hardware.robot, self._drive, self.refusals, self.clock.now)
-        self.epoch = self.clock.now()
-        self.paused = 0.0
-        """Seconds for which the computer was too late and the world stood still."""
+        self.pace = Pace(self.clock, hardware)
         self.latencies = Durations()
         """From a reading's stamp to the arrival of the command that answers it."""
-        self._wall = node.now() - self.epoch
+        self._wall = node.now() - self.pace.epoch
         self._slices = 0
         self._touched: bool | None = None
         self._damped = hardware.damping
@@ -43,12 +38,7 @@ class Driver:
     def run(self, ending: Ending) -> None:
         """Until the end is asked for."""
         while not ending.asked:
-            due = self.epoch + self.hardware.time + SLICE * STEP_NS
-            behind = self.clock.now() - due
-            if behind > STALL:
-                self.epoch += behind
-                self.paused += behind / NS
-            self.clock.sleep_until(due)
+            self.pace.wait(SLICE)
             with self._lock:
                 self.hardware.advance(SLICE)
             self._slices += 1
@@ -60,7 +50,7 @@ class Driver:
             "latency_ms": self.latencies.milliseconds(),
             "commands": self.latencies.count,
             "seconds": self.hardware.time / NS,
-            "paused_s": self.paused,
+            "paused_s": self.pace.paused,
             "damping": self.hardware.damping,
             "commanded": self.hardware.commanded is not None,
             "diverged": self.hardware.diverged,
@@ -70,7 +60,7 @@ class Driver:
 
     def _publish(self) -> None:
         hardware = self.hardware
-        stamp = self.epoch + hardware.time + self._wall
+        stamp = self.pace.epoch + hardware.time + self._wall
         self.port.joints(hardware.sense(), stamp)
         if self._slices % POSE_EVERY == 0:
             self.port.pose(hardware.pose(), hardware.velocity(), stamp)
@@ -84,7 +74,7 @@ class Driver:
     def _drive(self, output: Output) -> None:
         if output.stamp:
             self.latencies.add((self.clock.now() + self._wall - output.stamp) / NS)
-        answers = output.stamp - self._wall - self.epoch if output.stamp else None
+        answers = output.stamp - self._wall - self.pace.epoch if output.stamp else None
         with self._lock:
             self.hardware.command(output.mode, output.targets, answers)
 

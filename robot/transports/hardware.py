@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from robot.loop.clock import Clock
 from robot.loop.transport import NS, Array, Mode
 from sim.course.description import Course
 from sim.robots.description import Robot
@@ -21,6 +22,29 @@ SLICE = 4
 """Milliseconds between two readings of joints and IMU: 250 Hz."""
 POSE_EVERY = 2
 """Slices between two poses: 125 Hz."""
+
+
+STALL = 20_000_000
+"""A computer that is this late (ns) stops the world for as long, instead of hurrying it afterwards."""
+
+
+class Pace:
+    """Moves simulated hardware with the computer's clock: its time 0 is `epoch` on the steady clock."""
+
+    def __init__(self, clock: Clock, hardware: "SimulatedHardware") -> None:
+        self.clock, self.hardware = clock, hardware
+        self.epoch = clock.now()
+        self.paused = 0.0
+        """Seconds for which the computer was too late and the world stood still."""
+
+    def wait(self, steps: int) -> None:
+        """Until so many physics steps may be made."""
+        due = self.epoch + self.hardware.time + steps * STEP_NS
+        behind = self.clock.now() - due
+        if behind > STALL:
+            self.epoch += behind
+            self.paused += behind / NS
+        self.clock.sleep_until(due)
 
 
 class SimulatedHardware:

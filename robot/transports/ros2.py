@@ -47,7 +47,7 @@ from robot.loop.message_filter import MessageFilter
 from robot.loop.parameters import EVERYWHERE, SIMULATED_TIME, Declared, declared, load, make, sections
 from robot.loop.recording import SECOND_DAMPS, SECOND_STOPS
 from robot.loop.refusals import Code, Refusal, Refusals, Source
-from robot.loop.transport import NEVER, NS, Array, Mode, Output, Request
+from robot.loop.transport import ANSWERED, NEVER, NS, Array, Mode, Output, Request
 from robot.transports.senders import ELSEWHERE, Claim, Heard, Senders
 from sim.course.description import SKILLS
 from sim.errors import InputError
@@ -139,8 +139,6 @@ TOPICS = (
 )  # fmt: skip
 SERVICES = ("arm", "disarm", "stop")
 """std_srvs/Trigger each; asked of the control loop, which answers in its next step."""
-ANSWERED = 0.5
-"""s within which the loop must answer an operator."""
 TOLD_EVERY = 0.1
 """s between two times that the loop is told of a second sender: ten times before it forgets one."""
 POLL = 0.001

@@ -1,0 +1,1 @@
+"""Robots that speak Unitree's messages over DDS, and a simulated one that does."""
