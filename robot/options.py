@@ -14,15 +14,15 @@ Domain = Annotated[int, Range(0, 232)]
 class OnboardOptions(Options):
     """Run the 50 Hz control loop with its safety chain: on a robot over ROS 2, or against simulated hardware."""
 
-    bundle: str = "generalist"
-    """generalist, specialists or a bundle FILE.onnx"""
+    bundle: str | None = None
+    """generalist, specialists or a bundle FILE.onnx; without it the parameter file's, else generalist"""
     robot: str | None = None
     """a robot's name or folder; without it barkour_v0, or the robot of FILE.onnx"""
     transport: Literal["sim", "ros2", "unitree"] = "sim"
     """sim: simulated hardware, navigator and referee in this process; ros2: a robot, or `barkour ros sim`; unitree: a
     robot that speaks Unitree's messages, or `barkour unitree sim`"""
-    course: str = "official"
-    """as for run; the map from which terrain is seen"""
+    course: str | None = None
+    """as for run; the map from which terrain is seen; without it the parameter file's, else official"""
     seed: Seed | None = None
     """of the simulated robot; 0 without it"""
     randomize: bool = False

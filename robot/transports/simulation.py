@@ -19,6 +19,7 @@ from robot.results import OnboardReport
 from robot.transports.hardware import SimulatedHardware
 from robot.transports.inprocess import InProcess
 from sim.course.files import by_name
+from sim.errors import InputError
 
 ARM_WITHIN = 2.0
 """Simulated hardware must be armed within this, s."""
@@ -39,12 +40,15 @@ def onboard_in_simulation(
     Raises:
       InputError: a policy, course, seed, parameter file or recording that cannot be used.
     """
-    skills, where, seed = load_skills(asked.bundle, asked.robot), by_name(asked.course), asked.seed or 0
     options = parameters.load(
         OnboardParameters, asked.parameters, "onboard", elsewhere=names(),
         policy=asked.bundle, course=asked.course, robot=asked.robot,
         dry_run=asked.dry_run, needs_pose=True, record="" if asked.record is None else str(asked.record),
     )  # fmt: skip
+    skills, seed = load_skills(options.policy, options.robot or None), asked.seed or 0
+    if not options.course:
+        raise InputError("a simulated robot needs a course: the parameter file names none")
+    where = by_name(options.course)
     clock: Clock = SteadyClock() if asked.real_time else SimulatedClock()
     navigation, referee = NavigationProgram(where, skills), Referee(where, fall=skills.robot.fall)
     hardware = SimulatedHardware(
@@ -71,7 +75,7 @@ def onboard_in_simulation(
         sys.setswitchinterval(interval)
         assembly.close()
     return OnboardReport.of({
-        **referee.result(), **assembly.summary(), "log": None, "policy": asked.bundle, "course": asked.course,
+        **referee.result(), **assembly.summary(), "log": None, "policy": options.policy, "course": options.course,
         "seed": seed, "randomize": asked.randomize, "latency_ms": transport.latencies.milliseconds(),
         "limits": asdict(assembly.controller.limits), "recording": options.record or None, "real_time": asked.real_time,
     })  # fmt: skip

@@ -91,12 +91,14 @@ def onboard_unitree(asked: OnboardOptions) -> LoopReport:
     sys.setswitchinterval(SWITCH_INTERVAL)
     options = parameters.load(
         OnboardParameters, asked.parameters, "onboard", elsewhere=names(), policy=asked.bundle, course=asked.course,
+        robot=asked.robot,
         dry_run=asked.dry_run or None, record=None if asked.record is None else str(asked.record),
     )  # fmt: skip
     link = UnitreeParameters()
     if asked.parameters is not None:
         link = parameters.load(UnitreeParameters, asked.parameters, "unitree", elsewhere=names())
-    skills, course = load_skills(options.policy), by_name(options.course) if options.course else None
+    skills = load_skills(options.policy, options.robot or None)
+    course = by_name(options.course) if options.course else None
     if link.drive == "course" and (course is None or not link.pose):
         raise InputError("to drive a course (drive: course) both a course and a pose (pose: true) are needed")
     clock = SteadyClock()
