@@ -77,7 +77,7 @@ def test_another_state_is_found(run, tmp_path):
     [
         ("schema", 7, "has the version 7"),
         ("bundles", {"generalist.onnx": "0" * 64}, "other bundles"),
-        ("robot", "spot", "of the robot spot"),
+        ("robot", "spot", "spot"),
         ("policy", "nobody", "unknown policy"),
         ("policy", "../../etc/passwd", "unknown policy|no policy file|not a readable"),
         ("course", "a: [", "not valid YAML"),
