@@ -26,6 +26,7 @@ from sim.course.scene import course_model
 from sim.course.score import MAX_TIME, Scorer, write_log
 from sim.envs.worlds import SimulatedRobots
 from sim.errors import InputError
+from sim.localization import PoseErrors
 
 # --- the simulation --------------------------------------------------------------------------------------------------
 
@@ -45,8 +46,10 @@ class CourseWorlds:
         paces: Paces | None = None,
         threads: int = 0,
         policy: Runner | None = None,
+        pose_errors: PoseErrors = PoseErrors(),
     ) -> None:
-        """`torque_limit` (N m) replaces the robot's own, see `SimulatedRobots`; `paces` what the skills allow.
+        """`torque_limit` (N m) replaces the robot's own, see `SimulatedRobots`; `paces` what the skills allow;
+        navigator and terrain heights take the pose with `pose_errors`, the scorer takes the true one.
 
         `policy` drives in place of the skills' own `PolicyRunner`.
         """
@@ -55,8 +58,9 @@ class CourseWorlds:
         self.route = planned(course, robot.footprint, skills.able, paces or paces_of(skills, torque_limit))
         self.dt = robot.control_period
         self.robots = SimulatedRobots(
-            robot, course_model(course, robot), seeds, randomize=randomize, torque_limit=torque_limit, threads=threads
-        )
+            robot, course_model(course, robot), seeds, randomize=randomize, torque_limit=torque_limit, threads=threads,
+            pose_errors=pose_errors,
+        )  # fmt: skip
         n = self.robots.worlds
         navigator = course_navigator(course, self.route, trained_limits(skills))
         self.navigators: list[Navigator] = [copy.deepcopy(navigator) for _ in range(n)]
@@ -99,7 +103,7 @@ class CourseWorlds:
         command = np.zeros((robots.worlds, 3), np.float32)
         users = np.full(robots.worlds, self.skills.uses["walk"])
         asked: dict[int, tuple[str, int]] = {}
-        pose = robots.pose
+        pose = robots.known_pose
         for i in np.flatnonzero(active).tolist():
             out = self.navigators[i].step(pose[i], self.dt)
             command[i], users[i] = out.velocity, self.skills.uses[out.skill]
@@ -203,7 +207,8 @@ def run(options: CourseRunOptions) -> RunReport:
     where = by_name(options.course)
     skills = load_skills(options.policy, options.robot)
     worlds = CourseWorlds(
-        where, skills, [options.seed], randomize=options.randomize, torque_limit=options.torque_limit
+        where, skills, [options.seed], randomize=options.randomize, torque_limit=options.torque_limit,
+        pose_errors=PoseErrors.of(options),
     )  # fmt: skip
     states: list[np.ndarray] = []
     viewer = recording = None
@@ -234,6 +239,7 @@ def run(options: CourseRunOptions) -> RunReport:
         "skills": skills.describe(),
         "randomize": options.randomize,
         "torque_limit_nm": worlds.robots.torque_limit,
+        "navigator_pose": PoseErrors.of(options).words(),
         "log": None,
     }
     if folder is not None and recording is not None:

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from sim.course.files import by_name, several
 from sim.course.scene import EVALUATION
 from sim.course.score import MAX_TIME
 from sim.envs.worlds import world_seeds
+from sim.localization import PoseErrors
 from sim.results import plain
 from sim.robots.description import Robot
 from sim.tasks.events import PUSH_EVERY
@@ -93,8 +94,9 @@ def _all_runs(
     for k, first in parts:
         here = range(first, runs, count)[:MOST_WORLDS]
         worlds = CourseWorlds(
-            courses[k], skills, [seeds[i] for i in here], randomize=options.randomize, torque_limit=options.torque_limit
-        )
+            courses[k], skills, [seeds[i] for i in here], randomize=options.randomize,
+            torque_limit=options.torque_limit, pose_errors=PoseErrors.of(options),
+        )  # fmt: skip
         ahead = len(by_world) + len(here)
         by_world |= dict(zip(here, worlds.run(lambda s, going, ahead=ahead: progress(ahead - going, s)), strict=True))
         progress(len(by_world), worlds.time)
@@ -106,10 +108,11 @@ def _result(policy: str, skills: Skills, runs: Sequence[CourseRun], options: Eva
         "format": FORMAT,
         **summarize(runs),
         "policy": policy,
+        "robot": options.robot or skills.robot.name,
         "course": options.course,
         "seed": options.seed,
         "skills": skills.describe(),
-        "conditions": conditions(skills.robot, options.randomize)
+        "conditions": conditions(skills.robot, options.randomize, PoseErrors.of(options))
         | {"torque_limit_nm": options.torque_limit or skills.robot.peak_torque},
     }
 
@@ -179,7 +182,7 @@ def _median(values: Sequence[float | None]) -> float | None:
     return float(np.median(np.array(values, float))) if values else None
 
 
-def conditions(robot: Robot, randomize: bool) -> dict[str, Any]:
+def conditions(robot: Robot, randomize: bool, pose_errors: PoseErrors = PoseErrors()) -> dict[str, Any]:
     """What the runs were measured under, JSON-ready."""
     ranges = Ranges().of(robot) if randomize else nominal(robot)
     noise = SensorNoise()
@@ -190,7 +193,8 @@ def conditions(robot: Robot, randomize: bool) -> dict[str, Any]:
         "time_limit_s": MAX_TIME,
         "randomized": randomize,
         "push_every_s": PUSH_EVERY,
-        "navigator_pose": "true pose",
+        "navigator_pose": pose_errors.words(),
+        "pose_errors": asdict(pose_errors),
         "ranges": {f.name: list(getattr(ranges, f.name)) for f in fields(ranges)},
         "sensor_noise": {f.name: getattr(noise, f.name) for f in fields(noise)},
     }

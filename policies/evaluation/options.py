@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from sim.localization import PoseDelay, PoseDrift, PoseDropouts, PoseNoise, PoseRate, YawNoise
 from sim.options import Options, Range, Torque, WorldSeed
 
 
@@ -27,6 +28,18 @@ class CourseRunOptions(Options):
     """show the run live in a browser (needs the viz extra)"""
     torque_limit: Torque | None = None
     """peak joint torque, N m, in place of the robot's (18; the paper's robot: 12)"""
+    pose_noise: PoseNoise = 0.0
+    """standard deviation of the position that the robot knows of itself, m; the score takes the true one"""
+    pose_yaw_noise: YawNoise = 0.0
+    """standard deviation of the heading that it knows, rad"""
+    pose_delay: PoseDelay = 0.0
+    """age of a pose when it becomes known, s"""
+    pose_rate: PoseRate = 0.0
+    """poses a second; 0: one every control step"""
+    pose_drift: PoseDrift = 0.0
+    """error of the position as a share of the way gone, in a direction drawn per run"""
+    pose_dropouts: PoseDropouts = 0.0
+    """share of the time without poses, in dropouts of 0.1 s on average"""
 
 
 @dataclass(frozen=True)
@@ -50,6 +63,18 @@ class EvaluateOptions(Options):
     against: str | None = None
     """a second policy over the same worlds, and what the first has over it, world by world"""
     torque_limit: Torque | None = None
+    """as for run"""
+    pose_noise: PoseNoise = 0.0
+    """as for run"""
+    pose_yaw_noise: YawNoise = 0.0
+    """as for run"""
+    pose_delay: PoseDelay = 0.0
+    """as for run"""
+    pose_rate: PoseRate = 0.0
+    """as for run"""
+    pose_drift: PoseDrift = 0.0
+    """as for run"""
+    pose_dropouts: PoseDropouts = 0.0
     """as for run"""
 
 

@@ -8,6 +8,9 @@ import numpy as np
 
 from policies.evaluation.outcome import CourseRun
 from policies.evaluation.published import RATES, TIMES, Published
+from sim.localization import PoseErrors
+from sim.options import flag
+from sim.robots.description import DEFAULT
 
 
 def report_table(result: dict[str, Any]) -> str:
@@ -93,8 +96,11 @@ def evaluation_command(result: Mapping[str, Any], against: str | None = None) ->
 def _words(result: Mapping[str, Any], command: str, course: str, seed: str) -> str:
     conditions = result["conditions"]
     words = ["barkour", command, "--policy", result["policy"], "--course", course, "--seed", seed]
+    words += ["--robot", result["robot"]] if result["robot"] != DEFAULT else []
     words += ["--randomize"] if conditions["randomized"] else []
     words += ["--torque-limit", _number(conditions["torque_limit_nm"])]
+    for name, value in PoseErrors(**conditions["pose_errors"]).options().items():
+        words += [flag(name), _number(value)]
     return shlex.join(words)
 
 

@@ -35,6 +35,8 @@ class RunReport(CourseReport):
     """Changes of skill."""
     world: dict[str, Any]
     """What was drawn for this run's world."""
+    navigator_pose: str
+    """What the robot knew of its place."""
     picture: str | None = None
     recording: str | None = None
     video: str | None = None
@@ -53,6 +55,7 @@ class Evaluation(Result):
     per_obstacle_success: dict[str, float]
     conditions: dict[str, Any]
     policy: str
+    robot: str
     course: str
     seed: int
     skills: dict[str, Any]

@@ -16,6 +16,7 @@ from sim.course.judge import Falls, ending
 from sim.course.scene import board_sensors
 from sim.course.score import Scorer
 from sim.errors import InputError
+from sim.localization import Localization, PoseErrors
 from sim.observation import Layout, Sensors
 from sim.physics.cpu import CpuPhysics
 from sim.planar import place, to_body
@@ -98,10 +99,12 @@ class SimulatedRobots:
         noise: SensorNoise = SensorNoise(),
         torque_limit: float | None = None,
         threads: int = 0,
+        pose_errors: PoseErrors = PoseErrors(),
     ) -> None:
         """`randomize` draws masses, friction, latency and the rest from `randomization.Ranges`; else `nominal`.
 
-        `torque_limit` (N m) replaces the description's; what is drawn of motor strength still applies.
+        `torque_limit` (N m) replaces the description's; what is drawn of motor strength still applies. `pose_errors`
+        part what the robots know of their place from the truth.
         """
         if torque_limit is not None and not (np.isfinite(torque_limit) and torque_limit > 0):
             raise InputError(f"a torque limit must be a positive number of N m, got {torque_limit}")
@@ -143,6 +146,9 @@ class SimulatedRobots:
         self.ground: Ground = flat
         """Height of the ground, m, and depth of the boards on it as `sim.observation.terrain_heights` has it."""
         self.pits: Ground | None = None
+        self.pose_errors = pose_errors
+        self.localization: Localization | None = None
+        """What the robots are told of their place, where that is not the truth."""
         self.chance = self._no_chance()
         """This control step's random numbers: those of `look_around`."""
 
@@ -165,6 +171,7 @@ class SimulatedRobots:
         self.targets = joints.astype(np.float32)
         self.steps = 0
         self.falls.begin(0.0)
+        self.localization = Localization(self.pose_errors, self.seeds, self._place()) if self.pose_errors else None
 
     def _no_chance(self) -> Chance:
         return Chance.split(self.robot, np.full((self.worlds, Chance.width(self.robot)), 0.5, np.float32))
@@ -191,6 +198,21 @@ class SimulatedRobots:
         """True z of the base, m, `[worlds]`."""
         return np.array(self.physics.qpos[:, 2])
 
+    def _place(self) -> np.ndarray:
+        """True x, y, z (m) and heading (rad), `[worlds, 4]`."""
+        pose = self.pose
+        return np.stack([pose[:, 0], pose[:, 1], self.height, pose[:, 2]], 1)
+
+    @property
+    def known_pose(self) -> np.ndarray:
+        """x, y (m) and heading (rad) as the robots know them, `[worlds, 3]`."""
+        return self.pose if self.localization is None else self.localization.pose[:, [0, 1, 3]]
+
+    @property
+    def known_height(self) -> np.ndarray:
+        """z of the base as the robots know it, m, `[worlds]`."""
+        return self.height if self.localization is None else self.localization.pose[:, 2]
+
     @property
     def upright(self) -> np.ndarray:
         """Cosine of the angle between the robot's up and the world's, `[worlds]`."""
@@ -214,10 +236,10 @@ class SimulatedRobots:
         return noisy(np, self.noise, true, u)
 
     def ground_seen(self, layout: Layout) -> np.ndarray:
-        """Policy's terrain heights `[worlds, n]` at the true pose, with this control step's common error."""
-        pose, error = self.pose, (self.noise.height * (2 * self.chance.height - 1))[:, None]
+        """Policy's terrain heights `[worlds, n]` at the known pose, with this control step's common error."""
+        pose, error = self.known_pose, (self.noise.height * (2 * self.chance.height - 1))[:, None]
         heights = obs.terrain_heights(
-            np, self.robot, layout, self.ground, pose[:, :2], pose[:, 2], self.height, error, self.pits
+            np, self.robot, layout, self.ground, pose[:, :2], pose[:, 2], self.known_height, error, self.pits
         )
         return heights.astype(np.float32)
 
@@ -279,6 +301,8 @@ class SimulatedRobots:
             rest = np.tile(self.model.qpos0, (self.worlds, 1))
             physics.reset(stuck, rest, np.zeros((self.worlds, self.model.nv)))
         self.kick(self.chance.push)
+        if self.localization is not None:
+            self.localization.look(self.time, self._place())
 
     def look(self) -> None:
         """Keeps what a physics step has shown: peak torques, and touches of the board."""

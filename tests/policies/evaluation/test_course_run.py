@@ -18,6 +18,7 @@ from sim.course.description import official
 from sim.course.score import score_file
 from sim.envs.worlds import SimulatedRobots, world_seeds
 from sim.errors import InputError
+from sim.localization import PoseErrors
 
 SECONDS = 3.0
 KEYS = {"score", "time_s", "finished", "fell", "touched_jump", "obstacles", "seed", "policy", "course", "log"}
@@ -180,3 +181,27 @@ def test_changes_of_skill_are_named_by_who_really_drives():
     changes = [(switch.before, switch.after) for switch in done.switches]
     assert changes == [("walk", "climb"), ("climb", "walk"), ("walk", "jump"), ("jump", "walk")]
     assert done.trace.skill.count("jump") > 50
+
+
+def test_navigator_and_heights_take_the_pose_that_the_robot_knows():
+    skills, errors = load_skills("generalist"), PoseErrors(noise=0.05, yaw_noise=0.1, delay=0.1, drift=0.05)
+    seeds = world_seeds(2, 2)
+    kept = {"randomize": True, "time_limit": 0.4, "threads": 1}
+    alone = CourseWorlds(official(), skills, seeds[:1], pose_errors=errors, **kept)
+    seen: list[np.ndarray] = []
+    step = alone.navigators[0].step
+    alone.navigators[0].step = lambda pose, dt: (seen.append(np.array(pose)), step(pose, dt))[1]  # type: ignore[method-assign]
+    for _ in range(30):
+        alone.step()
+    robots, layout = alone.robots, skills.bundles[0].layout
+    assert robots.localization is not None
+    assert np.linalg.norm(seen[-1][:2] - robots.pose[0, :2]) > 1e-3
+    heights = robots.ground_seen(layout)
+    robots.localization.pose[:, 0] += 5.0  # on the floor behind the course
+    assert np.abs(robots.ground_seen(layout) - heights).max() > 0.05
+    together = CourseWorlds(official(), skills, seeds, pose_errors=errors, **kept).run()
+    again = CourseWorlds(official(), skills, seeds[:1], pose_errors=errors, **kept).run()
+    np.testing.assert_array_equal(together[0].trace.pose, again[0].trace.pose)
+    x, y, _ = again[0].trace.pose[-1]
+    true = CourseWorlds(official(), skills, seeds[:1], **kept)
+    assert true.robots.localization is None and (true.run()[0].trace.pose[-1][:2]) != (x, y)

@@ -25,10 +25,12 @@ from policies.evaluation.outcome import CourseRun, Trace
 from policies.evaluation.results import Evaluation
 from sim.course.description import Course, official
 from sim.course.score import Scorer
+from sim.localization import PoseErrors
 from sim.robots.description import default_robot
 
 SVG = "{http://www.w3.org/2000/svg}"
 SCHEMA = json.loads((files("policies.evaluation") / "evaluation.schema.json").read_text())
+ERRORS = PoseErrors(noise=0.02, delay=1 / 3)
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome") or ""
 
 
@@ -54,10 +56,13 @@ def made_run(seed: int, failed: str = "", course: str = "official", touched: boo
     return CourseRun(seed, result, end, time_s, gates, trace, [9.0] * 12, 0.3, {}, [], course)
 
 
-def evaluated(runs: list[CourseRun], policy: str = "generalist", course: str = "official") -> Evaluated:
+def evaluated(
+    runs: list[CourseRun], policy: str = "generalist", course: str = "official", robot: str = "barkour_v0"
+) -> Evaluated:
     result = Evaluation.of({
-        **summarize(runs), "policy": policy, "course": course, "seed": 5, "skills": {"walk": "/home/me/walk.onnx"},
-        "conditions": conditions(default_robot(), True) | {"torque_limit_nm": 12.345678},
+        **summarize(runs), "policy": policy, "robot": robot, "course": course, "seed": 5,
+        "skills": {"walk": "/home/me/walk.onnx"},
+        "conditions": conditions(default_robot(), True, ERRORS) | {"torque_limit_nm": 12.345678},
     })  # fmt: skip
     return Evaluated(result.to_dict(), runs)
 
@@ -154,9 +159,14 @@ def test_each_failure_comes_with_the_command_that_runs_it_again(runs, policy):
     for row, run in zip(rows, (runs[3], runs[1]), strict=True):
         words = shlex.split("".join(row.find(".//code").itertext()))
         call = parse(words[1:])
-        asked = CourseRunOptions(policy, "official", run.seed, randomize=True, torque_limit=12.345678)
+        asked = CourseRunOptions(
+                policy, seed=run.seed, randomize=True, torque_limit=12.345678, pose_noise=0.02, pose_delay=1 / 3
+            )
         assert words[0] == "barkour" and call.options == asked
         assert (row.get("data-run") == "0-1") == ("board touched" in "".join(row.itertext()))
+    other = parsed(html_report.html_report({"official": official()}, evaluated(runs, policy, robot="my dog")))
+    row = section(other, "failures").find(".//tr[@data-run]//code")
+    assert row is not None and parse(shlex.split(row.text or "")[1:]).options.robot == "my dog"
     title = root.find(".//h1")
     assert title is not None and title.text == policy
 

@@ -62,7 +62,7 @@ def test_switches_are_counted_with_their_peaks(runs):
 def test_tables_name_seeds_conditions_and_references(runs):
     failed = course_run(7, {"start table": 1.0, "weave poles": 6.0}, 20.0, end="fell")
     every = [*runs, failed]
-    result = summarize(every) | {"policy": "specialists", "course": "official"}
+    result = summarize(every) | {"policy": "specialists", "course": "official", "robot": "barkour_v0"}
     result["conditions"] = conditions(default_robot(), True) | {"torque_limit_nm": 12.0}
     said = report.report_table(result)
     assert "| weave poles | 5.00 | 9.27 | under 4 |" in said and "torque_limit_nm: 12.0" in said
