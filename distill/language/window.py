@@ -14,6 +14,8 @@ class WindowModel(nn.Module):
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
         self.vocabulary, self.window = vocabulary, window
+        self.settings = {"vocabulary": vocabulary, "window": window, "width": width}
+        """What a folder must say of it, beside its weights."""
         first = torch.randn(window * vocabulary + 1, width, generator=generator) / window**0.5
         first[-1] = 0.0  # what stands before a text begins
         self.first = nn.Parameter(first)

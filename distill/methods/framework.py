@@ -8,18 +8,25 @@
 """
 
 import os
+import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from distill.core.errors import DistillError
 from distill.core.fit import fit
 from distill.language.data import Corpus
 from distill.language.models import Shape
+from distill.language.text import Tokens
+from distill.methods.kept import save
+from distill.methods.method import METHODS
+from distill.methods.results import CALL
 from distill.methods.statistics import Check, Results
 
 ELICITATION = ("labelling", "expansion", "curation", "feature", "feedback", "self-knowledge")
@@ -113,6 +120,8 @@ class Recipe:
     scale: Scale | None = None
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Domains beside language -> what is different there, by the names of these fields: arms, presets, rule, ..."""
+    needs: str = ""
+    """What its method takes on models of one's own, in words, where it is none of `barkour distill language`."""
     reads: tuple[str, ...] = ()
     """Parts of a `language.data.Corpus` of which `--data` must hold one; none: the recipe takes no real data."""
 
@@ -162,6 +171,7 @@ class Recipe:
             "claim": self.claim, "falsified": self.falsified,
             "arms": {name: arm.about for name, arm in self.arms.items()}, "metric": self.metric,
             "seeds": self.seeds, "presets": list(self.presets), "domains": list(self.domains),
+            "own_models": f"{CALL} {self.name}" if self.name in METHODS else self.needs,
             "real_scale": {role: name for role, (name, _) in self.scale.models.items()} if self.scale else {},
         }  # fmt: skip
 
@@ -185,6 +195,10 @@ class Trial:
     needs: tuple[str, ...] = ()
     """What that arm may read of others."""
     fits: int = 0
+    students: Path | None = None
+    """Where `keep` writes; nowhere where None."""
+    kept: Counter[str] = field(default_factory=Counter[str])
+    """Students of the arm at hand by name."""
 
     def measured(self, arm: str) -> Mapping[str, Any]:
         """The measures of another arm of this seed. Raises `DistillError` unless the arm at hand `needs` it."""
@@ -204,10 +218,18 @@ class Trial:
         """A seed of its own for one purpose."""
         return int(np.random.SeedSequence([self.seed, stream]).generate_state(1)[0] % 2**31)
 
+    def keep(self, module: nn.Module, name: str = "", tokens: Tokens | None = None) -> None:
+        """Writes a student of the arm at hand where the run is to keep them: in a folder of the arm's name, below it by
+        `name`, and numbered where one of that name is there already."""
+        if self.students is not None:
+            self.kept[name] += 1
+            more = f" {self.kept[name]}" if self.kept[name] > 1 else ""
+            save(module, self.students / _slug(self.doing) / _slug(f"{name}{more}".strip()), tokens)
+
     def fit(self, student: Any, objective: Any, teacher: Any, collectors: Any, *, steps: int, **options: Any) -> dict:
         """`distill.core.fit.fit` within the budget, in a folder of its own; equal calls learn alike in all arms."""
         self.fits += 1
-        folder = self.folder / f"{self.doing}_{self.fits}".replace(" ", "_").replace("/", "_")
+        folder = self.folder / _slug(f"{self.doing}_{self.fits}")
         options = {"batch": 16, "seed": self.seed, **options}
         return fit(student, objective, teacher, collectors, folder, steps=self.scaled(steps), **options)
 
@@ -224,12 +246,19 @@ def one_seed(recipe: Recipe, trial: Trial, keep: Callable[[str, dict[str, Any], 
             trial.doing, trial.needs, trial.fits = "shared", (), 0
             shared, prepared = recipe.prepare(trial), True
         trial.doing, trial.needs, trial.fits = name, arm.needs, 0
+        trial.kept.clear()
+        if trial.students is not None:  # what an interrupted run left of this arm
+            shutil.rmtree(trial.students / _slug(name), ignore_errors=True)
         found = {key: _plain(value) for key, value in recipe.arm(trial, shared, arm).items()}
         value = found.get(recipe.metric)
         if not isinstance(value, int | float) or not np.isfinite(value):
             raise DistillError(f"the arm '{name}' of {recipe.name} measured {recipe.metric} = {value}")
         trial.finished[name] = found
         keep(name, found, time.perf_counter() - began)
+
+
+def _slug(name: str) -> str:
+    return name.replace(" ", "_").replace("/", "_")
 
 
 def processors() -> int:

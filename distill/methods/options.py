@@ -43,6 +43,8 @@ class ExperimentOptions(Options):
     """another field for recipes that have one, such as the robot's"""
     budget: Budget = 1.0
     """share of the recipe's steps; less than 1 tries the code and proves nothing"""
+    save: bool = False
+    """keep the students of every arm and seed in the recipe's folder, as folders that load again"""
     workers: Annotated[int, Range(0, 1024)] = 0
     """processes; 0: one a core"""
 
@@ -62,7 +64,7 @@ class PlannedOptions(ExperimentOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.plan:
-            self.refuse(("seed", "seeds", "out", "data", "preset", "budget", "workers"), "with --plan")
+            self.refuse(("seed", "seeds", "out", "data", "preset", "budget", "save", "workers"), "with --plan")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,8 @@ from sim.results import Result, cell, line
 if TYPE_CHECKING:
     from rich.console import Console
 
+CALL = "barkour distill language --method"
+"""Where a recipe's method runs on models of one's own."""
 COLOURS = {"supported": "green", "null": "yellow", "contradicted": "red", "failed": "red"}
 
 
@@ -27,11 +29,13 @@ class Catalogue(Result):
         ordered = sorted(self.recipes, key=lambda recipe: (recipe["algorithm"], recipe["name"]))
         table = Table(box=None, pad_edge=False)
         for name in ("name", "algorithm", "title"):
-            whole = max(len(recipe[name]) for recipe in ordered) if name != "title" else None
+            whole = max(len(recipe[name]) for recipe in ordered) + 2 * (name == "name") if name != "title" else None
             table.add_column(name, no_wrap=True, overflow="ellipsis", min_width=whole)
         for recipe in ordered:
-            table.add_row(*(cell(recipe[name]) for name in ("name", "algorithm", "title")))
+            marked = {**recipe, "name": recipe["name"] + " *" * recipe["own_models"].startswith(CALL)}
+            table.add_row(*(cell(marked[name]) for name in ("name", "algorithm", "title")))
         console.print(table)
+        line(console, "* on models and data of your own", f"{CALL} NAME")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ from distill.methods.options import ExperimentOptions
 from distill.methods.plot import plot
 from distill.methods.statistics import Interval, Results, verdict
 
-OPTIONS, ARMS, RESULT = "options.json", "arms.json", "result.json"
+OPTIONS, ARMS, RESULT, STUDENTS = "options.json", "arms.json", "result.json", "students"
 
 
 def run(
@@ -44,7 +44,7 @@ def run(
     """
     domain = asked.domain
     recipe = (find(recipe) if isinstance(recipe, str) else recipe).on(domain)
-    options, corpus = _options(recipe, asked.data, asked.preset, domain, asked.budget)
+    options, corpus = _options(recipe, asked)
     chosen = list(range(asked.seed, asked.seed + (asked.seeds or recipe.seeds)))
     folder = Path(asked.out) / (recipe.name if options["domain"] == recipe.domains[0] else f"{recipe.name}_{domain}")
     _claim(folder, options)
@@ -154,9 +154,8 @@ def plan(recipe: Recipe | str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _options(
-    recipe: Recipe, data: Path | None, preset: str, domain: str, budget: float
-) -> tuple[dict[str, Any], Corpus | None]:
+def _options(recipe: Recipe, asked: ExperimentOptions) -> tuple[dict[str, Any], Corpus | None]:
+    data, preset = asked.data, asked.preset
     presets = recipe.presets or {"small": None}
     if preset not in presets:
         raise DistillError(f"{recipe.name} has the presets {', '.join(presets)}, not '{preset}'")
@@ -171,7 +170,8 @@ def _options(
             raise DistillError(f"{recipe.name} reads {wanted}, which {data} does not hold")
     settings = presets[preset]
     return {
-        "preset": preset, "domain": domain or recipe.domains[0], "budget": budget, "data": str(data) if data else None,
+        "preset": preset, "domain": asked.domain or recipe.domains[0], "budget": asked.budget,
+        "data": str(data) if data else None, "save": asked.save,
         "settings": plain(asdict(settings)) if is_dataclass(settings) and not isinstance(settings, type) else {},
     }, corpus  # fmt: skip
 
@@ -188,7 +188,7 @@ def _claim(folder: Path, options: dict[str, Any]) -> None:
         write_json(path, options)
         return
     for name, value in plain(options).items():
-        if known.get(name) != value:
+        if known.get(name, False if name == "save" else None) != value:
             raise DistillError(f"{folder} was begun with {name} {known.get(name)}, not {value}: choose another --out")
 
 
@@ -214,6 +214,7 @@ def _seed(
     trial = Trial(
         seed, mine, recipe.presets.get(options["preset"]), options["budget"], corpus, options["domain"],
         {arm: found["measures"] for arm, found in kept.items()},
+        students=mine / STUDENTS if options["save"] else None,
     )  # fmt: skip
 
     def keep(arm: str, measures: dict[str, Any], seconds: float) -> None:
@@ -229,7 +230,7 @@ def _seed(
     finally:
         torch.set_num_threads(threads)
     for rest in mine.iterdir():
-        if rest.is_dir():
+        if rest.is_dir() and rest.name != STUDENTS:
             shutil.rmtree(rest, ignore_errors=True)
 
 

@@ -181,6 +181,7 @@ class RobotGap:
         if rows is None:
             rows = self.rows if teacher is None else self.teacher(teacher)[1]
         self._learn(student, rows, s.steps, s.batch, Windows(CONTEXT))
+        self.trial.keep(student.module, "" if teacher is None else f"of teacher {teacher}")
         found = self.walk.collect(
             student, CollectionPlan(1, 0.0, self.trial.scaled(s.drive, 100), self.trial.number(3))
         ).measured

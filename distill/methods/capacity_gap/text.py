@@ -100,6 +100,7 @@ class TextGap(TextLab):
         model = self.model(shape(width), 1000 + width)
         if teacher is None and rows is None:
             self.learn(model, {"text": self.rows}, self.settings.steps, **self.options)
+            self.trial.keep(model, tokens=self.tokens)
             return {"loss": self.loss(model)}
         if teacher is not None:
             whole, gates, rows = self.teacher(teacher)
@@ -108,6 +109,7 @@ class TextGap(TextLab):
         assert rows is not None
         losses = METHOD.losses(MethodOptions())
         self.distil(model, [FixedDomain("text", rows)], self.settings.steps, losses, **self.options)
+        self.trial.keep(model, "" if teacher is None else f"of teacher {teacher}", self.tokens)
         return {"loss": self.loss(model)}
 
 

@@ -143,6 +143,7 @@ def run_arm(trial: Trial, lab: Lab, arm: Mixing) -> dict[str, Any]:
         student, tables, s.steps, losses, batch=s.batch, learning_rate=s.learning_rate, mixture=mixture,
         rounds=max(steps // s.interval, 2),
     )  # fmt: skip
+    trial.keep(student, tokens=lab.tokens)
     ratios = lab.ratios(student, "test")
     history = np.array(mixture.history)
     return {

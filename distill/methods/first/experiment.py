@@ -89,15 +89,17 @@ class Lab(ClassLab):
         self.head = {n: TopKLogits.from_logits(torch.from_numpy(values), s.k) for n, values in logits.items()}
         self.mass = float(kept_mass(self.head["validation"]).mean())
 
-    def student(self, objective: Objective, teacher: Any, fields: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """Logits on the sets that are measured, of a student that learned with these fields beside the labels."""
+    def student(
+        self, objective: Objective, teacher: Any, fields: Mapping[str, Any]
+    ) -> tuple[Any, dict[str, np.ndarray]]:
+        """A student that learned with these fields beside the labels, and its logits on the sets that are measured."""
         s, rows = self.settings, {**self.sets["train"], **fields}
         model = self.learn(self.model(s.student), objective, teacher, rows, s.steps)
-        return {name: self.logits(model, name) for name in ("validation", "test", "shifted")}
+        return model, {name: self.logits(model, name) for name in ("validation", "test", "shifted")}
 
     @cached_property
-    def by_labels(self) -> dict[str, np.ndarray]:
-        """Logits of a student that learned the labels alone; trained once."""
+    def by_labels(self) -> tuple[Any, dict[str, np.ndarray]]:
+        """A student that learned the labels alone, and its logits; trained once."""
         return self.student(CrossEntropy(), Next("label"), {})
 
     def best_temperature(self, logits: np.ndarray) -> float:
@@ -117,13 +119,14 @@ def run_arm(trial: Trial, lab: Lab, arm: Use) -> dict[str, Any]:
         extra["u_shape"] = float(min(errors.values()) < min(errors[0.1], errors[1.0]))
         head = change(head, extra["c"])
     if arm.signal == "labels":
-        logits = lab.by_labels
+        model, logits = lab.by_labels
     elif arm.signal == "logits":
-        logits = lab.student(ForwardKL(), RecordedLogits(), {"logits": lab.logits_train})
+        model, logits = lab.student(ForwardKL(), RecordedLogits(), {"logits": lab.logits_train})
     else:
         written = {"log_probs": head.log_probs, "indices": head.indices, "tail": head.tail.clamp(min=NOTHING)}
         objective = TopKKL(tail=arm.rest)
-        logits = lab.student(objective, RecordedTopK(), {key: values.numpy() for key, values in written.items()})
+        model, logits = lab.student(objective, RecordedTopK(), {key: values.numpy() for key, values in written.items()})
+    trial.keep(model)
     if arm.temperature:
         extra["temperature"] = lab.best_temperature(logits["validation"])
         logits = {split: values / extra["temperature"] for split, values in logits.items()}

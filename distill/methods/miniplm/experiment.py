@@ -128,6 +128,7 @@ def run_arm(trial: Trial, lab: Lab, arm: Choice) -> dict[str, Any]:
         )
     else:
         lab.learn(model, {"text": rows}, steps, **options)
+    trial.keep(model, tokens=lab.tokens)
     losses = {n: nats_per_token(model, lab.read, test) for n, test in lab.of("test").items()}
     clean = [losses[n] for n in CLEAN if n in losses] or list(losses.values())
     shares = {n: float((lab.source[places] == i).mean()) for i, n in enumerate(lab.domains)}

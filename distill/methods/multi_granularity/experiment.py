@@ -126,6 +126,7 @@ def run_arm(trial: Trial, lab: Lab, way: GranularityArm) -> dict[str, Any]:
         steps=s.steps, rounds=rounds, rows=s.batch * (steps // rounds), sampler=RowSampler(newest=True), batch=s.batch,
         learning_rate=s.learning_rate,
     )  # fmt: skip
+    trial.keep(model, tokens=lab.tokens)
     test = torch.from_numpy(lab.test["tokens"])
     written = lab.write(model, test[:, :PROMPT], 0, temperature=0)
     right = written[:, PROMPT:] == test[:, PROMPT:]

@@ -129,6 +129,7 @@ def run_arm(trial: Trial, lab: FewLabels, arm: Asking) -> dict[str, Any]:
         student, CrossEntropy(), Next("label"), [source], steps=(s.rounds + 1) * s.updates, rounds=s.rounds + 1,
         batch=s.batch, learning_rate=s.learning_rate, evaluate=evaluate, best=True,
     )  # fmt: skip
+    trial.keep(student.module)
     found = class_probabilities(student.module, read, lab.test)
     return {
         "macro_f1": macro_f1(found.argmax(1), lab.test["label"], lab.classes),
@@ -189,4 +190,6 @@ RECIPE = Recipe(
         tokens="800 labels, 200 for validation; up to 30 rounds of 32 texts from a chat endpoint",
     ),
     reads=("labelled",),
+    needs="a classifier, labelled texts and a teacher that writes texts of a class on request: the collector Guided of "
+    "distill.methods.pgkd.experiment shows the loop",
 )  # fmt: skip

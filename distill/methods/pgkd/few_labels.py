@@ -18,6 +18,7 @@ class BagOfWords(nn.Module):
 
     def __init__(self, vocabulary: int, classes: int, seed: int) -> None:
         super().__init__()
+        self.settings = {"vocabulary": vocabulary, "classes": classes}
         torch.manual_seed(seed)
         self.vectors = nn.EmbeddingBag(vocabulary, 64, mode="mean", padding_idx=0)
         self.last = nn.Linear(64, classes)

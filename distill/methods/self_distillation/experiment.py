@@ -63,6 +63,8 @@ class Lab(ClassLab):
         for name in ("train", "validation"):  # a real validation set is as wrong as the training set
             self.flip(rng, name, s.flipped)
         self.truth = {name: np.eye(s.classes)[rows["label"]] for name, rows in self.sets.items()}
+        self.last: Any = None
+        """The network that was trained last."""
         self.first = self.train(self.truth["train"])
 
     def train(self, targets: np.ndarray, weight_decay: float | None = None) -> dict[str, np.ndarray]:
@@ -73,6 +75,7 @@ class Lab(ClassLab):
         rows = {"tokens": self.sets["train"]["tokens"], "logits": logits}
         decay = s.weight_decay if weight_decay is None else weight_decay
         self.learn(model, ProbabilityMSE(), RecordedLogits(), rows, s.updates, weight_decay=decay)
+        self.last = model
         return {name: self.probabilities(model, name) for name in self.sets}
 
     def error(self, found: Mapping[str, np.ndarray], name: str = "test") -> float:
@@ -85,6 +88,7 @@ def run_arm(trial: Trial, lab: Lab, arm: Share) -> dict[str, Any]:
     if arm.once:
         alpha = max(trial.measured(arm.needs[0])["alphas"][-1], 0.1)
         found = lab.train(lab.truth["train"], lab.settings.weight_decay / alpha)
+        trial.keep(lab.last)
         return {"test_error": lab.error(found), "validation_error": lab.error(found, "validation"), "alpha": alpha}
     found, alphas, errors = lab.first, [], [lab.error(lab.first)]
     for _ in range(lab.settings.steps - 1):
@@ -96,6 +100,7 @@ def run_arm(trial: Trial, lab: Lab, arm: Share) -> dict[str, Any]:
             alphas.append(arm.alpha)
         found = lab.train(targets(lab.truth["train"], found["train"], alphas[-1]))
         errors.append(lab.error(found))
+    trial.keep(lab.last)
     validation = lab.error(found, "validation")
     return {
         "test_error": errors[-1], "first_error": errors[0], "second_error": errors[1], "validation_error": validation,

@@ -115,15 +115,15 @@ class Classes(ClassLab):
             "accuracy": accuracy(found, labels), "agreement": agreement, "ece": calibration_error(found, labels),
         }  # fmt: skip
 
-    def best(self, loss: Objective | None) -> dict[str, float]:
-        """Of the weights that are tried, the one with the least validation loss."""
+    def best(self, loss: Objective | None) -> tuple[Any, dict[str, float]]:
+        """Of the weights that are tried, the student with the least validation loss, and its measures."""
         found = []
         for weight in (0.0,) if loss is None else self.settings.weights:
             model = self.distil(loss, weight, self.settings.steps)
             loss_here = label_nats(self.probabilities(model, "validation"), self.sets["validation"]["label"])
-            found.append((loss_here, weight, self.measure(model)))
-        _, weight, measures = min(found, key=lambda item: item[0])
-        return {**measures, "weight": weight}
+            found.append((loss_here, weight, model, self.measure(model)))
+        _, weight, model, measures = min(found, key=lambda item: item[0])
+        return model, {**measures, "weight": weight}
 
 
 class Lab:
@@ -143,11 +143,16 @@ def run_arm(trial: Trial, lab: Lab, arm: Added) -> dict[str, Any]:
     """One added loss, on one task or from one start."""
     s = trial.settings
     task = lab.of(arm.classes or s.classes)
-    if arm.alone:
-        return task.measure(task.distil(arm.loss, 1.0, s.steps, anchored=False))
-    if arm.wrong_start:
-        return task.measure(task.distil(arm.loss, s.weights[1], s.after, task.misled()))
-    return task.best(arm.loss)
+    if arm.alone or arm.wrong_start:
+        if arm.alone:
+            model = task.distil(arm.loss, 1.0, s.steps, anchored=False)
+        else:
+            model = task.distil(arm.loss, s.weights[1], s.after, task.misled())
+        measures = task.measure(model)
+    else:
+        model, measures = task.best(arm.loss)
+    trial.keep(model)
+    return measures
 
 
 def rule(results: Results) -> list[Check]:

@@ -103,9 +103,11 @@ def run_arm(trial: Trial, lab: Lab, arm: Training) -> dict[str, Any]:
     reasons = [lab.rationale(p) for p in pairs]
     if arm.target == "label":
         lab.learn(model, rows(prompts, labels), 2 * s.steps if arm.twice else s.steps)
+        trial.keep(model)
         return {"accuracy": lab.accuracy(model), "tokens_written": 1}
     if arm.target == "rationale, then label":
         lab.learn(model, rows(prompts, [r + y for r, y in zip(reasons, labels, strict=True)]), s.steps)
+        trial.keep(model)
         return {"accuracy": lab.accuracy(model, 6), "tokens_written": 7}
     if arm.shuffled:
         reasons = [reasons[i] for i in rng.permutation(len(reasons))]
@@ -115,6 +117,7 @@ def run_arm(trial: Trial, lab: Lab, arm: Training) -> dict[str, Any]:
         reasons = [noise[i].tolist() if wrong[i] else r for i, r in enumerate(reasons)]
     views = rows(prompts, labels), rows([lab.prompt(p, EXPLAIN) for p in pairs], reasons)
     lab.learn_both(model, side_by_side(views))
+    trial.keep(model)
     return {"accuracy": lab.accuracy(model), "tokens_written": 1}
 
 

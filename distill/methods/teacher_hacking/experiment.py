@@ -92,6 +92,7 @@ def run_arm(trial: Trial, lab: OracleTexts, source: Source) -> dict[str, Any]:
         last_learning_rate=s.learning_rate, beta=float(not source.by_student), sampler=RowSampler(newest=True),
         evaluate=evaluate,
     )  # fmt: skip
+    trial.keep(model)
     curve += [{"step": m["step"], "proxy": m["held_out"], "truth": -m["golden"]} for m in summary["measured"]]
     truth, proxy = (np.array([point[key] for point in curve]) for key in ("truth", "proxy"))
     best, rise = int(truth.argmin()), rise_after_best(truth.tolist())

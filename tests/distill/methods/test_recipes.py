@@ -17,6 +17,7 @@ from distill.methods import catalogue
 from distill.methods import run as experiments
 from distill.methods.ddk.experiment import RememberedMixture, Settings
 from distill.methods.framework import Trial
+from distill.methods.kept import load
 from distill.methods.options import ExperimentOptions
 from distill.methods.run import plan
 from distill.methods.self_distillation.kernel_toy import TABLE, laws, toy, toy_limit
@@ -33,11 +34,16 @@ def run(recipe, **options):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", catalogue.NAMES)
 def test_a_recipe_runs_from_end_to_end(name, tmp_path):
-    result = run(name, out=tmp_path, budget=0.01, seeds=2, workers=1)
+    result = run(name, out=tmp_path, budget=0.01, seeds=2, workers=1, save=True)
     assert result["verdict"] in ("supported", "null", "contradicted") and result["checks"]
     assert {arm["n_seeds"] for arm in result["arms"].values()} == {2}
     json.dumps(result, allow_nan=False)
-    again = run(name, out=tmp_path, budget=0.01, seeds=2, workers=1)
+    arms = {arm.replace(" ", "_") for arm in result["arms"]}
+    for folder in (tmp_path / name / seed / "students" for seed in ("seed_0", "seed_1")):
+        students = [weights.parent for weights in folder.rglob("model.safetensors")]
+        assert {path.relative_to(folder).parts[0] for path in students} == arms
+        assert all(sum(p.numel() for p in load(path).parameters()) > 100 for path in students)
+    again = run(name, out=tmp_path, budget=0.01, seeds=2, workers=1, save=True)
     assert again["arms"] == result["arms"] and again["checks"] == result["checks"]
 
 
