@@ -103,7 +103,28 @@ def configuration(interface: str) -> str:
     )
 
 
-class Inbox:
+class Worker:
+    """Something that goes on in a thread of its own until it is closed."""
+
+    def __init__(self, name: str) -> None:
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def _run(self) -> None:
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Begins."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends."""
+        self._ending.set()
+        if self._thread.is_alive():
+            self._thread.join(1.0)
+
+
+class Inbox(Worker):
     """Messages of one topic, handed on by a thread as they come in."""
 
     def __init__(
@@ -117,6 +138,7 @@ class Inbox:
     ) -> None:
         """`take` is called in the thread; of messages that wait together only the last where only the `newest` counts.
         `others_only` leaves out what this program sends itself."""
+        super().__init__(topic)
         self.bus, self.take, self.newest = bus, take, newest
         self.reader = bus.reader(topic, dds_type(structure), others_only)
         core, util = import_module("cyclonedds.core"), import_module("cyclonedds.util")
@@ -125,19 +147,7 @@ class Inbox:
             core.ReadCondition(self.reader, core.ViewState.Any | core.InstanceState.Any | core.SampleState.Any)
         )
         self._patience = util.duration(milliseconds=100)
-        self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=topic, daemon=True)
         self._identities: dict[int, bytes] = {}
-
-    def start(self) -> None:
-        """Begins."""
-        self._thread.start()
-
-    def close(self) -> None:
-        """Ends the thread."""
-        self._ending.set()
-        if self._thread.is_alive():
-            self._thread.join(1.0)
 
     def _run(self) -> None:
         while not self._ending.is_set():
@@ -246,25 +256,19 @@ def _object(text: str) -> Json:
     return cast(Json, found) if isinstance(found, dict) else {}
 
 
-class Server:
+class Server(Worker):
     """Answers the calls of a service."""
 
     def __init__(self, bus: Bus, service: str, apis: Mapping[int, Callable[[Json], tuple[int, Json]]]) -> None:
         """`apis`: the number of a call -> its code and data, from its parameter."""
+        super().__init__(service)
         request, response = service_types()
         self.apis, self._response = apis, response
         self._reader = bus.reader(f"rt/api/{service}/request", request)
         self._writer = bus.writer(f"rt/api/{service}/response", response)
         self.calls: list[int] = []
         """The numbers of the calls so far."""
-        self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=service, daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Ends."""
-        self._ending.set()
-        self._thread.join(1.0)
+        self.start()
 
     def _run(self) -> None:
         parts = self._response.parts

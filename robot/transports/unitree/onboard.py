@@ -1,7 +1,6 @@
 """`barkour onboard --transport unitree`: the control loop on a robot that speaks Unitree's messages."""
 
 import sys
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from robot.nodes.ending import Ending, write_report
 from robot.options import OnboardOptions
 from robot.results import LoopReport
 from robot.transports.senders import Claim
-from robot.transports.unitree.bus import Bus
+from robot.transports.unitree.bus import Bus, Worker
 from robot.transports.unitree.messages import LOW_COMMAND
 from robot.transports.unitree.transport import UnitreeTransport
 from sim.course.description import SKILLS, Course
@@ -33,29 +32,18 @@ DEAD_BAND = 0.08
 """Of a stick's way, in which it asks for nothing."""
 
 
-class Commands:
+class Commands(Worker):
     """Says fifty times a second where to go: by the course's navigator, or as the remote's sticks ask."""
 
     def __init__(self, transport: UnitreeTransport, skills: Skills, course: Course | None, clock: Clock) -> None:
         """Without a `course` the sticks decide: ahead and aside by the left one, turning by the right one, up to the
         speeds that the policy was trained at."""
+        super().__init__("commands")
         self.transport, self.messages, self.clock = transport, transport.messages, clock
         self.program = None if course is None else NavigationProgram(course, skills)
         self.period = skills.robot.control_period
         limits = trained_limits(skills)
         self.ranges = np.array([limits.forward, limits.sideways, limits.yaw])
-        self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="commands", daemon=True)
-
-    def start(self) -> None:
-        """Begins."""
-        self._thread.start()
-
-    def close(self) -> None:
-        """Ends."""
-        self._ending.set()
-        if self._thread.is_alive():
-            self._thread.join(1.0)
 
     def _run(self) -> None:
         while not self._ending.wait(self.period):
