@@ -153,7 +153,8 @@ COMMANDS: dict[str, Subcommand | Group] = {
     ),
 }
 EXTRAS = {"jax": "train", "brax": "train", "flax": "train", "optax": "train", "onnx": "train", "safetensors": "train"}
-EXTRAS |= {"tensorboardX": "train", "gymnasium": "train", "viser": "viz", "imageio": "viz", "mediapy": "viz"}
+EXTRAS |= {"tensorboardX": "train", "gymnasium": "train"}
+EXTRAS |= dict.fromkeys(("viser", "mjviser", "imageio", "mediapy"), "viz")
 EXTRAS |= {
     "torch": "distill",
     "accelerate": "distill",

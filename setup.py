@@ -41,7 +41,7 @@ EXTRAS = {
     # what `barkour bench distill` and a test compare the losses and the loop with
     "bench": ["trl>=1.16"],
     # video and the live view
-    "viz": ["imageio-ffmpeg>=0.5", "viser>=0.2"],
+    "viz": ["imageio-ffmpeg>=0.5", "mjviser>=0.0.14"],
     # pyright's nodejs extra brings Node as a wheel, so that nothing is downloaded outside the package index
     "dev": [
         "setuptools>=69",
@@ -52,6 +52,8 @@ EXTRAS = {
         "hypothesis>=6",
         # decodes what recordings hold, independently
         "mcap-ros2-support>=0.5",
+        # opens the live view in a headless Chromium, where there is one
+        "playwright>=1.49",
         # the published form of evaluations is a JSON Schema, which tests validate against
         "jsonschema>=4.20",
         "ruff>=0.9",

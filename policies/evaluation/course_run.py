@@ -140,6 +140,13 @@ class CourseWorlds:
         done = [name for name, obstacle in result.obstacles.items() if obstacle.completed]
         return {"score": result.score, "progress": result.progress, "completed": done}
 
+    def seen(self, i: int) -> dict[str, str]:
+        """What stands beside the live view of a run: name -> value."""
+        scorer = self.scorers[i]
+        gates = sum(len(obstacle.gates) for obstacle in self.course.obstacles)
+        values = {"score": f"{scorer.result().score:.3f}", "gates": f"{sum(scorer.passed)} of {gates}"}
+        return values | {"skill": self.traces[i].skill[-1]}
+
     def results(self) -> list[CourseRun]:
         """One `CourseRun` a world."""
         drawn = self.robots.drawn
@@ -204,6 +211,10 @@ def run(options: CourseRunOptions) -> RunReport:
       InputError: unknown policy or course, or a folder that cannot be written.
     """
     folder = writable(options.record) if options.record is not None else None
+    if options.watch:
+        from policies.evaluation import live_view
+
+        live_view.check_extra()
     where = by_name(options.course)
     skills = load_skills(options.policy, options.robot)
     worlds = CourseWorlds(
@@ -219,7 +230,7 @@ def run(options: CourseRunOptions) -> RunReport:
     if options.watch:
         from policies.evaluation.live_view import Viewer
 
-        viewer = Viewer(worlds.robots.model)
+        viewer = Viewer(worlds.robots.model, worlds.way(), listen=options.listen)
     while True:
         going = worlds.step()
         qpos = np.array(worlds.robots.physics.qpos[0])
@@ -228,7 +239,7 @@ def run(options: CourseRunOptions) -> RunReport:
             trace = worlds.traces[0]
             recording.step(trace.command[-1], trace.skill[-1], worlds.so_far(0))
         if viewer is not None:
-            viewer.show(qpos, worlds.time)
+            viewer.show(qpos, worlds.time, worlds.traces[0].command[-1], worlds.seen(0))
         if not going:
             break
     outcome = worlds.results()[0]

@@ -1,9 +1,11 @@
 """What `barkour run` and `barkour evaluate` are asked for."""
 
+import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from sim.errors import InputError
 from sim.localization import PoseDelay, PoseDrift, PoseDropouts, PoseNoise, PoseRate, YawNoise
 from sim.options import Options, Range, Torque, WorldSeed
 
@@ -26,6 +28,8 @@ class CourseRunOptions(Options):
     """folder for the pose log, an MCAP recording, the path's picture, the summary and (with off-screen GL) a video"""
     watch: bool = False
     """show the run live in a browser (needs the viz extra)"""
+    listen: str = "127.0.0.1"
+    """IP address that --watch listens on; 0.0.0.0: every one, for whoever reaches this computer"""
     torque_limit: Torque | None = None
     """peak joint torque, N m, in place of the robot's (18; the paper's robot: 12)"""
     pose_noise: PoseNoise = 0.0
@@ -40,6 +44,15 @@ class CourseRunOptions(Options):
     """error of the position as a share of the way gone, in a direction drawn per run"""
     pose_dropouts: PoseDropouts = 0.0
     """share of the time without poses, in dropouts of 0.1 s on average"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.watch:
+            self.refuse(("listen",), "without --watch")
+        try:
+            ipaddress.ip_address(self.listen)
+        except ValueError as error:
+            raise InputError(f"--listen must be an IP address such as 0.0.0.0, got {self.listen!r}") from error
 
 
 @dataclass(frozen=True)
