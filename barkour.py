@@ -133,7 +133,7 @@ COMMANDS: dict[str, Subcommand | Group] = {
     "ros": Group(
         "Programs of a robot on ROS 2. The control loop is onboard.",
         {
-            "course": Subcommand(CourseOptions, "robot.nodes.course:run_course"),
+            "course": Subcommand(CourseOptions, "robot.nodes.start:course"),
             "sim": Subcommand(SimOptions, "robot.nodes.start:sim"),
             "navigator": Subcommand(NavigatorOptions, "robot.nodes.start:navigator"),
             "referee": Subcommand(RefereeOptions, "robot.nodes.start:referee"),

@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 from sim.options import Options, Range, Seed, Torque
 
-Domain = Annotated[int, Range(0, 232)]
-"""DDS has no ports for higher ones."""
+LAST_DOMAIN = 232
+"""DDS has no ports for higher ROS domains."""
+Domain = Annotated[int, Range(0, LAST_DOMAIN)]
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ class Hosts:
     """Address of host 0, `name:port`; empty on a single host."""
     count: int = 1
     index: int = 0
+    listen: str = "127.0.0.1"
+    """IP address on which host 0 waits for the others: this computer's own unless asked: who reaches it may join."""
 
     def __post_init__(self) -> None:
         if self.count < 1 or not 0 <= self.index < self.count:
@@ -37,12 +39,23 @@ class Hosts:
         if self.count == 1 or jax.distributed.is_initialized():
             return
         try:
-            jax.distributed.initialize(self.coordinator, self.count, self.index, initialization_timeout=seconds)
+            jax.distributed.initialize(
+                self.coordinator,
+                self.count,
+                self.index,
+                initialization_timeout=seconds,
+                coordinator_bind_address=self._bound(),
+            )
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
             raise InputError(
                 f"host {self.index} of {self.count} found no training at {self.coordinator}: {reason}"
             ) from error
+
+    def _bound(self) -> str:
+        """Address and port on which host 0 listens."""
+        address = f"[{self.listen}]" if ":" in self.listen else self.listen
+        return f"{address}:{self.coordinator.rpartition(':')[2]}"
 
     def share(self, worlds: int) -> int:
         """Worlds of this host out of all of them."""

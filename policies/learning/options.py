@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -42,19 +43,37 @@ class TrainOptions(Options):
     """how many hosts train together; --worlds is the number over all of them"""
     host: Annotated[int, Range(0, 1023)] = 0
     """this host's number, from 0"""
+    listen: str = "127.0.0.1"
+    """IP address on which host 0 waits for the others; 0.0.0.0 for every network"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.hosts == 1:
-            self.refuse(("coordinator", "host"), "without --hosts")
+            self.refuse(("coordinator", "host", "listen"), "without --hosts")
         elif not _is_address(self.coordinator):
             raise InputError(f"several hosts need --coordinator NAME:PORT (host 0's address), got '{self.coordinator}'")
         if self.host >= self.hosts:
             raise InputError(f"--host must be 0 to {self.hosts - 1} with --hosts {self.hosts}, got {self.host}")
+        if self.host:
+            self.refuse(("listen",), "on another host than host 0")
+        elif self.hosts > 1:
+            self._check_reach()
         if self.worlds % self.hosts:
             raise InputError(f"--worlds {self.worlds} cannot be split over {self.hosts} hosts evenly")
         if self.backend == "mjx":
             self.refuse(("threads",), "with --backend mjx")
+
+    def _check_reach(self) -> None:
+        """Host 0 must listen where the others look for it."""
+        if not _is_ip(self.listen):
+            raise InputError(f"--listen must be an IP address such as 0.0.0.0, got {self.listen!r}")
+        name = self.coordinator.rpartition(":")[0]
+        here = name == "localhost" or (_is_ip(name) and ip_address(name).is_loopback)
+        if ip_address(self.listen).is_loopback and not here:
+            raise InputError(
+                f"host 0 listens on this computer alone, but is looked for at {self.coordinator}: say --listen with "
+                "the IP address of its network, or 0.0.0.0"
+            )
 
     @property
     def folder(self) -> Path:
@@ -79,6 +98,14 @@ class ExportOptions(Options):
 @dataclass(frozen=True)
 class PhysicsBenchOptions(Options):
     """Compare the engines' environment steps per second in one run; about three minutes."""
+
+
+def _is_ip(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_address(text: str) -> bool:

@@ -69,7 +69,7 @@ class Run:
             raise InputError(f"unknown skill '{options.skill}': known are {', '.join(TASKS)}")
         options = replace(options, steps=STEPS[options.skill] if options.steps is None else options.steps)
         self.total = options.steps or 0
-        self.hosts = Hosts(options.coordinator, options.hosts, options.host)
+        self.hosts = Hosts(options.coordinator, options.hosts, options.host, options.listen)
         self.hosts.join()
         self.folder = options.folder if options.host == 0 else options.folder / f"host_{options.host}"
         self.checkpoints = self.folder / "checkpoints"

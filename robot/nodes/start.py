@@ -1,12 +1,20 @@
-"""`barkour onboard --transport ros2` and `barkour ros sim|navigator|referee`: a program with options of the command
-line on top of its parameter file."""
+"""`barkour onboard --transport ros2`, `barkour ros course` and `barkour ros sim|navigator|referee`: a program with
+options of the command line on top of its parameter file. ROS is loaded when its surroundings are checked."""
 
 from pathlib import Path
 from typing import Any
 
-from robot.nodes.programs import ros_arguments, run
-from robot.options import NavigatorOptions, OnboardOptions, RefereeOptions, SimOptions
-from robot.results import LoopReport, NavigatorReport, RefereeReport, SimReport
+from robot.nodes.surroundings import check_surroundings
+from robot.options import CourseOptions, NavigatorOptions, OnboardOptions, RefereeOptions, SimOptions
+from robot.results import LoopReport, NavigatorReport, OnboardReport, RefereeReport, SimReport
+
+
+def course(options: CourseOptions) -> OnboardReport:
+    """A course over four processes; see `robot.nodes.course.run_course`."""
+    check_surroundings(domain=False)
+    from robot.nodes.course import run_course
+
+    return run_course(options)
 
 
 def onboard(options: OnboardOptions) -> LoopReport:
@@ -37,4 +45,7 @@ def referee(options: RefereeOptions) -> RefereeReport:
 
 def _given(name: str, parameters: Path | None, domain: int | None = None, **given: Any) -> dict[str, Any]:
     """`run` with a parameter file and single values on top of it; None and False are left to the file."""
+    check_surroundings(domain is None)
+    from robot.nodes.programs import ros_arguments, run
+
     return run(name, ros_arguments(parameters, {n: None if v is False else v for n, v in given.items()}), domain)

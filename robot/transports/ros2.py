@@ -15,6 +15,7 @@ import json
 import math
 import threading
 import time
+import warnings
 from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -498,9 +499,11 @@ class RosNode:
                 domain_id=domain,
                 signal_handler_options=SignalHandlerOptions.NO,
             )
-            self.node = rclpy.create_node(
-                name, context=self.context, automatically_declare_parameters_from_overrides=True
-            )
+            with warnings.catch_warnings():  # of what could not be cleaned up after the error that is raised as well
+                warnings.simplefilter("ignore", RuntimeWarning)
+                self.node = rclpy.create_node(
+                    name, context=self.context, automatically_declare_parameters_from_overrides=True
+                )
         except Exception as error:  # rclpy raises half a dozen kinds that have no common ancestor
             raise InputError(f"ROS does not start: {' '.join(str(error).split())}") from error
         self.name = name

@@ -1,5 +1,6 @@
 """Several devices and several hosts: virtual CPU devices and two processes on the loopback interface."""
 
+import contextlib
 import json
 import os
 import socket
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from policies.learning.hosts import Hosts
+from policies.learning.options import TrainOptions
 from policies.learning.ppo import Learner, PPOConfig, Rollout
 from sim.errors import InputError
 
@@ -113,6 +115,31 @@ def test_two_hosts_train_one_policy(tmp_path):
 def test_a_host_that_cannot_take_part_is_refused(wrong, message):
     with pytest.raises(InputError, match=message):
         Hosts(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("asked", "allowed"),
+    [
+        ({"coordinator": "first:1234"}, False),
+        ({"coordinator": "first:1234", "listen": "first"}, False),
+        ({"coordinator": "first:1234", "host": 1, "listen": "0.0.0.0"}, False),
+        ({"coordinator": "localhost:1234"}, True),
+        ({"coordinator": "first:1234", "listen": "0.0.0.0"}, True),
+        ({"coordinator": "first:1234", "host": 1}, True),
+    ],
+)
+def test_host_0_listens_beyond_this_computer_only_where_it_is_asked_to(asked: dict, allowed: bool) -> None:
+    refused = contextlib.nullcontext() if allowed else pytest.raises(InputError)
+    with refused:
+        TrainOptions("walk", hosts=2, **asked)
+
+
+def test_host_0_is_bound_to_the_address_that_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: dict = {}
+    monkeypatch.setattr("jax.distributed.initialize", lambda *where, **more: said.update(more))
+    for listen, bound in (("127.0.0.1", "127.0.0.1:99"), ("::1", "[::1]:99")):
+        Hosts("localhost:99", 2, 0, listen).join()
+        assert said["coordinator_bind_address"] == bound
 
 
 def test_worlds_that_do_not_split_are_refused():
