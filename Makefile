@@ -1,6 +1,8 @@
 # make run   fresh machine -> .venv with the base install -> the shipped policy runs the official course
 # make test  fresh machine -> .venv-test with everything -> all checks and tests
 # make train trains walker, climber and jumper from nothing into runs/ (hours on a laptop's CPU; stops and continues)
+# make train ROBOT=NAME trains another robot's into runs/NAME/, from the shipped ones rewritten in that robot's terms
+ROBOT ?=
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 .PHONY: run test train clean
 
@@ -31,10 +33,12 @@ test: .venv-test/installed
 # A finished run is left alone, an interrupted one goes on.
 train: .venv-test/installed
 	@for skill in walk climb jump; do \
-	  test -f runs/$$skill/$$skill.onnx && continue; \
+	  out=runs/$(if $(ROBOT),$(notdir $(ROBOT))/)$$skill; \
+	  test -f $$out/$$skill.onnx && continue; \
 	  from=$$(test $$skill = climb && echo "--start-from runs/walk"); \
-	  resume=$$(ls -d runs/$$skill/checkpoints/step_* >/dev/null 2>&1 && echo --resume); \
-	  .venv-test/bin/barkour train $$skill --out runs/$$skill $$from $$resume || exit $$?; \
+	  $(if $(ROBOT),from="--robot $(ROBOT) --start-from models/$$skill";) \
+	  resume=$$(ls -d $$out/checkpoints/step_* >/dev/null 2>&1 && echo --resume); \
+	  .venv-test/bin/barkour train $$skill --out $$out $$from $$resume || exit $$?; \
 	done
 
 clean:

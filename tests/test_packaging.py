@@ -116,7 +116,7 @@ def test_files_that_are_read_at_run_time_are_installed() -> None:
         data = {path for path in (ROOT / package).rglob("*") if path.suffix in read}
         assert data and data <= covered
     installed = {name for _, files in SETUP["data_files"] for name in files}  # type: ignore[union-attr]
-    for shipped in [*ROOT.glob("models/*.onnx"), *ROOT.glob("launch/*.py"), *ROOT.glob("launch/*.yaml")]:
+    for shipped in [*ROOT.glob("models/**/*.onnx"), *ROOT.glob("launch/*.py"), *ROOT.glob("launch/*.yaml")]:
         assert str(shipped.relative_to(ROOT)) in installed
 
 

@@ -10,8 +10,11 @@ import mujoco
 import numpy as np
 import pytest
 
+from policies.evaluation.walking import Walker
+from policies.skills.library import load_skills
 from sim.course.scene import TRAINING, build, foot_forces, robot_spec
 from sim.course.terrain import Terrain
+from sim.envs.worlds import SimulatedRobots, flat, world_seeds
 from sim.robots.description import robot_by_name
 
 ROBOT = robot_by_name("unitree_go2")
@@ -140,3 +143,18 @@ def test_it_stands_on_its_own_gains_and_rises_from_the_ground():
     mujoco.mj_step(world, data, 250)
     assert data.qpos[2] == pytest.approx(ROBOT.standing_height, abs=0.01) and abs(data.qpos[3]) > 0.999
     assert (data.sensordata[foot_forces(world, ROBOT)] > 10.0).all()
+
+
+def test_its_shipped_walker_walks():
+    """Robots of physics of their own that are asked for 0.8 m/s."""
+    skills = load_skills("specialists", ROBOT.name)
+    bundle = skills.bundles[skills.uses["walk"]]
+    assert "walk" in skills.able and bundle.metadata.joint_names == list(ROBOT.joint_names)
+    robots = SimulatedRobots(ROBOT, build(ROBOT, Terrain()), world_seeds(0, 6), randomize=True)
+    robots.place(np.zeros(6), np.zeros(6), np.zeros(6), flat)
+    walker, speeds = Walker(bundle, robots), []
+    for _ in range(150):
+        walker.step(np.tile(np.array([0.8, 0.0, 0.0], np.float32), (6, 1)))
+        speeds.append(robots.velocity[:, 0])
+    assert walker.fallen.sum() <= 1
+    assert np.median(speeds[75:]) == pytest.approx(0.8, abs=0.25)
