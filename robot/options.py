@@ -1,14 +1,17 @@
 """What `barkour onboard`, `barkour ros` and `barkour bench onboard` are asked for. Light to import."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
+from sim.localization import PoseDelay, PoseDrift, PoseDropouts, PoseErrors, PoseNoise, PoseRate, YawNoise
 from sim.options import Options, Range, Seed, Torque
 
 LAST_DOMAIN = 232
 """DDS has no ports for higher ROS domains."""
 Domain = Annotated[int, Range(0, LAST_DOMAIN)]
+POSE = tuple(f"pose_{field.name}" for field in fields(PoseErrors))
+"""Options that say how wrong, late and rare poses are."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,23 @@ class OnboardOptions(Options):
     """simulated robot on the computer's clock, as on a robot; without it as fast as can be"""
     lying: bool = False
     """the simulated robot begins flat on the ground"""
+    pose_noise: PoseNoise = 0.0
+    """as for run; simulated robot only"""
+    pose_yaw_noise: YawNoise = 0.0
+    """as for run; simulated robot only"""
+    pose_delay: PoseDelay = 0.0
+    """as for run; simulated robot only"""
+    pose_rate: PoseRate = 0.0
+    """as for run; simulated robot only"""
+    pose_drift: PoseDrift = 0.0
+    """as for run; simulated robot only"""
+    pose_dropouts: PoseDropouts = 0.0
+    """as for run; simulated robot only"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.transport != "sim":
-            simulated = ("seed", "randomize", "torque_limit", "real_time", "lying")
+            simulated = ("seed", "randomize", "torque_limit", "real_time", "lying", *POSE)
             self.refuse(simulated, f"with --transport {self.transport}")
 
 
@@ -92,6 +107,18 @@ class CourseOptions(Options):
     """file for a recording of the control loop"""
     domain: Domain | None = None
     """ROS domain; a free one without it"""
+    pose_noise: PoseNoise = 0.0
+    """as for run; 0: the parameter file's"""
+    pose_yaw_noise: YawNoise = 0.0
+    """as for run; 0: the parameter file's"""
+    pose_delay: PoseDelay = 0.0
+    """as for run; 0: the parameter file's"""
+    pose_rate: PoseRate = 0.0
+    """as for run; 0: the parameter file's"""
+    pose_drift: PoseDrift = 0.0
+    """as for run; 0: the parameter file's"""
+    pose_dropouts: PoseDropouts = 0.0
+    """as for run; 0: the parameter file's"""
 
 
 @dataclass(frozen=True)
@@ -118,6 +145,18 @@ class SimOptions(NodeOptions):
     """as for run"""
     torque_limit: Torque | None = None
     """as for run"""
+    pose_noise: PoseNoise = 0.0
+    """as for run; 0: the parameter file's"""
+    pose_yaw_noise: YawNoise = 0.0
+    """as for run; 0: the parameter file's"""
+    pose_delay: PoseDelay = 0.0
+    """as for run; 0: the parameter file's"""
+    pose_rate: PoseRate = 0.0
+    """as for run; 0: the parameter file's"""
+    pose_drift: PoseDrift = 0.0
+    """as for run; 0: the parameter file's"""
+    pose_dropouts: PoseDropouts = 0.0
+    """as for run; 0: the parameter file's"""
 
 
 @dataclass(frozen=True)

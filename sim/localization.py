@@ -4,7 +4,7 @@ Motion capture, cameras and odometry all have some of these. With the defaults n
 """
 
 from collections import deque
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Self
 
 import numpy as np
@@ -59,6 +59,10 @@ class PoseErrors:
     def __bool__(self) -> bool:
         """Whether anything is wrong with the poses at all."""
         return self != PoseErrors()
+
+    def at_most(self, rate: float) -> Self:
+        """The same where a pose comes at most `rate` times a second, Hz; no errors stay none."""
+        return replace(self, rate=min(self.rate or rate, rate)) if self else self
 
     def options(self) -> dict[str, float]:
         """The options that say it, without those at their defaults."""

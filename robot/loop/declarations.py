@@ -26,6 +26,12 @@ class SimParameters:
     seed: int = whole(0, 0, 2**31 - 1, "Seed of everything that is drawn.")
     randomize: bool = switch(False, "Draws physics, latency, noise and start pose from the ranges of evaluation.")
     torque_limit: float = number(0.0, 0.0, 1000.0, "Peak joint torque, in N m; 0 means the robot's own.")
+    pose_noise: float = number(0.0, 0.0, 1.0, "Standard deviation of the position that is sent on odom, in m.")
+    pose_yaw_noise: float = number(0.0, 0.0, 1.0, "Standard deviation of the heading that is sent on odom, in rad.")
+    pose_delay: float = number(0.0, 0.0, 2.0, "Age of a pose when it is sent, in s.")
+    pose_rate: float = number(0.0, 0.0, 1000.0, "Poses a second, in Hz; 0 means as many as the driver sends.")
+    pose_drift: float = number(0.0, 0.0, 1.0, "Error of the position as a share of the way gone (no unit).")
+    pose_dropouts: float = number(0.0, 0.0, 0.9, "Share of the time without poses, 0.1 s each on average (no unit).")
     report: str = text("", "JSON file for latency and final state; empty writes none.")
 
 
@@ -71,6 +77,9 @@ class RefereeParameters:
     robot: str = text(DEFAULT, ROBOT)
     course: str = text("official", COURSE)
     out: str = text("", "Folder for RESULT.json and pose.csv; empty writes none.")
+    true_pose: bool = switch(
+        False, "Scores by true_odom, which a simulated robot sends where what it sends on odom has errors."
+    )
     time_limit: float = number(MAX_TIME, 1.0, 3600.0, "A run ends this long after the start table's gate, in s.")
     patience: float = number(10.0, 0.5, 3600.0, "A run ends when no pose comes for this long, in s.")
     start_patience: float = number(

@@ -38,6 +38,7 @@ from robot.results import OnboardReport
 from robot.transports.senders import check_free
 from sim.course.files import by_name
 from sim.errors import InputError
+from sim.localization import PoseErrors
 
 NODES = ("sim", "onboard", "navigator", "referee")
 AFTERMATH = {"sim": 1.0, "onboard": 1.0, "navigator": 6.0, "referee": 0.0}
@@ -197,12 +198,15 @@ def run_course(options: CourseOptions, started: Callable[[Processes], None] | No
             "sim": {
                 "course": options.course, "seed": options.seed, "randomize": options.randomize or None,
                 "torque_limit": options.torque_limit, "report": str(place / "sim.json"),
+                **PoseErrors.of(options).options(),
             },
             "onboard": shared | {"report": str(place / "onboard.json"), "record": recording},
             "navigator": shared,
             "referee": {"course": options.course, "out": str(place)},
         }  # fmt: skip
         used = {node: files.load(PARAMETERS[node], file, node, elsewhere=names(), **given[node]) for node in NODES}
+        errors = PoseErrors.of(used["sim"])
+        given["referee"]["true_pose"] = True if errors else None
         where = by_name(used["referee"].course)
         robot = load_skills(used["onboard"].policy, used["onboard"].robot or None).robot.name
         for node in ("sim", "referee"):
@@ -226,6 +230,7 @@ def run_course(options: CourseOptions, started: Callable[[Processes], None] | No
             "course": used["referee"].course,
             "seed": used["sim"].seed,
             "randomize": used["sim"].randomize,
+            "navigator_pose": errors.words(),
             "log": str(place / LOG) if out is not None and result["log"] else None,
             "died": died[0] if died else None,
             "controller": onboard.get("controller", UNKNOWN),

@@ -77,7 +77,7 @@ def run_referee(node: RosNode, ending: Ending) -> dict[str, Any]:
     def pose(stamp: int, position: Array, orientation: Array) -> None:
         keeper.pose(clock.now(), stamp, position, orientation)
 
-    port = RefereePort(node, pose, keeper.touch_board, Refusals(node.say), clock.now)
+    port = RefereePort(node, pose, keeper.touch_board, Refusals(node.say), clock.now, truth=options.true_pose)
     node.spin()
     node.say(f"waiting for the robot on the course {options.course}")
     deadline, said, live = clock.now(), 0, {"end": ""}

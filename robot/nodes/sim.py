@@ -12,6 +12,7 @@ from robot.nodes.ending import Ending, write_report
 from robot.transports.hardware import POSE_EVERY, SLICE, Pace, SimulatedHardware
 from robot.transports.ros2 import DriverPort, RosNode
 from sim.course.files import by_name
+from sim.localization import PoseErrors
 from sim.robots.description import find_robot
 
 
@@ -25,7 +26,8 @@ class Driver:
     def __init__(self, node: RosNode, hardware: SimulatedHardware) -> None:
         self.node, self.hardware, self.clock = node, hardware, SteadyClock()
         self.refusals = Refusals(node.say)
-        self.port = DriverPort(node, hardware.robot, self._drive, self.refusals, self.clock.now)
+        truth = not hardware.tells_truth
+        self.port = DriverPort(node, hardware.robot, self._drive, self.refusals, self.clock.now, truth=truth)
         self.pace = Pace(self.clock, hardware)
         self.latencies = Durations()
         """From a reading's stamp to the arrival of the command that answers it."""
@@ -62,8 +64,13 @@ class Driver:
         hardware = self.hardware
         stamp = self.pace.epoch + hardware.time + self._wall
         self.port.joints(hardware.sense(), stamp)
-        if self._slices % POSE_EVERY == 0:
-            self.port.pose(hardware.pose(), hardware.velocity(), stamp)
+        due = self._slices % POSE_EVERY == 0
+        told = hardware.told_pose() if due or not hardware.tells_truth else None
+        if told is not None:
+            place, turned, true_at = told
+            self.port.pose((place, turned), hardware.velocity(), stamp - hardware.time + true_at)
+        if due and not hardware.tells_truth:
+            self.port.true_pose(hardware.pose(), hardware.velocity(), stamp)
         if hardware.touched_board != self._touched:
             self._touched = hardware.touched_board
             self.port.board_touched(self._touched)
@@ -92,6 +99,7 @@ def run_sim(node: RosNode, ending: Ending) -> dict[str, Any]:
         options.seed,
         randomize=options.randomize,
         torque_limit=options.torque_limit or None,
+        pose_errors=PoseErrors.of(options),
     )
     driver = Driver(node, hardware)
     node.spin()

@@ -7,6 +7,7 @@ from typing import Any
 from robot.nodes.surroundings import check_surroundings
 from robot.options import CourseOptions, NavigatorOptions, OnboardOptions, RefereeOptions, SimOptions
 from robot.results import LoopReport, NavigatorReport, OnboardReport, RefereeReport, SimReport
+from sim.localization import PoseErrors
 
 
 def course(options: CourseOptions) -> OnboardReport:
@@ -28,6 +29,7 @@ def sim(options: SimOptions) -> SimReport:
     """A simulated robot with its driver; see `run`."""
     given: dict[str, Any] = {"seed": options.seed, "randomize": options.randomize, "torque_limit": options.torque_limit}
     given |= {"robot": options.robot, "course": options.course}
+    given |= PoseErrors.of(options).options()
     return SimReport.of(_given("sim", options.parameters, options.domain, **given))
 
 

@@ -13,7 +13,9 @@ import numpy as np
 
 from robot.loop.clock import Clock
 from robot.loop.transport import NS, Array, Mode
+from sim import observation as obs
 from sim.course.description import Course
+from sim.localization import PoseErrors
 from sim.robots.description import Robot
 
 STEP_NS = 1_000_000
@@ -22,6 +24,8 @@ SLICE = 4
 """Milliseconds between two readings of joints and IMU: 250 Hz."""
 POSE_EVERY = 2
 """Slices between two poses: 125 Hz."""
+POSE_RATE = NS / (SLICE * STEP_NS * POSE_EVERY)
+"""Hz."""
 
 
 STALL = 20_000_000
@@ -59,8 +63,10 @@ class SimulatedHardware:
         randomize: bool = False,
         torque_limit: float | None = None,
         lying: bool = False,
+        pose_errors: PoseErrors = PoseErrors(),
     ) -> None:
-        """`lying` lets the drives damp from the start instead of holding the pose.
+        """`lying` lets the drives damp from the start instead of holding the pose; `pose_errors` part what is told of
+        the robot's place (`told_pose`) from the truth.
 
         Raises:
           InputError: a torque limit or a seed that cannot be.
@@ -73,7 +79,8 @@ class SimulatedHardware:
         model = cast(Any, scene).course_model(course, robot)  # MuJoCo has no types
         model.opt.timestep = STEP_NS / NS
         self.robot, self.course = robot, course
-        self.worlds = SimulatedRobots(robot, model, [seed], randomize=randomize, torque_limit=torque_limit, threads=1)
+        self.worlds = SimulatedRobots(robot, model, [seed], randomize=randomize, torque_limit=torque_limit, threads=1,
+                                      pose_errors=pose_errors.at_most(POSE_RATE))  # fmt: skip
         self.physics = self.worlds.physics
         x, y, yaw = (np.array([value]) for value in course.start)
         self.worlds.place(x, y, yaw, course.height)
@@ -88,7 +95,7 @@ class SimulatedHardware:
         self._waiting: deque[tuple[int, Mode, Array]] = deque()
         self._noise, self._numbers = np.random.default_rng([0x5E2, seed]), noise_numbers(robot)
         self._per_period = round(robot.control_period * NS) // STEP_NS
-        self._steps = 0
+        self._steps = self._told = 0
         self._zero = np.zeros(1, np.int64)
 
     # --- what drives do -------------------------------------------------------------------------------------------
@@ -170,6 +177,30 @@ class SimulatedHardware:
         """True position (m) `[3]` and orientation (w, x, y, z) `[4]` in the course frame."""
         qpos = np.array(self.physics.qpos[0], float)
         return qpos[:3], qpos[3:7]
+
+    @property
+    def tells_truth(self) -> bool:
+        """Whether what is told of the robot's place is the truth: then `pose` says it, and nothing else does."""
+        return self.worlds.localization is None
+
+    def told_pose(self) -> tuple[Array, Array, int] | None:
+        """The pose that is told now, with its errors: position (m) `[3]`, orientation `[4]` and when it was true (ns);
+        None while there is nothing new. To be called every slice. Roll and pitch are the IMU's, which are not late."""
+        localization = self.worlds.localization
+        if localization is None:
+            return (*self.pose(), self.time)
+        if self.time > self._told:
+            self.worlds.localize(self.time / NS)
+            self._told = self.time
+        if not localization.arrived[0]:
+            return None
+        x, y, z, yaw = localization.pose[0].tolist()
+        orientation = self.pose()[1]
+        half = (yaw - float(obs.yaw_of(np, orientation))) / 2
+        c, s = np.cos(half), np.sin(half)
+        qw, qx, qy, qz = orientation.tolist()
+        turned = np.array([c * qw - s * qz, c * qx - s * qy, c * qy + s * qx, c * qz + s * qw])
+        return np.array([x, y, z]), turned, round(float(localization.stamp[0]) * NS)
 
     def velocity(self) -> tuple[Array, Array]:
         """True velocity (m/s) and angular velocity (rad/s) in the base frame, `[3]` each."""

@@ -54,6 +54,8 @@ class InProcess:
         self.latencies = Durations()
         """From a reading's stamp to the arrival of the command that answers it."""
         self._slices = 0
+        self._known = hardware.pose()
+        """The pose that was told last."""
         self._lock = threading.Lock()
         self._ending = threading.Event()
         self._thread: threading.Thread | None = None
@@ -114,16 +116,18 @@ class InProcess:
         self._deliver("joints", self.messages.joints, {**joints, "stamp": stamp})
         inertial = {name: reading[name] for name in ("orientation", "angular_velocity")}
         self._deliver("imu", self.messages.imu, {**inertial, "stamp": stamp})
-        if self._slices % POSE_EVERY == 0:
-            self._deliver(
-                "pose", self.messages.odometry, {"position": position, "orientation": orientation, "stamp": stamp}
-            )
-            if self.referee is not None:
-                if hardware.touched_board:
-                    self.referee.touch_board()
-                self.referee.pose(hardware.time, position, orientation)
+        told = hardware.told_pose() if self._slices % POSE_EVERY == 0 or not hardware.tells_truth else None
+        if told is not None:
+            place, turned, true_at = told
+            self._known = place, turned
+            message = {"position": place, "orientation": turned, "stamp": self.epoch + true_at}
+            self._deliver("pose", self.messages.odometry, message)
+        if self._slices % POSE_EVERY == 0 and self.referee is not None:
+            if hardware.touched_board:
+                self.referee.touch_board()
+            self.referee.pose(hardware.time, position, orientation)
         if self._slices % COMMAND_EVERY == 0:
-            self._command(stamp, position, orientation)
+            self._command(stamp, *((position, orientation) if hardware.tells_truth else self._known))
 
     def _command(self, stamp: int, position: Array, orientation: Array) -> None:
         command = self.command

@@ -120,6 +120,8 @@ KIB = 1024
 JOINT_STATES = Topic("joint_states", JointState, rate=1000, size=64 * KIB)
 IMU = Topic("imu/data", Imu, rate=1000, size=4 * KIB)
 ODOMETRY = Topic("odom", Odometry, rate=500, size=8 * KIB)
+TRUE_ODOMETRY = Topic("true_odom", Odometry, rate=500, size=8 * KIB)
+"""Of a simulated robot whose odometry has errors."""
 VELOCITY_COMMAND = Topic("cmd_vel", TwistStamped, rate=200, size=4 * KIB)
 SKILL = Topic("skill", String, rate=50, size=KIB, latched=True)
 HEIGHT_GRID = Topic(
@@ -135,8 +137,8 @@ SCORE = Topic("score", String, rate=50, size=64 * KIB, depth=10)
 EVERY_POSE = 10
 """The referee wants every pose, so this many may wait for it."""
 TOPICS = (
-    JOINT_STATES, IMU, ODOMETRY, VELOCITY_COMMAND, SKILL, HEIGHT_GRID, JOINT_COMMANDS, DIAGNOSTICS, BOARD_TOUCHED,
-    SCORE,
+    JOINT_STATES, IMU, ODOMETRY, TRUE_ODOMETRY, VELOCITY_COMMAND, SKILL, HEIGHT_GRID, JOINT_COMMANDS, DIAGNOSTICS,
+    BOARD_TOUCHED, SCORE,
 )  # fmt: skip
 SERVICES = ("arm", "disarm", "stop")
 """std_srvs/Trigger each; asked of the control loop, which answers in its next step."""
@@ -875,17 +877,24 @@ class DriverPort:
     """The robot's drives and sensors as a ROS driver: publishes readings, hands on joint commands."""
 
     def __init__(
-        self, node: RosNode, robot: Robot, drive: Callable[[Output], None], refusals: Refusals, clock: Callable[[], int]
+        self,
+        node: RosNode,
+        robot: Robot,
+        drive: Callable[[Output], None],
+        refusals: Refusals,
+        clock: Callable[[], int],
+        *,
+        truth: bool = False,
     ) -> None:
         """`drive` gets every joint command, and damping while two programs command; it may raise `InputError` to refuse
-        one.
+        one. `truth`: the true pose is sent as well, by `true_pose`.
 
         Raises:
           InputError: another driver of this computer sends in this domain.
         """
         self.node = node
         damped = Output(Mode.DAMP, np.zeros(robot.joints, np.float32), 0)
-        node.advertise(JOINT_STATES, IMU, ODOMETRY, BOARD_TOUCHED)
+        node.advertise(JOINT_STATES, IMU, ODOMETRY, BOARD_TOUCHED, *([TRUE_ODOMETRY] if truth else []))
 
         def take(message: JointTrajectory) -> None:
             drive(damped if senders.contested(clock()) else command_of(robot, message))
@@ -900,6 +909,10 @@ class DriverPort:
     def pose(self, pose: tuple[Array, Array], velocity: tuple[Array, Array], stamp: int) -> None:
         """Pose and velocity of the base, see `odometry_message`."""
         self.node.publish(ODOMETRY, odometry_message(*pose, *velocity, stamp))
+
+    def true_pose(self, pose: tuple[Array, Array], velocity: tuple[Array, Array], stamp: int) -> None:
+        """The true one of a simulated robot whose `pose` has errors, for the referee."""
+        self.node.publish(TRUE_ODOMETRY, odometry_message(*pose, *velocity, stamp))
 
     def board_touched(self, touched: bool) -> None:
         """Whether the board was touched."""
@@ -932,13 +945,17 @@ class RefereePort:
         touched: Callable[[], Any],
         refusals: Refusals,
         clock: Callable[[], int],
+        *,
+        truth: bool = False,
     ) -> None:
-        """`pose` gets stamp (ns), position (m) `[3]` and orientation (w, x, y, z) `[4]`."""
+        """`pose` gets stamp (ns), position (m) `[3]` and orientation (w, x, y, z) `[4]`; with `truth` the true ones
+        that a simulated robot sends beside those with errors."""
         self.node = node
         node.advertise(SCORE)
         node.subscribe(
-            ODOMETRY, lambda message: pose(stamp_of(message), *pose_of(message)), refusals, clock, depth=EVERY_POSE
-        )
+            TRUE_ODOMETRY if truth else ODOMETRY, lambda message: pose(stamp_of(message), *pose_of(message)),
+            refusals, clock, depth=EVERY_POSE,
+        )  # fmt: skip
         node.subscribe(BOARD_TOUCHED, lambda message: touched() if message.data else None, refusals, clock)
 
     def score(self, live: dict[str, Any]) -> None:

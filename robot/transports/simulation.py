@@ -20,6 +20,7 @@ from robot.transports.hardware import SimulatedHardware
 from robot.transports.inprocess import InProcess
 from sim.course.files import by_name
 from sim.errors import InputError
+from sim.localization import PoseErrors
 
 ARM_WITHIN = 2.0
 """Simulated hardware must be armed within this, s."""
@@ -52,7 +53,8 @@ def onboard_in_simulation(
     clock: Clock = SteadyClock() if asked.real_time else SimulatedClock()
     navigation, referee = NavigationProgram(where, skills), Referee(where, fall=skills.robot.fall)
     hardware = SimulatedHardware(
-        skills.robot, where, seed, randomize=asked.randomize, torque_limit=asked.torque_limit, lying=asked.lying
+        skills.robot, where, seed, randomize=asked.randomize, torque_limit=asked.torque_limit, lying=asked.lying,
+        pose_errors=PoseErrors.of(asked),
     )  # fmt: skip
     if asked.lying:
         hardware.advance(1500)
@@ -76,7 +78,8 @@ def onboard_in_simulation(
         assembly.close()
     return OnboardReport.of({
         **referee.result(), **assembly.summary(), "log": None, "policy": options.policy, "course": options.course,
-        "seed": seed, "randomize": asked.randomize, "latency_ms": transport.latencies.milliseconds(),
+        "seed": seed, "randomize": asked.randomize, "navigator_pose": PoseErrors.of(asked).words(),
+        "latency_ms": transport.latencies.milliseconds(),
         "limits": asdict(assembly.controller.limits), "recording": options.record or None, "real_time": asked.real_time,
     })  # fmt: skip
 

@@ -203,6 +203,11 @@ class SimulatedRobots:
         pose = self.pose
         return np.stack([pose[:, 0], pose[:, 1], self.height, pose[:, 2]], 1)
 
+    def localize(self, time: float) -> None:
+        """Tells the robots what they are to know of their place at `time`, s; called as time passes."""
+        if self.localization is not None:
+            self.localization.look(time, self._place())
+
     @property
     def known_pose(self) -> np.ndarray:
         """x, y (m) and heading (rad) as the robots know them, `[worlds, 3]`."""
@@ -301,8 +306,7 @@ class SimulatedRobots:
             rest = np.tile(self.model.qpos0, (self.worlds, 1))
             physics.reset(stuck, rest, np.zeros((self.worlds, self.model.nv)))
         self.kick(self.chance.push)
-        if self.localization is not None:
-            self.localization.look(self.time, self._place())
+        self.localize(self.time)
 
     def look(self) -> None:
         """Keeps what a physics step has shown: peak torques, and touches of the board."""

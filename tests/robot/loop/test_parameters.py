@@ -191,4 +191,4 @@ def test_descriptions_are_whole_sentences_with_a_unit(node, parameter):
     said = parameter.description
     assert said[0].isupper() and said.endswith(".") and len(said.split()) > 3
     if parameter.kind is float:
-        assert re.search(r"\bin (s|m|rad|rad/s|N m)\b|\(no unit\)", said), f"{node} {parameter.name}: {said}"
+        assert re.search(r"\bin (s|m|rad|rad/s|N m|Hz)\b|\(no unit\)", said), f"{node} {parameter.name}: {said}"
