@@ -30,6 +30,8 @@ EXTRAS = {
         "jinja2>=3",  # chat templates
         "pyarrow>=15",  # data in Parquet
     ],
+    # LoRA: what the field's models are adapted with, and merged by
+    "peft": ["peft>=0.14"],
     # rclpy without a ROS installation; on robots it comes from ROS itself
     "ros": [
         "ros-rclpy[fastrtps]==9.1.2",

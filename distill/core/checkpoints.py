@@ -16,8 +16,11 @@ NAME, OLD = "checkpoint", "checkpoint.old"
 VALUES, TENSORS = "state.json", "tensors.pt"
 
 
-def save(folder: Path, values: Mapping[str, Any], tensors: Mapping[str, Any]) -> Path:
-    """Writes `folder/checkpoint` in place of the one before."""
+def save(folder: Path, values: Mapping[str, Any], tensors: Mapping[str, Any], keep: bool = False) -> Path:
+    """Writes `folder/checkpoint` in place of the one before, which stays beside it where `keep` is asked.
+
+    Processes of one run keep it: one that is killed may have saved when another has not.
+    """
     target, old = folder / NAME, folder / OLD
     partial = folder / f"{NAME}.partial"
     shutil.rmtree(partial, ignore_errors=True)
@@ -28,7 +31,8 @@ def save(folder: Path, values: Mapping[str, Any], tensors: Mapping[str, Any]) ->
     if target.exists():
         target.rename(old)
     partial.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
+    if not keep:
+        shutil.rmtree(old, ignore_errors=True)
     return target
 
 
@@ -38,6 +42,23 @@ def newest(folder: Path) -> Path | None:
         if (folder / name / VALUES).is_file():
             return folder / name
     return None
+
+
+def known(folder: Path) -> dict[str, dict[str, int]]:
+    """Name of each whole checkpoint in a folder -> how often its run had `saves`, and its `processes`.
+
+    Raises:
+      DistillError: one cannot be read.
+    """
+    found: dict[str, dict[str, int]] = {}
+    for name in (NAME, OLD):
+        if (folder / name / VALUES).is_file():
+            try:
+                values = json.loads((folder / name / VALUES).read_text())
+            except (OSError, json.JSONDecodeError) as error:
+                raise DistillError(f"the checkpoint {folder / name} cannot be read: {error}") from error
+            found[name] = {"saves": int(values.get("saves", 0)), "processes": int(values.get("processes", 1))}
+    return found
 
 
 def load(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

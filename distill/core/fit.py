@@ -16,6 +16,12 @@ from distill.core.schedules import Beta
 from distill.core.tables import RowSampler
 from distill.core.teachers import Teacher, Teachers
 
+MADE = (
+    checkpoints.NAME, checkpoints.OLD, f"{checkpoints.NAME}.partial", "data", "best", "tensorboard", "log.jsonl",
+    "summary.json", "summary.partial", "curve.png",
+)  # fmt: skip
+"""What a run makes in its folder."""
+
 
 def fit(
     student: Student,
@@ -48,8 +54,8 @@ def fit(
       rows: that each collector brings in each round, for those that make new ones.
       last_learning_rate: at the end of a cosine; a tenth of the first where None. Equal rates stay constant.
       beta: the teacher's share of what is written in every round.
-      keep: leaves data and checkpoints in `folder`; they are deleted otherwise. A run that was interrupted there goes
-        on.
+      keep: leaves data and checkpoints in `folder`; they are deleted otherwise, and nothing else that is there. A run
+        that was interrupted there goes on.
       best: gives the student the parameters of the round with the best `golden` in place of the last.
 
     Raises:
@@ -76,5 +82,16 @@ def fit(
         load_best(folder, student)
     student.module.eval()
     if not keep:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
     return summary
+
+
+def remove(folder: Path) -> None:
+    """Deletes what a run leaves in its folder, and the folder if nothing else is in it."""
+    for path in (*(folder / name for name in MADE), *folder.glob("rank_*")):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()

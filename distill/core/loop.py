@@ -6,6 +6,7 @@ for a language model: the same loop, the share of each set by `Beta`. The loop k
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,17 @@ from distill.core.journal import Journal
 from distill.core.mixture import Mixture
 from distill.core.monitor import Monitor
 from distill.core.objectives.base import Objective
+from distill.core.processes import (
+    Learner,
+    common_checkpoint,
+    counted,
+    everybody,
+    pieces,
+    random_state,
+    set_random_state,
+    share,
+    summed,
+)
 from distill.core.schedules import Beta, WarmupCosine
 from distill.core.shards import Shards
 from distill.core.teachers import Teacher, Teachers
@@ -43,6 +55,13 @@ class LoopConfig:
     steps: int = 600
     """Optimiser steps in every later one."""
     batch: int = 256
+    """Rows that one process learns from in a step; of all processes together where they are `shared`."""
+    micro_batch: int = 0
+    """Rows that are computed at once: gradients of a batch are added up piece by piece, each weighed by what counts in
+    it. 0: the whole batch."""
+    shared: bool = False
+    """Whether all processes collect the same rows, so that they draw one batch and each learns from its part; otherwise
+    each collects and draws its own."""
     learning_rate: float = 1e-3
     last_learning_rate: float = 5e-5
     warmup: int = 100
@@ -67,7 +86,7 @@ class LoopConfig:
         for name in ("first_rows", "rows", "first_steps", "steps", "batch", "held_out"):
             if getattr(self, name) < 1:
                 raise DistillError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("rounds", "warmup"):
+        for name in ("rounds", "warmup", "micro_batch"):
             if getattr(self, name) < 0:
                 raise DistillError(f"{name} must not be negative, got {getattr(self, name)}")
 
@@ -125,9 +144,14 @@ class Distiller:
         self.rank = self.accelerator.process_index
         self.folder = Path(folder) if self.rank == 0 else Path(folder) / f"rank_{self.rank}"
         self.console = console or Console(stderr=True, quiet=self.rank > 0)
-        saved = checkpoints.newest(self.folder)
-        if saved is not None and not resume:
-            raise DistillError(f"{self.folder} already holds a run: resume it, or choose another folder")
+        if config.shared and config.batch < self.accelerator.num_processes:
+            raise DistillError(f"{self.accelerator.num_processes} processes cannot share a batch of {config.batch}")
+        self.saves = 0
+        """Checkpoints that were written so far."""
+        name = common_checkpoint(self.accelerator, checkpoints.known(self.folder), folder)
+        if name is not None and not resume:
+            raise DistillError(f"{folder} already holds a run: resume it, or choose another folder")
+        saved = None if name is None else self.folder / name
         self.folder.mkdir(parents=True, exist_ok=True)
         self.shards = Shards(self.folder / "data")
         names = [collector.name for collector in self.collectors]
@@ -136,15 +160,18 @@ class Distiller:
             raise DistillError(f"a mixture of {list(self.mixture.names)} cannot serve the domains {names}")
         self.monitor = Monitor(config.patience, config.golden_tolerance)
         self.position = Position()
-        self.rng = np.random.default_rng([config.seed, self.rank])
+        self.stream = 0 if config.shared else self.rank
+        """Which of the streams of random draws this process takes rows from."""
+        self.rng = np.random.default_rng([config.seed, self.stream])
         torch.manual_seed(config.seed + self.rank)  # pyright: ignore[reportUnknownMemberType] (torch types no seed)
         self.schedule = WarmupCosine(config.learning_rate, config.total_steps, config.warmup, config.last_learning_rate)
-        self.learned = objective.learned().to(self.accelerator.device)
-        self.trained = [*student.module.parameters(), *self.learned.parameters()]
+        self.learner = Learner(student, objective).to(self.accelerator.device)
+        self.learned = self.learner.learned
+        self.trained = [p for p in self.learner.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
             self.trained, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98)
         )
-        self.module, self.optimizer = self.accelerator.prepare(student.module, optimizer)
+        self.module, self.optimizer = self.accelerator.prepare(self.learner, optimizer)
         self.reached: dict[str, float] = {}
         """Domain -> the teacher's gain there."""
         self.ratios: dict[str, float] = {}
@@ -159,8 +186,18 @@ class Distiller:
     # --- checkpoints ----------------------------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Everything that decides the rest of the run."""
+        """Everything that decides the rest of the run.
+
+        Raises:
+          DistillError: processes of one run hold different students.
+        """
+        several = self.accelerator.num_processes > 1
+        if several and len(set(everybody(self.accelerator, self.learner.digest()))) > 1:
+            raise DistillError(f"the processes hold different students at step {self.position.step}")
+        self.saves += 1
+        random, generators = random_state(self.accelerator.device)
         values = {
+            "saves": self.saves, "processes": self.accelerator.num_processes, "random": random,
             "config": checkpoints.plain(asdict(self.config)), "domains": list(self.mixture.names),
             "position": asdict(self.position), "shards": len(self.shards), "mixture": self.mixture.state(),
             "watch": self.monitor.state(), "reached": self.reached, "ratios": self.ratios,
@@ -169,10 +206,9 @@ class Distiller:
         }  # fmt: skip
         tensors = {"student": self.student.module.state_dict(), "optimizer": self.optimizer.state_dict()}
         tensors["objective"] = self.learned.state_dict()
-        tensors["random"] = {"cpu": torch.get_rng_state()}  # what dropout draws from
-        if self.accelerator.device.type == "cuda":
-            tensors["random"]["cuda"] = torch.cuda.get_rng_state(self.accelerator.device)
-        checkpoints.save(self.folder, values, tensors)
+        tensors["random"] = generators
+        checkpoints.save(self.folder, values, tensors, keep=several)
+        self.accelerator.wait_for_everyone()  # none may save twice before all have saved once
 
     def _restore(self, saved: Path) -> None:
         values, tensors = checkpoints.load(saved)
@@ -183,6 +219,7 @@ class Distiller:
                 raise DistillError(f"{self.folder} was begun with {key} {theirs[key]}, not {ours[key]}")
         if values["domains"] != list(self.mixture.names):
             raise DistillError(f"{self.folder} was begun with the domains {values['domains']}")
+        self.saves = int(values.get("saves", 0))
         self.position = Position(**values["position"])
         self.shards.keep(values["shards"])
         if len(self.shards) < values["shards"]:
@@ -198,11 +235,7 @@ class Distiller:
             self.student.module.load_state_dict(tensors["student"])
             self.optimizer.load_state_dict(tensors["optimizer"])
             self.learned.load_state_dict(tensors.get("objective", {}))
-            random = tensors.get("random", {})
-            if "cpu" in random:
-                torch.set_rng_state(random["cpu"])
-            if "cuda" in random and self.accelerator.device.type == "cuda":
-                torch.cuda.set_rng_state(random["cuda"], self.accelerator.device)
+            set_random_state(self.accelerator.device, values.get("random", {}), tensors.get("random", {}))
         except (RuntimeError, ValueError, KeyError) as error:
             raise DistillError(f"the checkpoint in {saved} is of another student: {error}") from error
 
@@ -228,7 +261,8 @@ class Distiller:
                     self._measure(journal, show)
             except KeyboardInterrupt:
                 interrupted = True
-                self.save()
+                if self.accelerator.num_processes == 1:  # several may be at different places: their last one stays
+                    self.save()
             journal.plot(f"distillation, {self.student.module.__class__.__name__}")
             return self._summary(journal, interrupted)
 
@@ -241,7 +275,7 @@ class Distiller:
                 continue
             began = time.perf_counter()
             say(f"round {here.round} collect {collector.name}")
-            seed = int(np.random.SeedSequence([config.seed, self.rank, here.round, k]).generate_state(1)[0])
+            seed = int(np.random.SeedSequence([config.seed, self.stream, here.round, k]).generate_state(1)[0])
             rows = config.first_rows if here.round == 0 else config.rows
             self.student.module.eval()
             found = collector.collect(student, CollectionPlan(here.round, beta, rows, seed))
@@ -281,6 +315,7 @@ class Distiller:
             began = time.perf_counter()
             loss = self._step()
             here.step += 1
+            due = time.perf_counter() - saved > 60 * config.checkpoint_minutes
             here.seconds += time.perf_counter() - began
             mean, count = mean + loss, count + 1
             if here.step % 25 == 0 or here.step == config.ends(here.round):
@@ -290,7 +325,7 @@ class Distiller:
                 mean, count = 0.0, 0
                 if not self.console.is_terminal and here.step % 200 == 0:
                     self._tell(f"step {here.step} of {config.total_steps}", values, began)
-            if time.perf_counter() - saved > 60 * config.checkpoint_minutes:
+            if summed(self.accelerator, due)[0]:  # clocks differ: all save, or none
                 self.save()
                 saved = time.perf_counter()
 
@@ -299,19 +334,35 @@ class Distiller:
             group["lr"] = self.schedule.at(self.position.step)
         counts = self.mixture.counts(self.rng, self.config.batch)
         batch = self._batch(self.sampler.sample(self.shards, self.rng, counts))
-        with self.accelerator.autocast():
-            loss = self._loss(self.module, batch)
-        if not torch.isfinite(loss):
-            raise DistillError(f"the loss is {loss.item()} at step {self.position.step}: lower the learning rate")
+        processes = self.accelerator.num_processes
+        if self.config.shared and processes > 1:
+            batch = share(batch, self.rank, processes)
+        parts = pieces(batch, self.config.micro_batch)
+        counted_here = [counted(part) for part in parts]
+        everywhere = max(summed(self.accelerator, sum(counted_here))[0], 1.0) / processes
         self.optimizer.zero_grad()
-        self.accelerator.backward(loss)
+        total = 0.0
+        for i, (part, count) in enumerate(zip(parts, counted_here, strict=True)):
+            last = i == len(parts) - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.module):
+                with self.accelerator.autocast():
+                    loss = self._loss(self.module, part)
+                if count != everywhere:  # the mean over what counts in the whole batch, of all processes
+                    loss = loss * (count / everywhere)
+                total += loss.item()
+                if last:
+                    total = summed(self.accelerator, total)[0] / processes
+                    if not np.isfinite(total):
+                        raise DistillError(f"the loss is {total} at step {self.position.step}: lower the learning rate")
+                self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(self.trained, self.config.max_gradient_norm)
         self.optimizer.step()  # pyright: ignore[reportUnknownMemberType] (torch types no closure)
-        return loss.item()
+        return total
 
-    def _loss(self, module: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def _loss(self, learner: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Of the `learner` as it is, or as it is wrapped for several devices."""
         signal: Any = self.teacher.label(batch)
-        return self.objective(self.student.outputs(module, batch), signal, batch.get("mask"))
+        return learner(batch, signal)
 
     def _batch(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return {name: values.to(self.accelerator.device) for name, values in batch.items()}
@@ -328,7 +379,7 @@ class Distiller:
             for first in range(0, each, self.config.batch):
                 counts = {n: min(self.config.batch, each - first) if n == name else 0 for n in self.mixture.names}
                 batch = self._batch(self.sampler.sample(self.shards, rng, counts, held_out=True))
-                losses.append((self._loss(self.student.module, batch).item(), counts[name]))
+                losses.append((self._loss(self.learner, batch).item(), counts[name]))
             found[name] = float(np.average([v for v, _ in losses], weights=[n for _, n in losses]))
         return {"all": float(np.mean(list(found.values()))), **(found if per_domain else {})}
 

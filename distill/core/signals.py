@@ -121,6 +121,21 @@ class DenseLogits(TeacherSignal):
         return self.logits.shape[:-1]
 
 
+@dataclass(frozen=True)
+class LogitScaling:
+    """What a model makes of its output layer's sums x before they are logits: softcap tanh(scale x / softcap)."""
+
+    scale: float = 1.0
+    softcap: float | None = None
+    """None: no cap."""
+
+    def __call__(self, sums: Tensor) -> Tensor:
+        """Logits of any shape; the same tensor where nothing is to be done."""
+        if self.scale != 1.0:
+            sums = sums * self.scale
+        return sums if self.softcap is None else torch.tanh(sums / self.softcap) * self.softcap
+
+
 @dataclass(frozen=True, eq=False)
 class ProjectedLogits(TeacherSignal):
     """The same knowledge as last hidden states and an output layer: logits are made of rows as they are asked for.
@@ -129,10 +144,12 @@ class ProjectedLogits(TeacherSignal):
     """
 
     KIND: ClassVar[str] = "projected logits"
+    SETTINGS: ClassVar[tuple[str, ...]] = ("scaling",)
     states: Tensor
     """`[..., D]`, float: what the output layer is given."""
     head: Tensor
     """`[V, D]`: its weights."""
+    scaling: LogitScaling = LogitScaling()
 
     def _check(self) -> None:
         _floating("projected logits' states", self.states, least_dims=1)
@@ -148,7 +165,7 @@ class ProjectedLogits(TeacherSignal):
     @property
     def logits(self) -> Tensor:
         """`[..., V]`, made anew each time."""
-        return torch.nn.functional.linear(self.states, self.head)
+        return self.scaling(torch.nn.functional.linear(self.states, self.head))
 
     @property
     def vocabulary(self) -> int:
@@ -178,6 +195,7 @@ class ProjectedLogits(TeacherSignal):
         copy = object.__new__(type(self))
         object.__setattr__(copy, "states", states)
         object.__setattr__(copy, "head", self.head)
+        object.__setattr__(copy, "scaling", self.scaling)
         return copy
 
 

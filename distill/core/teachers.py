@@ -110,10 +110,13 @@ class LocalModel:
         if not name:
             raise DistillError("a local teacher needs a name for what is read out of it")
         self.module, self.read, self.kind, self.name = module, read, kind, name
-        self._known: tuple[list[tuple[str, Tensor, int | None]], str] | None = None
+        self._known: tuple[list[tuple[str, Tensor, int | None]], str, str] | None = None
 
     def label(self, batch: Batch) -> TeacherSignal:
-        """The signal. Raises `DistillError` if `read` gives another kind or changes the module's own tensors."""
+        """The signal. Raises `DistillError` if `read` gives another kind or changes the module's own tensors.
+
+        Buffers that are not saved with the module may be renewed: rotary frequencies that depend on the length are.
+        """
         before = _versions(self.module)
         with _evaluating(self.module), torch.no_grad():
             signal = self.read(self.module, batch)
@@ -124,17 +127,21 @@ class LocalModel:
         return signal
 
     def fingerprint(self) -> str:
-        """Hash of name, kind, architecture (as printed), parameters and buffers.
+        """Hash of name, kind, architecture (as printed), config, parameters and buffers, and of mixed precision.
+
+        The config holds what no weight shows, such as how far attention reaches; under autocast the same weights say
+        something else. Buffers that are not saved are made from the config, where there is one.
 
         Weights are read again after every change in place (optimiser steps, `load_state_dict`); changes made through
         `.data`, which torch does not count, are not noticed.
         """
         versions = _versions(self.module)
         counted = all(count is not None for _, _, count in versions)
-        if self._known is None or not counted or not _unchanged(self._known[0], versions):
-            about = f"{self.name}\n{self.kind.KIND}\n{self.module}"
-            self._known = versions, _digest(about, dict(_own_tensors(self.module)))
-        return self._known[1]
+        about = f"{self.name}\n{self.kind.KIND}\n{self.module}\n{_config(self.module)}\n{_autocast(self.module)}"
+        known = self._known is not None and self._known[1] == about and _unchanged(self._known[0], versions)
+        if self._known is None or not known or not counted:
+            self._known = versions, about, _digest(about, dict(_own_tensors(self.module)))
+        return self._known[2]
 
 
 class DiskCache:
@@ -206,8 +213,30 @@ def _evaluating(module: nn.Module) -> Generator[None]:
 
 
 def _own_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters, and buffers: those alone that are saved, where a config says how the others are made."""
     yield from module.named_parameters()
-    yield from module.named_buffers()
+    passing: set[str] = set()
+    if _config(module):
+        for name, part in cast("Iterator[tuple[str, Any]]", module.named_modules()):  # torch types neither
+            passing |= {f"{name}.{buffer}" if name else buffer for buffer in part._non_persistent_buffers_set}
+    for name, buffer in module.named_buffers():
+        if name not in passing:
+            yield name, buffer
+
+
+def _config(module: nn.Module) -> str:
+    """The settings that a model carries, without where it was loaded from and by which version."""
+    config: Any = getattr(module, "config", None)
+    if not hasattr(config, "to_dict"):
+        return ""
+    settings = {k: v for k, v in config.to_dict().items() if k not in ("_name_or_path", "transformers_version")}
+    return json.dumps(settings, sort_keys=True, default=str)
+
+
+def _autocast(module: nn.Module) -> str:
+    """The type that mixed precision computes in just now, where it is on."""
+    kind = next((tensor.device.type for tensor in module.parameters()), "cpu")
+    return str(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else ""
 
 
 def _versions(module: nn.Module) -> list[tuple[str, Tensor, int | None]]:

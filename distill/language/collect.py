@@ -66,7 +66,8 @@ def labelled(rows: Rows, teacher: Teacher, block: int = 64) -> dict[str, np.ndar
     """Rows with a teacher's top-k logits written beside them: `log_probs`, `indices` `[N, T, K]`, `tail` `[N, T]`.
 
     Rows are asked for in order and in blocks, so that a cache around the teacher finds them again in the next epoch,
-    for another student, and where an interrupted run goes on.
+    for another student, and where an interrupted run goes on. Logarithms of 0 (all tokens are among the k, or the
+    teacher rules some out) are written as the type's lowest number.
     """
     parts: dict[str, list[np.ndarray]] = {"log_probs": [], "indices": [], "tail": []}
     for batch in batches(rows, block):
@@ -74,7 +75,10 @@ def labelled(rows: Rows, teacher: Teacher, block: int = 64) -> dict[str, np.ndar
         if not isinstance(signal, TopKLogits):
             raise DistillError(f"rows can be labelled with top-k logits, the teacher gives {signal.KIND}")
         for name, values in parts.items():
-            values.append(getattr(signal, name).numpy())
+            found = getattr(signal, name).cpu()
+            if found.is_floating_point():
+                found = found.clamp(min=torch.finfo(found.dtype).min)
+            values.append(found.numpy())
     parts["indices"] = [ids.astype(np.int32) for ids in parts["indices"]]
     return {**rows, **{name: np.concatenate(values) for name, values in parts.items()}}
 
@@ -89,7 +93,11 @@ class RecordedTopK:
 
     def label(self, batch: Mapping[str, Tensor]) -> TopKLogits:
         """The recorded top-k logits, in float32."""
-        return CompactTopK(batch["log_probs"], batch["indices"].long(), batch["tail"], self.temperature).wide()
+        head, tail = (
+            values.masked_fill(values <= torch.finfo(values.dtype).min, -torch.inf)
+            for values in (batch["log_probs"], batch["tail"])
+        )
+        return CompactTopK(head, batch["indices"].long(), tail, self.temperature).wide()
 
     def fingerprint(self) -> str:
         """Nothing but the data decides the labels."""

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import sysconfig
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from distill.core.errors import DistillError
+from distill.language.examples import Pair, Text, read_examples
 
 Rng = np.random.Generator
 
@@ -177,10 +179,10 @@ class Corpus:
 def read_folder(folder: Path | str) -> Corpus:
     """Reads every file below a folder by its form.
 
-    `.txt` with a tab in its lines is CoNLL (token, tag), other `.txt`, `.py` and `.md` are text; `.jsonl` has
-    `question` and `answer`; `.csv` the columns `text` and `category`; `.json` of BIG-Bench Hard has `examples` of
-    `input` and `target`. A file's name without its ending, with its folder's before it where it lies in one, names the
-    split.
+    `.txt` whose lines are a token, a tab and a tag such as `O` or `B-PER` is CoNLL, other `.txt`, `.py` and `.md` are
+    text; `.jsonl` has rows of any form of `language.examples`, of which those without content are left out; `.csv` the
+    columns `text` and `category`; `.json` of BIG-Bench Hard has `examples` of `input` and `target`. A file's name
+    without its ending, with its folder's before it where it lies in one, names the split.
 
     Raises:
       DistillError: the folder is missing, holds nothing of this kind, or a file is damaged.
@@ -203,8 +205,9 @@ def read_folder(folder: Path | str) -> Corpus:
 
 
 def _text(corpus: Corpus, name: str, path: Path) -> None:
-    text = path.read_text()
-    if "\t" in text[:2000] and path.suffix == ".txt":
+    text = path.read_text(encoding="utf-8-sig")
+    lines = [line for line in text[:4000].split("\n")[:50] if line.strip()]
+    if path.suffix == ".txt" and lines and all(TAGGED.fullmatch(line) for line in lines[: max(len(lines) - 1, 1)]):
         corpus.tagged[name] = list(_sentences(text))
     else:
         corpus.texts[name] = [text]
@@ -212,27 +215,49 @@ def _text(corpus: Corpus, name: str, path: Path) -> None:
 
 def _sentences(text: str) -> Iterator[tuple[list[str], list[str]]]:
     for block in text.strip().split("\n\n"):
-        pairs = [line.split("\t")[:2] for line in block.splitlines() if line.strip()]
+        pairs = [line.rstrip("\r").split("\t")[:2] for line in block.split("\n") if line.strip()]
+        for pair in pairs:
+            if len(pair) < 2:
+                raise DistillError(f"the line {pair[0][:40]!r} has no tab between a token and its tag")
         if pairs:
             yield [p[0] for p in pairs], [p[1] for p in pairs]
 
 
 def _questions(corpus: Corpus, name: str, path: Path) -> None:
-    lines = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
-    corpus.pairs[name] = [(line["question"], line["answer"]) for line in lines]
+    pairs: list[tuple[str, str]] = []
+    texts: list[str] = []
+    for example in read_examples(path).examples:
+        if isinstance(example, Text):
+            texts.append(example.text)
+        elif isinstance(example, Pair):
+            pairs.append((example.prompt, example.completion))
+        else:
+            turns = [str(turn["content"]) for turn in example.messages]
+            last = max(i for i, turn in enumerate(example.messages) if turn["role"] == "assistant")
+            if last and turns[last]:
+                pairs.append(("\n".join(turns[:last]), turns[last]))
+    if pairs:
+        corpus.pairs[name] = pairs
+    if texts:
+        corpus.texts[name] = texts
 
 
 def _table(corpus: Corpus, name: str, path: Path) -> None:
-    with path.open(newline="") as file:
-        corpus.labelled[name] = [(row["text"], row["category"]) for row in csv.DictReader(file)]
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    if rows and not {"text", "category"} <= set(rows[0]):
+        raise DistillError(f"{path} needs the columns text and category, it has {', '.join(map(str, rows[0]))}")
+    corpus.labelled[name] = [(row["text"], row["category"]) for row in rows if row["text"] and row["category"]]
 
 
 def _examples(corpus: Corpus, name: str, path: Path) -> None:
-    data = json.loads(path.read_text())
+    data = json.loads(path.read_text(encoding="utf-8-sig"))
     if isinstance(data, dict) and "examples" in data:  # lists of labels lie beside the data and are no text
         corpus.pairs[name] = [(e["input"], e["target"]) for e in data["examples"]]
 
 
+TAGGED = re.compile(r"\S+\t(O|[BIESLU]-\S+)(\t.*)?\r?")
+"""A line of CoNLL."""
 READERS: Mapping[str, Callable[[Corpus, str, Path], None]] = {
     ".txt": _text, ".py": _text, ".md": _text, ".jsonl": _questions, ".csv": _table, ".json": _examples,
 }  # fmt: skip

@@ -16,12 +16,14 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from rich.console import Console
 from transformers import GenerationConfig
 
@@ -30,13 +32,17 @@ from distill.core.collect import Sampler, Student
 from distill.core.errors import DistillError
 from distill.core.journal import Journal
 from distill.core.loop import Distiller, LoopConfig, load_best
+from distill.core.processes import everybody
 from distill.core.shards import Shards
+from distill.core.tables import Rows
+from distill.language.adapters import checkpoint_gradients, merged, trained, with_adapters
 from distill.language.card import write_card
 from distill.language.encoding import TEMPLATE, Encoded, Encoder, packed_rows, padded_rows
-from distill.language.evaluate import log_probs, nats_per_token, over
+from distill.language.evaluate import likeliest, log_probs, nats_per_token
 from distill.language.examples import Example, Reading, read_examples
 from distill.language.models import causal, load, packs, parameters
 from distill.language.options import LanguageOptions
+from distill.language.student import ChunkedStudent, ModelStudent, projected
 from distill.language.students import end_tokens, open_student, open_tokenizer, require_same_tokens, sizes
 from distill.methods.capacity_gap.method import chosen
 from distill.methods.method import OPTION_NAMES, Material, Method, MethodOptions, Stage, TextDomain, Writing, find
@@ -79,6 +85,9 @@ class Run:
     steps: int
     config: LoopConfig
     read: Any = field(repr=False)
+    readers: Mapping[str, Student] = field(repr=False)
+    """How the logits of `student` and, where there is one, `teacher` are read: chunk by chunk where that gives the
+    model's own, as a whole elsewhere."""
 
     @property
     def material(self) -> Material:
@@ -87,7 +96,12 @@ class Run:
         ends = end_tokens(self.student, tokenizer)
         breaks = _breaks(tokenizer) if self.method.rewrites else []
         writing = Writing(options.length, options.new_tokens, len(tokenizer), ends, tokenizer.pad_token_id, breaks)
-        return Material(self.student, self.teacher, self.read, self.domains, writing)
+        reader, signal = self.readers.get("teacher"), None
+        if isinstance(reader, ChunkedStudent):
+            signal = projected(self.teacher, reader.vocabulary, reader.scaling)
+        return Material(
+            self.student, self.teacher, self.read, self.domains, writing, self.readers["student"], signal
+        )  # fmt: skip
 
     def about(self) -> dict[str, Any]:
         """What is known before the first step, JSON-ready."""
@@ -98,7 +112,10 @@ class Run:
             "settings": {name: getattr(self.settings, name) for name in self.method.reads},
             "teacher": self.options.teacher, "student": self.origin,
             **({"reference": self.options.reference} if self.options.reference else {}),
-            "parameters": {name: parameters(model) for name, model in models.items() if model is not None},
+            "parameters": {
+                **{name: parameters(model) for name, model in models.items() if model is not None},
+                **({"trained": trained(self.student)} if self.options.lora else {}),
+            },
             "data": {
                 "examples": sum(d.examples for d in self.domains), "dropped": dict(dropped), "cut": dict(cut),
                 "rows": sum(len(d.rows["tokens"]) for d in self.domains),
@@ -106,6 +123,10 @@ class Run:
                 "learned_tokens": sum(d.learned for d in self.domains), "packed": self.packed,
                 "files": {f"{d.name}/{name}": digest for d in self.domains for name, digest in d.files.items()},
                 **({"chosen": {d.name: d.chosen for d in self.domains}} if self.domains[0].chosen is not None else {}),
+            },
+            "logits": {
+                name: "in chunks" if isinstance(reader, ChunkedStudent) else "whole"
+                for name, reader in self.readers.items()
             },
             "steps": self.steps, "batch": self.options.batch, "length": self.options.length, "interrupted": False,
         }  # fmt: skip
@@ -130,18 +151,24 @@ def distil(options: LanguageOptions) -> LanguageDistilled:
             return LanguageDistilled.of({**run.about(), **(measured_plan(run) if options.plan else {"dry_run": True})})
         folder = options.out / RUN
         folder.mkdir(parents=True, exist_ok=True)
-        with runs.alone(folder), runs.stopping():
-            return LanguageDistilled.of(_run(options, folder))
+        processes = PartialState(cpu=not torch.cuda.is_available())
+        first = processes.is_main_process
+        with runs.alone(folder) if first else nullcontext(), runs.stopping():
+            found = LanguageDistilled.of(_run(options, folder, processes))
+        if not first:  # one of them says what came of it
+            sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 (to the process's end)
+        return found
     except DistillError as error:
         raise InputError(str(error)) from error
     except OSError as error:
         raise InputError(f"cannot write to {options.out}: {error.strerror or error}") from error
 
 
-def _run(options: LanguageOptions, folder: Path) -> dict[str, Any]:
-    kept = {"options": _decisive(options)}
-    known = _begun(folder)
-    if known is None and newest(folder) is not None:
+def _run(options: LanguageOptions, folder: Path, processes: PartialState) -> dict[str, Any]:
+    kept, first = {"options": _decisive(options)}, processes.is_main_process
+    begun = everybody(processes, (_begun(folder), newest(folder) is not None))[0]  # one may write while another looks
+    known = None if begun[0] is None else begun[0]["options"]
+    if known is None and begun[1]:
         raise DistillError(f"{folder} holds a run of something else: choose another --out")
     if known is not None and not options.resume:
         raise DistillError(f"{options.out} already holds a run: add --resume, or choose another --out")
@@ -150,7 +177,8 @@ def _run(options: LanguageOptions, folder: Path) -> dict[str, Any]:
             raise DistillError(f"{options.out} was begun with {name} {known.get(name)}, not {value}")
     run = prepare(options)
     found = run.about()
-    _say(found)
+    if first:
+        _say(found)
     found |= {"out": str(options.out), "minutes": 0.0, "perplexity": {}}
     generations = run.method.generations(run.settings)
     start = {name: tensor.clone() for name, tensor in run.student.state_dict().items()} if generations > 1 else {}
@@ -159,36 +187,40 @@ def _run(options: LanguageOptions, folder: Path) -> dict[str, Any]:
             folder = options.out / RUN / f"generation_{generation + 1}"
         if generation:
             run.teacher = copy.deepcopy(run.student)
+            run.readers = {**run.readers, "teacher": _reader(run.teacher, len(run.tokenizer), run.domains[0].rows)}
             run.student.load_state_dict(start)
         learning = run if generation or generations == 1 else replace(run, settings=replace(run.settings, alpha=0.0))
         distiller, stage = loop(learning, folder, options.resume)
         found |= {"found": dict(stage.found)} if stage.found else {}
         if not generation:
-            if known is None:  # what cannot be put together leaves no run behind
-                write_json(options.out / RUN / OPTIONS, {**kept, "perplexity": perplexity(run, run.student)})
-            found["perplexity"]["start"] = json.loads((options.out / RUN / OPTIONS).read_text())["perplexity"]
+            found["perplexity"]["start"] = perplexity(run, "student") if known is None else begun[0]["perplexity"]
+            if known is None and first:  # what cannot be put together leaves no run behind
+                write_json(options.out / RUN / OPTIONS, {**kept, "perplexity": found["perplexity"]["start"]})
         summary = distiller.run()
         found |= {"minutes": found["minutes"] + summary["minutes"], "interrupted": summary["interrupted"]}
         if summary["interrupted"]:
             return {name: value for name, value in found.items() if name != "perplexity"}
-        best = load_best(folder, stage.student)
+        best = load_best(distiller.folder, stage.student)
         found |= {
             "best_round": best["round"], "rounds": summary["rounds"], "teacher_hacking": summary["teacher_hacking"],
             "measured": summary["measured"],
         }  # fmt: skip
-        found["perplexity"]["end"] = perplexity(run, run.student)
+        found["perplexity"]["end"] = perplexity(run, "student")
         if generations > 1:
             found["perplexity"][f"generation {generation + 1}"] = found["perplexity"]["end"]
     if run.teacher is not None:
-        found["perplexity"]["teacher"] = perplexity(run, run.teacher)
+        found["perplexity"]["teacher"] = perplexity(run, "teacher")
         found["agreement"] = agreement(run)
-    save(run, found, folder)
+    if first:
+        save(run, found, folder)
+    processes.wait_for_everyone()
     return found
 
 
 def _check(options: LanguageOptions) -> None:
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise DistillError("this command runs in one process: start it without accelerate launch or torchrun")
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if several and (options.plan or options.dry_run):
+        raise DistillError("--plan and --dry-run run in one process: start them without accelerate launch or torchrun")
     if not options.student:
         raise DistillError("there is no student: give --student MODEL, a config or prune:layers=N")
     if not options.data:
@@ -203,9 +235,11 @@ def _decisive(options: LanguageOptions) -> dict[str, Any]:
 
 
 def _begun(folder: Path) -> dict[str, Any] | None:
+    """`options` and the first `perplexity` of the run in a folder."""
     path = folder / OPTIONS
     try:
-        return json.loads(path.read_text())["options"] if path.is_file() else None
+        found = json.loads(path.read_text()) if path.is_file() else None
+        return None if found is None else {"options": found["options"], "perplexity": float(found["perplexity"])}
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise DistillError(f"{path} is damaged: {error}") from error
 
@@ -247,16 +281,26 @@ def prepare(options: LanguageOptions) -> Run:
     steps = options.steps or max(math.ceil(options.epochs * units / options.batch), 1)
     rounds = min(options.rounds, steps)
     each = steps // rounds
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    shared = processes > 1 and not (writes or method.rewrites)  # rows that are written anew are each process's own
+    batch = options.batch if shared else max(options.batch // processes, 1)
+    if options.gradient_checkpointing:
+        checkpoint_gradients(student)
+    if options.lora:
+        student = with_adapters(student, options.lora, options.lora_alpha or 2.0 * options.lora, options.seed)
     config = LoopConfig(
-        rounds=rounds - 1, first_rows=(steps - (rounds - 1) * each) * options.batch, rows=each * options.batch,
-        first_steps=steps - (rounds - 1) * each, steps=each, batch=options.batch, learning_rate=options.learning_rate,
+        rounds=rounds - 1, first_rows=(steps - (rounds - 1) * each) * batch, rows=each * batch,
+        first_steps=steps - (rounds - 1) * each, steps=each, batch=batch, learning_rate=options.learning_rate,
+        micro_batch=options.micro_batch, shared=shared,
         last_learning_rate=options.learning_rate / 10, warmup=min(options.warmup, steps), smoothing=0.0,
         weight_decay=options.weight_decay, held_out=MEASURED, precision=options.precision, seed=options.seed,
         checkpoint_minutes=options.checkpoint_minutes,
     )  # fmt: skip
+    named = {name: model for name, model in (("student", student), ("teacher", teacher)) if model is not None}
+    readers = {name: _reader(model, vocabulary, domains[0].rows) for name, model in named.items()}
     return Run(
         options, method, settings, teacher, student, origin, tokenizer, domains, packed, steps, config,
-        causal(vocabulary),
+        causal(vocabulary), readers,
     )  # fmt: skip
 
 
@@ -392,7 +436,7 @@ def loop(run: Run, folder: Path, resume: bool = False, quiet: bool = False) -> t
     stage, sizes = run.method.build(material, run.settings), material.sizes
 
     def evaluate(learner: Student) -> dict[str, float]:
-        nats = {d.name: nats_per_token(learner.module, run.read, d.held_out, 8) for d in run.domains}
+        nats = {d.name: nats_per_token(learner.module, run.readers["student"], d.held_out, 8) for d in run.domains}
         mean = float(np.average(list(nats.values()), weights=sizes))
         each = {f"perplexity/{name}": math.exp(min(value, 50)) for name, value in nats.items()}
         return {"golden": -mean, **(each if len(each) > 1 else {"perplexity": math.exp(min(mean, 50))})}
@@ -405,10 +449,19 @@ def loop(run: Run, folder: Path, resume: bool = False, quiet: bool = False) -> t
     return distiller, stage
 
 
-def perplexity(run: Run, model: Any) -> float:
-    """On all held-out rows, a mean over the tokens that are learned."""
+def _reader(model: Any, vocabulary: int, rows: Rows) -> Student:
+    """Chunk by chunk where that gives the model's own logits on some of the data, as a whole where it does not."""
+    try:
+        return ChunkedStudent(model, vocabulary, torch.from_numpy(rows["tokens"][:2, :65]))
+    except DistillError:
+        return ModelStudent(model, causal(vocabulary))
+
+
+def perplexity(run: Run, who: str) -> float:
+    """Of `student` or `teacher` on all held-out rows, over the tokens that are learned."""
+    model, reader = getattr(run, who), run.readers[who]
     sizes = [int(domain.held_out["mask"].sum()) for domain in run.domains]
-    nats = [nats_per_token(model, run.read, domain.held_out, 8) for domain in run.domains]
+    nats = [nats_per_token(model, reader, domain.held_out, 8) for domain in run.domains]
     return math.exp(min(float(np.average(nats, weights=sizes)), 50))
 
 
@@ -416,12 +469,11 @@ def agreement(run: Run) -> float:
     """Share of the held-out tokens that are learned at which teacher and student have the same likeliest token."""
     right, count = 0, 0
     for domain in run.domains:
-        likeliest = [
-            over(model, domain.held_out, lambda batch, m=model: run.read(m, batch).argmax(-1), 8).numpy()
-            for model in (run.teacher, run.student)
-        ]
+        theirs, ours = (
+            likeliest(getattr(run, who), run.readers[who], domain.held_out, 8) for who in ("teacher", "student")
+        )
         mask = domain.held_out["mask"]
-        right, count = right + int((likeliest[0] == likeliest[1])[mask].sum()), count + int(mask.sum())
+        right, count = right + int((theirs == ours)[mask].sum()), count + int(mask.sum())
     return right / max(count, 1)
 
 
@@ -429,14 +481,15 @@ def save(run: Run, found: Mapping[str, Any], folder: Path) -> None:
     """The student's folder: weights, config, generation config, tokenizer, chat template, card, summary, curve."""
     out, tokenizer = run.options.out, run.tokenizer
     ends = end_tokens(run.student, tokenizer)
-    run.student.generation_config = GenerationConfig(
+    student = merged(run.student)
+    student.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id, eos_token_id=ends[0] if len(ends) == 1 else ends,
         pad_token_id=tokenizer.pad_token_id, do_sample=True,
     )  # fmt: skip
-    run.student.save_pretrained(out)
+    student.save_pretrained(out)
     tokenizer.save_pretrained(out)
     write_json(out / SUMMARY, plain(found))
-    Journal(folder).plot(f"{run.method.name}: {type(run.student).__name__}")
+    Journal(folder).plot(f"{run.method.name}: {type(student).__name__}")
     if (folder / "curve.png").is_file():
         shutil.copyfile(folder / "curve.png", out / "curve.png")
     write_card(out, run.options, run.method, found)
@@ -465,7 +518,9 @@ def measured_plan(run: Run, steps: int = 4) -> dict[str, Any]:
       its device, `training_gb` (16 bytes a parameter: weights, gradients, both moments).
     """
     if run.teacher is None and run.method.generations(run.settings) > 1:
-        run = replace(run, teacher=copy.deepcopy(run.student))
+        teacher = copy.deepcopy(run.student)
+        read = _reader(teacher, len(run.tokenizer), run.domains[0].rows)
+        run = replace(run, teacher=teacher, readers={**run.readers, "teacher": read})
     stamps: list[float] = []
     batch = run.options.batch
     config = replace(

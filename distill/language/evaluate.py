@@ -7,8 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from distill.core.collect import Student
 from distill.core.errors import DistillError
-from distill.core.objectives.divergences import ForwardKL, ReverseKL
+from distill.core.objectives.chunks import rows_at_once
+from distill.core.objectives.divergences import CrossEntropy, ForwardKL, ReverseKL
+from distill.core.objectives.rows import student_logits
+from distill.core.signals import SampledLogProbs
 from distill.core.tables import Rows
 from distill.language.models import Read
 
@@ -23,28 +27,42 @@ def batches(rows: Rows, size: int) -> Any:
 @torch.no_grad()
 def over(module: nn.Module, rows: Rows, measure: Callable[[dict[str, Tensor]], Tensor], size: int = 64) -> Tensor:
     """`measure(batch)` for all rows in evaluation mode, one after the other; the module's modes stay as they were."""
-    training = module.training
+    training, place = module.training, next(module.parameters(), torch.empty(0)).device
     module.eval()
     try:
-        return torch.cat([measure(batch) for batch in batches(rows, size)])
+        found = [
+            measure({name: values.to(place) for name, values in batch.items()}).cpu() for batch in batches(rows, size)
+        ]
+        return torch.cat(found)
     finally:
         module.train(training)
 
 
-def log_probs(module: nn.Module, read: Read, rows: Rows, size: int = 64) -> tuple[np.ndarray, np.ndarray]:
-    """Summed log-probability `[N]` (nats) of the tokens that count in each row, and how many they are `[N]`."""
+def log_probs(module: nn.Module, read: Read | Student, rows: Rows, size: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """Summed log-probability `[N]` (nats) of the tokens that count in each row, and how many they are `[N]`.
+
+    A `Student` in place of `read` says how the module is read, perhaps without all logits at once.
+    """
 
     def measure(batch: dict[str, Tensor]) -> Tensor:
-        found = read(module, batch).float().log_softmax(-1)
-        each = found.gather(-1, batch["tokens"][:, 1:, None]).squeeze(-1)
-        return torch.stack([(each * batch["mask"]).sum(1), batch["mask"].sum(1).float()], 1)
+        if isinstance(read, Student):
+            after, places = batch["tokens"][:, 1:], batch["mask"].flatten().nonzero().squeeze(-1)
+            found = -CrossEntropy().losses(read.outputs(module, batch), SampledLogProbs.labels(after), places, None)
+            each = torch.zeros(after.numel(), device=found.device).index_copy(0, places, found).reshape(after.shape)
+        else:
+            found = read(module, batch).float().log_softmax(-1)
+            each = found.gather(-1, batch["tokens"][:, 1:, None]).squeeze(-1) * batch["mask"]
+        return torch.stack([each.sum(1), batch["mask"].sum(1).float()], 1)
 
     values = over(module, rows, measure, size).double().numpy()
     return values[:, 0], values[:, 1]
 
 
-def nats_per_token(module: nn.Module, read: Read, rows: Rows, size: int = 64) -> float:
-    """Mean cross-entropy over all tokens that count. Raises `DistillError` where none does or it is not finite."""
+def nats_per_token(module: nn.Module, read: Read | Student, rows: Rows, size: int = 64) -> float:
+    """Mean cross-entropy over all tokens that count, `read` as for `log_probs`.
+
+    Raises `DistillError` where none counts or it is not finite.
+    """
     total, count = log_probs(module, read, rows, size)
     if not count.sum():
         raise DistillError("no token counts in the rows that a model is measured on")
@@ -52,6 +70,22 @@ def nats_per_token(module: nn.Module, read: Read, rows: Rows, size: int = 64) ->
     if not np.isfinite(value):
         raise DistillError(f"the cross-entropy on held-out text is {value}")
     return value
+
+
+def likeliest(module: nn.Module, reader: Student, rows: Rows, size: int = 64) -> np.ndarray:
+    """The likeliest tokens `[N, T]`."""
+
+    def measure(batch: dict[str, Tensor]) -> Tensor:
+        output = reader.outputs(module, batch)
+        wide = output.logits if output.lm_head is None else output.lm_head.T
+        assert wide is not None
+        vocabulary = wide.shape[-1]
+        shape = batch["tokens"][:, 1:].shape
+        places = torch.arange(shape.numel(), device=batch["tokens"].device)
+        parts = places.split(rows_at_once(vocabulary, places.device, None))
+        return torch.cat([student_logits(output, part).argmax(-1) for part in parts]).reshape(shape)
+
+    return over(module, rows, measure, size).cpu().numpy()
 
 
 def perplexities(module: nn.Module, read: Read, domains: Mapping[str, Rows]) -> dict[str, float]:

@@ -100,7 +100,8 @@ def load(
     `dtype` is what weights are read as, by default as they were written.
 
     Raises:
-      DistillError: it cannot be read, or weights are missing that would then be random.
+      DistillError: it cannot be read, weights are missing that would then be random, or there are others that a
+        causal model of its config does not have.
     """
     if isinstance(source, Shape):
         return build(source, seed)
@@ -118,6 +119,10 @@ def load(
     if missing and kind != "encoder":  # a classifier's last layer is made for its task
         more = f"; it has {len(foreign)} others, such as {foreign[0]}" if foreign else ""
         raise DistillError(f"the model '{source}' lacks {len(missing)} of its weights, such as {missing[0]}{more}")
+    if foreign and kind == "causal":
+        raise DistillError(
+            f"the model '{source}' has {len(foreign)} weights that its config knows nothing of, such as {foreign[0]}"
+        )
     return model.eval()
 
 

@@ -60,7 +60,15 @@ class LanguageOptions(Options):
     steps: Annotated[int, Range(0, 10**9)] = 0
     """optimiser steps in place of --epochs; 0: as the epochs say"""
     batch: Annotated[int, Range(1, 10**6)] = 8
-    """rows in a batch"""
+    """rows in a batch, of all processes together"""
+    micro_batch: Annotated[int, Range(0, 10**6)] = 0
+    """rows that are computed at once, so that large batches fit; 0: the whole batch"""
+    gradient_checkpointing: bool = False
+    """keep less of the student's forward pass and compute it again: less memory, more time"""
+    lora: Annotated[int, Range(0, 10**4)] = 0
+    """rank of adapters that are trained in place of the weights, and merged into them at the end; 0: all weights"""
+    lora_alpha: Annotated[float, Range(0, 10**4)] = 0.0
+    """scale of the adapters; 0: twice the rank"""
     length: Annotated[int, Range(2, 10**6)] = 512
     """tokens of a row that are predicted; longer texts become several rows, longer answers are cut and counted"""
     no_pack: bool = False

@@ -13,9 +13,10 @@ from distill.core.checkpoints import write_json
 from distill.core.collect import Student
 from distill.core.errors import DistillError
 from distill.core.objectives.base import StudentOutput
-from distill.core.signals import DenseLogits, ProjectedLogits, SampledLogProbs, TeacherSignal, TopKLogits
+from distill.core.signals import DenseLogits, LogitScaling, ProjectedLogits, SampledLogProbs, TeacherSignal, TopKLogits
 from distill.core.teachers import Batch, DiskCache, LocalModel, Teacher
 from distill.language.models import Read
+from distill.language.output_layer import measured_scaling, states_and_head
 from distill.language.text import Tokens
 
 
@@ -33,31 +34,37 @@ class ModelStudent(Student):
 class ChunkedStudent(Student):
     """A causal model whose logits never exist as a whole: the loss makes them chunk by chunk from its last states."""
 
-    def __init__(self, module: Any, vocabulary: int) -> None:
+    def __init__(self, module: Any, vocabulary: int, tokens: Tensor | None = None) -> None:
+        """The scale and cap of the model's logits are measured on `tokens` `[B, T + 1]`, or on a few of any.
+
+        Raises:
+          DistillError: its own logits are not those of the states, the output layer, a scale and a cap.
+        """
         self.module, self.vocabulary = module, vocabulary
+        self.scaling = measured_scaling(module, tokens)
 
     def outputs(self, module: nn.Module, batch: Mapping[str, Tensor]) -> StudentOutput:
         """Last hidden states `[B, T, D]` and the output layer `[V, D]`."""
-        states, head = _states_and_head(module, batch)
-        return StudentOutput(hidden=(states,), lm_head=head[: self.vocabulary])
+        states, head = states_and_head(module, batch)
+        return StudentOutput(hidden=(states,), lm_head=_cut(head, self.vocabulary), scaling=self.scaling)
 
 
-def _states_and_head(module: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """A causal model's last hidden states `[B, T, D]`, and its output layer's weights `[V, D]`."""
-    inner: Any = getattr(module, "module", module)  # wrapped for several devices
-    layer = inner.get_output_embeddings()
-    if getattr(layer, "bias", None) is not None:
-        raise DistillError("a model whose output layer has a bias cannot be read chunk by chunk: take all its logits")
-    states = inner.get_decoder()(input_ids=batch["tokens"][:, :-1], use_cache=False).last_hidden_state
-    return states, layer.weight
+def _cut(head: Tensor, vocabulary: int) -> Tensor:
+    if len(head) < vocabulary:
+        raise DistillError(f"the model knows {len(head)} tokens, its tokenizer has {vocabulary}")
+    return head[:vocabulary]
 
 
-def projected(module: nn.Module, vocabulary: int) -> LocalModel:
-    """A causal teacher whose logits never exist as a whole; its vocabulary is cut to the first `vocabulary` tokens."""
+def projected(module: nn.Module, vocabulary: int, known: LogitScaling | None = None) -> LocalModel:
+    """A causal teacher whose logits never exist as a whole; its vocabulary is cut to the first `vocabulary` tokens.
+
+    What its logits are scaled by is measured where it is not `known`; errors as for `ChunkedStudent`.
+    """
+    scaling = known or measured_scaling(module)
 
     def label(model: nn.Module, batch: Batch) -> ProjectedLogits:
-        states, head = _states_and_head(model, batch)
-        return ProjectedLogits(states, head[:vocabulary])
+        states, head = states_and_head(model, batch)
+        return ProjectedLogits(states, _cut(head, vocabulary), scaling)
 
     return LocalModel(module, label, ProjectedLogits, f"projected to {vocabulary}")
 

@@ -83,7 +83,8 @@ def bpe(texts: Iterable[str], size: int) -> Tokens:
 
 
 def published(name: str) -> Tokens:
-    """The tokenizer of a published model: a name (downloads it) or a folder.
+    """The tokenizer of a published model: a name (downloads it) or a folder; without the truncation and padding that
+    its file may keep from an earlier use.
 
     Raises:
       DistillError: it cannot be loaded, or has no end token.
@@ -96,6 +97,8 @@ def published(name: str) -> Tokens:
         raise DistillError(f"the tokenizer '{name}' cannot be loaded: {str(error).splitlines()[0]}") from error
     if loaded.eos_token is None or not hasattr(loaded, "backend_tokenizer"):
         raise DistillError(f"the tokenizer '{name}' has no end token or no fast form")
+    loaded.backend_tokenizer.no_truncation()
+    loaded.backend_tokenizer.no_padding()
     return Tokens(loaded.backend_tokenizer, loaded.pad_token or loaded.eos_token, loaded.eos_token)
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.core.errors import DistillError
-from distill.core.signals import TeacherSignal
+from distill.core.signals import LogitScaling, TeacherSignal
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,9 @@ class StudentOutput:
     action_std: Tensor | None = None
     """`[..., A]`, positive."""
     lm_head: Tensor | None = None
-    """`[V, D]`. In place of `logits`: they are then `hidden[-1] @ lm_head.T`, and never exist as a whole."""
+    """`[V, D]`. In place of `logits`: they are then `scaling(hidden[-1] @ lm_head.T)`, and never exist as a whole."""
+    scaling: LogitScaling = LogitScaling()
+    """Of logits that are made with `lm_head`."""
 
     def need(self, name: str, objective: "Objective") -> Any:
         """The field `name`, or `DistillError` where the student left it out."""

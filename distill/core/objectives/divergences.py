@@ -26,15 +26,25 @@ from torch.nn import functional as F
 from distill.core.errors import DistillError
 from distill.core.objectives import chunks
 from distill.core.objectives.base import Objective, StudentOutput, choice, positive
-from distill.core.signals import DenseLogits, ProjectedLogits, SampledLogProbs, TeacherSignal, TopKLogits
+from distill.core.signals import (
+    DenseLogits,
+    LogitScaling,
+    ProjectedLogits,
+    SampledLogProbs,
+    TeacherSignal,
+    TopKLogits,
+)
 
 FLOOR = -1e30
 """Log-probability that stands for that of a probability of 0: finite, so that 0 log 0 is 0 and its gradient 0 too."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class VocabularyObjective(Objective):
-    """An objective on the student's logits; elements are positions `[...]`, of tokens or of whole sequences."""
+    """An objective on the student's logits; elements are positions `[...]`, of tokens or of whole sequences.
+
+    What all share is given by name, so that a bare number is an objective's own parameter: `JensenShannon(0.5)`.
+    """
 
     chunk_size: int | None = None
     """How many logits are held at a time: a chunk has `chunk_size // V` positions, and at least one. None: what suits
@@ -87,16 +97,17 @@ class TokenObjective(VocabularyObjective):
     ) -> tuple[Tensor, Tensor | None, int, chunks.Losses]:
         features, head = _features(student, self)
         flat = signal.flattened(features.ndim - 1)
+        scaling = LogitScaling() if head is None else student.scaling
 
-        def losses(logits: Tensor, part: Tensor) -> Tensor:
-            wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-            return self.token_losses(wide, flat.index(part))
+        def losses(sums: Tensor, part: Tensor) -> Tensor:
+            logits = scaling(sums.to(torch.promote_types(sums.dtype, torch.float32)))
+            return self.token_losses(logits, flat.index(part))
 
         chunk = chunks.rows_at_once(_vocabulary(features, head), features.device, self.chunk_size)
         return features.reshape(-1, features.shape[-1]), head, chunk, losses
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Divergence(TokenObjective):
     """A divergence between two full distributions over one vocabulary."""
 

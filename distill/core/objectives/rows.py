@@ -20,7 +20,7 @@ def student_logits(student: StudentOutput, rows: Tensor) -> Tensor:
         logits = _chosen(student.logits, rows)
     else:
         assert student.hidden is not None and student.lm_head is not None
-        logits = F.linear(_chosen(student.hidden[-1], rows), student.lm_head)
+        logits = student.scaling(F.linear(_chosen(student.hidden[-1], rows), student.lm_head))
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 

@@ -12,12 +12,13 @@ import os
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from math import inf, isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import torch
@@ -63,7 +64,12 @@ class EndpointOptions:
     timeout_s: float = 60.0
     """Longest silence of the server."""
     retries: int = 5
-    """After a timeout, a failed connection, status 429 or 5xx, or an answer that cannot be read."""
+    """After a timeout, a failed connection, status 408, 429 or 5xx, or an answer that cannot be read."""
+    unfinished: Literal["refuse", "keep"] = "refuse"
+    """An answer that was cut at `max_tokens`, refused, filtered or empty is paid and remembered. It is no text to learn
+    from: `refuse` says so once all others are there; `keep` takes its text, perhaps none, with its finish reason."""
+    largest_answer: int = 16 * 2**20
+    """Bytes of a response's body; a longer one is given up."""
     backoff_s: float = 1.0
     """Wait before the first retry; doubled each time, with up to a quarter more at random."""
     longest_wait_s: float = 600.0
@@ -86,7 +92,9 @@ class EndpointOptions:
             raise DistillError("base_url must not hold a user or password: give a key by its environment variable")
         if not self.model:
             raise DistillError("an endpoint needs the name of a model")
-        for name, least in {"max_tokens": 1, "retries": 0, "concurrency": 1}.items():
+        if self.unfinished not in ("refuse", "keep"):
+            raise DistillError(f"unfinished must be refuse or keep, got {self.unfinished!r}")
+        for name, least in {"max_tokens": 1, "retries": 0, "concurrency": 1, "largest_answer": 1}.items():
             if getattr(self, name) < least:
                 raise DistillError(f"{name} must be at least {least}, got {getattr(self, name)}")
         for name in ("timeout_s", "requests_per_minute", "tokens_per_minute", "budget", "token_budget"):
@@ -115,11 +123,18 @@ class Completion:
 
     text: str
     finish_reason: str
-    """`stop`; `length` where it was cut at `max_tokens`."""
+    """`stop`; `length` where it was cut at `max_tokens`; `content_filter`, `refusal`, or what else the server says."""
     tokens: tuple[tuple[str, float], ...] | None
     """Each token's text and log-probability (nats), or None where the endpoint gave none."""
     prompt_tokens: int
     completion_tokens: int
+
+    @property
+    def unfinished(self) -> str:
+        """Why this is no text to learn from; nothing where it is one."""
+        if self.finish_reason in ("length", "content_filter", "refusal"):
+            return self.finish_reason
+        return "" if self.text.strip() else "empty"
 
 
 class Endpoint:
@@ -184,6 +199,14 @@ class Endpoint:
         missing = {key: request for key, request in by_key.items() if key not in found}
         if missing:
             found |= self._ask_all(missing, len(found))
+        bad = Counter(reason for answer in found.values() if (reason := answer.unfinished))
+        if bad and self.options.unfinished == "refuse":
+            why = ", ".join(f"{count} {reason}" for reason, count in bad.items())
+            raise DistillError(
+                f"{bad.total()} of {len(found)} answers of the endpoint {self.options.base_url} are no texts to learn "
+                f"from ({why}); all are kept in {self.folder}: allow more tokens, leave those prompts out, or take the "
+                "answers as they are with unfinished='keep'"
+            )
         return [found[canonical(request)] for request in requests]
 
     def _remembered(self, request: dict[str, Any]) -> Completion | None:
@@ -236,7 +259,10 @@ class Endpoint:
                 answer = self._once(request, most)
                 self.ledger.settle(number, answer["prompt_tokens"], answer["completion_tokens"])
             except _Failed as failed:
-                self.ledger.release(number)
+                if failed.billed is None:
+                    self.ledger.release(number)
+                else:  # paid, although nothing can be read in it
+                    self.ledger.settle(number, *failed.billed)
                 if not failed.again or attempt == attempts:
                     tries = f" (tried {attempt} times)" if attempt > 1 else ""
                     raise DistillError(f"the endpoint {self.options.base_url} {failed}{tries}") from failed
@@ -265,21 +291,41 @@ class Endpoint:
         """The answer as it is cached. Raises `_Failed`."""
         parameters = dict(request["parameters"])
         extra = parameters.pop("extra", None)
-        create: Any = self._client.chat.completions.with_raw_response.create
+        create: Any = self._client.chat.completions.with_streaming_response.create  # so that its size can be bounded
         openai = self._openai
         try:
-            raw = create(model=request["model"], messages=request["messages"], extra_body=extra, **parameters)
-            return _read(raw.http_response.content, request, most)
+            with create(
+                model=request["model"], messages=request["messages"], extra_body=extra, **parameters
+            ) as response:
+                body = self._body(response)
+            return _read(body, request, most)
         except openai.APITimeoutError as error:
             raise _Failed(f"did not answer within {self.options.timeout_s:g} s", True) from error
         except openai.APIConnectionError as error:
             raise _Failed(f"cannot be reached: {self._line(error.__cause__ or error)}", True) from error
         except openai.APIStatusError as error:
             code = error.status_code
-            after = _retry_after(error.response.headers) if code == 429 or code >= 500 else None
-            raise _Failed(f"answers {code}: {self._line(error)}", code == 429 or code >= 500, after) from error
+            again = code in (408, 429) or code >= 500
+            after = _retry_after(error.response.headers) if again else None
+            raise _Failed(f"answers {code}: {self._line(error)}", again, after) from error
         except openai.APIResponseValidationError as error:
             raise _Failed(f"gives what cannot be read: {self._line(error)}", True) from error
+
+    def _body(self, response: Any) -> bytes:
+        """What the server sends, up to the largest size."""
+        body = bytearray()
+        try:
+            for part in response.iter_bytes():
+                body += part
+                if len(body) > self.options.largest_answer:
+                    raise _Failed(f"sends more than {self.options.largest_answer} bytes", False)
+        except _Failed:
+            raise
+        except Exception as error:  # of the HTTP library, which is another one by openai's version
+            late = "Timeout" in type(error).__name__
+            words = f"did not answer within {self.options.timeout_s:g} s" if late else "cannot be reached"
+            raise _Failed(f"{words}: {self._line(error)}", True) from error
+        return bytes(body)
 
     def _line(self, error: BaseException) -> str:
         """One short line without the key, of which servers like to repeat parts."""
@@ -334,9 +380,12 @@ def sampled_log_probs(
 class _Failed(Exception):
     """One attempt brought nothing; `again` says whether another may, `after_s` when the server wants it."""
 
-    def __init__(self, words: str, again: bool, after_s: float | None = None) -> None:
+    def __init__(
+        self, words: str, again: bool, after_s: float | None = None, billed: tuple[int, int] | None = None
+    ) -> None:
+        """`billed`: prompt and completion tokens that the server counted all the same."""
         super().__init__(words)
-        self.again, self.after_s = again, after_s
+        self.again, self.after_s, self.billed = again, after_s, billed
 
 
 def _key(variable: str | None) -> str | None:
@@ -357,6 +406,11 @@ def _request(options: EndpointOptions, prompt: Prompt, sample: int) -> dict[str,
         messages = [dict(message) for message in prompt]
     if not messages or any(not isinstance(m.get("content"), str) or "role" not in m for m in messages):
         raise DistillError("a prompt must be text or messages with role and content")
+    try:
+        canonical(messages).encode()
+        "".join(message["content"] for message in messages).encode()
+    except (TypeError, ValueError) as error:  # half of a surrogate pair is no text; what else is in it must be JSON
+        raise DistillError(f"a prompt cannot be sent: {str(error).splitlines()[0]}") from error
     parameters = options.parameters() | ({} if options.seed is None else {"seed": options.seed + sample})
     about = {"endpoint": options.identity or options.base_url, "model": options.model, "sample": sample}
     return about | {"messages": messages, "parameters": parameters}
@@ -366,27 +420,42 @@ def _read(body: bytes, request: dict[str, Any], most: tuple[int, int]) -> dict[s
     """The answer of a response's body. Raises `_Failed` where there is none in it."""
     try:
         data = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _Failed("answers with malformed JSON", True) from error
+    usage = data.get("usage") if isinstance(data, dict) else None
+    counts = [usage.get(name) if isinstance(usage, dict) else None for name in ("prompt_tokens", "completion_tokens")]
+    known = [n if type(n) is int and n >= 0 else bound for n, bound in zip(counts, most, strict=True)]
     try:
         choice = data["choices"][0]
-        text = choice["message"]["content"]
-        if not isinstance(text, str):
+        message = choice["message"]
+        text, reason = _text(message.get("content")), str(choice.get("finish_reason") or "")
+        if not text and message.get("refusal"):
+            reason = "refusal"
+        if not text and not reason and counts == [None, None]:
             raise TypeError("no text")
-    except (KeyError, IndexError, TypeError) as error:
-        raise _Failed("gives an answer without choices or text", True) from error
-    usage = data.get("usage") or {}
-    counts = [usage.get("prompt_tokens"), usage.get("completion_tokens")]
-    known = [n if isinstance(n, int) and n >= 0 else bound for n, bound in zip(counts, most, strict=True)]
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        billed = None if counts == [None, None] else (known[0], known[1])
+        raise _Failed("gives an answer without choices or text", True, billed=billed) from error
     return {
         "text": text,
-        "finish_reason": str(choice.get("finish_reason") or ""),
+        "finish_reason": reason,
         "tokens": _tokens(choice) if request["parameters"].get("logprobs") else None,
         "prompt_tokens": known[0],
         "completion_tokens": known[1],
         "model": str(data.get("model") or ""),
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def _text(content: Any) -> str:
+    """A message's content: text, parts of it, or nothing, as where the tokens went into hidden thoughts."""
+    if content is None:
+        return ""
+    if isinstance(content, list):
+        return "".join(_text(part["text"]) for part in content if part.get("type", "text") == "text")
+    if not isinstance(content, str):
+        raise TypeError("no text")
+    return content
 
 
 def _tokens(choice: dict[str, Any]) -> list[list[Any]] | None:

@@ -97,3 +97,16 @@ def test_a_run_with_dropout_goes_on_with_the_same_random_numbers(tmp_path):
         except KeyboardInterrupt:
             torch.manual_seed(99)  # another process's random state
     assert len(calls) == 2 and torch.equal(*found)
+
+
+def test_what_else_lies_in_the_folder_stays(tmp_path):
+    from distill.core.fit import MADE, remove
+
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.md").write_text("mine")
+    for name in (*MADE, "rank_1"):
+        (tmp_path / name).mkdir()
+    remove(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    remove(tmp_path / "mine")
+    assert (tmp_path / "mine" / "notes.md").is_file()

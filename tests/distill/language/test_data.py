@@ -63,7 +63,7 @@ def test_bad_folders_are_one_sentence(tmp_path):
     with pytest.raises(DistillError, match="holds no text"):
         read_folder(tmp_path)
     (tmp_path / "bad.jsonl").write_text('{"question": 1\n')
-    with pytest.raises(DistillError, match="bad.jsonl cannot be read"):
+    with pytest.raises(DistillError, match="bad.jsonl, line 1"):
         read_folder(tmp_path)
 
 
@@ -76,3 +76,18 @@ def test_the_posterior_of_a_task_is_calibrated_and_flips_are_counted():
     assert tokens.min() == 1 and tokens.max() <= 30 and posterior.sum(1) == pytest.approx(1)
     assert right.mean() == pytest.approx(sure.mean(), abs=0.01)
     assert (flipped(labels, 5, 0.2, rng) != labels).mean() == pytest.approx(0.2, abs=0.01)
+
+
+def test_rows_are_read_as_their_writers_meant(tmp_path):
+    rows = [
+        {"text": "one\u2028line"}, {"prompt": "a", "completion": "b"}, {"question": "c", "answer": None},
+        {"messages": [{"role": "user", "content": "d"}, {"role": "assistant", "content": "e"}]},
+    ]  # fmt: skip
+    lines = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    (tmp_path / "a.jsonl").write_text("\ufeff" + lines, encoding="utf-8")
+    (tmp_path / "b.txt").write_text("\ufeffA tab\tin prose is no tag.\nAnd so on.", encoding="utf-8")
+    (tmp_path / "c.csv").write_text("\ufefftext,category\nwhere is it,card\nshort\n", encoding="utf-8")
+    found = read_folder(tmp_path)
+    assert found.texts == {"a": ["one\u2028line"], "b": ["A tab\tin prose is no tag.\nAnd so on."]}
+    assert found.pairs == {"a": [("a", "b"), ("d", "e")]} and found.labelled == {"c": [("where is it", "card")]}
+    assert not found.tagged

@@ -242,7 +242,7 @@ BAD = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("why", [*BAD, "weights", "cut file", "tokenizer", "config"])
+@pytest.mark.parametrize("why", [*BAD, "weights", "more weights", "cut file", "tokenizer", "config"])
 def test_bad_input_is_one_line_and_leaves_nothing(why, home, tmp_path):
     more = BAD.get(why, {})
     if why in ("weights", "cut file"):
@@ -250,6 +250,11 @@ def test_bad_input_is_one_line_and_leaves_nothing(why, home, tmp_path):
         if why == "cut file":
             path = tmp_path / "t" / "model.safetensors"
             path.write_bytes(path.read_bytes()[:500])
+    elif why == "more weights":
+        more = {"teacher": damaged(home, tmp_path / "t")}
+        path = tmp_path / "t" / "model.safetensors"
+        own = load_file(home / "teacher" / "model.safetensors")
+        save_file({**own, "lm_head.lora_A.weight": torch.zeros(2, 2)}, path, {"format": "pt"})
     elif why == "tokenizer":
         more = {"student": damaged(home, tmp_path / "t")}
         text = (tmp_path / "t" / "tokenizer.json").read_text()
@@ -262,11 +267,31 @@ def test_bad_input_is_one_line_and_leaves_nothing(why, home, tmp_path):
     assert len(str(error.value).splitlines()) == 1 and not (tmp_path / "x").exists()
 
 
-def test_several_processes_are_refused_at_once(home, tmp_path, monkeypatch):
+def test_plans_of_several_processes_are_refused_at_once(home, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputError, match="one process"):
-        command.distil(options(home, tmp_path / "x"))
+        command.distil(options(home, tmp_path / "x", plan=True))
     assert not (tmp_path / "x").exists()
+
+
+def test_a_batch_in_pieces_with_checkpointed_gradients_is_the_batch(home, tmp_path):
+    whole = command.distil(options(home, tmp_path / "a", method="labels"))
+    more = {"micro_batch": 3, "gradient_checkpointing": True}
+    found = command.distil(options(home, tmp_path / "b", method="labels", **more))
+    assert found["perplexity"]["end"] == pytest.approx(whole["perplexity"]["end"], rel=1e-4)
+    assert found["logits"] == {"student": "in chunks", "teacher": "in chunks"}
+
+
+def test_adapters_alone_are_trained_and_merged_at_the_end(home, tmp_path):
+    pytest.importorskip("peft")
+    more = {"student": str(home / "teacher"), "method": "labels", "lora": 2}
+    found = command.distil(options(home, tmp_path / "a", **more))
+    assert found["parameters"]["trained"] < 0.5 * found["parameters"]["student"]
+    assert found["perplexity"]["end"] < found["perplexity"]["start"]
+    plain, first = (load_file(folder / "model.safetensors") for folder in (tmp_path / "a", home / "teacher"))
+    assert plain.keys() == first.keys()
+    changed = {name for name, tensor in plain.items() if not torch.equal(tensor, first[name])}
+    assert changed and all("proj" in name for name in changed)
 
 
 def test_the_front_door_opens_without_torch():

@@ -68,9 +68,8 @@ def test_a_projected_teacher_says_what_its_logits_say():
     with pytest.raises(DistillError, match="not for files"):
         projected(teacher, 12).label(batch).tensors()
     biased = build(SHAPE, 2)
-    biased.lm_head.bias = torch.nn.Parameter(torch.zeros(12))
-    with pytest.raises(DistillError, match="has a bias"):
-        projected(biased, 12).label(batch)
+    biased.lm_head.bias = torch.nn.Parameter(torch.linspace(-3, 3, 12))
+    assert torch.allclose(projected(biased, 12).label(batch).logits, READ(biased, batch), atol=1e-6)
 
 
 def test_recorded_logits_and_a_live_teacher_teach_alike(tmp_path):
@@ -205,3 +204,61 @@ def test_a_loss_that_is_not_finite_is_one_sentence(tmp_path):
         student.module.model.norm.weight.fill_(float("nan"))
     with pytest.raises(DistillError, match="loss is nan"):
         fit(student, CrossEntropy(), Next(), [FixedDomain("a", rows())], tmp_path / "run", steps=3, batch=4, seed=0)
+
+
+# --- what a cache is of ----------------------------------------------------------------------------------------------
+
+
+def configured(**more):
+    from transformers import AutoModelForCausalLM, GPT2Config
+
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 12, "n_embd": 16, "n_layer": 1, "n_head": 2, "bos_token_id": 0, "eos_token_id": 1}
+    return AutoModelForCausalLM.from_config(GPT2Config(**sizes, **more)).eval()
+
+
+def test_a_cache_is_of_a_config_and_a_precision_too(tmp_path):
+    first = top_k(configured(), READ, 3)
+    TopKCache(first, tmp_path, byte_level())
+    with pytest.raises(DistillError, match="another teacher"):  # the same weights, attention scaled otherwise
+        TopKCache(top_k(configured(scale_attn_by_inverse_layer_idx=True), READ, 3), tmp_path, byte_level())
+    assert first.fingerprint() == top_k(configured(), READ, 3).fingerprint()
+    plain = first.fingerprint()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert first.fingerprint() != plain
+    assert first.fingerprint() == plain
+
+
+def test_rotary_frequencies_that_follow_the_length_are_no_change_of_the_teacher():
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = LlamaConfig(vocab_size=12, max_position_embeddings=8, rope_parameters=rope, **sizes)
+    teacher = dense(AutoModelForCausalLM.from_config(config).eval(), READ)
+    before = teacher.fingerprint()
+    short = {"tokens": torch.arange(7)[None]}
+    first = teacher.label(short).logits
+    teacher.label({"tokens": torch.arange(24)[None] % 12})
+    assert torch.equal(teacher.label(short).logits, first) and teacher.fingerprint() == before
+
+
+@pytest.mark.parametrize(("k", "ruled_out"), [(12, 0), (6, 6), (8, 6)])
+def test_top_k_of_everything_that_is_possible_is_trained_on(tmp_path, k, ruled_out):
+    teacher, student = build(SHAPE, 2), build(SHAPE, 1)
+
+    def read(module, batch):
+        logits = READ(module, batch).clone()
+        logits[..., 12 - ruled_out :] = -torch.inf
+        return logits
+
+    table = labelled(rows(), top_k(teacher, read, k))
+    batch = {name: torch.from_numpy(values) for name, values in table.items()}
+    exact = TopKLogits.from_logits(read(teacher, batch), k)
+    recorded = RecordedTopK().label(batch)
+    assert torch.equal(recorded.tail.isneginf(), exact.tail.isneginf())
+    student = ModelStudent(student, READ)
+    for direction in ("forward", "reverse"):
+        found = [TopKKL(direction=direction)(student.outputs(student.module, batch), s) for s in (recorded, exact)]
+        assert found[0].item() == pytest.approx(found[1].item(), rel=1e-2)
+    fit(student, TopKKL(), RecordedTopK(), [FixedDomain("a", table)], tmp_path / "run", steps=2, batch=8, seed=0)

@@ -5,7 +5,7 @@ import pytest
 
 from distill.core.errors import DistillError
 from distill.language.packing import answers, chunks, packed, padded
-from distill.language.text import bpe, byte_level, characters, require_same, words
+from distill.language.text import END, PAD, bpe, byte_level, characters, published, require_same, words
 
 TEXT = "the cat (sat)\non the mat. the cat"
 
@@ -62,3 +62,13 @@ def test_only_the_answer_and_its_end_count():
 def test_padded_texts_are_cut_or_filled_at_their_ends():
     assert padded([[1], [1, 2, 3]], 2, 0).tolist() == [[1, 0], [1, 2]]
     assert padded([[1]], 2, 0).dtype == np.int64
+
+
+def test_truncation_and_padding_that_a_file_keeps_are_left_out(tmp_path):
+    from transformers import PreTrainedTokenizerFast
+
+    own = PreTrainedTokenizerFast(tokenizer_object=byte_level().tokenizer, pad_token=PAD, eos_token=END)
+    own(["one"], padding="max_length", truncation=True, max_length=4)  # an earlier use
+    own.save_pretrained(tmp_path)
+    found = published(str(tmp_path))
+    assert len(found.encode("a longer text")) == 13 and len(found.encode("a")) == 1

@@ -81,6 +81,8 @@ class Server:
             status, data = int(word), json.dumps({"error": {"message": f"status {word} for {KEY}"}}).encode()
         elif word == "malformed":
             data = b'{"choices": [{"mess'
+        elif word == "deep":
+            data = b"[" * 100_000
         elif word == "empty":
             data = b'{"id": "x", "choices": []}'
         elif word == "null":
@@ -161,7 +163,7 @@ def test_answers_come_in_the_order_of_the_prompts_and_are_counted(serve, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "word", ["slow", "429", "429 0", "500", "503", "malformed", "empty", "null", "no text", "cut off"]
+    "word", ["slow", "408", "429", "429 0", "500", "503", "malformed", "empty", "null", "no text", "cut off"]
 )
 def test_what_may_pass_is_tried_again(serve, tmp_path, word):
     server = serve(word, word)
@@ -193,7 +195,7 @@ def test_after_the_retries_there_is_one_clear_line(serve, tmp_path, word, words,
     assert KEY not in message and KEY not in caplog.text
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 408, 409, 422])
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 422])
 def test_other_refusals_are_not_tried_again(serve, tmp_path, status):
     server = serve(str(status))
     with pytest.raises(DistillError, match=rf"answers {status}: .*status {status}") as caught:
@@ -495,3 +497,62 @@ def test_importing_it_does_not_load_the_client():
         "sys.exit('openai' in sys.modules or 'transformers' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+# --- answers that are no texts ----------------------------------------------------------------------------------------
+
+UNFINISHED = {
+    "length": {"content": "The pump is", "finish_reason": "length"},
+    "empty": {"content": "", "finish_reason": "stop"},
+    "content_filter": {"content": None, "finish_reason": "content_filter"},
+    "refusal": {"content": None, "refusal": "I cannot.", "finish_reason": "stop"},
+}
+
+
+@pytest.mark.parametrize("reason", UNFINISHED)
+def test_unfinished_answers_are_paid_once_remembered_and_an_option_decides(serve, tmp_path, monkeypatch, reason):
+    said = dict(UNFINISHED[reason])
+    server, complete = serve(), Server.completion
+
+    def odd(self: Server, body: dict[str, Any]) -> dict[str, Any]:
+        found = complete(self, body)
+        if body["messages"][-1]["content"] == "odd":
+            message = {name: value for name, value in said.items() if name != "finish_reason"}
+            found["choices"] = [{"message": message, "finish_reason": said["finish_reason"]}]
+        return found
+
+    monkeypatch.setattr(Server, "completion", odd)
+    for _ in range(2):  # the second time from disk
+        asked = endpoint(server, tmp_path)
+        with pytest.raises(DistillError, match=f"1 {reason}"):
+            asked.complete(["sit", "odd", "stay"])
+        assert len(server.requests) == 3 and asked.usage.completion_tokens == 15
+    kept = endpoint(server, tmp_path, unfinished="keep").complete(["sit", "odd"])
+    assert texts(kept) == ["SIT", said["content"] or ""] and kept[1].unfinished == reason
+    assert len(server.requests) == 3
+
+
+def test_what_is_billed_without_an_answer_counts_against_the_budget(serve, tmp_path, monkeypatch):
+    usage = {"prompt_tokens": 10, "completion_tokens": 5}
+    monkeypatch.setattr(Server, "completion", lambda self, body: {"usage": usage})
+    server = serve()
+    asked = endpoint(server, tmp_path, token_budget=130.0)
+    with pytest.raises(DistillError, match="budget"):
+        asked.complete(["sit"])
+    used = asked.usage
+    assert used.prompt_tokens + used.completion_tokens == 15 * len(server.requests) <= 130
+
+
+def test_large_and_deep_answers_and_parts_of_one(serve, tmp_path, monkeypatch):
+    server = serve()
+    with pytest.raises(DistillError, match="more than 20 bytes"):
+        endpoint(serve(), tmp_path / "b", largest_answer=20).complete(["sit"])
+    parts = [{"type": "text", "text": "si"}, {"type": "text", "text": "t"}]
+    choices = {"choices": [{"message": {"content": parts}, "finish_reason": "stop"}]}
+    monkeypatch.setattr(Server, "completion", lambda self, body: choices)
+    assert texts(endpoint(serve(), tmp_path / "c").complete(["sit"])) == ["sit"]
+    server = serve("deep")
+    with pytest.raises(DistillError, match="malformed"):
+        endpoint(server, tmp_path / "d", retries=0).complete(["sit"])
+    with pytest.raises(DistillError, match="cannot be sent"):
+        endpoint(server, tmp_path / "a").complete(["sur\ud83drogate"])

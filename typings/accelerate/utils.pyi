@@ -1,0 +1,5 @@
+"""As the package."""
+
+from typing import Any
+
+def gather_object(object: Any) -> list[Any]: ...
