@@ -346,7 +346,7 @@ def test_a_killed_run_goes_on_where_it_was(serve, tmp_path):
     server = serve()
     server.delay_s = 0.03
     run = subprocess.Popen([sys.executable, "-c", CRASH, server.url, str(tmp_path)])
-    until = time.monotonic() + 30
+    until = time.monotonic() + 180
     while len(server.requests) < 5 and time.monotonic() < until:
         time.sleep(0.01)
     run.kill()
