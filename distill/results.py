@@ -78,6 +78,47 @@ class LanguageDistilled(Stoppable):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClassifierDistilled(Stoppable):
+    """One run of `barkour distill classifier`, or what its dry run says."""
+
+    method: str
+    settings: dict[str, float]
+    teacher: str | None
+    student: str
+    parameters: dict[str, int]
+    classes: list[str]
+    data: dict[str, Any]
+    """Rows that were read, trained on, held out, dropped and cut, and the files' SHA-256."""
+    steps: int
+    out: str | None = None
+    """The student's folder."""
+    measured_on: str | None = None
+    """`test`, or `held-out rows`."""
+    accuracy: dict[str, float] | None = None
+    """There: the student at the `start` and at the `end`, the `teacher`."""
+    calibration_error: dict[str, float] | None = None
+    minutes: float | None = None
+
+    def show(self, console: "Console") -> None:
+        """What was read, and what came of it."""
+        line(console, "method", self.method + "".join(f", {name} {value:g}" for name, value in self.settings.items()))
+        for role, name in (("teacher", self.teacher), ("student", self.student)):
+            if role in self.parameters:
+                line(console, role, f"{name}, {self.parameters[role]:,} parameters")
+        rows = f"{self.data['trained']} rows of {len(self.classes)} classes"
+        line(console, "data", f"{rows}, {self.data['held_out']} held out")
+        for what in ("dropped", "cut"):
+            for reason, count in self.data[what].items():
+                line(console, what, f"{count}, {reason}")
+        for name, found in (("accuracy", self.accuracy), ("calibration error", self.calibration_error)):
+            if found:
+                figures = ", ".join(f"{who} {value:.4g}" for who, value in found.items())
+                line(console, f"{name} on {self.measured_on}", figures)
+        if self.out:
+            line(console, "student", self.out)
+
+
+@dataclass(frozen=True, kw_only=True)
 class DistillBench(Result):
     """Tokens per second and memory, here, by hand and with TRL."""
 

@@ -81,7 +81,7 @@ def good_log(tmp_path: Path) -> Path:
         (["recipe", "show", "a", "b"], ["b"]),
         (["recipe", "list", "ddk"], ["ddk"]),
         (["recipe", "dance"], ["dance"]),
-        (["distill"], ["locomotion", "language"]),
+        (["distill"], ["locomotion", "language", "classifier"]),
         (["ros"], ["navigator"]),
         (["onboard", "--transport", "ros2", "--seed", "3"], ["--seed", "ros2"]),
         (["onboard", "--transport", "ros2", "--lying"], ["--lying"]),

@@ -80,30 +80,38 @@ def read_examples(path: Path | str) -> Reading:
     Raises:
       DistillError: nothing is there, nothing of a known form, a damaged file, or no example at all.
     """
-    path = Path(path)
+    path, found = Path(path), Reading()
+    for where, row in each_row(path, found.files):
+        _take(found, row, where)
+    if not found.examples:
+        why = ", ".join(f"{count} rows: {reason}" for reason, count in found.dropped.items()) or "its files are empty"
+        raise DistillError(f"{path} holds no example ({why})")
+    return found
+
+
+def each_row(path: Path, digests: dict[str, str]) -> Iterator[tuple[str, Any]]:
+    """Every row of a file, or of the files of a known ending below a folder, with the words that say where it stands.
+
+    `digests` is given each file's SHA-256 by its name, relative to the path. Errors as of `read_examples`.
+    """
     if not path.exists():
         raise DistillError(f"the data {path} do not exist")
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix in READERS and p.is_file())
     if not files or files[0].suffix not in READERS:
         raise DistillError(f"{path} holds no data in a form that is read: {', '.join(READERS)}")
-    found = Reading()
     for file in files:
         name = file.name if file == path else str(file.relative_to(path))
         try:
             with file.open("rb") as opened:
-                found.files[name] = hashlib.file_digest(opened, "sha256").hexdigest()
+                digests[name] = hashlib.file_digest(opened, "sha256").hexdigest()
             for where, row in READERS[file.suffix](file):
-                _take(found, row, f"{file}, {where}")
+                yield f"{file}, {where}", row
         except DistillError:
             raise
         except UnicodeDecodeError as error:
             raise DistillError(f"{file} is not UTF-8 (byte {error.start}): save it as UTF-8") from error
         except (OSError, csv.Error, ValueError) as error:
             raise DistillError(f"{file} cannot be read: {str(error).splitlines()[0]}") from error
-    if not found.examples:
-        why = ", ".join(f"{count} rows: {reason}" for reason, count in found.dropped.items()) or "its files are empty"
-        raise DistillError(f"{path} holds no example ({why})")
-    return found
 
 
 def _take(found: Reading, row: Any, where: str) -> None:

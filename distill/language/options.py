@@ -108,3 +108,66 @@ class LanguageOptions(Options):
     """of the arithmetic in training: float32, or mixed; weights stay in float32"""
     checkpoint_minutes: Annotated[float, Range(0, 10_000)] = 3.0
     """minutes between checkpoints: the most that an interruption can lose"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierOptions(Options):
+    """Distil a text classifier into a smaller one on own labelled texts, into a folder that transformers loads."""
+
+    teacher: str | None = None
+    """kd, sinkd: folder or published name of a classifier of the same classes"""
+    student: str = ""
+    """folder or published name of a model, with or without a classifier's head, or a config for random weights"""
+    tokenizer: str | None = None
+    """folder or published name, where the student comes without one"""
+    data: tuple[Path, ...] = ()
+    """files or folders of rows with a text and its label (or category): CSV, JSONL, JSON, Parquet"""
+    test: Path | None = None
+    """the same, never used but for the figures at the end; without it those are of the held-out rows"""
+    out: Path = Path("runs/classifier")
+    """folder for the student, as transformers loads it, and for its run"""
+    method: Literal["labels", "kd", "sinkd", "self_distillation", "pgkd"] = "kd"
+    """what is learned from: labels alone, labels and the teacher's distribution (kd), a distance over the whole batch
+    beside both (sinkd), the student before (self_distillation), or texts that --writer is asked for (pgkd)"""
+    writer: str | None = None
+    """pgkd: folder or published name of a causal model that writes texts after examples"""
+    texts: Annotated[int, Range(1, 10**6)] = 32
+    """pgkd: texts that are asked for in every round"""
+    resume: bool = False
+    """continue the run in --out"""
+    dry_run: bool = False
+    """read and check everything, train nothing, write nothing"""
+    seed: Seed = 0
+    """of random weights, held-out rows, batches and what is written"""
+    epochs: Annotated[float, Range(0, 10_000, above=True)] = 3.0
+    """passes over the data"""
+    steps: Annotated[int, Range(0, 10**9)] = 0
+    """optimiser steps in place of --epochs; 0: as the epochs say"""
+    batch: Annotated[int, Range(1, 10**6)] = 32
+    """rows in a batch"""
+    length: Annotated[int, Range(4, 10**6)] = 128
+    """tokens of a text at most; what is longer is cut and counted"""
+    rounds: Annotated[int, Range(1, 10_000)] = 8
+    """times that the student is measured on held-out rows, and that texts are written"""
+    held_out: Annotated[float, Range(0, 0.9, above=True)] = 0.1
+    """share of the rows that is never trained on, one at least; pgkd's report is on them"""
+    learning_rate: Rate = 5e-5
+    """largest, after the warm-up; it falls to a tenth along a cosine"""
+    warmup: Annotated[int, Range(0, 10**9)] = 20
+    """optimiser steps in which the learning rate rises"""
+    weight_decay: Share = 0.01
+    """of AdamW"""
+    alpha: Share | None = None
+    """weight of the teacher, or of the student before; the labels have the rest"""
+    temperature: Annotated[float, Range(0, 1000, above=True)] | None = None
+    """kd, sinkd: both models' logits are divided by it"""
+    weight: Annotated[float, Range(0, 1000)] | None = None
+    """sinkd: of the Sinkhorn distance"""
+    generations: Annotated[int, Range(1, 1000)] | None = None
+    """self_distillation: times that the student is trained from its start"""
+    new_tokens: Annotated[int, Range(1, 10**6)] = 48
+    """pgkd: tokens of a written text at most"""
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    """of the arithmetic in training: float32, or mixed; weights stay in float32"""
+    checkpoint_minutes: Annotated[float, Range(0, 10_000)] = 3.0
+    """minutes between checkpoints: the most that an interruption can lose"""

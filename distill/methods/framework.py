@@ -25,8 +25,7 @@ from distill.language.data import Corpus
 from distill.language.models import Shape
 from distill.language.text import Tokens
 from distill.methods.kept import save
-from distill.methods.method import METHODS
-from distill.methods.results import CALL
+from distill.methods.method import CLASSIFIERS, METHODS
 from distill.methods.statistics import Check, Results
 
 ELICITATION = ("labelling", "expansion", "curation", "feature", "feedback", "self-knowledge")
@@ -120,8 +119,6 @@ class Recipe:
     scale: Scale | None = None
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Domains beside language -> what is different there, by the names of these fields: arms, presets, rule, ..."""
-    needs: str = ""
-    """What its method takes on models of one's own, in words, where it is none of `barkour distill language`."""
     reads: tuple[str, ...] = ()
     """Parts of a `language.data.Corpus` of which `--data` must hold one; none: the recipe takes no real data."""
 
@@ -171,7 +168,11 @@ class Recipe:
             "claim": self.claim, "falsified": self.falsified,
             "arms": {name: arm.about for name, arm in self.arms.items()}, "metric": self.metric,
             "seeds": self.seeds, "presets": list(self.presets), "domains": list(self.domains),
-            "own_models": f"{CALL} {self.name}" if self.name in METHODS else self.needs,
+            "own_models": [
+                f"barkour distill {kind} --method {self.name}"
+                for kind, names in (("language", METHODS), ("classifier", CLASSIFIERS))
+                if self.name in names
+            ],
             "real_scale": {role: name for role, (name, _) in self.scale.models.items()} if self.scale else {},
         }  # fmt: skip
 

@@ -29,6 +29,9 @@ METHODS = (
 )  # fmt: skip
 """Folders of this package, each with the `METHOD` of its `method.py`."""
 
+CLASSIFIERS = ("labels", "kd", "sinkd", "self_distillation", "pgkd")
+"""Those that `barkour distill classifier` runs."""
+
 Losses = Mapping[str, tuple[float, Objective]]
 """Name -> weight and objective. `labels` learns the rows' own tokens, every other name the teacher's distribution."""
 
@@ -155,6 +158,8 @@ class Method:
     title: str
     source: str
     losses: Callable[[MethodOptions], Losses]
+    class_losses: Callable[[MethodOptions], Losses] | None = None
+    """Of a classifier, where they are others."""
     reads: tuple[str, ...] = ()
     """Which of `MethodOptions` it heeds."""
     defaults: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -269,9 +274,9 @@ def weighed(**parts: tuple[float, Objective]) -> Losses:
 OPTION_NAMES = tuple(option.name for option in fields(MethodOptions))
 
 
-def find(name: str) -> Method:
+def find(name: str, among: Sequence[str] = METHODS) -> Method:
     """The method of that name; raises `DistillError` where there is none."""
     folder = name.replace("-", "_")
-    if folder not in METHODS:
-        raise DistillError(f"there is no method '{name}'; there are {', '.join(METHODS)}")
+    if folder not in among:
+        raise DistillError(f"there is no method '{name}'; there are {', '.join(among)}")
     return import_module(f"distill.methods.{folder}.method").METHOD

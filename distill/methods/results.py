@@ -8,8 +8,6 @@ from sim.results import Result, cell, line
 if TYPE_CHECKING:
     from rich.console import Console
 
-CALL = "barkour distill language --method"
-"""Where a recipe's method runs on models of one's own."""
 COLOURS = {"supported": "green", "null": "yellow", "contradicted": "red", "failed": "red"}
 
 
@@ -32,10 +30,10 @@ class Catalogue(Result):
             whole = max(len(recipe[name]) for recipe in ordered) + 2 * (name == "name") if name != "title" else None
             table.add_column(name, no_wrap=True, overflow="ellipsis", min_width=whole)
         for recipe in ordered:
-            marked = {**recipe, "name": recipe["name"] + " *" * recipe["own_models"].startswith(CALL)}
+            marked = {**recipe, "name": recipe["name"] + " *" * bool(recipe["own_models"])}
             table.add_row(*(cell(marked[name]) for name in ("name", "algorithm", "title")))
         console.print(table)
-        line(console, "* on models and data of your own", f"{CALL} NAME")
+        line(console, "* on models and data of your own", "barkour distill language or classifier --method NAME")
 
 
 @dataclass(frozen=True, kw_only=True)

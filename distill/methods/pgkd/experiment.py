@@ -5,21 +5,19 @@ them with the class that was asked for, and fits. The teacher here is a stand-in
 labels among them; it is reached through `write` alone, as a chat model would be.
 """
 
-from collections import Counter
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from distill.core.collect import CollectionPlan, Experience, Student
+from distill.core.collect import Student
 from distill.core.objectives.divergences import CrossEntropy
-from distill.core.objectives.scores import hard_negatives
-from distill.core.tables import experience
-from distill.language.evaluate import accuracy, class_probabilities, f1_scores, label_nats, macro_f1
+from distill.language.evaluate import accuracy, class_probabilities, label_nats, macro_f1
 from distill.language.models import Shape
 from distill.language.student import ModelStudent, Next
 from distill.methods.framework import Arm, Place, Recipe, Scale, Trial
 from distill.methods.pgkd.few_labels import BagOfWords, FewLabels, read
+from distill.methods.pgkd.method import Asked, By, Guided
 from distill.methods.statistics import Check, Results
 
 
@@ -52,73 +50,29 @@ class Settings:
 class Asking(Arm):
     """What one arm asks the teacher for, after which look at the student."""
 
-    by: Literal["nothing", "labels", "classes", "report", "guess", "mistakes"] = "report"
-    """No texts at all; as many of each class as it has labels; of every class the same; more of those that the
-    validation report is low for, or the report of a classifier that guesses; of those in the surest mistakes."""
+    by: By = "report"
     contrast: bool = False
     """Whether a text is to lie near the class that its own one is mistaken for."""
     skewed: bool = True
     """Whether the labels are drawn by Zipf's law, or evenly."""
 
 
-class Guided:
-    """A collector that looks at the student, and asks the teacher for what it lacks."""
+def guided(lab: FewLabels, asking: Asking) -> Guided:
+    """The method's collector, with word chains in the place of its teacher."""
 
-    name = "texts"
+    def write(asked: Asked, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        texts, labels = [], []
+        for label, other in asked:
+            texts.append(lab.writer.write(label, rng, other))
+            labels.append(label)
+        return {"tokens": np.stack(texts), "label": np.array(labels)}
 
-    def __init__(self, lab: FewLabels, asking: Asking) -> None:
-        self.lab, self.asking = lab, asking
-        self.labelled, self.validation = lab.sets[asking.skewed]
-
-    def collect(self, student: Student | None, plan: CollectionPlan) -> Experience:
-        """The labelled texts at first, then as many written ones as there are classes."""
-        if student is None:
-            return experience(self.labelled)
-        if self.asking.by == "nothing":
-            return Experience({}, [])
-        rng, classes = np.random.default_rng(plan.seed), self.lab.classes
-        found = {name: class_probabilities(student.module, read, rows) for name, rows in self._sets().items()}
-        shares, pairs = self._shares(found, rng), self._confused(found)
-        asked = rng.choice(classes, size=classes, p=shares)
-        texts = [
-            self.lab.writer.write(int(c), rng, self._near(int(c), pairs, rng) if self.asking.contrast else None)
-            for c in asked
-        ]
-        return experience({"tokens": np.stack(texts), "label": asked})
-
-    def _sets(self) -> dict[str, dict[str, np.ndarray]]:
-        return {"validation": self.validation, "labelled": self.labelled}
-
-    def _shares(self, found: dict[str, np.ndarray], rng: np.random.Generator) -> np.ndarray:
-        """What part of the texts each class is asked for, `[classes]`."""
-        classes, by = self.lab.classes, self.asking.by
-        if by == "labels":
-            counts = np.bincount(self.labelled["label"], minlength=classes).astype(float)
-        elif by in ("report", "guess"):
-            told = found["validation"]
-            predicted = rng.integers(classes, size=len(told)) if by == "guess" else told.argmax(1)
-            counts = 1.1 - f1_scores(predicted, self.validation["label"], classes)
-        elif by == "mistakes":
-            top = Counter(label for label, _ in self._confused(found))
-            counts = np.array([top[c] for c in range(classes)], float)
-        else:
-            counts = np.ones(classes)
-        return counts / counts.sum() if counts.sum() > 0 else np.full(classes, 1 / classes)
-
-    def _confused(self, found: dict[str, np.ndarray], top: int = 20) -> list[tuple[int, int]]:
-        """True and predicted class of the surest mistakes on labelled texts, both sets."""
-        told = np.concatenate([found[name] for name in self._sets()])
-        labels = np.concatenate([rows["label"] for rows in self._sets().values()])
-        return [(int(labels[i]), int(told[i].argmax())) for i in hard_negatives(told, labels, top)]
-
-    def _near(self, label: int, pairs: list[tuple[int, int]], rng: np.random.Generator) -> int | None:
-        others = [b if a == label else a for a, b in pairs if label in (a, b)]
-        return int(rng.choice(others)) if others else None
+    return Guided(*lab.sets[asking.skewed], lab.classes, read, write, asking.by, asking.contrast)
 
 
 def run_arm(trial: Trial, lab: FewLabels, arm: Asking) -> dict[str, Any]:
     """One way to ask the teacher; every arm has as many updates, and as many texts but the first."""
-    s, source = lab.settings, Guided(lab, arm)
+    s, source = lab.settings, guided(lab, arm)
     student = ModelStudent(BagOfWords(lab.vocabulary, lab.classes, trial.number(1)), read)
 
     def evaluate(learner: Student) -> dict[str, float]:
@@ -190,6 +144,4 @@ RECIPE = Recipe(
         tokens="800 labels, 200 for validation; up to 30 rounds of 32 texts from a chat endpoint",
     ),
     reads=("labelled",),
-    needs="a classifier, labelled texts and a teacher that writes texts of a class on request: the collector Guided of "
-    "distill.methods.pgkd.experiment shows the loop",
 )  # fmt: skip

@@ -23,5 +23,6 @@ def losses(options: MethodOptions, group: int | None = GROUP) -> Losses:
 
 METHOD = Method(
     "sinkd", "Sinkhorn distance over groups of tokens beside labels and KD", "arXiv 2402.17110", losses,
-    reads=("alpha", "temperature", "weight"), defaults={"alpha": 0.9, "temperature": 2.0},
+    class_losses=lambda options: losses(options, group=None), reads=("alpha", "temperature", "weight"),
+    defaults={"alpha": 0.9, "temperature": 2.0},
 )  # fmt: skip

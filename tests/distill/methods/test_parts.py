@@ -1,5 +1,7 @@
 """Parts that single recipes bring along."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -12,8 +14,9 @@ from distill.language.views import NextOf, Views
 from distill.methods.catalogue import find
 from distill.methods.first.experiment import at_temperature
 from distill.methods.framework import Trial
-from distill.methods.pgkd.experiment import Guided, Settings
+from distill.methods.pgkd.experiment import Settings, guided
 from distill.methods.pgkd.few_labels import FewLabels
+from distill.methods.pgkd.method import near
 from distill.methods.step_by_step.weighed_world import EXPLAIN, NO, PAD, PREDICT, YES, World, rows
 
 
@@ -53,18 +56,19 @@ def test_questions_of_the_world_are_answered_by_their_rationales():
 
 def test_the_report_asks_for_what_is_missing_and_the_teacher_answers(tmp_path):
     lab = FewLabels(Trial(0, tmp_path, Settings(classes=5, words=60, noise=0.0)))
-    guided = Guided(lab, find("pgkd").arms["report"])
-    labels = guided.validation["label"]
+    arm: Any = find("pgkd").arms["report"]
+    collector = guided(lab, arm)
+    labels = collector.validation["label"]
     perfect = np.eye(5)[labels]
     blind = perfect.copy()
     blind[labels == 2] = np.eye(5)[0]  # class 2 is never found
-    found = {"validation": blind, "labelled": np.eye(5)[guided.labelled["label"]]}
-    shares = guided._shares(found, np.random.default_rng(0))
+    found = {"validation": blind, "labelled": np.eye(5)[collector.labelled["label"]]}
+    shares = collector.shares(found, np.random.default_rng(0))
     assert (labels == 2).any()
-    assert shares.argmax() == 2 and guided._confused(found)[0] == (2, 0)
-    assert guided._near(2, guided._confused(found), np.random.default_rng(0)) == 0
-    first = guided.collect(None, CollectionPlan(0, 1.0, 0, 0))
-    assert len(first.episodes) == len(guided.labelled["label"])
+    assert shares.argmax() == 2 and collector.confused(found)[0] == (2, 0)
+    assert near(2, collector.confused(found), np.random.default_rng(0)) == 0
+    first = collector.collect(None, CollectionPlan(0, 1.0, 0, 0))
+    assert len(first.episodes) == len(collector.labelled["label"])
     texts = np.stack([lab.writer.write(3, np.random.default_rng(i)) for i in range(200)])
     posterior = lab.writer.log_words[:, 1:]
     guessed = np.array([[posterior[c][text[text > 0] - 1].sum() for c in range(5)] for text in texts]).argmax(1)

@@ -1,0 +1,323 @@
+"""`barkour distill classifier`: teacher, student and labelled texts of one's own into a classifier's folder.
+
+As `barkour distill language`, for models that name a text's class: `AutoModelForSequenceClassification` loads what
+comes out. Teacher and student may split texts differently, as classes are what they have in common.
+"""
+
+import copy
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from rich.console import Console
+
+from distill.core.checkpoints import newest, plain, write_json
+from distill.core.collect import Student
+from distill.core.errors import DistillError
+from distill.core.journal import Journal
+from distill.core.loop import Distiller, LoopConfig, load_best
+from distill.core.objectives.base import WeightedSum
+from distill.core.tables import Epochs, FixedDomain, Rows
+from distill.language.evaluate import accuracy, calibration_error, class_probabilities, label_nats
+from distill.language.labelled import (
+    Reader,
+    chosen_rows,
+    classes_of,
+    classifier_of,
+    held_out_places,
+    read,
+    read_labelled,
+    teacher_of,
+)
+from distill.language.models import Read, load, parameters
+from distill.language.options import ClassifierOptions
+from distill.language.student import ModelStudent, Next, dense
+from distill.language.students import end_tokens, open_tokenizer
+from distill.language.writing import answers
+from distill.methods.method import CLASSIFIERS, OPTION_NAMES, Method, MethodOptions, find, taught
+from distill.methods.pgkd.method import FewShot, Guided
+from distill.results import ClassifierDistilled
+from policies.learning import runs
+from sim.errors import InputError
+
+OPTIONS, SUMMARY, RUN = "options.json", "summary.json", "run"
+FREE = ("out", "resume", "dry_run", "checkpoint_minutes")
+"""Options that do not decide a run's result."""
+CUT = "cut at the greatest length"
+
+
+@dataclass
+class Run:
+    """Everything that a run is made of, read and checked."""
+
+    options: ClassifierOptions
+    method: Method
+    settings: MethodOptions
+    student: Any
+    teacher: Any
+    teacher_read: Read
+    reader: Reader
+    classes: list[str]
+    trained: Rows
+    held_out: Rows
+    test: Rows | None
+    writer: FewShot | None
+    steps: int
+    data: dict[str, Any]
+
+    @property
+    def judged(self) -> tuple[str, Rows]:
+        """What the figures are of."""
+        return ("held-out rows", self.held_out) if self.test is None else ("test", self.test)
+
+    def about(self) -> dict[str, Any]:
+        """What is known before the first step, JSON-ready."""
+        models = {"teacher": self.teacher, "student": self.student}
+        return {
+            "method": self.method.name,
+            "settings": {name: getattr(self.settings, name) for name in self.method.reads if name in NAMES},
+            "teacher": self.options.teacher, "student": self.options.student, "classes": self.classes,
+            "parameters": {name: parameters(model) for name, model in models.items() if model is not None},
+            "data": self.data, "steps": self.steps, "interrupted": False,
+        }  # fmt: skip
+
+
+NAMES = tuple(name for name in OPTION_NAMES if name in ClassifierOptions.__dataclass_fields__)
+"""Options of methods that classifiers have."""
+
+
+def distil(options: ClassifierOptions) -> ClassifierDistilled:
+    """Distils as the options say and writes the student's folder.
+
+    Returns:
+      `method`, `settings`, `teacher`, `student`, `parameters`, `classes`, `data`, `steps`, `measured_on`, `accuracy`
+      and `calibration_error` (student at the `start` and at the `end`, `teacher`), `minutes`, `out`.
+
+    Raises:
+      InputError: options, models, data or a folder that cannot be used.
+    """
+    try:
+        if options.dry_run:
+            return ClassifierDistilled.of({**prepare(options).about(), "dry_run": True})
+        folder = options.out / RUN
+        folder.mkdir(parents=True, exist_ok=True)
+        with runs.alone(folder), runs.stopping():
+            return ClassifierDistilled.of(_run(options, folder))
+    except DistillError as error:
+        raise InputError(str(error)) from error
+    except OSError as error:
+        raise InputError(f"cannot write to {options.out}: {error.strerror or error}") from error
+
+
+def _run(options: ClassifierOptions, folder: Path) -> dict[str, Any]:
+    asked = {name: value for name, value in plain(asdict(options)).items() if name not in FREE}
+    known = _begun(folder)
+    if known is not None and not options.resume:
+        raise DistillError(f"{options.out} already holds a run: add --resume, or choose another --out")
+    for name, value in asked.items():
+        if known is not None and known["options"].get(name) != value:
+            raise DistillError(f"{options.out} was begun with {name} {known['options'].get(name)}, not {value}")
+    run = prepare(options)
+    found, (name, rows) = run.about(), run.judged
+    start = known["start"] if known is not None else measured(run.student, read(), rows)
+    if known is None:
+        write_json(folder / OPTIONS, {"options": asked, "start": start})
+    figures = {"start": start}
+    found |= {"out": str(options.out), "minutes": 0.0, "measured_on": name}
+    generations = run.method.generations(run.settings)
+    weights = {key: tensor.clone() for key, tensor in run.student.state_dict().items()}
+    place = folder
+    for generation in range(generations):
+        place = folder / f"generation_{generation + 1}" if generations > 1 else folder
+        settings = run.settings
+        if generations > 1:
+            if generation:
+                run.teacher, run.teacher_read = copy.deepcopy(run.student), read()
+                run.student.load_state_dict(weights)
+            else:
+                settings = replace(settings, alpha=0.0)
+        distiller = loop(run, place, settings, options.resume)
+        summary = distiller.run()
+        found |= {"minutes": found["minutes"] + summary["minutes"], "interrupted": summary["interrupted"]}
+        if summary["interrupted"]:
+            return found
+        best = load_best(place, distiller.student)
+        found |= {"best_round": best["round"], "rounds": summary["rounds"], "measured": summary["measured"]}
+    figures["end"] = measured(run.student, read(), rows)
+    if run.teacher is not None:
+        figures["teacher"] = measured(run.teacher, run.teacher_read, rows)
+    for figure in ("accuracy", "calibration_error"):
+        found[figure] = {who: values[figure] for who, values in figures.items()}
+    if run.writer is not None:
+        found["texts_refused"] = dict(run.writer.refused)
+    save(run, found, place)
+    return found
+
+
+def _begun(folder: Path) -> dict[str, Any] | None:
+    path = folder / OPTIONS
+    if not path.is_file():
+        if newest(folder) is not None:
+            raise DistillError(f"{folder} holds a run of something else: choose another --out")
+        return None
+    try:
+        known = json.loads(path.read_text())
+        return {"options": dict(known["options"]), "start": dict(known["start"])}
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise DistillError(f"{path} is damaged: {error}") from error
+
+
+def prepare(options: ClassifierOptions) -> Run:
+    """Reads models and data, and checks that they fit together. Raises `DistillError` where they do not."""
+    method = find(options.method, CLASSIFIERS)
+    settings = method.settings({name: getattr(options, name) for name in NAMES})
+    losses = (method.class_losses or method.losses)(settings)
+    for name, value in (("student", options.student), ("data", options.data)):
+        if not value:
+            raise DistillError(f"there is nothing to begin with: give --{name}")
+    if set(losses) - set(method.own) and options.teacher is None:
+        raise DistillError(f"the method {method.name} needs --teacher")
+    if (method.name == "pgkd") != (options.writer is not None):
+        raise DistillError(f"the method {method.name} {'needs a' if method.name == 'pgkd' else 'takes no'} --writer")
+    told = read_labelled(options.data)
+    classes = classes_of(told.labels)
+    if len(classes) < 2:
+        raise DistillError(f"the data have one class alone, {classes[0]}")
+    reader = Reader(options.tokenizer or options.student, options.length)
+    student = classifier_of(options.student, classes, reader.pad, options.seed)
+    teacher, teacher_reader, teacher_read = None, None, read()
+    if options.teacher is not None:
+        teacher, order = teacher_of(options.teacher, classes)
+        teacher_reader, teacher_read = Reader(options.teacher, options.length), read("teacher_", order)
+    for model in (student, teacher):
+        if model is not None and torch.cuda.is_available():
+            model.to("cuda")
+
+    def rows(texts: Sequence[str], labels: Sequence[int]) -> dict[str, np.ndarray]:
+        other = {} if teacher_reader is None else teacher_reader.rows(texts, "teacher_")
+        return {**reader.rows(texts), **other, "label": np.array(labels, np.int64)}
+
+    places = {name: i for i, name in enumerate(classes)}
+    every = rows(told.texts, [places[name] for name in told.labels])
+    held = held_out_places(every["label"], options.held_out, options.seed)
+    trained, held_out = chosen_rows(every, ~held), chosen_rows(every, held)
+    test, tested = None, None
+    if options.test is not None:
+        tested = read_labelled([options.test])
+        foreign = sorted(set(tested.labels) - set(classes))
+        if foreign:
+            raise DistillError(f"{options.test} has the class {foreign[0]}, which the data do not")
+        test = rows(tested.texts, [places[name] for name in tested.labels])
+    cut = Counter({CUT: reader.cut} if reader.cut else {})
+    writer = None
+    if options.writer is not None:
+        kept = [(text, name) for text, name, out in zip(told.texts, told.labels, held, strict=True) if not out]
+        secret = {text.strip().lower() for text in [*told.texts, *(tested.texts if tested else [])]}
+        examples = [[text for text, name in kept if name == each] for each in classes]
+        writer = FewShot(_continued(options), examples, classes, frozenset(secret), rows)
+    steps = options.steps or max(math.ceil(options.epochs * len(trained["label"]) / options.batch), 1)
+    data = {
+        "trained": len(trained["label"]), "held_out": len(held_out["label"]), "dropped": dict(told.dropped),
+        "cut": dict(cut), "files": told.files | (tested.files if tested else {}),
+    }  # fmt: skip
+    return Run(
+        options, method, settings, student, teacher, teacher_read, reader, classes, trained, held_out, test, writer,
+        steps, data,
+    )  # fmt: skip
+
+
+def _continued(options: ClassifierOptions) -> Any:
+    """What the writer writes after each of several texts, until the line's end."""
+    assert options.writer is not None
+    model: Any = load(options.writer, dtype=torch.float32)
+    tokenizer = open_tokenizer(options.writer)
+    if torch.cuda.is_available():
+        model.to("cuda")
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 10**6
+
+    def continued(texts: Sequence[str], seed: int) -> list[str]:
+        room = max(context - options.new_tokens, 1)
+        prompts = [tokenizer(text, add_special_tokens=False)["input_ids"][-room:] for text in texts]
+        written = answers(
+            model, prompts, options.new_tokens, len(tokenizer), end_tokens(model, tokenizer), tokenizer.pad_token_id,
+            seed,
+        )  # fmt: skip
+        return [tokenizer.decode(ids, skip_special_tokens=True) for ids in written]
+
+    return continued
+
+
+def loop(run: Run, folder: Path, settings: MethodOptions, resume: bool = False) -> Distiller:
+    """The core's loop over the run's rows, fresh or restored."""
+    options, losses = run.options, (run.method.class_losses or run.method.losses)(settings)
+    rounds = min(options.rounds, run.steps)
+    each = run.steps // rounds
+    config = LoopConfig(
+        rounds=rounds - 1, first_steps=run.steps - (rounds - 1) * each, steps=each, batch=options.batch,
+        learning_rate=options.learning_rate, last_learning_rate=options.learning_rate / 10,
+        warmup=min(options.warmup, run.steps), weight_decay=options.weight_decay, smoothing=0.0, held_out=256,
+        precision=options.precision, seed=options.seed, checkpoint_minutes=options.checkpoint_minutes,
+    )  # fmt: skip
+    if run.writer is None:
+        collector: Any = FixedDomain("texts", run.trained, run.held_out)
+    else:
+        collector = Guided(
+            run.trained, run.held_out, len(run.classes), read(), run.writer, count=options.texts, held_out=run.held_out
+        )
+    teacher = None if run.teacher is None else dense(run.teacher, run.teacher_read)
+
+    def evaluate(learner: Student) -> dict[str, float]:
+        found = class_probabilities(learner.module, read(), run.held_out)
+        return {"golden": -label_nats(found, run.held_out["label"]), **_figures(found, run.held_out["label"])}
+
+    return Distiller(
+        ModelStudent(run.student, read()), WeightedSum(losses), taught(losses, teacher, Next("label")), [collector],
+        Epochs(), folder, config, evaluate, resume, Console(stderr=True),
+    )  # fmt: skip
+
+
+def measured(model: Any, how: Read, rows: Rows) -> dict[str, float]:
+    """Accuracy and calibration error on rows."""
+    return _figures(class_probabilities(model, how, rows), rows["label"])
+
+
+def _figures(found: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    return {"accuracy": accuracy(found, labels), "calibration_error": calibration_error(found, labels)}
+
+
+def save(run: Run, found: Mapping[str, Any], folder: Path) -> None:
+    """The student's folder: weights, config with the classes' names, tokenizer, card, summary."""
+    out, options = run.options.out, run.options
+    run.student.save_pretrained(out)
+    run.reader.tokenizer.save_pretrained(out)
+    write_json(out / SUMMARY, plain(found))
+    Journal(folder).plot(f"{run.method.name}: {type(run.student).__name__}")
+    head = {
+        "library_name": "transformers", "pipeline_tag": "text-classification",
+        "tags": ["distillation", run.method.name], "license": "other", "license_name": "to-be-filled",
+        "base_model": sorted({name for name in (options.teacher, options.student, options.writer) if name}),
+    }  # fmt: skip
+    figures = [
+        f"| {figure.replace('_', ' ')}, {who} | {value:.4g} |"
+        for figure in ("accuracy", "calibration_error")
+        for who, value in found[figure].items()
+    ]
+    lost = [f"- {what}: {n} ({why})" for what in ("dropped", "cut") for why, n in found["data"][what].items()]
+    lines = [
+        "---", yaml.safe_dump(head, sort_keys=False).strip(), "---", "", f"# {out.name}", "",
+        f"{run.method.title} ({run.method.source}).", "", f"- teacher: {options.teacher or 'none'}",
+        f"- student: {options.student}, {found['parameters']['student']:,} parameters",
+        f"- data: {found['data']['trained']} rows of {len(run.classes)} classes, {found['data']['held_out']} held out",
+        *lost, f"- training: {found['steps']} steps of {options.batch} rows; the parameters of the round that was best "
+        "on held-out rows", "", f"| on {found['measured_on']} | value |", "|---|---|", *figures, "", "## Licence", "",
+        "To be filled: the licences of the models and of the data decide it.", "", "| file | SHA-256 |", "|---|---|",
+        *(f"| {name} | `{digest}` |" for name, digest in found["data"]["files"].items()), "",
+    ]  # fmt: skip
+    (out / "README.md").write_text("\n".join(lines))
