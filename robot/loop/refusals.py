@@ -9,6 +9,10 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from robot.loop.clock import NS
+from sim.results import printable
+
+LONGEST = 300
+"""Characters of a sentence: a number of 1e308 alone would have as many."""
 
 
 class Code(StrEnum):
@@ -148,6 +152,8 @@ class Refusals:
 
     def _add(self, now: int, refusal: Refusal, word: str) -> None:
         key = refusal.key
+        if len(refusal.sentence) > LONGEST or not refusal.sentence.isprintable():  # it may quote what a stranger sent
+            refusal = refusal._replace(sentence=printable(refusal.sentence[:LONGEST]))
         with self._lock:
             self.counts[key] += 1
             self.last[key] = refusal

@@ -4,6 +4,7 @@ options of the command line on top of its parameter file. ROS is loaded when its
 from pathlib import Path
 from typing import Any
 
+from policies.learning.runs import stopping
 from robot.nodes.surroundings import check_surroundings
 from robot.options import CourseOptions, NavigatorOptions, OnboardOptions, RefereeOptions, SimOptions
 from robot.results import LoopReport, NavigatorReport, OnboardReport, RefereeReport, SimReport
@@ -15,7 +16,8 @@ def course(options: CourseOptions) -> OnboardReport:
     check_surroundings(domain=False)
     from robot.nodes.course import run_course
 
-    return run_course(options)
+    with stopping():  # a polite kill ends the four processes first, as Ctrl-C does
+        return run_course(options)
 
 
 def onboard(options: OnboardOptions) -> LoopReport:

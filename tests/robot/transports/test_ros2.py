@@ -139,6 +139,9 @@ MALFORMED = {
     "no such skill": (ros2.take_skill, String(data="fly"), "skill unknown name"),
     "a colour image": (ros2.take_height_grid, COLOUR, GRID),
     "a short grid": (ros2.take_height_grid, SHORT, GRID),
+    "a number of 300 digits": (ros2.take_joints, joint_state(position=[1e308] * 12), "joints out of range"),
+    "a skill that writes to the terminal": (ros2.take_skill, String(data="\x1b[2Jwalk\n"), "skill unknown name"),
+    "an encoding that does": (ros2.take_height_grid, Image(height=1, width=1, encoding="\x1b[31m" * 9), GRID),
     "an empty grid": (ros2.take_height_grid, Image(encoding="32FC1"), GRID),
 }
 
@@ -148,7 +151,9 @@ def test_a_malformed_message_is_refused_in_one_sentence(messages: MessageFilter,
     take, message, key = MALFORMED[name]
     before = vars(messages.snapshot())
     assert not take(messages, message)
-    assert messages.refusals.counts == {key: 1} and "\n" not in messages.refusals.last[key].sentence
+    assert messages.refusals.counts == {key: 1}
+    sentence = messages.refusals.last[key].sentence
+    assert sentence.isprintable() and len(sentence) < 500
     after = vars(messages.snapshot())
     del before["heights"], after["heights"]
     assert all(np.array_equal(after[key], before[key], equal_nan=True) for key in before)
@@ -358,6 +363,7 @@ def test_a_control_loop_beside_another_ends_before_it_begins(monkeypatch: pytest
         ros2.Ros2Transport(beside, messages)
     with pytest.raises(InputError):
         run_course(CourseOptions(domain=domain), lambda _: pytest.fail("something was started"))
+    monkeypatch.setattr(ros2, "LISTENS", 60.0)  # it ends as soon as the other one is heard
     monkeypatch.setattr(ros2, "Claim", lambda domain, topic: SimpleNamespace(close=lambda: None))
     over = threading.Event()
 
@@ -480,6 +486,30 @@ def test_bytes_that_are_no_message_are_refused(messages: MessageFilter, content:
         node.close()
     key = f"joint_states {Code.MALFORMED}"
     assert messages.refusals.counts == {key: 2} and "\n" not in messages.refusals.last[key].sentence
+
+
+def test_a_driver_that_was_started_anew_is_believed_and_one_that_comes_back_is_not() -> None:
+    messages = MessageFilter(ROBOT, time.monotonic_ns)
+    domain = free_domain()
+    nodes = [ros2.RosNode(name, (), domain) for name in ("ears", "first", "second")]
+    ears, first, second = nodes
+    try:
+        ears.subscribe(ros2.IMU, lambda m: ros2.take_imu(messages, m), messages.refusals, messages.clock)
+        ears.spin()
+        upright, counts = np.array([1.0, 0.0, 0.0, 0.0]), messages.refusals.counts
+
+        def sent(node: ros2.RosNode) -> bool:
+            node.publish(ros2.IMU, ros2.imu_message(upright, np.zeros(3), time.time_ns()))
+            return True
+
+        assert until(lambda: sent(first) and messages.snapshot().imu_time > 0)
+        heard = messages.snapshot().imu_time
+        assert until(lambda: sent(second) and counts[f"imu/data {Code.SENDER_CHANGED}"] == 1)
+        assert until(lambda: sent(second) and messages.snapshot().imu_time > heard)
+        assert until(lambda: sent(first) and counts[f"imu/data {Code.SECOND_SENDER}"] > 0)
+    finally:
+        for node in nodes:
+            node.close()
 
 
 def test_who_offers_a_topic_in_a_way_that_is_not_heard_is_said(messages: MessageFilter) -> None:
