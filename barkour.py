@@ -51,7 +51,7 @@ from distill.methods.options import ListOptions, ShowOptions, SweepOptions
 from distill.methods.options import RecipeRunOptions as RecipeOptions
 from distill.options import DistillBenchOptions
 from policies.bundle.options import InspectOptions
-from policies.evaluation.options import CourseRunOptions, EvaluateOptions, RobotMeasureOptions
+from policies.evaluation.options import CourseRunOptions, EvaluateOptions, RobotAddOptions, RobotMeasureOptions
 from policies.learning.options import ExportOptions, PhysicsBenchOptions, TrainOptions
 from robot.options import (
     ConvertOptions,
@@ -119,7 +119,10 @@ COMMANDS: dict[str, Subcommand | Group] = {
     ),
     "robot": Group(
         "A robot of one's own.",
-        {"measure": Subcommand(RobotMeasureOptions, "policies.evaluation.measure:measure")},
+        {
+            "measure": Subcommand(RobotMeasureOptions, "policies.evaluation.measure:measure"),
+            "add": Subcommand(RobotAddOptions, "policies.evaluation.new_robot:add"),
+        },
     ),
     "export": Subcommand(ExportOptions, "distill.locomotion.export:export"),
     "inspect": Subcommand(InspectOptions, "policies.bundle.inspection:inspect"),

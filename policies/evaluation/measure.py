@@ -126,6 +126,11 @@ def measure(options: RobotMeasureOptions) -> RobotMeasured:
 
 def at_rest(robot: Robot) -> dict[str, Any]:
     """Fields of `RobotMeasured` that need no policy."""
+    return {**standing(robot), "rises": rises(robot)}
+
+
+def standing(robot: Robot) -> dict[str, Any]:
+    """What comes of a robot that is put into its pose."""
     model = build(robot, Terrain())
     data = mujoco.MjData(model)
     data.qpos[2], data.qpos[7:], data.ctrl[:] = robot.standing_height + 0.01, robot.default_pose, robot.default_pose
@@ -145,15 +150,20 @@ def at_rest(robot: Robot) -> dict[str, Any]:
         "described_outline_m": {n: getattr(described, n) for n in ("front", "rear", "half_width")},
         "stance_m": [float(np.abs(feet[:, i]).mean()) for i in (0, 1)],
     }  # fmt: skip
-    mujoco.mj_resetData(model, data)
+    return out
+
+
+def rises(robot: Robot) -> bool:
+    """Whether a robot comes from the ground into its pose by way of the folded one."""
+    model = build(robot, Terrain())
+    data = mujoco.MjData(model)
     data.qpos[2], data.qpos[7:], data.ctrl[:] = robot.standing_height, robot.folded_pose, robot.folded_pose
     _run(model, data, SETTLE)
     for share in np.linspace(0, 1, round(RISE / model.opt.timestep)):
         data.ctrl[:] = robot.folded_pose + share * (robot.default_pose - robot.folded_pose)
         mujoco.mj_step(model, data)
     _run(model, data, SETTLE)
-    rises = abs(float(data.qpos[2]) - robot.standing_height) <= HEIGHT_OFF and _upright(data) >= UPRIGHT
-    return {**out, "rises": bool(rises)}
+    return abs(float(data.qpos[2]) - robot.standing_height) <= HEIGHT_OFF and _upright(data) >= UPRIGHT
 
 
 def target_velocity(robot: Robot) -> float:

@@ -1,7 +1,7 @@
 """What `barkour run` and `barkour evaluate` are asked for."""
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -103,3 +103,17 @@ class RobotMeasureOptions(Options):
     """robots, each of physics of its own, for every speed that is tried"""
     seed: WorldSeed = 0
     """of their physics"""
+
+
+@dataclass(frozen=True)
+class RobotAddOptions(Options):
+    """Describe a robot from its MJCF or URDF: writes a folder that --robot takes, and measures what stands in it."""
+
+    name: str
+    """what it is to be called"""
+    model: Path = field(metadata={"positional": True}, default=Path("robot.xml"))
+    """its MJCF or URDF"""
+    robots: Path = Path("robots")
+    """folder of robots' folders"""
+    force: bool = False
+    """replace an existing description"""

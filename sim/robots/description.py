@@ -24,6 +24,8 @@ from sim.robots.gaits import CORNERS, Gait
 
 DEFAULT = "barkour_v0"
 """The robot of whoever names none."""
+NAME = re.compile(r"[a-z][a-z0-9_]*")
+"""What a robot may be called."""
 VARIABLE = "BARKOUR_ROBOTS"
 """Environment variable with folders that hold robots' folders, as PATH lists folders."""
 
@@ -301,7 +303,7 @@ def find_robot(name_or_folder: str) -> Robot:
 
 
 def _named(name: str) -> bool:
-    return re.fullmatch(r"[a-z][a-z0-9_]*", name) is not None
+    return NAME.fullmatch(name) is not None
 
 
 def _described(folder: Path) -> Robot:
