@@ -20,7 +20,7 @@ import numpy as np
 from robot.loop.clock import Clock, SteadyClock
 from robot.loop.referee import Referee
 from robot.loop.refusals import Code, Refusal, Refusals
-from robot.loop.transport import NS, Array, Mode
+from robot.loop.transport import NEVER, NS, Array, Mode
 from robot.nodes.ending import Ending, write_report
 from robot.options import UnitreeSimOptions
 from robot.results import UnitreeSimReport
@@ -51,6 +51,11 @@ POSE_EVERY = 4
 """Slices between two poses: 125 Hz, as the other simulated robots'."""
 LIES_DOWN = 1.0
 """s that the robot's own mode takes to stand up or lie down. By hand."""
+ANSWERED_AFTER = 6_000_000
+"""ns from a state to the command that answers it: such a message does not say which that was. Of the control loop here:
+2 ms until it looks, 3 ms for a step, 1 ms until the next command goes out."""
+LINGERS = 20.0
+"""s after a scored run for which the robot waits to be let go of."""
 STANDS = 0.85
 """Share of its standing height from which on a robot stands."""
 ROOM = 25
@@ -82,9 +87,9 @@ class ServoedHardware(SimulatedHardware):
         """The one in force."""
 
     def ask(self, law: Law) -> None:
-        """A command, in force after the drawn latency, counted from now on."""
+        """A command, in force after the drawn latency from the state that it answers (`ANSWERED_AFTER`)."""
         self.commanded = self.time
-        due = self.time + int(self.worlds.delay[0]) * STEP_NS
+        due = max(self.time, self.time - ANSWERED_AFTER + int(self.worlds.delay[0]) * STEP_NS)
         self._laws.append((max(due, self._laws[-1][0]) if self._laws else due, law))
 
     def damp(self) -> None:
@@ -176,9 +181,17 @@ class UnitreeRobot:
     # --- its time -------------------------------------------------------------------------------------------------
 
     def run(self, ending: Ending) -> None:
-        """Until the end is asked for, or the referee's."""
-        while not ending.asked and not (self.referee is not None and self.referee.end):
+        """Until the end is asked for; where there is a referee, until the run is over and the robot is let go of."""
+        over = NEVER
+        while not ending.asked:
             self.step()
+            if self.referee is None or not self.referee.end:
+                continue
+            if over == NEVER:
+                over = self.clock.now()
+                _say(f"the run is over: {self.referee.end}")
+            if self.hardware.damping or self.clock.now() - over > LINGERS * NS:
+                return
 
     def step(self) -> None:
         """One slice of real time."""
