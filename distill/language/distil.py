@@ -272,6 +272,13 @@ def prepare(options: LanguageOptions) -> Run:
     writes = method.student_writes(settings) + method.teacher_writes(settings) > 0
     apart = writes or method.rewrites or method.views is not None
     packed = not options.no_pack and not apart and all(packs(model, vocabulary) for model in models)
+    if method.convert is not None:
+        rng = np.random.default_rng([options.seed, 32])
+        for _, reading in readings:
+            converted = method.convert(reading.examples, rng, settings)
+            if None in converted:
+                reading.dropped[f"nothing that {method.name} reads"] += list(converted).count(None)
+            reading.examples = [example for example in converted if example is not None]
     splits = [_split(name, reading, tokenizer, options, writes, method) for name, reading in _named(readings)]
     if reference is not None and not options.dry_run:
         found = {"teacher": teacher, "reference": reference, "read": causal(vocabulary), "length": options.length}

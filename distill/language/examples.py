@@ -8,7 +8,8 @@
 | `question`, `answer` | `Chat` of two turns |
 | `instruction`, `input`, `output` (Alpaca) | `Chat` of two turns |
 
-The last three and pairs of strings may have a `rationale` beside them, for methods that learn it.
+A `text` may have its `entities` beside it; the last three, and pairs of strings, a `rationale`: for methods that learn
+them.
 
 Rows stand in `.jsonl`, `.json` (one list), `.csv` and `.parquet` files; a `.txt` or `.md` file is one `Text`. A row
 without content is dropped and counted; a file that cannot be read, or rows of no known form, stop the reading with one
@@ -36,6 +37,8 @@ class Text:
     """A document, every token of which is learned."""
 
     text: str
+    entities: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    """Type -> mentions in it, where the data say so."""
 
 
 @dataclass(frozen=True)
@@ -146,9 +149,31 @@ def _example(row: Mapping[str, Any], where: str) -> Example | str:
             return fault or NOT_TEXT
         return _turns(f"{row['instruction']}\n\n{more}" if more.strip() else row["instruction"], row["output"], why)
     if "text" in row:
-        return _fault(row["text"]) or Text(row["text"])
+        return _fault(row["text"]) or Text(row["text"], _entities(row.get("entities")))
     known = ", ".join(map(str, row)) or "none"
     raise DistillError(f"{where}: the fields are {known}, wanted are {FORMS}")
+
+
+def _entities(given: Any) -> dict[str, tuple[str, ...]]:
+    """Type -> mentions, of an object of lists or a list of objects with `type` (or `label`) and `text`; others are
+    left out."""
+    found: dict[str, list[str]] = {}
+    if isinstance(given, str):  # as tables without nested types keep them
+        try:
+            given = json.loads(given)
+        except json.JSONDecodeError:
+            return {}
+    if isinstance(given, Mapping):
+        pairs = [(kind, span) for kind, spans in given.items() if isinstance(spans, list) for span in spans]
+    elif isinstance(given, list):
+        items = [item for item in given if isinstance(item, Mapping)]
+        pairs = [(item.get("type", item.get("label")), item.get("text")) for item in items]
+    else:
+        return {}
+    for kind, span in pairs:
+        if not _fault(kind, span):
+            found.setdefault(kind, []).append(span)
+    return {kind: tuple(spans) for kind, spans in found.items()}
 
 
 def _fault(*values: Any) -> str:

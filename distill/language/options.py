@@ -43,6 +43,7 @@ class LanguageOptions(Options):
         "step_by_step",
         "self_distillation",
         "multi_granularity",
+        "universal_ner",
     ] = "kd"
     """what is learned from: the data and the teacher's distribution over them (kd), the student's own answers in part
     (gkd) or alone (reverse_kl), the teacher's answers (sequence_kd), the data alone (labels), or a published method
@@ -100,6 +101,8 @@ class LanguageOptions(Options):
     """miniplm: share of the rows that is learned from"""
     top_k: Annotated[int, Range(1, 10**6)] | None = None
     """first: tokens of the teacher's distribution at each position"""
+    negatives: Annotated[int, Range(0, 1000)] | None = None
+    """universal_ner: questions in each text about types that it lacks"""
     generations: Annotated[int, Range(1, 1000)] | None = None
     """self_distillation: times that the student is trained from its start, --steps or --epochs each"""
     new_tokens: Annotated[int, Range(1, 10**6)] = 128

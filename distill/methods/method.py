@@ -26,6 +26,7 @@ from distill.language.writing import Written
 METHODS = (
     "kd", "gkd", "reverse_kl", "sequence_kd", "labels", "ddk", "sinkd", "teacher_hacking", "capacity_gap",
     "miniplm", "first", "step_by_step", "self_distillation", "multi_granularity",
+    "universal_ner",
 )  # fmt: skip
 """Folders of this package, each with the `METHOD` of its `method.py`."""
 
@@ -56,6 +57,8 @@ class MethodOptions:
     """Share of the rows that a method chooses."""
     top_k: int = 5
     """Tokens of the teacher's distribution at each position."""
+    negatives: int = 4
+    """Questions about types that a text lacks."""
     generations: int = 3
     """Times that a student is trained from its start."""
 
@@ -71,6 +74,8 @@ class MethodOptions:
             raise DistillError(f"the weight must not be negative, got {self.weight}")
         if not 0 < self.keep <= 1:
             raise DistillError(f"the share to keep must be above 0 and at most 1, got {self.keep}")
+        if self.negatives < 0:
+            raise DistillError(f"negatives must not be negative, got {self.negatives}")
         for name in ("top_k", "generations"):
             if getattr(self, name) < 1:
                 raise DistillError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -180,6 +185,8 @@ class Method:
     """Losses that need no teacher of the user's."""
     views: Callable[[Example], Sequence[Example] | None] | None = None
     """What a method reads of one example, the first as the student is asked later; None where the example lacks it."""
+    convert: Callable[[Sequence[Example], np.random.Generator, MethodOptions], Sequence[Example | None]] | None = None
+    """What a method makes of a domain's examples before they are encoded; None in the place of those that lack it."""
     rewrites: bool = False
     """Whether it writes on the prompts of single rows, which then share no row with others."""
     generations: Callable[[MethodOptions], int] = lambda options: 1

@@ -49,6 +49,8 @@ def home(tmp_path_factory) -> Path:
     (folder / "chats.jsonl").write_text("\n".join(map(json.dumps, rows)) + '\n{"question": "one", "answer": null}\n')
     more = [{"text": f"{WORDS[i]} {WORDS[i + 1]}"} for i in range(9)]
     (folder / "more.jsonl").write_text("\n".join(map(json.dumps, more)))
+    spans = [{"text": row["question"], "entities": {f"kind {i % 3}": [row["question"]]}} for i, row in enumerate(rows)]
+    (folder / "spans.jsonl").write_text("\n".join(map(json.dumps, [*spans, {"text": "no entities"}])))
     why = [{**row, "rationale": f"{row['question']} {row['answer']}"} for row in rows]
     (folder / "reasons.jsonl").write_text("\n".join(map(json.dumps, [*why, rows[0]])))
     return folder
@@ -70,6 +72,7 @@ def needs(method: str, home: Path) -> dict:
     return {
         "ddk": {"data": (home / "chats.jsonl", home / "more.jsonl")},
         "capacity_gap": {"teacher": None, "candidates": (str(home / "teacher"), str(home / "config"))},
+        "universal_ner": {"data": (home / "spans.jsonl",), "length": 64, "negatives": 1},
         "step_by_step": {"data": (home / "reasons.jsonl",)},
         "miniplm": {"reference": str(home / "reference"), "keep": 0.25},
     }.get(method, {})  # fmt: skip
@@ -211,7 +214,7 @@ def test_the_option_knows_the_methods_that_there_are():
 
 
 def test_methods_say_what_they_need():
-    alone = ("labels", "step_by_step", "self_distillation")
+    alone = ("labels", "step_by_step", "self_distillation", "universal_ner")
     for name in METHODS:
         method = find(name)
         assert method.name == name and method.needs_teacher(MethodOptions()) == (name not in alone)

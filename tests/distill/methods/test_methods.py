@@ -1,5 +1,6 @@
 """Methods for own models: every loss is what its paper's formula gives, and each says what it cannot do."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from distill.methods.capacity_gap.method import chosen
 from distill.methods.method import METHODS, Material, MethodOptions, TextDomain, Writing, find
 from distill.methods.multi_granularity.method import phrases, prompt_of
 from distill.methods.self_distillation.method import targets
+from distill.methods.universal_ner.method import absent, conversations, parsed, strict_scores
 
 SIZE, LENGTH = 11, 6
 
@@ -88,7 +90,7 @@ def reference(name: str, o: MethodOptions, z_t: np.ndarray, z_s: np.ndarray, tok
     """The loss by its formula, of positions that count: logits `[N, V]` in float64, tokens `[N]`."""
     ce = -log_softmax(z_s)[np.arange(len(tokens)), tokens].mean()
     p, q = (log_softmax(z / o.temperature) for z in (z_t, z_s))
-    if name in ("labels", "sequence_kd", "miniplm"):
+    if name in ("labels", "sequence_kd", "miniplm", "universal_ner"):
         return ce
     if name == "kd":
         return (1 - o.alpha) * ce + o.alpha * o.temperature**2 * kl(p, q).mean()
@@ -277,3 +279,34 @@ def test_miniplm_keeps_what_the_teacher_prefers_a_token():
     assert choose is not None
     assert choose(teacher, reference, np.array(lengths), options).tolist() == [0, 2]
     assert choose(teacher, reference, None, options).tolist() == [0, 2]
+
+
+def test_labelled_texts_become_questions_for_each_type_and_for_types_that_they_lack():
+    options = find("universal_ner").settings({"negatives": 1})
+    texts = [Text("Ada met Bo in Rome", {"person": ("Ada", "Bo", "Ada"), "city": ("Rome",), "MISC": ("met",)})]
+    texts += [Text("Nile", {"river": ("Nile",)}), Text("nothing"), Pair("a", "b")]
+    found = conversations(texts, np.random.default_rng(0), options)
+    assert found[2:] == [None, None]
+    for chat, wanted in zip(found[:2], ({"person": ["Ada", "Bo"], "city": ["Rome"]}, {"river": ["Nile"]}), strict=True):
+        assert isinstance(chat, Chat)
+        asked = [turn["content"] for turn in chat.messages[::2]]
+        said = [json.loads(turn["content"]) for turn in chat.messages[1::2]]
+        told = {kind: spans for kind in wanted for text, spans in zip(asked, said, strict=True) if f'"{kind}"' in text}
+        assert {kind: spans for kind, spans in told.items() if spans} == wanted
+        assert sum(spans == [] for spans in said) == 1 and len(said) == len(wanted) + 1
+        assert asked[0].startswith(("Ada", "Nile")) and not any(text.startswith(("Ada", "Nile")) for text in asked[1:])
+
+
+def test_types_that_a_text_lacks_are_drawn_as_often_as_they_occur():
+    rng, counts = np.random.default_rng(0), {"a": 60, "b": 30, "c": 10, "d": 1000}
+    drawn = [absent(["d"], counts, 1, rng)[0] for _ in range(4000)]
+    shares = [drawn.count(kind) / 4000 for kind in "abcd"]
+    assert shares == pytest.approx([0.6, 0.3, 0.1, 0.0], abs=0.03)
+    assert sorted(absent(["d"], counts, 9, rng)) == ["a", "b", "c"] and absent("abcd", counts, 2, rng) == []
+
+
+def test_mentions_are_scored_letter_for_letter():
+    assert parsed(' ["x", "y"]\n') == ["x", "y"] and parsed("no") == parsed('{"a": 1}') == []
+    found = strict_scores([{"p": ["a", "b"]}, {"p": ["c"]}], [{"p": ["a", "A"], "q": ["b"]}, {"p": ["c"]}])
+    assert found["precision"] == pytest.approx(2 / 4) and found["recall"] == pytest.approx(2 / 3)
+    assert found["f1"] == pytest.approx(4 / 7)
