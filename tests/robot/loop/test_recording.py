@@ -18,6 +18,7 @@ from mcap.reader import make_reader
 from mcap_ros2.decoder import DecoderFactory
 
 import barkour
+from robot.bench import kills
 from robot.bench.faults import Full
 from robot.loop import recording
 from robot.loop.old_recording import convert, packed_type
@@ -437,3 +438,8 @@ def test_packing_leaves_the_file_as_it_was_where_it_fails(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["run.mcap"]
     with pytest.raises(InputError):
         list(Reader(tmp_path / "run.mcap"))
+
+
+def test_a_process_that_is_killed_at_any_moment_leaves_what_it_recorded():
+    ages = kills.lost(2)
+    assert len(ages) == 2 and np.isfinite(ages).all()
