@@ -39,10 +39,19 @@ from robot.loop.message_filter import MessageFilter
 from robot.loop.transport import NS, Output, Request
 from robot.nodes.course import environment, free_domain
 from robot.transports import ros2
+from robot.transports.hardware import POSE_EVERY, SLICE, STEP_NS
+from robot.transports.inprocess import COMMAND_EVERY
 from sim.errors import InputError
 from sim.robots.description import Robot, default_robot
 
-PERIODS = {"joint_states": 0.004, "imu/data": 0.004, "odom": 0.008, "cmd_vel": 0.02}
+READING = SLICE * STEP_NS / NS
+"""s between two readings."""
+PERIODS = {
+    "joint_states": READING,
+    "imu/data": READING,
+    "odom": POSE_EVERY * READING,
+    "cmd_vel": COMMAND_EVERY * READING,
+}
 """s between two messages of the robot, as `barkour ros sim` and the navigator send them."""
 LARGE = 3000
 """Rows and columns of the largest height images."""
@@ -317,18 +326,9 @@ def _environment(domain: int, logs: Path) -> Generator[None]:
 
 
 def _start(*arguments: str) -> "subprocess.Popen[str]":
-    """One of the other processes; the operator inherits a real-time priority, who floods does not."""
+    """One of the other processes; it inherits a real-time priority."""
     command = [sys.executable, "-m", "robot.bench.flood", "--play", *arguments]
-    flooding = arguments[0] == "flood"
-    return subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=_ordinary if flooding else None
-    )
-
-
-def _ordinary() -> None:
-    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-    with contextlib.suppress(OSError):
-        os.nice(-10)
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -337,7 +337,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--stops", type=int, default=40, help="under each flood")
     parser.add_argument("--floods", nargs="*", default=list(FLOODS), help="names, all without it")
     parser.add_argument("--limit", type=float, default=50.0, help="ms within which every stop must have acted")
-    parser.add_argument("--real-time", action="store_true", help="lowest real-time priority for loop and operator")
+    parser.add_argument("--real-time", action="store_true", help="lowest real-time priority for all three")
     parser.add_argument("--verbose", action="store_true", help="what the control loop logs")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--play", nargs="+", help=argparse.SUPPRESS)

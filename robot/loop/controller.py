@@ -46,6 +46,11 @@ class Times:
     priority: int = whole(0, 0, 99, "Real-time priority (SCHED_FIFO) of the loop's thread; 0 asks for none.")
     core: int = whole(-1, -1, 1023, "Processor core of the loop's thread; -1 means any.")
 
+    @property
+    def soft_stop(self) -> float:
+        """How long a soft stop takes from braking until the robot is disarmed, s."""
+        return self.brake + self.stand + self.hold + self.settle
+
 
 BRAKING, STANDING, HOLDING, SETTLING = "brake", "stand", "hold", "damp"
 HEARD = 0.5
@@ -53,7 +58,8 @@ HEARD = 0.5
 SWITCH_INTERVAL = 0.0005
 """s for which one Python thread may hold up another; Python's own 5 ms is a quarter of a control period."""
 CONTESTED = 1.0
-"""No robot is armed for so long after a second sender was heard, s."""
+"""No robot is armed, and drives damp, for so long after a second sender was heard, s: longer than any topic but latched
+ones is silent between two messages."""
 MOVING = 0.1
 """A robot that is asked for more than this (m/s or rad/s) moves, so its readings must change."""
 TUPLES, LENGTHS = 2000, range(1, 9)

@@ -6,10 +6,8 @@ from typing import Any, Protocol
 from robot.loop.assembly import Assembly
 from robot.loop.clock import Clock
 from robot.loop.declarations import OnboardParameters
+from robot.loop.timing import ARM_EVERY, LOOK_EVERY, SOFT_STOP_SPARE
 from robot.loop.transport import ANSWERED, NEVER, NS, State
-
-ARM_EVERY = 1.0
-"""Seconds between two tries to arm by itself."""
 
 
 class Asked(Protocol):
@@ -42,7 +40,7 @@ class Operation:
             raise self.loop.failure
 
     def _wait(self) -> None:
-        self.clock.sleep_until(self.clock.now() + NS // 50)
+        self.clock.sleep_until(self.clock.now() + round(LOOK_EVERY * NS))
 
     def _fresh(self) -> bool:
         """Whether everything that a run needs has just come in."""
@@ -54,11 +52,11 @@ class Operation:
 
     def _stop(self, ending: Asked) -> None:
         """A soft stop, if the robot is held."""
-        asked, times = ending.asked, self.options
+        asked = ending.asked
         if self.controller.state in (State.STANDING_UP, State.RUNNING):
             self.say("asked to end: stopping softly")
             self.messages.ask("stop")
-        until = self.clock.now() + (times.brake + times.stand + times.hold + times.settle + 1.0) * NS
+        until = self.clock.now() + (self.options.soft_stop + SOFT_STOP_SPARE) * NS
         self._wait()
         while self.loop.alive and ending.asked <= max(asked, 1) and self.clock.now() < until:
             if self.controller.state in (State.DISARMED, State.EMERGENCY):

@@ -27,9 +27,10 @@ from typing import Any
 from policies.bundle.shipped import folder as models
 from policies.skills.library import load_skills
 from robot.loop import parameters as files
-from robot.loop.controller import Punctuality
+from robot.loop.controller import Punctuality, Times
 from robot.loop.declarations import PARAMETERS, names
 from robot.loop.referee import Referee
+from robot.loop.timing import DAMPED_WITHIN, ENDED_SPARE, ENDED_WITHIN, LOOK_EVERY, SOFT_STOP_SPARE
 from robot.nodes.ending import write_report
 from robot.nodes.programs import ros_arguments
 from robot.nodes.referee import LOG, RESULT
@@ -41,10 +42,6 @@ from sim.errors import InputError
 from sim.localization import PoseErrors
 
 NODES = ("sim", "onboard", "navigator", "referee")
-AFTERMATH = {"sim": 1.0, "onboard": 1.0, "navigator": 6.0, "referee": 0.0}
-"""Seconds for which the others go on after a process died: so long it takes until the robot is in its safe state."""
-SOFT_STOP, HARD_STOP = 8.0, 3.0
-"""Seconds that the control loop, and the other processes, have to end when they are told to."""
 LARGEST_DOMAIN = 101
 """Domains up to here have ports below those that Linux gives to clients."""
 SENT = ("/joint_states", "/joint_commands", "/cmd_vel", "/score")
@@ -101,8 +98,11 @@ def command(node: str, parameters: Path | None, given: Mapping[str, Any]) -> lis
 class Processes:
     """The running processes of a course run; leaving the `with` block ends every one of them."""
 
-    def __init__(self, commands: Mapping[str, list[str]], environment: Mapping[str, str]) -> None:
-        """All that they write goes to standard error."""
+    def __init__(
+        self, commands: Mapping[str, list[str]], environment: Mapping[str, str], soft_stop: float = Times().soft_stop
+    ) -> None:
+        """All that they write goes to standard error. `soft_stop` is how long the control loop takes over one, s."""
+        self.soft_stop = soft_stop
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self._commands, self._environment = commands, environment
 
@@ -130,14 +130,21 @@ class Processes:
         """Process -> exit status, of those that have ended."""
         return {name: code for name, process in self.running.items() if (code := process.poll()) is not None}
 
+    def aftermath(self, died: str) -> float:
+        """Seconds for which the others go on after one died: so long it takes until the robot is in its safe state."""
+        return {
+            "navigator": self.soft_stop + SOFT_STOP_SPARE,
+            "referee": 0.0,  # ending the others stops the robot softly
+        }.get(died, DAMPED_WITHIN)
+
     def end(self) -> None:
         """Ends all: first the control loop, which stops the robot softly, then the rest; by force who does not obey.
 
         Ctrl-C meanwhile cuts the waiting short, not the ending.
         """
         try:
-            self._tell(["onboard"], SOFT_STOP)
-            self._tell([name for name in self.running if name != "onboard"], HARD_STOP)
+            self._tell(["onboard"], self.soft_stop + SOFT_STOP_SPARE + ENDED_SPARE)
+            self._tell([name for name in self.running if name != "onboard"], ENDED_WITHIN)
         finally:
             for process in self.running.values():
                 _signal(process, signal.SIGKILL)
@@ -150,7 +157,7 @@ class Processes:
             _signal(process, signal.SIGTERM)
         until = time.monotonic() + patience
         while any(process.poll() is None for process in told) and time.monotonic() < until:
-            time.sleep(0.02)
+            time.sleep(LOOK_EVERY)
 
 
 def _signal(process: subprocess.Popen[bytes], kind: signal.Signals) -> None:
@@ -216,7 +223,8 @@ def run_course(options: CourseOptions, started: Callable[[Processes], None] | No
             domain = free_domain()
         else:
             check_free(domain, SENT)
-        with Processes(commands, environment(domain, place / "log")) as processes:
+        surroundings, stop = environment(domain, place / "log"), used["onboard"].soft_stop
+        with Processes(commands, surroundings, stop) as processes:
             if started is not None:
                 started(processes)
             died = _wait(processes)
@@ -267,8 +275,8 @@ def _wait(processes: Processes) -> tuple[str, int] | None:
         if died is None and ended:
             died = next(iter(ended.items()))
             print(f"barkour: the process {died[0]} ended with status {died[1]}", file=sys.stderr)
-            until = time.monotonic() + AFTERMATH[died[0]]
-        time.sleep(0.05)
+            until = time.monotonic() + processes.aftermath(died[0])
+        time.sleep(LOOK_EVERY)
     return died
 
 

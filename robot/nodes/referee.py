@@ -8,6 +8,7 @@ from robot.loop.clock import SteadyClock
 from robot.loop.declarations import RefereeParameters
 from robot.loop.referee import Referee
 from robot.loop.refusals import Refusals
+from robot.loop.timing import LOOK_EVERY, SAY_EVERY, SCORE_EVERY
 from robot.loop.transport import NS, Array
 from robot.nodes.ending import Ending, write_report
 from robot.transports.ros2 import RefereePort, RosNode
@@ -16,8 +17,6 @@ from sim.errors import InputError
 from sim.robots.description import find_robot
 
 RESULT, LOG = "RESULT.json", "pose.csv"
-SCORE_EVERY, SAY_EVERY = 0.5, 5.0
-"""Seconds between two messages of the live score, and between two lines of log."""
 
 
 class Timekeeper:
@@ -105,7 +104,7 @@ def _until(deadline: int, keeper: Timekeeper, clock: SteadyClock, ending: Ending
         left = deadline - clock.now()
         if left <= 0 or live["end"] or ending.asked:
             return live
-        clock.sleep_until(clock.now() + min(left, NS // 20))
+        clock.sleep_until(clock.now() + min(left, round(LOOK_EVERY * NS)))
 
 
 def _line(live: dict[str, Any]) -> str:

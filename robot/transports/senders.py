@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from enum import Enum
 
+from robot.loop.controller import CONTESTED
 from robot.loop.transport import NEVER, NS
 from sim.errors import InputError
 
@@ -17,9 +18,6 @@ ELSEWHERE = "end it, or choose another domain (--domain, ROS_DOMAIN_ID) or names
 """What helps against another program like this one."""
 SILENT = 0.5
 """A sender that was silent for so long, s, may have been started anew: twenty-five commands, or 125 readings."""
-CONTESTED = 1.0
-"""A topic counts as contested for so long after a second sender was heard, s: longer than any but latched topics are
-silent between two messages."""
 REMEMBERED = 16
 """So many senders that were replaced are known again."""
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from robot.loop import parameters
-from robot.loop.declarations import RefereeParameters
+from robot.loop.declarations import OnboardParameters, RefereeParameters
 from robot.loop.refusals import Code
 from robot.loop.replay import replay
 from robot.loop.transport import NS
@@ -172,10 +172,17 @@ def test_one_that_fails_to_start_ends_the_others(capfd: pytest.CaptureFixture[st
         raise AssertionError("not reached")
     stubborn = [sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(60)"]
     with pytest.MonkeyPatch.context() as patch, Processes({"sim": stubborn, "onboard": sleep}, os.environ) as processes:
-        patch.setattr(ros_course, "HARD_STOP", 0.3)
+        patch.setattr(ros_course, "ENDED_WITHIN", 0.3)
         time.sleep(0.5)
         processes.end()
         assert processes.ended() == {"sim": -signal.SIGKILL, "onboard": -signal.SIGTERM}
+
+
+def test_a_control_loop_that_was_told_to_stand_for_long_is_left_to_it() -> None:
+    short, long = (parameters.make(OnboardParameters, {"hold": hold}).soft_stop for hold in (1.0, 30.0))
+    assert long - short == pytest.approx(29.0)
+    processes = Processes({}, {}, long)
+    assert processes.aftermath("navigator") > long > processes.aftermath("onboard") > processes.aftermath("referee")
 
 
 @pytest.mark.parametrize(
