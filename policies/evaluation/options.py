@@ -1,7 +1,7 @@
 """What `barkour run` and `barkour evaluate` are asked for."""
 
 import ipaddress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -111,7 +111,7 @@ class RobotAddOptions(Options):
 
     name: str
     """what it is to be called"""
-    model: Path = field(metadata={"positional": True}, default=Path("robot.xml"))
+    model: Path
     """its MJCF or URDF"""
     robots: Path = Path("robots")
     """folder of robots' folders"""
