@@ -1,5 +1,6 @@
 """From a training checkpoint to a policy bundle: actor's graph, normaliser and metadata in one ONNX file."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -75,13 +76,16 @@ def _layers(params: Any) -> list[tuple[np.ndarray, np.ndarray]]:
 
 def describe(skill: str, task: Task, learner: Learner) -> dict[str, Any]:
     """What a bundle and a checkpoint say about the task and the network of their policy, JSON-ready."""
+    return task_fields(skill, task) | {"network": asdict(learner.config.networks), "sizes": list(learner.sizes)}
+
+
+def task_fields(skill: str, task: Task) -> dict[str, Any]:
+    """What a bundle says about the task of its policy, JSON-ready."""
     return {
         "skill": skill,
         "robot": task.robot.name,
         "layout": task.layout.to_dict(),
         "gait": task.gait.to_dict(),
-        "network": asdict(learner.config.networks),
-        "sizes": list(learner.sizes),
         "command_ranges": {name: list(getattr(task.commands, name)) for name in ("forward", "sideways", "yaw")},
     }
 
@@ -116,14 +120,46 @@ def write_policy(
     Raises:
       InputError: `file` exists.
     """
-    if file.exists() and not force:
-        raise InputError(f"{file} exists: add --force to replace it")
     statistics: Any = state.normalizer
     mean, std = np.asarray(statistics.mean["state"]), np.asarray(statistics.std["state"])
-    graph = _graph(_layers(state.params.policy), learner.config.networks.activation, mean, std)
+
+    def mean_action(seen: np.ndarray) -> np.ndarray:
+        return np.asarray(learner.mean_action(state, seen), np.float32)
+
+    layers, activation = _layers(state.params.policy), learner.config.networks.activation
+    return write_network(layers, activation, mean, std, mean_action, values, file, force)
+
+
+def write_network(
+    layers: list[tuple[np.ndarray, np.ndarray]],
+    activation: str,
+    mean: np.ndarray,
+    std: np.ndarray,
+    mean_action: Callable[[np.ndarray], np.ndarray],
+    values: dict[str, Any],
+    file: Path,
+    force: bool = False,
+) -> Exported:
+    """Writes a network, whichever library trained it, as a bundle.
+
+    Args:
+      layers: kernel `[inputs, outputs]` and bias of each dense layer; `activation` (swish, elu, relu, tanh) between.
+      mean, std: of the observation, by which it is normalised, `[layout.size]`.
+      mean_action: the same network where it was trained: observations `[N, layout.size]` to actions `[N, J]`.
+      values, file, force: as `write_policy`; of `values`, `task_fields` and provenance.
+
+    Returns:
+      As `write_policy`.
+
+    Raises:
+      InputError: `file` exists.
+    """
+    if file.exists() and not force:
+        raise InputError(f"{file} exists: add --force to replace it")
+    graph = _graph(layers, activation, mean, std)
     rng = np.random.default_rng(0)
     seen = (mean + std * rng.standard_normal((1000, len(mean))) * rng.uniform(0.2, 2.0, (1000, 1))).astype(np.float32)
-    actions = np.asarray(learner.mean_action(state, seen), np.float32)
+    actions = np.asarray(mean_action(seen), np.float32)
     golden = {"observation": seen[:GOLDEN_COUNT].tolist(), "action": actions[:GOLDEN_COUNT].tolist()}
     metadata = Metadata(
         schema=SCHEMA,

@@ -61,11 +61,15 @@ def test_a_course_that_cannot_be_is_refused_in_one_line(tmp_path: Path) -> None:
     assert not (tmp_path / "jump.yaml").exists()
 
 
-def test_without_stable_baselines_its_example_says_so_in_one_line() -> None:
-    hidden = "import runpy, sys; sys.modules['stable_baselines3'] = None; sys.argv = sys.argv[1:]; "
-    done = start("-c", hidden + "runpy.run_path(sys.argv[0], run_name='__main__')", EXAMPLES / "sb3.py")
+@pytest.mark.parametrize(
+    ("file", "package", "advice"),
+    [("sb3.py", "stable_baselines3", "stable-baselines3"), ("rsl_rl_walk.py", "rsl_rl.runners", "'barkour[rsl_rl]'")],
+)
+def test_without_its_library_an_example_says_so_in_one_line(file: str, package: str, advice: str) -> None:
+    hidden = f"import runpy, sys; sys.modules['{package}'] = None; sys.argv = sys.argv[1:]; "
+    done = start("-c", hidden + "runpy.run_path(sys.argv[0], run_name='__main__')", EXAMPLES / file)
     assert done.returncode == 2 and not done.stdout
-    assert len(done.stderr.splitlines()) == 1 and "pip install stable-baselines3" in done.stderr
+    assert len(done.stderr.splitlines()) == 1 and f"pip install {advice}" in done.stderr
 
 
 @pytest.mark.slow

@@ -30,7 +30,7 @@ from sim.tasks.task import Task
 
 
 def export(checkpoint: Path, file: Path, force: bool = False) -> dict[str, Any]:
-    return exporter.export(ExportOptions(checkpoint, file, force))
+    return exporter.export(ExportOptions(checkpoint, file, force=force))
 
 
 LAYOUT = Layout(12, frames=(0,), clock=False)
