@@ -77,6 +77,11 @@ class Fault:
 # --- kinds of faults --------------------------------------------------------------------------------------------------
 
 
+SHOWS = 0.08
+"""A reading that is wrong by little is known from when the error has added up to this, rad: above what noise of sound
+sensors adds up to, three times as much as `SensorNoise` has for an attitude."""
+
+
 def silence(*kinds: str) -> Inject:
     """Messages of these kinds stop."""
     return lambda rig: [rig.tamper(kind, lambda message: None) for kind in kinds]
@@ -138,6 +143,72 @@ def stuck_joint(index: int, *fields: str, after: float = 0.0) -> Inject:
     return inject
 
 
+def still_joint(index: int) -> Inject:
+    """As `stuck_joint`, and the speed of the joint reads 0."""
+    kept = stuck_joint(index, "position")
+
+    def inject(rig: Rig) -> None:
+        kept(rig)
+        stuck_angle = rig.transport.tampers["joints"]
+
+        def change(m: Message) -> Message | None:
+            changed = stuck_angle(m)
+            return None if changed is None else {**changed, "velocity": at(index, 0.0)(m["velocity"])}
+
+        rig.transport.tampers["joints"] = change
+
+    return inject
+
+
+def turns_too_fast(index: int, speed: float, acceleration: float = 2500.0) -> Inject:
+    """A joint is turned on to `speed` (rad/s), as its angle and its speed say. That can be known from when it is as
+    fast as the limit."""
+
+    def inject(rig: Rig) -> None:
+        begun: list[tuple[int, float, float]] = []
+
+        def change(m: Message) -> Message:
+            if not begun:
+                begun.append((rig.clock.now(), float(m["position"][index]), float(m["velocity"][index])))
+            began, angle, first = begun[0]
+            seconds = (rig.clock.now() - began) / NS
+            rising = min(seconds, (speed - first) / acceleration)
+            now = first + acceleration * rising
+            angle += (first + now) / 2 * rising + now * (seconds - rising)
+            if now > rig.controller.limits.joint_speed:
+                rig.wrong()
+            angle = min(angle, float(rig.robot.joint_upper[index]))
+            return {**m, "position": at(index, angle)(m["position"]), "velocity": at(index, now)(m["velocity"])}
+
+        rig.transport.tampers["joints"] = change
+
+    return inject
+
+
+def disagreeing(kind: str, shows: float, **changes: Callable[[Any], Any]) -> Inject:
+    """Every message of a kind is altered. That can be known from when what is wrong adds up to `shows`, in the unit of
+    the reading times seconds."""
+
+    def inject(rig: Rig) -> None:
+        total: list[Array] = []
+        last: list[int] = []
+
+        def change(m: Message) -> Message:
+            altered_message = {**m, **{name: new(m[name]) for name, new in changes.items()}}
+            seconds = (rig.clock.now() - last[0]) / NS if last else 0.0
+            last[:] = [rig.clock.now()]
+            for name in changes:
+                error = seconds * (np.asarray(altered_message[name], float) - np.asarray(m[name], float))
+                total[:] = [total[0] + error if total else error]
+            if float(np.abs(total[0]).max()) > shows:
+                rig.wrong()
+            return altered_message
+
+        rig.transport.tampers[kind] = change
+
+    return inject
+
+
 def delayed(kind: str, seconds: float) -> Inject:
     """Messages come later than they were sent."""
 
@@ -180,7 +251,7 @@ def other_rate(rate: float) -> Inject:
     return inject
 
 
-def at(index: int, value: float, of: float = 0.0) -> Callable[[Any], Array]:
+def at(index: int | slice, value: float, of: float = 0.0) -> Callable[[Any], Array]:
     """One number of an array becomes `value`, plus `of` times what it was."""
 
     def change(array: Any) -> Array:
@@ -189,6 +260,66 @@ def at(index: int, value: float, of: float = 0.0) -> Callable[[Any], Array]:
         return changed
 
     return change
+
+
+def swap(first: int, second: int) -> Change:
+    """Two numbers change places."""
+
+    def change(array: Any) -> Array:
+        changed = np.array(array, float)
+        changed[[first, second]] = changed[[second, first]]
+        return changed
+
+    return change
+
+
+def drifting_attitude(rate: float) -> Inject:
+    """The attitude rolls away at `rate` (rad/s) while the gyro reads what is true. Known from 0.08 rad on."""
+
+    def inject(rig: Rig) -> None:
+        began = rig.clock.now()
+
+        def change(m: Message) -> Message:
+            angle = rate * (rig.clock.now() - began) / NS
+            if angle > SHOWS:
+                rig.wrong()
+            return {**m, "orientation": rolled_by(m["orientation"], angle)}
+
+        rig.transport.tampers["imu"] = change
+
+    return inject
+
+
+def rolled_by(quaternion: Any, angle: float) -> Array:
+    """A quaternion (w, x, y, z) after a roll about the base's x axis, rad."""
+    w, x, y, z = quaternion
+    c, s = np.cos(angle / 2), np.sin(angle / 2)
+    return np.array([w * c - x * s, x * c + w * s, y * c + z * s, z * c - y * s])
+
+
+def stuck_attitude(rig: Rig) -> None:
+    """The attitude keeps the value that it has next, with noise. Known when the true one is 0.08 rad away."""
+    kept: list[Array] = []
+    noise = np.random.default_rng(0)
+
+    def change(m: Message) -> Message:
+        kept.append(np.asarray(m["orientation"], float)) if not kept else None
+        true = rig.hardware.pose()[1]
+        if 2 * np.arccos(min(abs(float(true @ kept[0])), 1.0)) > SHOWS:
+            rig.wrong()
+        return {**m, "orientation": rolled_by(kept[0], 0.01 * noise.standard_normal())}
+
+    rig.transport.tampers["imu"] = change
+
+
+def frozen_policy(noise: float) -> Inject:
+    """The policy puts out what it put out last, with `noise`, rad. Known when it should have answered: one step on."""
+
+    def inject(rig: Rig) -> None:
+        kept, random = np.array(rig.controller.output.targets), np.random.default_rng(0)
+        rig.alter_policy(lambda t: (kept + noise * random.uniform(-1, 1, len(kept))).astype(np.float32))
+
+    return inject
 
 
 def policy(change: Callable[[Array], Any]) -> Inject:
@@ -460,8 +591,10 @@ FIELDS = ("names", "position", "velocity", "effort")
 """Of a joint message."""
 ABDUCTION, HIP, KNEE = 3, 4, 5
 """Indices of the joints of a leg."""
-FRONT_KNEE = 2
+FRONT_HIP, FRONT_KNEE = 1, 2
 """One that is asked to move while the robot brakes."""
+TURN = 0.8, 0.0, 1.6
+"""A command for a turn, m/s, m/s, rad/s."""
 ONE_JOINT = ("position", "velocity", "effort")
 
 
@@ -493,6 +626,11 @@ def degrees(values: Any) -> Array:
 def of(source: Source, *codes: Code) -> tuple[str, ...]:
     """Keys of refusals of a source's messages."""
     return tuple(Refusal(code, "", source=source).key for code in codes)
+
+
+DISAGREE = "which of two readings that contradict each other is wrong cannot be known"
+JOINT_SPEEDS = of(Source.JOINTS, Code.JOINT_DISAGREES)
+STUCK = (str(Code.JOINT_STUCK), *JOINT_SPEEDS)
 
 
 def _everything(values: Any) -> Any:
@@ -569,14 +707,19 @@ FAULTS: tuple[Fault, ...] = (
     ),
     *(
         Fault(f"{name} encoder stuck{part}", "running", stuck_joint(index, *fields, after=after), EMERGENCY, LOST,
-              Code.JOINT_STUCK, watched=0.8)
+              STUCK, watched=0.8)
         for name, index, after in (("abduction", ABDUCTION, 0.16), ("hip", HIP, 0.06), ("knee", KNEE, 0.0))
         for part, fields in (("", ONE_JOINT), (", not its speed", ONE_JOINT[:1]))
     ),
+    *(
+        Fault(f"{name} encoder stuck, its speed reads 0", "running", still_joint(index), EMERGENCY, LOST,
+              Code.JOINT_STUCK, watched=0.8)
+        for name, index in (("abduction", ABDUCTION), ("hip", HIP), ("knee", KNEE))
+    ),
     Fault("knee encoder stuck while braking", "soft stop", stuck_joint(FRONT_KNEE, *ONE_JOINT), EMERGENCY, LOST,
-          Code.JOINT_STUCK),
+          STUCK),
     Fault("knee encoder stuck while standing up", "standing up", stuck_joint(KNEE, *ONE_JOINT), EMERGENCY, LOST,
-          Code.JOINT_STUCK, watched=1.0, rig={"lying": True, "times": Times()}),
+          STUCK, watched=1.0, rig={"lying": True, "times": Times()}),
     Fault(
         "single joint spike", "running", once("joints", position=at(KNEE, -0.6, 1.0)), GOES_ON, SINGLE,
         of(Source.JOINTS, Code.JUMP)
@@ -589,8 +732,21 @@ FAULTS: tuple[Fault, ...] = (
           of(Source.JOINTS, Code.JUMP, Code.OUT_OF_RANGE)),
     Fault("joint offset", "running", altered("joints", position=at(KNEE, -0.8, 1.0)), EMERGENCY,
           "an encoder that has slipped shows another posture", of(Source.JOINTS, Code.JUMP, Code.OUT_OF_RANGE)),
-    Fault("joint overspeed", "running", altered("joints", velocity=at(KNEE, 40.0)), EMERGENCY,
-          "no motor holds a joint back at that speed", Code.JOINT_SPEED, value=40.0),
+    Fault("joint overspeed", "running", turns_too_fast(FRONT_HIP, 37.0), EMERGENCY,
+          "no motor holds a joint back at that speed", Code.JOINT_SPEED, value=37.0),
+    Fault("joint speed reads 40 rad/s", "running", altered("joints", velocity=at(KNEE, 40.0)), EMERGENCY, DISAGREE,
+          JOINT_SPEEDS),
+    *(
+        Fault(f"{name} speed {what}", "running", disagreeing("joints", SHOWS, velocity=change), EMERGENCY, DISAGREE,
+              JOINT_SPEEDS, watched=0.8)
+        for name, index in (("abduction", ABDUCTION), ("hip", HIP), ("knee", KNEE))
+        for what, change in (("dead", at(index, 0.0)), ("reversed", at(index, 0.0, -1.0)),
+                             ("doubled", at(index, 0.0, 2.0)))
+    ),
+    Fault("speeds of two joints swapped", "running", disagreeing("joints", SHOWS, velocity=swap(HIP, KNEE)), EMERGENCY,
+          DISAGREE, JOINT_SPEEDS),
+    Fault("joint speeds in degrees per second", "running", altered("joints", velocity=degrees), EMERGENCY, NONSENSE,
+          (*of(Source.JOINTS, Code.TOO_FAST), *JOINT_SPEEDS)),
     Fault("joint torque too high", "running", altered("joints", effort=at(KNEE, 25.0)), SOFT, BRAKES,
           Code.TORQUE, disarms, value=25.0),
     Fault("joint messages of nonsense", "running", altered("joints", position=_everything, effort=_everything),
@@ -601,7 +757,21 @@ FAULTS: tuple[Fault, ...] = (
     Fault("gyro in degrees per second", "running", altered("imu", angular_velocity=degrees),
           EMERGENCY, "seen on a turn: a gyro at twenty times what it can be is as good as none",
           of(Source.IMU, Code.TOO_FAST),
-          rig={"command": (0.8, 0.0, 1.6)}),
+          rig={"command": TURN}),
+    *(
+        Fault(f"gyro {what}", "running", disagreeing("imu", SHOWS, angular_velocity=change), EMERGENCY, DISAGREE,
+              of(Source.IMU, Code.GYRO), watched=0.8, rig={"command": TURN})
+        for what, change in (
+            ("dead", at(slice(None), 0.0)), ("reversed", at(slice(None), 0.0, -1.0)),
+            ("doubled", at(slice(None), 0.0, 2.0)), ("with x and y swapped", swap(0, 1)),
+            ("with x and z swapped", swap(0, 2)), ("dead about z", at(2, 0.0)), ("reversed about y", at(1, 0.0, -1.0)),
+            ("off by 1 rad/s about z", at(2, 1.0, 1.0)),
+        )
+    ),
+    Fault("attitude stuck, not the gyro", "running", stuck_attitude, EMERGENCY, DISAGREE, of(Source.IMU, Code.GYRO),
+          watched=0.8, rig={"command": TURN}),
+    Fault("attitude drifts by 1 rad/s, not the gyro", "running", drifting_attitude(1.0), EMERGENCY, DISAGREE,
+          of(Source.IMU, Code.GYRO)),
     Fault("IMU stuck", "running", stuck("imu", "orientation", "angular_velocity"), EMERGENCY,
           "a moving robot's readings change", of(Source.IMU, Code.FROZEN)),
     Fault("single attitude spike", "running", once("imu", orientation=lambda q: [0.0, 1.0, 0.0, 0.0]), GOES_ON, SINGLE,
@@ -651,6 +821,12 @@ FAULTS: tuple[Fault, ...] = (
           "the target is held inside the range", Code.TARGET_RANGE, value=4.0),
     Fault("policy asks for too large a step", "running", policy_once(at(1, 3.2)), GOES_ON,
           "the target is held within the step", Code.TARGET_STEP),
+    *(
+        Fault(f"policy freezes{what}", when, frozen_policy(noise), SOFT, UNUSED, Code.POLICY_FROZEN, lies_or_stands)
+        for what, when, noise in (
+            ("", "running", 0.0), (", with noise of 1 mrad", "running", 0.0005),
+        )
+    ),
     # time and software
     Fault("one step overruns", "running", slow(0.03, 1), GOES_ON, "the next step makes up for it", ()),
     Fault("steps overrun", "running", slow(0.03, 99), SOFT, BRAKES, Code.OVERRUN, value=3),
@@ -758,9 +934,12 @@ def _unsaid(rig: Rig, fault: Fault, said: set[str]) -> list[str]:
 
 
 def _reached(rig: Rig, fault: Fault, began: int) -> tuple[str, float]:
-    """The state in the end, and after how many milliseconds it was reached for good."""
+    """The state in the end, and after how many milliseconds it was reached for good. What the chain saw before it had
+    to is 0 ms."""
     if rig.since is None:
-        raise RuntimeError(f"'{fault.name}' never came")
+        if rig.steps[-1].state == fault.when:
+            raise RuntimeError(f"'{fault.name}' never came")
+        rig.since = rig.steps[-1].time
     watched, reached = rig.steps[began:], rig.steps[-1].state
     first = len(watched)
     while first > 0 and watched[first - 1].state == reached:

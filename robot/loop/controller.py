@@ -21,10 +21,11 @@ from robot.loop.clock import Clock, Durations
 from robot.loop.message_filter import MessageFilter
 from robot.loop.onboard_policy import OnboardPolicy
 from robot.loop.parameters import number, whole
+from robot.loop.plausibility import PolicyAnswers
 from robot.loop.recording import REQUESTS, SECOND_DAMPS, SECOND_STOPS, Recorder, step_row
 from robot.loop.refusals import Code, Refusal
 from robot.loop.safety import Action, Context, Limits, Verdict
-from robot.loop.transport import NS, Array, Mode, Output, Request, State, Transport
+from robot.loop.transport import IMPLAUSIBLE_DAMPS, NS, Array, Mode, Output, Request, State, Transport
 from sim.errors import InputError
 
 
@@ -58,8 +59,9 @@ HEARD = 0.5
 SWITCH_INTERVAL = 0.0005
 """s for which one Python thread may hold up another; Python's own 5 ms is a quarter of a control period."""
 CONTESTED = 1.0
-"""No robot is armed, and drives damp, for so long after a second sender was heard, s: longer than any topic but latched
-ones is silent between two messages."""
+"""No robot is armed for so long after a second sender was heard or readings did not agree, and drives damp for so long
+after a second sender, s: longer than any topic but latched ones is silent between two messages."""
+SECOND = Code.SECOND_SENDER, "somebody else sends as well"
 MOVING = 0.1
 """A robot that is asked for more than this (m/s or rad/s) moves, so its readings must change."""
 TUPLES, LENGTHS = 2000, range(1, 9)
@@ -113,7 +115,10 @@ class Controller:
         self._sent = 0
         """When something was last sent, ns."""
         self._contested: int | None = None
-        """When a transport last told of a second sender, ns."""
+        """When something last told of a second sender or of implausible messages, ns..."""
+        self._contest = Refusal(Code.SECOND_SENDER, "")
+        """... and what it told."""
+        self._answers = PolicyAnswers(limits.answer_moved, limits.answer_still)
         self._from = np.zeros(self.robot.joints, np.float32)
         self._recoverable = False
         self._recording_said = False
@@ -247,15 +252,18 @@ class Controller:
             elif self.state != State.DISARMED:
                 self._enter(State.DISARMED, now, Code.OPERATOR, "the operator disarmed")
             request.answer(True, self.code, f"{self.status()['state']}: {self.reason}")
-        elif request.kind in (SECOND_STOPS, SECOND_DAMPS):
+        elif request.kind in (SECOND_STOPS, SECOND_DAMPS, IMPLAUSIBLE_DAMPS):
             self._part(request, now)
 
     def _part(self, request: Request, now: int) -> None:
-        """Two programs that send the same are not both obeyed: a robot that is held is let down, none is armed."""
-        self._contested = now
-        cause = Refusal(Code.SECOND_SENDER, request.cause or "somebody else sends as well")
+        """Two programs that send the same, or readings that do not agree, are not obeyed: a robot that is held is let
+        down, none is armed."""
+        implausible = request.kind == IMPLAUSIBLE_DAMPS
+        code, words = SECOND if not implausible else (Code.IMPLAUSIBLE, "readings do not agree with each other")
+        cause = Refusal(request.about or code, request.cause or words)
+        self._contested, self._contest = now, cause
         held = self.state in (State.STANDING_UP, State.RUNNING, State.SOFT_STOP) and self.phase != SETTLING
-        if request.kind == SECOND_DAMPS and held:
+        if request.kind != SECOND_STOPS and held:
             self._emergency(cause, now)
         elif self.state in (State.STANDING_UP, State.RUNNING):
             self._stop(Verdict(Action.STOP, cause.code, cause.sentence), now)
@@ -269,8 +277,8 @@ class Controller:
             return Refusal(Code.ALREADY_ARMED, f"it is already {self.status()['state']}")
         contested = math.inf if self._contested is None else (self.context.now - self._contested) / NS
         if contested <= CONTESTED:
-            sentence = f"a second sender was heard {contested:.3f} s ago, limit {CONTESTED}"
-            return Refusal(Code.SECOND_SENDER, sentence, contested, CONTESTED)
+            sentence = f"{self._contest.sentence}, {contested:.3f} s ago, limit {CONTESTED}"
+            return Refusal(self._contest.code, sentence, contested, CONTESTED)
         self.context.stood = False
         verdict = safety.strictest(safety.ALWAYS, self.context)
         if verdict is not None:
@@ -289,6 +297,7 @@ class Controller:
     def _enter(self, state: State, now: int, code: Code, why: str, phase: str = "") -> None:
         if state == State.STANDING_UP:
             self.policy.reset()
+            self._answers.reset()
             here = np.array(self.context.snapshot.position, np.float32)
             self._from = np.clip(here, self.robot.joint_lower, self.robot.joint_upper)
             self.output = replace(self.output, targets=self._from)
@@ -423,7 +432,7 @@ class Controller:
                 self.refusals.add(now, problem)
         try:
             targets = self.policy.targets(snapshot, command, now, pose_known)
-            problem = safety.unusable(targets, self.robot.joints)
+            problem = safety.unusable(targets, self.robot.joints) or self._answers.see(targets, snapshot.position)
         except InputError as error:
             targets, problem = None, Refusal(Code.POLICY, str(error))
         except Exception as error:  # whatever a network or its runtime does, the robot stands

@@ -14,8 +14,9 @@ from typing import Concatenate, ParamSpec
 
 import numpy as np
 
+from robot.loop.plausibility import GyroAgainstAttitude, SpeedAgainstPosition
 from robot.loop.refusals import Code, Refusal, Refusals, Source
-from robot.loop.transport import NEVER, NS, Array, Request, Snapshot
+from robot.loop.transport import IMPLAUSIBLE_DAMPS, NEVER, NS, Array, Request, Snapshot
 from sim import observation as obs
 from sim.course.description import SKILLS
 from sim.robots.description import Robot
@@ -60,6 +61,10 @@ class Plausible:
     """A sender's clock may run so much faster or slower than this computer's, s/s: forty times what NTP slews by."""
     hurry: float = 0.1
     """A clock that runs so much faster shows in `BUCKETS` of a fifth of a second, through jitter of 10 ms, s/s."""
+    gyro_differs: float = 0.45
+    """By how much the gyro may differ from the attitude's change, rad/s; see `plausibility.GyroAgainstAttitude`."""
+    joint_differs: float = 1.0
+    """By how much a joint's speed may differ from its angle's change, rad/s; see `SpeedAgainstPosition`."""
     lasting: float = 2.0
     """A rise of delay that lasts so long has come to stay, s: longer than the loop brakes for a stale message, so that
     it has stopped by then."""
@@ -67,6 +72,10 @@ class Plausible:
 
 BUCKET, BUCKETS = 0.2, 4
 """A clock's rate is seen in the least delays of so many stretches, s each."""
+
+
+DOUBT_EVERY = 0.25
+"""The loop is told again of what goes on being implausible, s: sooner than it would let the robot be armed."""
 
 
 class _Refused(Exception):
@@ -128,6 +137,10 @@ class MessageFilter:
         self._order: tuple[tuple[str, ...], Array] | None = None
         self._senders: dict[Source, _Sender] = {}
         self._path = _Path(len(robot.joint_names))
+        self.gyro = GyroAgainstAttitude(plausible.gyro_differs)
+        self.joint_speeds = SpeedAgainstPosition(plausible.joint_differs, plausible.acceleration, robot)
+        self._doubted = NEVER
+        """When the loop was last told that something is implausible, ns."""
         self._relocated = 0
         self._elsewhere: Array = np.zeros(3)
         """The last pose that was refused for its distance, m `[3]`."""
@@ -137,9 +150,9 @@ class MessageFilter:
         with self._lock:
             return self._latest.copy()
 
-    def ask(self, kind: str, cause: str = "") -> Request:
+    def ask(self, kind: str, cause: str = "", code: Code | None = None) -> Request:
         """Puts one of `robot.loop.recording.REQUESTS` before the loop, such as an operator's `stop`."""
-        request = Request(kind, self.clock(), cause)
+        request = Request(kind, self.clock(), cause, code)
         self.requests.append(request)
         return request
 
@@ -178,6 +191,7 @@ class MessageFilter:
             latest = self._latest
             latest.position, latest.velocity, latest.effort = q, v, torque
             latest.joints_time, latest.joints_stamp = now, stamp
+        self._agrees(now, self.joint_speeds.see(now, stamp, q, v))
 
     @_message(Source.IMU)
     def imu(
@@ -204,6 +218,7 @@ class MessageFilter:
         with self._lock:
             self._latest.orientation, self._latest.angular_velocity = q, w
             self._latest.imu_time = now
+        self._agrees(now, self.gyro.see(now, stamp, q, w))
 
     @_message(Source.POSE)
     def odometry(self, position: Sequence[float] | Array, orientation: Sequence[float] | Array, stamp: int = 0) -> None:
@@ -259,6 +274,16 @@ class MessageFilter:
             raise _refused(Code.NOT_FINITE, "a height grid with infinite heights", source=Source.HEIGHT_GRID)
         with self._lock:
             self._latest.heights, self._latest.heights_time = grid, now
+
+    def _agrees(self, now: int, doubt: Refusal | None) -> None:
+        """Tells the loop of readings that do not agree with each other: which of them is wrong cannot be known, so the
+        robot is blind."""
+        if doubt is None:
+            return
+        self.refusals.add(now, doubt)
+        if now - self._doubted >= DOUBT_EVERY * NS:
+            self._doubted = now
+            self.ask(IMPLAUSIBLE_DAMPS, doubt.sentence, doubt.code)
 
     # --- what is believed -----------------------------------------------------------------------------------------
 

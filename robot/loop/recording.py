@@ -20,7 +20,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from robot.loop.transport import NEVER, Array, Mode, Output, Snapshot, State
+from robot.loop.transport import IMPLAUSIBLE_DAMPS, NEVER, Array, Mode, Output, Snapshot, State
 from sim import messages
 from sim.course.description import SKILLS
 from sim.errors import InputError
@@ -31,7 +31,7 @@ OLD_MAGIC = b"BARKOUR-LOOP-1\n"
 """The first bytes of recordings of versions up to 0.1; see `robot.loop.old_recording`."""
 SECOND_STOPS, SECOND_DAMPS = "second sender: stop", "second sender: damp"
 """What a transport asks for where somebody else sends commands or poses, or readings or joint commands, as well."""
-REQUESTS = ("arm", "disarm", "stop", SECOND_STOPS, SECOND_DAMPS)
+REQUESTS = ("arm", "disarm", "stop", SECOND_STOPS, SECOND_DAMPS, IMPLAUSIBLE_DAMPS)
 MOST_JOINTS, MOST_STEPS = 1000, 1 << 21
 """No robot has more joints, no recording more steps: 11 hours."""
 SETTINGS, STEPS, HEIGHTS = "/recording", "/control_loop", "/height_grid"

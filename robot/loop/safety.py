@@ -62,6 +62,12 @@ class Limits:
         5.0,
         "Largest distance of a target from its joint once the drives had to wait, in rad; 0 means that of peak torque.",
     )
+    answer_moved: float = number(
+        0.15, 0.02, 3.0, "Joints that have moved by this in four control steps make the policy's targets move, in rad."
+    )
+    answer_still: float = number(
+        0.002, 0.0, 1.0, "A policy whose targets all stay within this while joints moved is not used any more, in rad."
+    )
     overruns: int = whole(
         3, 1, 50, "So many overrunning control steps in a row stop the robot; a long one counts as 2 steps."
     )

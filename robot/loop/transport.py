@@ -25,6 +25,10 @@ ANSWERED = 0.5
 """s within which the loop must answer an operator."""
 
 
+IMPLAUSIBLE_DAMPS = "implausible: damp"
+"""The `Request` of a message filter whose messages do not agree with each other."""
+
+
 class Mode(IntEnum):
     """What joints are asked for."""
 
@@ -101,10 +105,10 @@ class Snapshot:
 class Request:
     """An operator's `arm`, `disarm` or `stop`, or a transport's wish, answered by the loop in its next step."""
 
-    def __init__(self, kind: str, asked: int | None = None, cause: str = "") -> None:
+    def __init__(self, kind: str, asked: int | None = None, cause: str = "", about: Code | None = None) -> None:
         """`asked` is when, ns: who asked a loop that stood still must not be heard when it goes on. `cause` is a
-        sentence that says why."""
-        self.kind, self.asked, self.cause = kind, asked, cause
+        sentence that says why, `about` what it is about."""
+        self.kind, self.asked, self.cause, self.about = kind, asked, cause, about
         self.granted = False
         self.code, self.message = Code.NOT_ANSWERED, "the control loop does not answer"
         self._done = threading.Event()

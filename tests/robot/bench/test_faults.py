@@ -37,16 +37,21 @@ ASKED_FOR = {
 """What must be tried -> words of the fault's name."""
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+SAMPLE = np.random.default_rng(len(FAULTS)).permutation(len(FAULTS))[:30].tolist()
+"""Faults that the suite tries; `barkour bench onboard` tries them all."""
+
+
+@pytest.mark.parametrize("fault", [FAULTS[k] for k in sorted(SAMPLE)], ids=lambda fault: fault.name)
 def test_a_fault_ends_safe(fault):
     found = try_fault(fault)
     assert found["safe"], found["violations"]
     assert found["reached"] == found["expected"] and found["milliseconds"] <= faults.BUDGET
 
 
-@pytest.mark.parametrize("index", range(12))
-@pytest.mark.parametrize("fields", [ONE_JOINT, ONE_JOINT[:1]], ids=["all", "not its speed"])
-def test_every_joints_encoder_may_get_stuck_at_any_time(index, fields):
+@pytest.mark.parametrize(
+    ("index", "fields"), [(k, ONE_JOINT if k % 2 else ONE_JOINT[:1]) for k in (0, 3, 4, 7, 8, 11)], ids=str
+)
+def test_any_joints_encoder_may_get_stuck_at_any_time(index, fields):
     fault = replace(BY_NAME["knee encoder stuck"], inject=stuck_joint(index, *fields, after=0.02 * (index % 8)))
     found = try_fault(fault)
     assert found["safe"] and found["reached"] == "emergency", found["violations"]
@@ -102,8 +107,8 @@ def test_results_are_json_ready_and_say_why(monkeypatch, capsys):
         ("clear_of_the_ground", "height lost"),
         ("joint_speed", "joint overspeed"),
         ("torque", "joint torque too high"),
-        ("encoders_alive", "knee encoder stuck"),
-        ("encoders_alive", "abduction encoder stuck, not its speed"),
+        ("encoders_alive", "knee encoder stuck, its speed reads 0"),
+        ("encoders_alive", "abduction encoder stuck, its speed reads 0"),
         ("punctual", "steps overrun"),
         ("keeping_up", "every second step overruns"),
         ("command_fresh", "command silence"),
@@ -120,8 +125,10 @@ def test_without_a_check_its_fault_is_not_safe(monkeypatch, check, name):
 @pytest.mark.parametrize(
     ("loose", "name"),
     [
-        ({"joint_margin": 100.0, "jump": 100.0}, "joint angles in degrees"),
-        ({"jump": 100.0}, "joint offset"),
+        ({"joint_margin": 100.0, "jump": 100.0, "joint_differs": 1e9}, "joint angles in degrees"),
+        ({"jump": 100.0, "joint_differs": 100.0}, "joint offset"),
+        ({"joint_differs": 100.0}, "hip speed dead"),
+        ({"gyro_differs": 100.0}, "gyro reversed"),
         ({"frozen": 100.0}, "IMU stuck"),
         ({"delay": 100.0}, "sender's clock 5 s ahead"),
         ({"quaternion": 100.0}, "quaternion not normalised"),
