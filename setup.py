@@ -34,6 +34,8 @@ EXTRAS = {
     ],
     # LoRA: what the field's models are adapted with, and merged by
     "peft": ["peft>=0.14"],
+    # data by name, and folders that it saved: what the field publishes its data sets with
+    "data": ["datasets>=3"],
     # rclpy without a ROS installation; on robots it comes from ROS itself
     "ros": [
         "ros-rclpy[fastrtps]==9.1.2",

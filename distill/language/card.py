@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from distill.language.options import LanguageOptions
+from distill.language.evaluation import table
+from distill.language.options import OF_THE_CALL, LanguageOptions
 from distill.methods.method import Method
 
 
@@ -17,7 +18,7 @@ def command(options: LanguageOptions) -> str:
     words = ["barkour", "distill", "language"]
     for item in fields(options):
         value = getattr(options, item.name)
-        if item.name in ("resume", "plan", "dry_run") or value == item.default:
+        if item.name in OF_THE_CALL or value == item.default:
             continue
         name = item.name.replace("_", "-")
         if isinstance(value, bool):
@@ -54,6 +55,7 @@ def write_card(folder: Path, options: LanguageOptions, method: Method, found: Ma
         f"- training: {found['steps']} steps of {found['batch']} rows of {found['length']} tokens; the parameters are "
         f"those of round {found['best_round'] + 1} of {found['rounds']}, the best on held-out data",
         "", "| measure | value |", "|---|---|", *(f"| {name} | {value:.4g} |" for name, value in figures), "",
+        "On the rows of each domain that were held out:", "", *table(found["evaluation"]), "",
         "![training](curve.png)", "", "## Licence", "",
         "To be filled: the licences of the teacher, of the student's own weights and of the data decide it.", "",
         "## Made with", "", "```", command(options), "```", "", "| file | SHA-256 |", "|---|---|",

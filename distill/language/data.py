@@ -247,13 +247,18 @@ def _table(corpus: Corpus, name: str, path: Path) -> None:
         rows = list(csv.DictReader(file))
     if rows and not {"text", "category"} <= set(rows[0]):
         raise DistillError(f"{path} needs the columns text and category, it has {', '.join(map(str, rows[0]))}")
-    corpus.labelled[name] = [(row["text"], row["category"]) for row in rows if row["text"] and row["category"]]
+    found = [(row["text"], row["category"]) for row in rows if row["text"] and row["category"]]
+    if not found:
+        raise DistillError(f"{path} has no row with both a text and a category")
+    corpus.labelled[name] = found
 
 
 def _examples(corpus: Corpus, name: str, path: Path) -> None:
     data = json.loads(path.read_text(encoding="utf-8-sig"))
-    if isinstance(data, dict) and "examples" in data:  # lists of labels lie beside the data and are no text
-        corpus.pairs[name] = [(e["input"], e["target"]) for e in data["examples"]]
+    rows = data.get("examples", []) if isinstance(data, dict) else data
+    pairs = [(e["input"], e["target"]) for e in rows if isinstance(e, dict) and {"input", "target"} <= set(e)]
+    if pairs:  # lists of labels lie beside the data and are no text
+        corpus.pairs[name] = pairs
 
 
 TAGGED = re.compile(r"\S+\t(O|[BIESLU]-\S+)(\t.*)?\r?")

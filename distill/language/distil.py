@@ -38,10 +38,11 @@ from distill.core.tables import Rows
 from distill.language.adapters import checkpoint_gradients, merged, trained, with_adapters
 from distill.language.card import write_card
 from distill.language.encoding import TEMPLATE, Encoded, Encoder, packed_rows, padded_rows
-from distill.language.evaluate import likeliest, log_probs, nats_per_token
-from distill.language.examples import Example, Reading, read_examples
+from distill.language.evaluate import batches, likeliest, log_probs, nats_per_token
+from distill.language.evaluation import measured, speed
+from distill.language.examples import HUB, Example, Reading, read_examples
 from distill.language.models import causal, load, packs, parameters
-from distill.language.options import LanguageOptions
+from distill.language.options import LanguageOptions, from_file
 from distill.language.student import ChunkedStudent, ModelStudent, projected
 from distill.language.students import end_tokens, open_student, open_tokenizer, require_same_tokens, sizes
 from distill.methods.capacity_gap.method import chosen
@@ -51,7 +52,7 @@ from policies.learning import runs
 from sim.errors import InputError
 
 OPTIONS, SUMMARY, RUN = "options.json", "summary.json", "run"
-FREE = ("out", "resume", "plan", "dry_run", "checkpoint_minutes")
+FREE = ("config", "out", "resume", "plan", "dry_run", "checkpoint_minutes")
 """Options that do not decide a run's result."""
 MEASURED = 256
 """Held-out rows of a domain that the student is measured on, at most."""
@@ -100,7 +101,8 @@ class Run:
         if isinstance(reader, ChunkedStudent):
             signal = projected(self.teacher, reader.vocabulary, reader.scaling)
         return Material(
-            self.student, self.teacher, self.read, self.domains, writing, self.readers["student"], signal
+            self.student, self.teacher, self.read, self.domains, writing, self.readers["student"], signal,
+            options.weights,
         )  # fmt: skip
 
     def about(self) -> dict[str, Any]:
@@ -144,6 +146,7 @@ def distil(options: LanguageOptions) -> LanguageDistilled:
     Raises:
       InputError: options, models, data or a folder that cannot be used.
     """
+    options = from_file(options)
     try:
         _check(options)
         if options.dry_run or options.plan:
@@ -173,8 +176,8 @@ def _run(options: LanguageOptions, folder: Path, processes: PartialState) -> dic
     if known is not None and not options.resume:
         raise DistillError(f"{options.out} already holds a run: add --resume, or choose another --out")
     for name, value in kept["options"].items():
-        if known is not None and known.get(name) != value:
-            raise DistillError(f"{options.out} was begun with {name} {known.get(name)}, not {value}")
+        if known is not None and (before := known.get(name, plain(getattr(LanguageOptions, name)))) != value:
+            raise DistillError(f"{options.out} was begun with {name} {before}, not {value}")
     run = prepare(options)
     found = run.about()
     if first:
@@ -212,6 +215,7 @@ def _run(options: LanguageOptions, folder: Path, processes: PartialState) -> dic
         found["perplexity"]["teacher"] = perplexity(run, "teacher")
         found["agreement"] = agreement(run)
     if first:
+        found["evaluation"] = evaluated(run)
         save(run, found, folder)
     processes.wait_for_everyone()
     return found
@@ -222,11 +226,13 @@ def _check(options: LanguageOptions) -> None:
     if several and (options.plan or options.dry_run):
         raise DistillError("--plan and --dry-run run in one process: start them without accelerate launch or torchrun")
     if not options.student:
-        raise DistillError("there is no student: give --student MODEL, a config or prune:layers=N")
+        raise DistillError("there is no student: give --student MODEL, a config or prune:SPEC")
     if not options.data:
         raise DistillError("there are no data: give --data PATH")
+    if options.weights and len(options.weights) != len(options.data):
+        raise DistillError(f"there are {len(options.weights)} --weights for {len(options.data)} paths of --data")
     for path in options.data:
-        if not path.exists():
+        if not str(path).startswith(HUB) and not path.exists():
             raise DistillError(f"the data {path} do not exist")
 
 
@@ -250,10 +256,12 @@ def prepare(options: LanguageOptions) -> Run:
     settings = method.settings({name: getattr(options, name) for name in OPTION_NAMES})
     method.check(len(options.data))
     options = _with_teacher(options, method, settings)
-    readings = [(str(path), read_examples(path)) for path in options.data]
+    readings = [(str(path), read_examples(path, options.limit)) for path in options.data]
     teacher = None if options.teacher is None else load(options.teacher, dtype=torch.float32)
     tokenizer = open_tokenizer(options.teacher or options.student)
-    student, origin = open_student(options.student, teacher, tokenizer, options.seed)
+    student, origin = open_student(
+        options.student, teacher, tokenizer, options.seed, lambda: _some(readings, tokenizer, options.length)
+    )  # fmt: skip
     if not tokenizer.chat_template:
         tokenizer.chat_template = TEMPLATE
     vocabulary = len(tokenizer)
@@ -311,6 +319,15 @@ def prepare(options: LanguageOptions) -> Run:
     )  # fmt: skip
 
 
+def _some(readings: Sequence[tuple[str, Reading]], tokenizer: Any, length: int, rows: int = 32) -> Any:
+    """Batches of some rows of each path, by which a student is cut from its teacher."""
+    encoder = Encoder(tokenizer, length)
+    each = max(rows // len(readings), 1)
+    found = [[part for e in reading.examples[:rows] for part in encoder.encode(e)][:each] for _, reading in readings]
+    laid = padded_rows([row for some in found for row in some], length, tokenizer.pad_token_id)
+    return batches({name: laid[name] for name in ("tokens", "mask")}, 4)
+
+
 def _with_teacher(options: LanguageOptions, method: Method, settings: MethodOptions) -> LanguageOptions:
     """With the one of the candidates that the method chooses; raises `DistillError` where there must be a teacher."""
     if options.candidates:
@@ -327,7 +344,7 @@ def _with_teacher(options: LanguageOptions, method: Method, settings: MethodOpti
 
 def _named(readings: Sequence[tuple[str, Reading]]) -> list[tuple[str, Reading]]:
     """Domains by the last part of their paths, numbered where two are equal."""
-    names = [Path(path).stem or path for path, _ in readings]
+    names = [(Path(path).stem or path).replace(":", "_").replace(",", "_") for path, _ in readings]
     return [
         (name if names.count(name) == 1 else f"{name}_{i}", reading)
         for i, (name, (_, reading)) in enumerate(zip(names, readings, strict=True))
@@ -477,11 +494,32 @@ def agreement(run: Run) -> float:
     right, count = 0, 0
     for domain in run.domains:
         theirs, ours = (
-            likeliest(getattr(run, who), run.readers[who], domain.held_out, 8) for who in ("teacher", "student")
+            likeliest(getattr(run, who), run.readers[who], domain.held_out, 8)[0] for who in ("teacher", "student")
         )
         mask = domain.held_out["mask"]
         right, count = right + int((theirs == ours)[mask].sum()), count + int(mask.sum())
     return right / max(count, 1)
+
+
+def evaluated(run: Run) -> dict[str, Any]:
+    """Student and teacher on each domain's held-out rows, in speed and in size; see `evaluation.measured`."""
+    models = {name: model for name, model in (("student", run.student), ("teacher", run.teacher)) if model is not None}
+    how = run.material.writing
+    writing = {name: getattr(how, name) for name in ("new_tokens", "vocabulary", "ends", "pad")}
+    rows = run.domains[0].held_out
+    return {
+        "domains": {
+            domain.name: {
+                name: measured(model, run.readers[name], domain.held_out, writing) for name, model in models.items()
+            }
+            for domain in run.domains
+        },
+        "speed": {name: speed(model, run.readers[name], rows) for name, model in models.items()},
+        "megabytes": {
+            name: sum(p.numel() * p.element_size() for p in model.parameters()) / 1e6 for name, model in models.items()
+        },
+        "device": str(run.student.device),
+    }  # fmt: skip
 
 
 def save(run: Run, found: Mapping[str, Any], folder: Path) -> None:

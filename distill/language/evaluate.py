@@ -72,8 +72,8 @@ def nats_per_token(module: nn.Module, read: Read | Student, rows: Rows, size: in
     return value
 
 
-def likeliest(module: nn.Module, reader: Student, rows: Rows, size: int = 64) -> np.ndarray:
-    """The likeliest tokens `[N, T]`."""
+def likeliest(module: nn.Module, reader: Student, rows: Rows, size: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """The likeliest tokens `[N, T]` and their probabilities `[N, T]`."""
 
     def measure(batch: dict[str, Tensor]) -> Tensor:
         output = reader.outputs(module, batch)
@@ -83,9 +83,12 @@ def likeliest(module: nn.Module, reader: Student, rows: Rows, size: int = 64) ->
         shape = batch["tokens"][:, 1:].shape
         places = torch.arange(shape.numel(), device=batch["tokens"].device)
         parts = places.split(rows_at_once(vocabulary, places.device, None))
-        return torch.cat([student_logits(output, part).argmax(-1) for part in parts]).reshape(shape)
+        best = [student_logits(output, part).double().softmax(-1).max(-1) for part in parts]
+        found = torch.stack([torch.cat([b.indices.double() for b in best]), torch.cat([b.values for b in best])], -1)
+        return found.reshape(*shape, 2)
 
-    return over(module, rows, measure, size).cpu().numpy()
+    values = over(module, rows, measure, size).numpy()
+    return values[..., 0].astype(np.int64), values[..., 1]
 
 
 def perplexities(module: nn.Module, read: Read, domains: Mapping[str, Rows]) -> dict[str, float]:
@@ -127,10 +130,14 @@ def label_nats(probabilities: np.ndarray, labels: np.ndarray) -> float:
 def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 10) -> float:
     """Expected calibration error over `bins` equal bins of the likeliest class's probability: the mean over rows of
     |accuracy - confidence| of their bin."""
-    confidence, right = probabilities.max(-1), probabilities.argmax(-1) == labels
+    return calibration_of(probabilities.max(-1), probabilities.argmax(-1) == labels, bins)
+
+
+def calibration_of(confidence: np.ndarray, right: np.ndarray, bins: int = 10) -> float:
+    """As `calibration_error`, from the likeliest class's probability `[N]` and whether it was right `[N]`."""
     place = np.minimum((confidence * bins).astype(int), bins - 1)
     gaps = [abs((right[place == b]).mean() - confidence[place == b].mean()) * (place == b).sum() for b in set(place)]
-    return float(sum(gaps) / len(labels))
+    return float(sum(gaps) / len(right))
 
 
 def f1_scores(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:

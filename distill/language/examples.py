@@ -28,6 +28,8 @@ from typing import Any
 from distill.core.errors import DistillError
 
 FORMS = "text | prompt, completion | messages | question, answer | instruction, input, output"
+HUB = "datasets:"
+"""Before the name of a data set of the Hugging Face hub."""
 EMPTY, NOT_TEXT, NO_ANSWER = "a field is empty or missing", "a field is no text", "no turn of the assistant"
 """Why rows are dropped."""
 
@@ -77,14 +79,19 @@ class Reading:
     """Name, relative to the path -> SHA-256."""
 
 
-def read_examples(path: Path | str) -> Reading:
+def read_examples(path: Path | str, limit: int = 0) -> Reading:
     """Reads a file, or every file of a known ending below a folder in the order of their names.
+
+    A folder that `datasets` saved is read by it, and `datasets:NAME,CONFIG:SPLIT` from its hub, row by row as it comes.
+    After `limit` examples, where it is not 0, no more is read.
 
     Raises:
       DistillError: nothing is there, nothing of a known form, a damaged file, or no example at all.
     """
     path, found = Path(path), Reading()
     for where, row in each_row(path, found.files):
+        if limit and len(found.examples) >= limit:
+            break
         _take(found, row, where)
     if not found.examples:
         why = ", ".join(f"{count} rows: {reason}" for reason, count in found.dropped.items()) or "its files are empty"
@@ -97,8 +104,14 @@ def each_row(path: Path, digests: dict[str, str]) -> Iterator[tuple[str, Any]]:
 
     `digests` is given each file's SHA-256 by its name, relative to the path. Errors as of `read_examples`.
     """
+    if str(path).startswith(HUB):
+        yield from _from_datasets(str(path), _hub(str(path).removeprefix(HUB), str(path)), digests)
+        return
     if not path.exists():
         raise DistillError(f"the data {path} do not exist")
+    if (path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file():
+        yield from _from_datasets(str(path), _saved(path), digests)
+        return
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix in READERS and p.is_file())
     if not files or files[0].suffix not in READERS:
         raise DistillError(f"{path} holds no data in a form that is read: {', '.join(READERS)}")
@@ -115,6 +128,57 @@ def each_row(path: Path, digests: dict[str, str]) -> Iterator[tuple[str, Any]]:
             raise DistillError(f"{file} is not UTF-8 (byte {error.start}): save it as UTF-8") from error
         except (OSError, csv.Error, ValueError) as error:
             raise DistillError(f"{file} cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def _from_datasets(path: str, rows: Any, digests: dict[str, str]) -> Iterator[tuple[str, Any]]:
+    """Rows of a data set of `datasets`; its fingerprint, or its name and version, stands for the files."""
+    mark = str(getattr(rows, "_fingerprint", "") or getattr(getattr(rows, "info", None), "version", ""))
+    digests[path] = hashlib.sha256(f"{path} {mark}".encode()).hexdigest()
+    number, each = 0, iter(rows)
+    while True:
+        try:
+            row = next(each, None)
+        except Exception as error:  # network, archives, scripts: what it raises is its own affair
+            raise DistillError(f"{path} cannot be read: {_line(error)}") from error
+        if row is None:
+            return
+        number += 1
+        yield f"{path}, row {number}", row
+
+
+def _datasets(path: str) -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise DistillError(f"{path} needs datasets: pip install 'barkour[data]'") from error
+    return datasets
+
+
+def _saved(path: Path) -> Any:
+    datasets = _datasets(str(path))
+    try:
+        found = datasets.load_from_disk(str(path))
+    except Exception as error:
+        raise DistillError(f"{path} cannot be read: {_line(error)}") from error
+    if isinstance(found, dict):
+        raise DistillError(f"{path} has the splits {', '.join(found)}: give the folder of one")
+    return found
+
+
+def _hub(name: str, path: str) -> Any:
+    """`NAME`, `NAME:SPLIT` or `NAME,CONFIG:SPLIT`; the split is train where none is said."""
+    where, _, split = name.partition(":")
+    source, _, config = where.partition(",")
+    try:
+        return _datasets(path).load_dataset(source, config or None, split=split or "train", streaming=True)
+    except DistillError:
+        raise
+    except Exception as error:
+        raise DistillError(f"{path} cannot be loaded: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _take(found: Reading, row: Any, where: str) -> None:

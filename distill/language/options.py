@@ -1,10 +1,14 @@
 """What `barkour distill language` is asked for. Light to import: the front door shows it without PyTorch."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from sim.options import Options, Range, Seed
+from sim import strict_yaml
+from sim.errors import InputError
+from sim.options import Options, Range, Seed, flag, types_in
 
 Count = Annotated[int, Range(1, 10**9)]
 Share = Annotated[float, Range(0, 1)]
@@ -15,6 +19,8 @@ Rate = Annotated[float, Range(0, 1, above=True)]
 class LanguageOptions(Options):
     """Distil a language model into a smaller one on own text or chats, into a folder that transformers loads."""
 
+    config: Path | None = None
+    """YAML file of these options by their names (new_tokens: 64); beside it only --resume, --plan and --dry-run"""
     teacher: str | None = None
     """folder or published name of a causal model; only the method labels does without"""
     candidates: tuple[str, ...] = ()
@@ -23,9 +29,14 @@ class LanguageOptions(Options):
     """miniplm: folder or published name of a small model that has not learned these data"""
     student: str = ""
     """folder or published name of a model; a config (its JSON file, or a folder without weights) for random weights; or
-    prune:layers=N for so many of the teacher's layers"""
+    prune:layers=N,width=W,inner=I,heads=H (any of them) for so much of the teacher, by importance on the data"""
     data: tuple[Path, ...] = ()
-    """files or folders of text or chats: JSONL, JSON, CSV, Parquet, text; each is a domain, drawn from by its size"""
+    """files or folders of text or chats: JSONL, JSON, CSV, Parquet, text; folders that datasets saved; or
+    datasets:NAME, datasets:NAME:SPLIT and datasets:NAME,CONFIG:SPLIT, which are downloaded; each is a domain"""
+    weights: tuple[Annotated[float, Range(0, 10**9, above=True)], ...] = ()
+    """one for each path of --data: how much is drawn from it; without them by its tokens"""
+    limit: Annotated[int, Range(0, 10**9)] = 0
+    """examples of each path that are read, what comes after them is not; 0: all"""
     out: Path = Path("runs/student")
     """folder for the student, as transformers loads it, and for its run"""
     method: Literal[
@@ -174,3 +185,59 @@ class ClassifierOptions(Options):
     """of the arithmetic in training: float32, or mixed; weights stay in float32"""
     checkpoint_minutes: Annotated[float, Range(0, 10_000)] = 3.0
     """minutes between checkpoints: the most that an interruption can lose"""
+
+
+OF_THE_CALL = ("config", "resume", "plan", "dry_run")
+"""Options that say what to do with a run, and are no part of it."""
+
+
+def from_file(options: LanguageOptions) -> LanguageOptions:
+    """The options with those of their `config` file in place; as they are where they name none.
+
+    Raises:
+      InputError: the file is none, has a key that is no option, a value of another kind, or stands beside options.
+    """
+    if options.config is None:
+        return options
+    values: Any = strict_yaml.read(options.config)
+    if not isinstance(values, Mapping):
+        raise InputError(f"{options.config} must hold options by their names, got {type(values).__name__}")
+    own = {field.name: field.default for field in fields(options) if field.name not in OF_THE_CALL}
+    beside = [name for name, default in own.items() if getattr(options, name) != default]
+    if beside:
+        raise InputError(f"{flag(beside[0])} stands beside --config {options.config}: write it into the file")
+    unknown = [key for key in values if key not in own]
+    if unknown:
+        raise InputError(f"{options.config}: there is no option '{unknown[0]}'; there are {', '.join(own)}")
+    hints = get_type_hints(LanguageOptions, include_extras=True)
+    given = {name: _converted(f"{options.config}: {name}", value, hints[name]) for name, value in values.items()}
+    return replace(options, config=None, **given)
+
+
+def _converted(where: str, value: Any, hint: Any) -> Any:
+    """A value of a YAML file as the option's own type; ranges are checked by the options themselves."""
+    if get_origin(hint) is tuple:
+        items = value if isinstance(value, list) else [value]
+        return tuple(_converted(where, item, get_args(hint)[0]) for item in items)
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise InputError(f"{where} must be one of {', '.join(get_args(hint))}, got {value!r}")
+        return value
+    kinds = types_in(hint)
+    if value is None and NoneType in kinds:
+        return None
+    if isinstance(value, str) and float in kinds:
+        try:
+            return float(value)  # YAML takes 2e-4, without a point, for a text
+        except ValueError:
+            pass
+    right = {Path: str, float: (int, float)}
+    for kind in kinds:
+        if isinstance(value, right.get(kind, kind)) and (kind is bool or not isinstance(value, bool)):
+            return kind(value)
+    names = " or ".join(
+        {Path: "a path", str: "a text", int: "a whole number", float: "a number"}.get(k, "true or false")
+        for k in kinds
+        if k is not NoneType
+    )
+    raise InputError(f"{where} must be {names}, got {value!r}")

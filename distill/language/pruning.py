@@ -4,6 +4,7 @@ Importance as in arXiv 2311.07052: with a gate of value 1 on everything that may
 |d loss / d gate|. Heads and neurons are ranked within their layer, so that all layers keep one shape.
 """
 
+import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from distill.core.errors import DistillError
-from distill.language.models import Shape, build
+from distill.language.models import Shape, build, load
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,16 @@ class Importance:
 
 
 def importance(model: Any, batches: Iterable[Mapping[str, Tensor]]) -> Importance:
-    """Of a causal Llama-type model without grouped keys, on batches of `tokens` `[B, T + 1]`."""
-    layers, seen = model.model.layers, {}
+    """Of a causal Llama-type model, on batches of `tokens` `[B, T + 1]`; where the batch has a `mask` `[B, T]`, of what
+    counts there. Raises `DistillError` for models that are built otherwise."""
+    seen: dict[str, Any] = {}
     config = model.config
-    if config.num_key_value_heads != config.num_attention_heads:
-        raise DistillError("heads that share keys cannot be pruned one by one")
+    try:
+        layers = model.model.layers
+        for layer in layers:
+            _ = layer.self_attn.o_proj, layer.mlp.down_proj, layer.input_layernorm, model.model.norm
+    except AttributeError as error:
+        raise DistillError(f"{type(model).__name__} is not built as Llama is: it cannot be made narrower") from error
 
     def keep_inputs(name: str) -> Any:
         def hook(module: Any, inputs: tuple[Tensor, ...]) -> None:
@@ -51,7 +57,10 @@ def importance(model: Any, batches: Iterable[Mapping[str, Tensor]]) -> Importanc
         for batch in batches:
             model.zero_grad()
             logits = model(input_ids=batch["tokens"][:, :-1], use_cache=False).logits
-            F.cross_entropy(logits.flatten(0, 1), batch["tokens"][:, 1:].flatten()).backward()
+            targets = batch["tokens"][:, 1:]
+            if "mask" in batch:
+                targets = targets.masked_fill(~batch["mask"], -100)
+            F.cross_entropy(logits.flatten(0, 1), targets.flatten()).backward()
             gates = {name: (values * values.grad).detach().flatten(0, -2).sum(0) for name, values in seen.items()}
             hidden = torch.stack([gate for name, gate in gates.items() if name.startswith("hidden")]).sum(0)
             for i in range(len(layers)):
@@ -83,27 +92,62 @@ def pruned(model: Any, found: Importance, shape: Shape) -> Any:
         raise DistillError("pruning keeps the layers, the vocabulary and the width of a head as they are")
     if shape.width > config.hidden_size or shape.heads > config.num_attention_heads or inner > config.intermediate_size:
         raise DistillError(f"a model {config.hidden_size} wide cannot be pruned to {shape}")
-    small, hidden = build(shape), _top(found.hidden, shape.width)
-    state, target = model.state_dict(), small.state_dict()
+    if config.num_key_value_heads != config.num_attention_heads:
+        raise DistillError("heads that share keys cannot be pruned one by one")
+    return _cut_into(build(shape), model, found)
+
+
+def narrower(model: Any, found: Importance, width: int = 0, inner: int = 0, heads: int = 0) -> Any:
+    """A model of the same config with so many hidden dimensions, neurons of a layer and heads; 0: as many as now.
+
+    Raises:
+      DistillError: more than there are, or fewer heads where heads share keys.
+    """
+    config = copy.deepcopy(model.config)
+    have = {"width": config.hidden_size, "inner": config.intermediate_size, "heads": config.num_attention_heads}
+    for name, wanted in {"width": width, "inner": inner, "heads": heads}.items():
+        if not 0 <= wanted <= have[name]:
+            raise DistillError(f"a student is cut to a {name} from 1 to {have[name]}, got {wanted}")
+    if 0 < heads < have["heads"] and config.num_key_value_heads != have["heads"]:
+        raise DistillError("heads that share keys cannot be left out one by one: leave heads as they are")
+    config.head_dim = getattr(config, "head_dim", None) or have["width"] // have["heads"]
+    config.hidden_size, config.intermediate_size = width or have["width"], inner or have["inner"]
+    if 0 < heads < have["heads"]:
+        config.num_key_value_heads = config.num_attention_heads = heads
+    return _cut_into(load(config).float(), model, found)
+
+
+def _cut_into(small: Any, model: Any, found: Importance) -> Any:
+    """Fills a smaller model of the same depth with the most important parts of a larger one."""
+    config, target = small.config, small.state_dict()
+    size = config.head_dim
+    hidden = _top(found.hidden, config.hidden_size)
+    state: dict[str, Tensor] = model.state_dict()
+    if not target.keys() <= state.keys():
+        raise DistillError(f"a narrower {type(model).__name__} has other weights, such as {min(target.keys() - state)}")
     cut = {name: state[name] for name in target}
-    for i in range(shape.layers):
-        heads = _top(found.heads[i], shape.heads)
+    for i in range(config.num_hidden_layers):
+        heads = _top(found.heads[i], config.num_attention_heads)
         rows = (heads[:, None] * size + torch.arange(size)).flatten()
-        neurons = _top(found.neurons[i], inner)
+        whole = config.num_key_value_heads != config.num_attention_heads  # then no head is left out
+        neurons = _top(found.neurons[i], config.intermediate_size)
         stem = f"model.layers.{i}."
         for part in ("q_proj", "k_proj", "v_proj"):
-            _cut(cut, f"{stem}self_attn.{part}.weight", rows, hidden)
-        _cut(cut, f"{stem}self_attn.o_proj.weight", hidden, rows)
+            every = torch.arange(len(cut[f"{stem}self_attn.{part}.weight"]))
+            _cut(cut, f"{stem}self_attn.{part}", every if whole else rows, hidden)
+        _cut(cut, f"{stem}self_attn.o_proj", hidden, torch.arange(rows.numel()) if whole else rows)
         for part in ("gate_proj", "up_proj"):
-            _cut(cut, f"{stem}mlp.{part}.weight", neurons, hidden)
-        _cut(cut, f"{stem}mlp.down_proj.weight", hidden, neurons)
-        for part in ("input_layernorm", "post_attention_layernorm"):
-            _cut(cut, f"{stem}{part}.weight", hidden)
-    _cut(cut, "model.norm.weight", hidden)
-    for name in ("model.embed_tokens.weight", "lm_head.weight"):
-        if name in cut:
+            _cut(cut, f"{stem}mlp.{part}", neurons, hidden)
+        _cut(cut, f"{stem}mlp.down_proj", hidden, neurons)
+    for name in cut:  # norms, embeddings and output layer
+        if name.endswith("norm.weight") and cut[name].shape == found.hidden.shape:
+            cut[name] = cut[name][hidden]
+        elif name in ("model.embed_tokens.weight", "lm_head.weight"):
             cut[name] = cut[name][:, hidden]
-    small.load_state_dict(cut)
+    try:
+        small.load_state_dict(cut)
+    except RuntimeError as error:
+        raise DistillError(f"{type(model).__name__} cannot be made narrower: {str(error).splitlines()[0]}") from error
     return small
 
 
@@ -116,5 +160,8 @@ def _top(values: Tensor, count: int) -> Tensor:
     return values.topk(count).indices.sort().values
 
 
-def _cut(state: dict[str, Tensor], name: str, rows: Tensor, columns: Tensor | None = None) -> None:
-    state[name] = state[name][rows] if columns is None else state[name][rows][:, columns]
+def _cut(state: dict[str, Tensor], layer: str, rows: Tensor, columns: Tensor) -> None:
+    """A linear layer's weight, and its bias where it has one."""
+    state[f"{layer}.weight"] = state[f"{layer}.weight"][rows][:, columns]
+    if f"{layer}.bias" in state:
+        state[f"{layer}.bias"] = state[f"{layer}.bias"][rows]

@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from distill.core.errors import DistillError
+from distill.core.teachers import Batch
 from distill.language.models import load, parameters
+from distill.language.pruning import importance, narrower
 
 PRUNE = "prune:"
 WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")
@@ -58,14 +60,18 @@ def is_config(source: str) -> bool:
     return path.suffix == ".json"
 
 
-def open_student(source: str, teacher: Any, tokenizer: Any, seed: int) -> tuple[Any, str]:
+def open_student(
+    source: str, teacher: Any, tokenizer: Any, seed: int, batches: Callable[[], Iterable[Batch]] | None = None
+) -> tuple[Any, str]:
     """The student in float32, and in words where it comes from.
+
+    `batches` gives some of the data, by which is told what a narrower student needs of its teacher.
 
     Raises:
       DistillError: it cannot be had, its vocabulary is too small for the tokenizer, or its own tokenizer is another.
     """
     if source.startswith(PRUNE):
-        model, about = pruned_layers(teacher, source), f"cut from the teacher ({source})"
+        model, about = cut_from(teacher, source, batches), f"cut from the teacher ({source})"
     elif is_config(source):
         model, about = from_config(source, tokenizer, seed), f"random weights ({source})"
     else:
@@ -109,6 +115,32 @@ def sizes(sources: Sequence[str]) -> list[int]:
             raise DistillError(f"the config '{source}' gives no causal model: {reason}") from error
         found.append(parameters(model, embeddings=False))
     return found
+
+
+def cut_from(teacher: Any, spec: str, batches: Callable[[], Iterable[Batch]] | None = None) -> Any:
+    """`prune:layers=N,width=W,inner=I,heads=H` of a teacher: any of them, what is not named stays as it is.
+
+    Layers are left out as `pruned_layers` does; hidden dimensions, neurons and heads by their importance on the data
+    (arXiv 2311.07052).
+
+    Raises:
+      DistillError: another spec, no teacher, or more than it has.
+    """
+    wanted: dict[str, int] = {}
+    for part in spec.removeprefix(PRUNE).split(","):
+        name, _, value = part.strip().partition("=")
+        if name not in ("layers", "width", "inner", "heads") or name in wanted or not value.isdigit() or not int(value):
+            raise DistillError(f"a student is cut as {PRUNE}layers=N,width=W,inner=I,heads=H, got '{spec}'")
+        wanted[name] = int(value)
+    if teacher is None:
+        raise DistillError(f"a student '{spec}' is cut from a teacher, and there is none")
+    layers = wanted.pop("layers", 0)
+    model = pruned_layers(teacher, f"{PRUNE}layers={layers}") if layers else copy.deepcopy(teacher)
+    if not wanted:
+        return model
+    if batches is None:
+        raise DistillError(f"a student '{spec}' needs data that tell what is important")
+    return narrower(model, importance(model, batches()), **wanted)
 
 
 def pruned_layers(teacher: Any, spec: str) -> Any:

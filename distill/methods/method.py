@@ -133,11 +133,13 @@ class Material:
     """How the student is read; all logits at once where None."""
     signal: Teacher | None = None
     """The teacher's distribution, perhaps without all logits at once; all of them where None."""
+    weights: Sequence[float] = ()
+    """Of the domains, in place of their sizes."""
 
     @property
     def sizes(self) -> np.ndarray:
-        """Shares `[domains]` of the tokens that are learned."""
-        learned = np.array([domain.learned for domain in self.domains], float)
+        """Shares `[domains]` of what is drawn: by the weights where there are any, else by the tokens to learn."""
+        learned = np.array(self.weights or [domain.learned for domain in self.domains], float)
         return learned / learned.sum()
 
 

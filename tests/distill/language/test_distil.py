@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaC
 import barkour
 from distill.language import distil as command
 from distill.language.encoding import TEMPLATE
-from distill.language.options import LanguageOptions
+from distill.language.options import LanguageOptions, from_file
 from distill.language.students import end_tokens, pruned_layers
 from distill.language.text import END, PAD, bpe
 from distill.language.writing import answers
@@ -98,7 +98,11 @@ def test_every_method_leaves_a_folder_that_transformers_loads(method, home, tmp_
     assert model.generate(**prompt, max_new_tokens=2).shape[1] > prompt["input_ids"].shape[1]
     summary = json.loads((out / "summary.json").read_text())
     assert summary["perplexity"]["end"] == pytest.approx(found["perplexity"]["end"]) and summary["method"] == method
+    (models,) = summary["evaluation"]["domains"].values()
+    assert models["student"]["perplexity"] == pytest.approx(found["perplexity"]["end"], rel=1e-3)
+    assert 0 <= models["student"]["exact_match"] <= 1 and 0 <= models["student"]["calibration_error"] <= 1
     card = (out / "README.md").read_text()
+    assert f"{models['student']['perplexity']:.4g}" in card
     assert (
         all(digest in card for digest in found["data"]["files"].values())
         and f"--method {method}" in card
@@ -168,6 +172,40 @@ def test_the_command_line_gives_one_object_and_the_status(home, tmp_path, monkey
     assert str(tmp_path / "s") in shown and "1, a field is empty or missing" in shown
 
 
+def test_a_file_of_options_is_the_options(home, tmp_path):
+    lines = [
+        f"teacher: {home / 'teacher'}", f"student: {home / 'config'}", f"data: {home / 'chats.jsonl'}",
+        f"out: {tmp_path / 'x'}", "learning_rate: 2e-4", "steps: 3", "length: 32", "no_pack: true",
+    ]  # fmt: skip
+    path = tmp_path / "run.yaml"
+    path.write_text("\n".join(lines))
+    found = from_file(LanguageOptions(config=path, resume=True))
+    assert found == LanguageOptions(
+        teacher=str(home / "teacher"), student=str(home / "config"), data=(home / "chats.jsonl",), out=tmp_path / "x",
+        learning_rate=2e-4, steps=3, length=32, no_pack=True, resume=True,
+    )  # fmt: skip
+    for bad in ("nonsense: 1", "steps: many", "steps: true", "method: none", "seed: -1", "resume: true", "steps: 4"):
+        path.write_text("\n".join([*lines, bad]))
+        with pytest.raises(InputError) as error:
+            from_file(LanguageOptions(config=path))
+        assert len(str(error.value).splitlines()) == 1
+    path.write_text("\n".join(lines))
+    with pytest.raises(InputError, match="--batch"):
+        from_file(LanguageOptions(config=path, batch=3))
+
+
+def test_weights_and_limits_decide_what_is_drawn(home, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    datasets.Dataset.from_list([{"text": f"{word} two"} for word in WORDS]).save_to_disk(tmp_path / "saved")
+    data = (home / "chats.jsonl", tmp_path / "saved")
+    more = {"data": data, "weights": (1.0, 3.0), "limit": 7, "dry_run": True}
+    run = command.prepare(options(home, tmp_path / "x", **more))
+    assert [domain.examples for domain in run.domains] == [7, 7]
+    assert run.material.sizes.tolist() == [0.25, 0.75]
+    with pytest.raises(InputError, match="weights"):
+        command.distil(options(home, tmp_path / "x", **{**more, "weights": (1.0,)}))
+
+
 # --- its parts ------------------------------------------------------------------------------------------------------
 
 
@@ -181,6 +219,17 @@ def test_layers_are_left_out_and_the_others_are_the_teachers(home):
     tokens = torch.arange(5)[None]
     with torch.no_grad():
         assert torch.equal(whole(tokens).logits, teacher(tokens).logits)
+
+
+def test_students_are_cut_narrower_by_what_matters_on_the_data(home, tmp_path):
+    run = command.prepare(options(home, tmp_path / "x", student="prune:layers=2,width=24,inner=40"))
+    config = run.student.config
+    assert (config.num_hidden_layers, config.hidden_size, config.intermediate_size) == (2, 24, 40)
+    assert config.num_key_value_heads == 2 and config.head_dim == 8, "heads that share keys stay"
+    whole = command.prepare(options(home, tmp_path / "x", student="prune:width=32")).student
+    tokens = torch.arange(5)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(whole(tokens).logits, run.teacher(tokens).logits)
 
 
 def test_answers_do_not_depend_on_the_prompts_beside_them(home):
@@ -237,7 +286,8 @@ def damaged(home: Path, to: Path) -> str:
 BAD = {
     "no teacher": {"teacher": None}, "no such teacher": {"teacher": "./nowhere"}, "no data": {"data": ()},
     "no such data": {"data": (Path("nowhere"),)}, "no such student": {"student": "./nowhere"},
-    "layers": {"student": "prune:layers=9"}, "spec": {"student": "prune:width=9"}, 
+    "layers": {"student": "prune:layers=9"}, "spec": {"student": "prune:depth=9"},
+    "width": {"student": "prune:width=40"}, "shared heads": {"student": "prune:heads=2"}, 
     "context": {"length": 65}, "student": {"student": ""},
     "room": {"method": "gkd", "new_tokens": 32}, "option": {"beta": 0.3}, "candidates": {"candidates": ("a",)},
     "one domain": {"method": "ddk"}, "no rationale": {"method": "step_by_step"},
