@@ -55,6 +55,8 @@ PERIODS = {
 """s between two messages of the robot, as `barkour ros sim` and the navigator send them."""
 LARGE = 3000
 """Rows and columns of the largest height images."""
+PRIORITY = 2
+"""Real-time priority of loop and operator: those of one priority share a processor in turns of 0.1 s."""
 SAMPLES = 50
 """A flood's messages repeat after so many: numbers that never change are those of a sensor that is stuck."""
 PATIENT = {
@@ -326,9 +328,15 @@ def _environment(domain: int, logs: Path) -> Generator[None]:
 
 
 def _start(*arguments: str) -> "subprocess.Popen[str]":
-    """One of the other processes; it inherits a real-time priority."""
+    """One of the other processes; it inherits a real-time priority, who floods a lower one."""
     command = [sys.executable, "-m", "robot.bench.flood", "--play", *arguments]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    below = _below if arguments[0] == "flood" else None
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=below)
+
+
+def _below() -> None:
+    if os.sched_getscheduler(0) == os.SCHED_RR:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(PRIORITY - 1))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -337,14 +345,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--stops", type=int, default=40, help="under each flood")
     parser.add_argument("--floods", nargs="*", default=list(FLOODS), help="names, all without it")
     parser.add_argument("--limit", type=float, default=50.0, help="ms within which every stop must have acted")
-    parser.add_argument("--real-time", action="store_true", help="lowest real-time priority for all three")
+    parser.add_argument(
+        "--real-time",
+        action="store_true",
+        help="a real-time priority for loop and operator, a lower one for who floods",
+    )
     parser.add_argument("--verbose", action="store_true", help="what the control loop logs")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--play", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.real_time:
         try:
-            os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+            os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(PRIORITY))
         except OSError as error:
             print(f"flood: no real-time priority: {error.strerror}", file=sys.stderr)
             return 2
