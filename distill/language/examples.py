@@ -235,7 +235,7 @@ def _entities(given: Any) -> dict[str, tuple[str, ...]]:
     else:
         return {}
     for kind, span in pairs:
-        if not _fault(kind, span):
+        if isinstance(kind, str) and isinstance(span, str) and not _fault(kind, span):
             found.setdefault(kind, []).append(span)
     return {kind: tuple(spans) for kind, spans in found.items()}
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
 
 import barkour
+from distill.core.journal import Journal
 from distill.language import distil as command
 from distill.language.encoding import TEMPLATE
 from distill.language.options import LanguageOptions, from_file
@@ -79,7 +80,10 @@ def needs(method: str, home: Path) -> dict:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_leaves_a_folder_that_transformers_loads(method, home, tmp_path):
+def test_every_method_leaves_a_folder_that_transformers_loads(method, home, tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "MEASURED", 8)
+    if method != "kd":  # drawing takes longer than such a run, and is the same for all
+        monkeypatch.setattr(Journal, "plot", lambda journal, title: None)
     out, more = tmp_path / "student", needs(method, home)
     found = command.distil(options(home, out, method=method, **more))
     assert found["data"]["examples"] == (69 if method == "ddk" else 60) and sum(found["data"]["dropped"].values()) == 1
@@ -108,7 +112,7 @@ def test_every_method_leaves_a_folder_that_transformers_loads(method, home, tmp_
         and f"--method {method}" in card
         or (method == "kd")
     )
-    assert (out / "curve.png").stat().st_size > 1000
+    assert method != "kd" or (out / "curve.png").stat().st_size > 1000
 
 
 def test_a_student_learns_the_data_and_what_the_teacher_learned(home, tmp_path):
