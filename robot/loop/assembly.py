@@ -71,7 +71,12 @@ class Assembly(Generic[T]):
     def summary(self) -> dict[str, Any]:
         """JSON-ready: the controller's last status with its history, the loop's punctuality, the bundles."""
         history = self.controller.history
-        said = {"history": [change.said for change in history], "codes": [change.code for change in history]}
+        monitors = {code: {"peak": peak, "limit": limit} for code, (peak, limit) in self.controller.monitors().items()}
+        said = {
+            "monitors": monitors,
+            "history": [change.said for change in history],
+            "codes": [change.code for change in history],
+        }
         return {
             "controller": self.controller.status() | said,
             "loop": self.loop.punctuality.summary(),

@@ -184,6 +184,12 @@ class Controller:
             "recording": self.recorder.problem if self.recorder else None,
         }
 
+    def monitors(self) -> dict[str, tuple[float, float]]:
+        """What readings differed by at most so far, and its limit, by the code that a contradiction has; the policy's
+        is what its targets changed by at least while joints moved."""
+        every = (self.messages.gyro, self.messages.joint_speeds, self._answers)
+        return {monitor.CODE: (monitor.peak, monitor.limit) for monitor in every if math.isfinite(monitor.peak)}
+
     def _count_deadlines(self, now: int, late: float) -> None:
         """Notes which deadlines passed since the step before without a step."""
         due = now - round(late * NS)

@@ -189,3 +189,7 @@ class PolicyAnswers:
             return None
         sentence = f"the policy's targets have changed by {still:.4f} rad in {FROZEN_STEPS} steps while joints moved"
         return Refusal(self.CODE, f"{sentence}, least {self.limit}", still, self.limit)
+
+
+CODES = (Code.GYRO, Code.JOINT_DISAGREES, Code.POLICY_FROZEN)
+"""Of every monitor."""

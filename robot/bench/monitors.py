@@ -1,0 +1,134 @@
+"""How near the monitors of `robot.loop.plausibility` come to their limits in randomised course runs, and false alarms.
+
+    python -m robot.bench.monitors --hours 10 --out monitors.jsonl
+
+Runs go through the whole onboard loop: generalist and specialists in turn, the three courses, peak torques from 12 N m
+to the robot's own, another seed each. One line a run is appended to the file, so that what was interrupted goes on.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from robot.loop.plausibility import CODES
+from robot.loop.refusals import Code
+from robot.options import OnboardOptions
+from robot.transports.simulation import onboard_in_simulation
+from sim.errors import InputError
+
+POLICIES, COURSES, TORQUES = ("generalist", "specialists"), ("official", "reversed", "rearranged"), (None, 14.0, 12.0)
+LEAST = (Code.POLICY_FROZEN,)
+"""Peaks of these are the least that was seen, and must stay above the limit."""
+PERIOD = 0.02
+
+
+def options_of(index: int, seed: int) -> OnboardOptions:
+    """The run with this index; equal ones are equal runs."""
+    policy, course = POLICIES[index % 2], COURSES[index // 2 % 3]
+    return OnboardOptions(
+        policy, course=course, seed=seed + index, randomize=True, torque_limit=TORQUES[index // 6 % 3]
+    )
+
+
+def one(index: int, seed: int) -> dict[str, Any]:
+    """One run: `index`, `seed`, `seconds` of control, `score`, `alarms` (codes of monitors that spoke), `monitors`."""
+    asked = options_of(index, seed)
+    found = onboard_in_simulation(asked, lambda text: None).to_dict()
+    controller = found["controller"]
+    said = {code for code in CODES if any(code in key for key in (*controller["refusals"], controller["code"]))}
+    return {
+        "index": index, "seed": asked.seed, "policy": asked.bundle, "course": asked.course,
+        "seconds": PERIOD * found["loop"]["ticks"], "score": found["score"], "alarms": sorted(said),
+        "monitors": controller["monitors"],
+    }  # fmt: skip
+
+
+def campaign(
+    hours: float, out: Path, seed: int, run: Callable[[int, int], dict[str, Any]] = one
+) -> list[dict[str, Any]]:
+    """Runs until the file holds so many hours of control; returns all that it holds.
+
+    Raises:
+      InputError: the file holds something else, or runs of another seed.
+    """
+    found = _read(out, seed)
+    while sum(row["seconds"] for row in found) < 3600 * hours:
+        found.append(run(len(found), seed))
+        with out.open("a") as file:
+            file.write(json.dumps({"first_seed": seed, **found[-1]}) + "\n")
+    return found
+
+
+def _read(out: Path, seed: int) -> list[dict[str, Any]]:
+    """The whole lines of a file; what an interruption left of the last one is cut off."""
+    if not out.exists():
+        return []
+    text = out.read_text()
+    whole = text[: text.rfind("\n") + 1]
+    try:
+        rows = [json.loads(line) for line in whole.splitlines()]
+        if any(row["first_seed"] != seed or row["index"] != k or row["seconds"] <= 0 for k, row in enumerate(rows)):
+            raise InputError(f"{out} holds other runs than those of --seed {seed}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{out} is no file of this command") from error
+    if whole != text:
+        out.write_text(whole)
+    return rows
+
+
+def distribution(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Code -> `limit`, and over runs the `median`, `p99` and `worst` of what each run's worst was."""
+    found: dict[str, dict[str, float]] = {}
+    for code in CODES:
+        seen = [row["monitors"][code] for row in rows if code in row["monitors"]]
+        if not seen:
+            continue
+        peaks, least = np.array([one["peak"] for one in seen]), code in LEAST
+        found[code] = {
+            "limit": seen[-1]["limit"],
+            "median": float(np.median(peaks)),
+            "p99": float(np.quantile(peaks, 0.01 if least else 0.99)),
+            "worst": float(peaks.min() if least else peaks.max()),
+        }
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; exit status 1 where a monitor spoke, 2 with one line for bad input."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--hours", type=float, default=10.0, help="of control, over all runs in the file")
+    parser.add_argument("--out", type=Path, default=Path("monitors.jsonl"))
+    parser.add_argument("--seed", type=int, default=1000, help="of the first run")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(arguments)
+    try:
+        if not 0.0 < options.hours <= 1000.0 or not 0 <= options.seed < 2**31:
+            raise InputError("--hours must be more than 0 and at most 1000, --seed from 0 to 2147483647")
+        rows = campaign(options.hours, options.out, options.seed)
+    except (InputError, OSError) as error:
+        print(f"monitors: {error}", file=sys.stderr)
+        return 2
+    hours = sum(row["seconds"] for row in rows) / 3600
+    alarms = [f"run {row['index']}: {', '.join(row['alarms'])}" for row in rows if row["alarms"]]
+    found = distribution(rows)
+    if options.json:
+        print(json.dumps({"hours": hours, "runs": len(rows), "false_alarms": alarms, "monitors": found}))
+        return 1 if alarms else 0
+    table = Table("monitor", "limit", "median", "99 %", "worst", title=f"{hours:.2f} h in {len(rows)} runs")
+    for code, row in found.items():
+        table.add_row(code, *(f"{row[key]:.3f}" for key in ("limit", "median", "p99", "worst")))
+    console = Console()
+    console.print(table)
+    console.print("\n".join(alarms) or "no false alarm")
+    return 1 if alarms else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

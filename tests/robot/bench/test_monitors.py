@@ -1,0 +1,50 @@
+"""A campaign over the monitors goes on where it was cut, and says what came near a limit or passed it."""
+
+import json
+
+import pytest
+
+from robot.bench import monitors
+from robot.loop.refusals import Code
+from sim.errors import InputError
+
+
+def run(index: int, seed: int) -> dict:
+    seen = {
+        Code.GYRO: {"peak": 0.1 + 0.1 * index, "limit": 0.45},
+        Code.POLICY_FROZEN: {"peak": 1.0 - 0.1 * index, "limit": 0.002},
+    }
+    alarms = [Code.GYRO] if seen[Code.GYRO]["peak"] > 0.45 else []
+    return {"index": index, "seed": seed + index, "seconds": 900.0, "alarms": alarms, "monitors": seen}
+
+
+def test_what_was_cut_goes_on_and_is_not_run_again(tmp_path, capsys, monkeypatch):
+    out = tmp_path / "runs.jsonl"
+    assert len(monitors.campaign(0.5, out, 7, run)) == 2
+    out.write_text(out.read_text() + '{"first_seed": 7, "ind')
+    tried: list[int] = []
+    rows = monitors.campaign(1.0, out, 7, lambda index, seed: (tried.append(index), run(index, seed))[1])
+    assert tried == [2, 3] and [row["index"] for row in rows] == [0, 1, 2, 3]
+    monkeypatch.setattr(monitors, "one", run)
+    assert monitors.main(["--hours", "1", "--out", str(out), "--seed", "7", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["hours"] == 1.0 and found["runs"] == 4 and found["false_alarms"] == []
+    assert found["monitors"][Code.GYRO]["worst"] == pytest.approx(0.4)
+    assert found["monitors"][Code.POLICY_FROZEN]["worst"] == pytest.approx(0.7)
+    monitors.campaign(1.25, out, 7, run)
+    assert monitors.main(["--hours", "1", "--out", str(out), "--seed", "7"]) == 1
+
+
+def test_other_files_and_numbers_are_one_line(tmp_path, capsys):
+    out = tmp_path / "runs.jsonl"
+    monitors.campaign(0.25, out, 7, run)
+    with pytest.raises(InputError):
+        monitors.campaign(0.25, out, 8, run)
+    out.write_text("hello\n")
+    assert monitors.main(["--out", str(out)]) == 2 and monitors.main(["--hours", "nan"]) == 2
+    assert capsys.readouterr().err.count("\n") == 2
+
+
+def test_runs_differ_in_policy_course_torque_and_seed():
+    asked = [monitors.options_of(k, 5) for k in range(18)]
+    assert len({(o.bundle, o.course, o.torque_limit) for o in asked}) == 18 and len({o.seed for o in asked}) == 18
