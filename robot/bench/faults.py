@@ -667,7 +667,7 @@ FAULTS: tuple[Fault, ...] = (
     *(
         Fault(f"sender's clock runs {rate:g} times as fast", "running", other_rate(rate), EMERGENCY,
               "a robot whose time runs otherwise is not controlled at the policy's period",
-              of(Source.JOINTS, Code.CLOCK_RATE), watched=1.4)
+              (*of(Source.JOINTS, Code.CLOCK_RATE), *JOINT_SPEEDS), watched=1.4)
         for rate in (0.5, 0.8, 1.5)
     ),
     Fault("joint readings late", "running", delayed("joints", 0.15), EMERGENCY, BLIND, Code.JOINTS_STALE),
