@@ -18,6 +18,7 @@ from transformers import (
 )
 
 import barkour
+from distill.core.journal import Journal
 from distill.core.objectives.base import StudentOutput, WeightedSum
 from distill.core.signals import DenseLogits, SampledLogProbs
 from distill.language import classify as command
@@ -69,6 +70,12 @@ def home(tmp_path_factory) -> Path:
     write(folder / "rows.csv", [*lines(80, 0), ("", "food")])
     write(folder / "test.csv", lines(30, 1), "category")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes longer than such runs; `test_distil` looks at a picture."""
+    monkeypatch.setattr(Journal, "plot", lambda journal, title: None)
 
 
 def options(home: Path, out: Path, **more: Any) -> ClassifierOptions:
