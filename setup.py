@@ -103,6 +103,8 @@ setup(
         "matplotlib>=3.8",
         # the planner's matrices are small: two threads take twice its processor time
         "threadpoolctl>=3.1",
+        # a folder that is written is locked, whatever the system
+        "filelock>=3.13",
         # recordings; pure Python, with zstandard and lz4
         "mcap>=1.2.2",
     ],

@@ -1,5 +1,9 @@
-"""Checkpoints of a run: one file of tensors and one of JSON, replaced together or not at all; nothing is unpickled."""
+"""Checkpoints of a run: one file of tensors and one of JSON, replaced together or not at all; nothing is unpickled.
 
+A third file holds their SHA-256, as `sha256sum -c` reads it: a flipped bit is refused before anything is trained on it.
+"""
+
+import hashlib
 import json
 import os
 import pickle
@@ -13,7 +17,7 @@ import torch
 from distill.core.errors import DistillError
 
 NAME, OLD = "checkpoint", "checkpoint.old"
-VALUES, TENSORS = "state.json", "tensors.pt"
+VALUES, TENSORS, SUMS = "state.json", "tensors.pt", "SHA256SUMS"
 
 
 def save(folder: Path, values: Mapping[str, Any], tensors: Mapping[str, Any], keep: bool = False) -> Path:
@@ -24,9 +28,16 @@ def save(folder: Path, values: Mapping[str, Any], tensors: Mapping[str, Any], ke
     target, old = folder / NAME, folder / OLD
     partial = folder / f"{NAME}.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    torch.save(dict(tensors), partial / TENSORS)
-    (partial / VALUES).write_text(json.dumps(values))
+    try:
+        partial.mkdir(parents=True)
+        torch.save(dict(tensors), partial / TENSORS)
+        (partial / VALUES).write_text(json.dumps({**values, "sums": True}))
+        lines = [f"{_digest(partial / name)}  {name}\n" for name in (TENSORS, VALUES)]
+        (partial / SUMS).write_text("".join(lines))
+    except (OSError, RuntimeError) as error:  # torch says RuntimeError where a disk is full
+        shutil.rmtree(partial, ignore_errors=True)
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise DistillError(f"cannot write a checkpoint to {folder}: {reason}; the one before is kept") from error
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
         target.rename(old)
@@ -55,19 +66,39 @@ def known(folder: Path) -> dict[str, dict[str, int]]:
         if (folder / name / VALUES).is_file():
             try:
                 values = json.loads((folder / name / VALUES).read_text())
-            except (OSError, json.JSONDecodeError) as error:
+                found[name] = {"saves": int(values.get("saves", 0)), "processes": int(values.get("processes", 1))}
+            except (OSError, ValueError, TypeError, AttributeError) as error:
                 raise DistillError(f"the checkpoint {folder / name} cannot be read: {error}") from error
-            found[name] = {"saves": int(values.get("saves", 0)), "processes": int(values.get("processes", 1))}
     return found
 
 
 def load(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Values and tensors; `DistillError` if the checkpoint is cut off or none."""
+    """Values and tensors; `DistillError` if the checkpoint is cut off, changed or none. Those of before there were
+    checksums are read without."""
     try:
-        values = json.loads((path / VALUES).read_text())
+        _check(path)
+        values: dict[str, Any] = dict(json.loads((path / VALUES).read_text()))
+        if values.pop("sums", False) and not (path / SUMS).is_file():
+            raise DistillError(f"the checkpoint {path} has lost its {SUMS}")
         return values, torch.load(path / TENSORS, weights_only=True, map_location="cpu")
-    except (OSError, RuntimeError, EOFError, json.JSONDecodeError, pickle.UnpicklingError) as error:
-        raise DistillError(f"the checkpoint {path} cannot be read: {str(error).splitlines()[0]}") from error
+    except (OSError, RuntimeError, EOFError, ValueError, TypeError, KeyError, pickle.UnpicklingError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DistillError(f"the checkpoint {path} cannot be read: {reason}") from error
+
+
+def _check(path: Path) -> None:
+    """Raises `DistillError` where a file is not what it was when it was written."""
+    if not (path / SUMS).is_file():
+        return
+    said = dict(line.split("  ", 1)[::-1] for line in (path / SUMS).read_text().splitlines())
+    for name in (TENSORS, VALUES):
+        if said.get(name) != _digest(path / name):
+            raise DistillError(f"the checkpoint {path} cannot be read: {name} is not what was written")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_json(path: Path, value: Any, indent: int = 2) -> None:

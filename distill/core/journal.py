@@ -1,25 +1,42 @@
 """What a run leaves behind for people: TensorBoard, a log of JSON lines, a picture and a summary."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from distill.core.checkpoints import write_json
 
+LOG = "log.jsonl"
+
+
+def logged(folder: Path) -> int:
+    """Bytes of the log so far."""
+    return (folder / LOG).stat().st_size if (folder / LOG).is_file() else 0
+
+
+def cut(folder: Path, size: int | None) -> None:
+    """Takes away what was logged beyond `size` bytes: a run that goes on from a checkpoint does it again."""
+    if size is not None and logged(folder) > size:
+        os.truncate(folder / LOG, size)
+
 
 class Journal:
     """The log files of one run folder. `write=False` keeps silent (other processes of the same run)."""
 
-    def __init__(self, folder: Path, write: bool = True) -> None:
-        self.folder, self.write = Path(folder), write
+    def __init__(self, folder: Path, write: bool = True, step: int = 0) -> None:
+        """`step` is where the run goes on: TensorBoard forgets what was logged beyond."""
+        self.folder, self.write, self._step = Path(folder), write, step
         self._tensorboard: Any = None
 
     def __enter__(self) -> "Journal":
         if self.write:
             from tensorboardX import SummaryWriter
 
-            self._tensorboard = SummaryWriter(str(self.folder / "tensorboard"))
+            self._tensorboard = SummaryWriter(
+                str(self.folder / "tensorboard"), purge_step=self._step + 1 if self._step else None
+            )
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -30,7 +47,7 @@ class Journal:
         """One line at optimiser step `step`."""
         if not self.write:
             return
-        with (self.folder / "log.jsonl").open("a") as log:
+        with (self.folder / LOG).open("a") as log:
             rounded = {name: float(f"{value:.6g}") for name, value in values.items()}
             log.write(json.dumps({"kind": kind, "step": step, **rounded}) + "\n")
         for name, value in values.items():
@@ -38,7 +55,7 @@ class Journal:
 
     def rows(self, kind: str) -> list[dict[str, Any]]:
         """What was logged of one kind, oldest first; where a run went back to a checkpoint, the newest of each step."""
-        path = self.folder / "log.jsonl"
+        path = self.folder / LOG
         lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
         return [v for _, v in sorted({line["step"]: line for line in lines if line["kind"] == kind}.items())]
 

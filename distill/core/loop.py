@@ -20,7 +20,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from distill.core import checkpoints
 from distill.core.collect import CollectionPlan, Collector, Resumable, Sampler, Student
 from distill.core.errors import DistillError
-from distill.core.journal import Journal
+from distill.core.folders import hold
+from distill.core.journal import Journal, cut, logged
 from distill.core.mixture import Mixture
 from distill.core.monitor import Monitor
 from distill.core.objectives.base import Objective
@@ -144,6 +145,7 @@ class Distiller:
         self.rank = self.accelerator.process_index
         self.folder = Path(folder) if self.rank == 0 else Path(folder) / f"rank_{self.rank}"
         self.console = console or Console(stderr=True, quiet=self.rank > 0)
+        self._lock = hold(self.folder)  # until the run ends, or there is none: nobody else writes here
         if config.shared and config.batch < self.accelerator.num_processes:
             raise DistillError(f"{self.accelerator.num_processes} processes cannot share a batch of {config.batch}")
         self.saves = 0
@@ -152,7 +154,6 @@ class Distiller:
         if name is not None and not resume:
             raise DistillError(f"{folder} already holds a run: resume it, or choose another folder")
         saved = None if name is None else self.folder / name
-        self.folder.mkdir(parents=True, exist_ok=True)
         self.shards = Shards(self.folder / "data")
         names = [collector.name for collector in self.collectors]
         self.mixture = Mixture(names, config.smoothing) if mixture is None else mixture
@@ -203,6 +204,7 @@ class Distiller:
             "watch": self.monitor.state(), "reached": self.reached, "ratios": self.ratios,
             "measured": self.measured, "rng": self.rng.bit_generator.state,
             "sampler": self.sampler.state() if isinstance(self.sampler, Resumable) else {},
+            "logged": logged(self.folder),
         }  # fmt: skip
         tensors = {"student": self.student.module.state_dict(), "optimizer": self.optimizer.state_dict()}
         tensors["objective"] = self.learned.state_dict()
@@ -228,6 +230,7 @@ class Distiller:
         self.monitor.restore(values["watch"])
         self.reached, self.ratios = values["reached"], values["ratios"]
         self.measured = values.get("measured", [])
+        cut(self.folder, values.get("logged"))
         self.rng.bit_generator.state = values["rng"]
         if isinstance(self.sampler, Resumable):
             self.sampler.restore(values.get("sampler", {}))
@@ -243,10 +246,16 @@ class Distiller:
 
     def run(self) -> dict[str, Any]:
         """Runs to the last round, or to Ctrl-C, which saves first. Returns the summary, also in `summary.json`."""
+        try:
+            return self._run()
+        finally:
+            self._lock.release()
+
+    def _run(self) -> dict[str, Any]:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         interrupted = False
         with (
-            Journal(self.folder, self.rank == 0 and not self.config.light) as journal,
+            Journal(self.folder, self.rank == 0 and not self.config.light, self.position.step) as journal,
             Progress(*columns, console=self.console, disable=self.rank > 0) as progress,
         ):
             bar = progress.add_task("distil", total=self.config.total_steps, completed=self.position.step)

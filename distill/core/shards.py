@@ -105,12 +105,12 @@ class Shards:
 
     def keep(self, count: int) -> None:
         """Drops all but the first `count` shards: what a checkpoint that is gone back to had not seen."""
-        for shard in self.shards[count:]:
+        dropped, self.shards = self.shards[count:], self.shards[:count]
+        if dropped:
+            self._write_index()  # first: a shard that the index does not name is none, one that it names must be there
+        for shard in dropped:
             self._arrays = {key: a for key, a in self._arrays.items() if key[0] != shard.name}
             shutil.rmtree(self.folder / shard.name, ignore_errors=True)
-        if len(self.shards) > count:
-            self.shards = self.shards[:count]
-            self._write_index()
 
     def array(self, shard: Shard, field: str) -> np.ndarray:
         """A shard's field `[rows, ...]`, memory-mapped, read only."""

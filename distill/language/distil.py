@@ -50,6 +50,7 @@ from distill.methods.method import OPTION_NAMES, Material, Method, MethodOptions
 from distill.results import LanguageDistilled
 from policies.learning import runs
 from sim.errors import InputError
+from sim.folders import alone
 
 OPTIONS, SUMMARY, RUN = "options.json", "summary.json", "run"
 FREE = ("config", "out", "resume", "plan", "dry_run", "checkpoint_minutes")
@@ -153,10 +154,9 @@ def distil(options: LanguageOptions) -> LanguageDistilled:
             run = prepare(options)
             return LanguageDistilled.of({**run.about(), **(measured_plan(run) if options.plan else {"dry_run": True})})
         folder = options.out / RUN
-        folder.mkdir(parents=True, exist_ok=True)
         processes = PartialState(cpu=not torch.cuda.is_available())
         first = processes.is_main_process
-        with runs.alone(folder) if first else nullcontext(), runs.stopping():
+        with alone(folder) if first else nullcontext(), runs.stopping():
             found = LanguageDistilled.of(_run(options, folder, processes))
         if not first:  # one of them says what came of it
             sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 (to the process's end)

@@ -37,6 +37,7 @@ from policies.transformer_export import export_transformer
 from sim.course.description import SKILLS
 from sim.course.files import by_name
 from sim.errors import InputError
+from sim.folders import alone
 from sim.robots.description import Robot
 
 FREE = ("out", "resume", "force", "run", "threads", "patience")
@@ -60,8 +61,7 @@ def distil(options: Options) -> Distilled:
     if missing:
         raise InputError(f"the teachers '{options.teachers}' have no policy for {', '.join(missing)}")
     try:
-        options.run.mkdir(parents=True, exist_ok=True)
-        with runs.alone(options.run), runs.stopping():
+        with alone(options.run), runs.stopping():
             if options.resume and is_run(options.run):
                 _compare(options)
             distiller, _ = build(options, teachers)

@@ -9,6 +9,7 @@ from distill.methods import run as experiments
 from distill.methods.catalogue import catalogue, find
 from distill.methods.options import ExperimentOptions, ListOptions, RecipeRunOptions, ShowOptions, SweepOptions
 from distill.methods.results import Catalogue, Description, Plan, Plans, RecipeVerdict, Sweep
+from policies.learning import runs
 from sim.errors import InputError
 
 Asked = TypeVar("Asked")
@@ -48,7 +49,10 @@ def show(options: ShowOptions) -> Description:
 def run(options: RecipeRunOptions) -> RecipeVerdict | Plan:
     """The verdict of one experiment, or its plan."""
     recipe = find(options.name)
-    return _plan(recipe.name, options.domain) if options.plan else RecipeVerdict.of(experiments.run(recipe, options))
+    if options.plan:
+        return _plan(recipe.name, options.domain)
+    with runs.stopping():  # a `kill` ends its processes, as Ctrl-C does
+        return RecipeVerdict.of(experiments.run(recipe, options))
 
 
 @_said_once
@@ -56,7 +60,8 @@ def sweep(options: SweepOptions) -> Sweep | Plans:
     """The verdicts of several, or their plans."""
     if options.plan:
         return Plans(plans=[_plan(name, options.domain) for name in options.names])
-    return Sweep.of(experiments.sweep(options.names, options))
+    with runs.stopping():
+        return Sweep.of(experiments.sweep(options.names, options))
 
 
 def _plan(name: str, domain: str) -> Plan:

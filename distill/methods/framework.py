@@ -7,7 +7,9 @@
 `rule`, written before the run, turns the measures of all seeds into checks. A recipe trains through `Trial.fit` alone.
 """
 
+import hashlib
 import os
+import pickle
 import shutil
 import time
 from collections import Counter
@@ -228,10 +230,22 @@ class Trial:
             save(module, self.students / _slug(self.doing) / _slug(f"{name}{more}".strip()), tokens)
 
     def fit(self, student: Any, objective: Any, teacher: Any, collectors: Any, *, steps: int, **options: Any) -> dict:
-        """`distill.core.fit.fit` within the budget, in a folder of its own; equal calls learn alike in all arms."""
+        """`distill.core.fit.fit` within the budget, in a folder of its own; equal calls learn alike in all arms.
+
+        What a killed run left in that folder is gone on with only where it was begun by the very same call: an arm that
+        makes what arms share, because it comes first after the kill, counts its calls differently.
+        """
         self.fits += 1
         folder = self.folder / _slug(f"{self.doing}_{self.fits}")
         options = {"batch": 16, "seed": self.seed, **options}
+        plain = {name: value for name, value in options.items() if not callable(value)}
+        called = _digest((student.module.state_dict(), objective, teacher, collectors, steps, plain))
+        rank = os.environ.get("RANK", "0")  # of several processes each has its own
+        begun = folder.with_suffix(f".{rank}.call")
+        if not (called and begun.is_file() and begun.read_text() == called):
+            _forget(folder)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            begun.write_text(called)
         return fit(student, objective, teacher, collectors, folder, steps=self.scaled(steps), **options)
 
 
@@ -260,6 +274,38 @@ def one_seed(recipe: Recipe, trial: Trial, keep: Callable[[str, dict[str, Any], 
 
 def _slug(name: str) -> str:
     return name.replace(" ", "_").replace("/", "_")
+
+
+def _forget(folder: Path) -> None:
+    """Takes away what this process left in the folder of a fit."""
+    rank = os.environ.get("RANK", "0")
+    for path in [folder / f"rank_{rank}"] if rank != "0" else [*folder.iterdir()] if folder.is_dir() else []:
+        if path.is_dir() and (rank != "0" or not path.name.startswith("rank_")):
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.is_file() or path.is_symlink():
+            path.unlink(missing_ok=True)
+
+
+class _Digesting:
+    """A file that keeps nothing of what is written to it but its digest."""
+
+    def __init__(self) -> None:
+        self.digest = hashlib.sha256()
+
+    def write(self, part: Any) -> int:
+        """Adds to the digest."""
+        self.digest.update(part)
+        return len(part)
+
+
+def _digest(value: Any) -> str:
+    """A digest of everything in a value; empty where it cannot be taken."""
+    file = _Digesting()
+    try:
+        pickle.Pickler(file, 5).dump(value)
+    except Exception:  # whatever an object of a recipe says
+        return ""
+    return file.digest.hexdigest()
 
 
 def processors() -> int:

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from distill.core.checkpoints import plain, write_json
 from distill.core.errors import DistillError
+from distill.core.folders import end_with_parent, hold
 from distill.language.data import Corpus, read_folder
 from distill.language.models import sharding
 from distill.methods.catalogue import find
@@ -47,11 +48,27 @@ def run(
     options, corpus = _options(recipe, asked)
     chosen = list(range(asked.seed, asked.seed + (asked.seeds or recipe.seeds)))
     folder = Path(asked.out) / (recipe.name if options["domain"] == recipe.domains[0] else f"{recipe.name}_{domain}")
+    lock = hold(folder)
+    try:
+        return _run(recipe, asked, folder, chosen, options, corpus, console or Console(stderr=True))
+    finally:
+        lock.release()
+
+
+def _run(
+    recipe: Recipe,
+    asked: ExperimentOptions,
+    folder: Path,
+    chosen: Sequence[int],
+    options: dict[str, Any],
+    corpus: Corpus | None,
+    console: Console,
+) -> dict[str, Any]:
     _claim(folder, options)
     left = [s for s in chosen if set(_arms(folder, s)) != set(recipe.arms)]
     jobs = [(recipe, folder, s, options, corpus) for s in left]
     workers = min(asked.workers or processors(), max(len(left), 1))
-    with _Progress(recipe, folder, chosen, console or Console(stderr=True)) as progress:
+    with _Progress(recipe, folder, chosen, console) as progress:
         if workers == 1 or asked.preset != "small":
             for job in jobs:
                 _seed(*job, progress.show)
@@ -232,10 +249,12 @@ def _seed(
     for rest in mine.iterdir():
         if rest.is_dir() and rest.name != STUDENTS:
             shutil.rmtree(rest, ignore_errors=True)
+        elif rest.suffix == ".call":
+            rest.unlink(missing_ok=True)
 
 
 def _side_by_side(jobs: Sequence[tuple], workers: int, progress: "_Progress") -> None:
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), end_with_parent) as pool:
         futures: set[Future] = {pool.submit(_seed, *job) for job in jobs}
         try:
             while futures:

@@ -1,14 +1,12 @@
-"""What every long run needs: the revision it is made with, its folder to itself, and a polite end."""
+"""What every long run needs: the revision it is made with, and a polite end."""
 
-import fcntl
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-from sim.errors import InputError
 
 
 def commit() -> str:
@@ -26,19 +24,12 @@ def commit() -> str:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Keeps other processes from training in `folder`; `InputError` where one already does."""
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(f"another process trains in {folder}: wait for it, or choose another folder") from error
-        yield
-
-
-@contextmanager
 def stopping() -> Iterator[None]:
-    """Ctrl-C and a polite `kill` both end the block with `KeyboardInterrupt`, also where the shell ignores Ctrl-C."""
+    """Ctrl-C and a polite `kill` both end the block with `KeyboardInterrupt`, also where the shell ignores Ctrl-C; not
+    in a thread, which hears no signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def stop(number: int, frame: Any) -> None:
         raise KeyboardInterrupt

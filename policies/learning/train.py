@@ -28,6 +28,7 @@ from policies.learning.results import Trained
 from policies.learning.translation import translate
 from sim.envs.batched import BatchedEnv, DivergedError
 from sim.errors import InputError
+from sim.folders import alone
 from sim.robots.description import DEFAULT, find_robot, robot_by_name
 from sim.tasks.patches import LEVELS
 from sim.tasks.skills import TASKS
@@ -247,9 +248,10 @@ class Run:
         logging.getLogger("jax").setLevel(logging.WARNING)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         interrupted, saved = False, time.perf_counter()
-        writer = SummaryWriter(str(self.folder / "tensorboard"))
+        writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.steps + 1 if self.steps else None)
+        self._cut_log()
         with (
-            runs.alone(self.folder),
+            alone(self.folder, "trains"),
             runs.stopping(),
             Progress(*columns, console=console) as progress,
             (self.folder / "log.jsonl").open("a") as log,
@@ -282,6 +284,12 @@ class Run:
                 writer.close()
         where = self.save()
         return self._finish(where, interrupted)
+
+    def _cut_log(self) -> None:
+        """The log holds what the checkpoint knows: what was logged beyond is done again."""
+        partial = self.folder / "log.partial"
+        partial.write_text("".join(json.dumps(row) + "\n" for row in self.history))
+        partial.replace(self.folder / "log.jsonl")
 
     def _finish(self, where: Path, interrupted: bool) -> dict[str, Any]:
         curves.plot(self.history, self.folder / "curve.png", title=self.options.skill)
@@ -321,6 +329,12 @@ def stall_warning(levels: Sequence[float]) -> str:
 def train(options: TrainOptions) -> Trained:
     """Trains (or continues) a specialist; see `TrainOptions`. Raises `InputError` on unusable options."""
     console = Console(stderr=True)
+    folder = options.folder if options.host == 0 else options.folder / f"host_{options.host}"
+    with alone(folder, "trains"):
+        return _train(options, console)
+
+
+def _train(options: TrainOptions, console: Console) -> Trained:
     run = Run(options)
     if run.steps >= run.total:
         raise InputError(f"{options.folder} has already {run.steps} steps: ask for more than that with --steps")

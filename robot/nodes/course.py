@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from policies.bundle.shipped import folder as models
+from policies.learning import runs
 from policies.skills.library import load_skills
 from robot.loop import parameters as files
 from robot.loop.controller import Punctuality, Times
@@ -39,6 +40,7 @@ from robot.results import OnboardReport
 from robot.transports.senders import check_free
 from sim.course.files import by_name
 from sim.errors import InputError
+from sim.folders import alone
 from sim.localization import PoseErrors
 
 NODES = ("sim", "onboard", "navigator", "referee")
@@ -196,8 +198,13 @@ def run_course(options: CourseOptions, started: Callable[[Processes], None] | No
     """
     file = Path(options.parameters or launch_folder() / "course.yaml")
     out, domain = options.out, options.domain
-    with tempfile.TemporaryDirectory(prefix="barkour-ros-") as temporary:
+    with (
+        tempfile.TemporaryDirectory(prefix="barkour-ros-") as temporary,
+        contextlib.ExitStack() as ending,
+        runs.stopping(),  # a `kill` ends all processes, as Ctrl-C does
+    ):
         place = Path(out or temporary).absolute()
+        ending.enter_context(alone(place))
         _prepare(place)
         shared = {"policy": options.policy, "robot": options.robot, "course": options.course}
         recording = None if options.record is None else str(options.record)

@@ -15,6 +15,7 @@ from accelerate.state import AcceleratorState
 from rich.console import Console
 from torch import nn
 
+from distill.core import checkpoints
 from distill.core.collect import CollectionPlan, Experience, Student
 from distill.core.errors import DistillError
 from distill.core.loop import Distiller, LoopConfig, load_best
@@ -208,6 +209,45 @@ def test_a_checkpoint_of_another_student_or_a_damaged_one_is_one_sentence(tmp_pa
         distiller(tmp_path / "run", resume=True)
     with pytest.raises(DistillError, match="no measured student"):
         load_best(tmp_path, Net())
+
+
+@pytest.mark.parametrize("name", [checkpoints.TENSORS, checkpoints.VALUES, checkpoints.SUMS])
+def test_any_flipped_bit_of_a_checkpoint_is_refused(tmp_path, name):
+    path = checkpoints.save(tmp_path, {"step": 3}, {"student": {"a": torch.arange(9.0)}})
+    content = (path / name).read_bytes()
+    for place in np.random.default_rng(0).choice(8 * len(content), 40, replace=False):
+        flipped = bytearray(content)
+        flipped[place // 8] ^= 1 << (place % 8)
+        (path / name).write_bytes(flipped)
+        with pytest.raises(DistillError):
+            checkpoints.load(path)
+    (path / name).unlink()
+    with pytest.raises(DistillError):
+        checkpoints.load(path)
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(tmp_path, monkeypatch):
+    def full(*_):
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")  # as torch says it
+
+    path = checkpoints.save(tmp_path, {"step": 3}, {})
+    monkeypatch.setattr(checkpoints.torch, "save", full)
+    with pytest.raises(DistillError):
+        checkpoints.save(tmp_path, {"step": 4}, {})
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+    assert checkpoints.load(path)[0] == {"step": 3}
+
+
+def test_the_log_of_a_resumed_run_holds_every_line_once(tmp_path):
+    short = replace(CONFIG, rounds=0, first_steps=30)
+    loop, _ = distiller(tmp_path / "run", short)
+    loop.run()
+    log = tmp_path / "run" / "log.jsonl"
+    whole = log.read_text()
+    log.write_text(whole + whole[-100:])  # logged, and then killed before the next checkpoint
+    loop, _ = distiller(tmp_path / "run", short, resume=True)
+    loop.run()
+    assert log.read_text() == whole
 
 
 def test_the_best_round_is_kept_whatever_comes_after_it(tmp_path):

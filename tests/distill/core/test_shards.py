@@ -68,6 +68,28 @@ def test_a_shard_that_never_reached_the_index_is_replaced(tmp_path):
     assert Shards(tmp_path).rows == 14 and list(shards.verify()) == []
 
 
+def test_going_back_may_be_cut_off_anywhere(tmp_path, monkeypatch):
+    """Killed before the first file is gone, or after: the folder opens."""
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    shards = filled(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("distill.core.shards.shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            shards.keep(1)
+    assert Shards(tmp_path).rows == 7
+    with monkeypatch.context() as patch:
+        patch.setattr("distill.core.shards.write_json", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Shards(tmp_path).keep(0)
+    reopened = Shards(tmp_path)
+    assert reopened.rows == 7
+    reopened.append(rows(2), (2,), {"domain": "a"})  # where the dropped one's files still are
+    assert Shards(tmp_path).rows == 9 and list(reopened.verify()) == []
+
+
 def test_going_back_drops_the_newest_shards_for_good(tmp_path):
     shards = filled(tmp_path)
     shards.keep(1)

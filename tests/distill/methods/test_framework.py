@@ -1,5 +1,6 @@
 """A recipe written as the documentation says, and what the framework promises of every one."""
 
+import fcntl
 import json
 import pickle
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from rich.console import Console
 from torch import nn
 
 from distill.core.errors import DistillError
+from distill.core.folders import LOCK
 from distill.core.objectives.divergences import CrossEntropy
 from distill.core.tables import FixedDomain
 from distill.language.student import ModelStudent, Next
@@ -104,6 +106,51 @@ def test_finished_arms_are_kept_and_the_rest_goes_on(tmp_path):
     assert done == [(1, "shuffled"), (2, "labels"), (2, "shuffled")]
     whole = run(RECIPE, out=tmp_path / "whole", seeds=3, workers=1)
     assert {a: f["mean"] for a, f in resumed["arms"].items()} == {a: f["mean"] for a, f in whole["arms"].items()}
+
+
+class Stopped(Exception):
+    """Where a run is killed."""
+
+
+def sharing(trial, shared, labels):
+    """Arms share a first student that whichever comes first trains, with fewer steps."""
+
+    def fitted(steps, evaluate=None):
+        torch.manual_seed(trial.seed)
+        student = ModelStudent(nn.Linear(4, 2), lambda module, batch: module(batch["x"]))
+        domain = [FixedDomain("points", shared["rows"])]
+        trial.fit(student, CrossEntropy(), Next("label"), domain, steps=steps, evaluate=evaluate)
+        return student
+
+    if "first" not in shared:
+        shared["first"] = fitted(8)
+    student = fitted(10, trial.settings if labels.shuffled else None)
+    return {"accuracy": (student.module.weight.sum() + shared["first"].module.weight.sum()).item()}
+
+
+def killed(student):
+    raise Stopped
+
+
+def test_a_run_killed_in_a_later_arm_goes_on_though_arms_share_what_the_first_of_them_makes(tmp_path):
+    shared = lambda trial: {"rows": prepare(replace(trial, settings=Settings()))}  # noqa: E731
+    recipe = replace(RECIPE, arm=sharing, prepare=shared, seeds=1)
+    stopped = replace(recipe, presets={"small": killed})
+    with pytest.raises(Stopped):
+        run(stopped, out=tmp_path, workers=1)
+    assert list((tmp_path / "halves" / "seed_0").glob("shuffled_1/checkpoint")), "the kill left something behind"
+    resumed = run(replace(recipe, presets={"small": None}), out=tmp_path, workers=1)
+    whole = run(replace(recipe, presets={"small": None}), out=tmp_path / "whole", workers=1)
+    assert {a: f["mean"] for a, f in resumed["arms"].items()} == {a: f["mean"] for a, f in whole["arms"].items()}
+    assert {p.name for p in (tmp_path / "halves" / "seed_0").iterdir()} == {"arms.json"}
+
+
+def test_one_folder_is_run_in_once(tmp_path):
+    (tmp_path / "halves").mkdir()
+    with (tmp_path / "halves" / LOCK).open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(DistillError):
+            run(RECIPE, out=tmp_path, seeds=1, workers=1)
 
 
 def later(trial, shared, wanted):

@@ -119,6 +119,7 @@ def test_checkpoints_of_other_runs_are_refused(copy):
     values = json.loads((path / checkpoint.VALUES).read_text())
     values["layout"]["frames"] = [0]
     (path / checkpoint.VALUES).write_text(json.dumps(values))
+    checkpoint.seal(path)
     with pytest.raises(InputError, match="another environment: its layout"):
         Run(options(copy, resume=True))
 
@@ -129,6 +130,54 @@ def test_a_truncated_checkpoint_is_refused_in_one_sentence(copy, keep):
     arrays.write_bytes(arrays.read_bytes()[:keep])
     with pytest.raises(InputError, match="cannot be read"):
         Run(options(copy, resume=True))
+
+
+@pytest.fixture()
+def small(tmp_path) -> Path:
+    return checkpoint.save(tmp_path / "c", 7, {"a": np.arange(9, dtype=np.float32)}, {"steps": 7})
+
+
+@pytest.mark.parametrize("name", [checkpoint.ARRAYS, checkpoint.VALUES, checkpoint.SUMS])
+def test_any_flipped_bit_of_a_checkpoint_is_refused(small, name):
+    content = (small / name).read_bytes()
+    for place in np.random.default_rng(0).choice(8 * len(content), 40, replace=False):
+        flipped = bytearray(content)
+        flipped[place // 8] ^= 1 << (place % 8)
+        (small / name).write_bytes(flipped)
+        with pytest.raises(InputError):
+            checkpoint.load(small)
+    (small / name).unlink()
+    with pytest.raises(InputError):
+        checkpoint.load(small)
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(small, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(InputError, match="No space left"):
+        checkpoint.save(small.parent, 7, {"a": np.zeros(9, np.float32)}, {"steps": 7})
+    assert [path.name for path in small.parent.iterdir()] == [small.name]
+    assert checkpoint.load(small)[0]["a"].sum() == 36
+
+
+def test_a_run_killed_between_two_renames_goes_on_from_what_was_to_be_replaced(small):
+    small.rename(small.with_suffix(checkpoint.OLD))
+    last = checkpoint.latest(small.parent)
+    assert last is not None and checkpoint.load(last)[1] == {"steps": 7}
+    checkpoint.save(small.parent, 8, {"a": np.zeros(9, np.float32)}, {"steps": 8})
+    last = checkpoint.latest(small.parent)
+    assert last is not None and checkpoint.load(last)[1] == {"steps": 8}
+
+
+def test_the_log_of_a_resumed_run_holds_every_step_once(copy):
+    resumed = Run(options(copy, steps=WORLDS * 24 * 2, resume=True))
+    with (copy / "log.jsonl").open("a") as log:  # logged, and then killed before the next checkpoint
+        log.write(json.dumps({"steps": resumed.steps + WORLDS * 24}) + "\n" + '{"steps"')
+    resumed.train(Console(stderr=True))
+    steps = [json.loads(line)["steps"] for line in (copy / "log.jsonl").read_text().splitlines()]
+    assert steps == [row["steps"] for row in resumed.history] == sorted(set(steps))
 
 
 def test_only_the_newest_checkpoints_are_kept(tmp_path):

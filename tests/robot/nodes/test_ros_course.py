@@ -148,7 +148,7 @@ run_course(CourseOptions(), lambda p: print(*(child.pid for child in p.running.v
 """
 
 
-@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_children_end_with_their_parent(kind: signal.Signals) -> None:
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT],

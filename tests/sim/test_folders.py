@@ -1,0 +1,85 @@
+"""Locks on folders that are written, over two processes."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from distill.core.errors import DistillError
+from distill.core.folders import hold
+from sim.errors import InputError
+from sim.folders import alone
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from sim.folders import alone
+with alone(Path(sys.argv[1])):
+    print("here", flush=True)
+    time.sleep(60)
+"""
+PARENT = """
+import time
+from multiprocessing import get_context
+from distill.core.folders import end_with_parent
+
+def work(path):
+    end_with_parent()
+    while True:
+        open(path, "a").close()
+        time.sleep(0.02)
+
+if __name__ == "__main__":
+    import sys
+    get_context("spawn").Process(target=work, args=(sys.argv[1],)).start()
+    print("here", flush=True)
+    time.sleep(60)
+"""
+
+
+def begun(script: list[str]) -> subprocess.Popen:
+    process = subprocess.Popen([sys.executable, *script], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "here\n"
+    return process
+
+
+def test_a_second_process_is_refused_until_the_first_has_ended_however_it_ended(tmp_path):
+    folder = tmp_path / "new" / "run"
+    process = begun(["-c", HOLDER, str(folder)])
+    with pytest.raises(InputError), alone(folder):
+        pass
+    with pytest.raises(DistillError):
+        hold(folder)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    with alone(folder), alone(folder):  # the same process may ask twice
+        lock = hold(folder)
+        lock.release()
+    hold(folder).release()
+
+
+def test_a_folder_that_cannot_be_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError), alone(tmp_path / "file" / "run"):
+        pass
+    with pytest.raises(DistillError):
+        hold(tmp_path / "file" / "run")
+
+
+def test_a_child_ends_when_its_parent_is_killed(tmp_path):
+    script, trace = tmp_path / "parent.py", tmp_path / "trace"
+    script.write_text(PARENT)
+    process = begun([str(script), str(trace)])
+    until = time.monotonic() + 60
+    while not trace.exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    while time.monotonic() < until:  # the child touches the file as long as it lives
+        trace.unlink(missing_ok=True)
+        time.sleep(0.5)
+        if not trace.exists():
+            return
+    raise AssertionError("the child goes on")
