@@ -12,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 
 from robot.loop.clock import Clock
+from robot.loop.plausibility import GAP
 from robot.loop.transport import NS, Array, Mode
 from sim import observation as obs
 from sim.course.description import Course
@@ -28,8 +29,9 @@ POSE_RATE = NS / (SLICE * STEP_NS * POSE_EVERY)
 """Hz."""
 
 
-STALL = 20_000_000
-"""A computer that is this late (ns) stops the world for as long, instead of hurrying it afterwards."""
+STALL = round(GAP * NS)
+"""A computer that is this late (ns) stops the world for as long, instead of hurrying it afterwards: so long that who
+holds readings against each other begins anew, for stamps go on meanwhile and the robot does not."""
 
 
 class Pace:
