@@ -14,7 +14,7 @@ EXTRAS = {
         "onnx>=1.17",
         "safetensors>=0.5",
         "tensorboardX>=2.6",
-        "gymnasium>=1.0",
+        "gymnasium>=1.1",
     ],
     # an environment for its runners; the next major version changes what they ask of one
     "rsl_rl": ["rsl-rl-lib>=5.5,<6", "torch==2.13.0"],
@@ -98,7 +98,7 @@ setup(
         "onnxruntime>=1.19",
         "mujoco==3.17.0",
         "pyyaml>=6",
-        "tyro>=0.9",
+        "tyro>=0.9.14",
         "rich>=13",
         "matplotlib>=3.8",
         # the planner's matrices are small: two threads take twice its processor time
