@@ -144,7 +144,7 @@ class Distiller:
         self.accelerator = Accelerator(mixed_precision=config.precision, cpu=not torch.cuda.is_available())
         self.rank = self.accelerator.process_index
         self.folder = Path(folder) if self.rank == 0 else Path(folder) / f"rank_{self.rank}"
-        self.console = console or Console(stderr=True, quiet=self.rank > 0)
+        self.console = Console(stderr=True, quiet=True) if self.rank else console or Console(stderr=True)
         self._lock = hold(self.folder)  # until the run ends, or there is none: nobody else writes here
         if config.shared and config.batch < self.accelerator.num_processes:
             raise DistillError(f"{self.accelerator.num_processes} processes cannot share a batch of {config.batch}")
