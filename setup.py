@@ -17,7 +17,7 @@ EXTRAS = {
         "gymnasium>=1.1",
     ],
     # an environment for its runners; the next major version changes what they ask of one
-    "rsl_rl": ["rsl-rl-lib>=5.5,<6", "torch==2.13.0"],
+    "rsl": ["rsl-rl-lib>=5.5,<6", "torch==2.13.0"],
     # distillation; torch's exact pin is the one with a CPU build
     "distill": ["torch==2.13.0", "accelerate>=1.2", "safetensors>=0.5", "onnx>=1.17", "tensorboardX>=2.6"],
     # language-model distillation

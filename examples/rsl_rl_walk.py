@@ -43,7 +43,7 @@ def main() -> int:
     try:
         from rsl_rl.runners import OnPolicyRunner
     except ModuleNotFoundError as error:
-        print(f"examples/rsl_rl_walk.py needs {error.name}: pip install 'barkour[rsl_rl]'", file=sys.stderr)
+        print(f"examples/rsl_rl_walk.py needs {error.name}: pip install 'barkour[rsl]'", file=sys.stderr)
         return 2
     import torch
 

@@ -63,7 +63,7 @@ def test_a_course_that_cannot_be_is_refused_in_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("file", "package", "advice"),
-    [("sb3.py", "stable_baselines3", "stable-baselines3"), ("rsl_rl_walk.py", "rsl_rl.runners", "'barkour[rsl_rl]'")],
+    [("sb3.py", "stable_baselines3", "stable-baselines3"), ("rsl_rl_walk.py", "rsl_rl.runners", "'barkour[rsl]'")],
 )
 def test_without_its_library_an_example_says_so_in_one_line(file: str, package: str, advice: str) -> None:
     hidden = f"import runpy, sys; sys.modules['{package}'] = None; sys.argv = sys.argv[1:]; "
