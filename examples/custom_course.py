@@ -60,7 +60,7 @@ def main() -> int:
             course = jump_course(options.distance)
             files.save(course, path)
             assert files.load(path) == course  # no digit is lost on the way
-            result = run(CourseRunOptions(options.policy, str(path), options.seed))
+            result = run(CourseRunOptions(policy=options.policy, course=str(path), seed=options.seed))
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

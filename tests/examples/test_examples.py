@@ -49,7 +49,7 @@ def test_a_course_of_ones_own_is_run_as_barkour_run_runs_its_file(tmp_path: Path
     assert done.returncode == 0, done.stderr
     course = load(file)
     assert course.board is not None and course.board.center == (3.8, 0.0)
-    said, expected = json.loads(done.stdout), run(CourseRunOptions("generalist", str(file))).to_dict()
+    said, expected = json.loads(done.stdout), run(CourseRunOptions(policy="generalist", course=str(file))).to_dict()
     assert said == expected
     assert said["obstacles"]["start table"]["completed"], "the policy did not even leave the table"
 

@@ -151,7 +151,7 @@ def test_bars_count_the_scores(root, runs):
     assert [score_bin(s, 0.7, 12) for s in (0.7, 0.7249, 0.725, 0.9999, 1.0)] == [0, 0, 1, 11, 11]
 
 
-@pytest.mark.parametrize("policy", ["generalist", "it's <b> & \"my\" walker.onnx"])
+@pytest.mark.parametrize("policy", ["generalist", 'it\'s <b> & "my" walker.onnx'])
 def test_each_failure_comes_with_the_command_that_runs_it_again(runs, policy):
     root = parsed(html_report.html_report({"official": official()}, evaluated(runs, policy)))
     rows = section(root, "failures").findall(".//tr[@data-run]")
@@ -160,8 +160,8 @@ def test_each_failure_comes_with_the_command_that_runs_it_again(runs, policy):
         words = shlex.split("".join(row.find(".//code").itertext()))
         call = parse(words[1:])
         asked = CourseRunOptions(
-                policy, seed=run.seed, randomize=True, torque_limit=12.345678, pose_noise=0.02, pose_delay=1 / 3
-            )
+            policy, seed=run.seed, randomize=True, torque_limit=12.345678, pose_noise=0.02, pose_delay=1 / 3
+        )
         assert words[0] == "barkour" and call.options == asked
         assert (row.get("data-run") == "0-1") == ("board touched" in "".join(row.itertext()))
     other = parsed(html_report.html_report({"official": official()}, evaluated(runs, policy, robot="my dog")))

@@ -72,11 +72,13 @@ def test_an_evaluation_of_a_range_takes_turns_and_names_the_courses(tmp_path, mo
         CourseWorlds.__init__, "__kwdefaults__", CourseWorlds.__init__.__kwdefaults__ | {"time_limit": 0.4}
     )
     monkeypatch.setattr(module, "MOST_WORLDS", 2)
-    out = evaluate(EvaluateOptions("specialists", "generated:3-4", 5, randomize=True, seed=5, report=tmp_path))
+    out = evaluate(
+        EvaluateOptions(policy="specialists", course="generated:3-4", runs=5, randomize=True, seed=5, report=tmp_path)
+    )
     assert [world["course"] for world in out["worlds"]] == ["generated:3", "generated:4"] * 2 + ["generated:3"]
     assert [world["seed"] for world in out["worlds"]] == module.world_seeds(5, 5).tolist()
     assert out["runs"] == 5 and set(out["per_obstacle_success"]) == set(out["worlds"][0]["gates"])
     failures = (tmp_path / "failures.md").read_text()
     assert "| seed | course |" in failures and "--course COURSE --seed SEED" in failures
-    alone = evaluate(EvaluateOptions("specialists", "generated:4", 2, randomize=True, seed=5))
+    alone = evaluate(EvaluateOptions(policy="specialists", course="generated:4", runs=2, randomize=True, seed=5))
     assert alone["course"] == "generated:4" and alone["worlds"][1] == out["worlds"][1]
