@@ -165,7 +165,7 @@ def test_what_is_written_arrives(no_work: list[Any]) -> None:
                 no_work.clear()
                 status, _, err = said(words)
                 if status == 0:
-                    assert getattr(no_work[0], field.name) == value
+                    assert getattr(no_work[0], field.name) in (value, (value,))  # several may be given
                 else:
                     assert field.name in ("host", "hosts", "worlds", "threads", "priority"), (words, err)
 

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from distill.core import checkpoints
 from distill.core.collect import Collector, Sampler, Student
+from distill.core.folders import LOCK
 from distill.core.loop import Distiller, LoopConfig, load_best
 from distill.core.mixture import Mixture
 from distill.core.objectives.base import Objective
@@ -88,7 +89,7 @@ def fit(
 
 def remove(folder: Path) -> None:
     """Deletes what a run leaves in its folder, and the folder if nothing else is in it."""
-    for path in (*(folder / name for name in MADE), *folder.glob("rank_*")):
+    for path in (*(folder / name for name in (*MADE, LOCK)), *folder.glob("rank_*")):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:

@@ -46,6 +46,7 @@ from distill.methods.pgkd.method import FewShot, Guided
 from distill.results import ClassifierDistilled
 from policies.learning import runs
 from sim.errors import InputError
+from sim.folders import alone
 
 OPTIONS, SUMMARY, RUN = "options.json", "summary.json", "run"
 FREE = ("out", "resume", "dry_run", "checkpoint_minutes")
@@ -108,7 +109,7 @@ def distil(options: ClassifierOptions) -> ClassifierDistilled:
             return ClassifierDistilled.of({**prepare(options).about(), "dry_run": True})
         folder = options.out / RUN
         folder.mkdir(parents=True, exist_ok=True)
-        with runs.alone(folder), runs.stopping():
+        with alone(folder), runs.stopping():
             return ClassifierDistilled.of(_run(options, folder))
     except DistillError as error:
         raise InputError(str(error)) from error

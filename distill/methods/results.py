@@ -33,7 +33,7 @@ class Catalogue(Result):
             marked = {**recipe, "name": recipe["name"] + " *" * bool(recipe["own_models"])}
             table.add_row(*(cell(marked[name]) for name in ("name", "algorithm", "title")))
         console.print(table)
-        line(console, "* on models and data of your own", "barkour distill language or classifier --method NAME")
+        line(console, "* on your own models", "barkour distill language|classifier --method NAME")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -139,7 +139,8 @@ def test_frames_outside_the_history_are_refused(frames):
 
 
 def test_layouts_survive_json_exactly():
-    layout = Layout(12, frames=(0, 2, 5), grids=(obs.around(), *TWO_GRIDS[1:]), clock=False)
+    ahead = Grid("ahead", (0.0, 0.1, 0.2, 0.3), (0.0,))  # from outside, a grid must hold the base
+    layout = Layout(12, frames=(0, 2, 5), grids=(obs.around(), ahead), clock=False)
     assert Layout.from_dict(json.loads(json.dumps(layout.to_dict()))) == layout
 
 

@@ -102,8 +102,10 @@ def test_every_method_leaves_a_folder_that_transformers_loads(method, home, tmp_
     assert model.generate(**prompt, max_new_tokens=2).shape[1] > prompt["input_ids"].shape[1]
     summary = json.loads((out / "summary.json").read_text())
     assert summary["perplexity"]["end"] == pytest.approx(found["perplexity"]["end"]) and summary["method"] == method
-    (models,) = summary["evaluation"]["domains"].values()
-    assert models["student"]["perplexity"] == pytest.approx(found["perplexity"]["end"], rel=1e-3)
+    domains = list(summary["evaluation"]["domains"].values())
+    models = domains[0]
+    if len(domains) == 1:  # over several it is a mean by tokens
+        assert models["student"]["perplexity"] == pytest.approx(found["perplexity"]["end"], rel=1e-3)
     assert 0 <= models["student"]["exact_match"] <= 1 and 0 <= models["student"]["calibration_error"] <= 1
     card = (out / "README.md").read_text()
     assert f"{models['student']['perplexity']:.4g}" in card

@@ -435,7 +435,7 @@ def test_a_course_through_the_loop_scores_as_without_it(course_runs):
 
 @pytest.mark.slow
 def test_a_robot_that_lies_stands_up_and_sets_out(monkeypatch):
-    monkeypatch.setattr(simulation, "LONGEST", 6.0)
+    monkeypatch.setattr(simulation, "LONGEST_RUN", 6.0)
     result = simulation.onboard_in_simulation(OnboardOptions(lying=True), log=lambda text: None)
     assert result["controller"]["codes"][:2] == [Code.ARMED, Code.STOOD]
     assert result["obstacles"]["start table"]["gates_passed"] and result["latency_ms"]["p50"] >= 0.0
