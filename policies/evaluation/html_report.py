@@ -585,7 +585,7 @@ def _conditions(both: Sequence[Evaluated]) -> str:
     return (
         '<section id="conditions">\n<h2>Conditions</h2>\n<p class="soft">What the runs were measured under: every '
         f'world has its own draw of the ranges.</p>\n<div class="wide"><table>{rows}{skills}</table></div>\n'
-        '</section>\n<footer>Score: 1 less 0.1 for each obstacle that is not completed and 0.01 for each second over '
+        "</section>\n<footer>Score: 1 less 0.1 for each obstacle that is not completed and 0.01 for each second over "
         f"the allotted time (arXiv 2305.14654). References: {SOURCE}. The figures stand in report.json beside this "
         "page.</footer>"
     )
