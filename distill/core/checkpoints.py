@@ -32,7 +32,7 @@ def save(folder: Path, values: Mapping[str, Any], tensors: Mapping[str, Any], ke
         partial.mkdir(parents=True)
         torch.save(dict(tensors), partial / TENSORS)
         (partial / VALUES).write_text(json.dumps({**values, "sums": True}))
-        lines = [f"{_digest(partial / name)}  {name}\n" for name in (TENSORS, VALUES)]
+        lines = [f"{digest(partial / name)}  {name}\n" for name in (TENSORS, VALUES)]
         (partial / SUMS).write_text("".join(lines))
     except (OSError, RuntimeError) as error:  # torch says RuntimeError where a disk is full
         shutil.rmtree(partial, ignore_errors=True)
@@ -92,11 +92,12 @@ def _check(path: Path) -> None:
         return
     said = dict(line.split("  ", 1)[::-1] for line in (path / SUMS).read_text().splitlines())
     for name in (TENSORS, VALUES):
-        if said.get(name) != _digest(path / name):
+        if said.get(name) != digest(path / name):
             raise DistillError(f"the checkpoint {path} cannot be read: {name} is not what was written")
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

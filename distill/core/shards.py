@@ -6,7 +6,6 @@ on from its last one; what was cut off or changed afterwards is found by `verify
 opening.
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from distill.core.checkpoints import write_json
+from distill.core.checkpoints import digest, write_json
 from distill.core.errors import DistillError
 
 INDEX, CARD = "index.json", "card.json"
@@ -93,7 +92,7 @@ class Shards:
         for field, values in fields.items():
             np.save(partial / f"{field}.npy", np.ascontiguousarray(values))
             files[field] = {
-                "dtype": values.dtype.str, "shape": list(values.shape[1:]), "sha256": _digest(partial / f"{field}.npy")
+                "dtype": values.dtype.str, "shape": list(values.shape[1:]), "sha256": digest(partial / f"{field}.npy")
             }  # fmt: skip
         target = self.folder / name
         shutil.rmtree(target, ignore_errors=True)  # left by a run that was cut off before it reached the index
@@ -137,7 +136,7 @@ class Shards:
                 path = self.folder / shard.name / f"{field}.npy"
                 if not path.is_file():
                     yield f"{path} is missing"
-                elif _digest(path) != said["sha256"]:
+                elif digest(path) != said["sha256"]:
                     yield f"{path} is corrupt: its SHA-256 differs from the index"
 
     def card(self, row_seconds: float) -> dict[str, Any]:
@@ -171,8 +170,3 @@ def _count(shards: Sequence[Shard], row_seconds: float) -> dict[str, Any]:
         "mean_episode_s": round(rows * row_seconds / max(episodes, 1), 2),
         "on_policy_rows": sum(s.rows for s in shards if s.about.get("beta", 1.0) < 1.0),
     }
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

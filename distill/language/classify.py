@@ -5,7 +5,6 @@ comes out. Teacher and student may split texts differently, as classes are what 
 """
 
 import copy
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -25,6 +24,7 @@ from distill.core.journal import Journal
 from distill.core.loop import Distiller, LoopConfig, load_best
 from distill.core.objectives.base import WeightedSum
 from distill.core.tables import Epochs, FixedDomain, Rows
+from distill.language.begun import OPTIONS, check_begun, read_begun
 from distill.language.evaluate import accuracy, calibration_error, class_probabilities, label_nats
 from distill.language.labelled import (
     Reader,
@@ -48,7 +48,7 @@ from policies.learning import runs
 from sim.errors import InputError
 from sim.folders import alone
 
-OPTIONS, SUMMARY, RUN = "options.json", "summary.json", "run"
+SUMMARY, RUN = "summary.json", "run"
 FREE = ("out", "resume", "dry_run", "checkpoint_minutes")
 """Options that do not decide a run's result."""
 CUT = "cut at the greatest length"
@@ -119,15 +119,11 @@ def distil(options: ClassifierOptions) -> ClassifierDistilled:
 
 def _run(options: ClassifierOptions, folder: Path) -> dict[str, Any]:
     asked = {name: value for name, value in plain(asdict(options)).items() if name not in FREE}
-    known = _begun(folder)
-    if known is not None and not options.resume:
-        raise DistillError(f"{options.out} already holds a run: add --resume, or choose another --out")
-    for name, value in asked.items():
-        if known is not None and known["options"].get(name) != value:
-            raise DistillError(f"{options.out} was begun with {name} {known['options'].get(name)}, not {value}")
+    known = read_begun(folder, "start", dict)
+    check_begun(options.out, folder, known, newest(folder) is not None, options.resume, asked, {})
     run = prepare(options)
     found, (name, rows) = run.about(), run.judged
-    start = known["start"] if known is not None else measured(run.student, read(), rows)
+    start = known.start if known is not None else measured(run.student, read(), rows)
     if known is None:
         write_json(folder / OPTIONS, {"options": asked, "start": start})
     figures = {"start": start}
@@ -160,19 +156,6 @@ def _run(options: ClassifierOptions, folder: Path) -> dict[str, Any]:
         found["texts_refused"] = dict(run.writer.refused)
     save(run, found, place)
     return found
-
-
-def _begun(folder: Path) -> dict[str, Any] | None:
-    path = folder / OPTIONS
-    if not path.is_file():
-        if newest(folder) is not None:
-            raise DistillError(f"{folder} holds a run of something else: choose another --out")
-        return None
-    try:
-        known = json.loads(path.read_text())
-        return {"options": dict(known["options"]), "start": dict(known["start"])}
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        raise DistillError(f"{path} is damaged: {error}") from error
 
 
 def prepare(options: ClassifierOptions) -> Run:

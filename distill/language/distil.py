@@ -6,7 +6,6 @@ summary and the curve; `run` in it holds the run, so that it can be resumed.
 """
 
 import copy
-import json
 import math
 import os
 import resource
@@ -36,6 +35,7 @@ from distill.core.processes import everybody
 from distill.core.shards import Shards
 from distill.core.tables import Rows
 from distill.language.adapters import checkpoint_gradients, merged, trained, with_adapters
+from distill.language.begun import OPTIONS, check_begun, read_begun
 from distill.language.card import write_card
 from distill.language.encoding import TEMPLATE, Encoded, Encoder, packed_rows, padded_rows
 from distill.language.evaluate import batches, likeliest, log_probs, nats_per_token
@@ -52,7 +52,7 @@ from policies.learning import runs
 from sim.errors import InputError
 from sim.folders import alone
 
-OPTIONS, SUMMARY, RUN = "options.json", "summary.json", "run"
+SUMMARY, RUN = "summary.json", "run"
 FREE = ("config", "out", "resume", "plan", "dry_run", "checkpoint_minutes")
 """Options that do not decide a run's result."""
 MEASURED = 256
@@ -169,15 +169,10 @@ def distil(options: LanguageOptions) -> LanguageDistilled:
 
 def _run(options: LanguageOptions, folder: Path, processes: PartialState) -> dict[str, Any]:
     kept, first = {"options": _decisive(options)}, processes.is_main_process
-    begun = everybody(processes, (_begun(folder), newest(folder) is not None))[0]  # one may write while another looks
-    known = None if begun[0] is None else begun[0]["options"]
-    if known is None and begun[1]:
-        raise DistillError(f"{folder} holds a run of something else: choose another --out")
-    if known is not None and not options.resume:
-        raise DistillError(f"{options.out} already holds a run: add --resume, or choose another --out")
-    for name, value in kept["options"].items():
-        if known is not None and (before := known.get(name, plain(getattr(LanguageOptions, name)))) != value:
-            raise DistillError(f"{options.out} was begun with {name} {before}, not {value}")
+    begun = read_begun(folder, "perplexity", float), newest(folder) is not None
+    known, foreign = everybody(processes, begun)[0]  # one may write while another looks
+    defaults = {name: plain(getattr(LanguageOptions, name)) for name in kept["options"]}
+    check_begun(options.out, folder, known, foreign, options.resume, kept["options"], defaults)
     run = prepare(options)
     found = run.about()
     if first:
@@ -196,7 +191,7 @@ def _run(options: LanguageOptions, folder: Path, processes: PartialState) -> dic
         distiller, stage = loop(learning, folder, options.resume)
         found |= {"found": dict(stage.found)} if stage.found else {}
         if not generation:
-            found["perplexity"]["start"] = perplexity(run, "student") if known is None else begun[0]["perplexity"]
+            found["perplexity"]["start"] = perplexity(run, "student") if known is None else known.start
             if known is None and first:  # what cannot be put together leaves no run behind
                 write_json(options.out / RUN / OPTIONS, {**kept, "perplexity": found["perplexity"]["start"]})
         summary = distiller.run()
@@ -238,16 +233,6 @@ def _check(options: LanguageOptions) -> None:
 
 def _decisive(options: LanguageOptions) -> dict[str, Any]:
     return {name: value for name, value in plain(asdict(options)).items() if name not in FREE}
-
-
-def _begun(folder: Path) -> dict[str, Any] | None:
-    """`options` and the first `perplexity` of the run in a folder."""
-    path = folder / OPTIONS
-    try:
-        found = json.loads(path.read_text()) if path.is_file() else None
-        return None if found is None else {"options": found["options"], "perplexity": float(found["perplexity"])}
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise DistillError(f"{path} is damaged: {error}") from error
 
 
 def prepare(options: LanguageOptions) -> Run:

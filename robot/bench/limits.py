@@ -7,7 +7,7 @@ python -m robot.bench.limits run.mcap ...
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -70,13 +70,27 @@ def distribution(paths: Sequence[Path]) -> dict[str, dict[str, float]]:
     for name, several in parts.items():
         values, least = np.concatenate(several), name in LEAST
         limit = float(limits.start_of(robot).max()) if name == "target_start" else float(getattr(limits, name))
-        found[name] = {
-            "limit": limit,
-            "median": float(np.median(values)),
-            "p99": float(np.quantile(values, 0.01 if least else 0.99)),
-            "worst": float(values.min() if least else values.max()),
-        }
+        found[name] = spread(values, limit, least)
     return found
+
+
+def spread(values: Array, limit: float, least: bool) -> dict[str, float]:
+    """`limit`, and of the values `median`, `p99` (towards the limit) and `worst`; `least` where they must stay above
+    it."""
+    return {
+        "limit": limit,
+        "median": float(np.median(values)),
+        "p99": float(np.quantile(values, 0.01 if least else 0.99)),
+        "worst": float(values.min() if least else values.max()),
+    }
+
+
+def table(what: str, found: Mapping[str, Mapping[str, float]], title: str | None = None) -> Table:
+    """A row of `spread` for each name."""
+    drawn = Table(what, "limit", "median", "99 %", "worst", title=title)
+    for name, row in found.items():
+        drawn.add_row(name, *(f"{row[key]:.3f}" for key in ("limit", "median", "p99", "worst")))
+    return drawn
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -93,10 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         print(json.dumps(found))
         return 0
-    table = Table("parameter", "limit", "median", "99 %", "worst")
-    for name, row in found.items():
-        table.add_row(name, *(f"{row[key]:.3f}" for key in ("limit", "median", "p99", "worst")))
-    Console().print(table)
+    Console().print(table("parameter", found))
     return 0
 
 

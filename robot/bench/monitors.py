@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
+from robot.bench.limits import spread, table
 from robot.loop.plausibility import CODES
 from robot.loop.refusals import Code
 from robot.options import OnboardOptions
@@ -90,13 +90,7 @@ def distribution(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
         seen = [row["monitors"][code] for row in rows if code in row["monitors"]]
         if not seen:
             continue
-        peaks, least = np.array([one["peak"] for one in seen]), code in LEAST
-        found[code] = {
-            "limit": seen[-1]["limit"],
-            "median": float(np.median(peaks)),
-            "p99": float(np.quantile(peaks, 0.01 if least else 0.99)),
-            "worst": float(peaks.min() if least else peaks.max()),
-        }
+        found[code] = spread(np.array([one["peak"] for one in seen]), seen[-1]["limit"], code in LEAST)
     return found
 
 
@@ -121,11 +115,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         print(json.dumps({"hours": hours, "runs": len(rows), "false_alarms": alarms, "monitors": found}))
         return 1 if alarms else 0
-    table = Table("monitor", "limit", "median", "99 %", "worst", title=f"{hours:.2f} h in {len(rows)} runs")
-    for code, row in found.items():
-        table.add_row(code, *(f"{row[key]:.3f}" for key in ("limit", "median", "p99", "worst")))
     console = Console()
-    console.print(table)
+    console.print(table("monitor", found, f"{hours:.2f} h in {len(rows)} runs"))
     console.print("\n".join(alarms) or "no false alarm")
     return 1 if alarms else 0
 

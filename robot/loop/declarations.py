@@ -7,6 +7,7 @@ from robot.loop.controller import Times
 from robot.loop.parameters import declared, number, switch, text, whole
 from robot.loop.safety import Limits
 from robot.loop.terrain import GridPlace
+from robot.options import LAST_DOMAIN
 from sim.course.score import MAX_TIME
 from sim.errors import InputError
 from sim.robots.description import DEFAULT
@@ -91,7 +92,7 @@ class RefereeParameters:
 class UnitreeParameters:
     """Parameters of a robot that speaks Unitree's messages: the section `unitree` of a parameter file."""
 
-    domain: int = whole(0, 0, 232, "The DDS domain; the robot's own is 0.")
+    domain: int = whole(0, 0, LAST_DOMAIN, "The DDS domain; the robot's own is 0.")
     interface: str = text("eth0", "The network interface that the robot is on; lo for a simulated one.")
     switcher: bool = switch(
         True,

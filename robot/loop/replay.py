@@ -160,8 +160,12 @@ def _rebuilt(recording: Recording, policy: str | None) -> tuple[Controller, _Rep
     skills = load_skills(named, str(told.get("robot")) if named in NAMED else None)
     if skills.robot.name != told.get("robot"):
         raise InputError(f"{path} is of the robot {told.get('robot')}, the policy is for {skills.robot.name}")
-    if policy is None and bundles not in (sha256(skills), sha256(skills) | _formerly(skills)):
-        raise InputError(f"{path} was recorded with other bundles than {named} has now; name one to compare with it")
+    if policy is None:
+        here = sha256(skills)
+        if bundles not in (here, here | _formerly(skills)):
+            raise InputError(
+                f"{path} was recorded with other bundles than {named} has now; name one to compare with it"
+            )
     messages = _Replayed(skills.robot, lambda: messages.time)
     onboard = OnboardPolicy(skills, TerrainHeights(skills.robot, course, grid))
     return Controller(onboard, messages, _Nowhere(), limits, times, needs_pose=needs_pose), messages

@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import Any, cast
 from xml.sax.saxutils import quoteattr
 
+from robot.options import LAST_DOMAIN
 from robot.transports.unitree.layout import Packed, Structure
 from robot.transports.unitree.messages import UNKNOWN_API, dds_message, dds_type
 from sim.errors import InputError
@@ -21,8 +22,6 @@ ANSWER_WITHIN = 2.0
 """A service has so long to answer a call, s. By hand; unitree_sdk2's own clients wait for 5 s."""
 NO_ANSWER = 3104
 """The client's own code for a service that did not answer (unitree_sdk2)."""
-HIGHEST_DOMAIN = 232
-"""DDS has no ports for higher ones."""
 
 Json = Mapping[str, Any]
 
@@ -54,8 +53,8 @@ class Bus:
         known = [name for _, name in socket.if_nameindex()]
         if interface not in known:
             raise InputError(f"there is no network interface '{interface[:40]}': there are {', '.join(known)}")
-        if not 0 <= domain <= HIGHEST_DOMAIN:
-            raise InputError(f"a DDS domain is a number from 0 to {HIGHEST_DOMAIN}, got {domain}")
+        if not 0 <= domain <= LAST_DOMAIN:
+            raise InputError(f"a DDS domain is a number from 0 to {LAST_DOMAIN}, got {domain}")
         try:
             self._domain_module = import_module("cyclonedds.domain")
         except ModuleNotFoundError as error:
