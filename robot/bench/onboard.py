@@ -44,6 +44,8 @@ WARM_UP_SECONDS = 2.0
 used as well, and memory must not grow any more."""
 READY = 300.0
 """The simulated robot must be there within this, s: its navigator plans the route first."""
+ARMING = 60.0
+"""Arming is asked for so long, s: a computer that is busy holds the robot's process up as it begins."""
 PATIENT = Limits(sensor_timeout=0.5, command_timeout=0.5, pose_timeout=0.5, overruns=50, missed=50, away=1.0)
 LATE = 0.5
 """The simulated robot shares the computer with the loop. Where its process has to wait, the loop is not to stop but to
@@ -230,9 +232,9 @@ def measure(
         time.sleep(0.5)
         loop.start()
         memory = [_memory()]
-        request = messages.ask("arm")
-        if not request.wait(1.0):
-            raise InputError(f"the simulated robot cannot be armed: {request.message}")
+        refusal = _arm(messages)
+        if refusal:
+            raise InputError(f"the simulated robot cannot be armed: {refusal}")
         time.sleep(WARM_UP_SECONDS)
         memory.append(_memory())
         used, began = time.process_time(), time.monotonic()
@@ -258,6 +260,16 @@ def measure(
         "refusals": state["refusals"], "history": [change.said for change in controller.history],
         "codes": [change.code for change in controller.history],
     }  # fmt: skip
+
+
+def _arm(messages: MessageFilter) -> str:
+    """Arms the robot, asked again for `ARMING` where its process is held up; else why not, as it was said last."""
+    until = time.monotonic() + ARMING
+    while not (request := messages.ask("arm")).wait(1.0):
+        if time.monotonic() > until:
+            return request.message or "no answer"
+        time.sleep(0.2)
+    return ""
 
 
 def _memory() -> tuple[int, int]:
