@@ -56,6 +56,8 @@ EXTRAS = {
         # two processes: one would take longer than CI may
         "pytest-xdist>=3.6",
         "hypothesis>=6",
+        # what power calculations and p-values are compared with
+        "scipy>=1.11",
         # decodes what recordings hold, independently
         "mcap-ros2-support>=0.5",
         # opens the live view in a headless Chromium, where there is one

@@ -1,5 +1,7 @@
 """What `barkour recipe` found, and how people read it."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +10,7 @@ from sim.results import Result, cell, line
 if TYPE_CHECKING:
     from rich.console import Console
 
-COLOURS = {"supported": "green", "null": "yellow", "contradicted": "red", "failed": "red"}
+COLOURS = {"supported": "green", "null": "yellow", "undecided": "cyan", "contradicted": "red", "failed": "red"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,14 +27,22 @@ class Catalogue(Result):
         from rich.table import Table
 
         ordered = sorted(self.recipes, key=lambda recipe: (recipe["algorithm"], recipe["name"]))
-        table = Table(box=None, pad_edge=False)
-        for name in ("name", "algorithm", "title"):
-            whole = max(len(recipe[name]) for recipe in ordered) + 2 * (name == "name") if name != "title" else None
-            table.add_column(name, no_wrap=True, overflow="ellipsis", min_width=whole)
-        for recipe in ordered:
-            marked = {**recipe, "name": recipe["name"] + " *" * bool(recipe["own_models"])}
-            table.add_row(*(cell(marked[name]) for name in ("name", "algorithm", "title")))
+        shown = [
+            {
+                **{name: str(recipe[name]) for name in ("algorithm", "seeds", "title")},
+                "name": recipe["name"] + " *" * bool(recipe["own_models"]),
+                "power": f"{recipe['claims'][0]['power']:.0%}" if recipe["claims"] else "-",
+            }
+            for recipe in ordered
+        ]
+        table = Table(box=None, pad_edge=False, expand=True)
+        for name in ("name", "algorithm", "seeds", "power"):
+            table.add_column(name, no_wrap=True, width=max(len(name), *(len(row[name]) for row in shown)))
+        table.add_column("title", no_wrap=True, overflow="ellipsis", ratio=1)
+        for row in shown:
+            table.add_row(*(cell(row[name]) for name in ("name", "algorithm", "seeds", "power", "title")))
         console.print(table)
+        line(console, "power", "chance that so many seeds find an effect worth finding")
         line(console, "* on your own models", "barkour distill language|classifier --method NAME")
 
 
@@ -45,11 +55,16 @@ class Description(Result):
     source: str
     claim: str
     falsified: str
+    claims: list[dict[str, Any]]
+    """Power statements: `name`, `text`, `role`, `figure`, `effect`, `spread`, `pilot`, `seeds_needed`, `power`."""
     arms: dict[str, str]
 
     def show(self, console: "Console") -> None:
         """Every field, one below the other."""
-        _show_all(console, self)
+        told = {
+            f"{c['role']}: {c['name']}": f"{c['text']} ({c['figure']} above 0; {power_line(c)})" for c in self.claims
+        }
+        _show_all(console, {**self.to_dict(), "claims": told})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +75,11 @@ class RecipeVerdict(Result):
     title: str
     claim: str
     verdict: str
-    """supported, null or contradicted."""
+    """supported, contradicted, null or undecided: that of the first claim."""
+    claims: list[dict[str, Any]]
+    """Of each: `name`, `text`, `role`, `figure`, `mean`, `ci`, `confidence`, `p`, `verdict`, `why`, `excludes`; as
+    planned, `effect`, `spread`, `pilot`, `seeds_needed`, `power`; and what was seen, `spread_seen`, `power_seen`,
+    `detectable`, `seeds_needed_seen`. Empty for recipes that are judged by checks alone."""
     checks: list[dict[str, Any]]
     arms: dict[str, dict[str, Any]]
     """Name -> `metric`, `mean`, `ci95`, `n_seeds`, `about`."""
@@ -79,7 +98,10 @@ class RecipeVerdict(Result):
             interval = f"{arm['ci95'][0]:.4g} to {arm['ci95'][1]:.4g}" if arm["ci95"] else "-"
             table.add_row(cell(name), f"{arm['mean']:.4g}", interval, cell(arm["about"]))
         console.print(table)
-        line(console, "claim", self.claim)
+        for claim in self.claims:
+            _show_claim(console, claim)
+        if not self.claims:
+            line(console, "claim", self.claim)
         for check in self.checks:
             line(console, f"  {'yes' if check['holds'] else 'no '} {check['role']}", check["text"])
         console.print(f"verdict: {_verdict(self.verdict)} ({len(self.seeds)} seeds, {self.seconds:.0f} s)")
@@ -132,11 +154,34 @@ class Plans(Result):
             plan.show(console)
 
 
+def excluded(claim: dict[str, Any]) -> str:
+    """What a null verdict says beside the word."""
+    return "" if claim["excludes"] is None else f", effects above {claim['excludes']:.3g} are excluded"
+
+
+def power_line(claim: dict[str, Any]) -> str:
+    """The power statement of a claim, in words."""
+    pilot = f"{len(claim['pilot'])} pilot seeds"
+    return (
+        f"{claim['effect']:g} at a spread of {claim['spread']:g} ({pilot}) takes {claim['seeds_needed']} seeds; "
+        f"{claim['seeds']} have {claim['power']:.0%}"
+    )
+
+
+def _show_claim(console: "Console", claim: dict[str, Any]) -> None:
+    line(console, claim["role"], claim["text"])
+    low, high = claim["ci"] or (-math.inf, math.inf)
+    ends = f"{100 * claim['confidence']:.4g} % interval {low:+.4g} to {high:+.4g}"
+    line(console, f"  {claim['figure']}", f"{claim['mean']:+.4g}, {ends}")
+    line(console, "  power", power_line(claim))
+    line(console, f"  {claim['verdict']}", (claim["why"] or "decided by that interval") + excluded(claim))
+
+
 def _verdict(verdict: str) -> str:
     return f"[{COLOURS[verdict]}]{verdict}[/]"
 
 
-def _show_all(console: "Console", result: Result) -> None:
+def _show_all(console: "Console", result: Mapping[str, Any]) -> None:
     from rich.table import Table
 
     table = Table(show_header=False)

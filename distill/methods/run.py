@@ -20,9 +20,12 @@ from distill.core.folders import end_with_parent, hold
 from distill.language.data import Corpus, read_folder
 from distill.language.models import sharding
 from distill.methods.catalogue import find
+from distill.methods.claims import judge
+from distill.methods.claims import summary as conclusion
 from distill.methods.framework import Recipe, Trial, one_seed, processors
 from distill.methods.options import ExperimentOptions
 from distill.methods.plot import plot
+from distill.methods.results import excluded
 from distill.methods.statistics import Interval, Results, verdict
 
 OPTIONS, ARMS, RESULT, STUDENTS = "options.json", "arms.json", "result.json", "students"
@@ -37,8 +40,9 @@ def run(
     that results do not depend on their number.
 
     Returns:
-      `name`, `claim`, `verdict`, `checks`, `arms` (name -> `metric`, `mean`, `ci95`, `n_seeds`, `all` measures),
-      `seconds` (of computing, over all processes), `seed`, and what it was run with; also in `result.json` there.
+      `name`, `claim`, `verdict`, `claims` (figure, interval, power and verdict of each), `checks`, `arms` (name ->
+      `metric`, `mean`, `ci95`, `n_seeds`, `all` measures), `seconds` (of computing, over all processes), `seed`, and
+      what it was run with; also in `result.json` there.
 
     Raises:
       DistillError: unknown names, bad data, a folder of other options, or an arm that failed.
@@ -83,9 +87,11 @@ def summary(recipe: Recipe, folder: Path, seeds: Sequence[int], options: dict[st
     rows = {s: {arm: found["measures"] for arm, found in arms.items()} for s, arms in kept.items()}
     results = Results(rows, recipe.metric)
     checks = list(recipe.rule(results))
+    judged = judge(recipe.claims, results, checks)
     result = {
         "name": recipe.name, "title": recipe.title, "source": recipe.source, "claim": recipe.claim,
-        "verdict": verdict(checks), "checks": [vars(check) for check in checks],
+        "verdict": conclusion(judged) if judged else verdict(checks),
+        "claims": [one.about() for one in judged], "checks": [vars(check) for check in checks],
         "arms": {arm: _arm(recipe, results, arm) for arm in recipe.arms},
         "seconds": round(sum(found["seconds"] for arms in kept.values() for found in arms.values()), 1),
         "seed": seeds[0], "seeds": list(seeds), "metric": recipe.metric, "out": str(folder), **options,
@@ -114,6 +120,7 @@ def sweep(
             result = run(recipe, asked, console)
             folder = Path(result["out"])
             whole = _finished(recipe, folder)
+            whole = [seed for seed in whole if not any(seed in claim.power.pilot for claim in recipe.claims)]
             if set(whole) > set(result["seeds"]):
                 result = summary(recipe, folder, whole, json.loads((folder / OPTIONS).read_text()))
         except DistillError as error:
@@ -131,17 +138,28 @@ def sweep(
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:
-    """Claims and verdicts as a Markdown table."""
-    lines = ["| recipe | claim | verdict | main measure, mean with 95 % interval | seeds |", "|---|---|---|---|---|"]
+    """Claims and verdicts as a Markdown table: one line for each claim, and one for a recipe that has none."""
+    lines = [
+        "| recipe | claim | figure, mean with its interval | seeds | power | verdict |",
+        "|---|---|---|---|---|---|",
+    ]
     for result in results:
         if "error" in result:
-            lines.append(f"| {result['name']} | | failed: {result['error']} | | |")
+            lines.append(f"| {result['name']} | | failed: {result['error']} | | | |")
             continue
-        figures = "; ".join(f"{name} {_figures(arm)}" for name, arm in result["arms"].items())
-        lines.append(
-            f"| {result['name']} | {result['claim']} | **{result['verdict']}** | {result['metric']}: {figures} "
-            f"| {len(result['seeds'])} |"
-        )
+        for claim in result["claims"]:
+            name = result["name"] if claim["role"] == "claim" else f"{result['name']}, {claim['role']}"
+            why = f" ({claim['why']})" if claim["why"] else ""
+            lines.append(
+                f"| {name} | {claim['text']} | {claim['figure']}: {_figures(claim)} | {claim['seeds']} "
+                f"| {claim['power']:.0%} for {claim['effect']:g} | **{claim['verdict']}**{excluded(claim)}{why} |"
+            )
+        if not result["claims"]:
+            figures = "; ".join(f"{name} {_figures(arm, 'ci95')}" for name, arm in result["arms"].items())
+            lines.append(
+                f"| {result['name']} | {result['claim']} | {result['metric']}: {figures} | {len(result['seeds'])} | "
+                f"| **{result['verdict']}** |"
+            )
     return "\n".join(lines) + "\n"
 
 
@@ -280,8 +298,9 @@ def _interval(found: Interval) -> dict[str, Any]:
     return {"mean": found.mean, "ci95": ci95, "n_seeds": found.n}
 
 
-def _figures(arm: dict[str, Any]) -> str:
-    return f"{arm['mean']:.4g}" + (f" [{arm['ci95'][0]:.4g}, {arm['ci95'][1]:.4g}]" if arm["ci95"] else "")
+def _figures(found: dict[str, Any], interval: str = "ci") -> str:
+    ends = found[interval]
+    return f"{found['mean']:.4g}" + (f" [{ends[0]:.4g}, {ends[1]:.4g}]" if ends else "")
 
 
 class _Progress:

@@ -10,12 +10,12 @@ import numpy as np
 
 from distill.core.errors import DistillError
 
-SUPPORTED, NULL, CONTRADICTED = "supported", "null", "contradicted"
+SUPPORTED, NULL, CONTRADICTED, UNDECIDED = "supported", "null", "contradicted", "undecided"
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over seeds and its 95 % interval by Student's t; of one seed the interval is infinite."""
+    """A mean over seeds and its interval by Student's t, of 95 % unless said otherwise; infinite of one seed."""
 
     mean: float
     low: float
@@ -23,7 +23,7 @@ class Interval:
     n: int
 
     @classmethod
-    def of(cls, values: Sequence[float] | np.ndarray) -> "Interval":
+    def of(cls, values: Sequence[float] | np.ndarray, confidence: float = 0.95) -> "Interval":
         """Raises `DistillError` for no values or values that are not finite."""
         values = np.asarray(values, float)
         if not len(values) or not np.isfinite(values).all():
@@ -31,7 +31,7 @@ class Interval:
         mean = float(values.mean())
         if len(values) == 1:
             return cls(mean, -math.inf, math.inf, 1)
-        half = quantile_t(len(values) - 1) * float(values.std(ddof=1)) / math.sqrt(len(values))
+        half = quantile_t(len(values) - 1, (1 + confidence) / 2) * float(values.std(ddof=1)) / math.sqrt(len(values))
         return cls(mean, mean - half, mean + half, len(values))
 
     @property
@@ -76,8 +76,9 @@ class Check:
     text: str
     """What was asked, with the figures."""
     holds: bool
-    role: Literal["required", "falsifies", "reported"] = "required"
-    """`required` must hold for the claim to be supported; one `falsifies` that holds contradicts it."""
+    role: Literal["required", "falsifies", "precondition", "reported"] = "required"
+    """Beside claims: a `precondition` must hold for any verdict, what is `reported` decides nothing. In a rule alone:
+    `required` must hold for the claim to be supported; one `falsifies` that holds contradicts it."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "holds", bool(self.holds))  # JSON knows no numpy

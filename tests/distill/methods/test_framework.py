@@ -18,6 +18,7 @@ from distill.core.tables import FixedDomain
 from distill.language.student import ModelStudent, Next
 from distill.methods import run as experiments
 from distill.methods.catalogue import NAMES, find
+from distill.methods.claims import Claim, Difference, Power
 from distill.methods.framework import Arm, Place, Recipe, Trial
 from distill.methods.options import ExperimentOptions
 from distill.methods.run import plan, summary, table
@@ -61,16 +62,18 @@ def arm(trial, rows, labels):
     return {"accuracy": right.float().mean().item()}
 
 
-def rule(results):
-    return [results.higher("labels", "shuffled"), results.lower("labels", "shuffled", role="falsifies")]
+CLAIM = Claim(
+    "gain", "True labels teach more than shuffled ones", Difference("labels", "shuffled"),
+    Power(effect=0.3, spread=0.15, pilot=(900, 901, 902)),
+)  # fmt: skip
 
 
 RECIPE = Recipe(
     name="halves", title="Which side of a plane", source="none", place=Place("labelling", "fine-tuning", "text"),
     signals=("text",), data="points", claim="True labels teach more than shuffled ones", falsified="they teach less",
     arms={"labels": Labels("true labels"), "shuffled": Labels("control: shuffled labels", shuffled=True)},
-    metric="accuracy", seeds=5,
-    prepare=prepare, arm=arm, rule=rule, presets={"small": Settings()},
+    metric="accuracy", seeds=0,
+    prepare=prepare, arm=arm, claims=(CLAIM,), presets={"small": Settings()},
 )  # fmt: skip
 
 # ------------------------------------------------------------------------------------------------------------------
@@ -160,7 +163,7 @@ def later(trial, shared, wanted):
 
 def test_arms_run_after_those_they_need_whatever_order_they_are_listed_in(tmp_path):
     arms = {"c": Arm("", needs=("b", "a")), "b": Arm("", needs=("a",)), "a": Arm(""), "d": Arm("")}
-    recipe = replace(RECIPE, arms=arms, arm=later, rule=lambda results: [Check("ran", True)])
+    recipe = replace(RECIPE, arms=arms, arm=later, claims=(), seeds=1, rule=lambda results: [Check("ran", True)])
     assert recipe.order() == ["a", "b", "c", "d"]
     found = run(recipe, out=tmp_path, seeds=1, workers=1)["arms"]
     assert {name: arm["mean"] for name, arm in found.items()} == {"a": 1, "b": 2, "c": 4, "d": 1}
@@ -218,7 +221,9 @@ def test_results_of_other_options_are_refused(tmp_path):
 
 def test_one_seed_proves_nothing(tmp_path):
     result = run(RECIPE, out=tmp_path, seeds=1, workers=1)
-    assert result["verdict"] == "null" and result["arms"]["labels"]["ci95"] is None
+    assert result["verdict"] == "undecided" and result["arms"]["labels"]["ci95"] is None
+    assert result["claims"][0]["ci"] is None and result["claims"][0]["power"] == 0
+    json.dumps(result, allow_nan=False)
 
 
 def test_more_seeds_are_added_to_those_that_are_there(tmp_path):
@@ -271,8 +276,9 @@ def test_a_sweep_merges_and_goes_on_after_a_failure(tmp_path, monkeypatch):
 
     monkeypatch.setattr(module, "find", find)
     run(RECIPE, seed=7, seeds=1, out=tmp_path, workers=1)
+    run(RECIPE, seed=900, seeds=1, out=tmp_path, workers=1)
     found = experiments.sweep(("bad", "halves"), ExperimentOptions(out=tmp_path, workers=1), QUIET)
     assert found["verdicts"] == {"bad": "failed", "halves": "supported"}
-    assert found["recipes"][1]["seeds"] == [0, 1, 2, 3, 4, 7], "every seed of the folder"
+    assert found["recipes"][1]["seeds"] == [0, 1, 2, 3, 4, 7], "every seed of the folder but the pilot's"
     lines = (tmp_path / "sweep.md").read_text().splitlines()
     assert "failed" in lines[2] and "**supported**" in lines[3] and lines == table(found["recipes"]).splitlines()
