@@ -17,6 +17,7 @@ from policies.evaluation.outcome import CourseRun, Switch, Trace
 from policies.evaluation.results import RunReport
 from policies.navigation.navigator import Navigator, course_navigator
 from policies.navigation.paces import Paces
+from policies.navigation.pose_estimate import PoseEstimate
 from policies.navigation.route_cache import planned
 from policies.skills.library import Skills, load_skills, paces_of, trained_limits
 from policies.skills.runner import PolicyRunner, Runner
@@ -64,6 +65,8 @@ class CourseWorlds:
         n = self.robots.worlds
         navigator = course_navigator(course, self.route, trained_limits(skills))
         self.navigators: list[Navigator] = [copy.deepcopy(navigator) for _ in range(n)]
+        self.estimates = [PoseEstimate(self.dt) for _ in range(n)]
+        """Of where the robots are, from poses with errors; the true pose is taken as it is."""
         self.scorers = [Scorer(course) for _ in range(n)]
         self.policy: Runner = policy or PolicyRunner(skills, n)
         self.names = {index: skill for skill, index in skills.uses.items()}
@@ -103,9 +106,11 @@ class CourseWorlds:
         command = np.zeros((robots.worlds, 3), np.float32)
         users = np.full(robots.worlds, self.skills.uses["walk"])
         asked: dict[int, tuple[str, int]] = {}
-        pose = robots.known_pose
+        pose = self._poses(active)
         for i in np.flatnonzero(active).tolist():
             out = self.navigators[i].step(pose[i], self.dt)
+            if robots.localization is not None:
+                self.estimates[i].asked(out.velocity)
             command[i], users[i] = out.velocity, self.skills.uses[out.skill]
             asked[i] = (out.skill, out.waypoint)
         began = self.time
@@ -121,6 +126,17 @@ class CourseWorlds:
             self._remember(i, self.time, command[i], skill, waypoint)
         self._ends(active)
         return bool(self.running.any())
+
+    def _poses(self, active: np.ndarray) -> np.ndarray:
+        """x, y (m) and heading (rad) now as the robots make them out from what they are told, `[worlds, 3]`."""
+        robots, told = self.robots, self.robots.localization
+        if told is None:
+            return robots.known_pose
+        places = np.array(told.pose)
+        for i in np.flatnonzero(active).tolist():
+            places[i] = self.estimates[i].told(told.pose[i], self.time - float(told.stamp[i]))
+        robots.estimated = places
+        return places[:, [0, 1, 3]]
 
     def run(self, progress: Callable[[float, int], None] | None = None) -> list[CourseRun]:
         """Runs until every world has ended; `progress(simulated seconds, runs still going)` is called every second."""

@@ -1,8 +1,11 @@
 """The navigator as a program: poses in, velocity command and skill out, once a control period."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from policies.navigation.navigator import Command, course_navigator
+from policies.navigation.pose_estimate import PoseEstimate
 from policies.navigation.route_cache import planned
 from policies.skills.library import Skills, paces_of, trained_limits
 from sim.course.description import Course
@@ -15,7 +18,16 @@ class NavigationProgram:
         route = planned(course, skills.robot.footprint, skills.able, paces_of(skills))
         self.navigator = course_navigator(course, route, trained_limits(skills))
         self.period = skills.robot.control_period
+        self.estimate = PoseEstimate(self.period)
 
     def step(self, x: float, y: float, yaw: float) -> Command:
         """The next command for the base at `x`, `y` (m), `yaw` (rad) in the course frame."""
         return self.navigator.step(np.array([x, y, yaw]), self.period)
+
+    def step_told(self, place: Sequence[float] | np.ndarray, age: float) -> Command:
+        """The next command where all that is known is where the base was `age` s ago: `place`, x, y, z (m) and heading
+        (rad)."""
+        x, y, _, yaw = self.estimate.told(place, age).tolist()
+        command = self.step(x, y, yaw)
+        self.estimate.asked(command.velocity)
+        return command

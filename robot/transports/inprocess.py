@@ -56,6 +56,8 @@ class InProcess:
         self._slices = 0
         self._known = hardware.pose()
         """The pose that was told last."""
+        self._known_at = hardware.time
+        """When it was true, ns of the hardware's time."""
         self._lock = threading.Lock()
         self._ending = threading.Event()
         self._thread: threading.Thread | None = None
@@ -119,7 +121,7 @@ class InProcess:
         told = hardware.told_pose() if self._slices % POSE_EVERY == 0 or not hardware.tells_truth else None
         if told is not None:
             place, turned, true_at = told
-            self._known = place, turned
+            self._known, self._known_at = (place, turned), true_at
             message = {"position": place, "orientation": turned, "stamp": self.epoch + true_at}
             self._deliver("pose", self.messages.odometry, message)
         if self._slices % POSE_EVERY == 0 and self.referee is not None:
@@ -133,7 +135,11 @@ class InProcess:
         command = self.command
         if self.navigation is not None:
             yaw = float(obs.yaw_of(np, orientation))
-            asked = self.navigation.step(float(position[0]), float(position[1]), yaw)
+            if self.hardware.tells_truth:
+                asked = self.navigation.step(float(position[0]), float(position[1]), yaw)
+            else:
+                age = (self.hardware.time - self._known_at) / NS
+                asked = self.navigation.step_told([*position.tolist(), yaw], age)
             command = tuple(asked.velocity.tolist())
             self.messages.skill(SKILLS.index(asked.skill))
         if command is not None:

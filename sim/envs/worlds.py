@@ -149,6 +149,9 @@ class SimulatedRobots:
         self.pose_errors = pose_errors
         self.localization: Localization | None = None
         """What the robots are told of their place, where that is not the truth."""
+        self.estimated: np.ndarray | None = None
+        """Where the robots take themselves to be now, x, y, z (m) and heading (rad) `[worlds, 4]`, if they make more of
+        what they are told than `known_pose`: terrain heights are seen from there."""
         self.chance = self._no_chance()
         """This control step's random numbers: those of `look_around`."""
 
@@ -172,6 +175,7 @@ class SimulatedRobots:
         self.steps = 0
         self.falls.begin(0.0)
         self.localization = Localization(self.pose_errors, self.seeds, self._place()) if self.pose_errors else None
+        self.estimated = None
 
     def _no_chance(self) -> Chance:
         return Chance.split(self.robot, np.full((self.worlds, Chance.width(self.robot)), 0.5, np.float32))
@@ -242,9 +246,11 @@ class SimulatedRobots:
 
     def ground_seen(self, layout: Layout) -> np.ndarray:
         """Policy's terrain heights `[worlds, n]` at the known pose, with this control step's common error."""
-        pose, error = self.known_pose, (self.noise.height * (2 * self.chance.height - 1))[:, None]
+        pose, height, error = self.known_pose, self.known_height, (self.noise.height * (2 * self.chance.height - 1))
+        if self.estimated is not None:
+            pose, height = self.estimated[:, [0, 1, 3]], self.estimated[:, 2]
         heights = obs.terrain_heights(
-            np, self.robot, layout, self.ground, pose[:, :2], pose[:, 2], self.known_height, error, self.pits
+            np, self.robot, layout, self.ground, pose[:, :2], pose[:, 2], height, error[:, None], self.pits
         )
         return heights.astype(np.float32)
 

@@ -194,13 +194,15 @@ def test_navigator_and_heights_take_the_pose_that_the_robot_knows():
     seen: list[np.ndarray] = []
     step = alone.navigators[0].step
     alone.navigators[0].step = lambda pose, dt: (seen.append(np.array(pose)), step(pose, dt))[1]  # type: ignore[method-assign]
-    for _ in range(30):
+    for _ in range(19):
         alone.step()
     robots, layout = alone.robots, skills.bundles[0].layout
     assert robots.localization is not None
     assert np.linalg.norm(seen[-1][:2] - robots.pose[0, :2]) > 1e-3
+    assert robots.estimated is not None
+    np.testing.assert_array_equal(seen[-1], robots.estimated[0, [0, 1, 3]])
     heights = robots.ground_seen(layout)
-    robots.localization.pose[:, 0] += 5.0  # on the floor behind the course
+    robots.estimated[:, 0] += 5.0  # on the floor behind the course
     assert np.abs(robots.ground_seen(layout) - heights).max() > 0.05
     together = CourseWorlds(official(), skills, seeds, pose_errors=errors, **kept).run()
     again = CourseWorlds(official(), skills, seeds[:1], pose_errors=errors, **kept).run()
