@@ -62,7 +62,9 @@ class Generated:
         return experience({"tokens": tokens, "mask": mask}, None, {"written_tokens": float(mask.sum())})
 
 
-def labelled(rows: Rows, teacher: Teacher, block: int = 64) -> dict[str, np.ndarray]:
+def labelled(
+    rows: Rows, teacher: Teacher, block: int = 64, device: torch.device | str = "cpu"
+) -> dict[str, np.ndarray]:
     """Rows with a teacher's top-k logits written beside them: `log_probs`, `indices` `[N, T, K]`, `tail` `[N, T]`.
 
     Rows are asked for in order and in blocks, so that a cache around the teacher finds them again in the next epoch,
@@ -71,7 +73,8 @@ def labelled(rows: Rows, teacher: Teacher, block: int = 64) -> dict[str, np.ndar
     """
     parts: dict[str, list[np.ndarray]] = {"log_probs": [], "indices": [], "tail": []}
     for batch in batches(rows, block):
-        signal = teacher.label({"tokens": batch["tokens"]})
+        asked = {name: batch[name].to(device) for name in ("tokens", "positions") if name in batch}
+        signal = teacher.label(asked)
         if not isinstance(signal, TopKLogits):
             raise DistillError(f"rows can be labelled with top-k logits, the teacher gives {signal.KIND}")
         for name, values in parts.items():

@@ -34,6 +34,8 @@ from distill.core.loop import Distiller, LoopConfig, load_best
 from distill.core.processes import everybody
 from distill.core.shards import Shards
 from distill.core.tables import Rows
+from distill.core.teachers import Teacher
+from distill.language import teaching
 from distill.language.adapters import checkpoint_gradients, merged, trained, with_adapters
 from distill.language.begun import OPTIONS, check_begun, read_begun
 from distill.language.card import write_card
@@ -53,7 +55,7 @@ from sim.errors import InputError
 from sim.folders import alone
 
 SUMMARY, RUN = "summary.json", "run"
-FREE = ("config", "out", "resume", "plan", "dry_run", "checkpoint_minutes")
+FREE = ("config", "out", "resume", "plan", "dry_run", "checkpoint_minutes", "cache", "teacher_key")
 """Options that do not decide a run's result."""
 MEASURED = 256
 """Held-out rows of a domain that the student is measured on, at most."""
@@ -90,6 +92,8 @@ class Run:
     readers: Mapping[str, Student] = field(repr=False)
     """How the logits of `student` and, where there is one, `teacher` are read: chunk by chunk where that gives the
     model's own, as a whole elsewhere."""
+    signal: Teacher | None = None
+    """What is known of the teacher where that is not all of its logits."""
 
     @property
     def material(self) -> Material:
@@ -98,8 +102,8 @@ class Run:
         ends = end_tokens(self.student, tokenizer)
         breaks = _breaks(tokenizer) if self.method.rewrites else []
         writing = Writing(options.length, options.new_tokens, len(tokenizer), ends, tokenizer.pad_token_id, breaks)
-        reader, signal = self.readers.get("teacher"), None
-        if isinstance(reader, ChunkedStudent):
+        reader, signal = self.readers.get("teacher"), self.signal
+        if signal is None and isinstance(reader, ChunkedStudent):
             signal = projected(self.teacher, reader.vocabulary, reader.scaling)
         return Material(
             self.student, self.teacher, self.read, self.domains, writing, self.readers["student"], signal,
@@ -127,6 +131,7 @@ class Run:
                 "files": {f"{d.name}/{name}": digest for d in self.domains for name, digest in d.files.items()},
                 **({"chosen": {d.name: d.chosen for d in self.domains}} if self.domains[0].chosen is not None else {}),
             },
+            **({"likeliest": teaching.told(self.options, self.domains[0].rows)} if self.signal is not None else {}),
             "logits": {
                 name: "in chunks" if isinstance(reader, ChunkedStudent) else "whole"
                 for name, reader in self.readers.items()
@@ -241,9 +246,13 @@ def prepare(options: LanguageOptions) -> Run:
     settings = method.settings({name: getattr(options, name) for name in OPTION_NAMES})
     method.check(len(options.data))
     options = _with_teacher(options, method, settings)
+    teaching.check(options, method, settings)
     readings = [(str(path), read_examples(path, options.limit)) for path in options.data]
-    teacher = None if options.teacher is None else load(options.teacher, dtype=torch.float32)
-    tokenizer = open_tokenizer(options.teacher or options.student)
+    here = None if options.teacher_url else options.teacher
+    teacher = load(here, dtype=torch.float32) if here else None
+    tokenizer = open_tokenizer(options.tokenizer or here or options.student)
+    if options.tokenizer and here:
+        require_same_tokens(open_tokenizer(here), tokenizer)
     student, origin = open_student(
         options.student, teacher, tokenizer, options.seed, lambda: _some(readings, tokenizer, options.length)
     )  # fmt: skip
@@ -298,10 +307,33 @@ def prepare(options: LanguageOptions) -> Run:
     )  # fmt: skip
     named = {name: model for name, model in (("student", student), ("teacher", teacher)) if model is not None}
     readers = {name: _reader(model, vocabulary, domains[0].rows) for name, model in named.items()}
-    return Run(
+    run = Run(
         options, method, settings, teacher, student, origin, tokenizer, domains, packed, steps, config,
         causal(vocabulary), readers,
     )  # fmt: skip
+    if not options.dry_run:
+        _narrow(run)
+    return run
+
+
+def _narrow(run: Run) -> None:
+    """Gives the run a teacher that tells its likeliest tokens alone, where the options say so."""
+    options, temperature = run.options, run.settings.temperature
+    if options.teacher_url is not None:
+        run.signal = teaching.scored(options, run.tokenizer)
+        return
+    if run.teacher is not None and options.teacher_top_k:
+        reader, vocabulary = run.readers["teacher"], len(run.tokenizer)
+        run.signal = teaching.likeliest_of(
+            run.teacher, reader, run.read, vocabulary, options.teacher_top_k, temperature
+        )
+    if options.cache is not None and not options.plan:
+        processes = PartialState(cpu=not torch.cuda.is_available())
+        device = next(run.student.parameters()).device
+        with processes.main_process_first():  # others read what it wrote
+            run.signal, run.domains = teaching.recorded(
+                run.domains, run.signal, options, run.tokenizer, temperature, device
+            )
 
 
 def _some(readings: Sequence[tuple[str, Reading]], tokenizer: Any, length: int, rows: int = 32) -> Any:
@@ -320,7 +352,7 @@ def _with_teacher(options: LanguageOptions, method: Method, settings: MethodOpti
             raise DistillError("--candidates are for the method capacity_gap, in place of --teacher")
         student, *teachers = sizes([options.student, *options.candidates])
         options = replace(options, teacher=options.candidates[chosen(student, teachers)], candidates=())
-    if options.teacher is None and method.needs_teacher(settings):
+    if options.teacher is None and method.needs_teacher(settings) and not teaching.cached(options.cache):
         raise DistillError(f"the method {method.name} needs --teacher")
     if (options.reference is None) != (method.choose is None):
         raise DistillError(f"the method {method.name} {'takes no' if method.choose is None else 'needs a'} --reference")

@@ -23,6 +23,19 @@ class LanguageOptions(Options):
     """YAML file of these options by their names (new_tokens: 64); beside it only --resume, --plan and --dry-run"""
     teacher: str | None = None
     """folder or published name of a causal model; only the method labels does without"""
+    teacher_url: str | None = None
+    """address of a server, such as vLLM's http://HOST:8000/v1, that knows --teacher by its name and scores texts: the
+    data's tokens and the student's own are sent to it as ids"""
+    teacher_key: str | None = None
+    """environment variable that holds the server's key"""
+    teacher_top_k: Annotated[int, Range(0, 10**5)] = 0
+    """learn from so many of the teacher's likeliest tokens and the mass of all others; 0: from all, of a server from
+    20"""
+    cache: Path | None = None
+    """folder where the teacher's likeliest tokens are kept, block by block, for later epochs and other students; where
+    all are kept no --teacher is needed, on another machine either"""
+    tokenizer: str | None = None
+    """folder or published name, where neither teacher nor student come with one"""
     candidates: tuple[str, ...] = ()
     """capacity_gap: teachers in place of --teacher, of which the one nearest to 2.5 times the student is taken"""
     reference: str | None = None

@@ -13,6 +13,7 @@ from distill.core.checkpoints import write_json
 from distill.core.collect import Student
 from distill.core.errors import DistillError
 from distill.core.objectives.base import StudentOutput
+from distill.core.objectives.chunks import rows_at_once
 from distill.core.signals import DenseLogits, LogitScaling, ProjectedLogits, SampledLogProbs, TeacherSignal, TopKLogits
 from distill.core.teachers import Batch, DiskCache, LocalModel, Teacher
 from distill.language.models import Read
@@ -134,6 +135,48 @@ def top_k(module: nn.Module, read: Read, k: int, temperature: float = 1.0) -> Lo
     return LocalModel(module, label, CompactTopK, f"top-{k} at temperature {temperature}")
 
 
+def projected_top_k(
+    module: nn.Module, vocabulary: int, k: int, temperature: float = 1.0, known: LogitScaling | None = None
+) -> LocalModel:
+    """As `top_k`, of a causal teacher whose logits never exist as a whole; `known` as for `projected`."""
+    scaling = known or measured_scaling(module)
+
+    def label(model: nn.Module, batch: Batch) -> CompactTopK:
+        states, head = states_and_head(model, batch)
+        head = _cut(head, vocabulary)
+        flat = states.reshape(-1, states.shape[-1])
+        parts = [
+            CompactTopK.from_logits(scaling(nn.functional.linear(part, head)), k, temperature)
+            for part in flat.split(rows_at_once(vocabulary, flat.device, None))
+        ]
+        joined = (torch.cat([getattr(part, name) for part in parts]) for name in ("log_probs", "indices", "tail"))
+        log_probs, indices, tail = (values.unflatten(0, states.shape[:-1]) for values in joined)
+        return CompactTopK(log_probs, indices, tail, temperature)
+
+    return LocalModel(module, label, CompactTopK, f"top-{k} of {vocabulary} at temperature {temperature}")
+
+
+@dataclass(frozen=True)
+class AbsentTeacher:
+    """One that is known by its answers on disk alone: for a `TopKCache` that was filled elsewhere."""
+
+    identity: str
+    """Its fingerprint."""
+
+    @property
+    def kind(self) -> type[TeacherSignal]:
+        """Likeliest tokens."""
+        return CompactTopK
+
+    def label(self, batch: Batch) -> TeacherSignal:
+        """Raises `DistillError`: there is nobody to ask."""
+        raise DistillError("the teacher is not here, and its answers on disk are not about these rows")
+
+    def fingerprint(self) -> str:
+        """As the folder says."""
+        return self.identity
+
+
 class TopKCache(DiskCache):
     """Top-k logits of one teacher and one tokenizer in one folder; another's folder is refused.
 
@@ -143,23 +186,37 @@ class TopKCache(DiskCache):
 
     CARD = "teacher.json"
 
-    def __init__(self, teacher: Teacher, folder: Path | str, tokens: Tokens) -> None:
-        """Raises `DistillError` where the folder holds another teacher's or tokenizer's answers."""
+    def __init__(
+        self, teacher: Teacher, folder: Path | str, tokens: Tokens, about: Mapping[str, float] | None = None
+    ) -> None:
+        """`about`: settings that are kept with the answers, such as K.
+
+        Raises:
+          DistillError: the folder holds another teacher's or tokenizer's answers, or of other settings.
+        """
         super().__init__(teacher, folder)
         self.positions = 0
-        about = {"teacher": teacher.fingerprint(), "tokenizer": tokens.fingerprint()}
+        said = {"teacher": teacher.fingerprint(), "tokenizer": tokens.fingerprint(), **(about or {})}
         card = self.folder / self.CARD
         self.folder.mkdir(parents=True, exist_ok=True)
-        if card.is_file():
-            try:
-                known = json.loads(card.read_text())
-            except json.JSONDecodeError as error:
-                raise DistillError(f"{card} is damaged: {error}") from error
-            for what, value in about.items():
+        known = self.about(self.folder)
+        if known is not None:
+            for what, value in said.items():
                 if known.get(what) != value:
                     raise DistillError(f"the cache {self.folder} is of another {what}: choose another folder")
         else:
-            write_json(card, about)
+            write_json(card, said)
+
+    @classmethod
+    def about(cls, folder: Path) -> dict[str, Any] | None:
+        """What a folder says of its answers, None where it says nothing. Raises `DistillError` where it is damaged."""
+        card = folder / cls.CARD
+        if not card.is_file():
+            return None
+        try:
+            return dict(json.loads(card.read_text()))
+        except (ValueError, TypeError) as error:
+            raise DistillError(f"{card} is damaged: {error}") from error
 
     def label(self, batch: Batch) -> TeacherSignal:
         """As `DiskCache.label`; counts positions."""

@@ -16,6 +16,8 @@ from distill.core.collect import Collector, Sampler, Student
 from distill.core.errors import DistillError
 from distill.core.mixture import Mixture
 from distill.core.objectives.base import Objective, WeightedSum
+from distill.core.objectives.buckets import bucketed
+from distill.core.signals import TopKLogits
 from distill.core.tables import Epochs, FixedDomain, Rows
 from distill.core.teachers import Teacher, Teachers
 from distill.language.examples import Example
@@ -224,7 +226,7 @@ class Method:
 
 def plain(method: Method, material: Material, options: MethodOptions) -> Stage:
     """Losses by their names, rows of the data or written anew in every round, domains drawn from by their sizes."""
-    losses = method.losses(options)
+    losses = fitting(method.losses(options), material.signal)
     shares = method.student_writes(options), method.teacher_writes(options)
     writers = [(m, share) for m, share in zip((material.student, material.teacher), shares, strict=True) if share]
     collectors: list[Collector] = []
@@ -239,6 +241,20 @@ def plain(method: Method, material: Material, options: MethodOptions) -> Stage:
         learner(material), WeightedSum(losses), signals(losses, material), collectors,
         Epochs(newest=bool(writers)), by_size(material),
     )  # fmt: skip
+
+
+def fitting(losses: Losses, signal: Teacher | None) -> Losses:
+    """The losses for what the teacher gives: where that is its likeliest tokens, all others are one more class.
+
+    Raises:
+      DistillError: one that needs all of the teacher's logits.
+    """
+    if signal is None or not issubclass(signal.kind, TopKLogits):
+        return losses
+    return {
+        name: (weight, objective if name == "labels" else bucketed(objective))
+        for name, (weight, objective) in losses.items()
+    }
 
 
 def learner(material: Material) -> Student:

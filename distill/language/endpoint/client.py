@@ -193,12 +193,7 @@ class Endpoint:
         self._client.close()
 
     def _answers(self, requests: list[dict[str, Any]]) -> list[Completion]:
-        by_key = {canonical(request): request for request in requests}  # equal requests are asked once
-        found = {key: answer for key, request in by_key.items() if (answer := self._remembered(request))}
-        self.cached += len(found)
-        missing = {key: request for key, request in by_key.items() if key not in found}
-        if missing:
-            found |= self._ask_all(missing, len(found))
+        found = self._found(requests)
         bad = Counter(reason for answer in found.values() if (reason := answer.unfinished))
         if bad and self.options.unfinished == "refuse":
             why = ", ".join(f"{count} {reason}" for reason, count in bad.items())
@@ -209,15 +204,48 @@ class Endpoint:
             )
         return [found[canonical(request)] for request in requests]
 
-    def _remembered(self, request: dict[str, Any]) -> Completion | None:
-        answer = self.cache.get(request)
-        return None if answer is None else _completion(answer)
+    def _found(self, requests: list[dict[str, Any]]) -> dict[str, Any]:
+        """Request, as `canonical` writes it -> what `_value` makes of its answer, from the cache or the server."""
+        by_key = {canonical(request): request for request in requests}  # equal requests are asked once
+        found = {key: value for key, request in by_key.items() if (value := self._remembered(request)) is not None}
+        self.cached += len(found)
+        missing = {key: request for key, request in by_key.items() if key not in found}
+        if missing:
+            found |= self._ask_all(missing, len(found))
+        return found
 
-    def _ask_all(self, requests: dict[str, dict[str, Any]], known: int) -> dict[str, Completion]:
+    def _remembered(self, request: dict[str, Any]) -> Any:
+        answer = self.cache.get(request)
+        return None if answer is None else self._value(answer)
+
+    # what is particular to chats, and other with a server that scores texts (`scoring`)
+
+    def _value(self, answer: Mapping[str, Any]) -> Any:
+        """What callers get for an answer as it is cached."""
+        return _completion(answer)
+
+    def _bound(self, request: Mapping[str, Any]) -> tuple[int, int, int]:
+        """Tokens of a request: those about expected of its prompt, the most that they can be, the most of an answer."""
+        size = sum(len(str(m["content"]).encode()) for m in request["messages"])
+        overhead = 64 + 8 * len(request["messages"])
+        return size // 4 + overhead, size + overhead, self.options.max_tokens  # a token is at least one byte
+
+    def _create(self, request: Mapping[str, Any]) -> Any:
+        """The response, as a context, read bit by bit so that its size can be bounded."""
+        parameters = dict(request["parameters"])
+        extra = parameters.pop("extra", None)
+        create: Any = self._client.chat.completions.with_streaming_response.create
+        return create(model=request["model"], messages=request["messages"], extra_body=extra, **parameters)
+
+    def _read(self, body: bytes, request: dict[str, Any], most: tuple[int, int]) -> dict[str, Any]:
+        """The answer of a response's body, as it is cached. Raises `Failed` where there is none in it."""
+        return _read(body, request, most)
+
+    def _ask_all(self, requests: dict[str, dict[str, Any]], known: int) -> dict[str, Any]:
         stop, found = threading.Event(), {}
         problem: DistillError | None = None
 
-        def attempt(request: dict[str, Any]) -> Completion:
+        def attempt(request: dict[str, Any]) -> Any:
             try:
                 return self._ask(request, stop)
             except DistillError:
@@ -225,9 +253,7 @@ class Endpoint:
                 raise
 
         with ThreadPoolExecutor(self.options.concurrency) as pool:
-            futures: dict[Future[Completion], str] = {
-                pool.submit(attempt, request): key for key, request in requests.items()
-            }
+            futures: dict[Future[Any], str] = {pool.submit(attempt, request): key for key, request in requests.items()}
             try:
                 for future in as_completed(futures):
                     try:
@@ -243,11 +269,10 @@ class Endpoint:
             raise DistillError(f"{problem}; {kept}") from problem
         return found
 
-    def _ask(self, request: dict[str, Any], stop: threading.Event) -> Completion:
+    def _ask(self, request: dict[str, Any], stop: threading.Event) -> Any:
         """One answer, with retries; it is in the cache and the account when this returns."""
-        size = sum(len(str(m["content"]).encode()) for m in request["messages"])
-        overhead = 64 + 8 * len(request["messages"])
-        most = size + overhead, self.options.max_tokens  # a token is at least one byte
+        expected, *bounds = self._bound(request)
+        most = bounds[0], bounds[1]
         jitter = random.Random(canonical(request))
         attempts = self.options.retries + 1
         for attempt in range(1, attempts + 1):
@@ -255,10 +280,10 @@ class Endpoint:
                 raise Stopped
             number = self.ledger.reserve(*most)
             try:
-                ticket = self.rate.acquire(size // 4 + overhead + self.options.max_tokens, stop)
+                ticket = self.rate.acquire(expected + most[1], stop)
                 answer = self._once(request, most)
                 self.ledger.settle(number, answer["prompt_tokens"], answer["completion_tokens"])
-            except _Failed as failed:
+            except Failed as failed:
                 if failed.billed is None:
                     self.ledger.release(number)
                 else:  # paid, although nothing can be read in it
@@ -273,10 +298,10 @@ class Endpoint:
                 raise
             self.rate.settle(ticket, answer["prompt_tokens"] + answer["completion_tokens"])
             self.cache.put(request, answer)
-            return _completion(answer)
+            return self._value(answer)
         raise AssertionError("unreachable")
 
-    def _wait(self, failed: "_Failed", backoff: float, stop: threading.Event) -> None:
+    def _wait(self, failed: "Failed", backoff: float, stop: threading.Event) -> None:
         wait = backoff if failed.after_s is None else failed.after_s
         if wait > self.options.longest_wait_s:
             raise DistillError(f"the endpoint {self.options.base_url} asks to wait {wait:.0f} s: come back later")
@@ -288,28 +313,23 @@ class Endpoint:
         self.rate.pause_here(wait, stop)
 
     def _once(self, request: dict[str, Any], most: tuple[int, int]) -> dict[str, Any]:
-        """The answer as it is cached. Raises `_Failed`."""
-        parameters = dict(request["parameters"])
-        extra = parameters.pop("extra", None)
-        create: Any = self._client.chat.completions.with_streaming_response.create  # so that its size can be bounded
+        """The answer as it is cached. Raises `Failed`."""
         openai = self._openai
         try:
-            with create(
-                model=request["model"], messages=request["messages"], extra_body=extra, **parameters
-            ) as response:
+            with self._create(request) as response:
                 body = self._body(response)
-            return _read(body, request, most)
+            return self._read(body, request, most)
         except openai.APITimeoutError as error:
-            raise _Failed(f"did not answer within {self.options.timeout_s:g} s", True) from error
+            raise Failed(f"did not answer within {self.options.timeout_s:g} s", True) from error
         except openai.APIConnectionError as error:
-            raise _Failed(f"cannot be reached: {self._line(error.__cause__ or error)}", True) from error
+            raise Failed(f"cannot be reached: {self._line(error.__cause__ or error)}", True) from error
         except openai.APIStatusError as error:
             code = error.status_code
             again = code in (408, 429) or code >= 500
             after = _retry_after(error.response.headers) if again else None
-            raise _Failed(f"answers {code}: {self._line(error)}", again, after) from error
+            raise Failed(f"answers {code}: {self._line(error)}", again, after) from error
         except openai.APIResponseValidationError as error:
-            raise _Failed(f"gives what cannot be read: {self._line(error)}", True) from error
+            raise Failed(f"gives what cannot be read: {self._line(error)}", True) from error
 
     def _body(self, response: Any) -> bytes:
         """What the server sends, up to the largest size."""
@@ -318,13 +338,13 @@ class Endpoint:
             for part in response.iter_bytes():
                 body += part
                 if len(body) > self.options.largest_answer:
-                    raise _Failed(f"sends more than {self.options.largest_answer} bytes", False)
-        except _Failed:
+                    raise Failed(f"sends more than {self.options.largest_answer} bytes", False)
+        except Failed:
             raise
         except Exception as error:  # of the HTTP library, which is another one by openai's version
             late = "Timeout" in type(error).__name__
             words = f"did not answer within {self.options.timeout_s:g} s" if late else "cannot be reached"
-            raise _Failed(f"{words}: {self._line(error)}", True) from error
+            raise Failed(f"{words}: {self._line(error)}", True) from error
         return bytes(body)
 
     def _line(self, error: BaseException) -> str:
@@ -377,7 +397,7 @@ def sampled_log_probs(
     return SampledLogProbs(tokens, log_probs), mask
 
 
-class _Failed(Exception):
+class Failed(Exception):
     """One attempt brought nothing; `again` says whether another may, `after_s` when the server wants it."""
 
     def __init__(
@@ -416,15 +436,24 @@ def _request(options: EndpointOptions, prompt: Prompt, sample: int) -> dict[str,
     return about | {"messages": messages, "parameters": parameters}
 
 
-def _read(body: bytes, request: dict[str, Any], most: tuple[int, int]) -> dict[str, Any]:
-    """The answer of a response's body. Raises `_Failed` where there is none in it."""
+def opened(body: bytes, most: tuple[int, int]) -> tuple[Any, list[Any], list[int]]:
+    """A body's JSON, the prompt and completion tokens that it says were used, and these with `most` where it does not.
+
+    Raises:
+      Failed: no JSON.
+    """
     try:
         data = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise _Failed("answers with malformed JSON", True) from error
+        raise Failed("answers with malformed JSON", True) from error
     usage = data.get("usage") if isinstance(data, dict) else None
     counts = [usage.get(name) if isinstance(usage, dict) else None for name in ("prompt_tokens", "completion_tokens")]
-    known = [n if type(n) is int and n >= 0 else bound for n, bound in zip(counts, most, strict=True)]
+    return data, counts, [n if type(n) is int and n >= 0 else bound for n, bound in zip(counts, most, strict=True)]
+
+
+def _read(body: bytes, request: dict[str, Any], most: tuple[int, int]) -> dict[str, Any]:
+    """The answer of a response's body. Raises `Failed` where there is none in it."""
+    data, counts, known = opened(body, most)
     try:
         choice = data["choices"][0]
         message = choice["message"]
@@ -435,7 +464,7 @@ def _read(body: bytes, request: dict[str, Any], most: tuple[int, int]) -> dict[s
             raise TypeError("no text")
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         billed = None if counts == [None, None] else (known[0], known[1])
-        raise _Failed("gives an answer without choices or text", True, billed=billed) from error
+        raise Failed("gives an answer without choices or text", True, billed=billed) from error
     return {
         "text": text,
         "finish_reason": reason,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import barkour
 from distill.core.journal import Journal
@@ -18,43 +18,11 @@ from distill.language import distil as command
 from distill.language.encoding import TEMPLATE
 from distill.language.options import LanguageOptions, from_file
 from distill.language.students import end_tokens, pruned_layers
-from distill.language.text import END, PAD, bpe
 from distill.language.writing import answers
 from distill.methods.method import METHODS, MethodOptions, find
 from sim.errors import InputError
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
-CONFIG = {
-    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "max_position_embeddings": 64,
-}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Path:
-    """A teacher, a config and chats that count on."""
-    folder = tmp_path_factory.mktemp("home")
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=bpe([" ".join(WORDS) + " user assistant"], 300).tokenizer, pad_token=PAD, eos_token=END
-    )
-    ids = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
-    config = LlamaConfig(**CONFIG, **ids, eos_token_id=tokenizer.eos_token_id)
-    torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder / "teacher")
-    tokenizer.save_pretrained(folder / "teacher")
-    config.num_hidden_layers = 1
-    config.save_pretrained(folder / "config")
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder / "reference")
-    tokenizer.save_pretrained(folder / "reference")
-    rows = [{"question": WORDS[i % 9], "answer": WORDS[i % 9 + 1]} for i in range(60)]
-    (folder / "chats.jsonl").write_text("\n".join(map(json.dumps, rows)) + '\n{"question": "one", "answer": null}\n')
-    more = [{"text": f"{WORDS[i]} {WORDS[i + 1]}"} for i in range(9)]
-    (folder / "more.jsonl").write_text("\n".join(map(json.dumps, more)))
-    spans = [{"text": row["question"], "entities": {f"kind {i % 3}": [row["question"]]}} for i, row in enumerate(rows)]
-    (folder / "spans.jsonl").write_text("\n".join(map(json.dumps, [*spans, {"text": "no entities"}])))
-    why = [{**row, "rationale": f"{row['question']} {row['answer']}"} for row in rows]
-    (folder / "reasons.jsonl").write_text("\n".join(map(json.dumps, [*why, rows[0]])))
-    return folder
 
 
 def options(home: Path, out: Path, **more) -> LanguageOptions:

@@ -1,0 +1,109 @@
+"""What a student learns of its teacher where that is not all of its logits: likeliest tokens, kept or asked for."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from distill.core.errors import DistillError
+from distill.core.tables import Rows
+from distill.core.teachers import Teacher
+from distill.language.collect import RecordedTopK, labelled
+from distill.language.endpoint.client import EndpointOptions
+from distill.language.endpoint.scoring import Scorer, ScoringTeacher
+from distill.language.models import Read
+from distill.language.options import LanguageOptions
+from distill.language.student import AbsentTeacher, ChunkedStudent, TopKCache, projected_top_k, top_k
+from distill.language.text import Tokens
+from distill.methods.method import Method, MethodOptions, TextDomain, fitting
+
+SERVED = 20
+"""Tokens that are asked for at each position: what vLLM tells at most, unless it is started otherwise."""
+RETRIES = EndpointOptions.retries
+"""Times that a server is asked again."""
+BLOCK = 16
+"""Rows that are labelled and kept together."""
+D = TypeVar("D", bound=TextDomain)
+
+
+def check(options: LanguageOptions, method: Method, settings: MethodOptions) -> None:
+    """Raises `DistillError` where a method cannot do with what the options leave of its teacher."""
+    served, kept = options.teacher_url is not None, options.cache is not None
+    if options.teacher_key is not None and not served:
+        raise DistillError("--teacher-key is of a server: give --teacher-url")
+    if served and options.teacher is None:
+        raise DistillError("--teacher-url needs --teacher, the model's name there")
+    if kept and not options.teacher_top_k and not served and options.teacher is not None:
+        raise DistillError("--cache keeps likeliest tokens: say how many, --teacher-top-k")
+    if not (served or kept or options.teacher_top_k):
+        return
+    if method.stage is not None or method.choose is not None or method.teacher_writes(settings) > 0:
+        raise DistillError(f"the method {method.name} needs the whole teacher, not its likeliest tokens alone")
+    if not method.needs_teacher(settings):
+        raise DistillError(f"the method {method.name} reads no teacher's distribution")
+    fitting(method.losses(settings), RecordedTopK())
+    if served and settings.temperature != 1:
+        raise DistillError("a server tells probabilities at temperature 1: leave out --temperature")
+    if kept and not served and (method.student_writes(settings) > 0 or method.rewrites):
+        raise DistillError(f"the method {method.name} writes its own texts, which no --cache can hold beforehand")
+
+
+def scored(options: LanguageOptions, tokenizer: Any) -> ScoringTeacher:
+    """The server that `options` name. Raises `DistillError` for an address or key that are none."""
+    assert options.teacher is not None and options.teacher_url is not None
+    about = EndpointOptions(options.teacher, options.teacher_url, options.teacher_key, retries=RETRIES)
+    folder = options.cache or options.out / "run" / "scores"
+    scorer = Scorer(about, folder, options.teacher_top_k or SERVED)
+    return ScoringTeacher(scorer, lambda token: tokenizer.decode([token]))
+
+
+def likeliest_of(teacher: Any, reader: Any, read: Read, vocabulary: int, k: int, temperature: float) -> Teacher:
+    """The teacher's likeliest tokens, asked for as they are needed. Raises `DistillError` for more than there are."""
+    if k > vocabulary:
+        raise DistillError(f"--teacher-top-k {k} is more than the {vocabulary} tokens that there are")
+    if isinstance(reader, ChunkedStudent):
+        return projected_top_k(teacher, reader.vocabulary, k, temperature, reader.scaling)
+    return top_k(teacher, read, k, temperature)
+
+
+def recorded(
+    domains: Sequence[D], teacher: Teacher | None, options: LanguageOptions, tokenizer: Any, temperature: float,
+    device: torch.device | str = "cpu",
+) -> tuple[Teacher, list[D]]:  # fmt: skip
+    """The teacher of rows that hold its likeliest tokens, and the domains with such rows.
+
+    What is not in `options.cache` is asked for and written there, in blocks, so that an interruption loses one.
+
+    Raises:
+      DistillError: a folder of another teacher, tokenizer, K or temperature, or no teacher for what it lacks.
+    """
+    assert options.cache is not None
+    known = TopKCache.about(options.cache)
+    if teacher is None:
+        if known is None or "teacher" not in known:
+            raise DistillError(f"{options.cache} holds no answers of a teacher: give --teacher, or another --cache")
+        teacher = AbsentTeacher(str(known["teacher"]))
+    settings = {"top_k": options.teacher_top_k or int((known or {}).get("top_k", 0)), "temperature": temperature}
+    cache = TopKCache(teacher, options.cache, Tokens(tokenizer.backend_tokenizer, *_ends(tokenizer)), settings)
+
+    def with_labels(rows: Any) -> Any:
+        return labelled(rows, cache, BLOCK, device)
+
+    found = [replace(d, rows=with_labels(d.rows), held_out=with_labels(d.held_out)) for d in domains]
+    return RecordedTopK(temperature), found
+
+
+def told(options: LanguageOptions, rows: Rows) -> int:
+    """Of how many tokens at each position is known what the teacher says."""
+    return rows["indices"].shape[-1] if "indices" in rows else options.teacher_top_k or SERVED
+
+
+def cached(folder: Path | None) -> bool:
+    """Whether a folder says whose answers it holds."""
+    return folder is not None and TopKCache.about(folder) is not None
+
+
+def _ends(tokenizer: Any) -> tuple[str, str]:
+    return tokenizer.pad_token, tokenizer.eos_token
