@@ -42,7 +42,7 @@ def listed(options: ListOptions) -> Catalogue:  # noqa: ARG001
 @_said_once
 def show(options: ShowOptions) -> Description:
     """What a recipe says about itself."""
-    return Description.of(find(options.name).on(options.domain).about())
+    return Description.of(find(options.name).on(options.domain, options.preset).about())
 
 
 @_said_once

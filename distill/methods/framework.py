@@ -133,6 +133,8 @@ class Recipe:
     scale: Scale | None = None
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Domains beside language -> what is different there, by the names of these fields: arms, presets, rule, ..."""
+    by_preset: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Presets that ask of other material, such as `real-small` -> what is different there, as in `variants`."""
     reads: tuple[str, ...] = ()
     """Parts of a `language.data.Corpus` of which `--data` must hold one; none: the recipe takes no real data."""
 
@@ -171,11 +173,18 @@ class Recipe:
         """What `--domain` may ask for; the first is the default."""
         return ("language", *self.variants)
 
-    def on(self, domain: str) -> "Recipe":
-        """The recipe on a domain, the default one where empty. Raises `DistillError` where it does not run on it."""
+    def on(self, domain: str, preset: str = "small") -> "Recipe":
+        """The recipe on a domain, the default one where empty, as it is with a preset.
+
+        Raises:
+          DistillError: it does not run on that domain, or has no such preset.
+        """
         if (domain or self.domains[0]) not in self.domains:
             raise DistillError(f"{self.name} runs on the domains {', '.join(self.domains)}, not '{domain}'")
-        return replace(self, **self.variants.get(domain, {}))
+        found = replace(self, **self.variants.get(domain, {}))
+        if preset not in (found.presets or {"small": None}):
+            raise DistillError(f"{self.name} has the presets {', '.join(found.presets or ['small'])}, not '{preset}'")
+        return replace(found, **found.by_preset.get(preset, {}))
 
     def about(self) -> dict[str, Any]:
         """For the catalogue, JSON-ready."""

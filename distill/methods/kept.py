@@ -33,6 +33,12 @@ def _bag_of_words(settings: dict[str, Any]) -> nn.Module:
     return BagOfWords(**settings, seed=0)
 
 
+def _perceptron(settings: dict[str, Any]) -> nn.Module:
+    from distill.methods.labs.feature_lab import Perceptron
+
+    return Perceptron(**settings)
+
+
 def _transformer(settings: dict[str, Any]) -> nn.Module:
     from policies.transformer import LocomotionTransformer, TransformerConfig
 
@@ -40,7 +46,8 @@ def _transformer(settings: dict[str, Any]) -> nn.Module:
 
 
 KINDS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
-    "WindowModel": _window, "BagOfWords": _bag_of_words, "LocomotionTransformer": _transformer,
+    "WindowModel": _window, "BagOfWords": _bag_of_words, "Perceptron": _perceptron,
+    "LocomotionTransformer": _transformer,
 }  # fmt: skip
 
 ENDINGS: dict[str, Kind] = {

@@ -8,6 +8,8 @@ from sim.errors import InputError
 from sim.options import Budget, Options, Range, Seed
 
 POSITIONAL = {"positional": True}
+SMALL = ("small", "real-small")
+"""Presets for a computer's cores: seeds side by side, each with one thread."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class ShowOptions(Options):
     """of the recipe"""
     domain: str = ""
     """another field for recipes that have one, such as the robot's"""
+    preset: str = "small"
+    """real-small: on real data, for recipes that have it"""
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class ExperimentOptions(Options):
     data: Path | None = None
     """folder of real text in place of what is generated"""
     preset: str = "small"
-    """sizes of models and data"""
+    """sizes of models and data; real-small: on real data of --data, for recipes that have it"""
     domain: str = ""
     """another field for recipes that have one, such as the robot's"""
     budget: Budget = 1.0
@@ -50,7 +54,7 @@ class ExperimentOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.preset != "small":
+        if self.preset not in SMALL:
             self.refuse(("workers",), f"with --preset {self.preset}: its seeds run one after the other")
 
 

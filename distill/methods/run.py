@@ -23,7 +23,7 @@ from distill.methods.catalogue import find
 from distill.methods.claims import judge
 from distill.methods.claims import summary as conclusion
 from distill.methods.framework import Recipe, Trial, one_seed, processors
-from distill.methods.options import ExperimentOptions
+from distill.methods.options import SMALL, ExperimentOptions
 from distill.methods.plot import plot
 from distill.methods.results import excluded
 from distill.methods.statistics import Interval, Results, verdict
@@ -34,7 +34,8 @@ OPTIONS, ARMS, RESULT, STUDENTS = "options.json", "arms.json", "result.json", "s
 def run(
     recipe: Recipe | str, asked: ExperimentOptions = ExperimentOptions(), console: Console | None = None
 ) -> dict[str, Any]:
-    """Runs a recipe's experiment, or what is left of it, in `out/NAME`, on other domains in `out/NAME_DOMAIN`.
+    """Runs a recipe's experiment, or what is left of it, in `out/NAME`; on other domains in `out/NAME_DOMAIN`, and with
+    presets that ask something else of their own in `out/NAME_PRESET`.
 
     `workers` are processes side by side, one seed each. The small experiment computes with one thread a process, so
     that results do not depend on their number.
@@ -48,10 +49,11 @@ def run(
       DistillError: unknown names, bad data, a folder of other options, or an arm that failed.
     """
     domain = asked.domain
-    recipe = (find(recipe) if isinstance(recipe, str) else recipe).on(domain)
+    recipe = (find(recipe) if isinstance(recipe, str) else recipe).on(domain, asked.preset)
     options, corpus = _options(recipe, asked)
     chosen = list(range(asked.seed, asked.seed + (asked.seeds or recipe.seeds)))
-    folder = Path(asked.out) / (recipe.name if options["domain"] == recipe.domains[0] else f"{recipe.name}_{domain}")
+    other = [domain] * (options["domain"] != recipe.domains[0]) + [asked.preset] * (asked.preset in recipe.by_preset)
+    folder = Path(asked.out) / "_".join([recipe.name, *other])
     lock = hold(folder)
     try:
         return _run(recipe, asked, folder, chosen, options, corpus, console or Console(stderr=True))
@@ -73,7 +75,7 @@ def _run(
     jobs = [(recipe, folder, s, options, corpus) for s in left]
     workers = min(asked.workers or processors(), max(len(left), 1))
     with _Progress(recipe, folder, chosen, console) as progress:
-        if workers == 1 or asked.preset != "small":
+        if workers == 1 or asked.preset not in SMALL:
             for job in jobs:
                 _seed(*job, progress.show)
         else:
@@ -116,7 +118,7 @@ def sweep(
     for name in tuple(names) or NAMES:
         recipe = find(name)
         try:
-            recipe = recipe.on(asked.domain)
+            recipe = recipe.on(asked.domain, asked.preset)
             result = run(recipe, asked, console)
             folder = Path(result["out"])
             whole = _finished(recipe, folder)
@@ -192,9 +194,7 @@ def plan(recipe: Recipe | str) -> dict[str, Any]:
 def _options(recipe: Recipe, asked: ExperimentOptions) -> tuple[dict[str, Any], Corpus | None]:
     data, preset = asked.data, asked.preset
     presets = recipe.presets or {"small": None}
-    if preset not in presets:
-        raise DistillError(f"{recipe.name} has the presets {', '.join(presets)}, not '{preset}'")
-    if preset != "small" and recipe.scale and torch.cuda.device_count() < recipe.scale.devices:
+    if preset not in SMALL and recipe.scale and torch.cuda.device_count() < recipe.scale.devices:
         needs = f"{recipe.scale.devices} devices of {recipe.scale.gigabytes:g} GB"
         raise DistillError(f"preset '{preset}' of {recipe.name} needs {needs}, here are {torch.cuda.device_count()}")
     corpus = None
@@ -259,7 +259,7 @@ def _seed(
             show()
 
     try:
-        if options["preset"] == "small":
+        if options["preset"] in SMALL:
             torch.set_num_threads(1)
         one_seed(recipe, trial, keep)
     finally:

@@ -10,6 +10,8 @@ from distill.core.mixture import Mixture
 from distill.core.tables import FixedDomain
 from distill.language.evaluate import perplexities
 from distill.language.models import Shape
+from distill.language.student import dense
+from distill.methods.claims import Claim, Difference, Power
 from distill.methods.ddk.method import CLIP, METHOD, lag
 from distill.methods.framework import Arm, Place, Recipe, Scale, Trial
 from distill.methods.labs.text_lab import TextLab
@@ -29,28 +31,31 @@ class Settings:
     rows: int = 400
     """Rows of each domain to train on."""
     held_out: int = 64
-    teacher_steps: int = 700
-    start_steps: int = 300
-    steps: int = 600
-    interval: int = 50
+    teacher_steps: int = 500
+    start_steps: int = 200
+    steps: int = 400
+    interval: int = 40
     batch: int = 16
     gamma: float = 0.2
     """Weight of the divergence beside the labels' cross-entropy (equation 3)."""
     smoothing: float = 0.5
     learning_rate: float = 3e-3
+    live: bool = False
+    """Asks the teacher batch by batch; else its logits of all rows are written down once, for all arms. At real scale
+    those would take hundreds of terabytes."""
 
 
 @dataclass(frozen=True)
 class Mixing(Arm):
     """Where one arm's data come from, and what it learns of them."""
 
-    weights: Literal["equations", "equal", "skewed start", "last of another"] = "equations"
-    """Weights that follow the ratios by equations 1 and 2, or stay: equal, as in the skewed start, or as the arm that
-    this one needs left them."""
-    raw: bool = False
-    """The factors of each interval are the weights: no smoothing, no memory of earlier intervals."""
-    shuffled: bool = False
-    """Every domain gets another one's weight."""
+    weights: Literal["equations", "equal", "skewed start", "means of another"] = "equations"
+    """Weights that follow the ratios by equations 1 and 2, or stay: equal, as in the skewed start, or each domain's
+    share of all rows that the arm that this one needs drew."""
+    smoothing: float | None = None
+    """In place of the settings': 1 lets no domain keep a share."""
+    deranged: bool = False
+    """Every domain gets another one's weight: none keeps its own."""
     teacher: bool = True
     """Whether the teacher's logits are learned from beside the labels."""
 
@@ -109,7 +114,8 @@ class Lab(TextLab):
             skewed = RememberedMixture(names, self.skewed, None)
             self.learn(start, self.of("train"), s.start_steps, mixture=skewed, **options)
         self.start = {name: tensor.clone() for name, tensor in start.state_dict().items()}
-        self.rows = {name: self.with_logits(self.teacher, rows) for name, rows in self.of("train").items()}
+        rows = self.of("train")
+        self.rows = rows if s.live else {name: self.with_logits(self.teacher, part) for name, part in rows.items()}
         self.aims = {split: perplexities(self.teacher, self.read, self.of(split)) for split in ("validation", "test")}
 
     def ratios(self, model: Any, split: str) -> dict[str, float]:
@@ -118,19 +124,26 @@ class Lab(TextLab):
         return {name: found[name] / self.aims[split][name] for name in found}
 
 
+def derangement(rng: np.random.Generator, count: int) -> np.ndarray:
+    """A random order of `count` places, two at least, in which none keeps its own; each such order as likely."""
+    order = rng.permutation(count)
+    while (order == np.arange(count)).any():
+        order = rng.permutation(count)
+    return order
+
+
 def run_arm(trial: Trial, lab: Lab, arm: Mixing) -> dict[str, Any]:
     """Distils the start with one mixture; every arm has the same number of tokens."""
     s, names = lab.settings, list(lab.domains)
     student = lab.model(s.student, 2)
     student.load_state_dict(lab.start)
-    order = trial.rng(3).permutation(len(names))
-    while len(names) > 1 and (order == np.arange(len(names))).all():
-        order = trial.rng(int(order.sum()) + 4).permutation(len(names))
+    order = derangement(trial.rng(3), len(names)) if arm.deranged and len(names) > 1 else None
     fixed = lab.skewed if arm.weights == "skewed start" else None
-    if arm.weights == "last of another":
-        fixed = trial.measured(arm.needs[0])["weights"]
-    smoothing = 0.0 if arm.weights == "equal" else 1.0 if arm.raw else s.smoothing
-    mixture = RememberedMixture(names, fixed, order if arm.shuffled else None, smoothing=smoothing, memory=not arm.raw)
+    if arm.weights == "means of another":
+        drawn = trial.measured(arm.needs[0])["drawn"]
+        fixed = [drawn[name] / sum(drawn.values()) for name in names]
+    smoothing = 0.0 if arm.weights == "equal" else s.smoothing if arm.smoothing is None else arm.smoothing
+    mixture = RememberedMixture(names, fixed, order, smoothing=smoothing)
 
     held_out, aims = lab.of("validation"), lab.aims["validation"]
     tables = [
@@ -141,7 +154,7 @@ def run_arm(trial: Trial, lab: Lab, arm: Mixing) -> dict[str, Any]:
     steps = trial.scaled(s.steps)
     summary = lab.distil(
         student, tables, s.steps, losses, batch=s.batch, learning_rate=s.learning_rate, mixture=mixture,
-        rounds=max(steps // s.interval, 2),
+        rounds=max(steps // s.interval, 2), teacher=dense(lab.teacher, lab.read) if s.live else None,
     )  # fmt: skip
     trial.keep(student, tokens=lab.tokens)
     ratios = lab.ratios(student, "test")
@@ -154,21 +167,35 @@ def run_arm(trial: Trial, lab: Lab, arm: Mixing) -> dict[str, Any]:
     }  # fmt: skip
 
 
+PILOT = tuple(range(101, 106))
+"""Seeds of the pilot, of an earlier form of this experiment with more steps: worst ratio of equal mixing less ddk 0.42
+with a spread of 0.06, of deranged weights less ddk 0.34 with one of 0.17."""
+CLAIMS = (
+    Claim(
+        "gain", "Weights that follow the ratios leave the worst domain less behind than equal mixing",
+        Difference("kd", "ddk"), Power(effect=0.15, spread=0.12, pilot=PILOT),
+    ),
+    Claim(
+        "aim", "It matters that each domain gets its own weight: with another one's the worst is further behind",
+        Difference("deranged", "ddk"), Power(effect=0.2, spread=0.17, pilot=PILOT),
+    ),
+    Claim(
+        "dynamics", "Weights that move do better than the same shares from the start",
+        Difference("static", "ddk"), Power(effect=0.2, spread=0.17, pilot=PILOT), role="mechanism",
+    ),
+    Claim(
+        "smoothing", "A floor for every domain does better than none",
+        Difference("no floor", "ddk"), Power(effect=0.2, spread=0.17, pilot=PILOT), role="mechanism",
+    ),
+)  # fmt: skip
+
+
 def rule(results: Results) -> list[Check]:
-    """The worst domain gains over equal and skewed mixing, the mean loses nothing, and neither is chance."""
-    ddk, seeds = results.values("ddk"), len(results.seeds)
-    wins = int(((ddk < results.values("kd")) & (ddk < results.values("kd skewed"))).sum())
+    """What decides nothing: the mean, and how much the weights move."""
     mean = results.difference("ddk", "kd", "mean_ratio")
-    dynamic = results.difference("ddk", "static")
     return [
-        Check(f"worst ratio of ddk below kd and kd skewed in {wins} of {seeds} seeds, 4 of 5", wins >= 0.8 * seeds),
-        results.lower("ddk", "kd"),
-        Check(f"mean_ratio: ddk less kd is {mean}, not wholly above 0", not mean.positive),
-        results.lower("ddk", "no smoothing", "change"),
-        results.higher("shuffled", "ddk"),
-        results.higher("ddk", "kd", role="falsifies"),
-        results.higher("ddk", "shuffled", role="falsifies"),
-        Check(f"the dynamics add to the final weights: ddk less static is {dynamic}", dynamic.negative, "reported"),
+        Check(f"mean_ratio: ddk less kd is {mean}, not wholly above 0", not mean.positive, "reported"),
+        results.lower("ddk", "no floor", "change", role="reported"),
     ]
 
 
@@ -181,26 +208,27 @@ RECIPE = Recipe(
     data="5 domains of characters: melodies, Python source, prose, sums, brackets; or text files by --data",
     claim="A mixture that follows the perplexity ratio of student and teacher, smoothly, lowers the worst domain's "
     "ratio against distillation on equal mixing, without a worse mean",
-    falsified="the worst domain is higher than with equal mixing, or than with the weights shuffled over the domains",
+    falsified="the worst domain is further behind than with equal mixing, or than with weights of other domains",
     arms={
-        "ce": Mixing("labels alone, equal mixing", "equal", teacher=False),
         "kd": Mixing("labels and teacher, equal mixing", "equal"),
-        "kd skewed": Mixing("the mixture of the skewed start (60 % of the easy domain)", "skewed start"),
-        "no smoothing": Mixing("the raw factors of each interval as weights", raw=True),
         "ddk": Mixing("weights by equations 1 and 2"),
-        "static": Mixing("control: ddk's last weights from the start", "last of another", needs=("ddk",)),
-        "shuffled": Mixing("control: every domain gets another one's weight", shuffled=True),
+        "no floor": Mixing("alpha 1: the weights remember, and no domain is sure of a share", smoothing=1.0),
+        "static": Mixing(
+            "control: each domain's share of what ddk drew, from the start", "means of another", needs=("ddk",)
+        ),
+        "deranged": Mixing("control: every domain gets another one's weight", deranged=True),
     },
     metric="worst_ratio",
-    seeds=5,
+    seeds=10,
     prepare=Lab,
     arm=run_arm,
     rule=rule,
+    claims=CLAIMS,
     presets={
         "small": Settings(),
         "real": Settings(
             "Qwen/Qwen1.5-14B", "Qwen/Qwen1.5-1.8B", length=2048, rows=400_000, held_out=500, steps=30_000,
-            interval=1000, batch=16, learning_rate=3e-5,
+            interval=1000, batch=16, learning_rate=3e-5, live=True,
         ),
     },
     scale=Scale(

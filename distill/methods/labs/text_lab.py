@@ -9,7 +9,7 @@ from distill.core.errors import DistillError
 from distill.core.objectives.base import WeightedSum
 from distill.core.objectives.divergences import CrossEntropy
 from distill.core.tables import FixedDomain, Rows
-from distill.core.teachers import RecordedLogits
+from distill.core.teachers import RecordedLogits, Teacher
 from distill.language.data import sources
 from distill.language.evaluate import over
 from distill.language.models import Read, Shape, causal, load
@@ -96,9 +96,18 @@ class TextLab:
         """Next-token learning on domains of rows."""
         return learn_rows(self.trial, model, self.read, rows, steps, **options)
 
-    def distil(self, model: Any, tables: list[FixedDomain], steps: int, losses: Losses, **options: Any) -> dict:
-        """Learning with a method's losses from labels and from logits that `with_logits` wrote down."""
-        student, teachers = ModelStudent(model, self.read), taught(losses, RecordedLogits())
+    def distil(
+        self,
+        model: Any,
+        tables: list[FixedDomain],
+        steps: int,
+        losses: Losses,
+        teacher: Teacher | None = None,
+        **options: Any,
+    ) -> dict:
+        """Learning with a method's losses from labels and from a teacher, by default logits that `with_logits` wrote
+        down."""
+        student, teachers = ModelStudent(model, self.read), taught(losses, teacher or RecordedLogits())
         return self.trial.fit(student, WeightedSum(losses), teachers, tables, steps=steps, **options)
 
     def with_logits(self, teacher: Any, rows: Rows) -> dict[str, np.ndarray]:

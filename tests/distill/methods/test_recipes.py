@@ -2,6 +2,7 @@
 
 import ast
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from distill.language.models import Shape, build
 from distill.language.text import characters
 from distill.methods import catalogue
 from distill.methods import run as experiments
-from distill.methods.ddk.experiment import RememberedMixture, Settings
+from distill.methods.ddk.experiment import RememberedMixture, Settings, derangement
 from distill.methods.framework import Trial
 from distill.methods.kept import load
 from distill.methods.options import ExperimentOptions
@@ -146,6 +147,29 @@ def test_controls_of_the_mixture_stay_or_swap():
     assert again.history == fixed.history
 
 
+def test_a_derangement_leaves_no_domain_its_own_weight():
+    rng = np.random.default_rng(0)
+    drawn = [tuple(derangement(rng, 4)) for _ in range(500)]
+    assert all((np.array(order) != np.arange(4)).all() for order in drawn)
+    assert len(set(drawn)) == 9, "all derangements of four come up"
+
+
+def test_static_weights_are_what_ddk_drew_and_a_live_teacher_is_the_recorded_one(tmp_path):
+    recipe = catalogue.find("ddk")
+    small = Settings(Shape(0, 16, 1, 2), Shape(0, 16, 1, 2), ("melody", "brackets"), 8, 8, 4, 2, 2, 6, 3, 4)
+    found = []
+    for live in (False, True):
+        trial = Trial(0, tmp_path / str(live), replace(small, live=live))
+        lab = recipe.prepare(trial)
+        trial.finished["ddk"] = recipe.arm(trial, lab, recipe.arms["ddk"])
+        trial.needs = recipe.arms["static"].needs
+        static = recipe.arm(trial, lab, recipe.arms["static"])
+        drawn = np.array(list(trial.finished["ddk"]["drawn"].values()), float)
+        assert static["weights"] == pytest.approx(drawn / drawn.sum()) and static["change"] == 0
+        found.append([trial.finished["ddk"]["worst_ratio"], static["worst_ratio"]])
+    assert found[0] == pytest.approx(found[1], rel=1e-3), "logits on disk are rounded to half precision"
+
+
 @pytest.mark.slow
 def test_the_same_recipe_runs_on_models_and_text_from_folders(tmp_path):
     text = "the rain in spain stays mainly in the plain. " * 200
@@ -162,8 +186,6 @@ def test_the_same_recipe_runs_on_models_and_text_from_folders(tmp_path):
         ).save_pretrained(tmp_path / name)
     settings = Settings(str(tmp_path / "teacher"), str(tmp_path / "student"), rows=20, held_out=5, length=16, steps=20)
     recipe = catalogue.find("ddk")
-    from dataclasses import replace
-
     recipe = replace(recipe, presets={"small": settings})
     result = run(recipe, out=tmp_path, data=tmp_path / "data", seeds=1, workers=1)
     arms = json.loads((tmp_path / "ddk" / "seed_0" / "arms.json").read_text())
