@@ -98,7 +98,7 @@ class Group:
 COMMANDS: dict[str, Subcommand | Group] = {
     "run": Subcommand(CourseRunOptions, "policies.evaluation.course_run:run"),
     "score": Subcommand(ScoreOptions, "sim.course.score:score"),
-    "evaluate": Subcommand(EvaluateOptions, "policies.evaluation.evaluate:evaluate"),
+    "evaluate": Subcommand(EvaluateOptions, "policies.evaluation.evaluate:answer"),
     "train": Subcommand(TrainOptions, "policies.learning.train:train"),
     "distill": Group(
         "Distil several policies into one, or a language model into a smaller one.",
@@ -164,6 +164,7 @@ EXTRAS |= {
     "accelerate": "distill",
     "rclpy": "ros",
     "cyclonedds": "unitree",
+    "pydrake": "sim2sim",
     "transformers": "lm",
     "tokenizers": "lm",
     "openai": "lm",

@@ -44,6 +44,8 @@ EXTRAS = {
     ],
     # DDS for robots that speak Unitree's messages
     "unitree": ["cyclonedds>=11"],
+    # a second physics engine, to see whether a policy has learned more than its simulator
+    "sim2sim": ["drake>=1.51,<1.52"],
     # what `barkour bench distill` and a test compare the losses and the loop with
     "bench": ["trl>=1.16"],
     # video and the live view

@@ -25,6 +25,7 @@ from sim.course.description import Course
 from sim.course.files import by_name
 from sim.course.scene import course_model
 from sim.course.score import MAX_TIME, Scorer, write_log
+from sim.envs.variation import Variation
 from sim.envs.worlds import SimulatedRobots
 from sim.errors import InputError
 from sim.localization import PoseErrors
@@ -48,9 +49,11 @@ class CourseWorlds:
         threads: int = 0,
         policy: Runner | None = None,
         pose_errors: PoseErrors = PoseErrors(),
+        variation: Variation = Variation(),
     ) -> None:
         """`torque_limit` (N m) replaces the robot's own, see `SimulatedRobots`; `paces` what the skills allow;
-        navigator and terrain heights take the pose with `pose_errors`, the scorer takes the true one.
+        navigator and terrain heights take the pose with `pose_errors`, the scorer takes the true one; `variation` is
+        the engine and what is other in it.
 
         `policy` drives in place of the skills' own `PolicyRunner`.
         """
@@ -59,8 +62,8 @@ class CourseWorlds:
         self.route = planned(course, robot.footprint, skills.able, paces or paces_of(skills, torque_limit))
         self.dt = robot.control_period
         self.robots = SimulatedRobots(
-            robot, course_model(course, robot), seeds, randomize=randomize, torque_limit=torque_limit, threads=threads,
-            pose_errors=pose_errors,
+            robot, course_model(course, robot, variation.solver), seeds, randomize=randomize,
+            torque_limit=torque_limit, threads=threads, pose_errors=pose_errors, variation=variation,
         )  # fmt: skip
         n = self.robots.worlds
         navigator = course_navigator(course, self.route, trained_limits(skills))
@@ -211,6 +214,7 @@ class CourseWorlds:
             end = robots.ending(i, bool(fallen[i]), self.scorers[i], self.course, self.time_limit)
             if end:
                 self.ends[i] = end
+                robots.physics.rest(~self.running)
                 self.finals[i] = (self.time, robots.torque_peak[i].tolist(), float(robots.target_jump[i]))
 
 

@@ -19,17 +19,26 @@ from policies.evaluation.results import FORMAT, Evaluation
 from policies.skills.library import Skills, load_skills
 from sim.course.description import Course
 from sim.course.files import by_name, several
-from sim.course.scene import EVALUATION
 from sim.course.score import MAX_TIME
+from sim.envs.variation import Variation
 from sim.envs.worlds import world_seeds
 from sim.localization import PoseErrors
-from sim.results import plain
+from sim.results import Result, plain
 from sim.robots.description import Robot
 from sim.tasks.events import PUSH_EVERY
 from sim.tasks.randomization import Ranges, SensorNoise, nominal
 
 MOST_WORLDS = 128
 """Worlds simulated at once; more runs go in turns."""
+
+
+def answer(options: EvaluateOptions) -> Result:
+    """What `barkour evaluate` prints: a distribution, or the table of `sim2sim`."""
+    if options.sim2sim:
+        from policies.evaluation.sim2sim import sim2sim
+
+        return sim2sim(options)
+    return evaluate(options)
 
 
 def evaluate(options: EvaluateOptions) -> Evaluation:
@@ -95,7 +104,7 @@ def _all_runs(
         here = range(first, runs, count)[:MOST_WORLDS]
         worlds = CourseWorlds(
             courses[k], skills, [seeds[i] for i in here], randomize=options.randomize,
-            torque_limit=options.torque_limit, pose_errors=PoseErrors.of(options),
+            torque_limit=options.torque_limit, pose_errors=PoseErrors.of(options), variation=Variation(options.engine),
         )  # fmt: skip
         ahead = len(by_world) + len(here)
         by_world |= dict(zip(here, worlds.run(lambda s, going, ahead=ahead: progress(ahead - going, s)), strict=True))
@@ -112,7 +121,7 @@ def _result(policy: str, skills: Skills, runs: Sequence[CourseRun], options: Eva
         "course": options.course,
         "seed": options.seed,
         "skills": skills.describe(),
-        "conditions": conditions(skills.robot, options.randomize, PoseErrors.of(options))
+        "conditions": conditions(skills.robot, options.randomize, PoseErrors.of(options), Variation(options.engine))
         | {"torque_limit_nm": options.torque_limit or skills.robot.peak_torque},
     }
 
@@ -182,13 +191,15 @@ def _median(values: Sequence[float | None]) -> float | None:
     return float(np.median(np.array(values, float))) if values else None
 
 
-def conditions(robot: Robot, randomize: bool, pose_errors: PoseErrors = PoseErrors()) -> dict[str, Any]:
+def conditions(
+    robot: Robot, randomize: bool, pose_errors: PoseErrors = PoseErrors(), variation: Variation = Variation()
+) -> dict[str, Any]:
     """What the runs were measured under, JSON-ready."""
     ranges = Ranges().of(robot) if randomize else nominal(robot)
     noise = SensorNoise()
     return {
-        "physics": "MuJoCo C engine, full-body collision",
-        "timestep_s": EVALUATION.timestep,
+        "physics": variation.words,
+        "timestep_s": variation.timestep,
         "control_hz": round(1 / robot.control_period),
         "time_limit_s": MAX_TIME,
         "randomized": randomize,

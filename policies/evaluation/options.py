@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from sim.envs.variation import Engine
 from sim.errors import InputError
 from sim.localization import PoseDelay, PoseDrift, PoseDropouts, PoseNoise, PoseRate, YawNoise
 from sim.options import Options, Range, Torque, WorldSeed
@@ -89,6 +90,18 @@ class EvaluateOptions(Options):
     """as for run"""
     pose_dropouts: PoseDropouts = 0.0
     """as for run"""
+    engine: Engine = "cpu"
+    """physics: cpu (MuJoCo's C engine), drake (needs the sim2sim extra) or mjx (needs the train extra; slow)"""
+    sim2sim: bool = False
+    """the runs, and as many walks, in MuJoCo and Drake, each with other solvers, friction, latency and torque; with
+    --report rows are kept in sim2sim.json, and an interrupted table goes on"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.sim2sim:
+            self.refuse(("against",), "with --sim2sim")
+            if self.engine == "drake":
+                raise InputError("--sim2sim has MuJoCo and Drake always: --engine mjx adds MJX")
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from tyro.conf import Positional
 from policies.bundle.reader import Bundle, FixedBatch, Policy
 from sim.course.scene import build
 from sim.course.terrain import Block, Terrain
+from sim.envs.variation import Variation
 from sim.envs.worlds import SimulatedRobots, flat, world_seeds
 from sim.errors import InputError
 
@@ -80,7 +81,11 @@ def _say(name: str, result: dict[str, Any]) -> dict[str, Any]:
 
 
 def tracking(
-    bundle: Bundle, options: WalkEval, ranges: np.ndarray, fixed: tuple[float, float, float] | None = None
+    bundle: Bundle,
+    options: WalkEval,
+    ranges: np.ndarray,
+    fixed: tuple[float, float, float] | None = None,
+    variation: Variation = Variation(),
 ) -> dict[str, Any]:
     """Errors of velocity (m/s) and yaw rate (rad/s) on the flat, and falls.
 
@@ -89,7 +94,7 @@ def tracking(
     takes the velocity's mean over the last half second (a gait cycle and more) first, so that the sway of each step
     does not count.
     """
-    robots = _robots(bundle, options, Terrain())
+    robots = _robots(bundle, options, Terrain(), variation)
     n, dt = robots.worlds, bundle.robot.control_period
     robots.place(np.zeros(n), np.zeros(n), np.zeros(n), flat)
     rngs = [np.random.default_rng([0xC0DE, int(seed)]) for seed in robots.seeds]
@@ -143,10 +148,10 @@ def steps(bundle: Bundle, options: WalkEval) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _robots(bundle: Bundle, options: WalkEval, terrain: Terrain) -> SimulatedRobots:
-    model = build(bundle.robot, terrain)
+def _robots(bundle: Bundle, options: WalkEval, terrain: Terrain, variation: Variation = Variation()) -> SimulatedRobots:
+    model = build(bundle.robot, terrain, options=variation.solver)
     seeds = world_seeds(options.seed, options.episodes)
-    return SimulatedRobots(bundle.robot, model, seeds, randomize=not options.nominal)
+    return SimulatedRobots(bundle.robot, model, seeds, randomize=not options.nominal, variation=variation)
 
 
 class Walker:

@@ -15,10 +15,10 @@ from sim.course.description import Course
 from sim.course.judge import Falls, ending
 from sim.course.scene import board_sensors
 from sim.course.score import Scorer
+from sim.envs.variation import Variation
 from sim.errors import InputError
 from sim.localization import Localization, PoseErrors
 from sim.observation import Layout, Sensors
-from sim.physics.cpu import CpuPhysics
 from sim.planar import place, to_body
 from sim.robots.description import Robot, substeps_of
 from sim.tasks.events import PUSH_EVERY, kick
@@ -100,11 +100,13 @@ class SimulatedRobots:
         torque_limit: float | None = None,
         threads: int = 0,
         pose_errors: PoseErrors = PoseErrors(),
+        variation: Variation = Variation(),
     ) -> None:
         """`randomize` draws masses, friction, latency and the rest from `randomization.Ranges`; else `nominal`.
 
         `torque_limit` (N m) replaces the description's; what is drawn of motor strength still applies. `pose_errors`
-        part what the robots know of their place from the truth.
+        part what the robots know of their place from the truth; `variation` says which engine moves them and what is
+        other in it. The scene `model` must be built with its `solver`.
         """
         if torque_limit is not None and not (np.isfinite(torque_limit) and torque_limit > 0):
             raise InputError(f"a torque limit must be a positive number of N m, got {torque_limit}")
@@ -112,19 +114,23 @@ class SimulatedRobots:
         self.seeds = np.asarray(seeds, np.int64)
         self.worlds = len(self.seeds)
         self.substeps = substeps_of(robot, float(model.opt.timestep))
-        self.physics = CpuPhysics(model, self.worlds, threads)
-        self.drawn: Draw = draw(Ranges() if randomize else nominal(robot), robot, self.seeds)
+        self.physics = variation.physics(model, self.worlds, threads)
+        self.drawn: Draw = variation.drawn(draw(Ranges() if randomize else nominal(robot), robot, self.seeds))
         self.physics.randomize(model_fields(model, robot, self.drawn))
-        self.torque_limit = torque_limit or robot.peak_torque
+        self.torque_limit = variation.torque * (torque_limit or robot.peak_torque)
         """Peak torque of the strongest joint before randomisation, N m; others in proportion."""
         weaker = self.torque_limit / robot.peak_torque
         self.physics.motors(weaker * self.drawn.peak_torque(robot), self.drawn.no_load_speeds(robot))
-        self.delay = self.drawn.delay(float(model.opt.timestep))
-        self.force = self.physics.batch.bind("actuator_force")
+        self.delay = self.drawn.delay(float(model.opt.timestep)) + round(variation.latency / float(model.opt.timestep))
+        """From a command to its torques, physics steps `[worlds]`."""
+        self.force = self.physics.force
+        """Torque of each motor in the last physics step, N m `[worlds, J]`."""
         self.streams = [np.random.default_rng([0xE7A1, seed]) for seed in self.seeds.tolist()]
         self.numbers = np.zeros((self.worlds, BLOCK, Chance.width(robot)), np.float32)
         self.used = BLOCK
         self.targets = np.tile(robot.default_pose, (self.worlds, 1))
+        self.earlier: list[np.ndarray] = []
+        """Targets before these, the newest first, where a latency of more than a control period asks for them."""
         self.torque_peak = np.zeros((self.worlds, robot.joints))
         """Largest torque of each joint so far, N m."""
         self.target_jump = np.zeros(self.worlds)
@@ -172,6 +178,7 @@ class SimulatedRobots:
         still = np.zeros((self.worlds, self.model.nv))
         self.physics.reset(np.ones(self.worlds, bool), np.concatenate([base, joints], 1), still)
         self.targets = joints.astype(np.float32)
+        self.earlier = []
         self.steps = 0
         self.falls.begin(0.0)
         self.localization = Localization(self.pose_errors, self.seeds, self._place()) if self.pose_errors else None
@@ -300,7 +307,7 @@ class SimulatedRobots:
         physics, half = self.physics, self.substeps // 2
         self.places = []
         for k in range(self.substeps):
-            physics.step(targets, 1, self.targets, np.maximum(self.delay - k, 0))
+            self._drive(targets, k)
             self.look()
             left = self.substeps - 1 - k
             if left in (0, half):
@@ -313,6 +320,19 @@ class SimulatedRobots:
             physics.reset(stuck, rest, np.zeros((self.worlds, self.model.nv)))
         self.kick(self.chance.push)
         self.localize(self.time)
+
+    def _drive(self, targets: np.ndarray, k: int) -> None:
+        """Physics step `k` of a control period in which `targets` were asked for: each world under what reached it."""
+        if (self.delay <= self.substeps).all():
+            self.physics.step(targets, 1, self.targets, np.maximum(self.delay - k, 0))
+            return
+        asked = np.stack([targets, self.targets, *self.earlier])
+        ages = np.minimum(-(np.minimum(k - self.delay, 0) // self.substeps), len(asked) - 1)
+        now = asked[ages, np.arange(self.worlds)]
+        self.physics.step(now, 1, now, np.zeros(self.worlds, np.int64))
+        if k == self.substeps - 1:
+            whole = int(self.delay.max()) // self.substeps
+            self.earlier = [self.targets, *self.earlier][:whole]
 
     def look(self) -> None:
         """Keeps what a physics step has shown: peak torques, and touches of the board."""

@@ -51,3 +51,35 @@ class Physics(Protocol):
     def motors(self, peak: np.ndarray, no_load_speed: np.ndarray) -> None:
         """Limits torques as motors do (`motor`): `peak` N m and `no_load_speed` rad/s, both `[worlds, J]`."""
         ...
+
+
+class WholePhysics(Physics, Protocol):
+    """An engine in which whole runs are judged: its state is read, and the robots pushed, as time passes."""
+
+    @property
+    def qpos(self) -> np.ndarray:
+        """As `PhysicsReading.qpos`, `[worlds, 7 + J]`."""
+        ...
+
+    @property
+    def qvel(self) -> np.ndarray:
+        """As `PhysicsReading.qvel`, `[worlds, 6 + J]`."""
+        ...
+
+    @property
+    def sensordata(self) -> np.ndarray:
+        """As `PhysicsReading.sensors`."""
+        ...
+
+    @property
+    def force(self) -> np.ndarray:
+        """Torque of every motor in the last physics step, N m `[worlds, J]`."""
+        ...
+
+    def rest(self, worlds: np.ndarray) -> None:
+        """Worlds `[worlds]` (bool) at which nobody looks any more: an engine may let them stand still."""
+        ...
+
+    def push(self, velocity: np.ndarray) -> None:
+        """Adds `velocity` `[worlds, 2]` (m/s, world frame) to the base: a kick."""
+        ...

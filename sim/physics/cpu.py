@@ -23,6 +23,7 @@ class CpuPhysics:
         self.qpos, self.qvel = self.batch.bind("qpos"), self.batch.bind("qvel")
         self.ctrl, self.warmstart = self.batch.bind("ctrl"), self.batch.bind("qacc_warmstart")
         self.time, self.sensordata = self.batch.bind("time"), self.batch.bind("sensordata")
+        self.force = self.batch.bind("actuator_force")
         self._motors: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
     def reset(self, mask: np.ndarray, qpos: np.ndarray, qvel: np.ndarray) -> None:
@@ -63,6 +64,9 @@ class CpuPhysics:
     def shift(self, offset: np.ndarray) -> None:
         """Moves the base of each world by `offset` `[worlds, 2]` (m) without touching anything else."""
         self.qpos[:, :2] += offset
+
+    def rest(self, worlds: np.ndarray) -> None:
+        """See `WholePhysics.rest`; here all worlds go on, as the batch steps them together."""
 
     def push(self, velocity: np.ndarray) -> None:
         """Adds `velocity` `[worlds, 2]` (m/s, world frame) to the base: a kick."""

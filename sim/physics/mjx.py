@@ -53,9 +53,9 @@ class WorldState(NamedTuple):
 class Engine:
     """One compiled scene as pure functions of one world; `vmap` them for many."""
 
-    def __init__(self, model: mujoco.MjModel) -> None:
+    def __init__(self, model: mujoco.MjModel, most_pairs: int = MAX_PAIRS) -> None:
         """Raises `InputError` where MJX lacks something that the scene needs, or would be hopelessly slow at it."""
-        _refuse(model)
+        _refuse(model, most_pairs)
         try:
             self.base: Any = mjx.put_model(model)
         except (NotImplementedError, ValueError) as error:
@@ -106,7 +106,7 @@ class Engine:
         if friction is not None and np.any((friction > 0) & (self.model.dof_frictionloss == 0)):
             raise InputError("MJX cannot add dry friction to joints that have none in the scene")
         derived = {name: [] for name in DERIVED if name not in fields}
-        model = _copy(self.model)
+        model = copy_of(self.model)
         data = mujoco.MjData(model)
         for world in range(worlds):
             for name, values in fields.items():
@@ -118,23 +118,23 @@ class Engine:
         return {name: jnp.asarray(np.asarray(values, np.float32)) for name, values in every.items()}
 
 
-def _copy(model: mujoco.MjModel) -> mujoco.MjModel:
+def copy_of(model: mujoco.MjModel) -> mujoco.MjModel:
     """An independent copy of a compiled model."""
     buffer = np.empty(mujoco.mj_sizeModel(model), np.uint8)
     mujoco.mj_saveModel(model, None, buffer)
     return mujoco.MjModel.from_binary_path("copy.mjb", {"copy.mjb": buffer.tobytes()})
 
 
-def _refuse(model: mujoco.MjModel) -> None:
+def _refuse(model: mujoco.MjModel, most_pairs: int) -> None:
     """Raises `InputError` for contacts that MJX computes too slowly to be of use."""
     touch = (model.geom_contype[:, None] & model.geom_conaffinity) != 0
     weld = model.body_weldid[model.geom_bodyid]
     pairs = np.triu((touch | touch.T) & (weld[:, None] != weld), 1)
     count = int(pairs.sum())
-    if count > MAX_PAIRS:
+    if count > most_pairs:
         raise InputError(
             f"this scene has {count} pairs of geoms that may touch, and MJX tests them all at every step (at most "
-            f"{MAX_PAIRS} here): collide feet only, use a smaller terrain, or the cpu engine"
+            f"{most_pairs} here): collide feet only, use a smaller terrain, or the cpu engine"
         )
     slow = mujoco.mjtGeom.mjGEOM_CYLINDER
     plane = model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE
@@ -147,10 +147,10 @@ def _refuse(model: mujoco.MjModel) -> None:
 class MjxPhysics:
     """Many worlds of one scene, compiled for whatever device jax has; the twin of `CpuPhysics`."""
 
-    def __init__(self, model: mujoco.MjModel, worlds: int) -> None:
+    def __init__(self, model: mujoco.MjModel, worlds: int, most_pairs: int = MAX_PAIRS) -> None:
         if worlds < 1:
             raise InputError(f"physics needs at least 1 world, got {worlds}")
-        self.engine = Engine(model)
+        self.engine = Engine(model, most_pairs)
         self.model = model
         self.worlds = worlds
         self.timestep = float(model.opt.timestep)

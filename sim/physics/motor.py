@@ -1,5 +1,7 @@
 """The motor model: how much torque a joint can give at its present speed. Pure, numpy or jax.numpy (`xp`)."""
 
+import numpy as np
+
 from sim.arrays import Array, Namespace
 
 KNEE = 0.5
@@ -19,3 +21,27 @@ def torque_range(xp: Namespace, peak: Array, no_load_speed: Array, speed: Array)
     high = peak * xp.clip((no_load_speed - speed) / room, 0.0, 1.0)
     low = -peak * xp.clip((no_load_speed + speed) / room, 0.0, 1.0)
     return low, high
+
+
+def servo_torque(
+    gain: Array,
+    bias: Array,
+    limit: Array,
+    targets: Array,
+    position: Array,
+    speed: Array,
+    motors: tuple[Array, Array] | None = None,
+) -> np.ndarray:
+    """What position servos give, N m `[worlds, J]`, as MuJoCo's actuators do: for engines that are told torques.
+
+    Args:
+      gain, bias, limit: the model's `actuator_gainprm`, `actuator_biasprm` and `actuator_forcerange`,
+        `[worlds or 1, J, ...]`.
+      targets, position: rad, `speed`: rad/s, `[worlds, J]`.
+      motors: peak torque and no-load speed, `[worlds, J]` both, in place of `limit`.
+    """
+    torque = gain[:, :, 0] * targets + bias[:, :, 0] + bias[:, :, 1] * position + bias[:, :, 2] * speed
+    low, high = limit[:, :, 0], limit[:, :, 1]
+    if motors is not None:
+        low, high = torque_range(np, motors[0], motors[1], speed)
+    return np.clip(torque, low, high)

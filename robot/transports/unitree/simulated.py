@@ -77,7 +77,7 @@ class ServoedHardware(SimulatedHardware):
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
-        batch = self.physics.batch
+        batch = cast(Any, self.physics).batch
         self._gain, self._bias = (batch.expand(f"actuator_{name}prm") for name in ("gain", "bias"))
         self._share = np.array(self._gain[0, :, 0]) / self.robot.kp
         """Of its gains that a motor really has."""

@@ -1,0 +1,90 @@
+"""The table over engines and physics: what is in it, that it goes on where it stopped, and what it refuses."""
+
+import json
+
+import pytest
+
+from policies.evaluation import sim2sim as module
+from policies.evaluation.course_run import CourseWorlds
+from policies.evaluation.evaluate import answer, evaluate
+from policies.evaluation.options import EvaluateOptions
+from policies.evaluation.sim2sim import FILE, Sim2Sim, measure, sim2sim, variations
+from policies.skills.library import load_skills
+from sim.course.description import official
+from sim.envs.variation import Variation
+from sim.errors import InputError
+
+ROW = {
+    "score_mean": 0.9, "all_obstacles": 1, "fell": 0, "time_s_median": None, "velocity_error": 0.1, "walk_falls": 0,
+}  # fmt: skip
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Runs and walks of a moment."""
+    defaults = CourseWorlds.__init__.__kwdefaults__ | {"time_limit": 0.2}
+    monkeypatch.setattr(CourseWorlds.__init__, "__kwdefaults__", defaults)
+    monkeypatch.setattr(module, "WALK_SECONDS", 1.1)
+
+
+def test_each_change_stands_once_in_each_engine():
+    rows = [(variation.engine, words) for words, variation in variations(("cpu", "drake"))]
+    assert len(set(rows)) == len(rows)
+    assert rows[:2] == [("cpu", "none"), ("drake", "none")]
+    cpu, drake = ({words for engine, words in rows if engine == one} for one in ("cpu", "drake"))
+    assert drake < cpu and {"pyramidal cone"} == cpu - drake
+    changed = [variation for words, variation in variations(("cpu",)) if words != "none"]
+    assert Variation() not in changed and len(set(changed)) == len(changed)
+
+
+def test_a_row_is_what_evaluate_says_of_the_same_runs(short):
+    options = EvaluateOptions("specialists", runs=2, randomize=True, seed=5)
+    row = measure(load_skills("specialists"), official(), Variation(), options)
+    found = evaluate(options)
+    assert row["score_mean"] == found["score_mean"]
+    assert [world["seed"] for world in row["worlds"]] == [world["seed"] for world in found["worlds"]]
+    assert row["velocity_error"] > 0 and row["walk_falls"] in (0, 1, 2)
+    weak = measure(load_skills("specialists"), official(), Variation(friction=0.4), options)
+    assert weak["velocity_error"] != row["velocity_error"]
+
+
+def test_an_interrupted_table_goes_on(tmp_path, monkeypatch):
+    measured: list[Variation] = []
+
+    def stops(skills, course, variation, options):
+        if len(measured) == 3:
+            raise KeyboardInterrupt
+        measured.append(variation)
+        return dict(ROW)
+
+    options = EvaluateOptions(runs=1, sim2sim=True, report=tmp_path / "table")
+    monkeypatch.setattr(module, "measure", stops)
+    with pytest.raises(KeyboardInterrupt):
+        sim2sim(options)
+    kept = json.loads((tmp_path / "table" / FILE).read_text())
+    assert len(kept["rows"]) == 3
+    before = list(measured)
+    monkeypatch.setattr(module, "measure", lambda *given: measured.append(given[2]) or dict(ROW))
+    table = answer(options)
+    assert isinstance(table, Sim2Sim)
+    assert measured[:3] == before and len(set(measured)) == len(measured) == len(table.rows)
+    assert json.loads((tmp_path / "table" / FILE).read_text())["rows"] == table.rows
+    with pytest.raises(InputError, match="seed"):
+        sim2sim(EvaluateOptions(runs=1, sim2sim=True, seed=1, report=tmp_path / "table"))
+
+
+def test_a_damaged_table_is_refused(tmp_path):
+    (tmp_path / FILE).write_text('{"rows": [{}]}')
+    with pytest.raises(InputError, match=FILE):
+        sim2sim(EvaluateOptions(runs=1, sim2sim=True, report=tmp_path))
+
+
+@pytest.mark.parametrize("wrong", [{"against": "specialists"}, {"engine": "drake"}])
+def test_options_that_it_would_ignore_are_refused(wrong):
+    with pytest.raises(InputError):
+        EvaluateOptions(sim2sim=True, **wrong)
+
+
+def test_one_course_only():
+    with pytest.raises(InputError, match="one course"):
+        sim2sim(EvaluateOptions(runs=2, sim2sim=True, course="generated:1-2"))
