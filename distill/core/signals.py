@@ -6,7 +6,7 @@ carries no gradient. Positions that will be masked out (padding) must hold finit
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, ClassVar, Self, cast
 
@@ -196,6 +196,47 @@ class ProjectedLogits(TeacherSignal):
         object.__setattr__(copy, "states", states)
         object.__setattr__(copy, "head", self.head)
         object.__setattr__(copy, "scaling", self.scaling)
+        return copy
+
+
+@dataclass(frozen=True, eq=False)
+class RoutedLogits(ProjectedLogits):
+    """`ProjectedLogits` of several teachers, each position of one of them; all have one vocabulary.
+
+    Its own `states` are places, `[..., 2]`: which teacher, and where among that teacher's states; `head` is the first
+    teacher's, for its size.
+    """
+
+    KIND: ClassVar[str] = "routed logits"
+    SETTINGS: ClassVar[tuple[str, ...]] = ("scaling", "parts")
+    parts: tuple[ProjectedLogits, ...] = ()
+    """One for each teacher, with states `[n, D]` that may differ in width."""
+
+    @classmethod
+    def of(cls, parts: Sequence[ProjectedLogits], which: Tensor, place: Tensor) -> Self:
+        """`which` `[...]` of the parts, and `place` `[...]` among its states."""
+        return cls(torch.stack([which, place], -1), parts[0].head, parts=tuple(parts))
+
+    def _check(self) -> None:
+        sizes = sorted({part.vocabulary for part in self.parts})
+        if len(sizes) != 1:
+            raise DistillError(f"teachers of one student need one vocabulary, got {sizes}")
+
+    @property
+    def logits(self) -> Tensor:
+        """`[..., V]`, made anew each time."""
+        which, place = self.states.unbind(-1)
+        dtype = torch.promote_types(self.head.dtype, torch.float32)
+        found = torch.empty(*which.shape, self.vocabulary, dtype=dtype, device=which.device)
+        for i, part in enumerate(self.parts):
+            own = which == i
+            if own.any():
+                found[own] = part.index(place[own]).logits.to(dtype)
+        return found
+
+    def _with(self, states: Tensor) -> Self:
+        copy = super()._with(states)
+        object.__setattr__(copy, "parts", self.parts)
         return copy
 
 

@@ -30,7 +30,10 @@ def command(options: LanguageOptions) -> str:
 
 def write_card(folder: Path, options: LanguageOptions, method: Method, found: Mapping[str, Any]) -> None:
     """Writes `README.md`; `found` is what `distil` returns."""
-    bases = sorted({name for name in (options.teacher, found["student"]) if name and "(" not in name})
+    bases = sorted(
+        {name for name in (options.teacher, *found.get("teachers", {}).values(), found["student"])
+         if name and "(" not in name}
+    )  # fmt: skip
     head = {
         "library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["distillation", method.name],
         "license": "other", "license_name": "to-be-filled", "base_model": bases,
@@ -41,7 +44,12 @@ def write_card(folder: Path, options: LanguageOptions, method: Method, found: Ma
     if "teacher" in found["perplexity"]:
         figures += [("the teacher's perplexity there", found["perplexity"]["teacher"])]
         figures += [("share of held-out tokens at which teacher and student agree", found["agreement"])]
-    taught = f"{options.teacher}, {count['teacher']:,} parameters" if "teacher" in count else "none"
+    several = ", ".join(f"{model} ({name})" for name, model in found.get("teachers", {}).items())
+    taught = several or options.teacher or "none"
+    if "teacher" in count:
+        taught += f", {count['teacher']:,} parameters"
+    elif options.teacher_url or options.cache:
+        taught += f", by its {found['likeliest']} likeliest tokens"
     lost = [f"- {what}: {n} ({why})" for what in ("dropped", "cut") for why, n in data[what].items()]
     settings = ", ".join(f"{name} {value}" for name, value in found["settings"].items())
     lines = [

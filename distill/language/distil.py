@@ -45,6 +45,7 @@ from distill.language.evaluation import measured, speed
 from distill.language.examples import HUB, Example, Reading, read_examples
 from distill.language.models import causal, load, packs, parameters
 from distill.language.options import LanguageOptions, from_file
+from distill.language.several import Several
 from distill.language.student import ChunkedStudent, ModelStudent, projected
 from distill.language.students import end_tokens, open_student, open_tokenizer, require_same_tokens, sizes
 from distill.methods.capacity_gap.method import chosen
@@ -131,7 +132,8 @@ class Run:
                 "files": {f"{d.name}/{name}": digest for d in self.domains for name, digest in d.files.items()},
                 **({"chosen": {d.name: d.chosen for d in self.domains}} if self.domains[0].chosen is not None else {}),
             },
-            **({"likeliest": teaching.told(self.options, self.domains[0].rows)} if self.signal is not None else {}),
+            **({"teachers": teaching.named(self.options.teachers)} if self.options.teachers else {}),
+            **teaching.told(self.options, self.domains[0].rows),
             "logits": {
                 name: "in chunks" if isinstance(reader, ChunkedStudent) else "whole"
                 for name, reader in self.readers.items()
@@ -247,14 +249,18 @@ def prepare(options: LanguageOptions) -> Run:
     method.check(len(options.data))
     options = _with_teacher(options, method, settings)
     teaching.check(options, method, settings)
-    readings = [(str(path), read_examples(path, options.limit)) for path in options.data]
-    here = None if options.teacher_url else options.teacher
-    teacher = load(here, dtype=torch.float32) if here else None
-    tokenizer = open_tokenizer(options.tokenizer or here or options.student)
-    if options.tokenizer and here:
-        require_same_tokens(open_tokenizer(here), tokenizer)
+    routed = teaching.routes(options, method, settings)
+    route = options.route if routed else ""
+    readings = [(str(path), read_examples(path, options.limit, route)) for path in options.data]
+    here = [*routed.values()] if routed else [options.teacher] if options.teacher and not options.teacher_url else []
+    teachers = [load(source, dtype=torch.float32) for source in here]
+    teacher = Several(teachers) if routed else teachers[0] if teachers else None
+    tokenizer = open_tokenizer(options.tokenizer or (here or [options.student])[0])
+    for source in here if options.tokenizer else here[1:]:
+        require_same_tokens(open_tokenizer(source), tokenizer)
     student, origin = open_student(
-        options.student, teacher, tokenizer, options.seed, lambda: _some(readings, tokenizer, options.length)
+        options.student, teachers[0] if teachers else None, tokenizer, options.seed,
+        lambda: _some(readings, tokenizer, options.length),
     )  # fmt: skip
     if not tokenizer.chat_template:
         tokenizer.chat_template = TEMPLATE
@@ -264,7 +270,7 @@ def prepare(options: LanguageOptions) -> Run:
         assert options.reference is not None
         require_same_tokens(tokenizer, open_tokenizer(options.reference))
         reference = load(options.reference, dtype=torch.float32)
-    models = [model for model in (teacher, student, reference) if model is not None]
+    models = [model for model in (*teachers, student, reference) if model is not None]
     for model in models:
         context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         if context and options.length > context:
@@ -281,7 +287,8 @@ def prepare(options: LanguageOptions) -> Run:
             if None in converted:
                 reading.dropped[f"nothing that {method.name} reads"] += list(converted).count(None)
             reading.examples = [example for example in converted if example is not None]
-    splits = [_split(name, reading, tokenizer, options, writes, method) for name, reading in _named(readings)]
+    names = list(routed)
+    splits = [_split(name, reading, tokenizer, options, writes, method, names) for name, reading in _named(readings)]
     if reference is not None and not options.dry_run:
         found = {"teacher": teacher, "reference": reference, "read": causal(vocabulary), "length": options.length}
         _choose(splits, method, settings, found)
@@ -319,6 +326,9 @@ def prepare(options: LanguageOptions) -> Run:
 def _narrow(run: Run) -> None:
     """Gives the run a teacher that tells its likeliest tokens alone, where the options say so."""
     options, temperature = run.options, run.settings.temperature
+    if isinstance(run.teacher, Several):
+        run.signal = teaching.of_each(run.teacher, len(run.tokenizer), run.domains[0].rows)
+        return
     if options.teacher_url is not None:
         run.signal = teaching.scored(options, run.tokenizer)
         return
@@ -352,7 +362,8 @@ def _with_teacher(options: LanguageOptions, method: Method, settings: MethodOpti
             raise DistillError("--candidates are for the method capacity_gap, in place of --teacher")
         student, *teachers = sizes([options.student, *options.candidates])
         options = replace(options, teacher=options.candidates[chosen(student, teachers)], candidates=())
-    if options.teacher is None and method.needs_teacher(settings) and not teaching.cached(options.cache):
+    alone = options.teacher is None and not options.teachers and not teaching.cached(options.cache)
+    if alone and method.needs_teacher(settings):
         raise DistillError(f"the method {method.name} needs --teacher")
     if (options.reference is None) != (method.choose is None):
         raise DistillError(f"the method {method.name} {'takes no' if method.choose is None else 'needs a'} --reference")
@@ -384,20 +395,31 @@ class Split:
     """Rows of each example, one after the other, in `trained` and `held_out`."""
     chosen: int | None = None
     """Of `trained` before a method chose from it: how many it left."""
+    whose: Sequence[int] = ()
+    """Of each prompt, which of several teachers it is."""
 
 
 def _split(
-    name: str, reading: Reading, tokenizer: Any, options: LanguageOptions, writes: bool, method: Method
-) -> Split:
+    name: str, reading: Reading, tokenizer: Any, options: LanguageOptions, writes: bool, method: Method,
+    teachers: Sequence[str] = (),
+) -> Split:  # fmt: skip
     encoder = Encoder(tokenizer, options.length)
     rng = np.random.default_rng([options.seed, 31])
     rows: dict[bool, list[Encoded]] = {False: [], True: []}
     prompts: list[list[int]] = []
+    asked: list[int | None] = []
     encoded: list[tuple[Example, list[Encoded]]]
     if method.views is None:
         encoded = [(e, encoder.encode(e)) for e in reading.examples]
     else:
         encoded = [(e, _viewed(e, encoder, method)) for e in reading.examples]
+    whose: list[int | None] = [None] * len(encoded)
+    if teachers:
+        whose = teaching.places(name, reading.routes, teachers)
+        encoded = [
+            (e, [replace(part, teacher=which) for part in parts])
+            for (e, parts), which in zip(encoded, whose, strict=True)
+        ]
     usable = [(example, parts) for example, parts in encoded if parts]
     whole = len(usable)
     if whole == 1 and len(usable[0][1]) > 1 and method.views is None:  # one long text: its pieces are held out
@@ -413,13 +435,15 @@ def _split(
             prompt = encoder.prompt(example)
             if 0 < len(prompt) <= options.length + 1 - options.new_tokens:
                 prompts.append(prompt)
+                asked.append(parts[0].teacher)
             else:
                 dropped["a prompt leaves no room for an answer"] += 1
     if writes and not prompts:
         raise DistillError(f"{name}: no prompt leaves room for {options.new_tokens} tokens in {options.length}")
     each = len(usable[0][1]) if method.views is not None else 1
     return Split(
-        name, rows[False], rows[True][: MEASURED * each], prompts, whole, dropped, encoder.cut, reading.files, each
+        name, rows[False], rows[True][: MEASURED * each], prompts, whole, dropped, encoder.cut, reading.files, each,
+        whose=[which for which in asked if which is not None],
     )  # fmt: skip
 
 
@@ -441,9 +465,12 @@ def _laid(split: Split, options: LanguageOptions, packed: bool, pad: int) -> Dom
     kept = [lay(split.trained[view::each], options.length, pad) for view in range(each)]
     test = [padded_rows(split.held_out[view::each], options.length, pad) for view in range(each)]
     if not packed:  # models without positions learn as well
-        kept, test = ([{key: part[key] for key in ("tokens", "mask")} for part in parts] for parts in (kept, test))
+        kept, test = (
+            [{key: values for key, values in part.items() if key != "positions"} for part in parts]
+            for parts in (kept, test)
+        )
     return Domain(
-        split.name, kept[0], test[0], split.prompts, kept[1:], test[1:], examples=split.examples,
+        split.name, kept[0], test[0], split.prompts, split.whose, kept[1:], test[1:], examples=split.examples,
         dropped=split.dropped, cut=split.cut, files=split.files, chosen=split.chosen,
     )  # fmt: skip
 
@@ -492,6 +519,8 @@ def loop(run: Run, folder: Path, resume: bool = False, quiet: bool = False) -> t
 
 def _reader(model: Any, vocabulary: int, rows: Rows) -> Student:
     """Chunk by chunk where that gives the model's own logits on some of the data, as a whole where it does not."""
+    if isinstance(model, Several):
+        return ModelStudent(model, causal(vocabulary))
     try:
         return ChunkedStudent(model, vocabulary, torch.from_numpy(rows["tokens"][:2, :65]))
     except DistillError:
@@ -527,7 +556,10 @@ def evaluated(run: Run) -> dict[str, Any]:
     return {
         "domains": {
             domain.name: {
-                name: measured(model, run.readers[name], domain.held_out, writing) for name, model in models.items()
+                name: measured(
+                    model, run.readers[name], domain.held_out, None if isinstance(model, Several) else writing
+                )
+                for name, model in models.items()
             }
             for domain in run.domains
         },

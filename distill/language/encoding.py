@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,8 @@ class Encoded:
     tokens: Sequence[int]
     learned: Sequence[bool]
     """Of each token, whether its prediction is learned; never of the first."""
+    teacher: int | None = None
+    """Which of several teachers it is learned from; None where there is one at most."""
 
 
 class Encoder:
@@ -135,25 +137,26 @@ class Encoder:
         tokens, learned = list(row.tokens[: self.length + 1]), list(row.learned[: self.length + 1])
         if learned:
             learned[0] = False  # nothing stands before it
-        return Encoded(tokens, learned) if any(learned) else None
+        return replace(row, tokens=tokens, learned=learned) if any(learned) else None
 
 
 def padded_rows(rows: Sequence[Encoded], length: int, pad: int) -> dict[str, np.ndarray]:
-    """One example a row: `tokens` `[N, length + 1]`, `mask` and `positions` `[N, length]`."""
+    """One example a row: `tokens` `[N, length + 1]`, `mask` and `positions` `[N, length]`, and `teacher` `[N]` where
+    there are several."""
     return _laid([[row] for row in rows], length, pad)
 
 
 def packed_rows(rows: Sequence[Encoded], length: int, pad: int) -> dict[str, np.ndarray]:
     """Several examples a row, each of which begins at position 0 anew: as `padded_rows`, in fewer rows.
 
-    The longest goes first, each into the fullest row that has room (best fit). Where positions begin anew, attention
-    must: see `models.causal`. The first token of an example is never learned from the one before.
+    The longest goes first, each into the fullest row of its teacher that has room (best fit). Where positions begin
+    anew, attention must: see `models.causal`. The first token of an example is never learned from the one before.
     """
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i].tokens))
-    room: dict[int, list[list[Encoded]]] = {}
+    rooms: dict[int | None, dict[int, list[list[Encoded]]]] = {}
     bins: list[list[Encoded]] = []
     for i in order:
-        need = len(rows[i].tokens)
+        need, room = len(rows[i].tokens), rooms.setdefault(rows[i].teacher, {})
         left = next((space for space in range(need, length + 2) if room.get(space)), None)
         if left is None:
             chosen: list[Encoded] = []
@@ -181,7 +184,10 @@ def _laid(bins: Sequence[Sequence[Encoded]], length: int, pad: int) -> dict[str,
             positions[place, at:end] = np.arange(end - at)
             at = end
         positions[place, at:] = np.arange(length + 1 - at)
-    return {"tokens": tokens, "mask": mask[:, 1:], "positions": positions[:, :-1]}
+    found = {"tokens": tokens, "mask": mask[:, 1:], "positions": positions[:, :-1]}
+    if bins[0][0].teacher is not None:
+        found["teacher"] = np.array([row[0].teacher for row in bins], np.int64)
+    return found
 
 
 def _prefix(tokenizer: Any) -> list[int]:

@@ -16,14 +16,14 @@ ASKED = 32
 """Held-out prompts of a domain that are answered, at most: writing is the slowest of all that is measured."""
 
 
-def measured(model: Any, reader: Student, rows: Rows, writing: Mapping[str, Any]) -> dict[str, float]:
+def measured(model: Any, reader: Student, rows: Rows, writing: Mapping[str, Any] | None) -> dict[str, float]:
     """A model on held-out rows `tokens` `[N, T + 1]` and `mask` `[N, T]`, one example each.
 
     Returns:
       `perplexity`, `accuracy` (share of learned tokens that are the likeliest) and `calibration_error` of the likeliest
       token's probability; `exact_match`, where rows have a prompt and their answer ends within `writing["new_tokens"]`:
       the share of answers that the model writes token by token when it always takes the likeliest. `writing` is
-      given to `writing.answers`.
+      given to `writing.answers`; None leaves it out.
     """
     total, count = log_probs(model, reader, rows, 8)
     best, confidence = likeliest(model, reader, rows, 8)
@@ -34,6 +34,8 @@ def measured(model: Any, reader: Student, rows: Rows, writing: Mapping[str, Any]
         "accuracy": float(right[mask].mean()),
         "calibration_error": calibration_of(confidence[mask], right[mask]),
     }
+    if writing is None:
+        return found
     asked = [pair for row, part in zip(rows["tokens"], mask, strict=True) if (pair := last_answer(row, part))]
     asked = [(prompt, _ended(answer, writing["ends"])) for prompt, answer in asked]
     asked = [(prompt, answer) for prompt, answer in asked if 0 < len(answer) <= writing["new_tokens"]][:ASKED]
@@ -92,7 +94,8 @@ def table(found: Mapping[str, Any]) -> Sequence[str]:
     for domain, models in found["domains"].items():
         for name in ("perplexity", "accuracy", "calibration_error", "exact_match"):
             if name in models[who[0]]:
-                lines.append(line(f"{domain}: {name.replace('_', ' ')}", {w: models[w][name] for w in who}))
+                values = {w: models[w].get(name, float("nan")) for w in who}
+                lines.append(line(f"{domain}: {name.replace('_', ' ')}", values))
     lines.append(line(f"tokens read a second ({found['device']})", found["speed"], 3))
     lines.append(line("weights, MB", found["megabytes"]))
     return lines

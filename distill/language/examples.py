@@ -31,6 +31,7 @@ FORMS = "text | prompt, completion | messages | question, answer | instruction, 
 HUB = "datasets:"
 """Before the name of a data set of the Hugging Face hub."""
 EMPTY, NOT_TEXT, NO_ANSWER = "a field is empty or missing", "a field is no text", "no turn of the assistant"
+NO_ROUTE = "no teacher is named"
 """Why rows are dropped."""
 
 
@@ -77,13 +78,16 @@ class Reading:
     """Reason -> rows."""
     files: dict[str, str] = field(default_factory=dict[str, str])
     """Name, relative to the path -> SHA-256."""
+    routes: list[str] = field(default_factory=list[str])
+    """Of each example, what the column says that was asked for; empty where none was."""
 
 
-def read_examples(path: Path | str, limit: int = 0) -> Reading:
+def read_examples(path: Path | str, limit: int = 0, route: str = "") -> Reading:
     """Reads a file, or every file of a known ending below a folder in the order of their names.
 
     A folder that `datasets` saved is read by it, and `datasets:NAME,CONFIG:SPLIT` from its hub, row by row as it comes.
-    After `limit` examples, where it is not 0, no more is read.
+    After `limit` examples, where it is not 0, no more is read. What rows have in the column `route` is kept beside
+    them; those without are dropped.
 
     Raises:
       DistillError: nothing is there, nothing of a known form, a damaged file, or no example at all.
@@ -92,7 +96,7 @@ def read_examples(path: Path | str, limit: int = 0) -> Reading:
     for where, row in each_row(path, found.files):
         if limit and len(found.examples) >= limit:
             break
-        _take(found, row, where)
+        _take(found, row, where, route)
     if not found.examples:
         why = ", ".join(f"{count} rows: {reason}" for reason, count in found.dropped.items()) or "its files are empty"
         raise DistillError(f"{path} holds no example ({why})")
@@ -181,14 +185,18 @@ def _line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _take(found: Reading, row: Any, where: str) -> None:
+def _take(found: Reading, row: Any, where: str, route: str) -> None:
     if not isinstance(row, Mapping):
         raise DistillError(f"{where}: a row is an object with the fields {FORMS}, got {type(row).__name__}")
     example = _example(row, where)
+    if not isinstance(example, str) and route and _fault(row.get(route)):
+        example = NO_ROUTE
     if isinstance(example, str):
         found.dropped[example] += 1
-    else:
-        found.examples.append(example)
+        return
+    found.examples.append(example)
+    if route:
+        found.routes.append(str(row[route]).strip())
 
 
 def _example(row: Mapping[str, Any], where: str) -> Example | str:

@@ -23,6 +23,11 @@ class LanguageOptions(Options):
     """YAML file of these options by their names (new_tokens: 64); beside it only --resume, --plan and --dry-run"""
     teacher: str | None = None
     """folder or published name of a causal model; only the method labels does without"""
+    teachers: tuple[str, ...] = ()
+    """several teachers of one tokenizer in place of --teacher, as NAME=MODEL each; a column of the data says whose an
+    example is"""
+    route: str = "teacher"
+    """the column that holds the name of one of --teachers"""
     teacher_url: str | None = None
     """address of a server, such as vLLM's http://HOST:8000/v1, that knows --teacher by its name and scores texts: the
     data's tokens and the student's own are sent to it as ids"""

@@ -13,9 +13,11 @@ from distill.core.teachers import Teacher
 from distill.language.collect import RecordedTopK, labelled
 from distill.language.endpoint.client import EndpointOptions
 from distill.language.endpoint.scoring import Scorer, ScoringTeacher
-from distill.language.models import Read
+from distill.language.models import Read, causal
 from distill.language.options import LanguageOptions
-from distill.language.student import AbsentTeacher, ChunkedStudent, TopKCache, projected_top_k, top_k
+from distill.language.output_layer import measured_scaling
+from distill.language.several import Several, named, projected_of_each
+from distill.language.student import AbsentTeacher, ChunkedStudent, TopKCache, dense, projected_top_k, top_k
 from distill.language.text import Tokens
 from distill.methods.method import Method, MethodOptions, TextDomain, fitting
 
@@ -30,6 +32,8 @@ D = TypeVar("D", bound=TextDomain)
 
 def check(options: LanguageOptions, method: Method, settings: MethodOptions) -> None:
     """Raises `DistillError` where a method cannot do with what the options leave of its teacher."""
+    if options.teachers:
+        return
     served, kept = options.teacher_url is not None, options.cache is not None
     if options.teacher_key is not None and not served:
         raise DistillError("--teacher-key is of a server: give --teacher-url")
@@ -48,6 +52,47 @@ def check(options: LanguageOptions, method: Method, settings: MethodOptions) -> 
         raise DistillError("a server tells probabilities at temperature 1: leave out --temperature")
     if kept and not served and (method.student_writes(settings) > 0 or method.rewrites):
         raise DistillError(f"the method {method.name} writes its own texts, which no --cache can hold beforehand")
+
+
+def narrow(options: LanguageOptions) -> bool:
+    """Whether no more than the teacher's likeliest tokens are known."""
+    return options.teacher_url is not None or options.cache is not None or options.teacher_top_k > 0
+
+
+def routes(options: LanguageOptions, method: Method, settings: MethodOptions) -> dict[str, str]:
+    """Name -> model of several teachers, none where there is one at most.
+
+    Raises:
+      DistillError: names that are none, a teacher beside them, a method that asks otherwise than row by row.
+    """
+    found = named(options.teachers)
+    if not found:
+        return found
+    if options.teacher is not None or options.candidates or narrow(options):
+        raise DistillError("--teachers are in place of --teacher, and give all of their logits")
+    if not method.needs_teacher(settings):
+        raise DistillError(f"the method {method.name} reads no teacher's distribution")
+    rewritten = method.teacher_writes(settings) > 0 or method.rewrites or method.convert is not None
+    if rewritten or method.views is not None or method.choose is not None:
+        raise DistillError(f"the method {method.name} takes one teacher")
+    return found
+
+
+def places(name: str, routes: Sequence[str], teachers: Sequence[str]) -> list[int | None]:
+    """Which of the teachers each example names. Raises `DistillError` for a name that none has."""
+    unknown = sorted(set(routes) - set(teachers))
+    if unknown:
+        raise DistillError(f"{name}: there is no teacher '{unknown[0]}'; there are {', '.join(teachers)}")
+    return [teachers.index(each) for each in routes]
+
+
+def of_each(teachers: Several, vocabulary: int, rows: Rows) -> Teacher:
+    """Each row's own teacher; logits are made chunk by chunk where that gives the models' own."""
+    some = torch.from_numpy(rows["tokens"][:2, :65])
+    try:
+        return projected_of_each(teachers, vocabulary, [measured_scaling(model, some) for model in teachers.models])
+    except DistillError:
+        return dense(teachers, causal(vocabulary))
 
 
 def scored(options: LanguageOptions, tokenizer: Any) -> ScoringTeacher:
@@ -95,9 +140,11 @@ def recorded(
     return RecordedTopK(temperature), found
 
 
-def told(options: LanguageOptions, rows: Rows) -> int:
-    """Of how many tokens at each position is known what the teacher says."""
-    return rows["indices"].shape[-1] if "indices" in rows else options.teacher_top_k or SERVED
+def told(options: LanguageOptions, rows: Rows) -> dict[str, int]:
+    """`likeliest`: of how many tokens at each position is known what the teacher says, where it is not of all."""
+    if not narrow(options):
+        return {}
+    return {"likeliest": rows["indices"].shape[-1] if "indices" in rows else options.teacher_top_k or SERVED}
 
 
 def cached(folder: Path | None) -> bool:

@@ -81,13 +81,15 @@ class Written:
         ends: Sequence[int],
         pad: int,
         part: float = 1.0,
+        whose: Sequence[int] = (),
     ) -> None:
         """`writers`: models with their shares; what is left are `rows` of the data, one example each. `held_out` is
-        brought along in every round. `part` of the planned rows is brought, that of this domain among several."""
+        brought along in every round. `part` of the planned rows is brought, that of this domain among several. `whose`
+        says of each prompt which of several teachers it is."""
         if not prompts:
             raise DistillError(f"the domain '{name}' has no prompt that leaves room for {new_tokens} tokens")
         self.name, self.rows, self.held_out, self.prompts = name, rows, held_out, prompts
-        self.writers, self.length, self.pad, self.part = writers, length, pad, part
+        self.writers, self.length, self.pad, self.part, self.whose = writers, length, pad, part, whose
         self.options = {"new_tokens": new_tokens, "vocabulary": vocabulary, "ends": ends, "pad": pad}
 
     def collect(self, student: Student | None, plan: CollectionPlan) -> Experience:
@@ -96,12 +98,17 @@ class Written:
         parts: list[Rows] = []
         count = {"written_tokens": 0, "ended": 0, "answers": 0}
         for who, (model, share) in enumerate(self.writers):
-            chosen = [self.prompts[i] for i in in_turn(rng, len(self.prompts), round(share * wanted))]
+            places = in_turn(rng, len(self.prompts), round(share * wanted))
+            chosen = [self.prompts[i] for i in places]
             if chosen:
                 texts = answers(model, chosen, seed=plan.seed + who, **self.options)
                 encoded = [
-                    Encoded([*prompt, *text], [False] * len(prompt) + [True] * len(text))
-                    for prompt, text in zip(chosen, texts, strict=True)
+                    Encoded(
+                        [*prompt, *text],
+                        [False] * len(prompt) + [True] * len(text),
+                        self.whose[i] if self.whose else None,
+                    )
+                    for i, prompt, text in zip(places, chosen, texts, strict=True)
                 ]
                 parts.append(padded_rows(encoded, self.length, self.pad))
                 count["written_tokens"] += sum(map(len, texts))

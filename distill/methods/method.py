@@ -94,6 +94,8 @@ class TextDomain:
     """The same of what is never trained on, one example a row."""
     prompts: Sequence[Sequence[int]] = ()
     """Token ids to write on, where a method's models write."""
+    whose: Sequence[int] = ()
+    """Of each prompt, which of several teachers it is; empty where there is one at most."""
     views: Sequence[Rows] = ()
     """What a method reads of the same examples beside `rows`, row by row, see `Method.views`."""
     held_out_views: Sequence[Rows] = ()
@@ -234,7 +236,7 @@ def plain(method: Method, material: Material, options: MethodOptions) -> Stage:
         if writers:
             rows = domain.name, domain.rows, domain.held_out, domain.prompts
             how = {name: value for name, value in vars(material.writing).items() if name != "breaks"}
-            collectors.append(Written(*rows, writers, **how, part=float(part)))
+            collectors.append(Written(*rows, writers, **how, part=float(part), whose=domain.whose))
         else:
             collectors.append(FixedDomain(domain.name, domain.rows, domain.held_out))
     return Stage(
