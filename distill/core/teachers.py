@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import safetensors
 import safetensors.torch
@@ -20,6 +20,7 @@ from distill.core.signals import Actions, DenseLogits, TeacherSignal
 
 log = logging.getLogger(__name__)
 
+Found = TypeVar("Found")
 Batch = Mapping[str, Tensor]
 """Named tensors of one batch: token ids and masks, or observations."""
 
@@ -117,13 +118,9 @@ class LocalModel:
 
         Buffers that are not saved with the module may be renewed: rotary frequencies that depend on the length are.
         """
-        before = _versions(self.module)
-        with _evaluating(self.module), torch.no_grad():
-            signal = self.read(self.module, batch)
+        signal = _asked(self.module, self.read, batch, self.name)
         if not isinstance(signal, self.kind):
             raise DistillError(f"teacher '{self.name}' should give {self.kind.KIND}, got {type(signal).__name__}")
-        if not _unchanged(before, _versions(self.module)):
-            raise DistillError(f"teacher '{self.name}' changed its own parameters or buffers while it labelled a batch")
         return signal
 
     def fingerprint(self) -> str:
@@ -142,6 +139,42 @@ class LocalModel:
         if self._known is None or not known or not counted:
             self._known = versions, about, _digest(about, dict(_own_tensors(self.module)))
         return self._known[2]
+
+
+class OneModel(Teachers):
+    """Several signals of one module, which are read out of it in one pass; and other teachers beside them."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        read: Callable[[nn.Module, Batch], Mapping[str, TeacherSignal]],
+        kinds: Mapping[str, type[TeacherSignal]],
+        name: str,
+        others: Mapping[str, Teacher] | None = None,
+    ):
+        """`read` gives a signal for every name of `kinds`; `name` is as for `LocalModel`."""
+        parts = {part: LocalModel(module, lambda m, b, p=part: read(m, b)[p], kinds[part], name) for part in kinds}
+        super().__init__({**parts, **(others or {})})
+        self.module, self.read, self.kinds, self.name, self.others = module, read, dict(kinds), name, dict(others or {})
+
+    def label(self, batch: Batch) -> dict[str, TeacherSignal]:
+        """Name -> signal. Raises `DistillError` where one is of another kind, or as `LocalModel.label`."""
+        found = _asked(self.module, self.read, batch, self.name) if self.kinds else {}
+        for part, kind in self.kinds.items():
+            if not isinstance(found.get(part), kind):
+                got = type(found.get(part)).__name__
+                raise DistillError(f"teacher '{self.name}' should give {kind.KIND} for '{part}', got {got}")
+        return {**{part: found[part] for part in self.kinds}, **{n: t.label(batch) for n, t in self.others.items()}}
+
+
+def _asked(module: nn.Module, read: Callable[[nn.Module, Batch], Found], batch: Batch, name: str) -> Found:
+    """What `read` finds in evaluation mode and without gradients; it must leave the module as it was."""
+    before = _versions(module)
+    with _evaluating(module), torch.no_grad():
+        found = read(module, batch)
+    if not _unchanged(before, _versions(module)):
+        raise DistillError(f"teacher '{name}' changed its own parameters or buffers while it labelled a batch")
+    return found
 
 
 class DiskCache:

@@ -7,7 +7,7 @@ comes out. Teacher and student may split texts differently, as classes are what 
 import copy
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from distill.core.objectives.base import WeightedSum
 from distill.core.tables import Epochs, FixedDomain, Rows
 from distill.language.begun import OPTIONS, check_begun, read_begun
 from distill.language.evaluate import accuracy, calibration_error, class_probabilities, label_nats
+from distill.language.examples import Text, read_examples
+from distill.language.inner import seen
 from distill.language.labelled import (
     Reader,
     chosen_rows,
@@ -41,7 +43,16 @@ from distill.language.options import ClassifierOptions
 from distill.language.student import ModelStudent, Next, dense
 from distill.language.students import end_tokens, open_tokenizer
 from distill.language.writing import answers
-from distill.methods.method import CLASSIFIERS, OPTION_NAMES, Method, MethodOptions, find, taught
+from distill.methods.method import (
+    CLASSIFIERS,
+    OPTION_NAMES,
+    ClassMaterial,
+    Method,
+    MethodOptions,
+    Pass,
+    find,
+    taught,
+)
 from distill.methods.pgkd.method import FewShot, Guided
 from distill.results import ClassifierDistilled
 from policies.learning import runs
@@ -70,6 +81,8 @@ class Run:
     held_out: Rows
     test: Rows | None
     writer: FewShot | None
+    passes: list[Pass]
+    """Trainings one after the other, where the method has several."""
     steps: int
     data: dict[str, Any]
 
@@ -81,12 +94,13 @@ class Run:
     def about(self) -> dict[str, Any]:
         """What is known before the first step, JSON-ready."""
         models = {"teacher": self.teacher, "student": self.student}
+        passes = {one.name: round(one.share * self.steps) for one in self.passes}
         return {
             "method": self.method.name,
             "settings": {name: getattr(self.settings, name) for name in self.method.reads if name in NAMES},
             "teacher": self.options.teacher, "student": self.options.student, "classes": self.classes,
             "parameters": {name: parameters(model) for name, model in models.items() if model is not None},
-            "data": self.data, "steps": self.steps, "interrupted": False,
+            "data": self.data, "steps": self.steps, **({"passes": passes} if passes else {}), "interrupted": False,
         }  # fmt: skip
 
 
@@ -128,25 +142,15 @@ def _run(options: ClassifierOptions, folder: Path) -> dict[str, Any]:
         write_json(folder / OPTIONS, {"options": asked, "start": start})
     figures = {"start": start}
     found |= {"out": str(options.out), "minutes": 0.0, "measured_on": name}
-    generations = run.method.generations(run.settings)
-    weights = {key: tensor.clone() for key, tensor in run.student.state_dict().items()}
     place = folder
-    for generation in range(generations):
-        place = folder / f"generation_{generation + 1}" if generations > 1 else folder
-        settings = run.settings
-        if generations > 1:
-            if generation:
-                run.teacher, run.teacher_read = copy.deepcopy(run.student), read()
-                run.student.load_state_dict(weights)
-            else:
-                settings = replace(settings, alpha=0.0)
-        distiller = loop(run, place, settings, options.resume)
+    for place, distiller in trainings(run, folder, options.resume):
         summary = distiller.run()
         found |= {"minutes": found["minutes"] + summary["minutes"], "interrupted": summary["interrupted"]}
         if summary["interrupted"]:
             return found
-        best = load_best(place, distiller.student)
-        found |= {"best_round": best["round"], "rounds": summary["rounds"], "measured": summary["measured"]}
+        if distiller.evaluate is not None:  # the latest passes know by what a student is judged
+            best = load_best(place, distiller.student)
+            found |= {"best_round": best["round"], "rounds": summary["rounds"], "measured": summary["measured"]}
     figures["end"] = measured(run.student, read(), rows)
     if run.teacher is not None:
         figures["teacher"] = measured(run.teacher, run.teacher_read, rows)
@@ -156,6 +160,27 @@ def _run(options: ClassifierOptions, folder: Path) -> dict[str, Any]:
         found["texts_refused"] = dict(run.writer.refused)
     save(run, found, place)
     return found
+
+
+def trainings(run: Run, folder: Path, resume: bool) -> Iterator[tuple[Path, Distiller]]:
+    """The loops of a run with their folders, each made when the one before has ended."""
+    if run.passes:
+        for one in run.passes:
+            place = folder / one.name
+            yield place, loop(run, place, run.settings, resume, one)
+        return
+    generations = run.method.generations(run.settings)
+    weights = {key: tensor.clone() for key, tensor in run.student.state_dict().items()}
+    for generation in range(generations):
+        place = folder / f"generation_{generation + 1}" if generations > 1 else folder
+        settings = run.settings
+        if generations > 1:
+            if generation:
+                run.teacher, run.teacher_read = copy.deepcopy(run.student), read()
+                run.student.load_state_dict(weights)
+            else:
+                settings = replace(settings, alpha=0.0)
+        yield place, loop(run, place, settings, resume)
 
 
 def prepare(options: ClassifierOptions) -> Run:
@@ -170,13 +195,16 @@ def prepare(options: ClassifierOptions) -> Run:
         raise DistillError(f"the method {method.name} needs --teacher")
     if (method.name == "pgkd") != (options.writer is not None):
         raise DistillError(f"the method {method.name} {'needs a' if method.name == 'pgkd' else 'takes no'} --writer")
+    for name, value in (("pretrained", options.pretrained), ("general", options.general)):
+        if bool(value) != (method.passes is not None):
+            raise DistillError(f"the method {method.name} {'takes no' if value else 'needs'} --{name}")
     told = read_labelled(options.data)
     classes = classes_of(told.labels)
     if len(classes) < 2:
         raise DistillError(f"the data have one class alone, {classes[0]}")
     reader = Reader(options.tokenizer or options.student, options.length)
     student = classifier_of(options.student, classes, reader.pad, options.seed)
-    teacher, teacher_reader, teacher_read = None, None, read()
+    teacher, teacher_reader, teacher_read, order = None, None, read(), None
     if options.teacher is not None:
         teacher, order = teacher_of(options.teacher, classes)
         teacher_reader, teacher_read = Reader(options.teacher, options.length), read("teacher_", order)
@@ -186,7 +214,8 @@ def prepare(options: ClassifierOptions) -> Run:
 
     def rows(texts: Sequence[str], labels: Sequence[int]) -> dict[str, np.ndarray]:
         other = {} if teacher_reader is None else teacher_reader.rows(texts, "teacher_")
-        return {**reader.rows(texts), **other, "label": np.array(labels, np.int64)}
+        found = {**reader.rows(texts), **other, "label": np.array(labels, np.int64)}
+        return {**found, "mask": found["seen"]} if method.passes else found
 
     places = {name: i for i, name in enumerate(classes)}
     every = rows(told.texts, [places[name] for name in told.labels])
@@ -206,6 +235,20 @@ def prepare(options: ClassifierOptions) -> Run:
         secret = {text.strip().lower() for text in [*told.texts, *(tested.texts if tested else [])]}
         examples = [[text for text, name in kept if name == each] for each in classes]
         writer = FewShot(_continued(options), examples, classes, frozenset(secret), rows)
+    passes: list[Pass] = []
+    if method.passes:
+        assert options.pretrained is not None
+        for name in (options.teacher, options.pretrained):
+            other = Reader(str(name), options.length).rows(told.texts)
+            if any(not np.array_equal(every[field], other[field]) for field in ("tokens", "seen")):
+                raise DistillError(f"'{name}' splits texts otherwise than the student: their states cannot be compared")
+        pretrained = classifier_of(options.pretrained, classes, reader.pad, options.seed)
+        if torch.cuda.is_available():
+            pretrained.to("cuda")
+        general = _general(options, reader)
+        task = FixedDomain("texts", trained, held_out)
+        material = ClassMaterial(student, teacher, pretrained, seen(), [task], [general], order)
+        passes = list(method.passes(material, settings))
     steps = options.steps or max(math.ceil(options.epochs * len(trained["label"]) / options.batch), 1)
     data = {
         "trained": len(trained["label"]), "held_out": len(held_out["label"]), "dropped": dict(told.dropped),
@@ -213,8 +256,19 @@ def prepare(options: ClassifierOptions) -> Run:
     }  # fmt: skip
     return Run(
         options, method, settings, student, teacher, teacher_read, reader, classes, trained, held_out, test, writer,
-        steps, data,
+        passes, steps, data,
     )  # fmt: skip
+
+
+def _general(options: ClassifierOptions, reader: Reader) -> FixedDomain:
+    """Text without labels as a domain."""
+    texts = [each.text for path in options.general for each in read_examples(path).examples if isinstance(each, Text)]
+    if not texts:
+        raise DistillError(f"{options.general[0]} holds no plain text")
+    rows = reader.pieces(texts)
+    rows["mask"] = rows["seen"]
+    held = held_out_places(np.zeros(len(rows["tokens"]), np.int64), options.held_out, options.seed)
+    return FixedDomain("general", chosen_rows(rows, ~held), chosen_rows(rows, held))
 
 
 def _continued(options: ClassifierOptions) -> Any:
@@ -238,17 +292,29 @@ def _continued(options: ClassifierOptions) -> Any:
     return continued
 
 
-def loop(run: Run, folder: Path, settings: MethodOptions, resume: bool = False) -> Distiller:
-    """The core's loop over the run's rows, fresh or restored."""
+def loop(run: Run, folder: Path, settings: MethodOptions, resume: bool = False, one: Pass | None = None) -> Distiller:
+    """The core's loop over the run's rows, or of `one` of its passes, fresh or restored."""
     options, losses = run.options, (run.method.class_losses or run.method.losses)(settings)
-    rounds = min(options.rounds, run.steps)
-    each = run.steps // rounds
+    steps = max(round(one.share * run.steps), 1) if one else run.steps
+    rounds = min(options.rounds, steps)
+    each = steps // rounds
     config = LoopConfig(
-        rounds=rounds - 1, first_steps=run.steps - (rounds - 1) * each, steps=each, batch=options.batch,
+        rounds=rounds - 1, first_steps=steps - (rounds - 1) * each, steps=each, batch=options.batch,
         learning_rate=options.learning_rate, last_learning_rate=options.learning_rate / 10,
-        warmup=min(options.warmup, run.steps), weight_decay=options.weight_decay, smoothing=0.0, held_out=256,
+        warmup=min(options.warmup, steps), weight_decay=options.weight_decay, smoothing=0.0, held_out=256,
         precision=options.precision, seed=options.seed, checkpoint_minutes=options.checkpoint_minutes,
     )  # fmt: skip
+
+    def evaluate(learner: Student) -> dict[str, float]:
+        found = class_probabilities(learner.module, read(), run.held_out)
+        return {"golden": -label_nats(found, run.held_out["label"]), **_figures(found, run.held_out["label"])}
+
+    if one:
+        stage, judged = one.stage, evaluate if one is run.passes[-1] else None
+        return Distiller(
+            stage.student, stage.objective, stage.teacher, stage.collectors, stage.sampler, folder, config, judged,
+            resume, Console(stderr=True), stage.mixture,
+        )  # fmt: skip
     if run.writer is None:
         collector: Any = FixedDomain("texts", run.trained, run.held_out)
     else:
@@ -256,11 +322,6 @@ def loop(run: Run, folder: Path, settings: MethodOptions, resume: bool = False) 
             run.trained, run.held_out, len(run.classes), read(), run.writer, count=options.texts, held_out=run.held_out
         )
     teacher = None if run.teacher is None else dense(run.teacher, run.teacher_read)
-
-    def evaluate(learner: Student) -> dict[str, float]:
-        found = class_probabilities(learner.module, read(), run.held_out)
-        return {"golden": -label_nats(found, run.held_out["label"]), **_figures(found, run.held_out["label"])}
-
     return Distiller(
         ModelStudent(run.student, read()), WeightedSum(losses), taught(losses, teacher, Next("label")), [collector],
         Epochs(), folder, config, evaluate, resume, Console(stderr=True),

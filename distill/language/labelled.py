@@ -90,12 +90,23 @@ class Reader:
 
     def rows(self, texts: Sequence[str], prefix: str = "") -> dict[str, np.ndarray]:
         """`tokens` and `seen` `[N, length]`, with the prefix before their names; `cut` counts what is too long."""
-        tokens = np.full((len(texts), self.length), self.pad, np.int64)
-        seen = np.zeros((len(texts), self.length), bool)
-        for row, text in enumerate(texts):
-            whole = self.tokenizer(text)["input_ids"]
-            self.cut += len(whole) > self.length
-            kept = self.tokenizer(text, truncation=True, max_length=self.length)["input_ids"]
+        self.cut += sum(len(self.tokenizer(text)["input_ids"]) > self.length for text in texts)
+        kept = [self.tokenizer(text, truncation=True, max_length=self.length)["input_ids"] for text in texts]
+        return self._filled(kept, prefix)
+
+
+    def pieces(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
+        """As `rows`, of whole texts: what is longer than a row goes on in the next one."""
+        if not getattr(self.tokenizer, "is_fast", False):
+            raise DistillError("a tokenizer without a fast form cannot go on with a text in a row of its own")
+        cut = {"truncation": True, "max_length": self.length, "return_overflowing_tokens": True}
+        found = [self.tokenizer(text, **cut)["input_ids"] for text in texts if text.strip()]
+        return self._filled([ids for pieces in found for ids in pieces], "")
+
+    def _filled(self, rows: Sequence[Sequence[int]], prefix: str) -> dict[str, np.ndarray]:
+        tokens = np.full((len(rows), self.length), self.pad, np.int64)
+        seen = np.zeros((len(rows), self.length), bool)
+        for row, kept in enumerate(rows):
             tokens[row, : len(kept)], seen[row, : len(kept)] = kept, True
         return {f"{prefix}tokens": tokens, f"{prefix}seen": seen}
 

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     BertConfig,
     LlamaConfig,
     PretrainedConfig,
@@ -26,19 +28,26 @@ from transformers import (
 from distill.core.errors import DistillError
 from distill.core.objectives.base import choice
 
-Kind = Literal["causal", "encoder", "encoder-decoder"]
+Kind = Literal["causal", "encoder", "encoder-decoder", "masked", "tagger"]
 CLASSES = {
     "causal": AutoModelForCausalLM,
     "encoder": AutoModelForSequenceClassification,
     "encoder-decoder": AutoModelForSeq2SeqLM,
+    "masked": AutoModelForMaskedLM,
+    "tagger": AutoModelForTokenClassification,
 }
+ENCODERS: tuple[Kind, ...] = ("encoder", "masked", "tagger")
+"""Kinds that read a text in both directions."""
+HEADS_OF_A_TASK: tuple[Kind, ...] = ("encoder", "tagger")
+"""Kinds whose last layer is made for a task: it may be missing where a model is read."""
 Read = Callable[[nn.Module, Mapping[str, Tensor]], Tensor]
 """Logits that a model gives for a batch."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The size of a model: Llama-type where causal, BERT-type as encoder, T5-type as encoder-decoder."""
+    """The size of a model: Llama-type where causal, T5-type as encoder-decoder, BERT-type otherwise: one class a text
+    as encoder, one a token as tagger, hidden words as masked."""
 
     vocabulary: int
     width: int = 64
@@ -49,7 +58,7 @@ class Shape:
     context: int = 512
     kind: Kind = "causal"
     classes: int = 2
-    """Of an encoder."""
+    """Of an encoder or a tagger."""
     tied: bool = True
     """Whether input embeddings and the output layer share their weights."""
     key_value_heads: int = 0
@@ -61,7 +70,7 @@ class Shape:
         if min(self.vocabulary, self.width, self.layers, self.heads) < 1 or self.width % self.heads:
             raise DistillError(f"a model cannot have the width {self.width} with {self.heads} heads: {self}")
         inner = self.inner or 2 * self.width
-        if self.kind == "encoder":
+        if self.kind in ENCODERS:
             bert: Any = BertConfig  # its own annotations lack what every config takes
             return bert(
                 vocab_size=self.vocabulary, hidden_size=self.width, num_hidden_layers=self.layers,
@@ -116,7 +125,7 @@ def load(
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DistillError(f"the model '{source}' cannot be loaded: {reason}") from error
     missing, foreign = sorted(said["missing_keys"]), sorted(said["unexpected_keys"])
-    if missing and kind != "encoder":  # a classifier's last layer is made for its task
+    if missing and kind not in HEADS_OF_A_TASK:
         more = f"; it has {len(foreign)} others, such as {foreign[0]}" if foreign else ""
         raise DistillError(f"the model '{source}' lacks {len(missing)} of its weights, such as {missing[0]}{more}")
     if foreign and kind == "causal":
@@ -178,7 +187,7 @@ def packs(model: Any, vocabulary: int, tolerance: float = 1e-3) -> bool:
 
 
 def classifier(pad: int = 0) -> Read:
-    """Reads class logits `[B, C]` for `tokens` `[B, T]` padded with `pad`."""
+    """Reads class logits `[B, C]` for `tokens` `[B, T]` padded with `pad`; of masked models and taggers `[B, T, C]`."""
 
     def read(module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         tokens = batch["tokens"]

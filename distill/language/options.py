@@ -147,7 +147,7 @@ class ClassifierOptions(Options):
     """Distil a text classifier into a smaller one on own labelled texts, into a folder that transformers loads."""
 
     teacher: str | None = None
-    """kd, sinkd: folder or published name of a classifier of the same classes"""
+    """kd, sinkd, ernie_tiny: folder or published name of a classifier of the same classes"""
     student: str = ""
     """folder or published name of a model, with or without a classifier's head, or a config for random weights"""
     tokenizer: str | None = None
@@ -158,9 +158,14 @@ class ClassifierOptions(Options):
     """the same, never used but for the figures at the end; without it those are of the held-out rows"""
     out: Path = Path("runs/classifier")
     """folder for the student, as transformers loads it, and for its run"""
-    method: Literal["labels", "kd", "sinkd", "self_distillation", "pgkd"] = "kd"
+    method: Literal["labels", "kd", "sinkd", "self_distillation", "pgkd", "ernie_tiny"] = "kd"
     """what is learned from: labels alone, labels and the teacher's distribution (kd), a distance over the whole batch
-    beside both (sinkd), the student before (self_distillation), or texts that --writer is asked for (pgkd)"""
+    beside both (sinkd), the student before (self_distillation), texts that --writer is asked for (pgkd), or states and
+    attention in four stages (ernie_tiny)"""
+    pretrained: str | None = None
+    """ernie_tiny: folder or published name of what the teacher was before it learned the task"""
+    general: tuple[Path, ...] = ()
+    """ernie_tiny: files or folders of plain text, without labels"""
     writer: str | None = None
     """pgkd: folder or published name of a causal model that writes texts after examples"""
     texts: Annotated[int, Range(1, 10**6)] = 32
@@ -192,7 +197,7 @@ class ClassifierOptions(Options):
     alpha: Share | None = None
     """weight of the teacher, or of the student before; the labels have the rest"""
     temperature: Annotated[float, Range(0, 1000, above=True)] | None = None
-    """kd, sinkd: both models' logits are divided by it"""
+    """kd, sinkd, ernie_tiny: both models' logits are divided by it"""
     weight: Annotated[float, Range(0, 1000)] | None = None
     """sinkd: of the Sinkhorn distance"""
     generations: Annotated[int, Range(1, 1000)] | None = None

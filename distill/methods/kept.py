@@ -52,6 +52,7 @@ KINDS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
 
 ENDINGS: dict[str, Kind] = {
     "ForCausalLM": "causal", "ForSequenceClassification": "encoder", "ForConditionalGeneration": "encoder-decoder",
+    "ForMaskedLM": "masked", "ForTokenClassification": "tagger",
 }  # fmt: skip
 
 

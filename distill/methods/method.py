@@ -21,6 +21,7 @@ from distill.core.signals import TopKLogits
 from distill.core.tables import Epochs, FixedDomain, Rows
 from distill.core.teachers import Teacher, Teachers
 from distill.language.examples import Example
+from distill.language.inner import Inputs
 from distill.language.models import Read
 from distill.language.student import ModelStudent, Next, dense
 from distill.language.writing import Written
@@ -32,7 +33,7 @@ METHODS = (
 )  # fmt: skip
 """Folders of this package, each with the `METHOD` of its `method.py`."""
 
-CLASSIFIERS = ("labels", "kd", "sinkd", "self_distillation", "pgkd")
+CLASSIFIERS = ("labels", "kd", "sinkd", "self_distillation", "pgkd", "ernie_tiny")
 """Those that `barkour distill classifier` runs."""
 
 Losses = Mapping[str, tuple[float, Objective]]
@@ -162,6 +163,34 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class ClassMaterial:
+    """What a classifier's passes are put together from."""
+
+    student: Any
+    teacher: Any
+    pretrained: Any
+    """The teacher before it learned the task, with any head."""
+    inputs: Inputs
+    """What all three are called with: they split texts alike."""
+    task: Sequence[Collector]
+    """Labelled rows: `label` `[N]`, `mask` `[N, T]` of the tokens that are there."""
+    general: Sequence[Collector]
+    """Rows of other text, without labels."""
+    order: Sequence[int] | None = None
+    """Places of the student's classes among the teacher's; None: the same."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One of several trainings of a student, each of which begins where the one before ended."""
+
+    name: str
+    stage: Stage
+    share: float
+    """Of all optimiser steps."""
+
+
+@dataclass(frozen=True)
 class Method:
     """One method."""
 
@@ -197,6 +226,8 @@ class Method:
     """Whether it writes on the prompts of single rows, which then share no row with others."""
     generations: Callable[[MethodOptions], int] = lambda options: 1
     """Times that the student is trained from its start; its `teacher` is the one before, there is none at first."""
+    passes: Callable[[ClassMaterial, MethodOptions], Sequence[Pass]] | None = None
+    """Trainings of a classifier, one after the other, in place of the one that `losses` make."""
 
     def needs_teacher(self, options: MethodOptions) -> bool:
         """Whether it can be done without one."""

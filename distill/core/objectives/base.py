@@ -7,7 +7,7 @@ loss nor a gradient; where nothing counts the loss is 0, with gradients of 0.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
@@ -161,6 +161,20 @@ class WeightedSum(Objective):
         if set(values) != set(self.named):
             raise DistillError(f"the sum has the parts {sorted(self.named)}, got values for {sorted(values)}")
         return values[name]
+
+
+class RowsAndTokens(WeightedSum):
+    """A weighted sum of parts about each token of a row and parts about the row: the mask is of tokens alone."""
+
+    def __init__(self, parts: Mapping[str, tuple[float, Objective]], rows: Collection[str]) -> None:
+        """`rows`: names of the parts whose elements are whole rows `[B]`; all of those count."""
+        super().__init__(parts)
+        self.rows = frozenset(rows)
+
+    def __call__(self, student: StudentOutput, signal: Any, mask: Any = None, weights: Any = None) -> Tensor:
+        """The sum; `mask` `[B, T]` says which tokens count."""
+        masks = {name: None if name in self.rows else mask for name in self.named}
+        return self.with_parts(student, signal, masks, weights)[0]
 
 
 def counted(

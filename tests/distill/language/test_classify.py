@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BertConfig,
@@ -63,9 +64,12 @@ def home(tmp_path_factory) -> Path:
     config.id2label, config.label2id = {0: "sky", 1: "food", 2: "sea"}, {"sky": 0, "food": 1, "sea": 2}
     torch.manual_seed(0)
     AutoModelForSequenceClassification.from_config(config).save_pretrained(folder / "teacher")
+    AutoModelForMaskedLM.from_config(config).save_pretrained(folder / "pretrained")
     causal = LlamaConfig(**sizes, **ids, eos_token_id=tokens.end)
     AutoModelForCausalLM.from_config(causal).save_pretrained(folder / "writer")
-    for name in ("config", "teacher", "writer"):
+    (folder / "general").mkdir()
+    (folder / "general" / "all.txt").write_text(" ".join(text for text, _ in lines(60, 0)))
+    for name in ("config", "teacher", "writer", "pretrained"):
         tokenizer.save_pretrained(folder / name)
     write(folder / "rows.csv", [*lines(80, 0), ("", "food")])
     write(folder / "test.csv", lines(30, 1), "category")
@@ -86,12 +90,19 @@ def options(home: Path, out: Path, **more: Any) -> ClassifierOptions:
     return ClassifierOptions(**{**given, **more})
 
 
-NEEDS = {"kd": "teacher", "sinkd": "teacher", "pgkd": "writer"}
+NEEDS = {
+    "kd": ("teacher",), "sinkd": ("teacher",), "pgkd": ("writer",), "ernie_tiny": ("teacher", "pretrained", "general"),
+}  # fmt: skip
+
+
+def needed(home: Path, method: str) -> dict[str, Any]:
+    """What a method must be given."""
+    return {name: (home / name,) if name == "general" else str(home / name) for name in NEEDS.get(method, ())}
 
 
 @pytest.mark.parametrize("method", CLASSIFIERS)
 def test_every_method_leaves_a_folder_that_transformers_loads(method, home, tmp_path):
-    more = {NEEDS[method]: str(home / NEEDS[method])} if method in NEEDS else {}
+    more = needed(home, method)
     out = tmp_path / "student"
     found = command.distil(options(home, out, method=method, test=home / "test.csv", **more))
     assert found["data"]["dropped"] and found["data"]["trained"] + found["data"]["held_out"] == 80
