@@ -31,6 +31,7 @@ EXTRAS = {
         "openai>=1",
         "jinja2>=3",  # chat templates
         "pyarrow>=15",  # data in Parquet
+        "bm25s>=0.2.13",  # knowledge that is found by its words; needs numpy alone
     ],
     # LoRA: what the field's models are adapted with, and merged by
     "peft": ["peft>=0.14"],

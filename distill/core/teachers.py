@@ -159,7 +159,7 @@ class OneModel(Teachers):
 
     def label(self, batch: Batch) -> dict[str, TeacherSignal]:
         """Name -> signal. Raises `DistillError` where one is of another kind, or as `LocalModel.label`."""
-        found = _asked(self.module, self.read, batch, self.name) if self.kinds else {}
+        found = dict(_asked(self.module, self.read, batch, self.name)) if self.kinds else dict[str, TeacherSignal]()
         for part, kind in self.kinds.items():
             if not isinstance(found.get(part), kind):
                 got = type(found.get(part)).__name__

@@ -8,8 +8,8 @@
 | `question`, `answer` | `Chat` of two turns |
 | `instruction`, `input`, `output` (Alpaca) | `Chat` of two turns |
 
-A `text` may have its `entities` beside it; the last three, and pairs of strings, a `rationale`: for methods that learn
-them.
+A `text` may have its `entities` beside it; the last three, and pairs of strings, a `rationale` and the `knowledge` that
+the answer takes: for methods that learn them.
 
 Rows stand in `.jsonl`, `.json` (one list), `.csv` and `.parquet` files; a `.txt` or `.md` file is one `Text`. A row
 without content is dropped and counted; a file that cannot be read, or rows of no known form, stop the reading with one
@@ -52,6 +52,8 @@ class Pair:
     completion: str
     rationale: str = ""
     """Why, where the data say so."""
+    knowledge: str = ""
+    """What one must know to answer, where the data say so."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ class Chat:
     """As chat templates take them."""
     rationale: str = ""
     """Why the last turn answers so, where the data say so."""
+    knowledge: str = ""
+    """What one must know to answer, where the data say so."""
 
 
 Example = Text | Pair | Chat
@@ -201,8 +205,7 @@ def _take(found: Reading, row: Any, where: str, route: str) -> None:
 
 def _example(row: Mapping[str, Any], where: str) -> Example | str:
     """The row's example, or why there is none."""
-    why = row.get("rationale")
-    why = why if isinstance(why, str) and not _fault(why) else ""
+    why, known = (row[name] if name in row and not _fault(row[name]) else "" for name in ("rationale", "knowledge"))
     if "messages" in row:
         return _chat(row["messages"], row.get("tools"))
     if "prompt" in row and "completion" in row:
@@ -211,15 +214,16 @@ def _example(row: Mapping[str, Any], where: str) -> Example | str:
         if isinstance(prompt, list) and isinstance(completion, list):
             return _chat([*prompt, *completion], row.get("tools"))
         text: tuple[Any, Any] = (prompt, completion)
-        return _fault(*text) or Pair(*text, rationale=why)
+        return _fault(*text) or Pair(*text, rationale=why, knowledge=known)
     if "question" in row and "answer" in row:
-        return _fault(row["question"], row["answer"]) or _turns(row["question"], row["answer"], why)
+        return _fault(row["question"], row["answer"]) or _turns(row["question"], row["answer"], why, known)
     if "instruction" in row and "output" in row:
         fault = _fault(row["instruction"], row["output"])
         more = row.get("input") or ""
         if fault or not isinstance(more, str):
             return fault or NOT_TEXT
-        return _turns(f"{row['instruction']}\n\n{more}" if more.strip() else row["instruction"], row["output"], why)
+        asked = f"{row['instruction']}\n\n{more}" if more.strip() else row["instruction"]
+        return _turns(asked, row["output"], why, known)
     if "text" in row:
         return _fault(row["text"]) or Text(row["text"], _entities(row.get("entities")))
     known = ", ".join(map(str, row)) or "none"
@@ -263,9 +267,9 @@ def _fault(*values: Any) -> str:
     return ""
 
 
-def _turns(asked: str, answered: str, why: str) -> Chat:
+def _turns(asked: str, answered: str, why: str, known: str) -> Chat:
     turns = {"role": "user", "content": asked}, {"role": "assistant", "content": answered}
-    return Chat(turns, rationale=why)
+    return Chat(turns, rationale=why, knowledge=known)
 
 
 def _chat(messages: Any, tools: Any) -> Chat | str:

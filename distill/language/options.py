@@ -73,6 +73,7 @@ class LanguageOptions(Options):
         "self_distillation",
         "multi_granularity",
         "universal_ner",
+        "nesycd",
     ] = "kd"
     """what is learned from: the data and the teacher's distribution over them (kd), the student's own answers in part
     (gkd) or alone (reverse_kl), the teacher's answers (sequence_kd), the data alone (labels), or a published method
@@ -125,7 +126,8 @@ class LanguageOptions(Options):
     smoothing: Share | None = None
     """ddk: share of the mixture that follows the student's lag; the rest is spread evenly over the domains"""
     weight: Annotated[float, Range(0, 1000)] | None = None
-    """of the Sinkhorn distance (sinkd) or of the correlation inside phrases (multi_granularity)"""
+    """of the Sinkhorn distance (sinkd), the correlation inside phrases (multi_granularity), or each task beside the
+    first (nesycd)"""
     keep: Rate | None = None
     """miniplm: share of the rows that is learned from"""
     top_k: Annotated[int, Range(1, 10**6)] | None = None

@@ -10,7 +10,7 @@
 The latent loss is TinyBERT's (arXiv 1909.10351): squared differences of attention scores before softmax and, through
 one projection that all stages go on learning, of hidden states, over layers that are shared out evenly. The paper's
 abstract gives neither its form nor the weights: all are 1 here. Each stage has a learning-rate schedule and an
-optimiser of its own. The soft label's loss is a divergence: the teacher's entropy, which it leaves out, has no gradient.
+optimiser of its own. The soft label's loss is a divergence: the teacher's entropy, which it lacks, has no gradient.
 """
 
 from collections.abc import Mapping, Sequence

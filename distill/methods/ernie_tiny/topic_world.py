@@ -31,9 +31,7 @@ class Topics:
         """Token ids in all."""
         return FIRST + self.common + self.topics * self.words
 
-    def draw(
-        self, rng: np.random.Generator, count: int, style: int | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def draw(self, rng: np.random.Generator, count: int, style: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Tokens `[count, length]` and topics `[count]`; of a style, 0 or 1, or of both."""
         labels = rng.integers(self.topics, size=count)
         others = (labels + rng.integers(1, self.topics, count)) % self.topics

@@ -18,8 +18,9 @@ from distill.methods.framework import Arm, Place, Recipe, Scale, Trial
 from distill.methods.labs.text_lab import learn_rows, model_of
 from distill.methods.method import MethodOptions
 from distill.methods.statistics import Check, Results
-from distill.methods.step_by_step.method import METHOD, side_by_side, student_of, two_tasks
+from distill.methods.step_by_step.method import METHOD, two_tasks
 from distill.methods.step_by_step.weighed_world import EXPLAIN, HIGHEST, NUMBER, PREDICT, World, rows
+from distill.methods.tasks import side_by_side, student_of
 
 PAIRS = (100, 150, 200)
 MAIN = 150

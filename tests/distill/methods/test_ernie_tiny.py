@@ -54,9 +54,10 @@ def material() -> ClassMaterial:
     tokens[::2, 3:] = 0
     rows = {"tokens": tokens, "mask": tokens != 0}
     shapes = (Shape(20, 8, 1, 2, kind="encoder", classes=3), *[Shape(20, 12, 2, 3, kind="encoder", classes=3)] * 2)
-    models = [build(shape, seed).double() for seed, shape in enumerate(shapes)]
+    models: Any = [build(shape, seed).double() for seed, shape in enumerate(shapes)]
     task = [FixedDomain("task", {**rows, "label": rng.integers(3, size=6)})]
-    return ClassMaterial(*models, padded(), task, [FixedDomain("general", rows)])
+    student, teacher, pretrained = models
+    return ClassMaterial(student, teacher, pretrained, padded(), task, [FixedDomain("general", rows)])
 
 
 @pytest.mark.parametrize("name", STAGES)

@@ -1,0 +1,239 @@
+"""NesyCD: general skill in the weights, rare knowledge as text beside them (arXiv 2409.13203).
+
+Questions chain named operators, most of which hardly ever occur. A program writes chains of thought and, where a first
+student is wrong, the rules that the question takes. Questions about rare operators are judged apart: those whose rule
+the knowledge base holds, and those whose rule it lacks.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+
+from distill.core.errors import DistillError
+from distill.core.tables import Epochs, FixedDomain
+from distill.language.examples import Example
+from distill.language.knowledge import KnowledgeBase
+from distill.language.models import Shape, causal
+from distill.language.packing import answers as answer_rows
+from distill.language.text import words
+from distill.language.writing import answers
+from distill.methods.framework import Arm, Place, Recipe, Scale, Trial
+from distill.methods.labs.text_lab import model_of
+from distill.methods.method import MethodOptions
+from distill.methods.nesycd.method import METHOD, TASKS, informed, lessons, recalled, views
+from distill.methods.nesycd.operator_world import OperatorWorld, counts
+from distill.methods.statistics import Check, Interval, Results
+from distill.methods.tasks import a_view_each, side_by_side, student_of
+
+RARE = 3
+"""Times that an operator occurs at most to count as rare."""
+Base = Literal["errors", "shuffled", "all", "none"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Sizes of the experiment."""
+
+    operators: int = 400
+    exponent: float = 1.7
+    """Of Zipf's law: about 300 operators then occur three times at most."""
+    questions: int = 4000
+    test: int = 150
+    """Questions of each kind."""
+    student: Shape = Shape(0, 64, 2, 4)
+    wide: Shape = Shape(0, 112, 2, 4)
+    """About three times as many parameters."""
+    first_steps: int = 300
+    """Of the student whose mistakes are looked at: one that has learned its questions by heart makes none."""
+    steps: int = 1500
+    batch: int = 32
+    learning_rate: float = 2e-3
+    length: int = 48
+
+
+@dataclass(frozen=True)
+class Taught(Arm):
+    """What an arm's student knows from where."""
+
+    base: Base = "errors"
+    """Knowledge of the first student's mistakes, the same with entries of each other, of all questions, or none."""
+    wide: bool = False
+    oracle: bool = False
+    """Test questions come with the right rules."""
+
+
+class Lab:
+    """One seed's world, its questions, and what the teacher wrote about the first student's mistakes."""
+
+    def __init__(self, trial: Trial) -> None:
+        self.trial, self.settings, s = trial, trial.settings, trial.settings
+        rng = trial.rng(1)
+        self.world = OperatorWorld(rng, s.operators, s.exponent)
+        self.tokens = words([" ".join(self.world.text)])
+        self.read = causal(self.tokens.size)
+        self.questions = self.world.draw(rng, trial.scaled(s.questions, 40))
+        self.students: dict[tuple[Base, bool], Any] = {}
+        first = self.learn([self.world.pair(q) for q in self.questions], s.student, s.first_steps, ("labels",))
+        asked = [self.world.pair(q).prompt for q in self.questions]
+        self.knowledge = lessons(
+            asked,
+            lambda texts: self.said(first, texts),
+            lambda i, text: text.split()[-1:] == self.world.pair(self.questions[i]).completion.split()[-1:],
+            lambda i, text: self.world.knowledge(self.questions[i][1]),
+        )
+        self.tests = self._tests(trial.rng(2))
+
+    def _tests(self, rng: np.random.Generator) -> dict[str, list[tuple[int, list[int]]]]:
+        """Questions about common operators, and about a rare one whose rule the base holds or lacks."""
+        seen, count = counts(self.questions), self.trial.scaled(self.settings.test, 8)
+        held = {each for (_, ops), text in zip(self.questions, self.knowledge, strict=True) if text for each in ops}
+        common = [each for each, times in seen.most_common(len(self.world.names) // 20) if times > RARE]
+        rare = [each for each in range(len(self.world.names)) if seen[each] <= RARE]
+        parts = [[e for e in rare if e in held], [e for e in rare if e not in held]]
+        if not common or not all(parts):
+            raise DistillError("no operator is common, or none is rare and its rule is known, or is not")
+        return {
+            "head": self.world.among(rng, count, common), "covered": self.world.among(rng, count, common, parts[0]),
+            "uncovered": self.world.among(rng, count, common, parts[1]),
+        }  # fmt: skip
+
+    @cached_property
+    def bases(self) -> dict[Base, KnowledgeBase]:
+        """By their names."""
+        pairs = [self.world.pair(q, k) for q, k in zip(self.questions, self.knowledge, strict=True)]
+        found = KnowledgeBase.of(pairs)
+        every = KnowledgeBase.of(self.world.pair(q, self.world.knowledge(q[1])) for q in self.questions)
+        return {"errors": found, "shuffled": found.shuffled(self.trial.rng(3)), "all": every}
+
+    def learn(self, examples: Sequence[Example], shape: Shape, steps: int, tasks: Sequence[str] = TASKS) -> Any:
+        """A student after so many steps on the first of the tasks, or all."""
+        s, encode = self.settings, self.tokens.encode
+        seen = [[view for view in (views(example) or [])[: len(tasks)]] for example in examples]
+        rows = [
+            answer_rows(
+                [encode(v.prompt) for v in view], [encode(v.completion) for v in view], s.length, self.tokens.end,
+                self.tokens.pad,
+            )
+            for view in zip(*seen, strict=True)
+        ]  # fmt: skip
+        losses = METHOD.losses(MethodOptions(**METHOD.defaults))
+        objective, teachers = a_view_each({name: losses[name] for name in tasks}, TASKS)
+        model = model_of(self.trial, shape, self.tokens.size, 4)
+        table = [FixedDomain("questions", side_by_side(rows))]
+        how = {"batch": s.batch, "learning_rate": s.learning_rate, "sampler": Epochs()}
+        self.trial.fit(student_of(model, self.read), objective, teachers, table, steps=steps, **how)
+        return model
+
+    def said(self, model: Any, texts: Sequence[str]) -> list[str]:
+        """What a student writes after questions."""
+        prompts = [self.tokens.encode(text) for text in texts]
+        ends, pad = [self.tokens.end], self.tokens.pad
+        written = answers(model, prompts, 20, self.tokens.size, ends, pad, 0, temperature=0, batch=256)
+        return [self.tokens.decode(ids) for ids in written]
+
+    def student(self, base: Base, wide: bool) -> Any:
+        """The final student for a base, trained once."""
+        if (base, wide) not in self.students:
+            known = [""] * len(self.questions)
+            if base != "none":
+                entry = {e.question: e.knowledge for e in self.bases[base].entries}
+                known = [entry.get(self.world.pair(q).prompt, "") for q in self.questions]
+            pairs = [self.world.pair(q, k) for q, k in zip(self.questions, known, strict=True)]
+            s = self.settings
+            self.students[base, wide] = self.learn(pairs, s.wide if wide else s.student, s.steps)
+        return self.students[base, wide]
+
+    def measure(self, model: Any, arm: Taught) -> dict[str, float]:
+        """Exact answers on each kind of question, tokens of knowledge, and how often it was the right one."""
+        found: dict[str, float] = {}
+        for name, questions in self.tests.items():
+            pairs = [self.world.pair(q) for q in questions]
+            asked = [pair.prompt for pair in pairs]
+            if arm.oracle:
+                texts = [informed(a, self.world.knowledge(q[1])) for a, q in zip(asked, questions, strict=True)]
+            else:
+                texts = asked if arm.base == "none" else recalled(self.bases[arm.base], asked)
+            said = [text.split()[-1:] for text in self.said(model, texts)]
+            right = [a == pair.completion.split()[-1:] for a, pair in zip(said, pairs, strict=True)]
+            found[name] = float(np.mean(right))
+            added = [len(t.split()) - len(a.split()) for t, a in zip(texts, asked, strict=True)]
+            found[f"{name}, words added"] = float(np.mean(added))
+            rarest = [self.world.rule(max(q[1])) in t for q, t in zip(questions, texts, strict=True)]
+            found[f"{name}, rule found"] = float(np.mean(rarest))
+        return found
+
+
+def run_arm(trial: Trial, lab: Lab, arm: Taught) -> dict[str, Any]:
+    """One base, and one student that learned with it."""
+    model = lab.student(arm.base, arm.wide)
+    trial.keep(model, tokens=lab.tokens)
+    seen = counts(lab.questions)
+    tail = sum(seen[each] <= RARE for each in range(len(lab.world.names)))
+    known = sum(map(bool, lab.knowledge)) / len(lab.knowledge)
+    return {**lab.measure(model, arm), "rare operators": tail, "mistakes of the first student": known}
+
+
+def reach(results: Results) -> np.ndarray:
+    """`[seeds]`: what the method gains on covered questions less what it gains on uncovered ones."""
+    ours, alone = "NesyCD", "chains of thought"
+    gains = [results.values(ours, part) - results.values(alone, part) for part in ("covered", "uncovered")]
+    return gains[0] - gains[1]
+
+
+def rule(results: Results) -> list[Check]:
+    """Texts about the question itself are what helps; what else was measured is reported beside it."""
+    tail = results.values("NesyCD", "rare operators")
+    head = results.difference("NesyCD", "chains of thought", "head")
+    leak = Interval.of(results.values("NesyCD", "uncovered") - results.values("chains of thought", "uncovered"))
+    reached = Interval.of(reach(results))
+    return [
+        results.higher("NesyCD", "shuffled"),
+        results.lower("NesyCD", "shuffled", role="falsifies"),
+        Check(f"gain on covered less gain on uncovered questions is {reached}", reached.positive, "reported"),
+        Check(f"operators that occur three times at most: {tail.min():.0f} to {tail.max():.0f}, of 250 to 350",
+              bool((tail >= 250).all() and (tail <= 350).all()), "reported"),
+        results.higher("NesyCD", "chains of thought", role="reported"),
+        results.higher("NesyCD", "three times as large", role="reported"),
+        results.higher("right rules", "NesyCD", role="reported"),
+        results.higher("NesyCD", "knowledge of all questions", role="reported"),
+        Check(f"common operators: NesyCD less chains of thought is {head}", head.positive, "reported"),
+        Check(f"rules that no text holds: NesyCD less chains of thought is {leak}", leak.positive, "reported"),
+    ]  # fmt: skip
+
+
+RECIPE = Recipe(
+    name="nesycd",
+    title="NesyCD: general skill in the weights, rare knowledge as text beside them",
+    source="arXiv 2409.13203",
+    place=Place(
+        "feedback", "fine-tuning", "text", prefixes="mixed", granularity="sequence", same_tokenizer=False,
+        skill="reasoning",
+    ),
+    signals=("text",),
+    data="chains of 400 named operators by Zipf's law with exponent 1.7; a program writes chains of thought and rules",
+    claim="A student that is given the knowledge that its predecessor lacked answers questions about rare operators "
+    "better than one that is given knowledge about other questions",
+    falsified="texts about other questions do as well or better: the form of the prompt helps, not what it says",
+    arms={
+        "chains of thought": Taught("without knowledge", "none"),
+        "NesyCD": Taught("the method"),
+        "shuffled": Taught("control: the same texts, each for another question", "shuffled"),
+        "right rules": Taught("bound: the method's student with the rules that each question takes", oracle=True),
+        "three times as large": Taught("without knowledge, three times the parameters", "none", wide=True),
+        "knowledge of all questions": Taught("not of mistakes alone", "all"),
+    },
+    metric="covered",
+    seeds=8,
+    prepare=Lab,
+    arm=run_arm,
+    rule=rule,
+    presets={"small": Settings()},
+    scale=Scale(
+        {"student": ("Qwen/Qwen2-1.5B", Shape(151936, 1536, 28, 12, 8960, 32768, key_value_heads=2))},
+        devices=1,
+        tokens="BBH and GSM8K training questions; one analysis of the teacher for each mistake; 3 epochs with LoRA",
+    ),
+)  # fmt: skip
