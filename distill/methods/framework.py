@@ -135,6 +135,8 @@ class Recipe:
     """Domains beside language -> what is different there, by the names of these fields: arms, presets, rule, ..."""
     by_preset: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Presets that ask of other material, such as `real-small` -> what is different there, as in `variants`."""
+    call: str = ""
+    """What is called from Python on models of one's own, of a method that no command runs."""
     reads: tuple[str, ...] = ()
     """Parts of a `language.data.Corpus` of which `--data` must hold one; none: the recipe takes no real data."""
 
@@ -202,7 +204,8 @@ class Recipe:
                 f"barkour distill {kind} --method {self.name}"
                 for kind, names in (("language", METHODS), ("classifier", CLASSIFIERS))
                 if self.name in names
-            ],
+            ]
+            + [self.call] * bool(self.call),
             "real_scale": {role: name for role, (name, _) in self.scale.models.items()} if self.scale else {},
         }  # fmt: skip
 

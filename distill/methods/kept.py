@@ -45,9 +45,16 @@ def _transformer(settings: dict[str, Any]) -> nn.Module:
     return LocomotionTransformer(TransformerConfig(**settings))
 
 
+def _span_tagger(settings: dict[str, Any]) -> nn.Module:
+    from distill.language.span_tagger import SpanTagger
+
+    return SpanTagger(**settings)
+
+
 KINDS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
     "WindowModel": _window, "BagOfWords": _bag_of_words, "Perceptron": _perceptron,
     "LocomotionTransformer": _transformer,
+    "SpanTagger": _span_tagger,
 }  # fmt: skip
 
 ENDINGS: dict[str, Kind] = {

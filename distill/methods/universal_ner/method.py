@@ -53,12 +53,15 @@ def strict_scores(truth: Sequence[Spans], said: Sequence[Spans]) -> dict[str, fl
     return {"precision": precision, "recall": recall, "f1": 2 * right / max(2 * right + wrong + missed, 1)}
 
 
-def absent(present: Iterable[str], counts: Mapping[str, int], count: int, rng: np.random.Generator) -> list[str]:
-    """`count` types that a text lacks, or all of them where they are fewer, drawn by how often each occurs."""
+def absent(
+    present: Iterable[str], counts: Mapping[str, int], count: int, rng: np.random.Generator, even: bool = False
+) -> list[str]:
+    """`count` types that a text lacks, or all of them where they are fewer, drawn by how often each occurs; or `even`:
+    each as likely."""
     others = sorted(set(counts) - set(present))
     if not others:
         return []
-    weights = np.array([counts[kind] for kind in others], float)
+    weights = np.array([1 if even else counts[kind] for kind in others], float)
     chosen = rng.choice(len(others), min(count, len(others)), replace=False, p=weights / weights.sum())
     return [others[int(place)] for place in chosen]
 
