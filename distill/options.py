@@ -14,3 +14,7 @@ class DistillBenchOptions(Options):
     """turns of every arm"""
     quick: bool = False
     """few steps: tries the code, proves nothing"""
+    vocabularies: tuple[Annotated[int, Range(64, 10**6)], ...] = ()
+    """sizes at which every arm is measured, such as 8192 49152 152064; without them and --lengths, how memory grows"""
+    lengths: tuple[Annotated[int, Range(17, 10**5)], ...] = ()
+    """tokens of a text, such as 512 2048, at each of the vocabularies"""

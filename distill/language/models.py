@@ -106,7 +106,8 @@ def load(
 ) -> Any:
     """A model from a shape or config (random weights), from a folder, or by its published name (downloads it).
 
-    `dtype` is what weights are read as, by default as they were written.
+    `dtype` is what weights are read as, by default as they were written. A `.gguf` file, whose weights are small whole
+    numbers, is read as what they stand for (needs `gguf`), and can be trained and saved like any other.
 
     Raises:
       DistillError: it cannot be read, weights are missing that would then be random, or there are others that a
@@ -120,8 +121,11 @@ def load(
         return CLASSES[kind].from_config(source).eval()
     try:
         options: dict[str, Any] = {"output_loading_info": True, **({"dtype": dtype} if dtype else {})}
-        model, said = CLASSES[kind].from_pretrained(str(source), **options)
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        name, more = in_file(source)
+        model, said = CLASSES[kind].from_pretrained(name, **options, **more)
+        if more:
+            _no_longer_quantized(model)
+    except (ImportError, OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DistillError(f"the model '{source}' cannot be loaded: {reason}") from error
     missing, foreign = sorted(said["missing_keys"]), sorted(said["unexpected_keys"])
@@ -133,6 +137,21 @@ def load(
             f"the model '{source}' has {len(foreign)} weights that its config knows nothing of, such as {foreign[0]}"
         )
     return model.eval()
+
+
+def in_file(source: str | Path) -> tuple[str, dict[str, Any]]:
+    """What transformers calls a model, and the options that it needs beside: a `.gguf` file is one in its folder."""
+    if str(source).endswith(".gguf"):
+        return str(Path(source).parent), {"gguf_file": Path(source).name}
+    return str(source), {}
+
+
+def _no_longer_quantized(model: Any) -> None:
+    """Transformers has made full weights of a GGUF file's and would still refuse to save them."""
+    model.hf_quantizer = None
+    for config in (model.config, model.config.get_text_config()):
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config
 
 
 def parameters(model: nn.Module, embeddings: bool = True) -> int:

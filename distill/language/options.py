@@ -22,7 +22,7 @@ class LanguageOptions(Options):
     config: Path | None = None
     """YAML file of these options by their names (new_tokens: 64); beside it only --resume, --plan and --dry-run"""
     teacher: str | None = None
-    """folder or published name of a causal model; only the method labels does without"""
+    """folder, .gguf file or published name of a causal model; only the method labels does without"""
     teachers: tuple[str, ...] = ()
     """several teachers of one tokenizer in place of --teacher, as NAME=MODEL each; a column of the data says whose an
     example is"""

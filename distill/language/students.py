@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from distill.core.errors import DistillError
 from distill.core.teachers import Batch
-from distill.language.models import load, parameters
+from distill.language.models import in_file, load, parameters
 from distill.language.pruning import importance, narrower
 
 PRUNE = "prune:"
@@ -26,7 +26,8 @@ def open_tokenizer(name: str) -> Any:
       DistillError: it cannot be loaded, or is of no use here.
     """
     try:
-        found: Any = AutoTokenizer.from_pretrained(name)
+        source, more = in_file(name)
+        found: Any = AutoTokenizer.from_pretrained(source, **more)
     except Exception as error:  # damaged files raise whatever their readers do
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DistillError(f"the tokenizer of '{name}' cannot be loaded: {reason}") from error
@@ -109,7 +110,8 @@ def sizes(sources: Sequence[str]) -> list[int]:
             raise DistillError(f"a student '{source}' has no size before its teacher is chosen")
         try:
             with torch.device("meta"):
-                model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source))
+                name, more = in_file(source)
+                model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(name, **more))
         except Exception as error:  # damaged files raise whatever their readers do
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise DistillError(f"the config '{source}' gives no causal model: {reason}") from error

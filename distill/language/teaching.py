@@ -25,8 +25,8 @@ SERVED = 20
 """Tokens that are asked for at each position: what vLLM tells at most, unless it is started otherwise."""
 RETRIES = EndpointOptions.retries
 """Times that a server is asked again."""
-BLOCK = 16
-"""Rows that are labelled and kept together."""
+BLOCK, FEW = 16, 4096
+"""Rows that are labelled and kept together; small sets are kept row by row, so that other splits find them as well."""
 D = TypeVar("D", bound=TextDomain)
 
 
@@ -133,8 +133,10 @@ def recorded(
     settings = {"top_k": options.teacher_top_k or int((known or {}).get("top_k", 0)), "temperature": temperature}
     cache = TopKCache(teacher, options.cache, Tokens(tokenizer.backend_tokenizer, *_ends(tokenizer)), settings)
 
+    count = sum(len(d.rows["tokens"]) + len(d.held_out["tokens"]) for d in domains)
+
     def with_labels(rows: Any) -> Any:
-        return labelled(rows, cache, BLOCK, device)
+        return labelled(rows, cache, 1 if count <= FEW else BLOCK, device)
 
     found = [replace(d, rows=with_labels(d.rows), held_out=with_labels(d.held_out)) for d in domains]
     return RecordedTopK(temperature), found

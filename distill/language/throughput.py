@@ -1,12 +1,17 @@
-"""Distillation of a language model on the core, against TRL's GKD trainer and a plain torch loop: tokens/s and memory.
+"""Distillation of a language model on the core, against TRL's trainers and a plain torch loop: tokens/s and memory.
 
-    python -m distill.language.throughput --rounds 3
+    barkour bench distill --rounds 3
+    barkour bench distill --vocabularies 8192 49152 152064 --lengths 512 2048
 
 Every arm trains the same Llama-type student from the same teacher on the same tokens with the same loss (generalised
 Jensen-Shannon, beta 0.5), AdamW, gradient clipping and batch size, in float32, in a process of its own. Arms take
 turns, so that what else the computer does strikes all. Time is counted from the step after `WARM` on; memory is the
 process's peak while it trains less what it held before. On-policy arms train on texts that the student writes: TRL one
-batch at a time, this project `AHEAD` batches together, which makes its texts up to `AHEAD` steps old.
+batch at a time, this project `AHEAD` batches together, which makes its texts up to `AHEAD` steps old. TRL's stable
+`DistillationTrainer` is on-policy alone; off-policy it is given the data's texts where it would write.
+
+Sizes that are asked for have `FEW` texts in a batch; an arm that keeps all logits and would not fit in the memory that
+is free is left out, and said.
 """
 
 import argparse
@@ -33,6 +38,10 @@ AHEAD = 8
 BETA, BATCH, RATE = 0.5, 8, 1e-3
 TEACHER, STUDENT = (128, 4, 4), (64, 2, 4)
 """Width, layers, heads."""
+FEW = 2
+"""Texts in a batch of the sizes that are asked for."""
+LOGITS_KEPT = {"plain": 6, "trl": 10}
+"""Times that the logits of a batch stand in memory at once, at most, by who keeps them whole: measured, rounded up."""
 PROMPT = 16
 """Tokens that an on-policy text begins with."""
 
@@ -49,6 +58,17 @@ class Arm:
     steps: int = 12
     on_policy: bool = False
     seed: int = 0
+    batch: int = BATCH
+
+    @property
+    def learned(self) -> int:
+        """Tokens of a text that are learned from."""
+        return self.length - PROMPT if self.on_policy or self.who == "trl distillation" else self.length
+
+    @property
+    def bytes(self) -> int:
+        """What all logits of a batch take in memory, where they are kept whole."""
+        return LOGITS_KEPT.get(self.who, 0) * 4 * self.batch * self.length * self.vocabulary
 
 
 # --- one arm, in its own process ----------------------------------------------------------------------------------
@@ -64,7 +84,7 @@ def measure(arm: Arm) -> dict[str, Any]:
     teacher = build(Shape(arm.vocabulary, *TEACHER, context=2 * arm.length), 1)
     student = build(Shape(arm.vocabulary, *STUDENT, context=2 * arm.length), 2)
     rng = np.random.default_rng(arm.seed)
-    tokens = rng.integers(3, arm.vocabulary, (BATCH * (arm.steps + WARM_UP_STEPS), arm.length + 1))
+    tokens = rng.integers(3, arm.vocabulary, (arm.batch * (arm.steps + WARM_UP_STEPS), arm.length + 1))
     probe = torch.from_numpy(tokens[:2])
     before = _divergence(teacher, student, probe)
     held, stamps = _reset_peak(), []
@@ -73,14 +93,9 @@ def measure(arm: Arm) -> dict[str, Any]:
     peak = _memory("VmHWM") - held
     steps, spent = len(stamps) - 1 - WARM_UP_STEPS, stamps[-1] - stamps[WARM_UP_STEPS]
     return {
-        "tokens_per_second": steps * BATCH * _trained_on(arm) / spent,
+        "tokens_per_second": steps * arm.batch * arm.learned / spent,
         "peak_kb": peak, "loss": [before, _divergence(teacher, student, probe)], "steps": steps,
     }  # fmt: skip
-
-
-def _trained_on(arm: Arm) -> int:
-    """Tokens of a text that are learned from."""
-    return arm.length - PROMPT if arm.on_policy else arm.length
 
 
 def _divergence(teacher: Any, student: Any, tokens: Any) -> float:
@@ -130,7 +145,7 @@ def _barkour(arm: Arm, teacher: Any, student: Any, tokens: Any, stamps: list[flo
     with tempfile.TemporaryDirectory() as folder:
         fit(
             ChunkedStudent(student, arm.vocabulary), JensenShannon(beta=BETA), watched, [source], Path(folder) / "run",
-            steps=steps, batch=BATCH, seed=arm.seed, rounds=rounds, rows=BATCH * AHEAD,
+            steps=steps, batch=arm.batch, seed=arm.seed, rounds=rounds, rows=arm.batch * AHEAD,
             learning_rate=RATE, beta=0.0 if arm.on_policy else 1.0, evaluate=lambda _: {"golden": 0.0},
         )  # fmt: skip
     del stamps[steps:]  # the loop's last measure asks the teacher too
@@ -143,9 +158,9 @@ def _plain(arm: Arm, teacher: Any, student: Any, tokens: Any, stamps: list[float
 
     optimizer = torch.optim.AdamW(student.parameters(), lr=RATE, weight_decay=0.01)
     student.train()
-    for first in range(0, len(tokens), BATCH):
+    for first in range(0, len(tokens), arm.batch):
         stamps.append(time.perf_counter())
-        batch = torch.from_numpy(tokens[first : first + BATCH])[:, :-1]
+        batch = torch.from_numpy(tokens[first : first + arm.batch])[:, :-1]
         with torch.no_grad():
             log_p = teacher(input_ids=batch, use_cache=False).logits.log_softmax(-1)
         log_q = student(input_ids=batch, use_cache=False).logits.log_softmax(-1)
@@ -186,28 +201,40 @@ def _trl(arm: Arm, teacher: Any, student: Any, tokens: Any, stamps: list[float])
 
 
 def _trl_distillation(arm: Arm, teacher: Any, student: Any, tokens: Any, stamps: list[float]) -> None:
-    """TRL's distillation trainer, which writes with the student and takes logits in chunks."""
+    """TRL's distillation trainer, which writes with the student and takes logits in chunks; off-policy it takes over
+    the data's texts where it would write."""
     from datasets import Dataset
     from trl.trainer.distillation_config import DistillationConfig
     from trl.trainer.distillation_trainer import DistillationTrainer
 
-    prompts = [" ".join(map(str, row[:PROMPT])) for row in tokens]
+    prompts = [" ".join(map(_word, row[:PROMPT])) for row in tokens]
     with tempfile.TemporaryDirectory() as folder:
         options: Any = DistillationConfig(
             **_trl_options(arm, folder), max_completion_length=arm.length + 1 - PROMPT, top_k=0
         )
-        trainer: Any = DistillationTrainer
+        trainer: Any = DistillationTrainer if arm.on_policy else _from_data(DistillationTrainer, tokens)
         trainer(
             model=student, teacher_model=teacher, args=options, callbacks=[_stamp(stamps)],
             train_dataset=Dataset.from_dict({"prompt": prompts}), processing_class=_words(arm.vocabulary),
         ).train()  # fmt: skip
 
 
+def _from_data(trainer: Any, tokens: Any) -> Any:
+    """The trainer with the rest of each row in place of what the student would write."""
+    rest = {tuple(row[:PROMPT].tolist()): row[PROMPT:].tolist() for row in tokens}
+
+    class FromData(trainer):
+        def _generate_single_turn(self, prompt_ids: Any, *more: Any) -> list[list[int]]:
+            return [rest[tuple(ids)] for ids in prompt_ids]
+
+    return FromData
+
+
 def _trl_options(arm: Arm, folder: str) -> dict[str, Any]:
     """The same training; checkpoints, reports and gradient checkpointing are off."""
     os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
     return {
-        "output_dir": folder, "per_device_train_batch_size": BATCH, "max_steps": arm.steps + WARM_UP_STEPS,
+        "output_dir": folder, "per_device_train_batch_size": arm.batch, "max_steps": arm.steps + WARM_UP_STEPS,
         "seed": arm.seed, "learning_rate": RATE, "weight_decay": 0.01, "max_grad_norm": 1.0, "beta": BETA,
         "temperature": 1.0, "gradient_checkpointing": False,
         "bf16": False, "use_cpu": True, "report_to": [], "save_strategy": "no",
@@ -232,9 +259,14 @@ def _words(vocabulary: int) -> Any:
     from tokenizers.pre_tokenizers import Whitespace
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = Tokenizer(WordLevel({str(k): k for k in range(vocabulary)}, "0"))
+    tokenizer = Tokenizer(WordLevel({_word(k): k for k in range(vocabulary)}, _word(0)))
     tokenizer.pre_tokenizer = Whitespace()  # type: ignore[assignment]
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="0", eos_token="1")
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=_word(0), eos_token=_word(1))
+
+
+def _word(token: int) -> str:
+    """Of one length, so that no special token's word is a part of another's."""
+    return f"t{token:06d}"
 
 
 def _reset_peak() -> int:
@@ -244,6 +276,15 @@ def _reset_peak() -> int:
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")
     return _memory("VmRSS")
+
+
+def _available() -> int:
+    """Bytes of memory that a new process can have; all that it may want where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return sys.maxsize
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")), sys.maxsize)
 
 
 def _memory(name: str) -> int:
@@ -256,8 +297,10 @@ def _memory(name: str) -> int:
 # --- all arms -----------------------------------------------------------------------------------------------------
 
 
-def arms(quick: bool = False) -> dict[str, Arm]:
-    """Name -> what is measured."""
+def arms(quick: bool = False, vocabularies: Sequence[int] = (), lengths: Sequence[int] = ()) -> dict[str, Arm]:
+    """Name -> what is measured: each size, or those that show how memory grows where none is asked for."""
+    if vocabularies or lengths:
+        return sized(quick, vocabularies or (8192,), lengths or (512,))
     who = ["barkour", "plain", *(["trl"] if find_spec("trl") else [])]
     steps = 4 if quick else 12
     named = {name: Arm(name, steps=steps) for name in who}
@@ -265,8 +308,24 @@ def arms(quick: bool = False) -> dict[str, Arm]:
     named |= {f"{name}, vocabulary 512": Arm(name, vocabulary=512, steps=3 * steps) for name in who}
     named |= {f"{name}, on-policy": Arm(name, length=128, steps=13, on_policy=True) for name in who if name != "plain"}
     if "trl" in who:
+        named["trl distillation"] = Arm("trl distillation", steps=steps)
         named["trl distillation, on-policy"] = Arm("trl distillation", length=128, steps=13, on_policy=True)
     return named
+
+
+def sized(quick: bool, vocabularies: Sequence[int], lengths: Sequence[int]) -> dict[str, Arm]:
+    """Every arm at every size, off- and on-policy."""
+    who = ["barkour", "plain", *(["trl", "trl distillation"] if find_spec("trl") else [])]
+    return {
+        f"{name}, vocabulary {vocabulary}, texts of {length}{', on-policy' if on_policy else ''}": Arm(
+            name, vocabulary, length, 13 if on_policy else 2 if quick else 8, on_policy, batch=FEW
+        )
+        for vocabulary in vocabularies
+        for length in lengths
+        for on_policy in (False, True)
+        for name in who
+        if not (on_policy and name == "plain")
+    }
 
 
 def run(
@@ -283,7 +342,14 @@ def run(
     Raises:
       InputError: an arm failed, with the last line that it said.
     """
-    rounds, named = options.rounds, arms(options.quick)
+    rounds, named = options.rounds, arms(options.quick, options.vocabularies, options.lengths)
+    if any(length <= PROMPT for length in options.lengths):
+        raise InputError(f"a text begins with {PROMPT} tokens: --lengths must be above")
+    free = _available()
+    left_out = {name: arm.bytes for name, arm in named.items() if arm.bytes > free}
+    for name, size in left_out.items():
+        say(f"left out: {name} keeps about {size / 1e9:.0f} GB of logits, {free / 1e9:.0f} GB are free")
+    named = {name: arm for name, arm in named.items() if name not in left_out}
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in named}
     for turn in range(rounds):
         for name, arm in named.items():
@@ -304,7 +370,7 @@ def run(
     kept = {
         who: (peaks[f"{who}, {more}"] - peaks[who]) / (logits * (named[f"{who}, {more}"].length - base.length))
         for who in ("barkour", "plain", "trl")
-        if who in named
+        if who in named and f"{who}, {more}" in named
     }
     return DistillBench.of({
         "arms": {
@@ -312,7 +378,8 @@ def run(
                    "loss": rows[-1]["loss"]}
             for name, rows in found.items()
         },
-        "ratios": ratios, "logits_kept": kept, "rounds": rounds, "batch": BATCH, "teacher": TEACHER, "student": STUDENT,
+        "ratios": ratios, "logits_kept": kept, "left_out": left_out, "rounds": rounds,
+        "teacher": TEACHER, "student": STUDENT,
         "trl": _version("trl"), "torch": _version("torch"), "transformers": _version("transformers"),
         "machine": machine(),
     })  # fmt: skip
@@ -345,13 +412,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="few steps: tries the code, proves nothing")
+    parser.add_argument("--vocabularies", type=int, nargs="*", default=[])
+    parser.add_argument("--lengths", type=int, nargs="*", default=[])
     parser.add_argument("--arm", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     try:
         if options.arm:
             print(json.dumps(measure(Arm(**json.loads(options.arm)))))
             return 0
-        found = run(DistillBenchOptions(options.rounds, options.quick))
+        found = run(
+            DistillBenchOptions(options.rounds, options.quick, tuple(options.vocabularies), tuple(options.lengths))
+        )
     except InputError as error:
         print(f"distillation: {error}", file=sys.stderr)
         return 2

@@ -26,7 +26,8 @@ def test_an_arm_learns_and_counts_its_steps(arm):
 def test_trls_trainers_learn_what_this_loop_learns():
     pytest.importorskip("trl", reason="the bench extra is not installed")
     losses = {
-        who: bench._child(Arm(who, on_policy=who != "trl", **SMALL))["loss"] for who in ("trl", "trl distillation")
+        (who, on_policy): bench._child(Arm(who, on_policy=on_policy, **SMALL))["loss"]
+        for who, on_policy in (("trl", False), ("trl distillation", False), ("trl distillation", True))
     }
     ours = bench.measure(Arm("barkour", **SMALL))["loss"]
     assert all(before == pytest.approx(ours[0]) and after < before for before, after in losses.values())
@@ -52,8 +53,29 @@ def test_the_report_pairs_arms_and_counts_what_grows_with_the_text(monkeypatch):
 
 
 def test_a_failing_arm_is_one_line(monkeypatch, capsys):
-    monkeypatch.setattr(bench, "arms", lambda quick: {"nobody": replace(Arm("nobody"), steps=1)})
+    monkeypatch.setattr(bench, "arms", lambda *_: {"nobody": replace(Arm("nobody"), steps=1)})
     with pytest.raises(InputError, match="the arm 'nobody' failed with status 1: KeyError"):
         bench.run(DistillBenchOptions(1))
     assert bench.main(["--rounds", "0"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_sizes_that_are_asked_for_are_measured_where_they_fit(monkeypatch):
+    def child(arm: Arm) -> dict:
+        return {"tokens_per_second": 100.0, "peak_kb": 1000, "loss": [2.0, 1.0]}
+
+    said: list[str] = []
+    monkeypatch.setattr(bench, "_child", child)
+    monkeypatch.setattr(bench, "find_spec", lambda name: object())
+    monkeypatch.setattr(bench, "_available", lambda: 4 * 10**9)
+    options = DistillBenchOptions(1, vocabularies=(8192, 152064), lengths=(512, 2048))
+    found = bench.run(options, said.append).to_dict()
+    assert {(arm["vocabulary"], arm["length"]) for arm in found["arms"].values()} == {
+        (v, n) for v in (8192, 152064) for n in (512, 2048)
+    }
+    assert {arm["who"] for arm in found["arms"].values()} == {"barkour", "plain", "trl", "trl distillation"}
+    assert {name.split(",")[0] for name in found["left_out"]} == {"plain", "trl"}, "those that keep all logits"
+    assert all("152064" in name and "2048" in name for name in found["left_out"] if name.startswith("plain"))
+    assert len([line for line in said if line.startswith("left out")]) == len(found["left_out"]) > 0
+    with pytest.raises(InputError):
+        DistillBenchOptions(1, lengths=(16,))
