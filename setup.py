@@ -94,8 +94,12 @@ setup(
         (f"share/{NAME}", ["package.xml"]),
         # where `ros2 run` looks: files of their own, as console scripts sent there (setup.cfg) would leave pip's bin/
         (f"lib/{NAME}", sorted(glob("resource/bin/*"))),
-        (f"share/{NAME}/models", glob("models/*.onnx")),
-        *((f"share/{NAME}/{robot}", glob(f"{robot}/*.onnx")) for robot in glob("models/*") if glob(f"{robot}/*.onnx")),
+        (f"share/{NAME}/models", glob("models/*.onnx") + glob("models/*.response.json")),
+        *(
+            (f"share/{NAME}/{robot}", glob(f"{robot}/*.onnx") + glob(f"{robot}/*.response.json"))
+            for robot in glob("models/*")
+            if glob(f"{robot}/*.onnx")
+        ),
         (f"share/{NAME}/launch", [file for end in ("py", "yaml", "xml", "json") for file in glob(f"launch/*.{end}")]),
     ],
     install_requires=[

@@ -3,7 +3,6 @@
 `CourseWorlds` is the simulation, `run` the front door of `barkour run`. Base install only (numpy, onnxruntime, mujoco).
 """
 
-import copy
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -15,11 +14,12 @@ import numpy as np
 from policies.evaluation.options import CourseRunOptions
 from policies.evaluation.outcome import CourseRun, Switch, Trace
 from policies.evaluation.results import RunReport
-from policies.navigation.navigator import Navigator, course_navigator
+from policies.navigation.navigator import Navigator
 from policies.navigation.paces import Paces
 from policies.navigation.pose_estimate import PoseEstimate
+from policies.navigation.rehearsal import rehearsed
 from policies.navigation.route_cache import planned
-from policies.skills.library import Skills, load_skills, paces_of, trained_limits
+from policies.skills.library import Skills, load_skills, paces_of, response_of, trained_limits
 from policies.skills.runner import PolicyRunner, Runner
 from sim.course.description import Course
 from sim.course.files import by_name
@@ -66,9 +66,9 @@ class CourseWorlds:
             torque_limit=torque_limit, threads=threads, pose_errors=pose_errors, variation=variation,
         )  # fmt: skip
         n = self.robots.worlds
-        navigator = course_navigator(course, self.route, trained_limits(skills))
-        self.navigators: list[Navigator] = [copy.deepcopy(navigator) for _ in range(n)]
-        self.estimates = [PoseEstimate(self.dt) for _ in range(n)]
+        navigator = rehearsed(course, self.route, trained_limits(skills), response_of(skills))
+        self.navigators: list[Navigator] = [navigator.copy() for _ in range(n)]
+        self.estimates = [PoseEstimate(response_of(skills)) for _ in range(n)]
         """Of where the robots are, from poses with errors; the true pose is taken as it is."""
         self.scorers = [Scorer(course) for _ in range(n)]
         self.policy: Runner = policy or PolicyRunner(skills, n)

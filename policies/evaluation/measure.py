@@ -14,7 +14,9 @@ import numpy as np
 from policies.bundle.reader import Bundle
 from policies.bundle.shipped import bundle_file
 from policies.evaluation.options import RobotMeasureOptions
+from policies.evaluation.response import identify
 from policies.evaluation.walking import Walker
+from policies.navigation.response import SUFFIX
 from sim.course.description import TARGET_VELOCITY
 from sim.course.scene import build, robot_spec
 from sim.course.terrain import Terrain
@@ -76,6 +78,9 @@ class RobotMeasured(Result):
     falls: int | None = None
     """Robots that fell meanwhile, of all."""
     robots: int | None = None
+    response: dict[str, Any] | None = None
+    """With --response: `lag_s` (forward, sideways, yaw), share of the velocity that the table explains in robots it was
+    not fitted to, `file`."""
 
     @property
     def failure(self) -> str:
@@ -117,8 +122,30 @@ def measure(options: RobotMeasureOptions) -> RobotMeasured:
         bundle = Bundle.load(file)
         if bundle.robot.name != robot.name:
             raise InputError(f"{file} is for the robot {bundle.robot.name}, not {robot.name}")
-        found |= {"policy": str(file), **paces(bundle, options.repeats, options.seed)}
+        found |= {"policy": str(file)}
+        found |= (
+            response(bundle, file, options.seed) if options.response else paces(bundle, options.repeats, options.seed)
+        )
+    elif options.response:
+        raise InputError(f"{robot.name} has no walker: {file} is missing")
     return RobotMeasured.of(found)
+
+
+def response(bundle: Bundle, file: Path, seed: int) -> dict[str, Any]:
+    """Fields of `RobotMeasured` for --response; writes the table beside the policy's `file`."""
+    table, said = identify(bundle, seed=seed)
+    kept = file.with_suffix(SUFFIX)
+    try:
+        table.write(kept)
+    except OSError as error:
+        raise InputError(f"cannot write {kept}: {error.strerror}") from error
+    explained = {name: value for name, value in said.items() if name.startswith("explained")}
+    lags = table.lag.round(4).tolist()
+    return {
+        "falls": said["fallen"],
+        "robots": said["robots"],
+        "response": {"lag_s": lags, **explained, "file": str(kept)},
+    }
 
 
 # --- the robot alone --------------------------------------------------------------------------------------------------

@@ -116,6 +116,9 @@ class RobotMeasureOptions(Options):
     """robots, each of physics of its own, for every speed that is tried"""
     seed: WorldSeed = 0
     """of their physics"""
+    response: bool = False
+    """measure in place of speeds how the walker's velocity answers its commands, and keep the table beside its file,
+    where the navigator finds it"""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ advances a small state machine: `following` -> `holding` at the last waypoint; `
 available; this is ours.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -134,6 +135,8 @@ class Navigator:
         self.tuning, self.ends = tuning, tuple(ends)
         self.path = lay_path(start, route, limits)
         self.gate_at = np.array([self._nearest(gate.center) for gate in self.gates])
+        self.ahead_of_errors = np.zeros((len(self.path.s), 3))
+        """Asked for on top along the path, m/s in the world and rad/s: see `policies.navigation.rehearsal`."""
         self.reset()
 
     def reset(self) -> None:
@@ -150,6 +153,12 @@ class Navigator:
         self._furthest, self._waited, self._stuck = 0.0, 0.0, 0
         self._last: np.ndarray | None = None
         self._distrusted = 0
+
+    def copy(self) -> "Navigator":
+        """One that has yet to start, over the same route."""
+        other = copy.copy(self)
+        other.reset()
+        return other
 
     def _nearest(self, point: np.ndarray) -> float:
         return float(self.path.s[np.linalg.norm(self.path.xy - point, axis=1).argmin()])
@@ -270,8 +279,10 @@ class Navigator:
             velocity = min(tuning.return_gain, tuning.return_speed / max(float(np.linalg.norm(error)), 1e-6)) * error
             speed, turning = 0.0, i
         else:
-            velocity = speed * path.tangent[ahead] + tuning.cross_track * error
+            velocity = speed * path.tangent[ahead] + tuning.cross_track * error + self.ahead_of_errors[i, :2]
         turn = path.yaw_slope[turning] * speed - tuning.heading * float(wrap(yaw - path.yaw[turning]))
+        if self.state == "following":
+            turn += self.ahead_of_errors[i, 2]
         if arriving:
             turn = float(np.clip(turn, -tuning.arrival_turn, tuning.arrival_turn))
         planar = to_heading_frame(velocity, yaw)

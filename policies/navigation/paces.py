@@ -9,7 +9,7 @@ from policies.navigation.planner import Envelope
 class Paces:
     """How fast a route may be: what the skills were measured to do on the course (m/s, m/s^2, rad/s)."""
 
-    walker: Envelope = Envelope(forward=(-1.2, 1.8), sideways=1.1, yaw=2.2, acceleration=3.0)
+    walker: Envelope = Envelope(forward=(-1.2, 1.8), sideways=1.1, yaw=2.2, acceleration=3.2, yaw_acceleration=6.0)
     """In turns and among the poles."""
     late: Envelope = Envelope(forward=(-1.2, 1.8), sideways=0.9, yaw=1.7, acceleration=2.4)
     """Among poles that are entered in motion, from another obstacle: robots got stuck there on faster ways."""

@@ -37,13 +37,13 @@ class MotionLimits:
     """m/s, left is positive."""
     yaw: tuple[float, float] = (-2.4, 2.4)
     """rad/s."""
-    acceleration: float = 4.0
-    """m/s^2, of the commanded planar velocity. By hand."""
-    yaw_acceleration: float = 10.0
+    acceleration: float = 6.0
+    """m/s^2, of the commanded planar velocity: more than the walker makes, since it follows late. By hand."""
+    yaw_acceleration: float = 16.0
     """rad/s^2, of the commanded yaw rate. By hand."""
-    lateral_acceleration: float = 3.0
+    lateral_acceleration: float = 3.5
     """m/s^2: speed squared times the path's curvature. By hand."""
-    braking: float = 2.5
+    braking: float = 3.0
     """m/s^2: change of speed along the path. By hand."""
     planned_yaw: float = 0.9
     """Share of `yaw` that a path's speed uses; the rest is for corrections of the heading. By hand."""

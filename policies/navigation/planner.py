@@ -59,7 +59,7 @@ class Weights:
     """Per m or rad that the first and last pose are off."""
     time: float = 0.4
     """Per s: what is left to minimise."""
-    smooth: float = 0.06
+    smooth: float = 0.04
     """Per m/s^2 everywhere, so that what costs no time is smooth."""
     smooth_turn: float = 0.5
     """The same per rad/s^2, as a share of `smooth`."""

@@ -13,22 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from policies.navigation.response import ModelledWalker, Response
+
 Place = tuple[float, float, float, float]
 """x, y, z (m) and heading (rad)."""
 Past = tuple[float, float, float, float, float, float, float]
 """Velocity by the model in a period, forward, left (m/s) and around (rad/s), and the `Place` at its start."""
-
-
-@dataclass(frozen=True)
-class Response:
-    """How a walker's velocity answers its command: a first-order lag each, s.
-
-    Barkour v0's walker as `python -m policies.navigation.response` measures it.
-    """
-
-    forward: float = 0.16
-    sideways: float = 0.16
-    yaw: float = 0.07
 
 
 @dataclass(frozen=True)
@@ -80,10 +70,10 @@ class _Axis:
 class PoseEstimate:
     """Of one robot. Once a control period `told` with the newest pose, then `asked` with what is asked of it."""
 
-    def __init__(self, period: float, response: Response = Response(), tuning: EstimateTuning = EstimateTuning()):
-        """`period` is the control period, s."""
-        self.period, self.tuning = period, tuning
-        self.share = [1 - math.exp(-period / lag) for lag in (response.forward, response.sideways, response.yaw)]
+    def __init__(self, response: Response, tuning: EstimateTuning = EstimateTuning()) -> None:
+        """`response` is the walker's; its period is the control period."""
+        self.period, self.tuning = response.period, tuning
+        self._walker = ModelledWalker(response)
         self.reset()
 
     def reset(self) -> None:
@@ -91,7 +81,7 @@ class PoseEstimate:
         tuning = self.tuning
         processes = (tuning.acceleration, tuning.acceleration, tuning.rising, tuning.turning)
         self._axes = [_Axis(process, tuning) for process in processes]
-        self._model = [0.0, 0.0, 0.0]
+        self._walker.reset()
         self._off = [0.0, 0.0, 0.0, 0.0]
         """What the velocity is beyond the model's: ahead, left, up (m/s) and around (rad/s)."""
         self._past: deque[Past] = deque(maxlen=max(round(tuning.longest / self.period), 2))
@@ -128,11 +118,10 @@ class PoseEstimate:
 
     def asked(self, velocity: Sequence[float] | np.ndarray) -> None:
         """What the robot is asked for in the coming period: forward, left (m/s) and yaw rate (rad/s)."""
-        self._model = [m + k * (float(v) - m) for m, k, v in zip(self._model, self.share, velocity, strict=True)]
+        forward, left, around = self._walker.step(velocity).tolist()
         if self._place is not None:
-            forward, left, around = self._model
             self._past.append((forward, left, around, *self._place))
-            self._place = self._step(self._place, self._model, self.period)
+            self._place = self._step(self._place, (forward, left, around), self.period)
 
     def _learn(self, given: Place, age: float) -> bool:
         """Takes a new pose up; whether it cannot be."""

@@ -9,6 +9,7 @@ from policies.bundle.shipped import bundle_file
 from policies.navigation.paces import WEAK, WEAK_SHARE, Paces
 from policies.navigation.path import MotionLimits
 from policies.navigation.planner import Envelope
+from policies.navigation.response import Response, response_beside
 from sim.course.description import SKILLS
 from sim.errors import InputError
 from sim.robots.description import DEFAULT, Robot, default_robot, find_robot
@@ -105,6 +106,19 @@ def trained_limits(skills: Skills, limits: MotionLimits = MotionLimits()) -> Mot
         trained_low, trained_high = ranges.get(name, (low, high))
         narrowed[name] = (max(low, trained_low), min(high, trained_high))
     return replace(limits, **narrowed)
+
+
+def response_of(skills: Skills) -> Response:
+    """How the walker answers its commands: the table beside its bundle, an ordinary walker's where there is none.
+
+    Raises:
+      InputError: the file there is no such table, or of another control period.
+    """
+    walker = skills.bundles[skills.uses["walk"]]
+    response = response_beside(Path(walker.path), skills.robot.control_period)
+    if abs(response.period - skills.robot.control_period) > 1e-9:
+        raise InputError(f"the response beside {walker.path} is for steps of {response.period:g} s")
+    return response
 
 
 def paces_of(skills: Skills, torque_limit: float | None = None) -> Paces:

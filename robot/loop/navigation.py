@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from policies.navigation.navigator import Command, course_navigator
+from policies.navigation.navigator import Command
 from policies.navigation.pose_estimate import PoseEstimate
+from policies.navigation.rehearsal import rehearsed
 from policies.navigation.route_cache import planned
-from policies.skills.library import Skills, paces_of, trained_limits
+from policies.skills.library import Skills, paces_of, response_of, trained_limits
 from sim.course.description import Course
 
 
@@ -16,9 +17,10 @@ class NavigationProgram:
 
     def __init__(self, course: Course, skills: Skills) -> None:
         route = planned(course, skills.robot.footprint, skills.able, paces_of(skills))
-        self.navigator = course_navigator(course, route, trained_limits(skills))
+        response = response_of(skills)
+        self.navigator = rehearsed(course, route, trained_limits(skills), response)
         self.period = skills.robot.control_period
-        self.estimate = PoseEstimate(self.period)
+        self.estimate = PoseEstimate(response)
 
     def step(self, x: float, y: float, yaw: float) -> Command:
         """The next command for the base at `x`, `y` (m), `yaw` (rad) in the course frame."""

@@ -12,6 +12,8 @@ from policies.bundle.shipped import bundle_file
 from policies.evaluation import measure as measuring
 from policies.evaluation.measure import RobotMeasured, at_rest, measure, outline, target_velocity
 from policies.evaluation.options import RobotMeasureOptions
+from policies.evaluation.response import identify
+from policies.navigation.response import SUFFIX, response_beside
 from sim.course.scene import robot_spec
 from sim.errors import InputError
 from sim.robots.description import default_robot, robot_by_name
@@ -92,3 +94,18 @@ def test_what_cannot_be_measured_is_refused():
         measure(RobotMeasureOptions("nobody"))
     with pytest.raises(InputError, match="is for the robot barkour_v0"):
         measure(RobotMeasureOptions("unitree_go2", Path(bundle_file("walk"))))
+
+
+def test_a_response_is_identified_and_kept_beside_the_policy(tmp_path):
+    file = tmp_path / "walk.onnx"
+    file.write_bytes(bundle_file("walk").read_bytes())
+    bundle = Bundle.load(file)
+    table, said = identify(bundle, robots=5, seconds=8.0, seed=1)
+    assert said["fallen"] <= 1 and min(v for k, v in said.items() if k.startswith("explained")) > 0.6
+    assert (table.lag > 0.03).all() and table.lag[2] < table.lag[0], "a body turns sooner than it changes its speed"
+    assert 0.7 < table.forward[-1] < 1.3
+    table.write(file.with_suffix(SUFFIX))
+    (tmp_path / "none").mkdir()
+    assert response_beside(file, 0.02) == table != response_beside(tmp_path / "none" / "walk.onnx", 0.02)
+    with pytest.raises(InputError, match="at least 4"):
+        identify(bundle, robots=3)

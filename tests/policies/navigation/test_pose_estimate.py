@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from kinematic import DT, Robot, drive
 
-from policies.navigation.navigator import course_navigator
 from policies.navigation.paces import Paces
+from policies.navigation.path import MotionLimits
 from policies.navigation.pose_estimate import PoseEstimate
+from policies.navigation.rehearsal import rehearsed
+from policies.navigation.response import Response
 from policies.navigation.route_cache import planned
 from sim.course.description import official
 from sim.localization import Localization, PoseErrors
@@ -14,6 +16,8 @@ from sim.planar import wrap
 from sim.robots.description import default_robot
 
 SEED = np.array([7])
+RESPONSE = Response.first_order(DT, (0.2, 0.2, 0.1))
+"""Roughly the kinematic robot's, which has a dead time and a limit besides."""
 
 
 def errors_of(errors: PoseErrors, seconds: float = 12.0, slope: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
@@ -22,7 +26,7 @@ def errors_of(errors: PoseErrors, seconds: float = 12.0, slope: float = 0.0) -> 
     The robot's speed is `slope` short of what is asked, and it rises as it goes.
     """
     rng, robot = np.random.default_rng(1), Robot(np.array([1.0, -2.0, 3.0]))
-    estimate, height, asked = PoseEstimate(DT), 0.25, np.zeros(3)
+    estimate, height, asked = PoseEstimate(RESPONSE), 0.25, np.zeros(3)
 
     def place() -> np.ndarray:
         return np.array([[*robot.pose[:2], height, wrap(robot.pose[2])]])
@@ -79,7 +83,7 @@ def test_between_rare_poses_the_motion_goes_on(errors):
 
 
 def test_what_cannot_be_is_handed_on_and_not_learned_from():
-    estimate = PoseEstimate(DT)
+    estimate = PoseEstimate(RESPONSE)
     here = np.array([0.5, -0.5, 0.3, 0.1])
     for _ in range(30):
         estimate.told(here, 0.02)
@@ -97,7 +101,8 @@ def test_what_cannot_be_is_handed_on_and_not_learned_from():
 
 def test_the_course_is_driven_on_late_noisy_poses_as_on_true_ones():
     course, robot = official(), default_robot()
-    navigator = course_navigator(course, planned(course, robot.footprint, ("walk", "climb", "jump"), Paces()))
+    route = planned(course, robot.footprint, ("walk", "climb", "jump"), Paces())
+    navigator = rehearsed(course, route, MotionLimits(), RESPONSE)
     late = _Late(navigator, PoseErrors(noise=0.02, yaw_noise=0.035, delay=0.06, rate=50))
     run = drive(course, late, seconds=30.0)
     assert all(o.completed for o in run.result.obstacles.values())
@@ -108,7 +113,7 @@ class _Late:
     """A navigator that is told of poses with errors."""
 
     def __init__(self, navigator, errors):
-        self.navigator, self.errors, self.estimate, self.time = navigator, errors, PoseEstimate(DT), 0.0
+        self.navigator, self.errors, self.estimate, self.time = navigator, errors, PoseEstimate(RESPONSE), 0.0
         self.told = None
 
     def step(self, pose, dt):
