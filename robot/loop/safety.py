@@ -23,61 +23,79 @@ from sim.robots.description import Robot
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of the safety chain. What the bundle says of joints, torque and commands comes on top.
+    """Limits of the safety chain, each with its unit in its description and its reason below it.
 
-    Chosen by hand, between what robots do and what no robot survives. How near five randomised courses came to them
-    (generalist and specialists, official and reversed; `python -m robot.bench.limits RECORDING ...` prints it): lean
-    0.76 rad, clearance 0.135 m, joint speed 25 rad/s, torque 1.0, step of a target 1.06 rad. Ages are 4 ms in simulated
-    time; the timeouts leave room for three poses or commands, or fifteen readings, that are lost in a row.
+    What the bundle says of joints, torque and commands comes on top. All are chosen by hand, between what robots do and
+    what no robot survives. "At worst" is what five randomised courses came to (generalist and specialists, official and
+    reversed; `python -m robot.bench.limits RECORDING ...` prints it).
     """
 
     sensor_timeout: float = number(0.06, 0.01, 1.0, "Joint and IMU readings older than this damp the robot, in s.")
+    """Room for fifteen readings at 250 Hz that are lost in a row; ages are 4 ms in simulated time."""
     command_timeout: float = number(0.08, 0.02, 5.0, "A velocity command older than this brakes the robot, in s.")
+    """Room for three commands at 50 Hz that are lost in a row."""
     pose_timeout: float = number(0.08, 0.02, 5.0, "A pose older than this brakes the robot, in s.")
+    """As `command_timeout`: the navigator answers poses. At 2 m/s the robot is 16 cm further."""
     tilt: float = number(1.2, 0.3, 3.2, "Largest lean of the base from upright, in rad.")
+    """0.76 rad at worst, on a course with a ramp of 0.52 rad."""
     clearance: float = number(
         0.0, 0.0, 0.5, "Least height of the base above the ground, in m; 0 means that of the robot's description."
     )
+    """0.135 m at worst (Barkour v0); from where a robot counts as fallen is its own: `Fall`."""
     fallen_seconds: float = number(
         0.06, 0.0, 2.0, "A base past `tilt` or below `clearance` for this long damps the robot, in s."
     )
+    """Three control steps: one reading alone, or the shock of a landing, is no fall."""
     joint_speed: float = number(
         0.0, 0.0, 100.0, "Largest speed of a joint, in rad/s; 0 means 1.4 times the motors' no-load speed."
     )
+    """25 rad/s at worst (Barkour v0); see `OVERSPEED`."""
     joint_speed_seconds: float = number(
         0.03, 0.0, 2.0, "A joint past `joint_speed` for this long damps the robot, in s."
     )
+    """More than one control step: a reading alone is no runaway joint."""
     torque_share: float = number(
         1.2, 0.1, 5.0, "Largest reported joint torque, as a multiple of the bundle's limit (no unit)."
     )
+    """1.0 at worst: motors give no more. A fifth is left for drives that estimate it from their current."""
     torque_seconds: float = number(0.06, 0.0, 2.0, "A torque past `torque_share` for this long stops the robot, in s.")
+    """Three control steps, as `fallen_seconds`."""
     encoder_moved: float = number(0.15, 0.02, 3.0, "A joint moved this far by target or speed must read anew, in rad.")
+    """Fifteen times the noise of a joint's angle in evaluation physics (0.01 rad)."""
     encoder_seconds: float = number(
         0.06, 0.0, 2.0, "A joint that still reads the same after this long damps the robot, in s."
     )
+    """As long as `sensor_timeout`: a frozen encoder is a reading that is too old."""
     target_step: float = number(1.7, 0.05, 5.0, "Largest change of a joint target in one control step, in rad.")
+    """1.06 rad at worst."""
     target_start: float = number(
         0.0,
         0.0,
         5.0,
         "Largest distance of a target from its joint once the drives had to wait, in rad; 0 means that of peak torque.",
     )
+    """Beyond the distance of peak torque a drive pulls as hard as it can, however far the target is."""
     answer_moved: float = number(
         0.15, 0.02, 3.0, "Joints that have moved by this in four control steps make the policy's targets move, in rad."
     )
+    """As `encoder_moved`: so far that a policy that reads its inputs answers."""
     answer_still: float = number(
         0.002, 0.0, 1.0, "A policy whose targets all stay within this while joints moved is not used any more, in rad."
     )
+    """Numbers that a network gives for inputs that differ so much differ by 0.049 rad at least."""
     overruns: int = whole(
         3, 1, 50, "So many overrunning control steps in a row stop the robot; a long one counts as 2 steps."
     )
+    """60 ms, as `sensor_timeout`: the drives hold what they were sent last."""
     missed: int = whole(8, 1, 50, "So many missed deadlines among the last 50 stop the robot.")
+    """A sixth of a second's deadlines: an overload that lasts, not one stall, which `away` and `overruns` see."""
     away: float = number(
         0.0,
         0.0,
         5.0,
         "A held robot that was sent nothing for longer than this is damped, in s; 0 means as long as its drives wait.",
     )
+    """The drives' own watchdog: after it they have damped, and what the loop knows of the robot is over."""
 
     def of(self, robot: Robot) -> "Limits":
         """These limits with the robot's own where they leave it to the robot."""
