@@ -14,7 +14,12 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer
 
 from distill.core.errors import DistillError
+from distill.core.objectives.base import Objective
+from distill.core.tables import FixedDomain, Rows
+from distill.core.teachers import Teacher, Teachers
 from distill.language.data import Corpus
+from distill.language.student import ModelStudent
+from distill.language.tasks import draw_labels
 from distill.methods.framework import Trial
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
@@ -62,6 +67,12 @@ def read(module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     return module(batch["x"])
 
 
+def word_counts(tokens: np.ndarray, vocabulary: int) -> np.ndarray:
+    """`[N, vocabulary]` float32: how often each token id stands in rows `[N, T]`, over the root of their length."""
+    counts = (tokens[..., None] == np.arange(vocabulary)).sum(1)
+    return (counts / tokens.shape[1] ** 0.5).astype(np.float32)
+
+
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Probabilities `[N, C]` of logits, in double precision."""
     powers = np.exp(logits.astype(float) - logits.max(-1, keepdims=True))
@@ -78,8 +89,21 @@ def logits_of(module: nn.Module, x: np.ndarray) -> np.ndarray:
         module.train(training)
 
 
-def labelled(trial: Trial, encoder: str = MINILM) -> tuple[Sentences, Sentences, list[str]]:
+def learned(
+    trial: Trial, model: Perceptron, objective: Objective, teacher: Teacher | Teachers, rows: Rows, **options: Any
+) -> Perceptron:
+    """The model after `options["steps"]` on rows of `x` `[N, D]`."""
+    trial.fit(ModelStudent(model, read), objective, teacher, [FixedDomain("rows", rows)], **options)
+    return model
+
+
+def labelled(
+    trial: Trial, encoder: str = MINILM, most: tuple[int, int] = (40, 20)
+) -> tuple[Sentences, Sentences, list[str]]:
     """Train and test set of the trial's data, and the names of the classes; vectors are kept beside the results.
+
+    `most` is how many sentences of each class are taken for either, the same for every seed: to encode all of them
+    would take longer than what is learned from them.
 
     Raises:
       DistillError: no data, other splits than train and test, or no such encoder.
@@ -90,9 +114,11 @@ def labelled(trial: Trial, encoder: str = MINILM) -> tuple[Sentences, Sentences,
     names = sorted({label for _, label in splits["train"]})
     numbers = {name: i for i, name in enumerate(names)}
     found = []
-    for split in ("train", "test"):
-        vectors = kept_vectors([text for text, _ in splits[split]], encoder, trial.folder.parent.parent)
-        found.append(Sentences(vectors, np.array([numbers[label] for _, label in splits[split]])))
+    for split, count in zip(("train", "test"), most, strict=True):
+        label = np.array([numbers[name] for _, name in splits[split]])
+        places = np.sort(draw_labels(label, np.full(len(names), count), np.random.default_rng(0)))
+        texts = [splits[split][i][0] for i in places]
+        found.append(Sentences(kept_vectors(texts, encoder, trial.folder.parent.parent), label[places]))
     return found[0], found[1], names
 
 

@@ -14,6 +14,7 @@ from distill.core.tables import FixedDomain, RowSampler
 from distill.language.collect import Generated
 from distill.language.models import Shape
 from distill.language.student import ModelStudent, dense
+from distill.methods.claims import Claim, Difference, Power
 from distill.methods.framework import Arm, Place, Recipe, Scale, Trial
 from distill.methods.method import MethodOptions
 from distill.methods.statistics import Check, Interval, Results
@@ -29,39 +30,37 @@ class Settings:
     prompt: int = 4
     answer: int = 12
     window: int = 4
+    """Newest tokens that the networks see, beside the whole prompt."""
     oracle: int = 128
     """Hidden units, as of the other networks."""
     peak: float = 3.0
     """Scale of the oracle's logits."""
     teacher: int = 96
     student: int = 256
-    small_student: int = 48
     texts: int = 2000
     """Of the oracle, for the teacher and the student's start."""
-    teacher_steps: int = 1500
+    teacher_steps: int = 800
     start_steps: int = 150
     prompts: int = 80
-    held_out: int = 300
-    steps: int = 2000
+    held_out: int = 200
+    steps: int = 1000
     interval: int = 100
     batch: int = 21
     """Texts of 12 positions."""
-    learning_rate: float = 3e-3
+    learning_rate: float = 1e-2
 
 
 @dataclass(frozen=True)
 class Source(Arm):
     """Where the answers of one arm come from."""
 
-    prompts: float = 1.0
+    prompts: int = 1
     """Times `Settings.prompts`."""
     answers: int = 1
     """A prompt, where they are fixed; 0 draws them anew all the time."""
-    by_student: bool = False
     oracle: bool = False
     """The oracle takes the teacher's place."""
-    small: bool = False
-    needs: tuple[str, ...] = field(default=("online teacher",), kw_only=True)
+    needs: tuple[str, ...] = field(default=("online",), kw_only=True)
     """The arm whose curve is a healthy run's; the healthy run is its own."""
 
 
@@ -69,9 +68,9 @@ def run_arm(trial: Trial, lab: OracleTexts, source: Source) -> dict[str, Any]:
     """Distils the start along one source of answers, token by token with the forward divergence."""
     s = lab.settings
     teacher = lab.oracle if source.oracle else lab.teacher
-    model = lab.student(source.small)
-    model.load_state_dict(lab.starts[source.small])
-    prompts = lab.prompts(round(s.prompts * source.prompts), 8)
+    model = lab.student()
+    model.load_state_dict(lab.start)
+    prompts = lab.prompts(s.prompts * source.prompts, 8)
     if source.answers:
         rows = lab.write(teacher, np.tile(prompts, (source.answers, 1)), 9)
         collector: Any = FixedDomain("answers", rows)
@@ -89,7 +88,7 @@ def run_arm(trial: Trial, lab: OracleTexts, source: Source) -> dict[str, Any]:
     summary = trial.fit(
         ModelStudent(model, lab.read), objective, dense(teacher, lab.read), [collector], steps=s.steps, rounds=rounds,
         rows=s.batch * (steps // rounds), batch=s.batch, learning_rate=s.learning_rate,
-        last_learning_rate=s.learning_rate, beta=float(not source.by_student), sampler=RowSampler(newest=True),
+        last_learning_rate=s.learning_rate, beta=1.0, sampler=RowSampler(newest=True),
         evaluate=evaluate,
     )  # fmt: skip
     trial.keep(model)
@@ -100,7 +99,8 @@ def run_arm(trial: Trial, lab: OracleTexts, source: Source) -> dict[str, Any]:
     healthy = trial.measured(source.needs[0])["curve"] if source.needs else curve
     alarm = departure(healthy, curve)
     return {
-        "rise": rise, "proxy_change": proxy[-1] - proxy[best], "truth_end": truth[-1], "truth_least": truth[best],
+        "golden_rise": truth[-1] - truth[best], "rise": rise, "proxy_change": proxy[-1] - proxy[best],
+        "truth_end": truth[-1], "truth_least": truth[best], **lab.reverse(model, teacher),
         "truth_start": truth[0], "proxy_end": proxy[-1], "train_end": summary["proxy"][-1], "kind": kind,
         "strict": float(kind == "strict"), "teacher_truth": lab.teacher_golden, "best_step": curve[best]["step"],
         "alarm_step": alarm, "curve": curve,
@@ -120,30 +120,39 @@ def departure(healthy: list[dict[str, float]], curve: list[dict[str, float]]) ->
     return None
 
 
+PILOT = (900, 901, 902)
+CLAIMS = (
+    Claim(
+        "hacking", "On one fixed answer a prompt the distance to the truth rises by more than over-fitting alone makes "
+        "it rise, which is how it rises with the oracle itself as the teacher",
+        Difference("80 x 1", "oracle teacher"), Power(effect=0.02, spread=0.02, pilot=PILOT),
+    ),
+    Claim(
+        "diversity", "Of as many fixed answers, five to each of 80 prompts make it rise more than one to each of 400",
+        Difference("80 x 5", "400 x 1"), Power(effect=0.02, spread=0.02, pilot=PILOT),
+    ),
+    Claim(
+        "fresh", "Five fixed answers a prompt make it rise more than fresh ones",
+        Difference("80 x 5", "online"), Power(effect=0.02, spread=0.02, pilot=PILOT),
+    ),
+)  # fmt: skip
+
+
 def rule(results: Results) -> list[Check]:
-    """Fixed answers hack more than several, several more than fresh ones, and repeats more than other prompts."""
-    offline = ("offline 1", "offline 5", "5x prompts")
-    strict = {arm: int(results.values(arm, "strict").sum()) for arm in results.rows[results.seeds[0]]}
-    found = sum(strict[arm] for arm in offline)
-    excess = results.difference("offline 1", "oracle teacher")
-    below = Interval.of(
-        results.values("online teacher", "truth_start") - results.values("online teacher", "teacher_truth")
-    )
+    """What decides nothing: the strict form, the detector, and where the student starts."""
+    fixed = ("80 x 1", "80 x 5", "400 x 1")
+    strict = {arm: int(results.values(arm, "strict").sum()) for arm in fixed}
+    below = Interval.of(results.values("online", "truth_start") - results.values("online", "teacher_truth"))
     rows = results.rows.values()
-    leads = [r["offline 1"]["alarm_step"] - r["offline 1"]["best_step"] for r in rows if r["offline 1"]["alarm_step"]]
-    false = sum(r["online teacher"]["alarm_step"] is not None for r in rows)
+    leads = [r["80 x 1"]["alarm_step"] - r["80 x 1"]["best_step"] for r in rows if r["80 x 1"]["alarm_step"]]
+    false = sum(r["online"]["alarm_step"] is not None for r in rows)
     return [
-        results.higher("offline 1", "offline 5"),
-        results.higher("offline 5", "online teacher"),
-        results.higher("offline 5", "5x prompts"),
-        Check(f"strict form (proxy falls, distance to the truth rises) in {found} offline runs: {strict}", found > 0),
-        results.lower("offline 1", "online teacher", role="falsifies"),
-        Check(f"the strict form appears in no offline run: {strict}", found == 0, "falsifies"),
-        Check(f"rise of offline 1 less that with the oracle as teacher is {excess}", excess.positive, "reported"),
+        Check(f"runs in which the proxy falls while the distance to the truth rises: {strict}",
+              any(strict.values()), "reported"),
         Check(f"the student's start less the teacher's distance to the truth is {below}", below.positive, "reported"),
         Check(
-            f"alarm in {len(leads)} offline 1 runs, in the mean {np.mean(leads) if leads else 0:+.0f} steps from the "
-            f"best one; false alarms in {false} online runs", bool(leads), "reported",
+            f"alarm in {len(leads)} runs of 80 x 1, in the mean {np.mean(leads) if leads else 0:+.0f} steps from the "
+            f"best one; false alarms in {false} runs with fresh answers", bool(leads), "reported",
         ),
     ]  # fmt: skip
 
@@ -155,26 +164,22 @@ RECIPE = Recipe(
     place=Place("feature", "divergence", "token logits", prefixes="mixed", skill="alignment"),
     signals=("dense logits",),
     data="texts of a random oracle network over 16 symbols",
-    claim="On a fixed set of a teacher's answers the distance to the truth falls, then rises; more answers a prompt "
-    "and other prompts lessen it, fresh answers remove it",
-    falsified="the rise with fresh answers is larger than with fixed ones, or the distance to the teacher never falls "
-    "while that to the truth rises in any offline run",
+    claim="On a fixed set of a teacher's answers the distance to the truth falls, then rises by more than over-fitting "
+    "explains; other prompts lessen it, fresh answers remove it",
+    falsified="the rise is smaller than with the oracle as teacher, or larger with other prompts or fresh answers",
     arms={
-        "online teacher": Source("fresh answers of the teacher all the time", answers=0, needs=()),
-        "online student": Source("fresh answers of the student, on-policy", answers=0, by_student=True),
-        "offline 1": Source("one fixed answer of the teacher to each prompt"),
-        "offline 5": Source("five fixed answers to each prompt", answers=5),
-        "5x prompts": Source("as many answers as offline 5, each to a prompt of its own", prompts=5.0),
-        "oracle teacher": Source(
-            "control: offline 1 with the oracle as teacher; what rises is over-fitting", oracle=True
-        ),
-        "small student": Source("negative setting: offline 1, 48 units, 300 prompts", prompts=3.75, small=True),
+        "online": Source("fresh answers of the teacher all the time", answers=0, needs=()),
+        "80 x 1": Source("one fixed answer of the teacher to each of 80 prompts"),
+        "80 x 5": Source("five fixed answers to each of 80 prompts", answers=5),
+        "400 x 1": Source("as many answers, each to a prompt of its own", prompts=5),
+        "oracle teacher": Source("control: 80 x 1 with the oracle as teacher; what rises is over-fitting", oracle=True),
     },
-    metric="rise",
-    seeds=10,
+    metric="golden_rise",
+    seeds=0,
     prepare=OracleTexts,
     arm=run_arm,
     rule=rule,
+    claims=CLAIMS,
     presets={"small": Settings()},
     scale=Scale(
         {

@@ -20,22 +20,24 @@ class OracleTexts:
         self.trial, self.settings = trial, trial.settings
         s = self.settings
         self.read = causal(s.symbols)
-        self.oracle = WindowModel(s.symbols, s.window, s.oracle, trial.number(1), s.peak)
+        self.oracle = self.network(s.oracle, 1, s.peak)
         texts = self.write(self.oracle, self.prompts(trial.scaled(s.texts, 40), 2), 3)
-        self.teacher = self.learn(WindowModel(s.symbols, s.window, s.teacher, trial.number(4)), texts, s.teacher_steps)
-        self.starts = {
-            small: self.learn(self.student(small), texts, s.start_steps).state_dict() for small in (False, True)
-        }
+        self.teacher = self.learn(self.network(s.teacher, 4), texts, s.teacher_steps)
+        self.start = self.learn(self.student(), texts, s.start_steps).state_dict()
         held_out = self.prompts(s.held_out, 6)
         self.texts = {
             name: self.write(model, held_out, 7) for name, model in (("oracle", self.oracle), ("teacher", self.teacher))
         }
         self.teacher_golden = divergence(self.oracle, self.teacher, self.read, self.texts["oracle"])
 
-    def student(self, small: bool) -> WindowModel:
-        """One of the two students with this seed's random weights."""
+    def network(self, width: int, stream: int, scale: float = 1.0) -> WindowModel:
+        """One of so many hidden units that sees the whole prompt at every position."""
         s = self.settings
-        return WindowModel(s.symbols, s.window, s.small_student if small else s.student, self.trial.number(5))
+        return WindowModel(s.symbols, s.window, width, self.trial.number(stream), scale, prefix=s.prompt)
+
+    def student(self) -> WindowModel:
+        """The student with this seed's random weights."""
+        return self.network(self.settings.student, 5)
 
     def prompts(self, count: int, stream: int) -> np.ndarray:
         """`[count, prompt]`, every symbol as likely."""
@@ -59,4 +61,12 @@ class OracleTexts:
         return {
             "proxy": divergence(teacher, model, self.read, texts),
             "truth": divergence(self.oracle, model, self.read, self.texts["oracle"]),
+        }
+
+    def reverse(self, model: Any, teacher: Any) -> dict[str, float]:
+        """The same the other way: KL(student || teacher), KL(student || oracle), along the same texts."""
+        texts = self.texts["oracle" if teacher is self.oracle else "teacher"]
+        return {
+            "reverse_proxy": divergence(teacher, model, self.read, texts, "reverse"),
+            "reverse_truth": divergence(self.oracle, model, self.read, self.texts["oracle"], "reverse"),
         }

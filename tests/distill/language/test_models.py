@@ -75,7 +75,10 @@ def test_padded_vocabularies_are_cut_to_the_tokenizers_and_small_ones_refused():
 # --- generation -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("model", [build(SHAPE, 1), WindowModel(20, 3, 8, 1, scale=2.0)])
+WINDOWS = [WindowModel(20, 3, 8, 1, scale=2.0, prefix=prefix) for prefix in (0, 2, 6)]
+
+
+@pytest.mark.parametrize("model", [build(SHAPE, 1), *WINDOWS])
 def test_the_cache_changes_nothing_about_the_likeliest_text(model):
     prompts = torch.randint(0, 20, (5, 4), generator=torch.Generator().manual_seed(0))
     found, mask = generate(model, prompts, 6, 20, seed=0, temperature=0)
@@ -85,6 +88,19 @@ def test_the_cache_changes_nothing_about_the_likeliest_text(model):
             slow = torch.cat([slow, model(input_ids=slow).logits[:, -1].argmax(-1, keepdim=True)], 1)
     assert torch.equal(found, slow)
     assert mask.tolist() == [[False] * 3 + [True] * 6] * 5
+
+
+def test_a_prefix_is_seen_at_every_position_and_nothing_that_comes_later_is():
+    model = WindowModel(20, 2, 8, 1, scale=2.0, prefix=3)
+    rows = torch.arange(8)[None]
+    with torch.no_grad():
+        plain = model(input_ids=rows).logits
+        for place in range(8):
+            other = rows.clone()
+            other[0, place] = 19
+            changed = (model(input_ids=other).logits != plain).any(-1)[0].tolist()
+            seen = range(place, 8) if place < 3 else range(place, min(place + 2, 8))
+            assert changed == [t in seen for t in range(8)]
 
 
 def test_sampling_follows_the_softmax_and_its_seed_alone():

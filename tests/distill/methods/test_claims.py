@@ -127,6 +127,19 @@ def test_a_figure_is_one_finite_number_a_seed():
 @pytest.mark.parametrize("name", NAMES)
 def test_every_experiment_has_the_power_that_is_asked_for(name):
     recipe = find(name)
-    for domain in recipe.domains:
-        on = recipe.on(domain)
+    for on in (recipe.on(domain, preset) for domain in recipe.domains for preset in recipe.presets or ("small",)):
         assert all(plan["power"] >= 0.8 for plan in plans(on.claims, on.seeds))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if find(name).claims])
+def test_the_figures_of_every_experiment_are_of_its_own_arms_and_point_the_claims_way(name):
+    recipe = find(name)
+    for on in (recipe.on(domain, preset) for domain in recipe.domains for preset in recipe.presets or ("small",)):
+        for claim in on.claims:
+            if isinstance(claim.figure, Difference):
+                apart = dict.fromkeys(on.arms, 1.0) | {claim.figure.first: 3.0, claim.figure.second: 2.0}
+                rows = {
+                    seed: {arm: {claim.figure.metric or on.metric: value} for arm, value in apart.items()}
+                    for seed in range(3)
+                }
+                assert set(apart) == set(on.arms) and (claim.figure(Results(rows, on.metric)) == 1).all()

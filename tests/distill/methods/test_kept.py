@@ -14,10 +14,12 @@ from distill.language.text import characters
 from distill.language.window import WindowModel
 from distill.methods.framework import Trial
 from distill.methods.kept import load
+from distill.methods.labs.feature_lab import Perceptron
 from distill.methods.pgkd.few_labels import BagOfWords
 
 KINDS: dict[str, Callable[[], nn.Module]] = {
-    "window": lambda: WindowModel(7, 3, 5, seed=2), "bag": lambda: BagOfWords(9, 3, 1),
+    "window": lambda: WindowModel(7, 3, 5, seed=2, prefix=2), "perceptron": lambda: Perceptron(6, 3, 4, 1),
+    "bag": lambda: BagOfWords(9, 3, 1),
     "causal": lambda: build(Shape(9, 16, 1, 2)),
     "encoder": lambda: build(Shape(9, 16, 1, 2, kind="encoder", classes=4)),
 }  # fmt: skip

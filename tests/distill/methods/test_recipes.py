@@ -22,7 +22,6 @@ from distill.methods.kept import load
 from distill.methods.options import ExperimentOptions
 from distill.methods.run import plan
 from distill.methods.self_distillation.kernel_toy import TABLE, laws, toy, toy_limit
-from distill.methods.statistics import Results
 from distill.methods.teacher_hacking.experiment import departure
 
 QUIET = Console(quiet=True)
@@ -210,11 +209,3 @@ def test_too_little_text_is_one_sentence(tmp_path):
     trial = Trial(0, tmp_path, Settings(), corpus=Corpus(texts={"a": ["short"]}))
     with pytest.raises(DistillError, match="no domain of the data folder has the"):
         catalogue.find("ddk").prepare(trial)
-
-
-def test_the_rule_of_teacher_hacking_needs_the_strict_form():
-    arms = catalogue.find("teacher_hacking").arms
-    point = {"rise": 0.0, "strict": 0.0, "truth_start": 1.0, "teacher_truth": 1.0, "alarm_step": None, "best_step": 1}
-    rows = {seed: {arm: dict(point, rise=0.01 * seed) for arm in arms} for seed in range(3)}
-    checks = catalogue.find("teacher_hacking").rule(Results(rows, "rise"))
-    assert any(check.holds and check.role == "falsifies" and "strict" in check.text for check in checks)
