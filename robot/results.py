@@ -1,6 +1,7 @@
 """What the control loop, its replay, the programs on ROS 2 and the loop's benchmark found."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sim.course.report import CourseReport
@@ -8,6 +9,7 @@ from sim.results import Result, line
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +164,8 @@ class OnboardBench(Result):
     faults_tried: int
     faults_safe: int
     faults: list[dict[str, Any]]
+    by_sensor: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    """A row for each sensor, see `robot.bench.faults.summary`."""
 
     @property
     def failure(self) -> str:
@@ -170,6 +174,22 @@ class OnboardBench(Result):
             return f"the timed run ended in the state {self.state}"
         unsafe = [fault["name"] for fault in self.faults if not fault["safe"]]
         return f"{len(unsafe)} faults did not end safe: {', '.join(unsafe)}" if unsafe else ""
+
+    def show(self, console: "Console") -> None:
+        """The figures, then the faults by sensor."""
+        super().show(console)
+        console.print(by_sensor(self.by_sensor))
+
+
+def by_sensor(rows: Sequence[dict[str, Any]]) -> "Table":
+    """Faults by sensor, as `robot.bench.faults.summary` has them."""
+    from rich.table import Table
+
+    drawn = Table("what is wrong", "tried", "safe", "slowest, ms", "state reached")
+    for row in rows:
+        states = ", ".join(f"{state} {count}" for state, count in row["states"].items())
+        drawn.add_row(row["sensor"], str(row["tried"]), str(row["safe"]), f"{row['slowest_ms']:.0f}", states)
+    return drawn
 
 
 def _emergency(controller: dict[str, Any]) -> str:

@@ -2,21 +2,20 @@
 
     python -m robot.bench.faults
 
-A fault is safe when the robot is in the state that it must reach within `BUDGET` of becoming detectable, when nothing
-was sent that must not be sent (`Rig.violations`), and when the controller says why. Detectable: when the first message
-that is wrong came in, or the first that is missing was due; for a step that takes too long, when the first one ended;
-for a robot that leans or sinks, when it passes the limit.
+A fault is safe when the robot is in the state that it must reach within `BUDGET` of becoming visible, when nothing was
+sent that must not be sent (`Rig.violations`), and when the controller says why. Visible: when the first message that is
+wrong came in, or the first that is missing was due; for a step that takes too long, when the first one ended. Where an
+error is small at first it is visible from when it passes what stands beside the kind of fault, in `fault_kinds` and
+`motion_faults`: a speed or rate that reads wrong and has added up to 0.08 rad, a stuck encoder whose target has moved
+by the limit, a robot that leans or sinks past it, a torque, a way, a lean. `UNSEEN` are what no monitor can see.
 """
 
 import argparse
-import errno
-import io
 import json
 import sys
 import tempfile
-from collections import deque
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,577 +24,91 @@ from rich.console import Console
 from rich.table import Table
 
 from policies.skills.library import load_skills
+from robot.bench import motion_faults
+from robot.bench.fault_kinds import (
+    ABDUCTION,
+    AGES,
+    ALL,
+    ASKED,
+    BLIND,
+    BRAKES,
+    DISAGREE,
+    DISARMED,
+    DOWN,
+    EMERGENCY,
+    FIELDS,
+    FRONT_HIP,
+    FRONT_KNEE,
+    GOES_ON,
+    HIP,
+    KNEE,
+    LET_GO,
+    LOST,
+    NONSENSE,
+    NOT_ARMED,
+    ONE_JOINT,
+    SHOWS,
+    SINGLE,
+    SOFT,
+    TURN,
+    UNUSED,
+    Change,
+    Fault,
+    altered,
+    armed_again,
+    armed_later,
+    asked,
+    at,
+    believed,
+    clocks,
+    deaf,
+    delayed,
+    disagreeing,
+    disarms,
+    drifting_attitude,
+    fails,
+    fallen,
+    frozen_policy,
+    full_disk,
+    lies_or_stands,
+    of,
+    once,
+    other_rate,
+    overrunning,
+    overturned,
+    paused,
+    policy,
+    policy_once,
+    replaced,
+    restarted,
+    right_joints,
+    rolling,
+    said_of_the_disk,
+    silence,
+    slow,
+    stalled,
+    stands_still,
+    still_joint,
+    stuck,
+    stuck_attitude,
+    stuck_joint,
+    swap,
+    turns_too_fast,
+)
+from robot.bench.fault_kinds import Full as Full
 from robot.bench.rig import DAMPED, Rig, skills_of
-from robot.loop.controller import BRAKING, Times
-from robot.loop.recording import Recorder
-from robot.loop.refusals import Code, Refusal, Source
-from robot.loop.transport import NS, Array, Snapshot
-from robot.transports.hardware import SLICE
-from robot.transports.inprocess import Message
+from robot.loop.controller import Times
+from robot.loop.refusals import Code, Source
+from robot.loop.transport import Array
+from robot.results import by_sensor
 from sim.errors import InputError
 
 BUDGET = 100.0
 """Within this the state must be reached, ms."""
-WATCHED = 0.3
-"""A fault is watched for this long, s."""
-ALL = ("joints", "imu", "pose", "command")
 REFUSED = "refused at start"
-Inject = Callable[[Rig], Any]
-Change = Callable[[Any], Any]
-
-
-@dataclass(frozen=True)
-class Fault:
-    """One fault, when it comes, and what must come of it."""
-
-    name: str
-    when: str
-    """State in which it comes: disarmed, standing up, running, soft stop, emergency."""
-    inject: Inject
-    expected: str
-    """State that must be reached, or kept."""
-    why: str
-    """Why that one."""
-    says: tuple[str, ...] | Code
-    """What the controller's reason, a request's answer or a refusal must be about: a code, or keys of which one will do
-    (see `robot.loop.refusals.Refusal.key`); () where nothing need be said."""
-    then: Callable[[Rig], str] | None = None
-    """What is tried afterwards; returns what is wrong with it, if anything."""
-    watched: float = WATCHED
-    """s."""
-    value: float | None = None
-    """What the refusal must have seen, in the unit of its limit."""
-    rig: dict[str, Any] = field(default_factory=dict[str, Any])
-    """Arguments of the `Rig`."""
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """`says` as keys."""
-        return (str(self.says),) if isinstance(self.says, Code) else self.says
-
-
-# --- kinds of faults --------------------------------------------------------------------------------------------------
-
-
-SHOWS = 0.08
-"""A reading that is wrong by little is known from when the error has added up to this, rad: above what noise of sound
-sensors adds up to, three times as much as `SensorNoise` has for an attitude."""
-
-
-def silence(*kinds: str) -> Inject:
-    """Messages of these kinds stop."""
-    return lambda rig: [rig.tamper(kind, lambda message: None) for kind in kinds]
-
-
-def altered(kind: str, **changes: Callable[[Any], Any]) -> Inject:
-    """Every message of a kind is altered: field -> new value from the old one."""
-    return lambda rig: rig.tamper(kind, lambda m: {**m, **{name: new(m[name]) for name, new in changes.items()}})
-
-
-def once(kind: str, **changes: Callable[[Any], Any]) -> Inject:
-    """The next message of a kind is altered."""
-
-    def inject(rig: Rig) -> None:
-        def change(m: Message) -> Message:
-            del rig.transport.tampers[kind]
-            return {**m, **{name: new(m[name]) for name, new in changes.items()}}
-
-        rig.tamper(kind, change)
-
-    return inject
-
-
-def stuck(kind: str, *fields: str) -> Inject:
-    """These fields keep the values that they have next."""
-
-    def inject(rig: Rig) -> None:
-        kept: Message = {}
-
-        def change(m: Message) -> Message:
-            if not kept:
-                kept.update({name: m[name] for name in fields})
-                return m
-            return {**m, **kept}
-
-        rig.tamper(kind, change)
-
-    return inject
-
-
-def stuck_joint(index: int, *fields: str, after: float = 0.0) -> Inject:
-    """One joint keeps the readings that it has in `after` s. That can be known from when its target has moved by the
-    limit."""
-
-    def inject(rig: Rig) -> None:
-        rig.run(after)
-        kept: Message = {}
-        targets: list[float] = []
-
-        def change(m: Message) -> Message:
-            kept.update({name: m[name][index] for name in fields if name not in kept})
-            targets.append(float(rig.controller.output.targets[index]))
-            if max(targets) - min(targets) > rig.limits.encoder_moved:
-                rig.wrong()
-            return {**m, **{name: at(index, value)(m[name]) for name, value in kept.items()}}
-
-        rig.transport.tampers["joints"] = change
-
-    return inject
-
-
-def still_joint(index: int) -> Inject:
-    """As `stuck_joint`, and the speed of the joint reads 0."""
-    kept = stuck_joint(index, "position")
-
-    def inject(rig: Rig) -> None:
-        kept(rig)
-        stuck_angle = rig.transport.tampers["joints"]
-
-        def change(m: Message) -> Message | None:
-            changed = stuck_angle(m)
-            return None if changed is None else {**changed, "velocity": at(index, 0.0)(m["velocity"])}
-
-        rig.transport.tampers["joints"] = change
-
-    return inject
-
-
-def turns_too_fast(index: int, speed: float, acceleration: float = 2500.0) -> Inject:
-    """A joint is turned on to `speed` (rad/s), as its angle and its speed say. That can be known from when it is as
-    fast as the limit."""
-
-    def inject(rig: Rig) -> None:
-        begun: list[tuple[int, float, float]] = []
-
-        def change(m: Message) -> Message:
-            if not begun:
-                begun.append((rig.clock.now(), float(m["position"][index]), float(m["velocity"][index])))
-            began, angle, first = begun[0]
-            seconds = (rig.clock.now() - began) / NS
-            rising = min(seconds, (speed - first) / acceleration)
-            now = first + acceleration * rising
-            angle += (first + now) / 2 * rising + now * (seconds - rising)
-            if now > rig.controller.limits.joint_speed:
-                rig.wrong()
-            angle = min(angle, float(rig.robot.joint_upper[index]))
-            return {**m, "position": at(index, angle)(m["position"]), "velocity": at(index, now)(m["velocity"])}
-
-        rig.transport.tampers["joints"] = change
-
-    return inject
-
-
-def disagreeing(kind: str, shows: float, **changes: Callable[[Any], Any]) -> Inject:
-    """Every message of a kind is altered. That can be known from when what is wrong adds up to `shows`, in the unit of
-    the reading times seconds."""
-
-    def inject(rig: Rig) -> None:
-        total: list[Array] = []
-        last: list[int] = []
-
-        def change(m: Message) -> Message:
-            altered_message = {**m, **{name: new(m[name]) for name, new in changes.items()}}
-            seconds = (rig.clock.now() - last[0]) / NS if last else 0.0
-            last[:] = [rig.clock.now()]
-            for name in changes:
-                error = seconds * (np.asarray(altered_message[name], float) - np.asarray(m[name], float))
-                total[:] = [total[0] + error if total else error]
-            if float(np.abs(total[0]).max()) > shows:
-                rig.wrong()
-            return altered_message
-
-        rig.transport.tampers[kind] = change
-
-    return inject
-
-
-def delayed(kind: str, seconds: float) -> Inject:
-    """Messages come later than they were sent."""
-
-    def inject(rig: Rig) -> None:
-        waiting: deque[Message] = deque()
-
-        def change(m: Message) -> Message | None:
-            waiting.append(m)
-            return waiting.popleft() if len(waiting) > 1000 * seconds / SLICE else None
-
-        rig.tamper(kind, change)
-
-    return inject
-
-
-def clocks(seconds: float) -> Inject:
-    """The clock of every sender is set."""
-
-    def inject(rig: Rig) -> None:
-        for kind in ALL:
-            altered(kind, stamp=lambda stamp: stamp + round(seconds * NS))(rig)
-
-    return inject
-
-
-def other_rate(rate: float) -> Inject:
-    """The clock of every sender runs so many times as fast. That can be known from when a message is refused for it."""
-
-    def inject(rig: Rig) -> None:
-        began = rig.clock.now()
-
-        def change(m: Message) -> Message:
-            if any(key.endswith(Code.CLOCK_RATE) for key in rig.controller.refusals.counts):
-                rig.wrong()
-            return {**m, "stamp": m["stamp"] + round((rate - 1) * (rig.clock.now() - began))}
-
-        for kind in ALL:
-            rig.transport.tampers[kind] = change
-
-    return inject
-
-
-def at(index: int | slice, value: float, of: float = 0.0) -> Callable[[Any], Array]:
-    """One number of an array becomes `value`, plus `of` times what it was."""
-
-    def change(array: Any) -> Array:
-        changed = np.array(array, float)
-        changed[index] = value + (of * changed[index] if of else 0.0)
-        return changed
-
-    return change
-
-
-def swap(first: int, second: int) -> Change:
-    """Two numbers change places."""
-
-    def change(array: Any) -> Array:
-        changed = np.array(array, float)
-        changed[[first, second]] = changed[[second, first]]
-        return changed
-
-    return change
-
-
-def drifting_attitude(rate: float) -> Inject:
-    """The attitude rolls away at `rate` (rad/s) while the gyro reads what is true. Known from 0.08 rad on."""
-
-    def inject(rig: Rig) -> None:
-        began = rig.clock.now()
-
-        def change(m: Message) -> Message:
-            angle = rate * (rig.clock.now() - began) / NS
-            if angle > SHOWS:
-                rig.wrong()
-            return {**m, "orientation": rolled_by(m["orientation"], angle)}
-
-        rig.transport.tampers["imu"] = change
-
-    return inject
-
-
-def rolled_by(quaternion: Any, angle: float) -> Array:
-    """A quaternion (w, x, y, z) after a roll about the base's x axis, rad."""
-    w, x, y, z = quaternion
-    c, s = np.cos(angle / 2), np.sin(angle / 2)
-    return np.array([w * c - x * s, x * c + w * s, y * c + z * s, z * c - y * s])
-
-
-def stuck_attitude(rig: Rig) -> None:
-    """The attitude keeps the value that it has next, with noise. Known when the true one is 0.08 rad away."""
-    kept: list[Array] = []
-    noise = np.random.default_rng(0)
-
-    def change(m: Message) -> Message:
-        kept.append(np.asarray(m["orientation"], float)) if not kept else None
-        true = rig.hardware.pose()[1]
-        if 2 * np.arccos(min(abs(float(true @ kept[0])), 1.0)) > SHOWS:
-            rig.wrong()
-        return {**m, "orientation": rolled_by(kept[0], 0.01 * noise.standard_normal())}
-
-    rig.transport.tampers["imu"] = change
-
-
-def frozen_policy(noise: float) -> Inject:
-    """The policy puts out what it put out last, with `noise`, rad. Known when it should have answered: one step on."""
-
-    def inject(rig: Rig) -> None:
-        kept, random = np.array(rig.controller.output.targets), np.random.default_rng(0)
-        rig.alter_policy(lambda t: (kept + noise * random.uniform(-1, 1, len(kept))).astype(np.float32))
-
-    return inject
-
-
-def policy(change: Callable[[Array], Any]) -> Inject:
-    """What the policy puts out is altered."""
-    return lambda rig: rig.alter_policy(change)
-
-
-def policy_once(change: Callable[[Array], Any]) -> Inject:
-    """What the policy puts out next is altered."""
-
-    def inject(rig: Rig) -> None:
-        left = [1]
-        rig.alter_policy(lambda targets: change(targets) if left and left.pop() else targets)
-
-    return inject
-
-
-def slow(seconds: float, steps: int) -> Inject:
-    """So many control steps take so long."""
-
-    def inject(rig: Rig) -> None:
-        targets, left = rig.policy.targets, [seconds] * steps
-
-        def late(snapshot: Snapshot, command: Array, now: int, pose_known: bool) -> Array:
-            if left:
-                rig.clock.pass_by(left.pop())
-                rig.wrong()
-            return targets(snapshot, command, now, pose_known)
-
-        rig.policy.targets = late
-
-    return inject
-
-
-def stands_still(seconds: float) -> Inject:
-    """The loop's process is held up between two control steps."""
-
-    def inject(rig: Rig) -> None:
-        rig.clock.pass_by(seconds)
-        rig.wrong()
-
-    return inject
-
-
-def overrunning(seconds: float, every: int) -> Inject:
-    """One control step of so many takes so long. That can be known from when `Limits.missed` deadlines have passed."""
-
-    def inject(rig: Rig) -> None:
-        targets, count, missed = rig.policy.targets, [0], [0]
-        period = rig.robot.control_period
-
-        def late(snapshot: Snapshot, command: Array, now: int, pose_known: bool) -> Array:
-            count[0] += 1
-            if count[0] % every == 0:
-                rig.clock.pass_by(seconds)
-                missed[0] += int(seconds / period + 1e-9)
-                if missed[0] >= rig.limits.missed:
-                    rig.wrong()
-            return targets(snapshot, command, now, pose_known)
-
-        rig.policy.targets = late
-
-    return inject
-
-
-def asked(*kinds: str) -> Inject:
-    """Operators ask for this."""
-
-    def inject(rig: Rig) -> None:
-        rig.wrong()
-        for kind in kinds:
-            rig.ask(kind)
-
-    return inject
-
-
-def fails(error: Exception) -> Callable[..., Any]:
-    """A function that raises."""
-
-    def failing(*_: Any, **__: Any) -> Any:
-        raise error
-
-    return failing
-
-
-def replaced(part: Callable[[Rig], Any], name: str, function: Callable[..., Any]) -> Inject:
-    """A method of some part of the robot's software does something else."""
-
-    def inject(rig: Rig) -> None:
-        rig.wrong()
-        setattr(part(rig), name, function)
-
-    return inject
-
-
-def rolling(rate: float) -> Inject:
-    """The base rolls at `rate`, rad/s, as IMU and gyro see it."""
-
-    def inject(rig: Rig) -> None:
-        began = rig.clock.now()
-
-        def change(m: Message) -> Message:
-            angle = rate * (rig.clock.now() - began) / NS
-            if angle > rig.limits.tilt:
-                rig.wrong()
-            half = angle / 2
-            return {**m, "orientation": [np.cos(half), np.sin(half), 0.0, 0.0], "angular_velocity": [rate, 0.0, 0.0]}
-
-        rig.transport.tampers["imu"] = change
-
-    return inject
-
-
-def overturned(rig: Rig) -> None:
-    """The robot lies on its back, all at once."""
-    rig.hardware.overturn()
-    rig.wrong()
-
-
-def paused(rig: Rig) -> None:
-    """Commands stop for 0.2 s."""
-    rig.tamper("command", lambda message: None)
-    rig.run(0.2)
-    if rig.controller.phase != BRAKING:
-        raise RuntimeError(f"without commands the robot is {rig.steps[-1].state}")
-    del rig.transport.tampers["command"]
-    rig.since = rig.clock.now()
-
-
-def fallen(rig: Rig) -> None:
-    """The robot lies on its back, and somebody wants to arm it."""
-    rig.hardware.overturn()
-    rig.run(1.2)
-    asked("arm")(rig)
-
-
-def deaf(*kinds: str) -> Inject:
-    """Messages are missing, and somebody wants to arm the robot."""
-
-    def inject(rig: Rig) -> None:
-        silence(*kinds)(rig)
-        rig.run(0.2)
-        rig.since = None
-        asked("arm")(rig)
-
-    return inject
-
-
-def stalled(rig: Rig) -> None:
-    """Somebody asked to arm a loop that stood still for a while."""
-    asked("arm")(rig)
-    rig.clock.pass_by(1.0)
-    rig.since = rig.clock.now()
-
-
-FULL = 145_000
-"""Room on a disk that is full a little after the robot runs, bytes."""
-
-
-class Full:
-    """A raw file on a disk that has room for `room` bytes: the header and a few steps."""
-
-    def __init__(self, short: bool, path: Path | None = None, room: int = 2000) -> None:
-        """`short` writes a part of what does not fit; with a `path` what fits is really written."""
-        self.short, self.room = short, room
-        self._file = io.BytesIO() if path is None else path.open("wb", buffering=0)
-
-    def write(self, data: bytes) -> int:
-        """As a raw file's."""
-        fits = min(len(data), self.room)
-        if fits < len(data) and not (self.short and fits):
-            raise OSError(errno.ENOSPC, "No space left on device")
-        self.room -= fits
-        self._file.write(data[:fits])
-        return fits
-
-    def close(self) -> None:
-        """As a file's."""
-        self._file.close()
-
-
-def full_disk(short: bool) -> dict[str, Any]:
-    """Arguments of a `Rig` that records to a `Full` disk."""
-    return {"recorder": lambda: Recorder(Path("full.mcap"), {}, lambda path: Full(short, room=FULL))}
-
-
-# --- what is tried afterwards -----------------------------------------------------------------------------------------
-
-
-def restarted(rig: Rig) -> str:
-    """The transport comes back: still an emergency, until the robot is armed again."""
-    rig.transport.tampers.clear()
-    rig.run(0.4)
-    if rig.steps[-1].state != "emergency":
-        return f"when the transport came back the state became {rig.steps[-1].state}"
-    return armed_again(rig)
-
-
-def armed_again(rig: Rig) -> str:
-    """After `arm` the robot stands up and runs."""
-    rig.transport.command, rig.controller.times = (0.0, 0.0, 0.0), Times()
-    request = rig.ask("arm")
-    rig.run(rig.controller.times.stand_up + 0.3)
-    return "" if rig.steps[-1].state == "running" else f"arming again: {request.message}; {rig.controller.reason}"
-
-
-def armed_later(rig: Rig) -> str:
-    """The robot is armed again when the loop has met its deadlines for a while."""
-    rig.run(1.0)
-    return armed_again(rig)
-
-
-def right_joints(rig: Rig) -> str:
-    """Readings stand with the joints that they are of."""
-    off = float(np.abs(rig.messages.snapshot().position - rig.hardware.physics.qpos[0, 7:]).max())
-    return "" if off < 0.1 else f"a joint is taken to be {off:.2f} rad from where it is"
-
-
-def believed(rig: Rig) -> str:
-    """A pose that stays elsewhere is believed after a while."""
-    rig.run(0.2)
-    return "" if rig.steps[-1].state == "running" else f"elsewhere the state is {rig.steps[-1].state}"
-
-
-def disarms(rig: Rig) -> str:
-    """A soft stop ends disarmed."""
-    times = rig.controller.times
-    rig.run(times.brake + times.stand + times.hold + times.settle + 0.1)
-    return "" if rig.steps[-1].state == "disarmed" else f"the soft stop ended {rig.steps[-1].state}"
-
-
-def lies_or_stands(rig: Rig) -> str:
-    """Nothing is sent any more, or only damping: without a policy a robot at speed may fall."""
-    times = rig.controller.times
-    rig.run(times.stand + times.hold + times.settle + 0.1)
-    state = rig.steps[-1].state
-    return "" if state in ("disarmed", "emergency") else f"the soft stop ended {state}"
-
-
-def said_of_the_disk(rig: Rig) -> str:
-    """The recorder has told the loop."""
-    if rig.recorder is not None:
-        rig.recorder.close()
-    rig.run(0.04)
-    return "" if rig.steps[-1].state == "running" else f"the state became {rig.steps[-1].state}"
-
-
-def is_said(kind: str) -> Callable[[Rig], str]:
-    """A note of this kind was made."""
-    return lambda rig: "" if rig.controller.refusals.counts[kind] else f"nothing was noted of the {kind}"
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
-
-EMERGENCY, SOFT, GOES_ON, DISARMED = "emergency", "soft stop", "running", "disarmed"
-BLIND = "without joint angles and attitude no posture can be held"
-NONSENSE = "readings that make no sense are as good as none"
-BRAKES = "the robot can still balance, so it brakes instead of falling"
-UNUSED = "the drives can still hold the standing pose without the policy"
-SINGLE = "one odd message of many is left out, the one before it is 8 ms old"
-DOWN = "a robot on its way down protects its joints by damping"
-ASKED = "the operator is obeyed in every state"
-NOT_ARMED = "a robot that cannot stand up is not armed"
-LET_GO = "the drives have let go: what the loop knew of the posture is not true any more"
-LOST = "a leg whose place is not known cannot be held"
-AGES = "ages are taken on the clock of the robot's own computer"
-
-FIELDS = ("names", "position", "velocity", "effort")
-"""Of a joint message."""
-ABDUCTION, HIP, KNEE = 3, 4, 5
-"""Indices of the joints of a leg."""
-FRONT_HIP, FRONT_KNEE = 1, 2
-"""One that is asked to move while the robot brakes."""
-TURN = 0.8, 0.0, 1.6
-"""A command for a turn, m/s, m/s, rad/s."""
-ONE_JOINT = ("position", "velocity", "effort")
 
 
 def reverse(values: Any) -> list[Any]:
@@ -623,12 +136,6 @@ def degrees(values: Any) -> Array:
     return np.rad2deg(values)
 
 
-def of(source: Source, *codes: Code) -> tuple[str, ...]:
-    """Keys of refusals of a source's messages."""
-    return tuple(Refusal(code, "", source=source).key for code in codes)
-
-
-DISAGREE = "which of two readings that contradict each other is wrong cannot be known"
 JOINT_SPEEDS = of(Source.JOINTS, Code.JOINT_DISAGREES)
 STUCK = (str(Code.JOINT_STUCK), *JOINT_SPEEDS)
 
@@ -641,8 +148,7 @@ def _random_spikes(values: Any) -> Array:
     return np.asarray(values) + np.random.default_rng(0).choice([-1.0, 1.0], len(values))
 
 
-FAULTS: tuple[Fault, ...] = (
-    # sensors fall silent
+SILENCE: tuple[Fault, ...] = (
     Fault("joint readings silent", "running", silence("joints"), EMERGENCY, BLIND, Code.JOINTS_STALE),
     Fault("IMU silent", "running", silence("imu"), EMERGENCY, BLIND, Code.IMU_STALE),
     Fault("joints and IMU silent", "running", silence("joints", "imu"), EMERGENCY, BLIND, Code.JOINTS_STALE),
@@ -654,7 +160,8 @@ FAULTS: tuple[Fault, ...] = (
         rig={"dry_run": True},
     ),
     Fault("transport killed and restarted", "running", silence(*ALL), EMERGENCY, BLIND, Code.JOINTS_STALE, restarted),
-    # stamps and clocks
+)  # fmt: skip
+CLOCKS: tuple[Fault, ...] = (
     Fault("joint stamps frozen", "running", stuck("joints", "stamp"), EMERGENCY, NONSENSE,
           of(Source.JOINTS, Code.STAMP_FROZEN)),
     Fault("IMU stamps frozen", "running", stuck("imu", "stamp"), EMERGENCY, NONSENSE,
@@ -673,7 +180,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault("joint readings late", "running", delayed("joints", 0.15), EMERGENCY, BLIND, Code.JOINTS_STALE),
     Fault("sender's clock 5 s ahead", "running", clocks(5.0), GOES_ON, AGES, of(Source.JOINTS, Code.CLOCK_SET)),
     Fault("sender's clock 5 s back", "running", clocks(-5.0), GOES_ON, AGES, of(Source.JOINTS, Code.CLOCK_SET)),
-    # joint readings
+)  # fmt: skip
+JOINTS: tuple[Fault, ...] = (
     Fault("NaN in joint angles", "running", altered("joints", position=at(KNEE, np.nan)), EMERGENCY, NONSENSE,
           of(Source.JOINTS, Code.NOT_FINITE)),
     Fault("infinite joint speed", "running", altered("joints", velocity=at(0, np.inf)), EMERGENCY, NONSENSE,
@@ -751,7 +259,8 @@ FAULTS: tuple[Fault, ...] = (
           Code.TORQUE, disarms, value=25.0),
     Fault("joint messages of nonsense", "running", altered("joints", position=_everything, effort=_everything),
           EMERGENCY, NONSENSE, of(Source.JOINTS, Code.MALFORMED)),
-    # IMU
+)  # fmt: skip
+IMU: tuple[Fault, ...] = (
     Fault("NaN in the gyro", "running", altered("imu", angular_velocity=at(1, np.nan)), EMERGENCY, NONSENSE,
           of(Source.IMU, Code.NOT_FINITE)),
     Fault("gyro in degrees per second", "running", altered("imu", angular_velocity=degrees),
@@ -786,7 +295,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault("tilt over the limit", "running", rolling(8.0), EMERGENCY, DOWN, Code.TILT),
     Fault("rolled upside down", "running", rolling(20.0), EMERGENCY, DOWN, Code.TILT),
     Fault("overturned at once", "running", overturned, EMERGENCY, DOWN, of(Source.IMU, Code.JUMP)),
-    # pose
+)  # fmt: skip
+POSE: tuple[Fault, ...] = (
     Fault("pose lost", "running", silence("pose"), SOFT, BRAKES, Code.POSE_STALE, disarms),
     Fault("NaN in the pose", "running", altered("pose", position=at(0, np.nan)), SOFT, BRAKES,
           of(Source.POSE, Code.NOT_FINITE)),
@@ -799,7 +309,8 @@ FAULTS: tuple[Fault, ...] = (
           of(Source.POSE, Code.FROZEN)),
     Fault("height lost", "running", altered("pose", position=at(2, 0.05)), EMERGENCY, DOWN,
           Code.HEIGHT, value=0.05),
-    # commands
+)  # fmt: skip
+COMMANDS: tuple[Fault, ...] = (
     Fault("command silence", "running", silence("command"), SOFT, BRAKES, Code.COMMAND_STALE,
           disarms),
     Fault("command back while braking", "running", paused, GOES_ON, "the cause is over", Code.RECOVERED),
@@ -809,7 +320,8 @@ FAULTS: tuple[Fault, ...] = (
           of(Source.COMMAND, Code.NOT_FINITE)),
     Fault("unknown skill", "running", lambda rig: (rig.wrong(), rig.messages.skill(7)), GOES_ON,
           "the skill before it goes on", of(Source.SKILL, Code.UNKNOWN_NAME)),
-    # the policy
+)  # fmt: skip
+POLICY: tuple[Fault, ...] = (
     Fault("policy puts out NaN", "running", policy(lambda t: np.where(t == t[3], np.nan, t)), SOFT, UNUSED,
           Code.POLICY_NOT_FINITE, lies_or_stands),
     Fault("policy puts out NaN while braking", "soft stop", policy(lambda t: t * np.nan), SOFT, UNUSED,
@@ -827,7 +339,8 @@ FAULTS: tuple[Fault, ...] = (
             ("", "running", 0.0), (", with noise of 1 mrad", "running", 0.0005),
         )
     ),
-    # time and software
+)  # fmt: skip
+SOFTWARE: tuple[Fault, ...] = (
     Fault("one step overruns", "running", slow(0.03, 1), GOES_ON, "the next step makes up for it", ()),
     Fault("steps overrun", "running", slow(0.03, 99), SOFT, BRAKES, Code.OVERRUN, value=3),
     Fault("steps overrun by far", "running", slow(0.06, 99), SOFT, BRAKES, Code.OVERRUN, value=4),
@@ -855,7 +368,8 @@ FAULTS: tuple[Fault, ...] = (
           Code.RECORDING, said_of_the_disk, rig=full_disk(short=False)),
     Fault("disk full in the middle of a write", "running", lambda rig: rig.wrong(), GOES_ON,
           "control does not hang on a disk", Code.RECORDING, said_of_the_disk, rig=full_disk(short=True)),
-    # operators
+)  # fmt: skip
+OPERATORS: tuple[Fault, ...] = (
     Fault("stop while disarmed", "disarmed", asked("stop"), DISARMED, ASKED, ()),
     Fault("stop while standing up", "standing up", asked("stop"), SOFT, ASKED, Code.OPERATOR, disarms),
     Fault("stop while running", "running", asked("stop"), SOFT, ASKED, Code.OPERATOR, disarms),
@@ -872,6 +386,21 @@ FAULTS: tuple[Fault, ...] = (
     Fault("arm without a pose", "disarmed", deaf("pose"), DISARMED, NOT_ARMED, Code.POSE_STALE),
     Fault("arm long ago", "disarmed", stalled, DISARMED, "who asked has gone", Code.REQUEST_OLD),
 )  # fmt: skip
+BY_SENSOR: dict[str, tuple[Fault, ...]] = {
+    "joint and IMU messages": (*SILENCE, *motion_faults.RATES),
+    "clocks": CLOCKS,
+    "joint readings": JOINTS,
+    "drives": motion_faults.DRIVES,
+    "attitude and gyro": (*IMU, *motion_faults.ATTITUDE),
+    "pose": (*POSE, *motion_faults.POSES),
+    "commands": (*COMMANDS, *motion_faults.NAVIGATORS),
+    "height grid": motion_faults.GRIDS,
+    "policy": POLICY,
+    "loop, recording, disk": SOFTWARE,
+    "operators": OPERATORS,
+}
+"""What is wrong -> its faults."""
+FAULTS: tuple[Fault, ...] = tuple(fault for faults in BY_SENSOR.values() for fault in faults)
 
 
 def _cut(data: bytes) -> bytes:
@@ -891,6 +420,21 @@ CORRUPTED: dict[str, Callable[[bytes], bytes]] = {
     "bundle of zeros": lambda data: bytes(len(data)),
 }
 """What happened to a bundle's file before the start."""
+
+
+UNSEEN: tuple[tuple[str, str], ...] = (
+    ("a dead, reversed or slipping drive that reports no torque", "a joint that gives way looks like one that lands"),
+    ("a joint whose gear slips while encoder and torque are the motor's", "nothing measures the joint itself"),
+    ("an encoder that was off by less than 0.2 rad when the loop began", "nothing else says where the joint is"),
+    ("a pose that drifts by less than 0.7 m in 0.8 s", "feet that slip on ramps and fly in jumps hide as much"),
+    ("a map and poses that are moved or turned together", "nothing on board knows the course otherwise"),
+    ("a pose that is off by the same since before arming, on flat ground", "the robot moves as it says"),
+    ("a heading that drifts by less than 0.7 rad in half a second", "poses may be late and noisy"),
+    ("attitude and gyro that drift together by less than 0.3 rad, or while it jumps", "feet stand on uneven ground"),
+    ("commands of a navigator with another course or frame, that change smoothly", "the loop does not know the way"),
+    ("a height grid that is wrong where no foot has stood", "the ground ahead is measured by the grid alone"),
+)
+"""What cannot be seen from what the loop is told, and why."""
 
 
 def names() -> list[str]:
@@ -967,6 +511,26 @@ def try_bundle(name: str) -> dict[str, Any]:
     return _result(name, "start", REFUSED, reached, 0.0, code, reason, why, problems)
 
 
+def sensor_of(name: str) -> str:
+    """What is wrong in a fault, as `BY_SENSOR` has it."""
+    groups = (group for group, faults in BY_SENSOR.items() if name in [fault.name for fault in faults])
+    return next(groups, "bundle" if name in CORRUPTED else "")
+
+
+def summary(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each sensor, from what `run_all` returned: `sensor`, `tried`, `safe`, `slowest_ms` and `states` (how
+    often each was reached)."""
+    rows: list[dict[str, Any]] = []
+    for sensor in dict.fromkeys(result["sensor"] for result in found if "sensor" in result):
+        those = [result for result in found if result.get("sensor") == sensor]
+        states = Counter(result["reached"] for result in those)
+        rows.append({
+            "sensor": sensor, "tried": len(those), "safe": sum(result["safe"] for result in those),
+            "slowest_ms": max(result["milliseconds"] for result in those), "states": dict(states),
+        })  # fmt: skip
+    return rows
+
+
 def _result(
     name: str,
     when: str,
@@ -980,7 +544,8 @@ def _result(
 ) -> dict[str, Any]:
     violations = [problem for problem in problems if problem]
     return {
-        "name": name, "when": when, "expected": expected, "reached": reached, "milliseconds": milliseconds,
+        "name": name, "sensor": sensor_of(name), "when": when, "expected": expected, "reached": reached,
+        "milliseconds": milliseconds,
         "code": code, "reason": reason, "why": why, "safe": not violations, "violations": violations,
     }  # fmt: skip
 
@@ -989,9 +554,9 @@ def run_all() -> list[dict[str, Any]]:
     """Tries every fault, each on a robot of its own.
 
     Returns:
-      A dict each, JSON-ready: `name`, `when` (the state in which it came), `expected` and `reached` (states),
-      `milliseconds` (until it was reached for good; 0 where the state is kept), `code` and `reason` (of the
-      controller), `why` (that state), `safe`, `violations` (sentences).
+      A dict each, JSON-ready: `name`, `sensor` (see `BY_SENSOR`), `when` (the state in which it came), `expected` and
+      `reached` (states), `milliseconds` (until it was reached for good; 0 where the state is kept), `code` and `reason`
+      (of the controller), `why` (that state), `safe`, `violations` (sentences).
     """
     return [try_fault(fault) for fault in FAULTS] + [try_bundle(name) for name in CORRUPTED]
 
@@ -1006,14 +571,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         print(json.dumps(found))
         return 0 if safe else 1
-    shown = Table("fault", "comes when", "state", "ms", "safe", "reason")
+    shown = Table("fault", "of", "comes when", "state", "ms", "safe", "reason")
     for result in found:
         told = result["reason"] if result["safe"] else "; ".join(result["violations"])
         shown.add_row(
-            result["name"], result["when"], result["reached"], f"{result['milliseconds']:.0f}",
+            result["name"], result["sensor"], result["when"], result["reached"], f"{result['milliseconds']:.0f}",
             "yes" if result["safe"] else "NO", told,
         )  # fmt: skip
     Console().print(shown)
+    Console().print(by_sensor(summary(found)))
     return 0 if safe else 1
 
 

@@ -2,8 +2,10 @@
 
     python -m robot.bench.monitors --hours 10 --out monitors.jsonl
 
-Runs go through the whole onboard loop: generalist and specialists in turn, the three courses, peak torques from 12 N m
-to the robot's own, another seed each. One line a run is appended to the file, so that what was interrupted goes on.
+Runs go through the whole onboard loop, all of them randomised with pushes: Barkour v0's generalist and specialists and
+Unitree Go2's specialists, the three courses, peak torques from 12 N m to the robot's own, two runs of five with poses
+that are wrong or late, another seed each. One line a run is appended to the file, with the peak of each monitor, so
+that what was interrupted goes on and a limit can be judged without running anything again.
 """
 
 import argparse
@@ -17,13 +19,21 @@ import numpy as np
 from rich.console import Console
 
 from robot.bench.limits import spread, table
-from robot.loop.plausibility import CODES
+from robot.loop import motion, plausibility
 from robot.loop.refusals import Code
 from robot.options import OnboardOptions
 from robot.transports.simulation import onboard_in_simulation
 from sim.errors import InputError
 
-POLICIES, COURSES, TORQUES = ("generalist", "specialists"), ("official", "reversed", "rearranged"), (None, 14.0, 12.0)
+CODES = (*plausibility.CODES, *motion.CODES)
+ROBOTS = (("generalist", None), ("specialists", None), ("specialists", "unitree_go2"))
+"""Policy, and robot where it is another."""
+COURSES, TORQUES = ("official", "reversed", "rearranged"), (None, 14.0, 12.0)
+POSES: tuple[dict[str, Any], ...] = (
+    {}, {"pose_noise": 0.01, "pose_yaw_noise": 0.02, "pose_rate": 50.0}, {},
+    {"pose_noise": 0.02, "pose_yaw_noise": 0.035, "pose_delay": 0.06, "pose_rate": 50.0, "pose_drift": 0.01}, {},
+)  # fmt: skip
+"""Errors of the pose."""
 LEAST = (Code.POLICY_FROZEN,)
 """Peaks of these are the least that was seen, and must stay above the limit."""
 PERIOD = 0.02
@@ -31,10 +41,11 @@ PERIOD = 0.02
 
 def options_of(index: int, seed: int) -> OnboardOptions:
     """The run with this index; equal ones are equal runs."""
-    policy, course = POLICIES[index % 2], COURSES[index // 2 % 3]
+    policy, robot = ROBOTS[index % 3]
     return OnboardOptions(
-        policy, course=course, seed=seed + index, randomize=True, torque_limit=TORQUES[index // 6 % 3]
-    )
+        policy, robot=robot, course=COURSES[index // 3 % 3], seed=seed + index, randomize=True,
+        torque_limit=None if robot else TORQUES[index // 9 % 3], **POSES[index % 5],
+    )  # fmt: skip
 
 
 def one(index: int, seed: int) -> dict[str, Any]:
@@ -44,7 +55,8 @@ def one(index: int, seed: int) -> dict[str, Any]:
     controller = found["controller"]
     said = {code for code in CODES if any(code in key for key in (*controller["refusals"], controller["code"]))}
     return {
-        "index": index, "seed": asked.seed, "policy": asked.bundle, "course": asked.course,
+        "index": index, "seed": asked.seed, "robot": asked.robot, "policy": asked.bundle, "course": asked.course,
+        "pose_errors": POSES[index % 5], "state": controller["state"], "code": str(controller["code"]),
         "seconds": PERIOD * found["loop"]["ticks"], "score": found["score"], "alarms": sorted(said),
         "monitors": controller["monitors"],
     }  # fmt: skip

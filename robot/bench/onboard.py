@@ -46,7 +46,11 @@ READY = 300.0
 """The simulated robot must be there within this, s: its navigator plans the route first."""
 ARMING = 60.0
 """Arming is asked for so long, s: a computer that is busy holds the robot's process up as it begins."""
-PATIENT = Limits(sensor_timeout=0.5, command_timeout=0.5, pose_timeout=0.5, overruns=50, missed=50, away=1.0)
+PATIENT = Limits(
+    sensor_timeout=0.5, command_timeout=0.5, pose_timeout=0.5, overruns=50, missed=50, away=1.0, readings_rare=5,
+    drive_differs=5.0, pose_differs=10.0, pose_hops=10, heading_differs=3.2, feet_height=2.0, feet_lean=3.0,
+    command_jumps=10,
+)  # fmt: skip
 LATE = 0.5
 """The simulated robot shares the computer with the loop. Where its process has to wait, the loop is not to stop but to
 be measured: so old and so late may messages be, s."""
@@ -189,7 +193,8 @@ def run(options: OnboardBenchOptions) -> OnboardBench:
       `memory_growth_kb_per_minute` (over the later half), `memory_growth_blocks` (Python's allocations, after
       `WARM_UP_SECONDS`); `latency_ms` (p50 and p99 from a reading's stamp to the drives), `state` (at the
       end), `running_share` (of the steps, in which the policy ran);
-      `faults_tried`, `faults_safe`, `faults` (see `faults.run_all`); and on what it was measured.
+      `faults_tried`, `faults_safe`, `faults` (see `faults.run_all`), `by_sensor` (see `faults.summary`); and on what it
+      was measured.
 
     Raises:
       InputError: an unknown policy or course, or a simulated robot that does not start.
@@ -199,7 +204,7 @@ def run(options: OnboardBenchOptions) -> OnboardBench:
     return OnboardBench.of({
         **measured, **asdict(options),
         "faults_tried": len(tried),
-        "faults_safe": sum(result["safe"] for result in tried), "faults": tried,
+        "faults_safe": sum(result["safe"] for result in tried), "faults": tried, "by_sensor": faults.summary(tried),
         "machine": machine(),
     })  # fmt: skip
 

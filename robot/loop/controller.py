@@ -19,6 +19,7 @@ import numpy as np
 from robot.loop import safety
 from robot.loop.clock import Clock, Durations
 from robot.loop.message_filter import MessageFilter
+from robot.loop.motion import POSES, Motion
 from robot.loop.onboard_policy import OnboardPolicy
 from robot.loop.parameters import number, whole
 from robot.loop.plausibility import PolicyAnswers
@@ -118,7 +119,8 @@ class Controller:
         """When something last told of a second sender or of implausible messages, ns..."""
         self._contest = Refusal(Code.SECOND_SENDER, "")
         """... and what it told."""
-        self._answers = PolicyAnswers(limits.answer_moved, limits.answer_still)
+        self.answers = PolicyAnswers(limits.answer_moved, limits.answer_still)
+        self.motion = Motion(self.robot, limits, policy.terrain)
         self._from = np.zeros(self.robot.joints, np.float32)
         self._recoverable = False
         self._recording_said = False
@@ -149,9 +151,10 @@ class Controller:
         context.silent = self._silent(now)
         requests = self._requests(now)
         try:
-            context.ground = self.policy.terrain.below(context.snapshot) if context.needs_pose else None
             for request in requests:
                 self._answer(request, now)
+            context.doubts = self._doubts(now)
+            context.ground = self._ground()
             self._advance(now)
             mode, targets = self._act(now)
             mode, targets = self._begun_anew(mode, targets, now)
@@ -187,8 +190,33 @@ class Controller:
     def monitors(self) -> dict[str, tuple[float, float]]:
         """What readings differed by at most so far, and its limit, by the code that a contradiction has; the policy's
         is what its targets changed by at least while joints moved."""
-        every = (self.messages.gyro, self.messages.joint_speeds, self._answers)
+        every = (self.messages.gyro, self.messages.joint_speeds, self.answers, *self.motion.every())
         return {monitor.CODE: (monitor.peak, monitor.limit) for monitor in every if math.isfinite(monitor.peak)}
+
+    def _doubts(self, now: int) -> list[Verdict]:
+        """What is wrong with how a robot that is held moves."""
+        context, running = self.context, self.state == State.RUNNING
+        self.motion.ground = None
+        if self.state in (State.DISARMED, State.EMERGENCY) or self.phase == SETTLING:
+            return []
+        command = np.zeros(3) if self.phase == BRAKING else None
+        if running:
+            command, _ = safety.bounded_command(context.snapshot.command, self.policy.command_ranges)
+        found = self.motion.see(now, context.snapshot, context.targets, command, self._pose_fresh())
+        if self.motion.doubt_of_grid is not None:
+            self.refusals.add(now, self.motion.doubt_of_grid)
+        return found
+
+    def _ground(self) -> float | None:
+        """Height of the mapped ground under the base, m; None where the robot need not know its pose."""
+        if not self.context.needs_pose:
+            return None
+        known = self.motion.ground
+        return self.policy.terrain.below(self.context.snapshot) if known is None else known
+
+    def _pose_fresh(self) -> bool:
+        context = self.context
+        return context.needs_pose and context.age(context.snapshot.pose_time) <= self.limits.pose_timeout
 
     def _count_deadlines(self, now: int, late: float) -> None:
         """Notes which deadlines passed since the step before without a step."""
@@ -303,7 +331,8 @@ class Controller:
     def _enter(self, state: State, now: int, code: Code, why: str, phase: str = "") -> None:
         if state == State.STANDING_UP:
             self.policy.reset()
-            self._answers.reset()
+            self.answers.reset()
+            self.motion.reset()
             here = np.array(self.context.snapshot.position, np.float32)
             self._from = np.clip(here, self.robot.joint_lower, self.robot.joint_upper)
             self.output = replace(self.output, targets=self._from)
@@ -429,8 +458,8 @@ class Controller:
         return _smooth(drawn_in, standing, 2 * share - 1)
 
     def _policy_targets(self, now: int) -> Array | None:
-        snapshot, context = self.context.snapshot, self.context
-        pose_known = context.needs_pose and context.age(snapshot.pose_time) <= self.limits.pose_timeout
+        snapshot = self.context.snapshot
+        pose_known = self._pose_fresh() and self.code not in POSES
         command = np.zeros(3)
         if self.state == State.RUNNING:
             command, problem = safety.bounded_command(snapshot.command, self.policy.command_ranges)
@@ -438,7 +467,7 @@ class Controller:
                 self.refusals.add(now, problem)
         try:
             targets = self.policy.targets(snapshot, command, now, pose_known)
-            problem = safety.unusable(targets, self.robot.joints) or self._answers.see(targets, snapshot.position)
+            problem = safety.unusable(targets, self.robot.joints) or self.answers.see(targets, snapshot.position)
         except InputError as error:
             targets, problem = None, Refusal(Code.POLICY, str(error))
         except Exception as error:  # whatever a network or its runtime does, the robot stands

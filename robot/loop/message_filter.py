@@ -48,6 +48,8 @@ class Plausible:
     """How far a pose may be from the origin, m."""
     relocated: int = 25
     """A pose elsewhere is believed when so many in a row agree about it: 0.2 s at 125 Hz, by hand."""
+    height: float = 5.0
+    """How far the ground of a height grid may be from the course's plane, m."""
     frozen: float = 0.01
     """Readings of a moving robot that do not change in their last digit for this long are frozen, s: three readings."""
     delay: float = 0.06
@@ -272,6 +274,10 @@ class MessageFilter:
             raise _refused(Code.MALFORMED, f"a height grid of shape {grid.shape}", source=Source.HEIGHT_GRID)
         if np.isinf(grid).any():
             raise _refused(Code.NOT_FINITE, "a height grid with infinite heights", source=Source.HEIGHT_GRID)
+        most, limit = float(np.nan_to_num(np.abs(grid)).max()), self.plausible.height
+        if most > limit:
+            sentence = f"a height grid with ground {most:.3g} m from the plane, limit {limit:g}"
+            raise _refused(Code.OUT_OF_RANGE, sentence, most, limit, Source.HEIGHT_GRID)
         with self._lock:
             self._latest.heights, self._latest.heights_time = grid, now
 

@@ -67,7 +67,7 @@ def _formerly(skills: Skills) -> dict[str, str]:
     return {name: str(digest) for name, digest in told.items() if digest}
 
 
-class _Replayed(MessageFilter):
+class Replayed(MessageFilter):
     """A filter whose snapshots come from a recording."""
 
     def __init__(self, *arguments: Any) -> None:
@@ -104,7 +104,7 @@ def replay(options: ReplayOptions) -> Replay:
     recording = read(options.recording)
     if recording.cut:
         print(recording.cut, file=sys.stderr)
-    controller, messages = _rebuilt(recording, options.bundle)
+    controller, messages = rebuilt(recording, options.bundle)
     largest, differing, first = 0.0, 0, ""
     for k, row in enumerate(recording.steps):
         grid = recording.grid_at(k) if recording.grids else None
@@ -146,7 +146,12 @@ def _runs(values: Array) -> Array:
     return values[np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]]))]
 
 
-def _rebuilt(recording: Recording, policy: str | None) -> tuple[Controller, _Replayed]:
+def rebuilt(recording: Recording, policy: str | None) -> tuple[Controller, Replayed]:
+    """The controller that a recording is of, or the same with another `policy`, and what it is to be shown.
+
+    Raises:
+      InputError: a recording of another policy, robot or version of this code.
+    """
     told, path = recording.header, recording.path
     if told.get("schema") != SCHEMA:
         raise InputError(f"{path} has the version {told.get('schema')}, this code reads {SCHEMA}")
@@ -166,6 +171,6 @@ def _rebuilt(recording: Recording, policy: str | None) -> tuple[Controller, _Rep
             raise InputError(
                 f"{path} was recorded with other bundles than {named} has now; name one to compare with it"
             )
-    messages = _Replayed(skills.robot, lambda: messages.time)
+    messages = Replayed(skills.robot, lambda: messages.time)
     onboard = OnboardPolicy(skills, TerrainHeights(skills.robot, course, grid))
     return Controller(onboard, messages, _Nowhere(), limits, times, needs_pose=needs_pose), messages

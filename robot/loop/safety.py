@@ -83,6 +83,39 @@ class Limits:
         0.002, 0.0, 1.0, "A policy whose targets all stay within this while joints moved is not used any more, in rad."
     )
     """Numbers that a network gives for inputs that differ so much differ by 0.049 rad at least."""
+    drive_differs: float = number(
+        0.25,
+        0.02,
+        5.0,
+        "A drive's torque may differ from what its target asks for by this share of its peak (no unit).",
+    )
+    """Twice the worst of 12 randomised courses (`python -m robot.bench.monitors` for this and those below)."""
+    pose_differs: float = number(
+        0.7, 0.05, 100.0, "The pose may move by this other than legs and commands within 0.8 s, in m."
+    )
+    """1.7 times the worst with true poses, 1.4 times the worst with poses that are wrong and late."""
+    pose_hops: int = whole(2, 0, 10, "So many steps of the pose of more than 0.2 m among ten are no fault yet.")
+    """Two come of a pose that is believed elsewhere, or of one after a gap."""
+    heading_differs: float = number(
+        0.7, 0.05, 3.2, "The pose may turn by this other than the attitude within half a second, in rad."
+    )
+    """Ten times the worst with true poses, twice the worst with a heading that is noisy and late."""
+    feet_height: float = number(0.25, 0.02, 10.0, "Feet that stand may be this far from the mapped ground, in m.")
+    """Twice the worst, with poses that are wrong and late; ten times that with true ones."""
+    feet_lean: float = number(0.3, 0.05, 10.0, "Feet that stand may lean by this against the mapped ground, in rad.")
+    """1.5 times the worst with poses that are wrong and late, five times the worst with true ones."""
+    grid_differs: float = number(
+        0.2, 0.02, 10.0, "A measured height grid is not used where it is this far from feet that stand on it, in m."
+    )
+    """By hand: twice a table's height, so that a pose that is late at its edge is no fault."""
+    readings_rare: int = whole(2, 0, 5, "So many control steps of five may be without a new joint or IMU reading.")
+    """Readings every 20 ms miss a step now and then; half of the steps without one are 25 a second."""
+    command_moved: float = number(
+        0.0, 0.0, 100.0, "A command that stays the same while the pose moves this far is stuck, in m; 0 means never."
+    )
+    """The shipped navigator stayed the same over 0.09 m; `barkour onboard` in simulation takes 0.3 m."""
+    command_jumps: int = whole(3, 0, 10, "So many steps of the command of more than 0.5 among ten are no fault yet.")
+    """None in the courses tried; by hand, for a person moves a stick to and fro less often in 0.2 s."""
     overruns: int = whole(
         3, 1, 50, "So many overrunning control steps in a row stop the robot; a long one counts as 2 steps."
     )
@@ -196,6 +229,8 @@ class Context:
     """Of the last deadlines, which were missed."""
     silent: float = 0.0
     """Seconds since the drives of a robot that is held were last sent something; 0 where it is not held."""
+    doubts: list[Verdict] = field(default_factory=list["Verdict"])
+    """What the monitors of `robot.loop.motion` say in this control step."""
     tilted_since: int = NEVER
     low_since: int = NEVER
     fast_since: int = NEVER
@@ -296,7 +331,7 @@ def encoders_alive(c: Context) -> Verdict | None:
 
 def torque(c: Context) -> Verdict | None:
     """Reported torques above the motors' own are a fault of drive or gear."""
-    effort = np.nan_to_num(np.abs(c.snapshot.effort))
+    effort = np.fmax(np.abs(c.snapshot.effort), 0.0)  # 0 where none is reported
     limits = c.limits.torque_share * c.robot.torque_limit
     worst = int((effort - limits).argmax())
     limit = float(limits[worst])
@@ -334,6 +369,11 @@ def present(c: Context) -> Verdict | None:
     return None
 
 
+def moves_as_told(c: Context) -> Verdict | None:
+    """The robot moves as its pose, its commands, its drives and the ground say."""
+    return max(c.doubts, key=lambda v: v.action, default=None)
+
+
 def command_fresh(c: Context) -> Verdict | None:
     """Without a newer command the robot brakes."""
     age, limit = c.age(c.snapshot.command_time), c.limits.command_timeout
@@ -352,7 +392,7 @@ def pose_fresh(c: Context) -> Verdict | None:
 
 ALWAYS: tuple[Callable[[Context], Verdict | None], ...] = (
     sensors_fresh, upright, clear_of_the_ground, joint_speed, encoders_alive, torque, punctual, keeping_up,
-    present,
+    present, moves_as_told,
 )  # fmt: skip
 """Whenever the joints are held."""
 RUNNING: tuple[Callable[[Context], Verdict | None], ...] = (command_fresh, pose_fresh)

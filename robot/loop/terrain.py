@@ -8,6 +8,7 @@ from robot.loop.parameters import number
 from robot.loop.transport import NS, Array, Snapshot
 from sim import observation as obs
 from sim.course.description import Course
+from sim.course.terrain import Terrain
 from sim.observation import Layout
 from sim.planar import to_body
 from sim.robots.description import Robot
@@ -42,27 +43,40 @@ class TerrainHeights:
     def __init__(self, robot: Robot, course: Course | None, grid: GridPlace = GridPlace()) -> None:
         """Without a `course` and a measured grid the ground is flat, level with the pose's origin."""
         self.robot, self.course, self.grid = robot, course, grid
+        self._mapped = None if course is None else Terrain((*course.terrain().pieces, *course.board_pieces()))
+        self.doubted = False
+        """Whether the newest grid is not to be believed, see `robot.loop.motion`: the map takes its place."""
 
     def ground(self, x: Array, y: Array) -> Array:
         """Height of the mapped ground, m, at arrays of x and y, m."""
-        return np.zeros(np.shape(x)) if self.course is None else self.course.height(x, y)
+        return np.zeros(np.shape(x)) if self._mapped is None else self._mapped.height(x, y)
 
     def below(self, snapshot: Snapshot) -> float:
         """Height of the mapped ground under the base, m."""
         return float(self.ground(snapshot.pose[None, 0], snapshot.pose[None, 1])[0])
+
+    def is_measured(self, snapshot: Snapshot, now: int) -> bool:
+        """Whether there is a fresh measured grid at `now` (ns)."""
+        return snapshot.heights is not None and (now - snapshot.heights_time) / NS < FRESH
+
+    def measured(self, snapshot: Snapshot, x: Array, y: Array) -> Array:
+        """Height by the measured grid, m, at arrays of x and y, m; NaN where it has no cell."""
+        if snapshot.heights is None:
+            return np.full(np.shape(x), np.nan)
+        return self.grid.sample(snapshot.heights, x, y, snapshot.pose)
 
     def heights(self, layout: Layout, snapshot: Snapshot, now: int, known: bool = True) -> Array:
         """The heights input of a layout, float32 `[1, n]`; flat ground where the pose is not `known`."""
         if not known:
             return np.zeros((1, layout.height_size), np.float32)
         pose = snapshot.pose
-        measured = snapshot.heights is not None and (now - snapshot.heights_time) / NS < FRESH
+        used = self.is_measured(snapshot, now) and not self.doubted
 
         def ground(x: Array, y: Array) -> Array:
             mapped = self.ground(x, y)
-            if not measured or snapshot.heights is None:
+            if not used:
                 return mapped
-            seen = self.grid.sample(snapshot.heights, x, y, pose)
+            seen = self.measured(snapshot, x, y)
             return np.where(np.isnan(seen), mapped, seen)
 
         pits = None if self.course is None else self.course.pit

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from policies.skills.library import load_skills
 from robot.loop import parameters
@@ -24,6 +24,8 @@ from sim.localization import PoseErrors
 
 ARM_WITHIN = 2.0
 """Simulated hardware must be armed within this, s."""
+NAVIGATED = 0.3
+"""A navigator's command does not stay the same over so long a way, m; see `Limits.command_moved`."""
 LONGEST_RUN = 90.0
 """A run in simulation ends after this, s."""
 
@@ -46,6 +48,7 @@ def onboard_in_simulation(
         policy=asked.bundle, course=asked.course, robot=asked.robot,
         dry_run=asked.dry_run, needs_pose=True, record="" if asked.record is None else str(asked.record),
     )  # fmt: skip
+    options = replace(options, command_moved=options.command_moved or NAVIGATED)
     skills, seed = load_skills(options.policy, options.robot or None), asked.seed or 0
     if not options.course:
         raise InputError("a simulated robot needs a course: the parameter file names none")

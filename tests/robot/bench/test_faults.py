@@ -7,7 +7,7 @@ import pytest
 
 from policies.skills.library import load_skills
 from robot.bench import faults, rig
-from robot.bench.faults import CORRUPTED, FAULTS, ONE_JOINT, Fault, stuck_joint, try_bundle, try_fault
+from robot.bench.faults import BY_SENSOR, CORRUPTED, FAULTS, ONE_JOINT, Fault, stuck_joint, try_bundle, try_fault
 from robot.bench.rig import COMMAND, Rig
 from robot.loop import safety
 from robot.loop.message_filter import Plausible
@@ -37,11 +37,15 @@ ASKED_FOR = {
 """What must be tried -> words of the fault's name."""
 
 
-SAMPLE = np.random.default_rng(len(FAULTS)).permutation(len(FAULTS))[:30].tolist()
-"""Faults that the suite tries; `barkour bench onboard` tries them all."""
+SAMPLE = [
+    group[k]
+    for group in BY_SENSOR.values()
+    for k in sorted(np.random.default_rng(len(FAULTS)).permutation(len(group))[: 4 if len(group) > 12 else 2])
+]
+"""Faults that the suite tries, some of each sensor; `barkour bench onboard` tries them all."""
 
 
-@pytest.mark.parametrize("fault", [FAULTS[k] for k in sorted(SAMPLE)], ids=lambda fault: fault.name)
+@pytest.mark.parametrize("fault", SAMPLE, ids=lambda fault: fault.name)
 def test_a_fault_ends_safe(fault):
     found = try_fault(fault)
     assert found["safe"], found["violations"]
@@ -82,7 +86,8 @@ def test_a_corrupted_bundle_is_refused_before_anything_is_armed(name):
 
 def test_the_table_has_every_fault_that_must_be_tried_once():
     names = faults.names()
-    assert len(names) == len(set(names)) >= 30
+    assert len(names) == len(set(names)) >= 160
+    assert all(faults.sensor_of(name) for name in names) and len(faults.UNSEEN) <= 10
     for what, words in ASKED_FOR.items():
         assert any(words in name for name in names), what
 
@@ -137,6 +142,33 @@ def test_without_a_check_its_fault_is_not_safe(monkeypatch, check, name):
 )
 def test_without_a_plausibility_check_its_fault_is_not_safe(loose, name):
     assert not try_fault(BY_NAME[name], plausible=replace(Plausible(), **loose))["safe"]
+
+
+@pytest.mark.parametrize(
+    ("loose", "name"),
+    [
+        ({"drive_differs": 5.0}, "abduction drive dead"),
+        ({"pose_differs": 100.0}, "place stuck, not the attitude"),
+        ({"heading_differs": 3.2}, "heading turned by 90 degrees"),
+        ({"pose_hops": 10}, "pose hops to and fro by 0.4 m"),
+        ({"feet_height": 10.0}, "pose 0.45 m too high"),
+        ({"readings_rare": 5}, "13 of 14 joint messages lost"),
+        ({"command_jumps": 10}, "two navigators in turn"),
+        ({"grid_differs": 10.0}, "height grid with a pit of 0.4 m all round"),
+    ],
+)
+def test_without_a_monitor_of_motion_its_fault_is_not_safe(loose, name):
+    assert not try_fault(BY_NAME[name], limits=Limits(**loose))["safe"]
+
+
+def test_faults_are_summed_up_by_sensor():
+    found = [
+        {"sensor": "pose", "safe": safe, "milliseconds": 10.0 * k, "reached": ("running", "soft stop")[k % 2]}
+        for k, safe in enumerate((True, False, True))
+    ]
+    assert faults.summary([*found, {"name": "of another version", "safe": True}]) == [
+        {"sensor": "pose", "tried": 3, "safe": 2, "slowest_ms": 20.0, "states": {"running": 2, "soft stop": 1}}
+    ]
 
 
 def test_without_the_finiteness_check_of_targets_a_nan_is_found_out(monkeypatch):

@@ -5,8 +5,13 @@ import json
 import pytest
 
 from robot.bench import monitors
+from robot.loop.motion import Motion
 from robot.loop.refusals import Code
+from robot.loop.safety import Limits
+from robot.loop.terrain import TerrainHeights
 from sim.errors import InputError
+from sim.localization import PoseErrors
+from sim.robots.description import default_robot
 
 
 def run(index: int, seed: int) -> dict:
@@ -45,6 +50,14 @@ def test_other_files_and_numbers_are_one_line(tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 2
 
 
-def test_runs_differ_in_policy_course_torque_and_seed():
-    asked = [monitors.options_of(k, 5) for k in range(18)]
-    assert len({(o.bundle, o.course, o.torque_limit) for o in asked}) == 18 and len({o.seed for o in asked}) == 18
+def test_runs_differ_in_robot_policy_course_torque_pose_and_seed():
+    asked = [monitors.options_of(k, 5) for k in range(45)]
+    assert len({(o.bundle, o.robot, o.course, o.torque_limit) for o in asked}) == 2 * 3 * 3 + 3
+    assert len({o.seed for o in asked}) == 45 and {o.robot for o in asked} == {None, "unitree_go2"}
+    assert 0 < sum(bool(PoseErrors.of(o)) for o in asked) < 45
+
+
+def test_every_monitor_is_watched():
+    robot = default_robot()
+    motion = Motion(robot, Limits().of(robot), TerrainHeights(robot, None))
+    assert {monitor.CODE for monitor in motion.every()} < set(monitors.CODES)

@@ -19,7 +19,7 @@ from mcap_ros2.decoder import DecoderFactory
 
 import barkour
 from robot.bench import kills
-from robot.bench.faults import Full
+from robot.bench.fault_kinds import Full
 from robot.loop import recording
 from robot.loop.old_recording import convert, packed_type
 from robot.loop.recording import (
