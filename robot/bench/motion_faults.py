@@ -6,6 +6,7 @@ drive until its torque is wrong by `TORQUE`, a pose until it is wrong by `WAY`, 
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -78,9 +79,9 @@ def weak(*joints: int, share: float = 0.0) -> Inject:
 
     def inject(rig: Rig) -> None:
         _seen_by_torque(rig)
-        batch = rig.hardware.physics.batch
+        physics: Any = rig.hardware.physics  # of `sim.physics.cpu`
         for name in ("actuator_gainprm", "actuator_biasprm"):
-            batch.expand(name)[:, list(joints)] *= share
+            physics.batch.expand(name)[:, list(joints)] *= share
 
     return inject
 

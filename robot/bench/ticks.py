@@ -13,14 +13,17 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from robot.loop.controller import Controller
+from robot.loop.motion import Motion
+from robot.loop.plausibility import PolicyAnswers
 from robot.loop.recording import REQUESTS, read, snapshot_of
+from robot.loop.refusals import Refusal
 from robot.loop.replay import Replayed, rebuilt
 from robot.loop.safety import Verdict
 from robot.loop.transport import NS, Array, Request, State
@@ -29,14 +32,20 @@ from sim.errors import InputError
 QUANTILES = (0.5, 0.99)
 
 
-def without_monitors(controller: Controller) -> Controller:
-    """The same controller; nothing that it is told is held against anything else."""
-
-    def none(*_: Any) -> list[Verdict]:
+class _NoMotion(Motion):
+    def see(self, *_: Any, **__: Any) -> list[Verdict]:
         return []
 
-    controller.motion.see = none
-    controller.answers.see = lambda *_: None
+
+class _NoAnswers(PolicyAnswers):
+    def see(self, *_: Any, **__: Any) -> Refusal | None:
+        return None
+
+
+def without_monitors(controller: Controller) -> Controller:
+    """The same controller; nothing that it is told is held against anything else."""
+    controller.motion = _NoMotion(controller.robot, controller.limits, controller.policy.terrain)
+    controller.answers = _NoAnswers(controller.answers.moved, controller.answers.limit)
     return controller
 
 
@@ -69,7 +78,7 @@ def _step(controller: Controller, messages: Replayed, row: Array) -> float:
     """One recorded step; the thread's processor time, s."""
     messages.shown = snapshot_of(row, None)
     messages.time = int(row["now"]) + round(0.002 * NS)
-    for code in row["requests"][row["requests"] > 0].tolist():
+    for code in cast(list[int], row["requests"][row["requests"] > 0].tolist()):
         messages.requests.append(Request(REQUESTS[code - 1]))
     began = time.thread_time()
     controller.step(int(row["now"]), float(row["late"]), float(row["took"]))

@@ -1,10 +1,11 @@
 """A campaign over the monitors goes on where it was cut, and says what came near a limit or passed it."""
 
 import json
+from pathlib import Path
 
 import pytest
 
-from robot.bench import monitors
+from robot.bench import monitors, ticks
 from robot.loop.motion import Motion
 from robot.loop.refusals import Code
 from robot.loop.safety import Limits
@@ -61,3 +62,13 @@ def test_every_monitor_is_watched():
     robot = default_robot()
     motion = Motion(robot, Limits().of(robot), TerrainHeights(robot, None))
     assert {monitor.CODE for monitor in motion.every()} < set(monitors.CODES)
+
+
+def test_what_monitors_cost_is_a_ratio_of_two_equal_loops(capsys, tmp_path):
+    recording = Path(__file__).parents[1] / "loop" / "recordings" / "specialists_seed_3.mcap"
+    assert ticks.main([str(recording), "--rounds", "1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["steps"] > 100 and set(found["ratio"]) == {"p50", "p99"}
+    assert all(found["ratio"][name] == found["on"][name] / found["off"][name] > 0.0 for name in found["ratio"])
+    assert ticks.main([str(tmp_path / "none.mcap")]) == 2 == ticks.main([str(recording), "--rounds", "0"])
+    assert capsys.readouterr().err.count("\n") == 2
