@@ -67,7 +67,7 @@ def command_of(options: Chain, skill: str, threads: int) -> list[str] | None:
     words += ["--seed", str(options.seed), "--threads", str(threads), "--backend", options.backend, "--json"]
     words += ["--steps", str(options.steps)] if options.steps else []
     if options.robot != DEFAULT:
-        words += ["--robot", options.robot, "--start-from", str(folder_of(DEFAULT) / skill)]
+        words += ["--robot", options.robot, "--start-from", os.path.relpath(folder_of(DEFAULT) / skill)]
     elif skill == "climb":
         if not (options.out / "walk" / "walk.onnx").is_file():
             return None
