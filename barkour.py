@@ -61,6 +61,7 @@ from robot.options import (
     OnboardOptions,
     RefereeOptions,
     ReplayOptions,
+    RobotDriftOptions,
     SimOptions,
     UnitreeSimOptions,
 )
@@ -122,6 +123,7 @@ COMMANDS: dict[str, Subcommand | Group] = {
         {
             "measure": Subcommand(RobotMeasureOptions, "policies.evaluation.measure:measure"),
             "add": Subcommand(RobotAddOptions, "policies.evaluation.new_robot:add"),
+            "drift": Subcommand(RobotDriftOptions, "robot.estimation.drift:drift"),
         },
     ),
     "export": Subcommand(ExportOptions, "distill.locomotion.export:export"),

@@ -64,6 +64,24 @@ class OnboardOptions(Options):
 
 
 @dataclass(frozen=True)
+class RobotDriftOptions(Options):
+    """Measure how far a robot's reckoning of its place drifts: IMU, joints and feet against the simulator's truth."""
+
+    robot: str
+    """a robot's name or folder"""
+    policy: Path | None = None
+    """a walker FILE.onnx; without it the robot's own"""
+    runs: Annotated[int, Range(1, 1000)] = 4
+    """robots that walk on the flat under random commands"""
+    seconds: Annotated[float, Range(0, 3600, above=True)] = 30.0
+    """for which each walks"""
+    randomize: bool = False
+    """as for run"""
+    seed: Seed = 0
+    """from which the worlds' seeds are drawn"""
+
+
+@dataclass(frozen=True)
 class ReplayOptions(Options):
     """Feed a recording through the control loop and compare what comes out, step by step."""
 

@@ -208,3 +208,30 @@ def _show_loop(console: "Console", report: LoopReport | OnboardReport) -> None:
         line(console, f"sha256 of {name}", digest)
     if report.get("recording"):
         line(console, "recording", report["recording"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class DriftReport(Result):
+    """How far a robot's own reckoning of its place was off; see `robot.estimation.drift`."""
+
+    robot: str
+    policy: str
+    runs: int
+    seconds: float
+    seed: int
+    randomized: bool
+    way_m: float
+    """Gone in all runs, m."""
+    drift_per_metre: float
+    """Error of the place in the plane at a run's end over the way gone, mean of the runs."""
+    heading_deg_per_minute: float
+    """Size of the heading's error at the end."""
+    height_error_m: float
+    """Size of the height's error at the end."""
+    velocity_error: float
+    """Mean length of the velocity's error, m/s."""
+    tilt_error_deg: float
+    """Mean angle between the true up and the one that is believed."""
+    fell: int
+    each: list[dict[str, Any]]
+    """One a run."""
