@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.core.errors import DistillError
-from distill.core.signals import Actions, DenseLogits, TeacherSignal
+from distill.core.signals import Actions, DenseLogits, HiddenStates, TeacherSignal
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +75,23 @@ class RecordedLogits:
     def fingerprint(self) -> str:
         """Nothing but the data decides the labels."""
         return f"{self.name.encode().hex()}01"
+
+
+class RecordedStates:
+    """A teacher whose states of each row were written down with it, `states` `[B, ..., D]` in any float type."""
+
+    kind = HiddenStates
+
+    def __init__(self, name: str = "states") -> None:
+        self.name = name
+
+    def label(self, batch: Batch) -> HiddenStates:
+        """The recorded states in float32, as one layer."""
+        return HiddenStates((batch[self.name].float(),))
+
+    def fingerprint(self) -> str:
+        """Nothing but the data decides the labels."""
+        return f"{self.name.encode().hex()}06"
 
 
 class RecordedActions:

@@ -74,6 +74,7 @@ class LanguageOptions(Options):
         "multi_granularity",
         "universal_ner",
         "nesycd",
+        "frontier_synthetic",
     ] = "kd"
     """what is learned from: the data and the teacher's distribution over them (kd), the student's own answers in part
     (gkd) or alone (reverse_kl), the teacher's answers (sequence_kd), the data alone (labels), or a published method

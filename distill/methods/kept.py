@@ -51,10 +51,16 @@ def _span_tagger(settings: dict[str, Any]) -> nn.Module:
     return SpanTagger(**settings)
 
 
+def _visit_recommender(settings: dict[str, Any]) -> nn.Module:
+    from distill.methods.leader.method import VisitRecommender
+
+    return VisitRecommender(**settings)
+
+
 KINDS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
     "WindowModel": _window, "BagOfWords": _bag_of_words, "Perceptron": _perceptron,
     "LocomotionTransformer": _transformer,
-    "SpanTagger": _span_tagger,
+    "SpanTagger": _span_tagger, "VisitRecommender": _visit_recommender,
 }  # fmt: skip
 
 ENDINGS: dict[str, Kind] = {

@@ -29,7 +29,7 @@ from distill.language.writing import Written
 METHODS = (
     "kd", "gkd", "reverse_kl", "sequence_kd", "labels", "ddk", "sinkd", "teacher_hacking", "capacity_gap",
     "miniplm", "first", "step_by_step", "self_distillation", "multi_granularity",
-    "universal_ner", "nesycd",
+    "universal_ner", "nesycd", "frontier_synthetic",
 )  # fmt: skip
 """Folders of this package, each with the `METHOD` of its `method.py`."""
 

@@ -40,5 +40,7 @@ def home(tmp_path_factory) -> Path:
     spans = [{"text": row["question"], "entities": {f"kind {i % 3}": [row["question"]]}} for i, row in enumerate(rows)]
     (folder / "spans.jsonl").write_text("\n".join(map(json.dumps, [*spans, {"text": "no entities"}])))
     why = [{**row, "rationale": f"{row['question']} {row['answer']}"} for row in rows]
+    thought = [{**row, "answer": json.dumps({"reason": "so", "answer": row["answer"]})} for row in rows]
+    (folder / "thought.jsonl").write_text("\n".join(map(json.dumps, [*thought, rows[0]])))
     (folder / "reasons.jsonl").write_text("\n".join(map(json.dumps, [*why, rows[0]])))
     return folder

@@ -43,6 +43,7 @@ def needs(method: str, home: Path) -> dict:
         "capacity_gap": {"teacher": None, "candidates": (str(home / "teacher"), str(home / "config"))},
         "universal_ner": {"data": (home / "spans.jsonl",), "length": 64, "negatives": 1},
         "step_by_step": {"data": (home / "reasons.jsonl",)},
+        "frontier_synthetic": {"data": (home / "thought.jsonl",)},
         "nesycd": {"data": (home / "reasons.jsonl",), "length": 40},
         "miniplm": {"reference": str(home / "reference"), "keep": 0.25},
     }.get(method, {})  # fmt: skip
@@ -238,7 +239,7 @@ def test_the_option_knows_the_methods_that_there_are():
 
 
 def test_methods_say_what_they_need():
-    alone = ("labels", "step_by_step", "self_distillation", "universal_ner", "nesycd")
+    alone = ("labels", "step_by_step", "self_distillation", "universal_ner", "nesycd", "frontier_synthetic")
     for name in METHODS:
         method = find(name)
         assert method.name == name and method.needs_teacher(MethodOptions()) == (name not in alone)

@@ -92,7 +92,7 @@ def reference(name: str, o: MethodOptions, z_t: np.ndarray, z_s: np.ndarray, tok
     """The loss by its formula, of positions that count: logits `[N, V]` in float64, tokens `[N]`."""
     ce = -log_softmax(z_s)[np.arange(len(tokens)), tokens].mean()
     p, q = (log_softmax(z / o.temperature) for z in (z_t, z_s))
-    if name in ("labels", "sequence_kd", "miniplm", "universal_ner"):
+    if name in ("labels", "sequence_kd", "miniplm", "universal_ner", "frontier_synthetic"):
         return ce
     if name == "kd":
         return (1 - o.alpha) * ce + o.alpha * o.temperature**2 * kl(p, q).mean()

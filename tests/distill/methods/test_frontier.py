@@ -1,0 +1,51 @@
+"""Answers without thoughts: what is read, what is refused, and answers made as wrong as others."""
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from distill.core.errors import DistillError
+from distill.language.examples import Chat, Pair, Text
+from distill.methods.framework import Trial
+from distill.methods.frontier_synthetic.experiment import DIRECT, STEPS, Lab, Settings
+from distill.methods.frontier_synthetic.method import METHOD, stripped, target
+
+
+def test_the_answer_is_read_out_of_what_the_teacher_wrote():
+    rejects: Counter[str] = Counter()
+    assert target('Here: {"reason": "2 and 2", "answer": 4} ok', rejects) == "4"
+    assert target('{"reason": "r", "answer": "a"}', rejects, "reason and answer") == "r a"
+    for bad in ("none", "{1", '{"answer": "a"}', '{"reason": " ", "answer": "a"}', '{"reason": "r", "answer": true}'):
+        assert target(bad, rejects) is None
+    assert sum(rejects.values()) == 5
+
+
+def test_rows_that_cannot_be_read_are_none_and_too_many_stop_the_run():
+    rng, options = np.random.default_rng(0), METHOD.settings({})
+    good, bad = json.dumps({"reason": "r", "answer": "a"}), "nothing"
+    turns = ({"role": "user", "content": "q"}, {"role": "assistant", "content": good})
+    found = stripped([Pair("p", good), Chat(turns), Pair("q", good), Pair("p", bad)], rng, options)
+    assert found[0] == Pair("p", "a") and isinstance(found[1], Chat) and found[3] is None
+    assert found[1].messages == (turns[0], {"role": "assistant", "content": "a"})
+    with pytest.raises(DistillError, match="1 can be read"):
+        stripped([Pair("p", good), Pair("p", bad), Text("t")], rng, options)
+
+
+def test_worsened_answers_are_as_wrong_as_the_weaker_ones(tmp_path):
+    sizes = {"teacher_questions": 12, "teacher_steps": 1, "weak_steps": 1, "questions": 60, "test": 4, "more": 4}
+    lab = Lab(Trial(0, tmp_path, Settings(**sizes)))
+    true = [lab.direct(q)[1] for q in lab.asked]
+    weak = ["is 3" if i % 2 and text != "is 3" else text for i, text in enumerate(true)]
+    lab.answers = {STEPS: list(true), DIRECT: weak}
+    wrong = (lab.right(weak, lab.asked) == 0).sum()
+    for kind in ("flipped", "confused"):
+        found = lab.worsened(kind)
+        missed = [text for text, truth in zip(found, true, strict=True) if text != truth]
+        assert len(missed) == wrong > 10
+        if kind == "confused":
+            known = {t for t, w in zip(true, weak, strict=True) if t != w}
+            pairs = zip(found, true, strict=True)
+            assert all(text == "is 3" for text, truth in pairs if text != truth and truth in known)
+    assert not {q for q, _ in map(lab.direct, lab.asked)} & {q for q, _ in map(lab.direct, lab.test)}
