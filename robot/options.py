@@ -55,11 +55,13 @@ class OnboardOptions(Options):
     """as for run; simulated robot only"""
     pose_dropouts: PoseDropouts = 0.0
     """as for run; simulated robot only"""
+    own_odometry: bool = False
+    """the simulated robot knows its place by IMU, joints and feet alone, which drifts"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.transport != "sim":
-            simulated = ("seed", "randomize", "torque_limit", "real_time", "lying", *POSE)
+            simulated = ("seed", "randomize", "torque_limit", "real_time", "lying", "own_odometry", *POSE)
             self.refuse(simulated, f"with --transport {self.transport}")
 
 
@@ -137,6 +139,8 @@ class CourseOptions(Options):
     """as for run; 0: the parameter file's"""
     pose_dropouts: PoseDropouts = 0.0
     """as for run; 0: the parameter file's"""
+    own_odometry: bool = False
+    """odom is what the robot reckons by IMU, joints and feet, which drifts"""
 
 
 @dataclass(frozen=True)
@@ -175,6 +179,8 @@ class SimOptions(NodeOptions):
     """as for run; 0: the parameter file's"""
     pose_dropouts: PoseDropouts = 0.0
     """as for run; 0: the parameter file's"""
+    own_odometry: bool = False
+    """odom is what the robot reckons by IMU, joints and feet, which drifts"""
 
 
 @dataclass(frozen=True)

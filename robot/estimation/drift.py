@@ -12,8 +12,9 @@ import numpy as np
 
 from policies.bundle.reader import Bundle, FixedBatch, Policy
 from policies.bundle.shipped import bundle_file
+from robot.estimation.accelerometer import Accelerometer
 from robot.estimation.filter import ContactFilter
-from robot.estimation.kinematics import GRAVITY, matrix_of
+from robot.estimation.kinematics import matrix_of
 from robot.loop.transport import Array
 from robot.options import RobotDriftOptions
 from robot.results import DriftReport
@@ -23,31 +24,10 @@ from sim.robots.description import find_robot
 
 RATE = 250
 """Readings a second."""
-ACCELEROMETER = 0.3
-"""Half-width of the uniform noise on the specific force, m/s^2."""
 COMMANDS = (1.0, 0.4, 0.8)
 """Largest forward and sideward velocity (m/s) and yaw rate (rad/s) that are asked for."""
 HOLD = 3.0
 """s between two commands."""
-
-
-class Accelerometer:
-    """The specific force at a robot's IMU, as the mean since the last reading: from how its velocity has changed."""
-
-    def __init__(self, imu: Array, seed: int) -> None:
-        """`imu` is its place in the base, m `[3]`."""
-        self.imu = imu
-        self._rng = np.random.default_rng([0xACCE, seed])
-        self._before: Array | None = None
-
-    def read(self, seconds: float, qpos: Array, qvel: Array) -> Array:
-        """m/s^2 `[3]` in the base's axes, with noise, `seconds` after the last call; at rest in the first."""
-        turn = matrix_of(qpos[3:7])
-        velocity = qvel[:3] + turn @ np.cross(qvel[3:6], self.imu)
-        change = (velocity - self._before) / seconds if self._before is not None else np.zeros(3)
-        self._before = velocity
-        noise = ACCELEROMETER * (2 * self._rng.random(3) - 1)
-        return turn.T @ (change + np.array([0.0, 0.0, GRAVITY])) + noise
 
 
 def drift(options: RobotDriftOptions) -> DriftReport:

@@ -33,6 +33,9 @@ class SimParameters:
     pose_rate: float = number(0.0, 0.0, 1000.0, "Poses a second, in Hz; 0 means as many as the driver sends.")
     pose_drift: float = number(0.0, 0.0, 1.0, "Error of the position as a share of the way gone (no unit).")
     pose_dropouts: float = number(0.0, 0.0, 0.9, "Share of the time without poses, 0.1 s each on average (no unit).")
+    own_odometry: bool = switch(
+        False, "Whether odom is what the robot reckons by IMU, joints and feet, which drifts, in place of a pose."
+    )
     report: str = text("", "JSON file for latency and final state; empty writes none.")
 
 

@@ -212,7 +212,7 @@ def run_course(options: CourseOptions, started: Callable[[Processes], None] | No
             "sim": {
                 "course": options.course, "seed": options.seed, "randomize": options.randomize or None,
                 "torque_limit": options.torque_limit, "report": str(place / "sim.json"),
-                **PoseErrors.of(options).options(),
+                **PoseErrors.of(options).options(), "own_odometry": options.own_odometry or None,
             },
             "onboard": shared | {"report": str(place / "onboard.json"), "record": recording},
             "navigator": shared,
@@ -220,7 +220,7 @@ def run_course(options: CourseOptions, started: Callable[[Processes], None] | No
         }  # fmt: skip
         used = {node: files.load(PARAMETERS[node], file, node, elsewhere=names(), **given[node]) for node in NODES}
         errors = PoseErrors.of(used["sim"])
-        given["referee"]["true_pose"] = True if errors else None
+        given["referee"]["true_pose"] = True if errors or used["sim"].own_odometry else None
         where = by_name(used["referee"].course)
         robot = load_skills(used["onboard"].policy, used["onboard"].robot or None).robot.name
         for node in ("sim", "referee"):
@@ -245,7 +245,7 @@ def run_course(options: CourseOptions, started: Callable[[Processes], None] | No
             "course": used["referee"].course,
             "seed": used["sim"].seed,
             "randomize": used["sim"].randomize,
-            "navigator_pose": errors.words(),
+            "navigator_pose": "own odometry" if used["sim"].own_odometry else errors.words(),
             "log": str(place / LOG) if out is not None and result["log"] else None,
             "died": died[0] if died else None,
             "controller": onboard.get("controller", UNKNOWN),

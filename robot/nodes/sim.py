@@ -68,7 +68,7 @@ class Driver:
         told = hardware.told_pose() if due or not hardware.tells_truth else None
         if told is not None:
             place, turned, true_at = told
-            self.port.pose((place, turned), hardware.velocity(), stamp - hardware.time + true_at)
+            self.port.pose((place, turned), hardware.told_velocity(), stamp - hardware.time + true_at)
         if due and not hardware.tells_truth:
             self.port.true_pose(hardware.pose(), hardware.velocity(), stamp)
         if hardware.touched_board != self._touched:
@@ -100,6 +100,7 @@ def run_sim(node: RosNode, ending: Ending) -> dict[str, Any]:
         randomize=options.randomize,
         torque_limit=options.torque_limit or None,
         pose_errors=PoseErrors.of(options),
+        own_odometry=options.own_odometry,
     )
     driver = Driver(node, hardware)
     node.spin()

@@ -31,7 +31,7 @@ def sim(options: SimOptions) -> SimReport:
     """A simulated robot with its driver; see `run`."""
     given: dict[str, Any] = {"seed": options.seed, "randomize": options.randomize, "torque_limit": options.torque_limit}
     given |= {"robot": options.robot, "course": options.course}
-    given |= PoseErrors.of(options).options()
+    given |= {**PoseErrors.of(options).options(), "own_odometry": options.own_odometry or None}
     return SimReport.of(_given("sim", options.parameters, options.domain, **given))
 
 

@@ -11,11 +11,14 @@ from typing import Any, cast
 
 import numpy as np
 
+from robot.estimation.accelerometer import Accelerometer
+from robot.estimation.filter import ContactFilter
 from robot.loop.clock import Clock
 from robot.loop.plausibility import GAP
-from robot.loop.transport import NS, Array, Mode
+from robot.loop.transport import NEVER, NS, Array, Mode
 from sim import observation as obs
 from sim.course.description import Course
+from sim.errors import InputError
 from sim.localization import PoseErrors
 from sim.robots.description import Robot
 
@@ -66,13 +69,17 @@ class SimulatedHardware:
         torque_limit: float | None = None,
         lying: bool = False,
         pose_errors: PoseErrors = PoseErrors(),
+        own_odometry: bool = False,
     ) -> None:
         """`lying` lets the drives damp from the start instead of holding the pose; `pose_errors` part what is told of
-        the robot's place (`told_pose`) from the truth.
+        the robot's place (`told_pose`) from the truth; with `own_odometry` that is what the robot reckons by its own
+        senses from where it is at the first reading.
 
         Raises:
-          InputError: a torque limit or a seed that cannot be.
+          InputError: a torque limit or a seed that cannot be, or two kinds of poses.
         """
+        if own_odometry and pose_errors:
+            raise InputError("--own-odometry has the errors of its own: leave out the others of the pose")
         from sim.course import scene
         from sim.envs.worlds import SimulatedRobots, check_seed
         from sim.tasks.randomization import noise_numbers
@@ -95,6 +102,9 @@ class SimulatedHardware:
         self.wrong = ""
         """Why the last command was refused."""
         self._waiting: deque[tuple[int, Mode, Array]] = deque()
+        self._reckoned: ContactFilter | None = ContactFilter(robot) if own_odometry else None
+        self._felt = Accelerometer(self._reckoned.legs.imu, seed) if self._reckoned else None
+        self._read_at = NEVER
         self._noise, self._numbers = np.random.default_rng([0x5E2, seed]), noise_numbers(robot)
         self._per_period = round(robot.control_period * NS) // STEP_NS
         self._steps = self._told = 0
@@ -166,7 +176,7 @@ class SimulatedHardware:
         """A noisy reading: `names`, `position`, `velocity`, `effort` `[J]`, `orientation` `[4]`,
         `angular_velocity` `[3]`."""
         seen = self.worlds.sense(self._noise.random((1, self._numbers), np.float32))
-        return {
+        reading = {
             "names": self.robot.joint_names,
             "position": np.asarray(seen.joint_position[0], float),
             "velocity": np.asarray(seen.joint_velocity[0], float),
@@ -174,6 +184,23 @@ class SimulatedHardware:
             "orientation": np.asarray(seen.orientation[0], float),
             "angular_velocity": np.asarray(seen.angular_velocity[0], float),
         }
+        self._reckon(reading)
+        return reading
+
+    def _reckon(self, reading: dict[str, Any]) -> None:
+        """Takes a reading into what the robot believes of its place, where it goes by its own senses."""
+        if self._reckoned is None or self._felt is None or self.time == self._read_at:
+            return
+        seconds, first = (self.time - self._read_at) / NS, self._read_at == NEVER
+        self._read_at = self.time
+        qpos, qvel = np.array(self.physics.qpos[0], float), np.array(self.physics.qvel[0], float)
+        force = self._felt.read(1.0 if first else seconds, qpos, qvel)
+        if first:
+            self._reckoned.begin(*self.pose())
+            return
+        self._reckoned.step(
+            seconds, reading["angular_velocity"], force, reading["position"], reading["velocity"], reading["effort"]
+        )
 
     def pose(self) -> tuple[Array, Array]:
         """True position (m) `[3]` and orientation (w, x, y, z) `[4]` in the course frame."""
@@ -183,12 +210,15 @@ class SimulatedHardware:
     @property
     def tells_truth(self) -> bool:
         """Whether what is told of the robot's place is the truth: then `pose` says it, and nothing else does."""
-        return self.worlds.localization is None
+        return self.worlds.localization is None and self._reckoned is None
 
     def told_pose(self) -> tuple[Array, Array, int] | None:
         """The pose that is told now, with its errors: position (m) `[3]`, orientation `[4]` and when it was true (ns);
         None while there is nothing new. To be called every slice. Roll and pitch are the IMU's, which are not late."""
         localization = self.worlds.localization
+        if self._reckoned is not None and self._read_at != NEVER:
+            due = self._steps % (SLICE * POSE_EVERY) == 0
+            return (self._reckoned.position, self._reckoned.orientation, self.time) if due else None
         if localization is None:
             return (*self.pose(), self.time)
         if self.time > self._told:
@@ -216,6 +246,11 @@ class SimulatedHardware:
             ]
         )
         return turn.T @ qvel[:3], qvel[3:6]
+
+    def told_velocity(self) -> tuple[Array, Array]:
+        """As `velocity`, as the robot believes it where it goes by its own senses."""
+        speed, turning = self.velocity()
+        return (speed, turning) if self._reckoned is None else (self._reckoned.base_velocity, turning)
 
     def overturn(self) -> None:
         """Lays the robot on its back, for tests of what follows."""

@@ -57,7 +57,7 @@ def onboard_in_simulation(
     navigation, referee = NavigationProgram(where, skills), Referee(where, fall=skills.robot.fall)
     hardware = SimulatedHardware(
         skills.robot, where, seed, randomize=asked.randomize, torque_limit=asked.torque_limit, lying=asked.lying,
-        pose_errors=PoseErrors.of(asked),
+        pose_errors=PoseErrors.of(asked), own_odometry=asked.own_odometry,
     )  # fmt: skip
     if asked.lying:
         hardware.advance(1500)
@@ -81,7 +81,8 @@ def onboard_in_simulation(
         assembly.close()
     return OnboardReport.of({
         **referee.result(), **assembly.summary(), "log": None, "policy": options.policy, "course": options.course,
-        "seed": seed, "randomize": asked.randomize, "navigator_pose": PoseErrors.of(asked).words(),
+        "seed": seed, "randomize": asked.randomize,
+        "navigator_pose": "own odometry" if asked.own_odometry else PoseErrors.of(asked).words(),
         "latency_ms": transport.latencies.milliseconds(),
         "limits": asdict(assembly.controller.limits), "recording": options.record or None, "real_time": asked.real_time,
     })  # fmt: skip

@@ -131,3 +131,31 @@ def test_over_ros_the_referee_hears_the_truth_and_the_navigator_does_not() -> No
             node.close()
     assert heard[0].tolist() == [4.0, 5.0, 0.3]
     assert messages.snapshot().pose[:2].tolist() == [1.0, 2.0]
+
+
+def test_a_robot_that_reckons_its_place_tells_that_in_place_of_the_truth():
+    """Near the truth and not it, stamped when it was believed, and begun where the robot is."""
+    hardware = SimulatedHardware(default_robot(), official(), 3, own_odometry=True)
+    other = SimulatedHardware(default_robot(), official(), 3)
+    assert not hardware.tells_truth and other.tells_truth
+    told = []
+    for _ in range(60):
+        np.testing.assert_array_equal(hardware.sense()["position"], other.sense()["position"])
+        pose = hardware.told_pose()
+        if pose is not None:
+            told.append((*pose[0], pose[2]))
+            assert pose[2] == hardware.time
+        hardware.advance(SLICE)
+        other.advance(SLICE)
+    assert len(told) == 60 // POSE_EVERY
+    true, believed = hardware.pose()[0], np.array(told[-1][:3])
+    assert 0 < np.linalg.norm(believed - true) < 0.03
+    assert np.linalg.norm(hardware.told_velocity()[0] - hardware.velocity()[0]) < 0.2
+    np.testing.assert_array_equal(hardware.pose()[0], other.pose()[0])
+
+
+def test_two_kinds_of_wrong_poses_are_refused():
+    with pytest.raises(InputError):
+        SimulatedHardware(default_robot(), official(), pose_errors=PoseErrors(noise=0.1), own_odometry=True)
+    with pytest.raises(InputError):
+        OnboardOptions(transport="ros2", own_odometry=True)
