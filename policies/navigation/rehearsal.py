@@ -26,6 +26,9 @@ SMOOTH = 0.08
 """s: feed-forward is a mean over so much of the way on both sides."""
 MOST, MOST_TURN = 0.7, 1.2
 """m/s and rad/s that may be asked for on top."""
+HANDOVER = 0.3
+"""s before another skill takes over from which nothing is added: it would act on that one, and a jumper that takes over
+a robot in sideways motion runs at the board askew."""
 LONGEST = 60.0
 """s after which a rehearsal ends, wherever it is."""
 KEPT = 32
@@ -49,12 +52,15 @@ def rehearse(navigator: Navigator, response: Response, rounds: int = ROUNDS) -> 
     path, time, learned = navigator.path, navigator.path.time, navigator.ahead_of_errors
     index = np.minimum(np.searchsorted(path.marks, path.s + 1e-9), len(navigator.route) - 1)
     walks = np.array([w.skill == "walk" for w in navigator.route])[index]
-    later, later_turned = (np.searchsorted(time, time + lead).clip(max=len(time) - 1) for lead in (LEAD, TURN_LEAD))
+    later, later_turned, handed = (
+        np.searchsorted(time, time + lead).clip(max=len(time) - 1) for lead in (LEAD, TURN_LEAD, HANDOVER)
+    )
+    adds = (walks & walks[handed])[:, None]
     most = np.array([MOST, MOST, MOST_TURN])
     for _ in range(rounds):
         error = errors(navigator, response)
         missing = -np.column_stack([GAIN * error[later, :2], TURN_GAIN * error[later_turned, 2]])
-        learned[:] = np.clip(learned + np.where(walks[:, None], _smoothed(missing, time), 0.0), -most, most)
+        learned[:] = np.clip(learned + _smoothed(np.where(adds, missing, 0.0), time), -most, most) * walks[:, None]
     learned[:] = learned.round(4)  # as `route_cache.settled`: the last digits depend on the machine
     navigator.reset()
 
