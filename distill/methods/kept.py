@@ -57,10 +57,23 @@ def _visit_recommender(settings: dict[str, Any]) -> nn.Module:
     return VisitRecommender(**settings)
 
 
+def _compressor(settings: dict[str, Any]) -> nn.Module:
+    from distill.methods.mend.method import Compressor
+
+    return Compressor(**settings)
+
+
+def _shared_prompt(settings: dict[str, Any]) -> nn.Module:
+    from distill.methods.mend.method import SharedPrompt
+
+    return SharedPrompt(**settings)
+
+
 KINDS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
     "WindowModel": _window, "BagOfWords": _bag_of_words, "Perceptron": _perceptron,
     "LocomotionTransformer": _transformer,
     "SpanTagger": _span_tagger, "VisitRecommender": _visit_recommender,
+    "Compressor": _compressor, "SharedPrompt": _shared_prompt,
 }  # fmt: skip
 
 ENDINGS: dict[str, Kind] = {

@@ -7,7 +7,7 @@ loss nor a gradient; where nothing counts the loss is 0, with gradients of 0.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
@@ -174,6 +174,24 @@ class RowsAndTokens(WeightedSum):
     def __call__(self, student: StudentOutput, signal: Any, mask: Any = None, weights: Any = None) -> Tensor:
         """The sum; `mask` `[B, T]` says which tokens count."""
         masks = {name: None if name in self.rows else mask for name in self.named}
+        return self.with_parts(student, signal, masks, weights)[0]
+
+
+class OwnMasks(WeightedSum):
+    """A weighted sum of parts that count different elements: the mask holds one for each of them."""
+
+    def __init__(self, parts: Mapping[str, tuple[float, Objective]], order: Sequence[str]) -> None:
+        """`order`: names of parts in the order of the masks `[B, masks, ...]`; some may be left out of `parts`."""
+        super().__init__(parts)
+        if set(parts) - set(order):
+            raise DistillError(f"the parts {sorted(set(parts) - set(order))} have no mask")
+        self.order = tuple(order)
+
+    def __call__(self, student: StudentOutput, signal: Any, mask: Any = None, weights: Any = None) -> Tensor:
+        """The sum. Raises `DistillError` without masks."""
+        if mask is None:
+            raise DistillError("parts with masks of their own need masks")
+        masks = {name: mask[:, self.order.index(name)] for name in self.named}
         return self.with_parts(student, signal, masks, weights)[0]
 
 
