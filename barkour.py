@@ -63,6 +63,7 @@ from robot.options import (
     ReplayOptions,
     RobotDriftOptions,
     SimOptions,
+    UnitreeCourseOptions,
     UnitreeSimOptions,
 )
 from sim.course.options import ScoreOptions
@@ -147,7 +148,10 @@ COMMANDS: dict[str, Subcommand | Group] = {
     ),
     "unitree": Group(
         "Robots that speak Unitree's messages. The control loop is onboard --transport unitree.",
-        {"sim": Subcommand(UnitreeSimOptions, "robot.transports.unitree.simulated:unitree_sim")},
+        {
+            "course": Subcommand(UnitreeCourseOptions, "robot.transports.unitree.course:unitree_course"),
+            "sim": Subcommand(UnitreeSimOptions, "robot.transports.unitree.simulated:unitree_sim"),
+        },
     ),
     "bench": Group(
         "Measure on this computer.",

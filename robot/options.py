@@ -224,6 +224,30 @@ class UnitreeSimOptions(Options):
 
 
 @dataclass(frozen=True)
+class UnitreeCourseOptions(Options):
+    """Run the course over Unitree's messages, robot and loop in processes of their own, and print the result."""
+
+    policy: str = "generalist"
+    """as for run"""
+    robot: str = "unitree_go2"
+    """a robot's name, or the folder that describes it"""
+    course: str = "official"
+    """as for run"""
+    seed: Seed = 0
+    """of the simulated robot"""
+    randomize: bool = False
+    """as for run"""
+    torque_limit: Torque | None = None
+    """as for run"""
+    out: Path | None = None
+    """folder for the result and the reports"""
+    record: Path | None = None
+    """file for a recording of the control loop"""
+    domain: Domain | None = None
+    """DDS domain; a free one without it"""
+
+
+@dataclass(frozen=True)
 class OnboardBenchOptions(Options):
     """Time the control loop for a minute and try every fault on it."""
 

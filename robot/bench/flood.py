@@ -37,7 +37,8 @@ from robot.loop.controller import SWITCH_INTERVAL
 from robot.loop.declarations import OnboardParameters
 from robot.loop.message_filter import MessageFilter
 from robot.loop.transport import NS, Output, Request
-from robot.nodes.course import environment, free_domain
+from robot.nodes.course import environment
+from robot.nodes.processes import free_domain
 from robot.transports import ros2
 from robot.transports.hardware import POSE_EVERY, SLICE, STEP_NS
 from robot.transports.inprocess import COMMAND_EVERY

@@ -115,7 +115,8 @@ def onboard_unitree(asked: OnboardOptions) -> LoopReport:
         if claim is not None:
             claim.close()
         if options.report:
-            write_report(Path(options.report), assembly.summary())
+            latency = {"latency_ms": transport.latencies.milliseconds()}
+            write_report(Path(options.report), assembly.summary() | latency)
     return LoopReport.of(assembly.summary())
 
 

@@ -11,7 +11,7 @@ counts milliseconds. Temperatures, battery and fans are not simulated, foot forc
 import sys
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -56,6 +56,8 @@ ANSWERED_AFTER = 6_000_000
 2 ms until it looks, 3 ms for a step, 1 ms until the next command goes out."""
 LINGERS = 20.0
 """s after a scored run for which the robot waits to be let go of."""
+STANDS_WITHIN = 40.0
+"""s in which a robot that is scored has to stand, before its run is over: a loop takes seconds to load. By hand."""
 STANDS = 0.85
 """Share of its standing height from which on a robot stands."""
 ROOM = 25
@@ -180,18 +182,30 @@ class UnitreeRobot:
 
     # --- its time -------------------------------------------------------------------------------------------------
 
-    def run(self, ending: Ending) -> None:
-        """Until the end is asked for; where there is a referee, until the run is over and the robot is let go of."""
+    def run(self, ending: Ending, when_over: Callable[[], object] = lambda: None) -> None:
+        """Until the end is asked for; where there is a referee, until the run is over and the robot is let go of.
+
+        `when_over` is called once when the run is over.
+        """
         over = NEVER
         while not ending.asked:
             self.step()
-            if self.referee is None or not self.referee.end:
+            if self.referee is None or not self.end:
                 continue
             if over == NEVER:
                 over = self.clock.now()
-                _say(f"the run is over: {self.referee.end}")
+                _say(f"the run is over: {self.end}")
+                when_over()
             if self.hardware.damping or self.clock.now() - over > LINGERS * NS:
                 return
+
+    @property
+    def end(self) -> str:
+        """Why a scored run is over; empty while it is not."""
+        if self.referee is None:
+            return ""
+        late = not self._stood and self.hardware.time > STANDS_WITHIN * NS
+        return self.referee.end or ("did not stand up" if late else "")
 
     def step(self) -> None:
         """One slice of real time."""
@@ -364,16 +378,21 @@ def unitree_sim(options: UnitreeSimOptions) -> UnitreeSimReport:
     referee = Referee(course, fall=robot.fall)
     simulated = UnitreeRobot(bus, hardware, clock, Refusals(_say), referee if options.score else None)
     _say(f"simulated {robot.name} on the course {options.course}, DDS domain {options.domain} on {options.interface}")
+
+    def report() -> dict[str, Any]:
+        run = referee.result() | ({"end": simulated.end} if simulated.end else {})
+        said = {**simulated.summary(), "robot": robot.name, "course": options.course, "seed": options.seed,
+                "run": run if options.score else None}  # fmt: skip
+        if options.out is not None:
+            write_report(Path(options.out), said)
+        return said
+
     try:
-        simulated.run(ending)
+        simulated.run(ending, report)  # who waits for the end of the run looks for the file
     finally:
         simulated.close()
         claim.close()
-    report = {**simulated.summary(), "robot": robot.name, "course": options.course, "seed": options.seed,
-              "run": referee.result() if options.score else None}  # fmt: skip
-    if options.out is not None:
-        write_report(Path(options.out), report)
-    return UnitreeSimReport.of(report)
+    return UnitreeSimReport.of(report())
 
 
 def _say(text: str) -> None:

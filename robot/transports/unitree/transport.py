@@ -9,12 +9,13 @@ anything was sent, damping is what is sent to the end and at the end.
 """
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from robot.loop.clock import Clock, SteadyClock
+from robot.loop.clock import Clock, Durations, SteadyClock
 from robot.loop.message_filter import MessageFilter
 from robot.loop.recording import SECOND_DAMPS
 from robot.loop.refusals import Code, Refusal, Source
@@ -93,7 +94,10 @@ class UnitreeTransport:
         self.remote: Remote | None = None
         self.mode_name = ""
         """The robot's own mode that is active; empty where the motors obey low-level commands."""
-        self._asked: tuple[Mode, Any, int] = (Mode.NOTHING, None, NEVER)
+        self.latencies = Durations()
+        """s from the sending of a state to that of the first command that answers it; of a robot with this computer's
+        clock, a simulated one."""
+        self._asked: tuple[Mode, Any, int, int] = (Mode.NOTHING, None, NEVER, 0)
         self._stale = False
         self._ticks: int = -1
         self._read = NEVER
@@ -175,7 +179,7 @@ class UnitreeTransport:
 
     def write(self, output: Output) -> None:
         """See `Transport`."""
-        self._asked = (output.mode, np.array(output.targets, np.float32), self.clock.now())
+        self._asked = (output.mode, np.array(output.targets, np.float32), self.clock.now(), output.stamp)
 
     def report(self, status: dict[str, Any]) -> None:
         """See `Transport`; states are logged by the loop itself."""
@@ -206,7 +210,7 @@ class UnitreeTransport:
         assert self._outbox is not None
         due, shown = self.clock.now(), NEVER
         while not self._ending.is_set():
-            mode, targets, when = self._asked
+            mode, targets, when, stamp = self._asked
             now = self.clock.now()
             old = now - when > self.robot.drives.watchdog * NS
             if mode == Mode.POSITION and old and not self._stale:
@@ -215,10 +219,13 @@ class UnitreeTransport:
                 self.messages.refuse(Refusal(Code.AWAY, said, (now - when) / NS, self.robot.drives.watchdog))
             self._stale = self._stale and old
             if mode == Mode.POSITION and not old:
-                if when != shown:
+                new = when != shown
+                if new:
                     self._set(self._command, targets, self.robot.kp)
                     shown = when
                 self._put(self._command)
+                if new and stamp:
+                    self.latencies.add((time.time_ns() - stamp) / NS)
             elif mode != Mode.NOTHING or self.sent:
                 self._put(self._damping)
             due = max(due + COMMAND_PERIOD, self.clock.now() - COMMAND_PERIOD)

@@ -19,7 +19,8 @@ from robot.loop.refusals import Code
 from robot.loop.replay import replay
 from robot.loop.transport import NS
 from robot.nodes import course as ros_course
-from robot.nodes.course import Processes, free_domain, launch_folder, run_course
+from robot.nodes.course import launch_folder, run_course
+from robot.nodes.processes import Processes, free_domain
 from robot.nodes.referee import Timekeeper
 from robot.options import CourseOptions, ReplayOptions
 from robot.transports import ros2

@@ -27,7 +27,8 @@ from robot.loop.parameters import declared
 from robot.loop.recording import SECOND_DAMPS
 from robot.loop.refusals import Code, Refusals
 from robot.loop.transport import NS, Mode, Output
-from robot.nodes.course import command, environment, free_domain, run_course
+from robot.nodes.course import command, environment, run_course
+from robot.nodes.processes import free_domain
 from robot.nodes.programs import main, ros_arguments
 from robot.options import CourseOptions
 from robot.transports import ros2

@@ -11,7 +11,7 @@ from robot.loop.clock import NS, SimulatedClock
 from robot.loop.message_filter import MessageFilter
 from robot.loop.refusals import Refusals
 from robot.loop.transport import Snapshot
-from robot.nodes.course import free_domain
+from robot.nodes.processes import free_domain
 from robot.options import OnboardOptions
 from robot.transports import ros2
 from robot.transports.hardware import POSE_EVERY, SLICE, SimulatedHardware
