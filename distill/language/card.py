@@ -1,6 +1,7 @@
 """The model card of a distilled student: where it comes from, how it was made, what it measures, what is missing."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from shlex import join
@@ -8,14 +9,18 @@ from typing import Any
 
 import yaml
 
+from distill.core.errors import DistillError
+from distill.language.begun import OPTIONS, read_begun
 from distill.language.evaluation import table
-from distill.language.options import OF_THE_CALL, LanguageOptions
-from distill.methods.method import Method
+from distill.language.options import OF_THE_CALL, CardOptions, ClassifierOptions, LanguageOptions
+from distill.methods.method import Method, find
+from distill.results import CardWritten
+from sim.errors import InputError
 
 
-def command(options: LanguageOptions) -> str:
+def command(options: LanguageOptions | ClassifierOptions) -> str:
     """The command that makes the student."""
-    words = ["barkour", "distill", "language"]
+    words = ["barkour", "distill", "language" if isinstance(options, LanguageOptions) else "classifier"]
     for item in fields(options):
         value = getattr(options, item.name)
         if item.name in OF_THE_CALL or value == item.default:
@@ -28,45 +33,114 @@ def command(options: LanguageOptions) -> str:
     return join(words)
 
 
-def write_card(folder: Path, options: LanguageOptions, method: Method, found: Mapping[str, Any]) -> None:
-    """Writes `README.md`; `found` is what `distil` returns."""
-    bases = sorted(
-        {name for name in (options.teacher, *found.get("teachers", {}).values(), found["student"])
-         if name and "(" not in name}
-    )  # fmt: skip
+def write_card(
+    folder: Path, options: LanguageOptions | ClassifierOptions, method: Method, found: Mapping[str, Any]
+) -> None:
+    """Writes `README.md`; `found` is what `distil` of either kind returns."""
+    language = isinstance(options, LanguageOptions)
+    parts = _language(options, found) if isinstance(options, LanguageOptions) else _classifier(options, found)
+    bases, facts, figures = parts
     head = {
-        "library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["distillation", method.name],
-        "license": "other", "license_name": "to-be-filled", "base_model": bases,
+        "library_name": "transformers", "pipeline_tag": "text-generation" if language else "text-classification",
+        "tags": ["distillation", method.name], "license": "other", "license_name": "to-be-filled",
+        "base_model": sorted({name for name in bases if name and "(" not in name}),
     }  # fmt: skip
-    data, count = found["data"], found["parameters"]
-    figures = [("perplexity on held-out data, at the start", found["perplexity"]["start"])]
-    figures += [("perplexity on held-out data, at the end", found["perplexity"]["end"])]
-    if "teacher" in found["perplexity"]:
-        figures += [("the teacher's perplexity there", found["perplexity"]["teacher"])]
-        figures += [("share of held-out tokens at which teacher and student agree", found["agreement"])]
-    several = ", ".join(f"{model} ({name})" for name, model in found.get("teachers", {}).items())
-    taught = several or options.teacher or "none"
-    if "teacher" in count:
-        taught += f", {count['teacher']:,} parameters"
-    elif options.teacher_url or options.cache:
-        taught += f", by its {found['likeliest']} likeliest tokens"
-    lost = [f"- {what}: {n} ({why})" for what in ("dropped", "cut") for why, n in data[what].items()]
+    data = found["data"]
     settings = ", ".join(f"{name} {value}" for name, value in found["settings"].items())
     lines = [
         "---", yaml.safe_dump(head, sort_keys=False).strip(), "---", "", f"# {folder.name}", "",
         f"{method.title} ({method.source}){': ' + settings if settings else ''}.", "",
-        f"- teacher: {taught}",
-        f"- student: {found['student']}, {count['student']:,} parameters",
-        f"- data: {data['examples']} examples, {data['learned_tokens']} tokens that are learned in a pass; "
-        f"{data['held_out_rows']} rows held out",
-        *lost,
-        f"- training: {found['steps']} steps of {found['batch']} rows of {found['length']} tokens; the parameters are "
-        f"those of round {found['best_round'] + 1} of {found['rounds']}, the best on held-out data",
-        "", "| measure | value |", "|---|---|", *(f"| {name} | {value:.4g} |" for name, value in figures), "",
-        "On the rows of each domain that were held out:", "", *table(found["evaluation"]), "",
-        "![training](curve.png)", "", "## Licence", "",
+        *(f"- {fact}" for fact in facts[:-1]),
+        *(f"- {what}: {n} ({why})" for what in ("dropped", "cut") for why, n in data[what].items()),
+        f"- {facts[-1]}", "", *figures, "",
+        *(["![training](curve.png)", ""] if (folder / "curve.png").is_file() else []), "## Licence", "",
         "To be filled: the licences of the teacher, of the student's own weights and of the data decide it.", "",
         "## Made with", "", "```", command(options), "```", "", "| file | SHA-256 |", "|---|---|",
         *(f"| {name} | `{digest}` |" for name, digest in data["files"].items()), "",
     ]  # fmt: skip
     (folder / "README.md").write_text("\n".join(lines))
+
+
+def _figures(title: str, rows: Iterable[tuple[str, float]]) -> list[str]:
+    return [f"| {title} | value |", "|---|---|", *(f"| {name} | {value:.4g} |" for name, value in rows)]
+
+
+def _language(options: LanguageOptions, found: Mapping[str, Any]) -> tuple[Sequence[Any], list[str], list[str]]:
+    """Base models, facts of which the last is the training, and tables."""
+    data, count, perplexity = found["data"], found["parameters"], found["perplexity"]
+    rows = [(f"perplexity on held-out data, at the {when}", perplexity[when]) for when in ("start", "end")]
+    if "teacher" in perplexity:
+        rows += [("the teacher's perplexity there", perplexity["teacher"])]
+        rows += [("share of held-out tokens at which teacher and student agree", found["agreement"])]
+    teachers = found.get("teachers", {})
+    taught = ", ".join(f"{model} ({name})" for name, model in teachers.items()) or options.teacher or "none"
+    if "teacher" in count:
+        taught += f", {count['teacher']:,} parameters"
+    elif options.teacher_url or options.cache:
+        taught += f", by its {found['likeliest']} likeliest tokens"
+    facts = [
+        f"teacher: {taught}",
+        f"student: {found['student']}, {count['student']:,} parameters",
+        f"data: {data['examples']} examples, {data['learned_tokens']} tokens that are learned in a pass; "
+        f"{data['held_out_rows']} rows held out",
+        f"training: {found['steps']} steps of {found['batch']} rows of {found['length']} tokens; the parameters are "
+        f"those of round {found['best_round'] + 1} of {found['rounds']}, the best on held-out data",
+    ]
+    tables = [*_figures("measure", rows), "", "On the rows of each domain that were held out:", ""]
+    return (options.teacher, *teachers.values(), found["student"]), facts, [*tables, *table(found["evaluation"])]
+
+
+def _classifier(options: ClassifierOptions, found: Mapping[str, Any]) -> tuple[Sequence[Any], list[str], list[str]]:
+    """As `_language`."""
+    data = found["data"]
+    rows = [
+        (f"{figure.replace('_', ' ')}, {who}", value)
+        for figure in ("accuracy", "calibration_error")
+        for who, value in found[figure].items()
+    ]
+    facts = [
+        f"teacher: {options.teacher or 'none'}",
+        f"student: {options.student}, {found['parameters']['student']:,} parameters",
+        f"data: {data['trained']} rows of {len(found['classes'])} classes, {data['held_out']} held out",
+        f"training: {found['steps']} steps of {options.batch} rows; the parameters of the round that was best on "
+        "held-out rows",
+    ]
+    bases = options.teacher, options.student, options.writer
+    return bases, facts, _figures(f"on {found['measured_on']}", rows)
+
+
+def rewrite(options: CardOptions) -> CardWritten:
+    """Writes the card of a finished student's folder anew, from what the folder knows of its run.
+
+    Raises:
+      InputError: no folder of a finished student, or a damaged one.
+    """
+    folder = options.folder
+    summary = folder / "summary.json"
+    try:
+        found = dict(json.loads(summary.read_text()))
+        begun = read_begun(folder / "run", "start" if "classes" in found else "perplexity", lambda value: value)
+        if begun is None:
+            raise DistillError(f"{folder / 'run' / OPTIONS} is not there")
+        values = {**begun.options, "out": str(folder)}
+        restored = _restored(ClassifierOptions if "classes" in found else LanguageOptions, values)
+        write_card(folder, restored, find(found["method"]), found)
+    except FileNotFoundError as error:
+        raise InputError(f"{folder} holds no finished student: {error.filename} is not there") from error
+    except (DistillError, OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder} cannot be described: {error}") from error
+    return CardWritten.of({"card": str(folder / "README.md"), "method": found["method"]})
+
+
+def _restored(kind: type[Any], values: Mapping[str, Any]) -> Any:
+    """Options as JSON kept them."""
+    given: dict[str, Any] = {}
+    for item in fields(kind):
+        value = values.get(item.name, item.default)
+        if isinstance(item.default, tuple):
+            paths = item.name == "data"
+            value = tuple(Path(each) if paths else each for each in value)
+        elif value is not None and item.name in ("out", "cache", "test"):
+            value = Path(value)
+        given[item.name] = value
+    return kind(**given)

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from rich.console import Console
 
 from distill.core.checkpoints import newest, plain, write_json
@@ -25,6 +24,7 @@ from distill.core.loop import Distiller, LoopConfig, load_best
 from distill.core.objectives.base import WeightedSum
 from distill.core.tables import Epochs, FixedDomain, Rows
 from distill.language.begun import OPTIONS, check_begun, read_begun
+from distill.language.card import write_card
 from distill.language.evaluate import accuracy, calibration_error, class_probabilities, label_nats
 from distill.language.examples import Text, read_examples
 from distill.language.inner import seen
@@ -344,25 +344,4 @@ def save(run: Run, found: Mapping[str, Any], folder: Path) -> None:
     run.reader.tokenizer.save_pretrained(out)
     write_json(out / SUMMARY, plain(found))
     Journal(folder).plot(f"{run.method.name}: {type(run.student).__name__}")
-    head = {
-        "library_name": "transformers", "pipeline_tag": "text-classification",
-        "tags": ["distillation", run.method.name], "license": "other", "license_name": "to-be-filled",
-        "base_model": sorted({name for name in (options.teacher, options.student, options.writer) if name}),
-    }  # fmt: skip
-    figures = [
-        f"| {figure.replace('_', ' ')}, {who} | {value:.4g} |"
-        for figure in ("accuracy", "calibration_error")
-        for who, value in found[figure].items()
-    ]
-    lost = [f"- {what}: {n} ({why})" for what in ("dropped", "cut") for why, n in found["data"][what].items()]
-    lines = [
-        "---", yaml.safe_dump(head, sort_keys=False).strip(), "---", "", f"# {out.name}", "",
-        f"{run.method.title} ({run.method.source}).", "", f"- teacher: {options.teacher or 'none'}",
-        f"- student: {options.student}, {found['parameters']['student']:,} parameters",
-        f"- data: {found['data']['trained']} rows of {len(run.classes)} classes, {found['data']['held_out']} held out",
-        *lost, f"- training: {found['steps']} steps of {options.batch} rows; the parameters of the round that was best "
-        "on held-out rows", "", f"| on {found['measured_on']} | value |", "|---|---|", *figures, "", "## Licence", "",
-        "To be filled: the licences of the models and of the data decide it.", "", "| file | SHA-256 |", "|---|---|",
-        *(f"| {name} | `{digest}` |" for name, digest in found["data"]["files"].items()), "",
-    ]  # fmt: skip
-    (out / "README.md").write_text("\n".join(lines))
+    write_card(out, options, run.method, found)

@@ -145,6 +145,14 @@ class LanguageOptions(Options):
     """minutes between checkpoints: the most that an interruption can lose"""
 
 
+@dataclass(frozen=True)
+class CardOptions(Options):
+    """Write the model card of a finished student's folder anew, as after its name or its files were changed."""
+
+    folder: Path
+    """what barkour distill language or classifier was given as --out"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClassifierOptions(Options):
     """Distil a text classifier into a smaller one on own labelled texts, into a folder that transformers loads."""

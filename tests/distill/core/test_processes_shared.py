@@ -9,20 +9,21 @@ from pathlib import Path
 import pytest
 import torch
 
+from distill.core import sharding
 from distill.core.errors import DistillError
 
 
-def launched(folder: Path) -> list[str]:
-    """What each of the two says."""
+def launched(folder: Path, program: str = "two_processes.py", **more: str) -> list[str]:
+    """What each of the two says; `more` is set in their environment."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    here = Path(__file__).with_name("two_processes.py")
+    here = Path(__file__).with_name(program)
     running = []
     for rank in range(2):
         rest = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
         environment = {**os.environ, **{k: str(v) for k, v in rest.items()}, "MASTER_ADDR": "127.0.0.1"}
-        environment |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+        environment |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", **more}
         environment["PYTHONPATH"] = os.pathsep.join([str(here.parents[3]), os.environ.get("PYTHONPATH", "")])
         running.append(
             subprocess.Popen(
@@ -51,3 +52,39 @@ def test_two_processes_train_the_student_that_one_trains(tmp_path, monkeypatch):
     assert all("FOUND 7 True" in out for out in said), "the last step that both have saved; strays are noticed"
     with pytest.raises(DistillError, match="2 processes, not 1"):
         distiller(tmp_path / "whole", resume=True)
+
+
+def test_a_student_that_is_spread_over_two_processes_is_the_one_that_one_trains(tmp_path, monkeypatch):
+    """Each keeps a part of it; its checkpoints are whole, and it goes on from them bit for bit."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    from two_processes import distiller, flat
+
+    said = launched(tmp_path, "sharded_processes.py", ACCELERATE_USE_FSDP="true", FSDP_VERSION="2")
+    one = distiller(tmp_path / "one")
+    one.run()
+    found = [torch.load(tmp_path / f"{what}_{rank}.pt") for what in ("whole", "again") for rank in (0, 1)]
+    assert all(torch.equal(found[0], other) for other in found[1:])
+    assert (found[0] - flat(one)).abs().max() < 1e-9
+    words = [line.split() for out in said for line in out.splitlines() if line.startswith("FOUND")]
+    assert [word[1] for word in words] == ["True", "True"] and all(int(word[4]) == 8 for word in words)
+    parts, size = [int(word[2]) for word in words], int(words[0][3])
+    assert sum(parts) == size and max(parts) < 0.7 * size, "no process has it all"
+    with pytest.raises(DistillError):
+        distiller(tmp_path / "whole", resume=True)
+
+
+@pytest.mark.parametrize(
+    "asked", [{"ACCELERATE_USE_DEEPSPEED": "true"}, {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "1"}]
+)
+def test_other_ways_to_spread_a_student_are_refused(asked, monkeypatch):
+    for name, value in asked.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(DistillError) as error:
+        sharding.asked()
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_the_launchers_file_is_one_that_it_reads():
+    config = pytest.importorskip("accelerate.commands.config.config_args")
+    found = config.load_config_from_file(str(Path(__file__).parents[3] / "launch" / "fsdp2.yaml"))
+    assert found.distributed_type.value == "FSDP" and found.fsdp_config["fsdp_version"] == 2

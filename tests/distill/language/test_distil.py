@@ -333,3 +333,18 @@ def test_models_of_other_families_are_cut_and_read_too(tmp_path):
     teacher = AutoModelForCausalLM.from_config(config).eval()
     small = pruned_layers(teacher, "prune:layers=2")
     assert torch.equal(small.transformer.h[1].mlp.c_fc.weight, teacher.transformer.h[3].mlp.c_fc.weight)
+
+
+def test_the_card_is_written_anew_from_what_the_folder_knows(home, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Journal, "plot", lambda journal, title: None)
+    command.distil(options(home, tmp_path / "student", steps=2))
+    before = (tmp_path / "student" / "README.md").read_text()
+    moved = (tmp_path / "student").rename(tmp_path / "moved")
+    (moved / "README.md").unlink()
+    assert barkour.main(["distill", "card", str(moved)]) == 0
+    after = (moved / "README.md").read_text()
+    assert after == before.replace("# student", "# moved").replace(str(tmp_path / "student"), str(moved))
+    capsys.readouterr()
+    for bad in (tmp_path / "nothing", home):
+        assert barkour.main(["distill", "card", str(bad)]) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
