@@ -202,7 +202,7 @@ RECIPE = Recipe(
     },
     by_preset={
         "real-small": {
-            "claims": claims(Power(0.01, 0.012, PILOT), Power(0.01, 0.012, PILOT), Power(0.01, 0.012, PILOT)),
+            "claims": claims(Power(0.005, 0.0047, PILOT), Power(0.005, 0.0033, PILOT), Power(0.005, 0.0025, PILOT)),
         },
     },
     reads=("labelled",),
