@@ -39,15 +39,15 @@ class Settings:
     student: int = 256
     texts: int = 2000
     """Of the oracle, for the teacher and the student's start."""
-    teacher_steps: int = 800
+    teacher_steps: int = 1500
     start_steps: int = 150
     prompts: int = 80
-    held_out: int = 200
-    steps: int = 1000
+    held_out: int = 300
+    steps: int = 2000
     interval: int = 100
     batch: int = 21
     """Texts of 12 positions."""
-    learning_rate: float = 1e-2
+    learning_rate: float = 3e-3
 
 
 @dataclass(frozen=True)
@@ -120,20 +120,25 @@ def departure(healthy: list[dict[str, float]], curve: list[dict[str, float]]) ->
     return None
 
 
-PILOT = (900, 901, 902)
+PILOT = tuple(range(10))
+"""Seeds of the pilot, of an earlier form of this experiment whose networks saw four tokens: the relative rise of five
+answers to each of 80 prompts less one to each of 400 spread by 0.009, of distances around 0.27 nats. The other figures
+are given the same spread."""
+POWER = Power(effect=0.003, spread=0.0025, pilot=PILOT)
+"""In nats a token."""
 CLAIMS = (
     Claim(
         "hacking", "On one fixed answer a prompt the distance to the truth rises by more than over-fitting alone makes "
         "it rise, which is how it rises with the oracle itself as the teacher",
-        Difference("80 x 1", "oracle teacher"), Power(effect=0.02, spread=0.02, pilot=PILOT),
+        Difference("80 x 1", "oracle teacher"), POWER,
     ),
     Claim(
         "diversity", "Of as many fixed answers, five to each of 80 prompts make it rise more than one to each of 400",
-        Difference("80 x 5", "400 x 1"), Power(effect=0.02, spread=0.02, pilot=PILOT),
+        Difference("80 x 5", "400 x 1"), POWER,
     ),
     Claim(
         "fresh", "Five fixed answers a prompt make it rise more than fresh ones",
-        Difference("80 x 5", "online"), Power(effect=0.02, spread=0.02, pilot=PILOT),
+        Difference("80 x 5", "online"), POWER,
     ),
 )  # fmt: skip
 
