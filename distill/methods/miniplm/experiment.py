@@ -15,6 +15,7 @@ from distill.core.tables import FixedDomain
 from distill.language.evaluate import log_probs, nats_per_token
 from distill.language.generation import generate
 from distill.language.models import Shape, parameters
+from distill.methods.claims import Claim, Difference, Power
 from distill.methods.framework import Arm, Place, Recipe, Scale, Trial
 from distill.methods.kd.method import METHOD as KD
 from distill.methods.labs.text_lab import TextLab
@@ -139,35 +140,36 @@ def run_arm(trial: Trial, lab: Lab, arm: Choice) -> dict[str, Any]:
     }  # fmt: skip
 
 
+PILOT = tuple(range(5))
+"""Seeds of the pilot, this same experiment: the figures below were 0.082, 0.175 and 0.053 there."""
+CLAIMS = (
+    Claim(
+        "choice", "As many tokens chosen by the difference of log-likelihoods teach more than chosen evenly",
+        Difference("uniform", "difference"), Power(effect=0.08, spread=0.093, pilot=PILOT),
+    ),
+    Claim(
+        "teacher", "The teacher adds something: what the reference alone chooses teaches less",
+        Difference("reference only", "difference"), Power(effect=0.08, spread=0.042, pilot=PILOT), role="mechanism",
+    ),
+    Claim(
+        "another student", "The same choice serves a student of another shape",
+        Difference("uniform, other student", "difference, other student"),
+        Power(effect=0.08, spread=0.075, pilot=PILOT), role="mechanism",
+    ),
+)  # fmt: skip
+
+
 def rule(results: Results) -> list[Check]:
-    """Lower loss on clean text than uniform and reference alone, for two students; less easy text and noise."""
+    """What decides nothing: which sources each choice keeps, and KD at equal cost."""
     first = results.rows[results.seeds[0]]["difference"]["shares"]
-    shares = {
-        name: {n: np.array([row[name]["shares"][n] for row in results.rows.values()]) for n in first}
-        for name in ("difference", "teacher only", "reference only")
-    }  # fmt: skip
-    even = 1 / len(first)
-    checks = [
-        results.lower("difference", "uniform"),
-        results.lower("difference", "reference only"),
-        results.lower("difference, other student", "uniform, other student"),
-        results.higher("difference", "uniform", role="falsifies"),
-        results.higher("difference", "reference only", role="falsifies"),
-    ]
-    if {"boilerplate", "rules", "noise"} <= set(first):
-        shares_kept = {n: Interval.of(values - even) for n, values in shares["difference"].items()}
-        text = ", ".join(f"{n} {found}" for n, found in shares_kept.items())
-        holds = shares_kept["boilerplate"].negative and shares_kept["noise"].negative and shares_kept["rules"].positive
-        checks.append(
-            Check(f"difference keeps less boilerplate and noise, more rules, against even shares: {text}", holds)
-        )
-        easy = Interval.of(shares["teacher only"]["boilerplate"] - even)
-        hard = Interval.of(shares["reference only"]["noise"] - even)
-        checks.append(Check(f"the teacher alone fills up with boilerplate: {easy}", easy.positive))
-        checks.append(Check(f"the reference alone fills up with noise: {hard}", hard.positive))
-    vanilla = results.difference("difference", "vanilla KD")
-    text = f"clean_loss: difference less vanilla KD at equal training cost is {vanilla}"
-    return [*checks, Check(text, vanilla.negative, "reported")]
+    even, checks = 1 / len(first), []
+    for arm in ("difference", "teacher only", "reference only"):
+        kept = {
+            n: Interval.of(np.array([row[arm]["shares"][n] for row in results.rows.values()]) - even) for n in first
+        }
+        text = ", ".join(f"{n} {found}" for n, found in kept.items())
+        checks.append(Check(f"{arm} keeps of each source, less an even share: {text}", True, "reported"))
+    return [*checks, results.lower("difference", "vanilla KD", role="reported")]
 
 
 RECIPE = Recipe(
@@ -182,7 +184,7 @@ RECIPE = Recipe(
     data="boilerplate, rules, prose and noise in equal parts; or text files by --data",
     claim="Text chosen by the difference of the teacher's and a small reference's log-likelihood teaches a student "
     "more a token than text chosen evenly, and serves another student without scoring again",
-    falsified="the loss on clean text is higher than with uniform choice, or than with the reference alone",
+    falsified="the loss on clean text is higher than with uniform choice",
     arms={
         "uniform": Choice("half of the pool, chosen evenly", "chance"),
         "difference": Choice("the half with the largest difference of log-likelihoods"),
@@ -197,10 +199,11 @@ RECIPE = Recipe(
         ),
     },
     metric="clean_loss",
-    seeds=5,
+    seeds=15,
     prepare=Lab,
     arm=run_arm,
     rule=rule,
+    claims=CLAIMS,
     presets={
         "small": Settings(),
         "real": Settings(
