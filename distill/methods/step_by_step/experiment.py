@@ -14,6 +14,7 @@ from torch import Tensor
 from distill.core.tables import FixedDomain, Rows
 from distill.language.generation import generate
 from distill.language.models import Shape, causal
+from distill.methods.claims import Claim, Difference, Power
 from distill.methods.framework import Arm, Place, Recipe, Scale, Trial
 from distill.methods.labs.text_lab import learn_rows, model_of
 from distill.methods.method import MethodOptions
@@ -122,29 +123,40 @@ def run_arm(trial: Trial, lab: Lab, arm: Training) -> dict[str, Any]:
     return {"accuracy": lab.accuracy(model), "tokens_written": 1}
 
 
+PILOT = tuple(range(10))
+"""Seeds of the pilot, this same experiment: the figures below were 0.070, -0.008 and 0.072 there."""
+CLAIMS = (
+    Claim(
+        "compute", f"Of {MAIN} pairs, label and rationale as two tasks teach more than labels alone at equal compute",
+        Difference(f"rationales {MAIN}", f"labels, twice {MAIN}"), Power(effect=0.03, spread=0.017, pilot=PILOT),
+    ),
+    Claim(
+        "pre-trained", "They do so for a student that was pre-trained on unrelated text, too",
+        Difference(f"rationales, warm {MAIN}", f"labels, warm {MAIN}"), Power(effect=0.03, spread=0.034, pilot=PILOT),
+    ),
+    Claim(
+        "content", "It is what the rationales say: those of other pairs help less",
+        Difference(f"rationales {MAIN}", f"shuffled {MAIN}"), Power(effect=0.03, spread=0.025, pilot=PILOT),
+        role="mechanism",
+    ),
+)  # fmt: skip
+
+
 def rule(results: Results) -> list[Check]:
-    """More right labels than from labels alone at equal steps and at equal compute, and not by mere noise."""
-    steps = [results.difference(f"rationales {n}", f"labels {n}") for n in PAIRS]
-    compute = [results.difference(f"rationales {n}", f"labels, twice {n}") for n in PAIRS]
-    both = sum(a.positive and b.positive for a, b in zip(steps, compute, strict=True))
-    shuffled = results.difference(f"shuffled {MAIN}", f"labels {MAIN}")
-    quality = [
-        results.mean(arm).mean for arm in (f"rationales {MAIN}", f"corrupted 0.25 {MAIN}", f"corrupted 0.5 {MAIN}")
+    """What decides nothing: other numbers of pairs, noise in the rationales, and one target of both."""
+    found = [
+        check
+        for n in PAIRS
+        for check in (
+            results.higher(f"rationales {n}", f"labels {n}", role="reported"),
+            results.higher(f"rationales {n}", f"labels, twice {n}", role="reported"),
+        )
     ]
-    single = results.difference(f"single target {MAIN}", f"labels {MAIN}")
-    warm = results.difference(f"rationales, warm {MAIN}", f"labels, warm {MAIN}")
-    pairs = ", ".join(f"{n} pairs {a} and {b}" for n, a, b in zip(PAIRS, steps, compute, strict=True))
     return [
-        Check(f"rationales less labels at equal steps and at equal compute: {pairs}; above 0 for two", both >= 2),
-        Check(f"shuffled rationales less labels is {shuffled}, not wholly above 0", not shuffled.positive),
-        Check(f"accuracy falls with corrupted rationales: {', '.join(f'{q:.3f}' for q in quality)}",
-              quality[0] > quality[1] > quality[2]),
-        Check("at equal compute rationales are worse for every number of pairs, wholly below 0",
-              all(b.negative for b in compute), "falsifies"),
-        results.higher(f"shuffled {MAIN}", f"rationales {MAIN}", role="falsifies"),
-        Check(f"one target of both (6 more tokens to write) less labels: {single}", single.positive, "reported"),
-        Check(f"students warmed up on the vocabulary: rationales less labels is {warm}", warm.positive, "reported"),
-    ]  # fmt: skip
+        *found,
+        results.higher(f"rationales {MAIN}", f"corrupted 0.5 {MAIN}", role="reported"),
+        results.higher(f"single target {MAIN}", f"labels {MAIN}", role="reported"),
+    ]
 
 
 def _arms() -> dict[str, Training]:
@@ -175,14 +187,14 @@ RECIPE = Recipe(
     data="comparisons of 60 entities in a generated world; a program writes the rationales",
     claim="A student that also learns to write the rationale labels unseen questions better than from labels alone, at "
     "equal steps and at equal compute, without writing anything at test time",
-    falsified="rationales make it worse at equal compute for every amount of data, or rationales of other questions "
-    "help more",
+    falsified="rationales make it worse at equal compute",
     arms=_arms(),
     metric="accuracy",
-    seeds=10,
+    seeds=16,
     prepare=Lab,
     arm=run_arm,
     rule=rule,
+    claims=CLAIMS,
     presets={"small": Settings()},
     scale=Scale(
         {"student": ("google/t5-v1_1-base", Shape(32128, 768, 12, 12, 2048, kind="encoder-decoder", tied=False))},
