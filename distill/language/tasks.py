@@ -20,6 +20,8 @@ class Unigrams:
     scale: float = 0.9
     """Of the normal scores whose softmax is a class's word distribution: the larger, the easier."""
     seed: int = 0
+    uneven: float = 0.0
+    """How much classes differ in difficulty: the standard deviation of the logarithm of their scales."""
 
     def __post_init__(self) -> None:
         if min(self.classes, self.words) < 2 or self.length < 1:
@@ -32,7 +34,10 @@ class Unigrams:
 
     def log_words(self) -> np.ndarray:
         """`[classes, words]`, log-probabilities."""
-        scores = self.scale * np.random.default_rng([self.seed, 51]).standard_normal((self.classes, self.words))
+        rng = np.random.default_rng([self.seed, 51])
+        scores = self.scale * rng.standard_normal((self.classes, self.words))
+        if self.uneven:
+            scores *= np.exp(self.uneven * rng.standard_normal((self.classes, 1)))
         return scores - np.log(np.exp(scores).sum(1, keepdims=True))
 
     def draw(self, rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -15,6 +15,7 @@ from distill.core.objectives.divergences import CrossEntropy
 from distill.language.evaluate import accuracy, class_probabilities, label_nats, macro_f1
 from distill.language.models import Shape
 from distill.language.student import ModelStudent, Next
+from distill.methods.claims import Claim, Difference, Power
 from distill.methods.framework import Arm, Place, Recipe, Scale, Trial
 from distill.methods.pgkd.few_labels import BagOfWords, FewLabels, read
 from distill.methods.pgkd.method import Asked, By, Guided
@@ -30,13 +31,15 @@ class Settings:
     length: int = 10
     labelled: int = 400
     validation: int = 150
-    even: int = 5
-    """Labels of each class in the even draw, and 2 for validation."""
     pool: int = 3000
     """Texts that the teacher was made of and the student never sees."""
     test: int = 2000
     most: int = 25
-    """Labels of one class at most, in the skewed draw by Zipf's law."""
+    """Labels of one class at most, drawn by Zipf's law; one at least for validation."""
+    uneven: float = 0.4
+    """How much harder some classes are than others: see `Unigrams.uneven`."""
+    texts: int = 77
+    """That the teacher writes in a round, as many as BANKING77 has classes."""
     noise: float = 0.1
     """Share of the teacher's labels that are wrong."""
     rounds: int = 8
@@ -53,8 +56,6 @@ class Asking(Arm):
     by: By = "report"
     contrast: bool = False
     """Whether a text is to lie near the class that its own one is mistaken for."""
-    skewed: bool = True
-    """Whether the labels are drawn by Zipf's law, or evenly."""
 
 
 def guided(lab: FewLabels, asking: Asking) -> Guided:
@@ -67,7 +68,7 @@ def guided(lab: FewLabels, asking: Asking) -> Guided:
             labels.append(label)
         return {"tokens": np.stack(texts), "label": np.array(labels)}
 
-    return Guided(*lab.sets[asking.skewed], lab.classes, read, write, asking.by, asking.contrast)
+    return Guided(*lab.sets, lab.classes, read, write, asking.by, asking.contrast, lab.settings.texts)
 
 
 def run_arm(trial: Trial, lab: FewLabels, arm: Asking) -> dict[str, Any]:
@@ -91,19 +92,26 @@ def run_arm(trial: Trial, lab: FewLabels, arm: Asking) -> dict[str, Any]:
     }  # fmt: skip
 
 
+PILOT = tuple(range(10))
+"""Seeds of the pilot, an earlier form of this experiment: the first figure was -0.008 there."""
+CLAIMS = (
+    Claim(
+        "guidance", "Texts of the classes and near the mistakes that the report names teach more than as many of every "
+        "class",
+        Difference("PGKD", "uniform"), Power(effect=0.03, spread=0.031, pilot=PILOT),
+    ),
+    Claim(
+        "report", "It is the report that does it: with its figures dealt out to other classes the texts teach less",
+        Difference("report", "permuted report"), Power(effect=0.03, spread=0.031, pilot=PILOT), role="mechanism",
+    ),
+)  # fmt: skip
+
+
 def rule(results: Results) -> list[Check]:
-    """Guidance beats as much extra data spread evenly, and a report of another classifier."""
-    even = results.difference("PGKD, even", "uniform, even")
-    extra = results.difference("uniform", "labels")
-    behind = results.difference("PGKD", "report")
+    """What decides nothing: extra data alone, and the surest mistakes alone."""
     return [
-        results.higher("PGKD", "uniform"),
-        Check(f"macro_f1: PGKD less report is {behind}, not wholly below 0", not behind.negative),
-        results.higher("PGKD", "random report"),
-        results.lower("PGKD", "uniform", role="falsifies"),
-        results.lower("PGKD", "random report", role="falsifies"),
-        Check(f"extra data alone: uniform less labels is {extra}", extra.positive, "reported"),
-        Check(f"with 5 labels of every class: PGKD less uniform is {even}", even.positive, "reported"),
+        results.higher("uniform", "labels", role="reported"),
+        results.higher("PGKD", "report", role="reported"),
     ]
 
 
@@ -119,24 +127,20 @@ RECIPE = Recipe(
     data="texts of 40 classes, generated, with labels drawn by Zipf's law; or labelled tables by --data (BANKING77)",
     claim="A teacher that is told where the classifier fails writes more useful texts than one that "
     "writes as many evenly",
-    falsified="guided texts are worse than even ones, or than those asked for by another classifier's report",
+    falsified="guided texts teach less than even ones",
     arms={
         "labels": Asking("labelled texts alone, as many updates", "nothing"),
-        "prior": Asking("texts asked for by the labels' frequencies", "labels"),
         "uniform": Asking("as many texts of every class", "classes"),
         "report": Asking("by the validation report, 1.1 - F1", "report"),
-        "hard negatives": Asking("for the surest mistakes alone", "mistakes", contrast=True),
         "PGKD": Asking("classes by the report, contents near the surest mistakes", "report", contrast=True),
-        "random report": Asking("control: the report of a classifier that guesses", "guess"),
-        "labels, even": Asking("labels alone, 5 of every class", "nothing", skewed=False),
-        "uniform, even": Asking("even labels, even texts", "classes", skewed=False),
-        "PGKD, even": Asking("even labels, guided texts", "report", contrast=True, skewed=False),
+        "permuted report": Asking("control: the same report with its figures dealt out to the classes", "permuted"),
     },
     metric="macro_f1",
-    seeds=10,
+    seeds=11,
     prepare=FewLabels,
     arm=run_arm,
     rule=rule,
+    claims=CLAIMS,
     presets={"small": Settings()},
     scale=Scale(
         {"student": ("google-bert/bert-base-uncased", Shape(30522, 768, 12, 12, 3072, kind="encoder", classes=335))},

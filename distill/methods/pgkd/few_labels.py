@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from distill.core.errors import DistillError
 from distill.language.packing import padded
-from distill.language.tasks import Unigrams, WordChains, draw_labels
+from distill.language.tasks import Unigrams, WordChains
 from distill.language.text import words
 from distill.methods.framework import Trial
 
@@ -34,7 +34,7 @@ def read(module: nn.Module, batch: Any) -> Tensor:
 
 
 class FewLabels:
-    """One seed's labels, drawn by Zipf's law and evenly, with a teacher of unseen texts beside them."""
+    """One seed's labels, drawn by Zipf's law, with a teacher of unseen texts beside them."""
 
     def __init__(self, trial: Trial) -> None:
         self.trial, self.settings = trial, trial.settings
@@ -46,22 +46,23 @@ class FewLabels:
         first, unseen = [(pool[0][part], pool[1][part]) for part in (slice(None, half), slice(half, None))]
         self.test = {"tokens": test[0], "label": test[1]}
         self.writer = WordChains(*unseen, self.classes, s.noise)
-        self.sets: dict[bool, tuple[dict[str, np.ndarray], dict[str, np.ndarray]]] = {}  # skewed? -> train, validation
-        for skewed in (True, False):
-            if skewed:
-                wanted = np.minimum(rng.multinomial(trial.scaled(s.labelled + s.validation, 40), share), s.most)
-                cut = s.labelled / (s.labelled + s.validation)
-            else:
-                wanted, cut = np.full(self.classes, s.even + 2), s.even / (s.even + 2)
-            drawn = draw_labels(first[1], wanted, rng)
-            parts = drawn[: round(cut * len(drawn))], drawn[round(cut * len(drawn)) :]
-            rows = [{"tokens": first[0][part], "label": first[1][part]} for part in parts]
-            self.sets[skewed] = rows[0], rows[1]
+        wanted = np.minimum(rng.multinomial(trial.scaled(s.labelled, 30), share), s.most)
+        told = np.maximum(rng.multinomial(trial.scaled(s.validation, 10), share), 1)
+        validation, labelled = [], []
+        for label in range(self.classes):
+            places = rng.permutation(np.flatnonzero(first[1] == label))
+            validation.append(places[: told[label]])
+            labelled.append(places[told[label] : told[label] + wanted[label]])
+        self.sets: list[dict[str, np.ndarray]] = []
+        """Labelled texts, and those of the validation report, in which no class is missing."""
+        for parts in (labelled, validation):
+            chosen = rng.permutation(np.concatenate(parts))
+            self.sets.append({"tokens": first[0][chosen], "label": first[1][chosen]})
 
     def _texts(self, rng: np.random.Generator) -> tuple[Any, Any, int, int]:
         s, corpus = self.settings, self.trial.corpus
         if corpus is None:
-            task = Unigrams(s.classes, s.words, s.length, scale=1.2, seed=self.trial.seed)
+            task = Unigrams(s.classes, s.words, s.length, scale=1.2, seed=self.trial.seed, uneven=s.uneven)
             sizes = (self.trial.scaled(2 * s.pool, 400), self.trial.scaled(s.test, 200))
             return task.draw(rng, sizes[0]), task.draw(rng, sizes[1]), task.classes, task.vocabulary
         splits = {name.split("/")[-1]: pairs for name, pairs in corpus.labelled.items()}

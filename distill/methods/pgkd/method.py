@@ -20,10 +20,10 @@ from distill.language.evaluate import class_probabilities, f1_scores
 from distill.language.models import Read
 from distill.methods.method import Method
 
-By = Literal["nothing", "labels", "classes", "report", "guess", "mistakes"]
+By = Literal["nothing", "labels", "classes", "report", "permuted", "mistakes"]
 """What classes are asked for by: no texts at all; as many of each class as it has labels; of every class the same; more
-of those that the validation report is low for, or the report of a classifier that guesses; of those in the surest
-mistakes."""
+of those that the validation report is low for, or that report with its figures dealt out to the classes at random; of
+those in the surest mistakes."""
 Asked = Iterator[tuple[int, int | None]]
 """Class of each text, and the class that it should lie near."""
 Write = Callable[[Asked, np.random.Generator], Rows]
@@ -75,10 +75,9 @@ class Guided:
         classes, by = self.classes, self.by
         if by == "labels":
             counts = np.bincount(self.labelled["label"], minlength=classes).astype(float)
-        elif by in ("report", "guess"):
-            told = found["validation"]
-            predicted = rng.integers(classes, size=len(told)) if by == "guess" else told.argmax(1)
-            counts = 1.1 - f1_scores(predicted, self.validation["label"], classes)
+        elif by in ("report", "permuted"):
+            counts = 1.1 - f1_scores(found["validation"].argmax(1), self.validation["label"], classes)
+            counts = rng.permutation(counts) if by == "permuted" else counts
         elif by == "mistakes":
             top = Counter(label for label, _ in self.confused(found))
             counts = np.array([top[c] for c in range(classes)], float)

@@ -40,7 +40,7 @@ def test_a_run_and_a_sweep_print_verdicts(tmp_path):
     options = {"out": tmp_path, "budget": 0.01, "seeds": 2, "workers": 1}
     result = command.run(RecipeRunOptions(name="pgkd", **options))
     text = printed(result)
-    assert f"verdict: {result['verdict']}" in text and "random report" in text
+    assert f"verdict: {result['verdict']}" in text and "permuted report" in text
     merged = command.sweep(SweepOptions(names=("pgkd",), **options))
     assert merged["verdicts"] == {"pgkd": result["verdict"]} and result["verdict"] in printed(merged)
 

@@ -86,10 +86,7 @@ def test_the_loss_of_a_stage_is_its_formula(name):
         wanted += apart[mask].mean().item()
     s, t = ours.attentions[0].mean(1), theirs.attentions[1].mean(1)  # head counts differ
     rows = [
-        (s[b, i, : n] - t[b, i, : n]).square().mean()
-        for b in range(6)
-        for n in [int(mask[b].sum())]
-        for i in range(n)
+        (s[b, i, :n] - t[b, i, :n]).square().mean() for b in range(6) for n in [int(mask[b].sum())] for i in range(n)
     ]
     wanted += torch.stack(rows).mean().item()
     if name == "TSD":

@@ -10,6 +10,7 @@ from distill.core.collect import CollectionPlan
 from distill.core.objectives.base import StudentOutput
 from distill.core.objectives.divergences import CrossEntropy
 from distill.core.signals import TopKLogits
+from distill.language.tasks import Unigrams
 from distill.language.views import NextOf, Views
 from distill.methods.catalogue import find
 from distill.methods.first.experiment import at_temperature
@@ -75,9 +76,26 @@ def test_the_report_asks_for_what_is_missing_and_the_teacher_answers(tmp_path):
     assert (guessed == 3).mean() > 0.8
 
 
-def test_labels_are_skewed_and_capped_or_even(tmp_path):
+def test_labels_are_skewed_and_capped_and_no_class_lacks_a_validation_text(tmp_path):
     lab = FewLabels(Trial(0, tmp_path, Settings()))
-    skewed, even = (
-        np.bincount(np.concatenate([part["label"] for part in lab.sets[kind]]), minlength=40) for kind in (True, False)
-    )
-    assert skewed.std() > 4 and skewed.max() <= 25 and even.tolist() == [7] * 40
+    labelled, told = (np.bincount(part["label"], minlength=40) for part in lab.sets)
+    assert labelled.std() > 4 and labelled.max() <= 25 and told.min() >= 1
+    rows = [{tuple(text) for text in part["tokens"]} for part in lab.sets]
+    assert len(rows[0] & rows[1]) < 3, "random texts may be the same, places are not"
+
+
+def test_the_permuted_report_has_the_same_figures_for_other_classes(tmp_path):
+    lab = FewLabels(Trial(0, tmp_path, Settings(classes=5, words=60, noise=0.0)))
+    arms = find("pgkd").arms
+    report, permuted = (guided(lab, arms[name]) for name in ("report", "permuted report"))  # type: ignore[arg-type]
+    labels = report.validation["label"]
+    blind = np.eye(5)[labels]
+    blind[labels == 2] = np.eye(5)[0]
+    found = {"validation": blind, "labelled": np.eye(5)[report.labelled["label"]]}
+    told = [collector.shares(found, np.random.default_rng(3)) for collector in (report, permuted)]
+    assert sorted(told[0]) == pytest.approx(sorted(told[1])) and told[0].argmax() == 2 != told[1].argmax()
+
+
+def test_classes_may_differ_in_difficulty():
+    even, uneven = (Unigrams(6, seed=1, uneven=value).log_words().std(1) for value in (0.0, 0.5))
+    assert uneven.std() > 2 * even.std()
