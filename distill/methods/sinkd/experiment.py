@@ -174,7 +174,7 @@ def rule(results: Results) -> list[Check]:
     ]
 
 
-PILOT = (900, 901, 902, 903)
+PILOT, PILOT_REAL = (900, 901, 902), (900, 901, 902, 903)
 
 RECIPE = Recipe(
     name="sinkd",
@@ -191,18 +191,21 @@ RECIPE = Recipe(
         **{name: Added(f"{name} added, weight chosen on validation", loss) for name, loss in LOSSES.items()},
     },
     metric="accuracy",
-    seeds=20,
+    seeds=22,
     prepare=Lab,
     arm=run_arm,
     rule=rule,
-    claims=claims(Power(0.01, 0.012, PILOT), Power(0.01, 0.012, PILOT), Power(0.01, 0.012, PILOT)),
+    claims=claims(Power(0.005, 0.0026, PILOT), Power(0.01, 0.0142, PILOT), Power(0.005, 0.003, PILOT)),
     presets={
         "small": Settings(),
         "real-small": Settings(classes=20, encoder=MINILM, train=60, validation=100),
     },
     by_preset={
         "real-small": {
-            "claims": claims(Power(0.005, 0.0047, PILOT), Power(0.005, 0.0033, PILOT), Power(0.005, 0.0025, PILOT)),
+            "seeds": 20,
+            "claims": claims(
+                Power(0.005, 0.0047, PILOT_REAL), Power(0.005, 0.0033, PILOT_REAL), Power(0.005, 0.0025, PILOT_REAL)
+            ),
         },
     },
     reads=("labelled",),
