@@ -127,7 +127,7 @@ def test_whoever_dies_the_robot_ends_safe_and_everything_ends(
     controller, drives = result["controller"], result["drives"]
     codes = {} if victim == "onboard" else set(controller["codes"])
     if victim == "navigator":
-        assert Code.COMMAND_STALE in codes
+        assert {Code.COMMAND_STALE, Code.COMMAND_STUCK} & set(codes)  # a patient loop may see the second first
     elif victim == "sim":
         assert controller["state"] == "emergency" and drives is None
         assert controller["code"] in (Code.JOINTS_STALE, Code.IMU_STALE)
