@@ -423,7 +423,10 @@ CORRUPTED: dict[str, Callable[[bytes], bytes]] = {
 
 
 UNSEEN: tuple[tuple[str, str], ...] = (
-    ("a dead, reversed or slipping drive that reports no torque", "a joint that gives way looks like one that lands"),
+    (
+        "a dead, reversed or slipping drive where no torques are reported, or all as 0",
+        "a joint that gives way looks like one that lands",
+    ),
     ("a joint whose gear slips while encoder and torque are the motor's", "nothing measures the joint itself"),
     ("an encoder that was off by less than 0.2 rad when the loop began", "nothing else says where the joint is"),
     ("a pose that drifts by less than 0.7 m in 0.8 s", "feet that slip on ramps and fly in jumps hide as much"),

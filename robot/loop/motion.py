@@ -62,7 +62,12 @@ class DrivesObey:
         self._beyond: deque[Array] = deque(maxlen=self.STEPS)
         self._time = NEVER
         self._kp, self._kd, self._slow = robot.kp, robot.kd, 0.5 * robot.no_load_speed
+        self._seen = np.zeros(robot.joints)
+        """Angles of the reading before, rad `[J]`."""
+        self._fast, self._strong = robot.no_load_speed, 1.1 * robot.torque_limit
         self._least, self._most = -robot.torque_limit, robot.torque_limit
+        self._reports = False
+        """Whether any torque but 0 was reported yet: there are drivers that fill in what they do not know with 0."""
         self._share = 1.0 / (self.STEPS * robot.torque_limit)
 
     def reset(self) -> None:
@@ -92,7 +97,13 @@ class DrivesObey:
         least, most = least.clip(low, high), most.clip(low, high)
         least, most = np.minimum(least, self.LEAST * least), np.maximum(most, self.LEAST * most)
         effort = seen.effort.astype(np.float32)  # as a recording keeps it; NaN where no torque is reported
-        self._beyond.append(np.fmax(np.maximum(least - effort, effort - most), 0.0))
+        if not self._reports:
+            self._reports = bool(np.fmax(np.abs(effort), 0.0).any())
+            return None
+        # angles that stay, speeds no motor reaches, torques no motor gives: those are for `robot.loop.safety`
+        judged = (seen.position != self._seen) & (np.abs(velocity) < self._fast) & (np.abs(effort) < self._strong)
+        self._seen = seen.position
+        self._beyond.append(np.fmax(np.maximum(least - effort, effort - most), 0.0) * judged)
         if len(self._beyond) < self.STEPS:
             return None
         first, second, third = self._beyond
