@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from distill.core.errors import DistillError
 from distill.core.objectives.base import Objective, StudentOutput, WeightedSum
 from distill.core.signals import SampledLogProbs, TeacherSignal
-from distill.core.teachers import Batch
+from distill.core.teachers import Batch, LocalModel
 from distill.language.models import Read
 
 
@@ -68,3 +68,15 @@ class Views(WeightedSum):
             view, place = self.places[name]
             total = total + weight * part(StudentOutput(logits=logits[:, view]), signal[name], mask[:, place])
         return total
+
+
+def scored(module: nn.Module, read: Read, name: str = "reference") -> LocalModel:
+    """A model that gives its log-probability of each next token `[B, views, T]`: what preferences are measured from."""
+    logits_of = every_view(read)
+
+    def label(model: nn.Module, batch: Batch) -> SampledLogProbs:
+        tokens = batch["tokens"][..., 1:]
+        found = logits_of(model, batch).float().log_softmax(-1).gather(-1, tokens[..., None]).squeeze(-1)
+        return SampledLogProbs(tokens, found)
+
+    return LocalModel(module, label, SampledLogProbs, name)
