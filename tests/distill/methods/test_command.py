@@ -1,6 +1,7 @@
 """What `barkour recipe` gives back, and prints."""
 
 import json
+from importlib import import_module
 
 import pytest
 from rich.console import Console
@@ -23,11 +24,13 @@ def test_the_list_and_one_recipe_are_shown():
     assert all(entry["name"] in text for entry in found["recipes"])
     assert {"name", "title", "source", "algorithm", "skill", "vertical"} <= set(found["recipes"][0])
     for entry in found["recipes"]:
-        kinds = [call.split()[2] for call in entry["own_models"]]
+        kinds = [call.split()[2] for call in entry["own_models"] if call.startswith("barkour ")]
         assert kinds == [
             k for k, names in (("language", METHODS), ("classifier", CLASSIFIERS)) if entry["name"] in names
         ]
-        assert kinds, f"{entry['name']} runs on no models of one's own"
+        called = [call.rpartition(".") for call in entry["own_models"] if not call.startswith("barkour ")]
+        assert all(callable(getattr(import_module(module), name)) for module, _, name in called)
+        assert kinds or called, f"{entry['name']} runs on no models of one's own"
     about = command.show(ShowOptions("ddk"))
     assert about["own_models"][0] in " ".join(printed(about).split())
     assert about["real_scale"] == {"teacher": "Qwen/Qwen1.5-14B", "student": "Qwen/Qwen1.5-1.8B"}
