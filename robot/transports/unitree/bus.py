@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, cast
+from typing import Any, Protocol, cast
 from xml.sax.saxutils import quoteattr
 
 from robot.options import LAST_DOMAIN
@@ -35,6 +35,71 @@ class Received:
     """When it was written, ns on its sender's clock."""
     sender: bytes
     """Its writer's identity."""
+
+
+Take = Callable[[Received], None]
+"""What becomes of a message."""
+Apis = Mapping[int, Callable[[Json], tuple[int, Json]]]
+"""The number of a call -> its code and data, from its parameter."""
+
+
+class Ends(Protocol):
+    """What a robot or a control loop needs of a bus. `Bus` is DDS, `robot.transports.unitree.line` one process."""
+
+    domain: int
+    interface: str
+
+    def inbox(
+        self, topic: str, structure: Structure, take: Take, newest: bool = False, others_only: bool = False
+    ) -> "Ending":
+        """Messages of a topic, handed to `take` from `start` on."""
+        ...
+
+    def outbox(self, topic: str, structure: Structure) -> "Sending":
+        """Messages of a topic, sent."""
+        ...
+
+    def client(self, service: str) -> "Calling":
+        """Calls a service."""
+        ...
+
+    def server(self, service: str, apis: Apis) -> "Serving":
+        """Answers the calls of a service."""
+        ...
+
+
+class Ending(Protocol):
+    """Something that begins and ends."""
+
+    def start(self) -> None:
+        """Begins."""
+        ...
+
+    def close(self) -> None:
+        """Ends."""
+        ...
+
+
+class Serving(Ending, Protocol):
+    """A service."""
+
+    calls: list[int]
+
+
+class Sending(Protocol):
+    """Where messages go."""
+
+    def send(self, message: Packed) -> None:
+        """Sends a message, or drops it."""
+        ...
+
+
+class Calling(Protocol):
+    """Who calls a service."""
+
+    def call(self, api: int, parameter: Json | None = None, within: float = ANSWER_WITHIN) -> tuple[int, Json]:
+        """Code and data of the answer; `NO_ANSWER` where none came."""
+        ...
 
 
 _DOMAINS: dict[int, tuple[str, Any]] = {}
@@ -87,6 +152,24 @@ class Bus:
         policy = qos.Policy
         asked = qos.Qos(policy.Reliability.Reliable(0), policy.History.KeepLast(1))
         return self._writers.DataWriter(self.participant, self._topics.Topic(self.participant, topic, kind), asked)
+
+    def inbox(
+        self, topic: str, structure: Structure, take: "Take", newest: bool = False, others_only: bool = False
+    ) -> "Inbox":
+        """See `Inbox`."""
+        return Inbox(self, topic, structure, take, newest, others_only)
+
+    def outbox(self, topic: str, structure: Structure) -> "Outbox":
+        """See `Outbox`."""
+        return Outbox(self, topic, structure)
+
+    def client(self, service: str) -> "Client":
+        """See `Client`."""
+        return Client(self, service)
+
+    def server(self, service: str, apis: "Apis") -> "Server":
+        """See `Server`."""
+        return Server(self, service, apis)
 
     def close(self) -> None:
         """Leaves the domain."""

@@ -26,7 +26,7 @@ from robot.options import UnitreeSimOptions
 from robot.results import UnitreeSimReport
 from robot.transports.hardware import STEP_NS, Pace, SimulatedHardware
 from robot.transports.senders import Claim
-from robot.transports.unitree.bus import Bus, Inbox, Outbox, Received, Server
+from robot.transports.unitree.bus import Bus, Ends, Received
 from robot.transports.unitree.layout import Packed
 from robot.transports.unitree.messages import (
     LOW_CMD_MESSAGE,
@@ -133,7 +133,7 @@ class UnitreeRobot:
     """Simulated hardware on a bus."""
 
     def __init__(
-        self, bus: Bus, hardware: ServoedHardware, clock: Clock, refusals: Refusals, referee: Referee | None = None
+        self, bus: Ends, hardware: ServoedHardware, clock: Clock, refusals: Refusals, referee: Referee | None = None
     ) -> None:
         self.bus, self.hardware, self.clock, self.refusals, self.referee = bus, hardware, clock, refusals, referee
         self.pace = Pace(clock, hardware)
@@ -149,13 +149,12 @@ class UnitreeRobot:
         self._dead = self._stood = False
         self._lock = threading.Lock()
         self._state_out, self._pose_out = (
-            Outbox(bus, LOW_STATE, LOW_STATE_MESSAGE),
-            Outbox(bus, SPORT_STATE, SPORT_STATE_MESSAGE),
+            bus.outbox(LOW_STATE, LOW_STATE_MESSAGE),
+            bus.outbox(SPORT_STATE, SPORT_STATE_MESSAGE),
         )
-        self._inbox = Inbox(bus, LOW_COMMAND, LOW_CMD_MESSAGE, self._take)
+        self._inbox = bus.inbox(LOW_COMMAND, LOW_CMD_MESSAGE, self._take)
         self._servers = [
-            Server(
-                bus,
+            bus.server(
                 "motion_switcher",
                 {
                     Switcher.CHECK_MODE: self._check,
@@ -163,8 +162,7 @@ class UnitreeRobot:
                     Switcher.RELEASE_MODE: self._release,
                 },
             ),
-            Server(
-                bus,
+            bus.server(
                 "sport",
                 {
                     Sport.DAMP: lambda asked: self._move(None),
@@ -210,6 +208,10 @@ class UnitreeRobot:
     def step(self) -> None:
         """One slice of real time."""
         self.pace.wait(SLICE)
+        self.slice()
+
+    def slice(self) -> None:
+        """`SLICE` milliseconds of the robot, and what it says after them."""
         with self._lock:
             self._own_mode()
             self.hardware.advance(SLICE)
@@ -244,6 +246,10 @@ class UnitreeRobot:
 
     def _check(self, asked: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]]:
         return OK, {"form": "0", "name": self.mode_name}
+
+    def select(self, name: str) -> None:
+        """Somebody starts a mode of the robot's own."""
+        self._select({"name": name})
 
     def _select(self, asked: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]]:
         with self._lock:

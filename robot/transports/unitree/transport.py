@@ -21,7 +21,7 @@ from robot.loop.recording import SECOND_DAMPS
 from robot.loop.refusals import Code, Refusal, Source
 from robot.loop.transport import NEVER, NS, Mode, Output
 from robot.transports.senders import Heard, Senders
-from robot.transports.unitree.bus import NO_ANSWER, Bus, Client, Inbox, Outbox, Received
+from robot.transports.unitree.bus import NO_ANSWER, Ends, Received
 from robot.transports.unitree.messages import (
     LOW_CMD_MESSAGE,
     LOW_COMMAND,
@@ -69,7 +69,7 @@ class UnitreeTransport:
 
     def __init__(
         self,
-        bus: Bus,
+        bus: Ends,
         robot: Robot,
         messages: MessageFilter,
         *,
@@ -99,6 +99,8 @@ class UnitreeTransport:
         clock, a simulated one."""
         self._asked: tuple[Mode, Any, int, int] = (Mode.NOTHING, None, NEVER, 0)
         self._stale = False
+        self._shown = NEVER
+        """When what the present command says was asked for, ns."""
         self._ticks: int = -1
         self._read = NEVER
         self._servo = np.zeros(robot.joints, bool)
@@ -106,16 +108,17 @@ class UnitreeTransport:
         self._buttons = Button(0)
         self._state_senders = Senders()
         self._foreign = NEVER
+        self._checked = NEVER
         self._check_mode = True
         self._ending = threading.Event()
-        self._outbox = None if dry_run else Outbox(bus, LOW_COMMAND, LOW_CMD_MESSAGE)
-        self._switcher = Client(bus, "motion_switcher")
-        self._inboxes = [
-            Inbox(bus, LOW_STATE, LOW_STATE_MESSAGE, self._take_state, newest=True),
-            Inbox(bus, LOW_COMMAND, LOW_CMD_MESSAGE, self._take_foreign, newest=True, others_only=True),
+        self._outbox = None if dry_run else bus.outbox(LOW_COMMAND, LOW_CMD_MESSAGE)
+        self._switcher = bus.client("motion_switcher")
+        self.inboxes = [
+            bus.inbox(LOW_STATE, LOW_STATE_MESSAGE, self._take_state, newest=True),
+            bus.inbox(LOW_COMMAND, LOW_CMD_MESSAGE, self._take_foreign, newest=True, others_only=True),
         ]
         if pose:
-            self._inboxes.append(Inbox(bus, SPORT_STATE, SPORT_STATE_MESSAGE, self._take_pose, newest=True))
+            self.inboxes.append(bus.inbox(SPORT_STATE, SPORT_STATE_MESSAGE, self._take_pose, newest=True))
         self._damping = low_command()
         """A command without target, braked by each joint's own gain."""
         self._set(self._damping, NO_POSITION, np.zeros(robot.joints))
@@ -132,7 +135,7 @@ class UnitreeTransport:
         Raises:
           InputError: none comes.
         """
-        for inbox in self._inboxes:
+        for inbox in self.inboxes:
             inbox.start()
         until = self.clock.now() + int(STATE_WITHIN * NS)
         while self._read == NEVER:
@@ -149,7 +152,7 @@ class UnitreeTransport:
         Raises:
           InputError: it does not let go, or nobody says whether it has.
         """
-        sport = Client(self.bus, "sport")
+        sport = self.bus.client("sport")
         for _ in range(RELEASES):
             code, data = self._switcher.call(Switcher.CHECK_MODE)
             if code == NO_ANSWER:
@@ -190,7 +193,7 @@ class UnitreeTransport:
         for thread in self._threads:
             if thread.is_alive():
                 thread.join(2.0)
-        for inbox in self._inboxes:
+        for inbox in self.inboxes:
             inbox.close()
 
     # --- what is sent ---------------------------------------------------------------------------------------------
@@ -207,33 +210,36 @@ class UnitreeTransport:
 
     def _send(self) -> None:
         """500 Hz, until the end."""
-        assert self._outbox is not None
-        due, shown = self.clock.now(), NEVER
+        due = self.clock.now()
         while not self._ending.is_set():
-            mode, targets, when, stamp = self._asked
-            now = self.clock.now()
-            old = now - when > self.robot.drives.watchdog * NS
-            if mode == Mode.POSITION and old and not self._stale:
-                self._stale = True
-                said = f"the loop has said nothing for {(now - when) / NS:.3f} s: damping is sent"
-                self.messages.refuse(Refusal(Code.AWAY, said, (now - when) / NS, self.robot.drives.watchdog))
-            self._stale = self._stale and old
-            if mode == Mode.POSITION and not old:
-                new = when != shown
-                if new:
-                    self._set(self._command, targets, self.robot.kp)
-                    shown = when
-                self._put(self._command)
-                if new and stamp:
-                    self.latencies.add((time.time_ns() - stamp) / NS)
-            elif mode != Mode.NOTHING or self.sent:
-                self._put(self._damping)
+            self.send_once()
             due = max(due + COMMAND_PERIOD, self.clock.now() - COMMAND_PERIOD)
             self.clock.sleep_until(due)
         if self.sent:
             for _ in range(LAST_COMMANDS):
                 self._put(self._damping)
                 self.clock.sleep_until(self.clock.now() + COMMAND_PERIOD)
+
+    def send_once(self) -> None:
+        """The command that is due now, every `COMMAND_PERIOD`."""
+        mode, targets, when, stamp = self._asked
+        now = self.clock.now()
+        old = now - when > self.robot.drives.watchdog * NS
+        if mode == Mode.POSITION and old and not self._stale:
+            self._stale = True
+            said = f"the loop has said nothing for {(now - when) / NS:.3f} s: damping is sent"
+            self.messages.refuse(Refusal(Code.AWAY, said, (now - when) / NS, self.robot.drives.watchdog))
+        self._stale = self._stale and old
+        if mode == Mode.POSITION and not old:
+            new = when != self._shown
+            if new:
+                self._set(self._command, targets, self.robot.kp)
+                self._shown = when
+            self._put(self._command)
+            if new and stamp:
+                self.latencies.add((time.time_ns() - stamp) / NS)
+        elif mode != Mode.NOTHING or self.sent:
+            self._put(self._damping)
 
     def _put(self, command: Any) -> None:
         assert self._outbox is not None
@@ -315,18 +321,19 @@ class UnitreeTransport:
     # --- what must go on holding ----------------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        asked = NEVER
         while not self._ending.wait(WATCH_EVERY):
-            now = self.clock.now()
-            if now - self._foreign < 2 * WATCH_EVERY * NS:
-                self.messages.ask(SECOND_DAMPS, f"another program sends {LOW_COMMAND}")
-            if not self._check_mode or now - asked < CHECK_EVERY * NS:
-                continue
-            asked = now
-            code, data = self._switcher.call(Switcher.CHECK_MODE, within=CHECK_EVERY)
-            if code == OK:
-                self.mode_name = str(data.get("name", ""))
-                if self.mode_name and not self.dry_run:
-                    self.messages.ask(
-                        SECOND_DAMPS, f"the robot's own mode '{self.mode_name}' drives the motors as well"
-                    )
+            self.watch_once()
+
+    def watch_once(self) -> None:
+        """A look at who else drives the motors, every `WATCH_EVERY` s."""
+        now = self.clock.now()
+        if now - self._foreign < 2 * WATCH_EVERY * NS:
+            self.messages.ask(SECOND_DAMPS, f"another program sends {LOW_COMMAND}")
+        if not self._check_mode or now - self._checked < CHECK_EVERY * NS:
+            return
+        self._checked = now
+        code, data = self._switcher.call(Switcher.CHECK_MODE, within=CHECK_EVERY)
+        if code == OK:
+            self.mode_name = str(data.get("name", ""))
+            if self.mode_name and not self.dry_run:
+                self.messages.ask(SECOND_DAMPS, f"the robot's own mode '{self.mode_name}' drives the motors as well")

@@ -93,7 +93,7 @@ def there():
 def connected(there: Robot, robot=PATIENT, dry_run=False, started=True) -> UnitreeTransport:
     clock = SteadyClock()
     transport = UnitreeTransport(Bus(DOMAIN, "lo"), robot, MessageFilter(robot, clock.now), dry_run=dry_run)
-    for inbox in transport._inboxes:
+    for inbox in transport.inboxes:
         inbox.start()
     assert there.until(lambda: transport.states > 0)
     if started:
