@@ -41,7 +41,7 @@ class Paces:
 
 
 _WEAK_WALKER = Envelope(forward=(-1.0, 1.4), sideways=0.9, yaw=1.8, acceleration=2.0)
-WEAK = Paces(walker=_WEAK_WALKER, late=replace(_WEAK_WALKER, yaw=1.5, acceleration=2.0), climb=1.2)
+WEAK = Paces(walker=_WEAK_WALKER, late=replace(_WEAK_WALKER, yaw=1.5, acceleration=2.0), climb=1.2, jump=2.0)
 """What holds with peak torques of 12 N m, as the paper's robot has."""
 WEAK_SHARE = 15 / 18
 """Share of the robot's own peak torque under which `WEAK` is taken: half way from 18 N m to the paper's 12."""
