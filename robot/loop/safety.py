@@ -89,7 +89,7 @@ class Limits:
         5.0,
         "A drive's torque may differ from what its target asks for by this share of its peak (no unit).",
     )
-    """Twice the worst of 12 randomised courses (`python -m robot.bench.monitors` for this and those below)."""
+    """1.6 times the worst of 24 randomised courses (`python -m robot.bench.monitors` for this and those below)."""
     pose_differs: float = number(
         0.7, 0.05, 100.0, "The pose may move by this other than legs and commands within 0.8 s, in m."
     )
@@ -113,7 +113,7 @@ class Limits:
     command_moved: float = number(
         0.0, 0.0, 100.0, "A command that stays the same while the pose moves this far is stuck, in m; 0 means never."
     )
-    """The shipped navigator stayed the same over 0.09 m; `barkour onboard` in simulation takes 0.3 m."""
+    """The shipped navigator stayed the same over 0.10 m; `barkour onboard` in simulation takes 0.3 m."""
     command_jumps: int = whole(3, 0, 10, "So many steps of the command of more than 0.5 among ten are no fault yet.")
     """None in the courses tried; by hand, for a person moves a stick to and fro less often in 0.2 s."""
     overruns: int = whole(
