@@ -130,6 +130,7 @@ class Controller:
         """Computes the policy for nothing, in the calling thread: the first steps are slower and take memory, which is
         each thread's own. Not for a robot that is held."""
         self.policy.warm_up()
+        self.motion.warm_up(self.limits)
 
     # --- one step -------------------------------------------------------------------------------------------------
 

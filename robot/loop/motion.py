@@ -475,6 +475,8 @@ DAMPS = (Code.DRIVE, Code.FEET_LEAN)
 """Doubts with which no posture can be held; with the others the robot still balances, and brakes."""
 CODES = (Code.READINGS_RARE, Code.COMMAND_STUCK, Code.COMMAND_JUMPS, Code.GRID_DISAGREES, *POSES, *DAMPS)
 """Of every monitor."""
+WARM_UP_STEPS = 130
+"""As many as the longest memory of a monitor has, three times."""
 AROUND = 0.5 * np.array([[0.0, *np.cos(np.arange(8) * math.pi / 4)], [0.0, *np.sin(np.arange(8) * math.pi / 4)]])
 """Where the ground is looked at beside the feet, from the base, m: below it and half a metre around."""
 JUMP = SKILLS.index("jump")
@@ -523,6 +525,18 @@ class Motion:
         self.drives.reset()
         self.readings.reset()
         self._begin_walk()
+
+    def warm_up(self, limits: Limits) -> None:
+        """Holds a robot that trembles where it stands against itself for nothing: what monitors need of memory is taken
+        then, and what these here have seen stays as it is."""
+        other = Motion(self.robot, limits, self.terrain)
+        still = Snapshot.blank(self.robot.joints)
+        still.position, still.effort = np.array(self.robot.default_pose, float), np.ones(self.robot.joints)
+        for k in range(WARM_UP_STEPS):
+            still.joints_time = still.imu_time = k
+            still.position = still.position + 1e-6
+            other.see(round((1 + k * self.robot.control_period) * NS), still, still.position, np.zeros(3), True)
+        other.reset()
 
     def _begin_walk(self) -> None:
         self.stuck.reset()
