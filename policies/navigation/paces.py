@@ -34,7 +34,7 @@ class Paces:
     braked: float = 0.5
     settled: float = 0.8
     """At a bound and at a walk, behind a board with no table."""
-    mount: float = 0.8
+    mount: float = 1.1
     """Onto the end table at a bound."""
     arrival: float = 0.6
     """Onto the end table at a walk: a foot that catches on the edge costs the run there, and 0.4 s are worth 0.004."""
