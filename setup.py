@@ -14,7 +14,7 @@ EXTRAS = {
         "onnx>=1.17",
         "safetensors>=0.5",
         "tensorboardX>=2.6",
-        "gymnasium>=1.1",
+        "gymnasium>=1.2.3",
     ],
     # an environment for its runners; the next major version changes what they ask of one
     "rsl": ["rsl-rl-lib>=5.5,<6", "torch==2.13.0"],

@@ -36,7 +36,6 @@ from sim.course.score import DWELL, MAX_TIME, PENALTY, PER_SECOND, Scorer
 from sim.envs.batched import BatchedEnv
 from sim.envs.worlds import SimulatedRobots
 from sim.errors import InputError
-from sim.physics.cpu import CpuPhysics
 from sim.robots.description import DEFAULT, Robot, find_robot
 from sim.robots.gaits import Gait
 from sim.tasks import patches
@@ -126,7 +125,7 @@ class BarkourWalk(gymnasium.Env[np.ndarray, np.ndarray]):
         """The present state as an image `[360, 640, 3]`, uint8; None without a render mode."""
         if self.batch is None:
             raise ResetNeeded("call reset() before render()")
-        return self._camera.image(self.batch.physics)
+        return self._camera.image(self.batch.physics.model, self.batch.physics.qpos[0])
 
     def close(self) -> None:
         """See `gymnasium.Env.close`."""
@@ -349,7 +348,7 @@ class BarkourCourse(gymnasium.Env[np.ndarray, np.ndarray]):
         """The present state as an image `[360, 640, 3]`, uint8; None without a render mode."""
         if self.world is None:
             raise ResetNeeded("call reset() before render()")
-        return self._camera.image(self.world.physics)
+        return self._camera.image(self.model, self.world.physics.qpos[0])
 
     def close(self) -> None:
         """See `gymnasium.Env.close`."""
@@ -464,18 +463,18 @@ class _Camera:
         self.wanted = render_mode is not None
         self.renderer: Any = None
 
-    def image(self, physics: CpuPhysics) -> np.ndarray | None:
-        """The first world of `physics`, uint8 `[360, 640, 3]`."""
+    def image(self, model: mujoco.MjModel, qpos: np.ndarray) -> np.ndarray | None:
+        """A robot in `qpos` `[7 + J]`, uint8 `[360, 640, 3]`."""
         if not self.wanted:
             return None
         try:
             if self.renderer is None:
-                self.renderer = mujoco.Renderer(physics.model, *FRAME_SHAPE)
-                self.data = mujoco.MjData(physics.model)
+                self.renderer = mujoco.Renderer(model, *FRAME_SHAPE)
+                self.data = mujoco.MjData(model)
                 self.view = mujoco.MjvCamera()
                 self.view.distance, self.view.azimuth, self.view.elevation = 2.6, 70.0, -32.0
-            self.data.qpos[:] = physics.qpos[0]
-            mujoco.mj_forward(physics.model, self.data)
+            self.data.qpos[:] = qpos
+            mujoco.mj_forward(model, self.data)
             self.view.lookat[:] = self.data.qpos[:3]
             self.renderer.update_scene(self.data, self.view)
             return np.array(self.renderer.render())

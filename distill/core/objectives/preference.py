@@ -42,7 +42,7 @@ class Preference(Objective):
         self, student: StudentOutput, signal: Any, mask: Tensor | None = None, weights: Tensor | None = None
     ) -> Tensor:
         """The mean over pairs. Raises `DistillError` for shapes that do not fit, and without a mask."""
-        self.require(type(signal))
+        self.require(signal.__class__)
         logits, shape = self.elements(student, signal)
         if mask is None or mask.shape != signal.tokens.shape or mask.dtype != torch.bool:
             raise DistillError(f"pairs of answers need a boolean mask of their tokens {list(signal.tokens.shape)}")

@@ -98,14 +98,14 @@ class Recommending(Student):
     """A `VisitRecommender` whose logits are two for each drug, and whose layers are middle, true drugs, profile."""
 
     def __init__(self, module: VisitRecommender, aligned: bool) -> None:
-        self.module, self.aligned = module, aligned
+        self.module, self.recommender, self.aligned = module, module, aligned
 
     def outputs(self, module: nn.Module, batch: Mapping[str, Tensor]) -> StudentOutput:
         """Logits `[B, M, 2]`, layers `[B, D]`; the true drugs are looked at where they are aligned alone."""
         found = module(batch)
         layers = [found["middle"]]
         if self.aligned:
-            layers += [self.module.set_of("drugs", drugs_of(batch["label"])), found["profile"]]
+            layers += [self.recommender.set_of("drugs", drugs_of(batch["label"])), found["profile"]]
         return StudentOutput(logits=two(found["logits"]), hidden=tuple(layers))
 
 

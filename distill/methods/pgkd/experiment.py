@@ -68,7 +68,8 @@ def guided(lab: FewLabels, asking: Asking) -> Guided:
             labels.append(label)
         return {"tokens": np.stack(texts), "label": np.array(labels)}
 
-    return Guided(*lab.sets, lab.classes, read, write, asking.by, asking.contrast, lab.settings.texts)
+    labelled, validation = lab.sets
+    return Guided(labelled, validation, lab.classes, read, write, asking.by, asking.contrast, lab.settings.texts)
 
 
 def run_arm(trial: Trial, lab: FewLabels, arm: Asking) -> dict[str, Any]:

@@ -89,7 +89,7 @@ class Ridge:
         classes = min(s.classes, len(names))
         self.x = {name: found.x.astype(float) for name, found in sets.items()}
         self.truth = {name: np.eye(classes)[_noisy(found.label, name, s, rng, classes)] for name, found in sets.items()}
-        self.last = nn.Identity()
+        self.last: nn.Module = nn.Identity()
         self.strength = 1.0
         self.strength = min(s.strengths, key=lambda strength: self._validation(strength))
 
