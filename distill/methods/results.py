@@ -43,7 +43,7 @@ class Catalogue(Result):
             table.add_row(*(cell(row[name]) for name in ("name", "algorithm", "seeds", "power", "title")))
         console.print(table)
         line(console, "power", "chance that so many seeds find an effect worth finding")
-        line(console, "* on your own models", "barkour distill language|classifier --method NAME, or as show NAME says")
+        line(console, "* on your own models", "as barkour recipe show NAME says")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from sim.envs.variation import Engine
 from sim.errors import InputError
 from sim.localization import PoseDelay, PoseDrift, PoseDropouts, PoseNoise, PoseRate, YawNoise
 from sim.options import Options, Range, Torque, WorldSeed
+from sim.physics.engines import Engine
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,8 @@ from sim.course.scene import EVALUATION, SolverOptions
 from sim.errors import InputError
 from sim.physics.base import WholePhysics
 from sim.physics.cpu import CpuPhysics
+from sim.physics.engines import WORDS, Engine
 from sim.tasks.randomization import Draw
-
-Engine = Literal["cpu", "drake", "mjx"]
-"""MuJoCo's C engine, Drake, or MuJoCo's JAX engine."""
-WORDS = {"cpu": "MuJoCo C engine", "drake": "Drake", "mjx": "MJX"}
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,10 @@ def material() -> Material:
     with torch.no_grad():  # random models say nearly the same of everything
         for model in (teacher, student):
             model.lm_head.weight.mul_(30)
-    domains = [TextDomain(name, rows(8), rows(4), [[1, 2], [3]], [rows(8)], [rows(4)]) for name in ("a", "b")]
+    domains = [
+        TextDomain(name, rows(8), rows(4), [[1, 2], [3]], views=[rows(8)], held_out_views=[rows(4)])
+        for name in ("a", "b")
+    ]
     return Material(student, teacher, causal(SIZE), domains, Writing(LENGTH, 3, SIZE, [0], 0, [4, 7]))
 
 

@@ -31,7 +31,7 @@ def test_the_loss_is_the_weighed_sum_of_three_means():
         mask[:, 0] = True
         views_.append({"tokens": rng.integers(9, size=(4, 6)), "mask": mask})
     model = build(Shape(9, 8, 1, 2), 1).double()
-    domain = TextDomain("a", views_[0], views_[0], [], views_[1:], views_[1:])
+    domain = TextDomain("a", views_[0], views_[0], views=views_[1:], held_out_views=views_[1:])
     options = METHOD.settings({"weight": 0.3})
     stage = METHOD.build(Material(model, None, causal(9), [domain], Writing(5, 3, 9, [0], 0)), options)
     brought = stage.collectors[0].collect(None, CollectionPlan(0, 1.0, 4, 3)).fields

@@ -79,11 +79,15 @@ class Standing:
             time.sleep(0.004)
 
 
+STOPPED = (Code.AWAY, Code.JOINTS_STALE, Code.IMU_STALE)
+"""What a stall may be called: which of them is seen first depends on when the sensors' thread goes on."""
+
+
 def latched(standing: Standing, before: int) -> list[str]:
     """What is wrong after a stall; `before` outputs had been written when it began."""
     time.sleep(0.5)
     later, controller, problems = standing.outputs.written[before:], standing.controller, []
-    if controller.state != State.EMERGENCY or controller.code != Code.AWAY:
+    if controller.state != State.EMERGENCY or controller.code not in STOPPED:
         problems.append(f"{controller.state.name}: {controller.reason}")
     if not later or any(output.mode != Mode.DAMP for output in later[1:]):
         problems.append("after the stall joint targets were sent")

@@ -19,6 +19,7 @@ from robot.loop.refusals import Code
 from robot.loop.replay import replay
 from robot.loop.transport import NS
 from robot.nodes import course as ros_course
+from robot.nodes import processes as processes_module
 from robot.nodes.course import launch_folder, run_course
 from robot.nodes.processes import Processes, free_domain
 from robot.nodes.referee import Timekeeper
@@ -173,7 +174,7 @@ def test_one_that_fails_to_start_ends_the_others(capfd: pytest.CaptureFixture[st
         raise AssertionError("not reached")
     stubborn = [sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(60)"]
     with pytest.MonkeyPatch.context() as patch, Processes({"sim": stubborn, "onboard": sleep}, os.environ) as processes:
-        patch.setattr(ros_course, "ENDED_WITHIN", 0.3)
+        patch.setattr(processes_module, "ENDED_WITHIN", 0.3)
         time.sleep(0.5)
         processes.end()
         assert processes.ended() == {"sim": -signal.SIGKILL, "onboard": -signal.SIGTERM}
