@@ -14,12 +14,12 @@ import numpy as np
 from policies.evaluation.options import CourseRunOptions
 from policies.evaluation.outcome import CourseRun, Switch, Trace
 from policies.evaluation.results import RunReport
-from policies.navigation.navigator import Navigator
+from policies.navigation.navigator import Navigator, course_navigator
 from policies.navigation.paces import Paces
 from policies.navigation.pose_estimate import PoseEstimate
 from policies.navigation.rehearsal import rehearsed
 from policies.navigation.route_cache import planned
-from policies.skills.library import Skills, load_skills, paces_of, response_of, trained_limits
+from policies.skills.library import Skills, load_skills, paces_of, response_of, trained_limits, weak
 from policies.skills.runner import PolicyRunner, Runner
 from sim.course.description import Course
 from sim.course.files import by_name
@@ -66,7 +66,11 @@ class CourseWorlds:
             torque_limit=torque_limit, threads=threads, pose_errors=pose_errors, variation=variation,
         )  # fmt: skip
         n = self.robots.worlds
-        navigator = rehearsed(course, self.route, trained_limits(skills), response_of(skills))
+        limits = trained_limits(skills)
+        if weak(skills, torque_limit):  # the response was measured with full strength
+            navigator = course_navigator(course, self.route, limits)
+        else:
+            navigator = rehearsed(course, self.route, limits, response_of(skills))
         self.navigators: list[Navigator] = [navigator.copy() for _ in range(n)]
         self.estimates = [PoseEstimate(response_of(skills)) for _ in range(n)]
         """Of where the robots are, from poses with errors; the true pose is taken as it is."""

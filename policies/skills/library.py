@@ -121,10 +121,15 @@ def response_of(skills: Skills) -> Response:
     return response
 
 
+def weak(skills: Skills, torque_limit: float | None) -> bool:
+    """Whether motors of `torque_limit` (N m; the robot's own without it) are much weaker than the robot's."""
+    return (torque_limit or skills.robot.peak_torque) / skills.robot.peak_torque < WEAK_SHARE
+
+
 def paces_of(skills: Skills, torque_limit: float | None = None) -> Paces:
     """How fast the route may be with these skills: `Paces`, or `WEAK` where the motors are weak (`torque_limit`, N m;
     the robot's own without it), narrowed to what their bundles were trained on."""
-    paces = WEAK if (torque_limit or skills.robot.peak_torque) / skills.robot.peak_torque < WEAK_SHARE else Paces()
+    paces = WEAK if weak(skills, torque_limit) else Paces()
     ranges = {skill: skills.bundles[skills.uses[skill]].metadata.command_ranges for skill in SKILLS}
     return replace(
         paces,
@@ -132,6 +137,7 @@ def paces_of(skills: Skills, torque_limit: float | None = None) -> Paces:
         late=_trained(paces.late, ranges["walk"]),
         climb=min(paces.climb, ranges["climb"]["forward"][1]),
         jump=min(paces.jump, ranges["jump"]["forward"][1]),
+        jump_to_table=min(paces.jump_to_table, ranges["jump"]["forward"][1]),
     )
 
 

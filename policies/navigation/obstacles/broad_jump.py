@@ -61,11 +61,13 @@ def _run(ask: RouteRequest, k: int, here: np.ndarray) -> list[Waypoint]:
         return [start, *(Waypoint(*xy(at), paces.walk, yaw=yaw) for at in (first, last))]
     landed = float(np.dot(board.center - first, along)) + board.length / 2 + LANDED
     landed = min(landed, float(np.dot(last - first, along)))
-    legs = [(first, paces.jump), (first + landed * along, paces.jump)]
     table = course.end_table
     edge = float(np.dot(table.center - last, along)) - table.size[0] / 2
     aside = abs(float(np.dot(table.center - last, [-along[1], along[0]])))
-    if k == len(course.obstacles) - 2 and edge < TABLE_NEAR and aside < TABLE_ASIDE:
+    onto_table = k == len(course.obstacles) - 2 and edge < TABLE_NEAR and aside < TABLE_ASIDE
+    speed = paces.jump_to_table if onto_table else paces.jump
+    legs = [(first, speed), (first + landed * along, speed)]
+    if onto_table:
         legs += [(last + AFTER * along, paces.landing), (last + (edge + ON_TABLE) * along, paces.mount)]
         after = []
     else:

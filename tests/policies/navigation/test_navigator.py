@@ -188,9 +188,9 @@ def test_the_run_at_the_board_holds_its_speed_until_the_hind_feet_are_down(route
     assert board is not None
     over = (np.abs(path.xy[:, 0] - board.center[0]) < board.length / 2 + 0.4) & (path.xy[:, 1] < -4.3)
     planned = path.speed[over]
-    assert over.sum() > 50 and np.allclose(planned, Paces().jump)
+    assert over.sum() > 50 and np.allclose(planned, Paces().jump_to_table)
     behind = (path.xy[:, 0] > 3.6) & (path.xy[:, 1] < -4.3)
-    assert path.speed[behind].max() < Paces().mount + 0.1 < Paces().jump and path.speed[-1] == 0.0
+    assert path.speed[behind].max() < Paces().mount + 0.1 < Paces().jump_to_table and path.speed[-1] == 0.0
 
 
 def test_the_jumper_drives_from_its_run_up_onto_the_table_and_the_walker_stops_there(route):
