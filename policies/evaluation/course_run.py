@@ -66,13 +66,13 @@ class CourseWorlds:
             torque_limit=torque_limit, threads=threads, pose_errors=pose_errors, variation=variation,
         )  # fmt: skip
         n = self.robots.worlds
-        limits = trained_limits(skills)
+        limits, response = trained_limits(skills), response_of(skills)
         if weak(skills, torque_limit):  # the response was measured with full strength
             navigator = course_navigator(course, self.route, limits)
         else:
-            navigator = rehearsed(course, self.route, limits, response_of(skills))
+            navigator = rehearsed(course, self.route, limits, response)
         self.navigators: list[Navigator] = [navigator.copy() for _ in range(n)]
-        self.estimates = [PoseEstimate(response_of(skills)) for _ in range(n)]
+        self.estimates = [PoseEstimate(response) for _ in range(n)]
         """Of where the robots are, from poses with errors; the true pose is taken as it is."""
         self.scorers = [Scorer(course) for _ in range(n)]
         self.policy: Runner = policy or PolicyRunner(skills, n)

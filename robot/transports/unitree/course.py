@@ -26,6 +26,7 @@ from robot.nodes.ending import write_report
 from robot.nodes.processes import UNKNOWN, Processes, free_domain, read_report
 from robot.options import UnitreeCourseOptions
 from robot.results import OnboardReport
+from sim import strict_yaml
 from sim.course.files import by_name
 from sim.errors import InputError
 from sim.folders import alone
@@ -36,18 +37,16 @@ LONGEST = 180.0
 
 
 def parameters(options: UnitreeCourseOptions, domain: int, place: Path) -> dict[str, Any]:
-    """A parameter file for the loop (`launch/unitree_loopback.yaml`), as an object."""
-    loop: dict[str, Any] = {
+    """The loop's parameter file (`launch/unitree_loopback.yaml`) with what this run has of its own."""
+    found: dict[str, Any] = strict_yaml.read(models().parent / "launch" / "unitree_loopback.yaml")
+    found["onboard"]["ros__parameters"] |= {
         "robot": options.robot,
         "policy": options.policy,
         "course": options.course,
-        "needs_pose": True,
-        "dry_run": False,
-        "auto_arm": True,
         "report": str(place / "onboard.json"),
     }
-    link = {"domain": domain, "interface": "lo", "switcher": True, "pose": True, "drive": "course"}
-    return {"onboard": {"ros__parameters": loop}, "unitree": {"ros__parameters": link}}
+    found["unitree"]["ros__parameters"]["domain"] = domain
+    return found
 
 
 def commands(options: UnitreeCourseOptions, domain: int, place: Path) -> dict[str, list[str]]:
