@@ -1,7 +1,13 @@
-"""A folder that a run writes is its own: a second one is refused in one line, whatever ended the first."""
+"""A folder that a run writes is its own: a second one is refused in one line, whatever ended the first.
 
+`distill.core.folders` locks the same file, so that both kinds of runs keep each other out. It is a piece of its own:
+the distillation core imports nothing of the robot's packages, and these import nothing that is above them.
+"""
+
+import os
+import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -33,3 +39,21 @@ def alone(folder: Path, does: str = "is at work") -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A new file beside `path` to write to, which takes its place at the end, or goes where that fails.
+
+    Its name is no other program's: of two that write `path` at once one is there afterwards, whole.
+
+    Raises:
+      OSError: it cannot take the place of `path`.
+    """
+    made = path.with_name(f"{path.name[:200]}.{os.getpid()}-{secrets.token_hex(4)}.partial")
+    try:
+        yield made
+        os.replace(made, path)
+    finally:
+        with suppress(OSError):
+            made.unlink(missing_ok=True)

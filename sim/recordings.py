@@ -5,7 +5,6 @@ While something is recorded each chunk is written at once, without an index, who
 file that was cut off is whole up to its last chunk; every chunk has a checksum, and what does not fit it is refused.
 """
 
-import contextlib
 import io
 import os
 import struct
@@ -23,6 +22,7 @@ from mcap.writer import MCAP0_MAGIC as MAGIC
 from mcap.writer import Writer
 
 from sim.errors import InputError
+from sim.folders import replacing
 from sim.messages import definition
 from sim.reading import check_file
 
@@ -233,18 +233,13 @@ def finish(path: Path, to: Path | None = None) -> None:
       InputError: the file cannot be read or written; it is left as it was.
     """
     path, target = Path(path), Path(to or path)
-    made = target.with_name(target.name + ".part")
     try:
-        with made.open("wb") as file:
+        with replacing(target) as made, made.open("wb") as file:
             copy(Reader(path), file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(made, target)
     except OSError as error:
         raise InputError(f"cannot write {target}: {error.strerror}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            made.unlink(missing_ok=True)
 
 
 def copy(reader: Reader, stream: IO[Any]) -> None:

@@ -16,6 +16,7 @@ from distill.language.options import OF_THE_CALL, CardOptions, ClassifierOptions
 from distill.methods.method import Method, find
 from distill.results import CardWritten
 from sim.errors import InputError
+from sim.folders import alone
 
 
 def command(options: LanguageOptions | ClassifierOptions) -> str:
@@ -124,7 +125,8 @@ def rewrite(options: CardOptions) -> CardWritten:
             raise DistillError(f"{folder / 'run' / OPTIONS} is not there")
         values = {**begun.options, "out": str(folder)}
         restored = _restored(ClassifierOptions if "classes" in found else LanguageOptions, values)
-        write_card(folder, restored, find(found["method"]), found)
+        with alone(folder):
+            write_card(folder, restored, find(found["method"]), found)
     except FileNotFoundError as error:
         raise InputError(f"{folder} holds no finished student: {error.filename} is not there") from error
     except (DistillError, OSError, ValueError, KeyError, TypeError) as error:

@@ -112,6 +112,14 @@ def sweep(
       `recipes` (results as of `run`, or `name` and `error`), `verdicts` (name -> verdict), `seconds`; also in
       `out/sweep.json`, and as a table in `out/sweep.md`.
     """
+    lock = hold(Path(asked.out))
+    try:
+        return _sweep(names, asked, console)
+    finally:
+        lock.release()
+
+
+def _sweep(names: Iterable[str], asked: ExperimentOptions, console: Console | None) -> dict[str, Any]:
     from distill.methods.catalogue import NAMES
 
     found = []
@@ -133,7 +141,6 @@ def sweep(
         "verdicts": {result["name"]: result.get("verdict", "failed") for result in found},
         "seconds": round(sum(result["seconds"] for result in found), 1),
     }
-    Path(asked.out).mkdir(parents=True, exist_ok=True)
     write_json(Path(asked.out) / "sweep.json", plain(merged))
     (Path(asked.out) / "sweep.md").write_text(table(found))
     return merged

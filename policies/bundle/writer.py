@@ -5,7 +5,6 @@
 
 import hashlib
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from policies.bundle.container import BLANK, CHECKSUM, stamped
 from policies.bundle.metadata import KEY, SCHEMA, Metadata, flat
 from policies.bundle.reader import Bundle
 from sim.errors import InputError
+from sim.folders import replacing
 from sim.observation import Layout
 
 GOLDEN_COUNT = 16
@@ -42,16 +42,11 @@ def write_bundle(graph: Any, metadata: Metadata, file: Path) -> None:
         entry.key, entry.value = key, value
     onnx.checker.check_model(model)
     content = stamped(model.SerializeToString(deterministic=True))
-    partial = file.with_suffix(".partial")
     try:
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(file) as partial:
             partial.write_bytes(content)
             Bundle.load(partial, trusted=True)  # a graph of our own making
-            os.replace(partial, file)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
     except OSError as error:
         raise InputError(f"cannot write {file}: {error.strerror}") from error
 

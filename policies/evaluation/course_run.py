@@ -6,6 +6,7 @@
 import json
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from sim.course.score import MAX_TIME, Scorer, write_log
 from sim.envs.variation import Variation
 from sim.envs.worlds import SimulatedRobots
 from sim.errors import InputError
+from sim.folders import alone
 from sim.localization import PoseErrors
 
 # --- the simulation --------------------------------------------------------------------------------------------------
@@ -234,6 +236,11 @@ def run(options: CourseRunOptions) -> RunReport:
     Raises:
       InputError: unknown policy or course, or a folder that cannot be written.
     """
+    with alone(options.record, "records") if options.record is not None else nullcontext():
+        return _run(options)
+
+
+def _run(options: CourseRunOptions) -> RunReport:
     folder = writable(options.record) if options.record is not None else None
     if options.watch:
         from policies.evaluation import live_view

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from sim.course.files import by_name, several
 from sim.course.score import MAX_TIME
 from sim.envs.variation import Variation
 from sim.envs.worlds import world_seeds
+from sim.folders import alone
 from sim.localization import PoseErrors
 from sim.results import Result, plain
 from sim.robots.description import Robot
@@ -55,6 +57,11 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     Raises:
       InputError: unknown policy or course, or a folder that cannot be written.
     """
+    with alone(options.report, "measures") if options.report is not None else nullcontext():
+        return _evaluate(options)
+
+
+def _evaluate(options: EvaluateOptions) -> Evaluation:
     folder = writable(options.report) if options.report is not None else None
     seeds = world_seeds(options.seed, options.runs)
     names = several(options.course)[: options.runs]

@@ -22,6 +22,7 @@ from sim.course.scene import build, robot_spec
 from sim.course.terrain import Terrain
 from sim.envs.worlds import SimulatedRobots, flat, world_seeds
 from sim.errors import InputError
+from sim.folders import replacing
 from sim.results import Result, cell
 from sim.robots.description import Robot, default_robot, find_robot
 
@@ -136,7 +137,8 @@ def response(bundle: Bundle, file: Path, seed: int) -> dict[str, Any]:
     table, said = identify(bundle, seed=seed)
     kept = file.with_suffix(SUFFIX)
     try:
-        table.write(kept)
+        with replacing(kept) as partial:
+            table.write(partial)
     except OSError as error:
         raise InputError(f"cannot write {kept}: {error.strerror}") from error
     explained = {name: value for name, value in said.items() if name.startswith("explained")}

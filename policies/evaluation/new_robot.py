@@ -17,6 +17,7 @@ import numpy as np
 from policies.evaluation.measure import RobotMeasured, at_rest, standing
 from policies.evaluation.options import RobotAddOptions
 from sim.errors import InputError
+from sim.folders import alone
 from sim.robots.description import NAME, Fall, Leg, Robot, Spread, derived_gains, find_robot, robot_folders
 from sim.robots.footprint import Footprint
 
@@ -91,15 +92,15 @@ def add(options: RobotAddOptions) -> RobotAdded:
     robot = _described(spec, model, base, legs, options.name, speeds, guessed)
     _name_parts(spec, base, legs)
     _carry(spec, robot)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        spec.compile()
-        (folder / "robot.xml").write_text(spec.to_xml())
-        (folder / "__init__.py").write_text(_source(robot, str(options.model), guessed))
-        robot = _held_up(replace(robot, mjcf=folder / "robot.xml"))
-        (folder / "__init__.py").write_text(_source(robot, str(options.model), guessed))
-    except OSError as error:
-        raise InputError(f"cannot write to {folder}: {error.strerror}") from error
+    with alone(folder, "writes a description"):
+        try:
+            spec.compile()
+            (folder / "robot.xml").write_text(spec.to_xml())
+            (folder / "__init__.py").write_text(_source(robot, str(options.model), guessed))
+            robot = _held_up(replace(robot, mjcf=folder / "robot.xml"))
+            (folder / "__init__.py").write_text(_source(robot, str(options.model), guessed))
+        except OSError as error:
+            raise InputError(f"cannot write to {folder}: {error.strerror}") from error
     robot = find_robot(str(folder))
     return RobotAdded.of({"robot": robot.name, **at_rest(robot), "folder": str(folder), "guessed": guessed})
 

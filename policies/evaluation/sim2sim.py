@@ -5,7 +5,6 @@ latency and motors. No row is trained for. Rows are kept as they are measured, s
 """
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
@@ -26,7 +25,7 @@ from sim.course.files import by_name, several
 from sim.envs.variation import Variation
 from sim.envs.worlds import world_seeds
 from sim.errors import InputError
-from sim.folders import alone
+from sim.folders import alone, replacing
 from sim.localization import PoseErrors
 from sim.results import Result, cell, plain
 
@@ -204,9 +203,8 @@ def _kept(file: Path, asked: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _keep(file: Path, table: dict[str, Any]) -> None:
     """Writes the table; whoever reads finds the old one or the new one."""
-    part = file.with_suffix(".part")
     try:
-        part.write_text(json.dumps(table, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(part, file)
+        with replacing(file) as part:
+            part.write_text(json.dumps(table, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     except OSError as error:
         raise InputError(f"cannot write {file}: {error.strerror}") from error

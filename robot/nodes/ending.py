@@ -2,12 +2,12 @@
 
 import json
 import math
-import os
 import signal
 from pathlib import Path
 from typing import Any, cast
 
 from sim.errors import InputError
+from sim.folders import replacing
 
 
 class Ending:
@@ -33,9 +33,8 @@ def write_report(path: Path, value: Any) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(json.dumps(_finite(value), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(partial, path)
+        with replacing(path) as partial:
+            partial.write_text(json.dumps(_finite(value), indent=2, allow_nan=False) + "\n", encoding="utf-8")
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from error
 

@@ -1,6 +1,7 @@
 """`barkour onboard --transport ros2`, `barkour ros course` and `barkour ros sim|navigator|referee`: a program with
 options of the command line on top of its parameter file. ROS is loaded when its surroundings are checked."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from policies.learning.runs import stopping
 from robot.nodes.surroundings import check_surroundings
 from robot.options import CourseOptions, NavigatorOptions, OnboardOptions, RefereeOptions, SimOptions
 from robot.results import LoopReport, NavigatorReport, OnboardReport, RefereeReport, SimReport
+from sim.folders import alone
 from sim.localization import PoseErrors
 
 
@@ -44,7 +46,8 @@ def navigator(options: NavigatorOptions) -> NavigatorReport:
 def referee(options: RefereeOptions) -> RefereeReport:
     """The referee; see `run`."""
     given = {"course": options.course, "out": options.out, "robot": options.robot}
-    return RefereeReport.of(_given("referee", options.parameters, options.domain, **given))
+    with alone(options.out, "keeps the score") if options.out is not None else nullcontext():
+        return RefereeReport.of(_given("referee", options.parameters, options.domain, **given))
 
 
 def _given(name: str, parameters: Path | None, domain: int | None = None, **given: Any) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Courses as YAML files: load with one clear sentence for whatever is wrong, save without losing a digit."""
 
 import math
-import os
 import re
 import reprlib
 import types
@@ -17,6 +16,7 @@ from sim.course.description import Course, official
 from sim.course.generator import LARGEST_SEED, generate
 from sim.course.obstacles import KINDS, Obstacle, kind_of
 from sim.errors import InputError
+from sim.folders import replacing
 from sim.reading import read_text
 
 SHIPPED = Path(__file__).parent / "shipped"
@@ -38,9 +38,8 @@ def save(course: Course, path: Path) -> None:
     """Writes a course, whole or not at all; `load` returns an equal one."""
     text = dumps(course)
     try:
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
+        with replacing(path) as partial:
+            partial.write_text(text, encoding="utf-8")
     except (OSError, ValueError) as error:
         raise InputError(f"cannot write the course to {path}: {getattr(error, 'strerror', None) or error}") from error
 

@@ -8,7 +8,6 @@ seconds (`whole_seconds=True`). Other courses keep the rules and bring their own
 """
 
 import math
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from sim.course.files import by_name
 from sim.course.options import ScoreOptions
 from sim.course.report import ScoreReport
 from sim.errors import InputError
+from sim.folders import replacing
 from sim.reading import read_text
 
 GATE_DISTANCE = 0.02
@@ -282,8 +282,7 @@ def write_log(path: Path, times: Iterable[float], positions: Iterable[Point], co
     rows = [f"{float(t)!r},{float(x)!r},{float(y)!r}" for t, (x, y) in zip(times, positions, strict=True)]
     head = " ".join(f"# time s, x m, y m{'; ' + comment if comment else ''}".split())
     try:
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text("\n".join([head, *rows]) + "\n", encoding="utf-8")
-        os.replace(partial, path)
+        with replacing(path) as partial:
+            partial.write_text("\n".join([head, *rows]) + "\n", encoding="utf-8")
     except (OSError, ValueError) as error:
         raise InputError(f"cannot write the log {path}: {getattr(error, 'strerror', None) or error}") from error

@@ -7,10 +7,11 @@ import time
 
 import pytest
 
+import barkour
 from distill.core.errors import DistillError
 from distill.core.folders import hold
 from sim.errors import InputError
-from sim.folders import alone
+from sim.folders import LOCK, alone, replacing
 
 HOLDER = """
 import sys, time
@@ -66,6 +67,49 @@ def test_a_folder_that_cannot_be_is_one_sentence(tmp_path):
         pass
     with pytest.raises(DistillError):
         hold(tmp_path / "file" / "run")
+
+
+# What each command would do in the folder is not reached: it is refused before any work.
+WRITERS = {
+    "run": ["run", "--record", "FOLDER"],
+    "evaluate": ["evaluate", "--runs", "1", "--report", "FOLDER"],
+    "sim2sim": ["evaluate", "--runs", "1", "--sim2sim", "--report", "FOLDER"],
+    "train": ["train", "walk", "--steps", "1000", "--out", "FOLDER"],
+    "locomotion": ["distill", "locomotion", "--steps", "1000", "--out", "FOLDER"],
+    "sweep": ["recipe", "sweep", "--out", "FOLDER"],
+    "unitree course": ["unitree", "course", "--out", "FOLDER"],
+}
+
+
+@pytest.mark.parametrize("words", WRITERS.values(), ids=WRITERS)
+def test_every_command_that_writes_a_folder_leaves_another_programs_alone(tmp_path, capsys, words):
+    if words[0] == "unitree":
+        pytest.importorskip("cyclonedds")
+    folder = tmp_path / "theirs"
+    process = begun(["-c", HOLDER, str(folder)])
+    (folder / "kept").write_text("theirs")
+    try:
+        status = barkour.main([word.replace("FOLDER", str(folder)) for word in words])
+    finally:
+        process.kill()
+        process.wait()
+    said = capsys.readouterr()
+    assert status == 2 and said.err.count("\n") == 1 and str(folder) in said.err and not said.out
+    assert sorted(path.name for path in folder.iterdir()) == [LOCK, "kept"]
+    assert (folder / "kept").read_text() == "theirs"
+
+
+def test_of_two_that_write_a_file_at_once_one_is_there_whole(tmp_path):
+    file = tmp_path / "file"
+    with replacing(file) as first, replacing(file) as second:
+        first.write_text("first")
+        second.write_text("second")
+        assert not file.exists()
+    assert file.read_text() == "first"
+    with pytest.raises(ValueError, match="midway"), replacing(file) as third:
+        third.write_text("thi")
+        raise ValueError("midway")
+    assert file.read_text() == "first" and list(tmp_path.iterdir()) == [file]
 
 
 def test_a_child_ends_when_its_parent_is_killed(tmp_path):
