@@ -6,7 +6,6 @@ A third file holds their SHA-256, as `sha256sum -c` reads it: a flipped bit is r
 import hashlib
 import json
 import os
-import pickle
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -67,7 +66,7 @@ def known(folder: Path) -> dict[str, dict[str, int]]:
             try:
                 values = json.loads((folder / name / VALUES).read_text())
                 found[name] = {"saves": int(values.get("saves", 0)), "processes": int(values.get("processes", 1))}
-            except (OSError, ValueError, TypeError, AttributeError) as error:
+            except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
                 raise DistillError(f"the checkpoint {folder / name} cannot be read: {error}") from error
     return found
 
@@ -81,7 +80,9 @@ def load(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         if values.pop("sums", False) and not (path / SUMS).is_file():
             raise DistillError(f"the checkpoint {path} has lost its {SUMS}")
         return values, torch.load(path / TENSORS, weights_only=True, map_location="cpu")
-    except (OSError, RuntimeError, EOFError, ValueError, TypeError, KeyError, pickle.UnpicklingError) as error:
+    except DistillError:
+        raise
+    except Exception as error:  # what torch's reader makes of a damaged archive has no end of kinds
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DistillError(f"the checkpoint {path} cannot be read: {reason}") from error
 

@@ -134,7 +134,7 @@ def each_row(path: Path, digests: dict[str, str]) -> Iterator[tuple[str, Any]]:
             raise
         except UnicodeDecodeError as error:
             raise DistillError(f"{file} is not UTF-8 (byte {error.start}): save it as UTF-8") from error
-        except (OSError, csv.Error, ValueError) as error:
+        except (OSError, csv.Error, ValueError, RecursionError) as error:
             raise DistillError(f"{file} cannot be read: {str(error).splitlines()[0]}") from error
 
 

@@ -99,7 +99,7 @@ class KnowledgeBase:
         try:
             rows = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
             return cls([Entry(str(row["question"]), str(row["knowledge"])) for row in rows], embed)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             if isinstance(error, DistillError):
                 raise
             raise DistillError(f"{path} holds no knowledge: {str(error).splitlines()[0]}") from error

@@ -224,7 +224,9 @@ def _claim(folder: Path, options: dict[str, Any]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         known = json.loads(path.read_text()) if path.is_file() else None
-    except (OSError, json.JSONDecodeError) as error:
+        if not isinstance(known, dict | None):
+            raise ValueError(f"{path.name} holds no options")
+    except (OSError, ValueError, RecursionError) as error:
         raise DistillError(f"{folder} cannot be used: {error}") from error
     if known is None:
         write_json(path, options)
@@ -237,8 +239,12 @@ def _claim(folder: Path, options: dict[str, Any]) -> None:
 def _arms(folder: Path, seed: int) -> dict[str, Any]:
     path = folder / f"seed_{seed}" / ARMS
     try:
-        return json.loads(path.read_text()) if path.is_file() else {}
-    except json.JSONDecodeError as error:
+        found = json.loads(path.read_text()) if path.is_file() else {}
+        for arm, one in found.items():
+            if not isinstance(one["measures"], dict) or not float(one["seconds"]) >= 0:
+                raise ValueError(f"what it says of '{arm}' is no result")
+        return found
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise DistillError(f"{path} is damaged ({error}): delete it to run this seed again") from error
 
 

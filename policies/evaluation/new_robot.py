@@ -18,9 +18,12 @@ from policies.evaluation.measure import RobotMeasured, at_rest, standing
 from policies.evaluation.options import RobotAddOptions
 from sim.errors import InputError
 from sim.folders import alone
+from sim.reading import read_text
 from sim.robots.description import NAME, Fall, Leg, Robot, Spread, derived_gains, find_robot, robot_folders
 from sim.robots.footprint import Footprint
 
+LARGEST = 1 << 26
+"""Bytes of a model, at most."""
 LEG_JOINTS = ("abduction", "hip", "knee")
 ALONG = 0.8
 """Cosine up to which a joint's axis counts as lying along x or y."""
@@ -86,7 +89,7 @@ def add(options: RobotAddOptions) -> RobotAdded:
     base, legs = _legs(spec)
     _tidy(spec, base)
     _feet(spec, legs)
-    model = spec.compile()
+    model = _compiled(spec, options.model)
     for leg in legs:
         _poses(model, leg)
     robot = _described(spec, model, base, legs, options.name, speeds, guessed)
@@ -94,7 +97,7 @@ def add(options: RobotAddOptions) -> RobotAdded:
     _carry(spec, robot)
     with alone(folder, "writes a description"):
         try:
-            spec.compile()
+            _compiled(spec, options.model)
             (folder / "robot.xml").write_text(spec.to_xml())
             (folder / "__init__.py").write_text(_source(robot, str(options.model), guessed))
             robot = _held_up(replace(robot, mjcf=folder / "robot.xml"))
@@ -105,15 +108,23 @@ def add(options: RobotAddOptions) -> RobotAdded:
     return RobotAdded.of({"robot": robot.name, **at_rest(robot), "folder": str(folder), "guessed": guessed})
 
 
+def _compiled(spec: mujoco.MjSpec, file: Path) -> mujoco.MjModel:
+    """The model with our parts in it; `InputError` where MuJoCo does not take it: a name is there twice, for one."""
+    try:
+        return spec.compile()
+    except (ValueError, mujoco.FatalError) as error:
+        raise InputError(f"the model {file} cannot be used: {' '.join(str(error).split())}") from error
+
+
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
 def _read(file: Path) -> tuple[mujoco.MjSpec, dict[str, float]]:
     """An editable model without meshes, actuators and sensors, and the joints' speeds as far as the file has them."""
     try:
-        text = file.read_text()
+        text = read_text(file, LARGEST, "the model")
         root = ElementTree.fromstring(text)
-    except (OSError, UnicodeDecodeError, ElementTree.ParseError) as error:
+    except (OSError, ElementTree.ParseError) as error:
         raise InputError(f"cannot read the model {file}: {str(error).splitlines()[0]}") from error
     speeds: dict[str, float] = {}
     try:

@@ -12,9 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from sim.errors import InputError
+from sim.reading import read_text
 
 LONGEST = 200
 """Entries of a table, at most."""
+LARGEST = 1 << 20
+"""Bytes of its file, at most."""
 SUFFIX = ".response.json"
 
 
@@ -59,10 +62,10 @@ class Response:
     def read(cls, file: Path) -> "Response":
         """A table that was written. Raises `InputError` where it is none."""
         try:
-            data = json.loads(file.read_text(encoding="utf-8"))
+            data = json.loads(read_text(file, LARGEST))
             rows = {name: tuple(float(v) for v in data[name]) for name in ("forward", "sideways", "yaw")}
             return cls(float(data["period"]), **rows)
-        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             raise InputError(f"{file} is no table of a walker's response") from error
 
     @classmethod
