@@ -21,6 +21,8 @@ class Paces:
     """Off the start table."""
     enter: float = 1.9
     """Where the climber takes over."""
+    enter_turning: float = 1.2
+    """The same behind a turn: feet that still push aside slide on the ramp."""
     climb: float = 2.2
     """Up the A-frame, on the map."""
     descend: float = 1.9

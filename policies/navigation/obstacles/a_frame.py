@@ -7,9 +7,12 @@ import numpy as np
 from policies.navigation.obstacles.base import RouteRequest, Way, axis, leads, place, turned_to, way_over, xy
 from policies.navigation.paces import Paces
 from sim.course.description import AFrame, AFrameObstacle, Obstacle, Waypoint
+from sim.planar import wrap
 
 DECK_IN, DECK_OUT = 0.45, 0.35
 """m before the first gate from which, and past the last to which, the climber drives. By hand."""
+SHARP = 0.7
+"""rad that a robot turns by before a ramp from which the turn is sharp. By hand."""
 AROUND_ENDS, AROUND_SIDES = 0.35, 0.5
 """m that the way around keeps from the feet of the ramps and from their sides. By hand."""
 AROUND_BORDER = 0.25
@@ -29,11 +32,24 @@ class OverFrame(Way):
         over = straight_over(obstacle, paces)
         if following is not None:
             over[-1] = replace(over[-1], speed=min(over[-1].speed, way_over(following).entered_at(paces)))
+        if _turns(ask, points, over[0]):
+            over[0] = replace(over[0], speed=min(over[0].speed, paces.enter_turning))
         return turned_to(ask, points, over)
 
     def entry(self, ask: RouteRequest, k: int, here: np.ndarray) -> Waypoint | None:
         obstacle = ask.course.obstacles[k]
         return straight_over(obstacle, ask.paces)[0] if ask.able(obstacle) else None
+
+
+def _turns(ask: RouteRequest, points: list[Waypoint], entry: Waypoint) -> bool:
+    """Whether a robot that comes along these waypoints has a sharp turn to make where it enters."""
+    ways = [ask.course.start[:2], *((w.x, w.y) for w in points)][-2:]
+    heading = (
+        ask.course.start[2] if len(ways) < 2 else float(np.arctan2(ways[1][1] - ways[0][1], ways[1][0] - ways[0][0]))
+    )
+    if points and points[-1].yaw is not None:
+        heading = points[-1].yaw
+    return entry.yaw is not None and abs(float(wrap(entry.yaw - heading))) > SHARP
 
 
 def straight_over(obstacle: Obstacle, paces: Paces) -> list[Waypoint]:

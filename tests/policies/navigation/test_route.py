@@ -8,12 +8,15 @@ from kinematic import clearance
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from policies.navigation import planner
+from policies.navigation.obstacles.a_frame import OverFrame, straight_over
+from policies.navigation.obstacles.base import RouteRequest
+from policies.navigation.obstacles.tables import OntoTable
 from policies.navigation.paces import Paces
 from policies.navigation.path import MotionLimits, lay_path
 from policies.navigation.planner import Body, Envelope, Problem, solve
 from policies.navigation.route import plan
 from policies.navigation.route_cache import planned
-from sim.course.description import Course, Gate, Pole, Table, Waypoint, official
+from sim.course.description import AFrameObstacle, Course, Gate, Pole, Table, Waypoint, official
 from sim.course.files import by_name
 from sim.course.score import Scorer
 from sim.errors import InputError
@@ -168,3 +171,34 @@ def test_an_a_frame_is_left_slower_where_poles_follow(name):
     poles_follow = names[names.index("a frame") + 1] == "weave poles"
     assert poles_follow == (name == "reversed")
     assert over[-1].speed == (paces.weave if poles_follow else paces.descend) and over[0].speed == paces.climb
+
+
+def test_a_table_is_approached_squarely_where_the_straight_way_brushes_a_pole():
+    course = official()
+    table, gate = np.array(course.end_table.center), course.obstacles[-1].gates[-1]
+    inward = (table - gate.center) / np.linalg.norm(table - gate.center)
+    across = np.array([-inward[1], inward[0]])
+    here = table - 1.9 * inward + 0.5 * across
+    for beside, squarely in ((0.2, True), (0.6, False)):
+        way = (table - here) / np.linalg.norm(table - here)
+        at = here + 0.3 * way + beside * np.array([-way[1], way[0]])
+        ask = RouteRequest(replace(course, extra_poles=(Pole(*at.tolist()),)), FOOTPRINT, SKILLS, Paces())
+        entry = OntoTable().entry(ask, len(course.obstacles) - 1, here)
+        assert (entry is not None) == squarely
+        if entry is not None:
+            before = np.array([entry.x, entry.y]) - gate.center
+            assert before @ across == pytest.approx(0.0, abs=1e-9) and before @ inward < 0
+            assert entry.yaw == pytest.approx(np.arctan2(inward[1], inward[0]))
+
+
+def test_a_ramp_is_entered_slower_behind_a_turn():
+    course, paces = official(), Paces()
+    k = next(i for i, o in enumerate(course.obstacles) if isinstance(o, AFrameObstacle))
+    frame = straight_over(course.obstacles[k], paces)[0]
+    assert frame.yaw is not None
+    for turn, speed in ((0.0, paces.enter), (np.pi / 2, paces.enter_turning), (-np.pi / 2, paces.enter_turning)):
+        yaw = frame.yaw + turn
+        before = Waypoint(frame.x - 1.0 * np.cos(yaw), frame.y - 1.0 * np.sin(yaw), 1.0, yaw=yaw)
+        over = OverFrame().extended(RouteRequest(course, FOOTPRINT, SKILLS, paces), k, [before])
+        entered = next(w for w in over if w.x == frame.x and w.y == frame.y)
+        assert entered.speed == min(speed, paces.climb)
