@@ -119,6 +119,8 @@ def load(folder: Path) -> nn.Module:
 
 
 def _pretrained(folder: Path) -> nn.Module:
+    from distill.language import supernet  # noqa: F401 (makes its kind of model known to transformers)
+
     config: Any = AutoConfig.from_pretrained(folder)
     name = (config.architectures or ["a model of no kind"])[0]
     kind = next((kind for ending, kind in ENDINGS.items() if name.endswith(ending)), None)
