@@ -9,7 +9,7 @@ from distill.methods.framework import Recipe
 NAMES = (
     "self_distillation", "teacher_hacking", "capacity_gap", "miniplm", "ddk", "sinkd", "multi_granularity", "first",
     "step_by_step", "pgkd", "ernie_tiny", "nesycd", "ade_extraction", "universal_ner", "leader",
-    "frontier_synthetic", "mend", "strategy_teaching",
+    "frontier_synthetic", "mend", "strategy_teaching", "llava_kd",
 )  # fmt: skip
 """Modules of this package, each with its `RECIPE`."""
 

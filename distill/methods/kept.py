@@ -9,7 +9,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel, PreTrainedTokenizerFast
 
 from distill.core.checkpoints import write_json
 from distill.core.errors import DistillError
@@ -123,6 +123,9 @@ def _pretrained(folder: Path) -> nn.Module:
 
     config: Any = AutoConfig.from_pretrained(folder)
     name = (config.architectures or ["a model of no kind"])[0]
+    if hasattr(config, "vision_config"):
+        seeing: Any = AutoModelForImageTextToText.from_pretrained(folder)
+        return seeing.eval()
     kind = next((kind for ending, kind in ENDINGS.items() if name.endswith(ending)), None)
     if kind is None:
         raise DistillError(f"{name} is none of this project's students")
