@@ -163,6 +163,9 @@ def cost(config: Any, size: Size, length: int = 128) -> Cost:
 class SuperNet(nn.Module):
     """A masked language model with the weights of all sizes of a space."""
 
+    drawn: Tensor
+    """Steps that sizes were drawn for."""
+
     def __init__(self, model: Any, space: Space) -> None:
         """`model`: `ElasticBertForMaskedLM` of the space's largest size; see `of`."""
         super().__init__()

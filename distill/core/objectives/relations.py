@@ -22,7 +22,7 @@ def relations(states: Tensor, heads: int, seen: Tensor | None = None, causal: bo
     each = states.shape[-1] // heads
     if not each:
         raise DistillError(f"states of {states.shape[-1]} numbers cannot be split into {heads} relation heads")
-    parts = states[..., : heads * each].unflatten(-1, (heads, each)).transpose(-3, -2)
+    parts = states[..., : heads * each].reshape(*states.shape[:-1], heads, each).transpose(-3, -2)
     scores = parts @ parts.transpose(-1, -2) * each**-0.5
     length = states.shape[-2]
     hidden = torch.zeros(len(states), 1, length, length, dtype=torch.bool, device=states.device)

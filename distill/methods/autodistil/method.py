@@ -50,19 +50,18 @@ class Sandwich(Student):
 
     def __init__(self, net: SuperNet, seed: int = 0, ends: bool = True, random: int = RANDOM) -> None:
         """`ends`: whether the smallest and the largest are among them, beside so many `random` ones."""
-        self.module, self.seed, self.ends, self.random = net, seed, ends, random
+        self.module, self.net, self.seed, self.ends, self.random = net, net, seed, ends, random
 
     def sizes(self, step: int) -> list[Size]:
         """Of a step: the same on every device."""
-        rng, space = np.random.default_rng([self.seed, step]), self.module.space
+        rng, space = np.random.default_rng([self.seed, step]), self.net.space
         return [*([space.smallest, space.largest] if self.ends else []), *(space.draw(rng) for _ in range(self.random))]
 
     def outputs(self, module: nn.Module, batch: Mapping[str, Tensor]) -> StudentOutput:
         """Queries, keys and values of each of the sizes; of those of the next step where it learns."""
-        net: Any = self.module
-        step = int(net.drawn)
+        step = int(self.net.drawn)
         if module.training and torch.is_grad_enabled():
-            net.drawn += 1
+            self.net.drawn += 1
         found = module(batch["tokens"], batch["mask"], self.sizes(step))
         return StudentOutput(hidden=tuple(state for size in found for state in size))
 

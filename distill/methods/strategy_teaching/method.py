@@ -208,7 +208,7 @@ def teach(
     Returns: the library; `calls` of the teacher, `passes`, `states` that were looked at, `kept` and `refused` lessons.
     """
     library = Library() if library is None else library
-    found = dict.fromkeys(("calls", "passes", "states", "kept", "refused"), 0)
+    found: dict[str, int] = dict.fromkeys(("calls", "passes", "states", "kept", "refused"), 0)
     while found["passes"] < options.passes and found["calls"] + options.rounds + 2 <= options.calls:
         kept, met = found["kept"], set[str]()
         states = dialogues(student, library, found["passes"])

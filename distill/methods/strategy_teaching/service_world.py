@@ -76,7 +76,8 @@ class ServiceWorld:
         """What customers of a type at a stage say."""
         if not states:
             return []
-        places = self.drawn(rng, *np.array(states).T, noise)
+        kinds, stages = np.array(states).T
+        places = self.drawn(rng, kinds, stages, noise)
         return [" ".join(self.plain[int(i)] for i in row) for row in places]
 
     def right(self, kind: int, stage: int) -> str:
