@@ -1,17 +1,14 @@
 """All recipes by name, and the catalogue by algorithm, skill and vertical (arXiv 2402.13116)."""
 
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from distill.core.errors import DistillError
 from distill.methods.framework import Recipe
 
-NAMES = (
-    "self_distillation", "teacher_hacking", "capacity_gap", "miniplm", "ddk", "sinkd", "multi_granularity", "first",
-    "step_by_step", "pgkd", "ernie_tiny", "nesycd", "ade_extraction", "universal_ner", "leader",
-    "frontier_synthetic", "mend", "strategy_teaching", "llava_kd",
-)  # fmt: skip
-"""Modules of this package, each with its `RECIPE`."""
+NAMES = tuple(sorted(file.parent.name for file in Path(__file__).parent.glob("*/experiment.py")))
+"""Folders of this package that hold an `experiment.py` with its `RECIPE`: a new one is listed once it is there."""
 
 
 def find(name: str) -> Recipe:

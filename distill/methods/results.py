@@ -23,7 +23,7 @@ class Catalogue(Result):
     by_vertical: dict[str, list[str]]
 
     def show(self, console: "Console") -> None:
-        """One line a recipe, ordered by algorithm; long titles are cut where the line ends."""
+        """One line a recipe by algorithm, long titles cut where the line ends; then names by skill and by vertical."""
         from rich.table import Table
 
         ordered = sorted(self.recipes, key=lambda recipe: (recipe["algorithm"], recipe["name"]))
@@ -44,6 +44,14 @@ class Catalogue(Result):
         console.print(table)
         line(console, "power", "chance that so many seeds find an effect worth finding")
         line(console, "* on your own models", "as barkour recipe show NAME says")
+        for axis, groups in (("skill", self.by_skill), ("vertical", self.by_vertical)):
+            table = Table(box=None, pad_edge=False, expand=True)
+            table.add_column(axis, no_wrap=True)
+            table.add_column("recipes", ratio=1)
+            for group in sorted(groups):
+                table.add_row(cell(group), cell(", ".join(sorted(groups[group]))))
+            console.print()
+            console.print(table)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -92,8 +92,15 @@ def test_an_evaluation_shows_rates_and_the_interval() -> None:
 
 
 def test_the_catalogue_has_one_line_a_recipe_at_80_columns() -> None:
-    lines = shown(Catalogue.of(catalogue())).splitlines()
-    assert max(map(len, lines)) <= 80
+    found = Catalogue.of(catalogue())
+    whole = shown(found)
+    assert max(map(len, whole.splitlines())) <= 80
+    listing, *axes = whole.split("\n\n")
+    lines = listing.splitlines()
+    for text, groups in zip(axes, (found.by_skill, found.by_vertical), strict=True):
+        told = text.replace(",", " ").split()
+        assert all(told.count(name) == 1 for name in NAMES)
+        assert all(any(row.startswith(group + " ") for row in text.splitlines()) for group in groups)
     assert all(sum(line.split()[:1] == [name] for line in lines) == 1 for name in NAMES)
     assert {line.split()[0] for line in lines[1:]} <= {*NAMES, "power:", "*"}  # and what column and mark mean
 
