@@ -83,12 +83,25 @@ def seeing(vocabulary: int, image_token: int) -> Read:
         tokens = batch["tokens"][:, :-1]
         with_image = (tokens == image_token).any(1)
         pixels = batch["image"][with_image] if bool(with_image.any()) else None
+        _check(module, tokens[with_image], image_token)
         logits = module(input_ids=tokens, pixel_values=pixels, use_cache=False).logits
         if logits.shape[-1] < vocabulary:
             raise DistillError(f"the model knows {logits.shape[-1]} tokens, {vocabulary} are to be compared")
         return logits[..., :vocabulary]
 
     return read
+
+
+def _check(module: Any, tokens: Tensor, image_token: int) -> None:
+    """Raises `DistillError` where rows with an image have not as many of its tokens as it has patches; of classes
+    whose images have any number of patches transformers itself says so."""
+    config: Any = getattr(module, "config", None)
+    if getattr(config, "model_type", "") != "llava":
+        return
+    length, counts = config.image_seq_length, (tokens == image_token).sum(1)
+    if bool((counts != length).any()):
+        wrong = int(counts[counts != length][0])
+        raise DistillError(f"an image has {length} patches, but a row has {wrong} tokens for them")
 
 
 def part_of(model: nn.Module, name: str) -> nn.Module:

@@ -182,3 +182,10 @@ def test_answers_are_right_by_the_pictures():
                 assert np.array_equal(np.sign(made[0, :, 0, 0]), colour[second - PLACE])
             else:
                 assert np.array_equal(made[0, :, :2, :2].any(0), patch[second - PLACE].any(0))
+
+
+def test_a_row_with_too_few_tokens_for_its_image_is_refused():
+    batch = tensors(table())
+    batch["tokens"][0, 0] = PLACE
+    with pytest.raises(DistillError):
+        READ(model(), batch)
