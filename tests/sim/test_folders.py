@@ -107,7 +107,7 @@ def test_of_two_that_write_a_file_at_once_one_is_there_whole(tmp_path):
         assert not file.exists()
     assert file.read_text() == "first"
     with pytest.raises(ValueError, match="midway"), replacing(file) as third:
-        third.write_text("thi")
+        third.write_text("half")
         raise ValueError("midway")
     assert file.read_text() == "first" and list(tmp_path.iterdir()) == [file]
 
