@@ -19,7 +19,7 @@ from distill.core.errors import DistillError
 from distill.core.folders import end_with_parent, hold
 from distill.language.data import Corpus, read_folder
 from distill.language.models import sharding
-from distill.methods.catalogue import find
+from distill.methods.catalogue import NAMES, find
 from distill.methods.claims import judge
 from distill.methods.claims import summary as conclusion
 from distill.methods.framework import Recipe, Trial, one_seed, processors
@@ -111,20 +111,22 @@ def sweep(
     Returns:
       `recipes` (results as of `run`, or `name` and `error`), `verdicts` (name -> verdict), `seconds`; also in
       `out/sweep.json`, and as a table in `out/sweep.md`.
+
+    Raises:
+      DistillError: an unknown name, before anything is written.
     """
+    recipes = [find(name) for name in tuple(names) or NAMES]
     lock = hold(Path(asked.out))
     try:
-        return _sweep(names, asked, console)
+        return _sweep(recipes, asked, console)
     finally:
         lock.release()
 
 
-def _sweep(names: Iterable[str], asked: ExperimentOptions, console: Console | None) -> dict[str, Any]:
-    from distill.methods.catalogue import NAMES
-
+def _sweep(recipes: Sequence[Recipe], asked: ExperimentOptions, console: Console | None) -> dict[str, Any]:
     found = []
-    for name in tuple(names) or NAMES:
-        recipe = find(name)
+    for recipe in recipes:
+        name = recipe.name
         try:
             recipe = recipe.on(asked.domain, asked.preset)
             result = run(recipe, asked, console)

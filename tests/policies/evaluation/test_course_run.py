@@ -19,6 +19,7 @@ from sim.course.description import official
 from sim.course.score import score_file
 from sim.envs.worlds import SimulatedRobots, world_seeds
 from sim.errors import InputError
+from sim.folders import LOCK
 from sim.localization import PoseErrors
 
 SECONDS = 3.0
@@ -51,7 +52,7 @@ def test_the_shipped_policy_takes_the_robot_over_the_course(whole):
 
 def test_a_run_leaves_what_the_official_scorer_reads(whole):
     report, folder = whole
-    assert {"pose.csv", "path.png", "run.json", "run.mcap"} == {path.name for path in folder.iterdir()}
+    assert {"pose.csv", "path.png", "run.json", "run.mcap", LOCK} == {path.name for path in folder.iterdir()}
     again = score_file(folder / "pose.csv", official(), touched_jump=report["touched_jump"])
     assert again.score == pytest.approx(report["score"], abs=1e-9)
     assert again.time_s == pytest.approx(report["time_s"], abs=1e-9)
