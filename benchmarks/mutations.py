@@ -283,7 +283,7 @@ def _steps(folder: Path, old: bool = False) -> None:
         (folder / "loop.rec").write_bytes(_old(header, [row for row, _ in rows]))
         return
     with (folder / "loop.mcap").open("wb") as file:
-        steps = Steps(lambda data: None if file.write(data) else None, header, robot.joints)
+        steps = Steps(file.write, header, robot.joints)
         for k, (row, _) in enumerate(rows):
             steps.write(row, np.full((4, 4), 0.01 * k, np.float32) if k % 4 == 0 else None)
 

@@ -19,14 +19,17 @@ LOCK = ".lock"
 
 
 @contextmanager
-def alone(folder: Path, does: str = "is at work") -> Iterator[None]:
+def alone(folder: Path | None, does: str = "is at work") -> Iterator[None]:
     """Makes the folder and keeps other processes out of it; the same process may ask twice.
 
-    `does` says what the others do.
+    `does` says what the others do. Without a folder nothing is locked: the run writes none.
 
     Raises:
       InputError: another process is at work there, or nothing can be written there.
     """
+    if folder is None:
+        yield
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK, is_singleton=True)

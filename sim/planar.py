@@ -1,5 +1,7 @@
 """Angles and rotations in the plane, for numpy and jax alike; yaw counter-clockwise in rad."""
 
+import math
+
 import numpy as np
 
 from sim.arrays import Array, Namespace
@@ -26,3 +28,11 @@ def to_world(forward: Array, left: Array, yaw: Array, xp: Namespace = np) -> tup
     """The inverse of `to_body`: x and y parts in the world."""
     c, s = xp.cos(yaw), xp.sin(yaw)
     return c * forward - s * left, s * forward + c * left
+
+
+def from_segment(a: tuple[float, float], b: tuple[float, float], p: tuple[float, float]) -> float:
+    """Distance of a point from the straight line between two others, all (x, y)."""
+    dx, dy, px, py = b[0] - a[0], b[1] - a[1], p[0] - a[0], p[1] - a[1]
+    length = dx * dx + dy * dy
+    share = min(max((px * dx + py * dy) / length, 0.0), 1.0) if length > 0.0 else 0.0
+    return math.hypot(px - share * dx, py - share * dy)

@@ -58,7 +58,7 @@ class Topic:
 class ChunkWriter:
     """Writes messages chunk by chunk; `flush` ends a chunk, which is written in one piece."""
 
-    def __init__(self, write: Callable[[bytes], None], topics: Sequence[Topic]) -> None:
+    def __init__(self, write: Callable[[bytes], object], topics: Sequence[Topic]) -> None:
         """`write` appends bytes to the file, all of them or none that count."""
         self._write, self._builder = write, RecordBuilder()
         self._channel = {topic.name: index + 1 for index, topic in enumerate(topics)}

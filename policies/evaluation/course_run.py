@@ -6,7 +6,6 @@
 import json
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -236,7 +235,7 @@ def run(options: CourseRunOptions) -> RunReport:
     Raises:
       InputError: unknown policy or course, or a folder that cannot be written.
     """
-    with alone(options.record, "records") if options.record is not None else nullcontext():
+    with alone(options.record, "records"):
         return _run(options)
 
 

@@ -3,7 +3,6 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -57,7 +56,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     Raises:
       InputError: unknown policy or course, or a folder that cannot be written.
     """
-    with alone(options.report, "measures") if options.report is not None else nullcontext():
+    with alone(options.report, "measures"):
         return _evaluate(options)
 
 

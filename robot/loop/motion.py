@@ -17,6 +17,7 @@ from robot.loop.terrain import TerrainHeights
 from robot.loop.transport import NEVER, NS, Array, Snapshot
 from sim.course.description import SKILLS
 from sim.errors import InputError
+from sim.planar import from_segment
 from sim.robots.description import Robot
 from sim.robots.kinematics import Feet
 
@@ -182,20 +183,12 @@ class PoseAgainstMotion:
             )  # fmt: skip
         self._ways.append((*self._way, x, y))
         fx, fy, cx, cy, px, py = (later - earlier for later, earlier in zip(self._ways[-1], self._ways[0], strict=True))
-        self.residual = residual = _from_segment((fx, fy), (cx, cy), (px, py))
+        self.residual = residual = from_segment((fx, fy), (cx, cy), (px, py))
         self.peak = max(self.peak, residual)
         if residual <= self.limit:
             return None
         sentence = f"the pose has moved {residual:.2f} m other than legs and commands, limit {self.limit}"
         return Refusal(self.CODE, sentence, residual, self.limit, self.SOURCE)
-
-
-def _from_segment(a: Point, b: Point, p: Point) -> float:
-    """Distance of a point from the straight line between two others, all (x, y)."""
-    dx, dy, px, py = b[0] - a[0], b[1] - a[1], p[0] - a[0], p[1] - a[1]
-    length = dx * dx + dy * dy
-    share = min(max((px * dx + py * dy) / length, 0.0), 1.0) if length > 0.0 else 0.0
-    return math.hypot(px - share * dx, py - share * dy)
 
 
 class PoseHops:

@@ -115,7 +115,7 @@ def topics(joints: int) -> tuple[Topic, ...]:
 class Steps:
     """Writes control steps with the messages that they came from, one chunk a step."""
 
-    def __init__(self, write: Callable[[bytes], None], header: dict[str, Any], joints: int, epoch: int = 0) -> None:
+    def __init__(self, write: Callable[[bytes], object], header: dict[str, Any], joints: int, epoch: int = 0) -> None:
         """`epoch` is added to the loop's times to make the file's, ns."""
         self._chunks, self._epoch, self._robot = ChunkWriter(write, topics(joints)), epoch, str(header.get("robot", ""))
         named = header.get("joints", ())

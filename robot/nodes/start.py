@@ -1,7 +1,6 @@
 """`barkour onboard --transport ros2`, `barkour ros course` and `barkour ros sim|navigator|referee`: a program with
 options of the command line on top of its parameter file. ROS is loaded when its surroundings are checked."""
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +45,7 @@ def navigator(options: NavigatorOptions) -> NavigatorReport:
 def referee(options: RefereeOptions) -> RefereeReport:
     """The referee; see `run`."""
     given = {"course": options.course, "out": options.out, "robot": options.robot}
-    with alone(options.out, "keeps the score") if options.out is not None else nullcontext():
+    with alone(options.out, "keeps the score"):
         return RefereeReport.of(_given("referee", options.parameters, options.domain, **given))
 
 

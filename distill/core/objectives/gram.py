@@ -47,13 +47,10 @@ class GramMatching(Objective):
         self, student: StudentOutput, signal: DenseLogits, rows: Tensor, weights: Tensor, mask: Tensor | None
     ) -> Tensor:
         """The mean over rows."""
-        losses = self.losses(student, signal, rows, mask)
         row = rows // signal.logits.shape[1]
-        size = torch.zeros(len(signal.logits), dtype=losses.dtype, device=row.device)
-        size = size.index_add(0, row, torch.ones_like(losses))
-        weights = weights.to(losses.dtype) / size[row]
-        total = weights.sum()
-        return (losses * weights).sum() / torch.where(total > 0, total, torch.ones_like(total))
+        size = torch.bincount(row, minlength=len(signal.logits))
+        exact = torch.promote_types(signal.logits.dtype, torch.float32)
+        return super().mean(student, signal, rows, weights.to(exact) / size[row], mask)
 
 
 def _relations(logits: Tensor, chosen: Tensor) -> Tensor:

@@ -43,12 +43,10 @@ class OverFrame(Way):
 
 def _turns(ask: RouteRequest, points: list[Waypoint], entry: Waypoint) -> bool:
     """Whether a robot that comes along these waypoints has a sharp turn to make where it enters."""
-    ways = [ask.course.start[:2], *((w.x, w.y) for w in points)][-2:]
-    heading = (
-        ask.course.start[2] if len(ways) < 2 else float(np.arctan2(ways[1][1] - ways[0][1], ways[1][0] - ways[0][0]))
-    )
-    if points and points[-1].yaw is not None:
-        heading = points[-1].yaw
+    heading = points[-1].yaw if points else ask.course.start[2]
+    if heading is None:
+        way = place(ask, points) - place(ask, points[:-1])
+        heading = float(np.arctan2(way[1], way[0]))
     return entry.yaw is not None and abs(float(wrap(entry.yaw - heading))) > SHARP
 
 

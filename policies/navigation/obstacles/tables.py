@@ -4,6 +4,7 @@ import numpy as np
 
 from policies.navigation.obstacles.base import RouteRequest, Way, inside, leads, place, turned_to, xy
 from sim.course.description import EndTable, StartTable, Waypoint
+from sim.planar import from_segment
 
 PAST_CENTER = 0.08
 """m past the end table's centre at which the robot stops: its hind legs reach further than its front legs."""
@@ -63,10 +64,8 @@ class OntoTable(Way):
 
 def _brushes(ask: RouteRequest, here: np.ndarray) -> bool:
     """Whether a robot on its straight way from `here` to the end table comes too near to a pole."""
-    way, half_width = np.array(ask.course.end_table.center) - here, ask.footprint.reach[2]
-    for pole in ask.course.poles:
-        to_pole = np.array([pole.x, pole.y]) - here
-        share = float(np.clip(np.dot(to_pole, way) / max(float(np.dot(way, way)), 1e-9), 0.0, 1.0))
-        if np.linalg.norm(to_pole - share * way) < half_width + pole.radius + CLEAR:
-            return True
-    return False
+    half_width = ask.footprint.reach[2]
+    return any(
+        from_segment(xy(here), ask.course.end_table.center, (pole.x, pole.y)) < half_width + pole.radius + CLEAR
+        for pole in ask.course.poles
+    )

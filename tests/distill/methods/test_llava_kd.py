@@ -153,9 +153,7 @@ def test_answers_are_right_by_the_pictures():
             same = np.array_equal(patch[first - PLACE], patch[second - PLACE])
             assert (answer == YES) == same
         elif KINDS[kind] == "count":
-            one = np.sign(drawn(np.full((1, PLACES), first * 0 + second - COLOUR), np.zeros((1, PLACES), int)))[
-                0, :, 0, 0
-            ]
+            one = np.sign(drawn(np.full((1, PLACES), second - COLOUR), np.zeros((1, PLACES), int)))[0, :, 0, 0]
             assert answer - NUMBER == (colour == one).all(-1).sum()
         elif KINDS[kind] == "left":
             at = [
