@@ -83,6 +83,18 @@ def test_one_odd_speed_is_no_fault(spike):
     assert joints(lambda v: v + spike * (next(count) == 100) * (np.arange(len(v)) == 5)) is None
 
 
+@pytest.mark.parametrize(("before", "after"), [(22.0, -8.0), (-23.0, 6.0), (24.0, -3.0)])
+def test_a_foot_that_strikes_is_no_fault(before, after):
+    """From `before` to `after` (rad/s) between two readings, as runs on the course show it, every 0.2 s."""
+    monitor = SpeedAgainstPosition(PLAUSIBLE.joint_differs, PLAUSIBLE.acceleration, ROBOT)
+    speeds = np.tile(np.concatenate([np.linspace(0.0, before, 25), np.linspace(after, 0.0, 25)]), 10)
+    angles = np.concatenate([[0.0], np.cumsum(0.004 * 0.5 * (speeds[1:] + speeds[:-1]))])
+    for k, (angle, speed) in enumerate(zip(angles, speeds, strict=True)):
+        stamp = 5 * NS + 4_000_000 * k
+        assert monitor.see(stamp, stamp, np.full(ROBOT.joints, angle), np.full(ROBOT.joints, speed)) is None
+    assert monitor.peak < 0.5 * monitor.limit
+
+
 def test_a_gap_begins_anew():
     monitor = SpeedAgainstPosition(PLAUSIBLE.joint_differs, PLAUSIBLE.acceleration, ROBOT)
     for k, q in ((1, 0.0), (2, 0.0), (12, 1.0), (13, 1.0)):
