@@ -207,7 +207,7 @@ def parse(arguments: list[str]) -> Call:
     if any(word == "" or (word.startswith("--") and word.endswith("=")) for word in arguments):
         raise InputError("an argument is empty: leave its option out, or give it a value")
     try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(shown):
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(shown), _numbers():
             found: Any = tyro.cli(_front(), args=_today(arguments), prog="barkour", config=config)
     except SystemExit as stop:
         if stop.code in (0, None):
@@ -223,6 +223,30 @@ def parse(arguments: list[str]) -> Call:
         command = command.commands[word]
     options = command.options(**{f.name: getattr(found, f.name) for f in fields(command.options)})
     return Call(" ".join(words), command, options, found.json)
+
+
+@cache
+def _numbers() -> tyro.constructors.ConstructorRegistry:
+    """Numbers as they are written: Python would read 1_0 as 10, and digits of every script."""
+
+    def read(kind: type, text: str) -> Any:
+        if "_" in text or not text.isascii() or text != text.strip():
+            raise ValueError(f"invalid literal for int() with base 10: {text!r}" if kind is int else
+                             f"could not convert string to float: {text!r}")  # fmt: skip
+        return kind(text)
+
+    def rule(asked: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+        kind: Any = asked.type
+        if kind not in (int, float):
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1, metavar=kind.__name__.upper(), instance_from_str=lambda words: read(kind, words[0]),
+            is_instance=lambda value: isinstance(value, kind), str_from_instance=lambda value: [str(value)],
+        )  # fmt: skip
+
+    registry = tyro.constructors.ConstructorRegistry()
+    registry.primitive_rule(rule)
+    return registry
 
 
 def _today(arguments: list[str]) -> list[str]:

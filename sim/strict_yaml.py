@@ -1,7 +1,8 @@
 """YAML files from people's hands: nothing in them is dropped, guessed or expanded without a word.
 
 A key that is given twice, an alias, a file that is no regular one or too large are errors; those within a file name its
-line. What looks like a date or like a number in base 60 stays a text, so that a number is asked for by its own name.
+line. So is what other readers take for a date or for a number in another base (1:30, 010, 0x10, 1_000) without quotes:
+ROS's own would read another value than this one.
 """
 
 import re
@@ -20,7 +21,7 @@ MOST_NODES = 100_000
 
 
 class StrictLoader(yaml.SafeLoader):
-    """YAML's safe loader without aliases, double keys, dates and numbers in base 60."""
+    """YAML's safe loader without aliases, double keys, dates and numbers in base 60 or 8."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         """Aliases are refused: nested ones grow to any size."""
@@ -40,7 +41,25 @@ class StrictLoader(yaml.SafeLoader):
                 problem = f"the key '{key.value}' is given twice"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
             seen.add(key.value)
+        for key, value in node.value:
+            self._check_plain(value, f" of '{key.value}'" if isinstance(key, yaml.ScalarNode) else "")
         return super().construct_mapping(node, deep)
+
+    def construct_sequence(self, node: yaml.SequenceNode, deep: bool = False) -> list[Any]:
+        """Its items are held to what a mapping's values are."""
+        for item in node.value:
+            self._check_plain(item, "")
+        return super().construct_sequence(node, deep)
+
+    def _check_plain(self, node: yaml.Node, whose: str) -> None:
+        """A text without quotes that others take for a date or number is an error."""
+        if not isinstance(node, yaml.ScalarNode) or node.style is not None or node.tag != _TEXT:
+            return
+        others = yaml.SafeLoader.yaml_implicit_resolvers.get(node.value[:1], [])
+        guessed = any(tag.rsplit(":", 1)[1] in _GUESSED and pattern.match(node.value) for tag, pattern in others)
+        if guessed or re.fullmatch(r"[-+]?0o[0-7]+", node.value):
+            problem = f"the value '{node.value}'{whose} could be a date or number: quotes make it a text"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
 
 class BoundedLoader(StrictLoader):
@@ -66,7 +85,7 @@ def _size(node: Any, known: dict[int, float]) -> float:
     return known[id(node)]
 
 
-_GUESSED = ("timestamp", "int", "float")
+_GUESSED, _TEXT = ("timestamp", "int", "float"), "tag:yaml.org,2002:str"
 StrictLoader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag.rsplit(":", 1)[1] not in _GUESSED]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()

@@ -25,6 +25,7 @@ LINES = int(os.environ.get("BARKOUR_LINES", "200"))
 UNSAFE = ["\x1b[2J", "a\x07b", "\u202egnp", "ş İ ı", "📦", "a\nb", "\x9b31m"]
 """Texts that could write to a terminal, or that a locale lacks."""
 NO_NUMBERS = ["nan", "inf", "-inf", "1e400", "", "seven", "0x10", "1,5", "9" * 5000]
+NO_NUMBERS += ["1_0", "0_5", "\u0663", "\uff11", " 1", "1\u00a0"]
 
 
 def commands() -> dict[str, barkour.Subcommand]:

@@ -7,6 +7,7 @@ of it; the clock restarts at the start-table gate; 5 s on the end table end the 
 seconds (`whole_seconds=True`). Other courses keep the rules and bring their own gates, nominal sizes and end table.
 """
 
+import itertools
 import math
 import re
 from collections.abc import Iterable
@@ -37,6 +38,9 @@ DOWN_SECONDS = 0.3
 """A robot that is down this long has fallen (`sim.robots.description.Fall`)."""
 LARGEST_LOG, LONGEST_LOG, FARTHEST = 1 << 26, 3600.0, 1e5
 """No log has more bytes (an hour at 500 Hz has 60 MB), lasts longer (s) or goes farther from the origin (m)."""
+SHORTEST_STEP, SLOWEST, FASTEST, FAR_OUTSIDE = 1e-4, 0.02, 50.0, 20.0
+"""Of a log in other units than s and m: rows are nearer in time (s) on average, it never goes faster or mostly goes
+faster than this (m/s), or most of it lies farther outside the course (m)."""
 OUTSIDE = 2.0
 """Metres outside the course area at which a run is given up."""
 
@@ -222,8 +226,13 @@ def score_log(
 
 
 def score_file(path: Path, course: Course, *, touched_jump: bool = False, whole_seconds: bool = False) -> CourseScore:
-    """Scores a pose log on disk. Raises `InputError` as `read_log` does."""
+    """Scores a pose log on disk. Raises `InputError` as `read_log` does, and where the log lies beside the course."""
     times, positions = read_log(path)
+    if (outside := _far_outside(course, positions)) > FAR_OUTSIDE:
+        raise InputError(
+            f"{path} lies {outside:g} m outside the course '{course.name}': positions are metres, not mm or cm, in the "
+            "course's frame"
+        )
     return score_log(times, positions, touched_jump, course, whole_seconds=whole_seconds)
 
 
@@ -243,7 +252,7 @@ def read_log(path: Path) -> tuple[list[float], list[Point]]:
       InputError: not readable or too large, not three finite numbers a line, a position that is none, times running
         backwards or in another unit, fewer than two rows.
     """
-    lines = read_text(path, LARGEST_LOG, "the log").splitlines()
+    lines = re.split(r"\r\n|\n|\r", read_text(path, LARGEST_LOG, "the log"))
     times: list[float] = []
     positions: list[Point] = []
     for number, line in enumerate(lines, 1):
@@ -270,11 +279,45 @@ def read_log(path: Path) -> tuple[list[float], list[Point]]:
         positions.append((x, y))
     if len(times) < 2:
         raise InputError(f"{path} has {len(times)} rows: a run needs at least two")
-    if times[-1] - times[0] > LONGEST_LOG:
-        raise InputError(
-            f"{path} lasts {times[-1] - times[0]:g} s, {LONGEST_LOG:g} s are allowed: times are seconds, not ms or ns"
-        )
+    if wrong := _wrong_unit(times, positions):
+        raise InputError(f"{path} {wrong}")
     return times, positions
+
+
+def _wrong_unit(times: list[float], positions: list[Point]) -> str:
+    """What no robot does if times are s and positions m; empty where the units may be right.
+
+    A pose that hops or jitters is none of it: speeds are taken over 0.1 s, and their median.
+    """
+    lasting = times[-1] - times[0]
+    if lasting > LONGEST_LOG:
+        return f"lasts {lasting:g} s, {LONGEST_LOG:g} s are allowed: times are seconds, not ms or ns"
+    if lasting == 0:
+        return "has one time on all its rows: times are seconds"
+    if lasting / (len(times) - 1) < SHORTEST_STEP:
+        return f"has a row every {lasting / (len(times) - 1):g} s: times are seconds, not minutes or hours"
+    speeds: list[float] = []
+    before, here = times[0], positions[0]
+    for time, position in zip(times, positions, strict=True):
+        if time - before >= 0.1:
+            speeds.append(math.dist(here, position) / (time - before))
+            before, here = time, position
+    moving = sorted(speed for speed in speeds if speed > 0)
+    gone = sum(math.dist(a, b) for a, b in itertools.pairwise(positions))
+    if gone > 0.5 and moving and moving[-1] < SLOWEST:
+        return f"never goes faster than {moving[-1]:g} m/s: times are seconds, not ms or ns"
+    if moving and (middle := moving[len(moving) // 2]) > FASTEST:
+        return f"goes at {middle:g} m/s: times are seconds, not minutes or hours, and positions metres"
+    return ""
+
+
+def _far_outside(course: Course, positions: list[Point]) -> float:
+    """How far outside a course's area the middle one of the positions lies, m; 0 within."""
+    lower_x, lower_y, upper_x, upper_y = course.area
+    outside = sorted(
+        math.hypot(max(lower_x - x, 0.0, x - upper_x), max(lower_y - y, 0.0, y - upper_y)) for x, y in positions
+    )
+    return outside[len(outside) // 2]
 
 
 def write_log(path: Path, times: Iterable[float], positions: Iterable[Point], comment: str = "") -> None:

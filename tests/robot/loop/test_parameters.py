@@ -125,12 +125,16 @@ def test_double_keys_and_aliases_are_refused_with_their_line(tmp_path, content, 
     assert "\n" not in str(found.value)
 
 
-@pytest.mark.parametrize("odd", ["2001-99-99", "2001-01-01", "1:30", "1_000", "010", "0x10", "+.5e"])
-def test_what_only_looks_like_a_number_or_a_date_is_a_text(tmp_path, odd):
-    assert load(Some, write(tmp_path / "p.yaml", f"some: {{ros__parameters: {{name: {odd}}}}}"), "some").name == odd
-    for name in ("speed", "count"):
-        with pytest.raises(InputError, match=f"'{name}' must be"):
-            load(Some, write(tmp_path / "p.yaml", f"some: {{ros__parameters: {{{name}: {odd}}}}}"), "some")
+@pytest.mark.parametrize("odd", ["2001-99-99", "2001-01-01", "1:30", "1_000", "010", "0x10", "0o7", "0b1", "1_0.5"])
+def test_what_others_take_for_a_date_or_number_needs_quotes(tmp_path, odd):
+    for name in ("name", "speed", "count"):
+        with pytest.raises(InputError, match=f"line 3: .*'{name}'") as found:
+            load(Some, write(tmp_path / "p.yaml", f"some:\n  ros__parameters:\n    {name}: {odd}\n"), "some")
+        assert "\n" not in str(found.value)
+    quoted = write(tmp_path / "p.yaml", f"some: {{ros__parameters: {{name: '{odd}'}}}}")
+    assert load(Some, quoted, "some").name == odd
+    with pytest.raises(InputError, match="'speed' must be"):
+        load(Some, write(tmp_path / "p.yaml", f"some: {{ros__parameters: {{speed: '{odd}'}}}}"), "some")
 
 
 def test_files_that_are_not_regular_or_too_large_are_refused(tmp_path):

@@ -245,6 +245,12 @@ def test_a_log_that_cannot_be_written_is_refused(tmp_path):
         ("0,0,0\n1,1e308,-1e308\n", "line 2: .* farther"),
         ("0,0,0\n20000,1,0\n", "not ms or ns"),
         ("1764000000000000000,0,0\n1764000020000000000,1,0\n", "not ms or ns"),
+        ("".join(f"{20 * i},{0.02 * i},0\n" for i in range(150)), "not ms or ns"),
+        ("".join(f"{i / 3000!r},{0.02 * i},0\n" for i in range(1500)), "not minutes"),
+        ("".join(f"{i / 180000!r},{0.02 * i},0\n" for i in range(1500)), "not minutes or hours"),
+        ("3,0,0\n3,1,0\n", "one time"),
+        ("0,0,0\x0c1,0,0\n", "line 1: expected"),
+        ("0,0,0\u20281,0,0\n", "line 1: expected"),
     ],
 )
 def test_bad_logs_are_refused_with_line_and_reason(tmp_path, text, message):
@@ -252,6 +258,23 @@ def test_bad_logs_are_refused_with_line_and_reason(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(InputError, match=message):
         read_log(path)
+
+
+@pytest.mark.parametrize("unit", [100.0, 1000.0, 39.37])
+def test_positions_that_are_no_metres_are_refused(tmp_path, unit):
+    times, positions = full_run()
+    write_log(tmp_path / "log.csv", times, [(unit * x, unit * y) for x, y in positions])
+    with pytest.raises(InputError, match="metres"):
+        score_file(tmp_path / "log.csv", COURSE)
+
+
+def test_a_pose_that_waits_hops_and_jitters_is_scored(tmp_path):
+    times, positions = full_run()
+    rng = np.random.default_rng(0)
+    lost = [_add(p, rng.normal(0, 0.03, 2) + 100 * (rng.random() < 0.1)) for p in positions]
+    waiting = [-1000.0, *times], [positions[0], *lost]
+    write_log(tmp_path / "log.csv", *waiting)
+    assert score_file(tmp_path / "log.csv", COURSE) == score_log(*waiting, False, COURSE)
 
 
 def test_only_regular_files_of_bounded_size_are_read(tmp_path):
