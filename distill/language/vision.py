@@ -96,7 +96,7 @@ def _check(module: Any, tokens: Tensor, image_token: int) -> None:
     """Raises `DistillError` where rows with an image have not as many of its tokens as it has patches; of classes
     whose images have any number of patches transformers itself says so."""
     config: Any = getattr(module, "config", None)
-    if getattr(config, "model_type", "") != "llava":
+    if getattr(config, "model_type", "") not in ("llava", "sparse_llava"):
         return
     length, counts = config.image_seq_length, (tokens == image_token).sum(1)
     if bool((counts != length).any()):

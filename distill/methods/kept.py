@@ -119,7 +119,7 @@ def load(folder: Path) -> nn.Module:
 
 
 def _pretrained(folder: Path) -> nn.Module:
-    from distill.language import supernet  # noqa: F401 (makes its kind of model known to transformers)
+    from distill.language import sparse, supernet  # noqa: F401 (make their kinds of model known to transformers)
 
     config: Any = AutoConfig.from_pretrained(folder)
     name = (config.architectures or ["a model of no kind"])[0]

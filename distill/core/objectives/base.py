@@ -36,6 +36,8 @@ class StudentOutput:
     """`[V, D]`. In place of `logits`: they are then `scaling(hidden[-1] @ lm_head.T)`, and never exist as a whole."""
     scaling: LogitScaling = LogitScaling()
     """Of logits that are made with `lm_head`."""
+    router: tuple[Tensor, ...] | None = None
+    """Sparse layers, each `[..., E]`: probabilities that a router gave the experts."""
 
     def need(self, name: str, objective: "Objective") -> Any:
         """The field `name`, or `DistillError` where the student left it out."""
