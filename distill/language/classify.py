@@ -40,6 +40,7 @@ from distill.language.labelled import (
 )
 from distill.language.models import Read, load, parameters
 from distill.language.options import ClassifierOptions
+from distill.language.places import load_silently
 from distill.language.student import ModelStudent, Next, dense
 from distill.language.students import end_tokens, open_tokenizer
 from distill.language.writing import answers
@@ -118,6 +119,7 @@ def distil(options: ClassifierOptions) -> ClassifierDistilled:
     Raises:
       InputError: options, models, data or a folder that cannot be used.
     """
+    load_silently()
     try:
         if options.dry_run:
             return ClassifierDistilled.of({**prepare(options).about(), "dry_run": True})

@@ -1,6 +1,5 @@
 """Text to distil on: generated sources by name, which need no network, and real text by path."""
 
-import csv
 import json
 import re
 import sysconfig
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from distill.core.errors import DistillError
-from distill.language.examples import Pair, Text, read_examples
+from distill.language.examples import Pair, Text, check_size, read_examples, table
 
 Rng = np.random.Generator
 
@@ -194,6 +193,7 @@ def read_folder(folder: Path | str) -> Corpus:
     for path in sorted(p for p in folder.rglob("*") if p.suffix in READERS and p.is_file()):
         name = "/".join((*path.relative_to(folder).parts[:-1], path.stem))
         try:
+            check_size(path)
             READERS[path.suffix](corpus, name, path)
         except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, ValueError) as error:
             if isinstance(error, DistillError):
@@ -243,8 +243,7 @@ def _questions(corpus: Corpus, name: str, path: Path) -> None:
 
 
 def _table(corpus: Corpus, name: str, path: Path) -> None:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = list(table(path))
     if rows and not {"text", "category"} <= set(rows[0]):
         raise DistillError(f"{path} needs the columns text and category, it has {', '.join(map(str, rows[0]))}")
     found = [(row["text"], row["category"]) for row in rows if row["text"] and row["category"]]

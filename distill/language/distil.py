@@ -45,6 +45,7 @@ from distill.language.evaluation import measured, speed
 from distill.language.examples import HUB, Example, Reading, read_examples
 from distill.language.models import causal, load, packs, parameters
 from distill.language.options import LanguageOptions, from_file
+from distill.language.places import load_silently
 from distill.language.several import Several
 from distill.language.student import ChunkedStudent, ModelStudent, projected
 from distill.language.students import end_tokens, open_student, open_tokenizer, require_same_tokens, sizes
@@ -155,6 +156,7 @@ def distil(options: LanguageOptions) -> LanguageDistilled:
       InputError: options, models, data or a folder that cannot be used.
     """
     options = from_file(options)
+    load_silently()
     try:
         _check(options)
         if options.dry_run or options.plan:

@@ -23,13 +23,16 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from distill.core.errors import DistillError
 
+Line = TypeVar("Line", str, bytes)
 FORMS = "text | prompt, completion | messages | question, answer | instruction, input, output"
 HUB = "datasets:"
 """Before the name of a data set of the Hugging Face hub."""
+LARGEST_WHOLE, LONGEST_LINE = 1 << 30, 1 << 26
+"""Bytes of a file that is read as a whole, and characters of a line of the others; more fills the memory."""
 EMPTY, NOT_TEXT, NO_ANSWER = "a field is empty or missing", "a field is no text", "no turn of the assistant"
 NO_ROUTE = "no teacher is named"
 """Why rows are dropped."""
@@ -126,6 +129,7 @@ def each_row(path: Path, digests: dict[str, str]) -> Iterator[tuple[str, Any]]:
     for file in files:
         name = file.name if file == path else str(file.relative_to(path))
         try:
+            check_size(file)
             with file.open("rb") as opened:
                 digests[name] = hashlib.file_digest(opened, "sha256").hexdigest()
             for where, row in READERS[file.suffix](file):
@@ -296,14 +300,46 @@ def _chat(messages: Any, tools: Any) -> Chat | str:
     return Chat(tuple(turns), tuple(tools or ()))
 
 
+def check_size(path: Path) -> None:
+    """Whether a file can be read with bounded memory: those of rows by its first line, others by their size.
+
+    Raises:
+      DistillError: it is too large, a line of it is, or it is no Parquet file. `OSError` where it cannot be read.
+    """
+    with path.open("rb") as file:
+        if path.suffix in (".jsonl", ".csv"):
+            _line_of(path, 1, file.readline(LONGEST_LINE))
+        elif path.suffix == ".parquet":
+            if file.read(4) != b"PAR1":
+                raise DistillError(f"{path} is no Parquet file")
+        elif path.stat().st_size > LARGEST_WHOLE:
+            raise DistillError(
+                f"{path} has {path.stat().st_size} bytes, {LARGEST_WHOLE} are allowed: save it as .jsonl"
+            )
+
+
+def _line_of(path: Path, number: int, line: Line) -> Line:
+    if len(line) >= LONGEST_LINE:
+        raise DistillError(f"{path}, line {number} is longer than {LONGEST_LINE} characters")
+    return line
+
+
+def _lines(path: Path, newline: str) -> Iterator[str]:
+    """Lines of a text, none of which fills the memory."""
+    with path.open(encoding="utf-8-sig", newline=newline) as file:
+        number = 1
+        while line := _line_of(path, number, file.readline(LONGEST_LINE)):
+            yield line
+            number += 1
+
+
 def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:
-    with path.open(encoding="utf-8-sig", newline="\n") as file:  # other line ends are part of the texts
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                try:
-                    yield f"line {number}", json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise DistillError(f"{path}, line {number} is no JSON: {error.msg}") from error
+    for number, line in enumerate(_lines(path, "\n"), 1):  # other line ends are part of the texts
+        if line.strip():
+            try:
+                yield f"line {number}", json.loads(line)
+            except json.JSONDecodeError as error:
+                raise DistillError(f"{path}, line {number} is no JSON: {error.msg}") from error
 
 
 def _json(path: Path) -> Iterator[tuple[str, Any]]:
@@ -315,9 +351,25 @@ def _json(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _csv(path: Path) -> Iterator[tuple[str, Any]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        for number, row in enumerate(csv.DictReader(file), 1):
-            yield f"row {number}", {key: value for key, value in row.items() if key is not None}
+    for number, row in enumerate(table(path), 1):
+        yield f"row {number}", row
+
+
+def table(path: Path) -> Iterator[dict[str, str | None]]:
+    """Rows of a CSV file by the names in its first row; None where a row is short.
+
+    Raises:
+      DistillError: two columns of one name, or a row longer than the first: its text has commas and no quotes.
+    """
+    csv.field_size_limit(LONGEST_LINE)
+    rows = csv.DictReader(_lines(path, ""))
+    names = rows.fieldnames or []
+    if twice := next((name for name in names if list(names).count(name) > 1), ""):
+        raise DistillError(f"{path} has the column '{twice}' twice")
+    for number, row in enumerate(rows, 1):
+        if None in row:
+            raise DistillError(f"{path}, row {number} has more fields than the header: a text with commas needs quotes")
+        yield row
 
 
 def _parquet(path: Path) -> Iterator[tuple[str, Any]]:

@@ -14,7 +14,8 @@ from transformers import AutoConfig, AutoTokenizer
 from distill.core.errors import DistillError
 from distill.core.tables import Rows
 from distill.language.examples import EMPTY, NOT_TEXT, each_row
-from distill.language.models import CLASSES, Read
+from distill.language.models import CLASSES, Read, require_body, require_finite
+from distill.language.places import check_place
 from distill.language.students import is_config
 
 LABELS = ("label", "category")
@@ -72,6 +73,7 @@ class Reader:
 
     def __init__(self, name: str, length: int) -> None:
         """`length` is the greatest number of tokens. Raises `DistillError` for a tokenizer that cannot be loaded."""
+        check_place(name)
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(name)
         except Exception as error:  # damaged files raise whatever their readers do
@@ -93,7 +95,6 @@ class Reader:
         self.cut += sum(len(self.tokenizer(text)["input_ids"]) > self.length for text in texts)
         kept = [self.tokenizer(text, truncation=True, max_length=self.length)["input_ids"] for text in texts]
         return self._filled(kept, prefix)
-
 
     def pieces(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
         """As `rows`, of whole texts: what is longer than a row goes on in the next one."""
@@ -127,6 +128,7 @@ def classifier_of(source: str, classes: Sequence[str], pad: int, seed: int) -> A
     Raises:
       DistillError: it cannot be had.
     """
+    check_place(source)
     try:
         config: Any = AutoConfig.from_pretrained(source)
         known = getattr(config, "id2label", {})
@@ -137,7 +139,12 @@ def classifier_of(source: str, classes: Sequence[str], pad: int, seed: int) -> A
         torch.manual_seed(seed)
         if is_config(source):
             return CLASSES["encoder"].from_config(config).eval()
-        model = CLASSES["encoder"].from_pretrained(source, config=config, ignore_mismatched_sizes=True).float()
+        found, said = CLASSES["encoder"].from_pretrained(
+            source, config=config, ignore_mismatched_sizes=True, output_loading_info=True
+        )
+        require_body(source, found, said)
+        require_finite(source, found)
+        model = found.float()
         if list(known.values()) != list(classes) and len(known) == len(classes):
             _forget_head(model, source)
         return model.eval()
@@ -164,6 +171,7 @@ def teacher_of(source: str, classes: Sequence[str]) -> tuple[Any, list[int]]:
     Raises:
       DistillError: it cannot be had, its head is missing, or it lacks a class.
     """
+    check_place(source)
     try:
         model, said = CLASSES["encoder"].from_pretrained(source, dtype=torch.float32, output_loading_info=True)
     except Exception as error:  # damaged files raise whatever their readers do
@@ -171,6 +179,7 @@ def teacher_of(source: str, classes: Sequence[str]) -> tuple[Any, list[int]]:
         raise DistillError(f"the teacher '{source}' cannot be loaded: {reason}") from error
     if said["missing_keys"]:
         raise DistillError(f"the teacher '{source}' is no classifier: it lacks {sorted(said['missing_keys'])[0]}")
+    require_finite(source, model)
     own = {str(name): int(i) for i, name in model.config.id2label.items()}
     if all(name.isdecimal() for name in classes) and set(own) == {f"LABEL_{i}" for i in range(len(own))}:
         own = {name.removeprefix("LABEL_"): i for name, i in own.items()}

@@ -27,6 +27,7 @@ from transformers import (
 
 from distill.core.errors import DistillError
 from distill.core.objectives.base import choice
+from distill.language.places import check_place
 
 Kind = Literal["causal", "encoder", "encoder-decoder", "masked", "tagger"]
 CLASSES = {
@@ -120,27 +121,62 @@ def load(
         torch.manual_seed(seed)
         return CLASSES[kind].from_config(source).eval()
     try:
-        options: dict[str, Any] = {"output_loading_info": True, **({"dtype": dtype} if dtype else {})}
+        options: dict[str, Any] = {
+            "output_loading_info": True,
+            "ignore_mismatched_sizes": True,
+            **({"dtype": dtype} if dtype else {}),
+        }
         name, more = in_file(source)
         model, said = CLASSES[kind].from_pretrained(name, **options, **more)
         if more:
             _no_longer_quantized(model)
+    except DistillError:
+        raise
     except (ImportError, OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DistillError(f"the model '{source}' cannot be loaded: {reason}") from error
+    for key, in_weights, in_config, *_ in said.get("mismatched_keys", ()):
+        sizes = " and not ".join(str(list(size)) for size in (in_weights, in_config))
+        raise DistillError(f"the model '{source}' does not fit its config: {key} is {sizes}")
     missing, foreign = sorted(said["missing_keys"]), sorted(said["unexpected_keys"])
     if missing and kind not in HEADS_OF_A_TASK:
         more = f"; it has {len(foreign)} others, such as {foreign[0]}" if foreign else ""
         raise DistillError(f"the model '{source}' lacks {len(missing)} of its weights, such as {missing[0]}{more}")
+    if kind in HEADS_OF_A_TASK:
+        require_body(str(source), model, said)
     if foreign and kind == "causal":
         raise DistillError(
             f"the model '{source}' has {len(foreign)} weights that its config knows nothing of, such as {foreign[0]}"
         )
+    require_finite(str(source), model)
     return model.eval()
 
 
+def require_finite(source: str, model: nn.Module) -> None:
+    """Raises `DistillError` where a weight is NaN or infinite: nothing can be learned from such a model, or by it."""
+    bad = [name for name, weight in model.named_parameters() if not bool(weight.isfinite().all())]
+    if bad:
+        raise DistillError(f"the model '{source}' has weights that are not finite, such as {bad[0]}")
+
+
+def require_body(source: str, model: Any, said: Mapping[str, Any]) -> None:
+    """Raises `DistillError` where weights are missing, or of another size, that are no head's and no pooler's: they
+    would be random. `said` is what transformers tells of its loading."""
+    lost = {*said["missing_keys"], *(key for key, *_ in said.get("mismatched_keys", ()))}
+    body = sorted(key for key in lost if key.startswith(f"{model.base_model_prefix}.") and "pooler" not in key)
+    if body:
+        foreign = sorted(said["unexpected_keys"])
+        more = f"; it has {len(foreign)} others, such as {foreign[0]}" if foreign else ""
+        raise DistillError(f"the model '{source}' lacks {len(body)} of its weights, such as {body[0]}{more}")
+
+
 def in_file(source: str | Path) -> tuple[str, dict[str, Any]]:
-    """What transformers calls a model, and the options that it needs beside: a `.gguf` file is one in its folder."""
+    """What transformers calls a model, and the options that it needs beside: a `.gguf` file is one in its folder.
+
+    Raises:
+      DistillError: no model can be there, as `check_place` says.
+    """
+    check_place(source)
     if str(source).endswith(".gguf"):
         return str(Path(source).parent), {"gguf_file": Path(source).name}
     return str(source), {}

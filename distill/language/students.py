@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from distill.core.errors import DistillError
 from distill.core.teachers import Batch
 from distill.language.models import in_file, load, parameters
+from distill.language.places import check_place
 from distill.language.pruning import importance, narrower
 
 PRUNE = "prune:"
@@ -28,6 +29,8 @@ def open_tokenizer(name: str) -> Any:
     try:
         source, more = in_file(name)
         found: Any = AutoTokenizer.from_pretrained(source, **more)
+    except DistillError:
+        raise
     except Exception as error:  # damaged files raise whatever their readers do
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DistillError(f"the tokenizer of '{name}' cannot be loaded: {reason}") from error
@@ -86,6 +89,7 @@ def open_student(
 
 def from_config(source: str, tokenizer: Any, seed: int) -> Any:
     """A causal model of a config with random weights that `seed` decides; it gets the tokenizer's special tokens."""
+    check_place(source)
     try:
         config = AutoConfig.from_pretrained(source)
     except (OSError, ValueError, KeyError) as error:
@@ -112,6 +116,8 @@ def sizes(sources: Sequence[str]) -> list[int]:
             with torch.device("meta"):
                 name, more = in_file(source)
                 model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(name, **more))
+        except DistillError:
+            raise
         except Exception as error:  # damaged files raise whatever their readers do
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise DistillError(f"the config '{source}' gives no causal model: {reason}") from error

@@ -8,6 +8,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from distill.core.errors import DistillError
+from distill.language.places import check_place
 
 PAD, END, UNKNOWN = "<pad>", "<end>", "<unk>"
 SPECIAL = (PAD, END, UNKNOWN)
@@ -91,6 +92,7 @@ def published(name: str) -> Tokens:
     """
     from transformers import AutoTokenizer
 
+    check_place(name)
     try:
         loaded = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:

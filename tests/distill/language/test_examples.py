@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 
 from distill.core.errors import DistillError
+from distill.language.data import read_folder
 from distill.language.examples import EMPTY, NO_ANSWER, NOT_TEXT, Chat, Pair, Text, read_examples
 
 ASKED = Chat(({"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}))
@@ -88,7 +89,8 @@ def test_rows_without_content_are_dropped_and_counted(row, why, tmp_path):
     [
         ("a.jsonl", b'{"text": "x"}\n{"text"\n'), ("a.jsonl", b'["q", "a"]\n'), ("a.jsonl", b'{"words": "x"}\n'),
         ("a.json", b'{"text": "x"}'), ("a.json", b"["), ("a.txt", "caf\u00e9".encode("latin-1")),
-        ("a.parquet", b"PAR1 not really"), ("a.csv", b"a,b\n1,2\n"), ("a.doc", b"x"), ("a.jsonl", b""),
+        ("a.parquet", b"PAR1 not really"), ("a.csv", b"a,b\n1,2\n"), ("a.csv", b"text,text\na,b\n"),
+        ("a.csv", b"text,label\nfine,x\nwith, a comma,x\n"), ("a.doc", b"x"), ("a.jsonl", b""),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_is_one_line_with_its_place(name, content, tmp_path):
@@ -97,6 +99,16 @@ def test_what_cannot_be_read_is_one_line_with_its_place(name, content, tmp_path)
     with pytest.raises(DistillError) as error:
         read_examples(path)
     assert len(str(error.value).splitlines()) == 1 and str(error.value).count(str(path)) == 1
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "json", "csv", "parquet", "txt", "md"])
+def test_a_file_that_would_fill_the_memory_is_refused_before_it_is_read(ending, tmp_path):
+    with (tmp_path / f"a.{ending}").open("wb") as file:
+        file.truncate(40 << 30)
+    for read in (read_examples, read_folder) if ending not in ("parquet",) else (read_examples,):
+        with pytest.raises(DistillError) as error:
+            read(tmp_path)
+        assert len(str(error.value).splitlines()) == 1
 
 
 def test_a_missing_path_and_an_empty_folder_are_one_line(tmp_path):

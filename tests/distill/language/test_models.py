@@ -1,10 +1,17 @@
 """Small models, generation, and measures, against slow and plain ways to the same numbers."""
 
+import math
+import os
+from pathlib import Path
+
+import huggingface_hub
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from distill.core.errors import DistillError
+from distill.language import places
 from distill.language.evaluate import (
     accuracy,
     calibration_error,
@@ -15,8 +22,11 @@ from distill.language.evaluate import (
     nats_per_token,
 )
 from distill.language.generation import generate
+from distill.language.labelled import Reader, classifier_of
 from distill.language.models import Shape, build, causal, classifier, load, parameters, sequence_to_sequence, sharding
 from distill.language.pruning import importance, pruned
+from distill.language.students import open_tokenizer
+from distill.language.text import published
 from distill.language.window import WindowModel
 
 SHAPE = Shape(20, 16, 2, 2)
@@ -53,6 +63,60 @@ def test_impossible_shapes_and_missing_models_are_one_sentence(tmp_path):
         build(Shape(20, 16, 2, 3))
     with pytest.raises(DistillError, match="cannot be loaded"):
         load(str(tmp_path))
+
+
+def _without(weights, word):
+    return {name: weight for name, weight in weights.items() if word not in name}
+
+
+@pytest.mark.parametrize("kind", ["causal", "encoder", "tagger", "masked"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda weights: {f"_orig_mod.{name}": weight for name, weight in weights.items()},
+        lambda weights: {f"module.{name}": weight for name, weight in weights.items()},
+        lambda weights: _without(weights, "attention" if any("attention" in name for name in weights) else "attn"),
+        lambda weights: {name: weight * (math.nan if "1" in name else 1) for name, weight in weights.items()},
+        lambda weights: {name: torch.cat([weight, weight]) for name, weight in weights.items()},
+    ],
+    ids=["compiled", "wrapped", "cut", "nan", "larger"],
+)
+def test_weights_that_would_be_random_or_nonsense_are_refused_by_their_names(kind, change, tmp_path):
+    build(Shape(20, 16, 2, 2, kind=kind)).save_pretrained(tmp_path)
+    assert load(tmp_path, kind)
+    file = tmp_path / "model.safetensors"
+    safetensors.torch.save_file(change(safetensors.torch.load_file(file)), file, {"format": "pt"})
+    with pytest.raises(DistillError, match=r"such as \S+\.|: \S+\.\S+ is") as error:
+        load(tmp_path, kind)
+    assert "\n" not in str(error.value)
+    if kind == "encoder":
+        with pytest.raises(DistillError):
+            classifier_of(str(tmp_path), ["a", "b"], 0, 0)
+
+
+@pytest.mark.parametrize(
+    "name", ["a/b/c", "no such", "~/model", "../up", "x.gguf", "pipe", "file", "loop", "/dev/zero"]
+)
+def test_what_is_no_folder_and_no_name_is_refused_without_asking_the_hub(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(places, "_unreachable", lambda _: pytest.fail("the hub was asked"))
+    os.mkfifo("pipe")
+    Path("file").write_text("x")
+    Path("loop").symlink_to("loop")
+    for opened in (load, open_tokenizer, published, lambda name: Reader(name, 8)):
+        with pytest.raises(DistillError) as error:
+            opened(name)
+        assert "\n" not in str(error.value)
+
+
+def test_a_name_is_looked_for_in_the_cache_where_the_hub_cannot_be_reached(monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(places, "_unreachable", lambda _: "no such host")
+    with pytest.raises(DistillError, match="cannot be reached: no such host"):
+        load("somebody/not-in-the-cache")
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: "/cache/config.json")
+    places.check_place("somebody/in-the-cache")
+    assert huggingface_hub.is_offline_mode()
 
 
 def test_a_model_is_read_from_a_folder(tmp_path):
