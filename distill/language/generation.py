@@ -1,5 +1,6 @@
 """Batched sampling with a key-value cache: equal seeds give equal texts, whatever torch's own generator did before."""
 
+from collections.abc import Mapping
 from inspect import signature
 from typing import Any
 
@@ -20,6 +21,7 @@ def generate(
     end: int | None = None,
     pad: int = 0,
     batch: int = 512,
+    beside: Mapping[str, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Continues prompts of one length with a causal model.
 
@@ -28,6 +30,7 @@ def generate(
       vocabulary: the tokenizer's size: ids beyond it are never drawn.
       temperature: 0 takes the likeliest token.
       end: the token that ends a text; what follows is `pad`.
+      beside: what the model is given with the prompts, such as `pixel_values`: argument -> `[N, ...]`.
 
     Returns:
       `tokens` `[N, P + new_tokens]` and `mask` `[N, P + new_tokens - 1]`: True where a generated token, the end with
@@ -43,10 +46,11 @@ def generate(
     model.eval()
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(seed)  # drawn on the CPU: the same numbers on every device
-    parts = [
-        _continue(model, part.to(device), new_tokens, vocabulary, generator, temperature, end, pad)
-        for part in prompts.split(batch)
-    ]
+    parts: list[Tensor] = []
+    for first in range(0, max(len(prompts), 1), batch):
+        with_it = {name: values[first : first + batch].to(device) for name, values in (beside or {}).items()}
+        part = prompts[first : first + batch].to(device)
+        parts.append(_continue(model, part, new_tokens, vocabulary, generator, temperature, end, pad, with_it))
     tokens = torch.cat(parts).cpu()
     fresh = torch.zeros(tokens.shape[0], tokens.shape[1] - 1, dtype=torch.bool)
     fresh[:, prompts.shape[1] - 1 :] = True
@@ -59,14 +63,14 @@ def generate(
 
 def _continue(
     model: Any, prompts: Tensor, count: int, vocabulary: int, generator: torch.Generator,
-    temperature: float, end: int | None, pad: int,
+    temperature: float, end: int | None, pad: int, beside: Mapping[str, Tensor],
 ) -> Tensor:  # fmt: skip
     tokens, inputs, cache = prompts, prompts, None
     name = "cache" if "cache" in signature(model.forward).parameters else "past_key_values"  # by transformers' age
     done = torch.zeros(len(prompts), dtype=torch.bool, device=prompts.device)
     for _ in range(count):
-        found = model(input_ids=inputs, use_cache=True, **{name: cache})
-        cache = getattr(found, name)
+        found = model(input_ids=inputs, use_cache=True, **{name: cache}, **beside)
+        cache, beside = getattr(found, name), {}
         logits = found.logits[:, -1, :vocabulary].float()
         if not logits.isfinite().all():
             raise DistillError("a model that writes texts gave logits that are not finite")

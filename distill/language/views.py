@@ -1,6 +1,6 @@
 """Several token sequences of one example, learned from side by side: each loss reads its own view and its own mask."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,12 +12,14 @@ from distill.core.teachers import Batch, LocalModel
 from distill.language.models import Read
 
 
-def every_view(read: Read) -> Read:
-    """Reads logits `[B, views, T, V]` for `tokens` `[B, views, T + 1]`."""
+def every_view(read: Read, shared: Sequence[str] = ()) -> Read:
+    """Reads logits `[B, views, T, V]` for `tokens` `[B, views, T + 1]`; all views have the `shared` fields, such as an
+    image `[B, ...]`."""
 
     def found(module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         tokens = batch["tokens"]
-        return read(module, {"tokens": tokens.flatten(0, 1)}).unflatten(0, tokens.shape[:2])
+        same = {name: batch[name].repeat_interleave(tokens.shape[1], 0) for name in shared}
+        return read(module, {"tokens": tokens.flatten(0, 1), **same}).unflatten(0, tokens.shape[:2])
 
     return found
 
@@ -70,9 +72,10 @@ class Views(WeightedSum):
         return total
 
 
-def scored(module: nn.Module, read: Read, name: str = "reference") -> LocalModel:
-    """A model that gives its log-probability of each next token `[B, views, T]`: what preferences are measured from."""
-    logits_of = every_view(read)
+def scored(module: nn.Module, read: Read, name: str = "reference", shared: Sequence[str] = ()) -> LocalModel:
+    """A model that gives its log-probability of each next token `[B, views, T]`: what preferences are measured from;
+    `shared` as for `every_view`."""
+    logits_of = every_view(read, shared)
 
     def label(model: nn.Module, batch: Batch) -> SampledLogProbs:
         tokens = batch["tokens"][..., 1:]

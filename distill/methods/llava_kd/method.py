@@ -18,18 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from distill.core.collect import Collector, Student
-from distill.core.errors import DistillError
-from distill.core.objectives.base import Objective, OwnMasks
 from distill.core.objectives.divergences import CrossEntropy, ForwardKL
 from distill.core.objectives.gram import GramMatching
-from distill.core.signals import DenseLogits
-from distill.core.tables import FixedDomain, Rows
-from distill.core.teachers import OneModel, Teachers
+from distill.core.tables import Rows
 from distill.language.models import Read
-from distill.language.student import ModelStudent, Next
+from distill.language.student import ModelStudent
 from distill.language.vision import train_only
 from distill.methods.method import Losses, MethodOptions, weighed
+from distill.methods.pictures import Given, picture_rows, stage
 
 PARTS = ("labels", "responses", "visual", "relation")
 """Losses in the order of the masks `[B, 4, T]`: responses count for the first two, image tokens for the others."""
@@ -65,31 +61,13 @@ def losses(options: MethodOptions, responses: float = 1.0, visual: float = 1.0, 
 def rows(tokens: np.ndarray, images: np.ndarray, responses: np.ndarray, image_token: int) -> dict[str, np.ndarray]:
     """Rows of a stage from `tokens` `[N, T + 1]`, `images` `[N, 3, H, W]` and `responses` `[N, T + 1]`, which says
     which tokens are part of a response. Raises `DistillError` where none is."""
-    asked = responses[:, 1:].astype(bool)
-    if not asked.any():
-        raise DistillError("no token of these rows is part of a response")
-    seen = tokens[:, :-1] == image_token
-    mask = np.stack([asked, asked, seen, seen], 1)
-    return {"tokens": tokens, "target": tokens[:, 1:], "image": images.astype(np.float32), "mask": mask}
+    asked, seen = responses[:, 1:].astype(bool), tokens[:, :-1] == image_token
+    return picture_rows(tokens, images, [asked, asked, seen, seen])
 
 
-def parts(
-    student: Any, teacher: Any, table: Rows, parts_: Losses, read: Read, held_out: Rows | None = None
-) -> tuple[Student, Objective, Teachers, Sequence[Collector]]:
+def parts(student: Any, teacher: Any, table: Rows, parts_: Losses, read: Read, held_out: Rows | None = None) -> Given:
     """What `distill.core.fit.fit` is given for one stage; `table` as `rows` makes it, `read` of both models."""
-    asked = [name for name in parts_ if name != "labels"]
-    if asked and teacher is None:
-        raise DistillError(f"the losses {', '.join(asked)} need a teacher")
-
-    def signals(model: Any, batch: Any) -> dict[str, Any]:
-        logits = DenseLogits(read(model, batch))
-        return dict.fromkeys(asked, logits)
-
-    labels = {"labels": Next("target")} if "labels" in parts_ else {}
-    kinds = dict.fromkeys(asked, DenseLogits)
-    teachers = OneModel(teacher, signals, kinds, "what is seen and said", labels) if asked else Teachers(labels)
-    domain: list[Collector] = [FixedDomain("images", table, held_out)]
-    return ModelStudent(student, read), OwnMasks(parts_, PARTS), teachers, domain
+    return stage(ModelStudent(student, read), teacher, table, parts_, PARTS, read, held_out=held_out)
 
 
 def stages(
@@ -100,7 +78,7 @@ def stages(
     read: Read,
     plan: Sequence[str] = METHOD_STAGES,
     distilled: Losses | None = None,
-) -> Iterator[tuple[str, tuple[Student, Objective, Teachers, Sequence[Collector]]]]:
+) -> Iterator[tuple[str, Given]]:
     """The stages of a plan, one after the other: its name and what `distill.core.fit.fit` is given.
 
     What learns in a stage is freed when it is asked for, so each must be trained before the next is.

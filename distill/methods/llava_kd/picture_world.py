@@ -30,9 +30,11 @@ def pictures(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarr
     return rng.integers(len(COLOURS), size=(count, PLACES)), rng.integers(len(SHAPES), size=(count, PLACES))
 
 
-def drawn(colours: np.ndarray, shapes: np.ndarray) -> np.ndarray:
-    """Pixels `[N, 3, 8, 8]` from -1 to 1; what a shape leaves out is 0."""
+def drawn(colours: np.ndarray, shapes: np.ndarray, there: np.ndarray | None = None) -> np.ndarray:
+    """Pixels `[N, 3, 8, 8]` from -1 to 1; what a shape leaves out is 0, and so are places where nothing is `there`
+    `[N, PLACES]`."""
     patches = COLOURS[colours][..., None] * SHAPES[shapes][:, :, None]  # N, place, channel, pixel
+    patches = patches if there is None else patches * there[..., None, None]
     patches = patches.reshape(len(colours), GRID, GRID, 3, PATCH, PATCH)
     return patches.transpose(0, 3, 1, 4, 2, 5).reshape(len(colours), 3, GRID * PATCH, GRID * PATCH)
 
