@@ -8,7 +8,8 @@ A figure gives one number a seed, and the claim says that it is above 0. The ver
 - `supported`: the interval lies wholly above 0,
 - `contradicted`: wholly below 0,
 - `null`: neither, and it excludes an effect of the size that was worth finding,
-- `undecided`: neither, and it does not; or a precondition failed, or pilot seeds are among those that judge.
+- `undecided`: neither, and it does not; or a precondition failed, pilot seeds are among those that judge, or no pilot
+  has said yet how many seeds it takes.
 """
 
 import math
@@ -118,8 +119,16 @@ def level_of(claim: Claim, claims: Sequence[Claim]) -> float:
 
 
 def seeds_of(claims: Sequence[Claim]) -> int:
-    """Fewest seeds of which every claim has the power that is asked for."""
-    return max(claim.power.seeds(level_of(claim, claims)) for claim in claims)
+    """Fewest seeds of which every claim has the power that is asked for.
+
+    Raises:
+      DistillError: a claim without a pilot, of which no number follows.
+    """
+    asked = [claim.power.seeds(level_of(claim, claims)) for claim in claims]
+    found = [count for count in asked if count is not None]
+    if not found or len(found) < len(asked):
+        raise DistillError("a claim has no pilot, from whose spread its number of seeds would follow")
+    return max(found)
 
 
 def planned(claim: Claim, seeds: int, level: float) -> dict[str, Any]:
@@ -162,6 +171,8 @@ def judge(claims: Sequence[Claim], results: Results, conditions: Sequence[Check]
             verdict, why = UNDECIDED, f"precondition failed: {failed}"
         elif pilots:
             verdict, why = UNDECIDED, f"seeds {', '.join(map(str, pilots))} are the pilot's"
+        elif claim.power.spread is None:
+            verdict, why = UNDECIDED, "no pilot has said how many seeds it takes"
         spread = float(seen.std(ddof=1)) if len(seen) > 1 else 0.0
         found.append(
             Judged(

@@ -24,24 +24,27 @@ class Power:
 
     effect: float
     """Smallest effect worth finding, in the unit of the figure; above 0."""
-    spread: float
-    """Standard deviation of the figure over the pilot's seeds."""
-    pilot: tuple[int, ...]
+    spread: float | None = None
+    """Standard deviation of the figure over the pilot's seeds; None until there was one."""
+    pilot: tuple[int, ...] = ()
     """Seeds of the pilot; they give the spread, and no verdict."""
 
     def __post_init__(self) -> None:
-        if not (self.effect > 0 and self.spread > 0 and math.isfinite(self.effect) and math.isfinite(self.spread)):
+        numbers = [self.effect, *([] if self.spread is None else [self.spread])]
+        if not all(number > 0 and math.isfinite(number) for number in numbers):
             raise DistillError(f"effect and spread must be above 0, got {self.effect} and {self.spread}")
-        if len(set(self.pilot)) < 2:
+        if len(set(self.pilot)) < 2 and (self.pilot or self.spread is not None):
             raise DistillError(f"a spread takes at least two pilot seeds, got {list(self.pilot)}")
+        if self.pilot and self.spread is None:
+            raise DistillError(f"the pilot seeds {list(self.pilot)} have no spread")
 
-    def seeds(self, level: float = LEVEL) -> int:
-        """Fewest seeds of which the test finds the effect with a chance of `POWER`."""
-        return seeds_for(self.effect, self.spread, level)
+    def seeds(self, level: float = LEVEL) -> int | None:
+        """Fewest seeds of which the test finds the effect with a chance of `POWER`; None before a pilot."""
+        return None if self.spread is None else seeds_for(self.effect, self.spread, level)
 
-    def at(self, seeds: int, level: float = LEVEL) -> float:
-        """The chance with so many seeds."""
-        return power(self.effect, self.spread, seeds, level)
+    def at(self, seeds: int, level: float = LEVEL) -> float | None:
+        """The chance with so many seeds; None before a pilot."""
+        return None if self.spread is None else power(self.effect, self.spread, seeds, level)
 
 
 @cache

@@ -31,7 +31,7 @@ class Catalogue(Result):
             {
                 **{name: str(recipe[name]) for name in ("algorithm", "seeds", "title")},
                 "name": recipe["name"] + " *" * bool(recipe["own_models"]),
-                "power": f"{recipe['claims'][0]['power']:.0%}" if recipe["claims"] else "-",
+                "power": _share(recipe["claims"][0]["power"]) if recipe["claims"] else "-",
             }
             for recipe in ordered
         ]
@@ -169,11 +169,17 @@ def excluded(claim: dict[str, Any]) -> str:
 
 def power_line(claim: dict[str, Any]) -> str:
     """The power statement of a claim, in words."""
+    if claim["spread"] is None:
+        return f"of {claim['effect']:g} not known: no pilot has said how many seeds it takes"
     pilot = f"{len(claim['pilot'])} pilot seeds"
     return (
         f"{claim['effect']:g} at a spread of {claim['spread']:g} ({pilot}) takes {claim['seeds_needed']} seeds; "
         f"{claim['seeds']} have {claim['power']:.0%}"
     )
+
+
+def _share(power: float | None) -> str:
+    return "-" if power is None else f"{power:.0%}"
 
 
 def _show_claim(console: "Console", claim: dict[str, Any]) -> None:

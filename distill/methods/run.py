@@ -163,7 +163,7 @@ def table(results: Sequence[dict[str, Any]]) -> str:
             why = f" ({claim['why']})" if claim["why"] else ""
             lines.append(
                 f"| {name} | {claim['text']} | {claim['figure']}: {_figures(claim)} | {claim['seeds']} "
-                f"| {claim['power']:.0%} for {claim['effect']:g} | **{claim['verdict']}**{excluded(claim)}{why} |"
+                f"| {powered(claim)} | **{claim['verdict']}**{excluded(claim)}{why} |"
             )
         if not result["claims"]:
             figures = "; ".join(f"{name} {_figures(arm, 'ci95')}" for name, arm in result["arms"].items())
@@ -172,6 +172,12 @@ def table(results: Sequence[dict[str, Any]]) -> str:
                 f"| **{result['verdict']}** |"
             )
     return "\n".join(lines) + "\n"
+
+
+def powered(claim: dict[str, Any]) -> str:
+    """A claim's power for the effect worth finding, in short."""
+    chance = "not known" if claim["power"] is None else f"{claim['power']:.0%}"
+    return f"{chance} for {claim['effect']:g}"
 
 
 def plan(recipe: Recipe | str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from distill.core.tables import Epochs
@@ -17,6 +18,7 @@ from distill.language.span_tagger import Asked, SpanTagger, spans_of, tagged_row
 from distill.language.spans import overlap
 from distill.methods.ade_extraction.drug_world import DrugWorld, Noise, Sentence, answer, truth
 from distill.methods.ade_extraction.method import labelled, pairs_of, parts
+from distill.methods.claims import Claim, Power
 from distill.methods.framework import Arm, Place, Recipe, Scale, Trial
 from distill.methods.statistics import Check, Interval, Results
 
@@ -105,13 +107,21 @@ def gain(results: Results, arm: str) -> Interval:
     return Interval.of(results.values(arm) - results.values(arm, "teacher"))
 
 
+def ahead(results: Results) -> np.ndarray:
+    """`[seeds]`: what a student has over a teacher whose errors are independent."""
+    return results.values(LARGEST) - results.values(LARGEST, "teacher")
+
+
+def undone(results: Results) -> np.ndarray:
+    """`[seeds]`: how much more that is than over a teacher that errs by the sentence."""
+    return ahead(results) - (results.values("systematic 4000") - results.values("systematic 4000", "teacher"))
+
+
 def rule(results: Results) -> list[Check]:
-    """The student passes a teacher whose errors are independent; it does not pass one that errs by the sentence."""
-    ours, control = gain(results, LARGEST), gain(results, "systematic 4000")
+    """Beside the claims: what a teacher that errs by the sentence leaves, how many sentences it takes, the ceiling."""
+    control = gain(results, "systematic 4000")
     return [
-        Check(f"student less teacher, independent errors: {ours}, wholly above 0", ours.positive),
-        Check(f"the same with systematic errors: {control}, not wholly above 0", not control.positive),
-        Check("with independent errors the student is below its teacher", ours.negative, "falsifies"),
+        Check(f"student less teacher with systematic errors: {control}", not control.positive, "reported"),
         results.higher(LARGEST, "independent 250", role="reported"),
         results.higher("gold 4000", LARGEST, role="reported"),
         Check(f"mixed errors: {gain(results, 'mixed 4000')}", gain(results, "mixed 4000").positive, "reported"),
@@ -143,6 +153,17 @@ RECIPE = Recipe(
     prepare=Lab,
     arm=run_arm,
     rule=rule,
+    claims=(
+        Claim(
+            "ahead", "A small tagger finds more than the model that labelled its sentences, where that one's errors "
+            "have nothing to do with the sentence",
+            ahead, Power(0.03), unit="F1 of the student less its teacher's",
+        ),
+        Claim(
+            "independence", "It gains less where the errors follow from the sentence",
+            undone, Power(0.03), role="mechanism", unit="that gain less the gain over a teacher of systematic errors",
+        ),
+    ),
     presets={"small": Settings()},
     scale=Scale(
         {

@@ -21,6 +21,7 @@ from distill.language.student import ModelStudent, Next
 from distill.language.supernet import Size, Space, SuperNet, extract
 from distill.language.text import SPECIAL, UNKNOWN, characters
 from distill.methods.autodistil.method import One, Sandwich, parts, relation_loss, scored
+from distill.methods.claims import Claim, Power
 from distill.methods.framework import Arm, Place, Recipe, Scale, Trial
 from distill.methods.statistics import Check, Interval, Results
 
@@ -169,14 +170,17 @@ def run_arm(trial: Trial, lab: Lab, arm: Searched) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def saved(results: Results) -> np.ndarray:
+    """`[seeds]`: by which share two super-nets lower the small students' loss against one."""
+    return 1 - results.values("two spaces", "small") / results.values("one space", "small")
+
+
 def rule(results: Results) -> list[Check]:
     """Two super-nets against one at equal updates decide; what the choice is worth, and the sandwich, beside it."""
     two, one = "two spaces", "one space"
     rho, regret = results.mean(two, "rho"), results.mean(two, "regret")
     rival = Interval.of(results.values(two, "regret by parameters") - results.values(two, "regret"))
     return [
-        results.lower(two, one),
-        results.higher(two, one, role="falsifies"),
         Check(f"rank correlation of loss and nats after a short training: {rho}, above 0.6", rho.low > 0.6, "reported"),
         Check(f"regret of the choice by loss: {regret}, under 0.02", regret.high < 0.02, "reported"),
         Check(f"regret by parameters alone less by loss: {rival}", rival.positive, "reported"),
@@ -207,6 +211,13 @@ RECIPE = Recipe(
     prepare=Lab,
     arm=run_arm,
     rule=rule,
+    claims=(
+        Claim(
+            "spaces", "At equal updates small students keep more of the teacher's relations when they are cut out of "
+            "a super-net of narrow ones than out of one of all widths",
+            saved, Power(0.02), unit="share by which the narrow super-net lowers the relation loss",
+        ),
+    ),
     presets={"small": Settings()},
     scale=Scale(
         {

@@ -11,7 +11,9 @@ from typing import Any, Literal
 
 from distill.language.models import Shape
 from distill.methods.capacity_gap import robot, text
+from distill.methods.capacity_gap.law import claims
 from distill.methods.framework import Arm, Place, Recipe, Scale, Trial
+from distill.methods.power import Power
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ RECIPE = Recipe(
     prepare=text.TextGap,
     arm=run_arm,
     rule=text.rule,
+    claims=claims(text.STUDENTS, "random", Power(0.01), Power(0.5)),
     presets={"small": text.Settings()},
     scale=Scale(
         {
@@ -102,6 +105,7 @@ RECIPE = Recipe(
             "arms": arms("Transformer", robot.STUDENTS, ("random",)),
             "prepare": robot.RobotGap,
             "rule": robot.rule,
+            "claims": claims(robot.STUDENTS, "random", Power(0.005), Power(0.5)),
             "presets": {"small": robot.Settings()},
             "scale": None,
             "reads": (),

@@ -210,7 +210,7 @@ def rule(results: Results) -> list[Check]:
     found = [float(np.corrcoef(losses, rewards)[0, 1]) for losses, rewards in pairs if np.ptp(rewards) > 0]
     mean = float(np.mean(found)) if found else 0.0
     text = f"students of less loss earn more reward at the wheel: mean correlation over teachers {mean:.2f}, below 0"
-    return [*checks(results, STUDENTS, ("random",), "random"), Check(text, mean < 0, "reported")]
+    return [*checks(results, STUDENTS, ("random",)), Check(text, mean < 0, "reported")]
 
 
 def _config(width: int) -> TransformerConfig:

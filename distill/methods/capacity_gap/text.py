@@ -114,5 +114,5 @@ class TextGap(TextLab):
 
 
 def rule(results: Results) -> list[Check]:
-    """For the paper's pruned start: interior minima, a best teacher that grows, along a line."""
-    return checks(results, STUDENTS, STARTS, "pruned")
+    """Of both starts: interior minima, a best teacher that grows, along a line."""
+    return checks(results, STUDENTS, STARTS)

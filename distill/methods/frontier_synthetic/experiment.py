@@ -20,6 +20,7 @@ from distill.language.models import Shape, causal
 from distill.language.packing import answers as answer_rows
 from distill.language.text import words
 from distill.language.writing import answers
+from distill.methods.claims import Claim, Difference, Power
 from distill.methods.framework import Arm, Place, Recipe, Scale, Trial
 from distill.methods.frontier_synthetic.method import target
 from distill.methods.labs.text_lab import learn_rows, model_of
@@ -187,11 +188,8 @@ def rule(results: Results) -> list[Check]:
     ways = [results.values("stripped", f"teacher {way}") for way in (STEPS, DIRECT)]
     gap = Interval.of(ways[0] - ways[1])
     return [
-        results.higher("stripped", "direct"),
-        results.lower("stripped", "direct", role="falsifies"),
-        Check(f"the teacher by steps less at once is {gap}, above 0.1", gap.low > 0.1),
+        Check(f"the teacher by steps less at once is {gap}, above 0.1", gap.low > 0.1, "precondition"),
         results.higher("stripped", "flipped at random", role="reported"),
-        results.higher("stripped", "flipped by confusions", role="reported"),
         results.higher("flipped at random", "flipped by confusions", role="reported"),
         results.higher("chains", "stripped", role="reported"),
         results.higher("three times the questions", "stripped", role="reported"),
@@ -227,6 +225,18 @@ RECIPE = Recipe(
     prepare=Lab,
     arm=run_arm,
     rule=rule,
+    claims=(
+        Claim(
+            "better answers", "A student that learns the answers a teacher reaches step by step is right more often "
+            "than one that learns those it gives at once",
+            Difference("stripped", "direct"), Power(0.05),
+        ),
+        Claim(
+            "truth", "It is their truth: made as wrong as the others, by the weaker annotator's confusions, they "
+            "teach less",
+            Difference("stripped", "flipped by confusions"), Power(0.05), role="mechanism",
+        ),
+    ),
     presets={"small": Settings()},
     scale=Scale(
         {

@@ -105,9 +105,9 @@ def run_arm(trial: Trial, lab: Lab, arm: Plan) -> dict[str, Any]:
 def rule(results: Results) -> list[Check]:
     """The teacher must know more than the students; beside the claims, what each stage and each loss is worth."""
     whole, plain = "DPT-SFT-DFT", "PT-SFT-SFT"
-    gap = results.values(plain, "teacher") - results.values(plain)
+    gap = float((results.values(plain, "teacher") - results.values(plain)).mean())
     return [
-        Check(f"the teacher answers {gap.mean():+.3f} more than {plain}, above 0.05", bool(gap.mean() > 0.05)),
+        Check(f"the teacher answers {gap:+.3f} more than {plain}, above 0.05", gap > 0.05, "precondition"),
         results.higher(whole, "untrained teacher", role="reported"),
         results.higher(whole, "PT-SFT-DFT", role="reported"),
         results.higher("DPT-SFT", "PT-SFT", role="reported"),

@@ -13,6 +13,7 @@ import torch
 from distill.core.tables import Epochs, Rows
 from distill.language.evaluate import over
 from distill.language.models import Shape, build, causal
+from distill.methods.claims import Claim, Difference, Power
 from distill.methods.framework import Arm, Place, Recipe, Scale, Trial
 from distill.methods.labs.text_lab import learn_rows
 from distill.methods.mend.method import Compressor, SharedPrompt, after_demonstrations, after_vectors, losses, parts
@@ -155,10 +156,9 @@ def rule(results: Results) -> list[Check]:
     gap = results.values("demonstrations") - results.values("nothing")
     share = Interval.of((results.values("MEND") - results.values("nothing")) / np.where(gap == 0, np.inf, gap))
     return [
-        results.higher("MEND", "truncated"),
-        results.higher("MEND", "one shared prompt"),
-        results.lower("MEND", "truncated", role="falsifies"),
-        Check(f"what demonstrations are worth to the frozen model: {room}, above 0.3", room.low > 0.3),
+        Check(
+            f"what demonstrations are worth to the frozen model: {room}, above 0.3", room.low > 0.3, "precondition"
+        ),
         Check(f"share of that which the vectors keep: {share}, above 0.7", share.low > 0.7, "reported"),
         results.higher("MEND", "no first stage", role="reported"),
         results.higher("MEND", "labels alone", role="reported"),
@@ -191,6 +191,16 @@ RECIPE = Recipe(
     prepare=Lab,
     arm=run_arm,
     rule=rule,
+    claims=(
+        Claim(
+            "vectors", "Eight vectors made of demonstrations answer more queries than eight of their tokens",
+            Difference("MEND", "truncated"), Power(0.05),
+        ),
+        Claim(
+            "of this task", "They answer more than eight learned vectors that are the same for every task",
+            Difference("MEND", "one shared prompt"), Power(0.05),
+        ),
+    ),
     presets={"small": Settings()},
     scale=Scale(
         {

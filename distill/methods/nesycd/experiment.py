@@ -20,6 +20,7 @@ from distill.language.models import Shape, causal
 from distill.language.packing import answers as answer_rows
 from distill.language.text import words
 from distill.language.writing import answers
+from distill.methods.claims import Claim, Difference, Power
 from distill.methods.framework import Arm, Place, Recipe, Scale, Trial
 from distill.methods.labs.text_lab import model_of
 from distill.methods.method import MethodOptions
@@ -190,8 +191,6 @@ def rule(results: Results) -> list[Check]:
     leak = Interval.of(results.values("NesyCD", "uncovered") - results.values("chains of thought", "uncovered"))
     reached = Interval.of(reach(results))
     return [
-        results.higher("NesyCD", "shuffled"),
-        results.lower("NesyCD", "shuffled", role="falsifies"),
         Check(f"gain on covered less gain on uncovered questions is {reached}", reached.positive, "reported"),
         Check(f"operators that occur three times at most: {tail.min():.0f} to {tail.max():.0f}, of 250 to 350",
               bool((tail >= 250).all() and (tail <= 350).all()), "reported"),
@@ -230,6 +229,17 @@ RECIPE = Recipe(
     prepare=Lab,
     arm=run_arm,
     rule=rule,
+    claims=(
+        Claim(
+            "knowledge", "Knowledge that its predecessor lacked lets a student answer more questions about rare "
+            "operators than knowledge about other questions",
+            Difference("NesyCD", "shuffled"), Power(0.1),
+        ),
+        Claim(
+            "reach", "It helps where the base holds the rule, and less where it does not",
+            reach, Power(0.1), role="mechanism", unit="gain on covered questions less gain on uncovered ones",
+        ),
+    ),
     presets={"small": Settings()},
     scale=Scale(
         {"student": ("Qwen/Qwen2-1.5B", Shape(151936, 1536, 28, 12, 8960, 32768, key_value_heads=2))},

@@ -18,6 +18,7 @@ from distill.core.tables import Epochs
 from distill.language.evaluate import over
 from distill.language.models import Shape, causal
 from distill.language.text import words
+from distill.methods.claims import Claim, Difference, Power
 from distill.methods.framework import Arm, Place, Recipe, Scale, Trial
 from distill.methods.labs.text_lab import learn_rows, model_of
 from distill.methods.statistics import Check, Interval, Results
@@ -305,11 +306,7 @@ def rule(results: Results) -> list[Check]:
     longer = Interval.of(lengths(results))
     obeyed = results.mean("strategies", "acts as the first strategy says")
     return [
-        results.higher("strategies", "random"),
-        results.higher("strategies", "fine-tuned"),
-        results.lower("strategies", "random", role="falsifies"),
-        results.lower("strategies", "fine-tuned", role="falsifies"),
-        Check(f"the teacher is ahead of the student alone by {room}, above 0.2", room.low > 0.2),
+        Check(f"the teacher is ahead of the student alone by {room}, above 0.2", room.low > 0.2, "precondition"),
         results.higher("strategies", "one pass", role="reported"),
         results.higher("strategies", "alone", role="reported"),
         results.higher("strategies", "generic", role="reported"),
@@ -349,6 +346,17 @@ RECIPE = Recipe(
     prepare=Lab,
     arm=run_arm,
     rule=rule,
+    claims=(
+        Claim(
+            "nearest", "Strategies of the nearest scenarios leave customers more satisfied than others of the same "
+            "library",
+            Difference("strategies", "random"), Power(0.05),
+        ),
+        Claim(
+            "instead of training", "They do so more than fine-tuning on as many of the teacher's answers",
+            Difference("strategies", "fine-tuned"), Power(0.05),
+        ),
+    ),
     presets={"small": Settings()},
     scale=Scale(
         {

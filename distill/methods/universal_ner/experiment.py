@@ -15,6 +15,7 @@ from distill.language.span_tagger import Asked, spans_of, tagged_rows
 from distill.language.spans import Span, overlap
 from distill.methods.ade_extraction.experiment import tagger
 from distill.methods.ade_extraction.method import parts
+from distill.methods.claims import Claim, Difference, Power
 from distill.methods.framework import Arm, Place, Recipe, Scale, Trial
 from distill.methods.statistics import Check, Results
 from distill.methods.universal_ner.method import absent
@@ -98,8 +99,6 @@ def run_arm(trial: Trial, lab: Lab, arm: Asking) -> dict[str, Any]:
 def rule(results: Results) -> list[Check]:
     """Asking for absent types, by how often they occur, finds more of unseen types; it is precision that none lacks."""
     return [
-        results.higher("frequency", "none"),
-        results.lower("frequency", "none", role="falsifies"),
         results.higher("frequency", "uniform", role="reported"),
         results.higher("uniform", "none", role="reported"),
         results.higher("frequency", "none", "unseen precision", role="reported"),
@@ -130,6 +129,13 @@ RECIPE = Recipe(
     prepare=Lab,
     arm=run_arm,
     rule=rule,
+    claims=(
+        Claim(
+            "absent types", "Questions about types that a text lacks, drawn by how often each occurs, make a student "
+            "find entities of unseen types more exactly",
+            Difference("frequency", "none"), Power(0.03),
+        ),
+    ),
     presets={"small": Settings()},
     scale=Scale(
         {"student": ("huggyllama/llama-7b", Shape(32000, 4096, 32, 32, 11008, 2048, tied=False))},

@@ -18,8 +18,9 @@ from distill.methods import run as experiments
 from distill.methods.capacity_gap import robot, text
 from distill.methods.capacity_gap.law import optimum
 from distill.methods.catalogue import find
+from distill.methods.claims import judge
 from distill.methods.options import ExperimentOptions
-from distill.methods.statistics import Results, verdict
+from distill.methods.statistics import Results
 from policies.transformer import generalist_layout
 
 QUIET = Console(quiet=True)
@@ -65,22 +66,24 @@ def test_the_best_teacher_lies_between_the_sizes_of_the_grid():
 @pytest.mark.parametrize(
     ("curve", "wanted"),
     [
-        (twice_and_a_half, "supported"),
-        (lambda student, teachers: -np.log(teachers), "contradicted"),
-        (lambda student, teachers: np.log(teachers * student / 4e8) ** 2, "contradicted"),
-        (lambda student, teachers: np.log(teachers / 40e3) ** 2, "null"),
+        (twice_and_a_half, ["supported", "supported"]),
+        (lambda student, teachers: -np.log(teachers), ["contradicted", "null"]),
+        (lambda student, teachers: np.log(teachers * student / 4e8) ** 2, ["supported", "contradicted"]),
+        (lambda student, teachers: np.log(teachers / 40e3) ** 2, ["supported", "null"]),
     ],
     ids=["grows", "the larger the better", "shrinks", "one best teacher"],
 )
 @pytest.mark.parametrize("domain", ["language", "robot"])
-def test_the_rule_tells_the_law_from_its_opposites(domain, curve, wanted):
+def test_the_claims_tell_the_law_from_its_opposites(domain, curve, wanted):
     module = {"language": text, "robot": robot}[domain]
     starts = {"language": text.STARTS, "robot": ("random",)}[domain]
     recipe = find("capacity_gap").on(domain)
-    checks = recipe.rule(results(curve, starts, module.STUDENTS))
-    assert verdict(checks) == wanted, [check.text for check in checks]
-    judged = {check.text.split(":")[0] for check in checks if check.role != "reported"}
-    assert judged == {starts[0]}, "the paper's start where there is one"
+    seen = results(curve, starts, module.STUDENTS)
+    piloted = [replace(each, power=replace(each.power, spread=0.01, pilot=(900, 901))) for each in recipe.claims]
+    found = judge(piloted, seen, recipe.rule(seen))
+    assert [one.verdict for one in found] == wanted, [str(one.interval) for one in found]
+    asked = {check.text.split(":")[0] for check in recipe.rule(seen)}
+    assert asked > set(starts), "both starts are reported"
 
 
 # --- the robot ------------------------------------------------------------------------------------------------------

@@ -1,17 +1,23 @@
 """Power against scipy's noncentral t, Holm by hand, and verdicts that follow from one interval."""
 
+import ast
+import importlib
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from distill.core.errors import DistillError
+from distill.methods.capacity_gap.law import Growth, PastTheBest
 from distill.methods.catalogue import NAMES, find
 from distill.methods.claims import Claim, Difference, Power, holm, judge, p_value, plans, seeds_of, summary
 from distill.methods.power import above_t, detectable, power, seeds_for
+from distill.methods.results import power_line
+from distill.methods.run import powered
 from distill.methods.statistics import Check, Results
 
 PLAN = Power(effect=0.5, spread=0.4, pilot=(900, 901, 902))
@@ -128,7 +134,52 @@ def test_a_figure_is_one_finite_number_a_seed():
 def test_every_experiment_has_the_power_that_is_asked_for(name):
     recipe = find(name)
     for on in (recipe.on(domain, preset) for domain in recipe.domains for preset in recipe.presets or ("small",)):
-        assert all(plan["power"] >= 0.8 for plan in plans(on.claims, on.seeds))
+        assert on.claims, f"{name} has no figure that decides"
+        for plan in plans(on.claims, on.seeds):
+            assert plan["power"] >= 0.8 if plan["pilot"] else plan["power"] is plan["seeds_needed"] is None
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if find(name).claims])
+def test_beside_claims_no_check_stands_that_would_decide_without_them(name):
+    tree = ast.parse(Path(importlib.import_module(f"distill.methods.{name}.experiment").__file__ or "").read_text())
+    rule = next((node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == "rule"), None)
+    said = [node.value for node in ast.walk(rule) if isinstance(node, ast.Constant)] if rule else []
+    assert "falsifies" not in said and "required" not in said
+
+
+def test_a_claim_without_a_pilot_says_so_and_is_not_decided():
+    waiting = replace(CLAIM, power=Power(0.5))
+    found = judge([waiting], results(exact(1.0, 0.1, 8)))[0].about()
+    assert found["verdict"] == "undecided" and found["why"]
+    assert found["power"] is found["spread"] is found["seeds_needed"] is None and found["effect"] == 0.5
+    assert "0.5" in power_line(found) and "0.5" in powered(found)
+    with pytest.raises(DistillError, match="pilot"):
+        seeds_of([CLAIM, waiting])
+    with pytest.raises(DistillError, match="spread"):
+        Power(0.5, pilot=(1, 2))
+
+
+def test_the_best_teacher_is_chosen_on_other_seeds_and_its_growth_is_a_slope_of_logarithms():
+    flat = np.array([[0.0, 1.0, 1.0], [1.0, 0.0, 1.0], [1.0, 1.0, 1.0]])
+
+    def of(curves, sizes=(10, 20)):
+        rows = {
+            seed: {
+                f"random {width}": {"losses": list(curve), "size": size, "teachers": [100, 200, 400]}
+                for width, size, curve in zip((1, 2), sizes, both, strict=True)
+            }
+            for seed, both in enumerate(curves)
+        }
+        return Results(rows, "loss")
+
+    noise = of(np.stack([flat, flat], 1))
+    assert PastTheBest((1, 2), "random")(noise).mean() <= 0, "the least of noise is no gap"
+    rising = of(np.tile([[1.0, 0.5, 0.25], [1.0, 0.5, 0.0]], (3, 1, 1)))
+    assert PastTheBest((1, 2), "random")(rising) == pytest.approx([-0.375] * 3), "the largest is the best"
+    real = of(np.tile([[1.0, 0.0, 1.0], [1.0, 0.5, 2.0]], (3, 1, 1)))
+    assert PastTheBest((1, 2), "random")(real) == pytest.approx([1.25] * 3)
+    moved = of(np.tile([[0.0, 1.0, 2.0], [2.0, 1.0, 0.0]], (3, 1, 1)))
+    assert Growth((1, 2), "random")(moved) == pytest.approx([2.0] * 3), "four times the teacher for twice the student"
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if find(name).claims])
