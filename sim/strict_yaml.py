@@ -14,22 +14,35 @@ import yaml
 from sim.errors import InputError
 from sim.reading import read_text
 
-LARGEST = 1 << 20
+LARGEST = 1 << 18
 """No file is larger, bytes: one of a thousand parameters has 50 kB."""
-MOST_NODES = 100_000
-"""Of a document with its aliases written out; a course of a hundred poles has 2,000."""
+DEEPEST = 40
+"""A document is nested; a course is 6 deep."""
+MOST_WRITTEN, MOST_NODES = 10_000, 100_000
+"""Of a document as it stands, so that it is read or refused within a second or so, and with its aliases written out; a
+course of a hundred poles has 2,000."""
 
 
 class StrictLoader(yaml.SafeLoader):
-    """YAML's safe loader without aliases, double keys, dates and numbers in base 60 or 8."""
+    """YAML's safe loader without aliases, merges, double keys, deep nesting, dates and numbers in base 60 or 8."""
+
+    aliases, depth, written = False, 0, 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Aliases are refused: nested ones grow to any size."""
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
+        """Aliases are refused: nested ones grow to any size. So is what is nested too deeply to be meant."""
+        problem, event = "", self.peek_event()
+        if isinstance(event, yaml.AliasEvent) and not self.aliases:
             problem = f"the alias '*{event.anchor}' is not allowed"
+        elif self.depth >= DEEPEST:
+            problem = f"it is nested more than {DEEPEST} deep"
+        elif self.written >= MOST_WRITTEN:
+            problem = f"it has more than {MOST_WRITTEN} values"
+        if problem:
             raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
-        return super().compose_node(parent, index)
+        self.depth, self.written = self.depth + 1, self.written + 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """A key that is given twice is an error, and not the last one winning."""
@@ -37,8 +50,9 @@ class StrictLoader(yaml.SafeLoader):
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 continue
-            if key.value in seen:
-                problem = f"the key '{key.value}' is given twice"
+            merge = key.tag == "tag:yaml.org,2002:merge" and not self.aliases
+            if key.value in seen or merge:
+                problem = f"the key '{key.value}' is {'not allowed' if merge else 'given twice'}"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
             seen.add(key.value)
         for key, value in node.value:
@@ -65,7 +79,7 @@ class StrictLoader(yaml.SafeLoader):
 class BoundedLoader(StrictLoader):
     """A strict loader with aliases, as long as what they stand for stays small when it is written out."""
 
-    compose_node = yaml.SafeLoader.compose_node
+    aliases = True
 
     def get_single_node(self) -> Any:
         """The document; an error where it grows too large."""

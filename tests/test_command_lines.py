@@ -215,6 +215,15 @@ def test_names_that_are_none_are_refused_by_the_commands_themselves(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_parameter_file_says_holds_in_simulation_too(tmp_path: Path) -> None:
+    (tmp_path / "mine.mcap").write_text("mine")
+    file = tmp_path / "p.yaml"
+    file.write_text(f"onboard: {{ros__parameters: {{record: '{tmp_path / 'mine.mcap'}'}}}}\n")
+    status, out, err = said(["onboard", "--parameters", str(file)])
+    assert_contract([str(file)], status, out, err)
+    assert status == 2 and "mine.mcap" in err and (tmp_path / "mine.mcap").read_text() == "mine"
+
+
 def test_the_generator_makes_wrong_numbers_of_every_kind() -> None:
     """The property above would hold for lines that are all refused for one reason."""
     rng = random.Random(SEED)

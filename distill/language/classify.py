@@ -141,6 +141,7 @@ def _run(options: ClassifierOptions, folder: Path) -> dict[str, Any]:
     found, (name, rows) = run.about(), run.judged
     start = known.start if known is not None else measured(run.student, read(), rows)
     if known is None:
+        runs.say_begun(options.resume, options.out)
         write_json(folder / OPTIONS, {"options": asked, "start": start})
     figures = {"start": start}
     found |= {"out": str(options.out), "minutes": 0.0, "measured_on": name}

@@ -184,6 +184,8 @@ def _run(options: LanguageOptions, folder: Path, processes: PartialState) -> dic
     check_begun(options.out, folder, known, foreign, options.resume, kept["options"], defaults)
     run = prepare(options)
     found = run.about()
+    if first and known is None:
+        runs.say_begun(options.resume, options.out)
     if first:
         _say(found)
     found |= {"out": str(options.out), "minutes": 0.0, "perplexity": {}}

@@ -54,7 +54,7 @@ def distil(options: Options) -> Distilled:
       InputError: unusable options, teachers or folder.
     """
     file = options.out or options.run / "generalist.onnx"
-    if file.exists() and not options.force and not options.resume:
+    if file.exists() and not options.force and not (options.resume and is_run(options.run)):
         raise InputError(f"{file} exists: add --force to replace it")
     teachers = load_skills(options.teachers, options.robot)
     missing = [skill for skill in SKILLS if skill not in teachers.able]
@@ -66,6 +66,7 @@ def distil(options: Options) -> Distilled:
                 _compare(options)
             distiller, _ = build(options, teachers)
             if not (options.resume and is_run(options.run)):
+                runs.say_begun(options.resume, options.run)
                 _remember(options)
             summary = distiller.run()
     except DistillError as error:

@@ -2,6 +2,7 @@
 
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,12 @@ def commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return head + ("+" if changed.strip() else "")
+
+
+def say_begun(resume: bool, folder: Path) -> None:
+    """Says on standard error that a run begins where one was to be gone on with: the folder may be misspelt."""
+    if resume:
+        print(f"{folder} holds no checkpoint to resume from: this run begins anew", file=sys.stderr)
 
 
 @contextmanager

@@ -92,6 +92,8 @@ class Run:
             self._restore(newest)
         elif options.start_from is not None:
             self._warm_start(options.start_from)
+        if newest is None:
+            runs.say_begun(options.resume, self.folder)
         if self.hosts.agreed(self.steps) != self.steps:
             raise InputError(
                 f"host {options.host} resumes at {self.steps} steps, host 0 elsewhere: run again from one of both"

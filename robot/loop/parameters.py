@@ -100,6 +100,7 @@ def load(
     if file is not None:
         values = _values(kind, Path(file), node, namespace, elsewhere)
     try:
+        make(kind, values)  # what `given` takes the place of is checked too
         return make(kind, values | {name: value for name, value in given.items() if value is not None})
     except InputError as error:
         raise InputError(f"{file}: {error}" if file is not None else str(error)) from error

@@ -1,8 +1,10 @@
 """`barkour onboard` with the in-process transport: the loop that runs on a robot, against simulated hardware."""
 
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from pathlib import Path
 
 from policies.skills.library import load_skills
 from robot.loop import parameters
@@ -20,7 +22,9 @@ from robot.transports.hardware import SimulatedHardware
 from robot.transports.inprocess import InProcess
 from sim.course.files import by_name
 from sim.errors import InputError
+from sim.folders import replacing
 from sim.localization import PoseErrors
+from sim.results import plain
 
 ARM_WITHIN = 2.0
 """Simulated hardware must be armed within this, s."""
@@ -46,7 +50,7 @@ def onboard_in_simulation(
     options = parameters.load(
         OnboardParameters, asked.parameters, "onboard", elsewhere=names(),
         policy=asked.bundle, course=asked.course, robot=asked.robot,
-        dry_run=asked.dry_run, needs_pose=True, record="" if asked.record is None else str(asked.record),
+        dry_run=asked.dry_run, record=None if asked.record is None else str(asked.record),
     )  # fmt: skip
     options = replace(options, command_moved=options.command_moved or NAVIGATED)
     skills, seed = load_skills(options.policy, options.robot or None), asked.seed or 0
@@ -79,6 +83,9 @@ def onboard_in_simulation(
     finally:
         sys.setswitchinterval(interval)
         assembly.close()
+    if options.report:
+        with replacing(Path(options.report)) as partial:
+            partial.write_text(json.dumps(plain(assembly.summary()), indent=2) + "\n", encoding="utf-8")
     return OnboardReport.of({
         **referee.result(), **assembly.summary(), "log": None, "policy": options.policy, "course": options.course,
         "seed": seed, "randomize": asked.randomize,

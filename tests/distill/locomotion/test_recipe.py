@@ -86,6 +86,13 @@ def test_a_folder_with_a_run_is_safe(made, changes, message):
     assert options.out.read_bytes() == before
 
 
+def test_a_foreign_bundle_is_not_replaced_by_a_run_that_was_never_begun(tmp_path):
+    (tmp_path / "mine.onnx").write_text("mine")
+    with pytest.raises(InputError, match="--force"):
+        recipe.distil(Options(out=tmp_path / "mine.onnx", run=tmp_path / "run", resume=True))
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.onnx"]
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [

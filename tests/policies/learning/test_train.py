@@ -57,8 +57,10 @@ def copy(begun, tmp_path) -> Path:
     return tmp_path / "run"
 
 
-def test_resume_continues_bit_for_bit(begun, copy, tmp_path):
-    straight = Run(options(tmp_path / "straight"))
+def test_resume_continues_bit_for_bit(begun, copy, tmp_path, capsys):
+    straight = Run(options(tmp_path / "straight", resume=True))
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and str(tmp_path / "straight") in said, "it begins anew, and says so"
     for _ in range(3):
         straight.iterate()
     resumed = Run(options(copy, resume=True))

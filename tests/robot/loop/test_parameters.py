@@ -117,6 +117,10 @@ LAUGHS = "".join(f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 10)}]\n" for k in ra
         ("some: {ros__parameters: {}}\nsome: {ros__parameters: {}}\n", 2),
         (f"a0: &a0 [x]\n{LAUGHS}some:\n  ros__parameters: {{speed: *a11}}\n", 2),
         ("some:\n  ros__parameters: {<<: *other}\n", 2),
+        ("some:\n  ros__parameters:\n    <<: {speed: 0.5}\n", 3),
+        ("some:\n  ros__parameters: " + "[" * 5000, 2),
+        ("some:\n" + "".join(" " * k + "- \n" for k in range(1, 500)), 41),
+        ("some:\n" + "".join(f"  k{k}: 1\n" for k in range(20_000)), 5000),
     ],
 )
 def test_double_keys_and_aliases_are_refused_with_their_line(tmp_path, content, line):
@@ -135,6 +139,12 @@ def test_what_others_take_for_a_date_or_number_needs_quotes(tmp_path, odd):
     assert load(Some, quoted, "some").name == odd
     with pytest.raises(InputError, match="'speed' must be"):
         load(Some, write(tmp_path / "p.yaml", f"some: {{ros__parameters: {{speed: '{odd}'}}}}"), "some")
+
+
+def test_a_value_that_the_command_line_takes_the_place_of_is_checked_too(tmp_path):
+    for value in ("9.0", "'0.5'", "true"):
+        with pytest.raises(InputError, match="'speed' must"):
+            load(Some, write(tmp_path / "p.yaml", f"some: {{ros__parameters: {{speed: {value}}}}}"), "some", speed=0.5)
 
 
 def test_files_that_are_not_regular_or_too_large_are_refused(tmp_path):

@@ -180,6 +180,13 @@ def test_aliases_may_stand_for_a_little_but_not_for_everything(tmp_path):
             load(tmp_path / "b.yaml")
 
 
+def test_more_things_than_a_route_can_be_planned_among_are_refused():
+    poles = tuple(Pole(10.0 + 0.2 * (i % 50), 0.2 * (i // 50)) for i in range(3000))
+    with pytest.raises(InputError, match="things on its floor at most, got 3009"):
+        replace(official(), extra_poles=poles)
+    assert len(replace(official(), extra_poles=poles[:150]).poles) == 155
+
+
 @pytest.mark.parametrize("value", ["1:30", "2024-01-01", "1_0", "0x10", "0o7", "010"])
 def test_a_number_is_only_what_looks_like_one(tmp_path, value):
     save(official(), tmp_path / "a.yaml")
