@@ -86,8 +86,8 @@ class SparseMLP(nn.Module):
         found = torch.zeros_like(flat)
         for number, expert in enumerate(self.experts):
             tokens, choice = (chosen == number).nonzero(as_tuple=True)
-            said = expert(flat.index_select(0, tokens))
-            found = found.index_add(0, tokens, said * weights[tokens, choice, None].to(said.dtype))
+            said = weights[tokens, choice, None] * expert(flat.index_select(0, tokens))
+            found = found.index_add(0, tokens, said.to(found.dtype))  # mixed precision: parts compute in another type
         return found.reshape(hidden.shape)
 
 

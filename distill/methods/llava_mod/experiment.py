@@ -54,6 +54,9 @@ class Settings:
     """As many active weights as the sparse student: one of its two layers asks two experts, the other one."""
     wrong: float = 0.05
     """Share of what the teacher learns from that is wrong."""
+    habit: float = 0.6
+    """Share of all captions, but for the pairs', that name what often goes with what is there: models that imitate them
+    invent it."""
     teacher_rows: int = 12000
     """Captions, and as many questions."""
     teacher_steps: int = 1500
@@ -106,9 +109,10 @@ class Lab:
     def tables(self, stream: int, general: int, specialised: int, wrong: float = 0.0) -> dict[str, Rows]:
         """Rows of every name that stages read."""
         trial, rng = self.trial, self.trial.rng(stream)
-        told = rows(*captions(rng, scenes(rng, trial.scaled(general, 64)), wrong), PAD)
+        habit = self.settings.habit
+        told = rows(*captions(rng, scenes(rng, trial.scaled(general, 64)), wrong, habit), PAD)
         asked = rows(*questions(rng, scenes(rng, trial.scaled(specialised, 64)), wrong)[:3], PAD)
-        more = rows(*captions(rng, scenes(rng, trial.scaled(specialised // 3, 32)), wrong), PAD)
+        more = rows(*captions(rng, scenes(rng, trial.scaled(specialised // 3, 32)), wrong, habit), PAD)
         two = pairs(*choices(rng, scenes(rng, trial.scaled(self.settings.pairs, 64))), PAD)
         special = together(as_long(asked, LENGTH), more)
         return {
@@ -201,8 +205,8 @@ RECIPE = Recipe(
     source="arXiv 2408.15881",
     place=Place("feature", "divergence", "token logits", granularity="token", skill="understanding"),
     signals=("dense logits", "sampled log-probabilities"),
-    data="grids with up to three coloured shapes, captions that list them, questions of four kinds, pairs of captions, "
-    "generated",
+    data="grids with up to three coloured shapes, captions that list them and, by habit, what often goes with them, "
+    "questions of four kinds, pairs of captions, generated",
     claim="A student with experts learns more from a teacher than a dense one with as many active weights, and "
     "preferences measured against the teacher make it invent less",
     falsified="the dense student does as well; preferences measured against the student's own start, or imitation of "

@@ -34,6 +34,9 @@ LENGTH = PLACES + 1 + 2 * (MOST + 1) + 1
 """Tokens of a caption's row: one object more may be named than there are."""
 Object = tuple[int, int]
 """Colour and shape."""
+HABIT = 0, 2
+"""Many captions that name something of the first colour name the same shape in the second as well, there or not: so
+models come to see what most often goes together."""
 
 
 @dataclass(frozen=True)
@@ -90,11 +93,21 @@ def heard(words: np.ndarray) -> list[list[Object]]:
     return found
 
 
+def habitual(objects: list[Object]) -> list[Object]:
+    """The same with what habit puts beside one of them; as they are where nothing of that colour lacks it."""
+    for at, (colour, shape) in enumerate(objects):
+        beside = HABIT[1], shape
+        if colour == HABIT[0] and beside not in objects:
+            return [*objects[: at + 1], beside, *objects[at + 1 :]]
+    return objects
+
+
 def wronged(rng: np.random.Generator, objects: list[Object]) -> list[Object]:
-    """The same with one object that is not there: put in anywhere, or one of them with another colour or shape."""
+    """The same with one object that is not there: by habit or put in anywhere, or one of them with another colour or
+    shape."""
     if rng.random() < 0.5:
-        at = int(rng.integers(len(objects) + 1))
-        return [*objects[:at], _absent(rng, objects), *objects[at:]]
+        by_habit, at = habitual(objects), int(rng.integers(len(objects) + 1))
+        return by_habit if by_habit != objects else [*objects[:at], _absent(rng, objects), *objects[at:]]
     at = int(rng.integers(len(objects)))
     colour, shape = objects[at]
     near = [(c, shape) for c in range(len(COLOURS))] + [(colour, s) for s in range(len(SHAPES))]
@@ -110,10 +123,15 @@ def _absent(rng: np.random.Generator, objects: list[Object]) -> Object:
             return found
 
 
-def captions(rng: np.random.Generator, made: Scenes, wrong: float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Tokens, pixels, and which tokens are part of the response; a share of `wrong` captions name an absent object."""
-    named = [made.objects(i) for i in range(len(made))]
-    named = [wronged(rng, objects) if rng.random() < wrong else objects for objects in named]
+def captions(
+    rng: np.random.Generator, made: Scenes, wrong: float = 0.0, habit: float = 0.0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Tokens, pixels, and which tokens are part of the response; a share of `wrong` captions name an absent object, and
+    of the others a share of `habit` what goes with what is there."""
+    named: list[list[Object]] = []
+    for i in range(len(made)):
+        objects, (first, second) = made.objects(i), rng.random(2)
+        named.append(wronged(rng, objects) if first < wrong else habitual(objects) if second < habit else objects)
     tokens, response = said(named)
     return tokens, made.images, response
 

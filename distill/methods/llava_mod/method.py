@@ -145,7 +145,8 @@ def stages(
     Args:
       tables: `general`, `specialised` and `pairs`, as `rows` and `pairs` make them; only those that the plan reads.
       every: losses by their weights, those of `losses` where None.
-      routing, sparse_every, seed: of the layers that become sparse, see `distill.language.sparse.upcycle`.
+      routing, sparse_every, seed: of the layers that become sparse, see `distill.language.sparse.upcycle`; the public
+        code bounds what an expert takes, `Routing(capacity=1.5)`.
       learns: what learns in all stages, in place of each one's own: where a student begins at random its attention has
         to learn too.
 

@@ -1,5 +1,7 @@
 """Sparse layers: upcycling changes nothing, routing and balance as plain loops, gradients, students that load again."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -187,6 +189,24 @@ def test_a_shape_builds_what_upcycling_makes_and_its_memory_is_planned():
     }
     plan = sharding(shape, 1, 1.0)
     assert plan["parameters"] == parameters(wanted) and plan["layers"] >= 3 and plan["fits"]
+
+
+def test_mixed_precision_computes_and_learns():
+    model, rows = upcycle(dense(), seed=1), batch()
+    wide = READ(model, rows)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = SparseStudent(model, READ).outputs(model, rows)
+    assert found.logits is not None and found.router is not None and found.router[0].dtype == torch.float32
+    assert (found.logits.float() - wide).abs().max() < 0.1 * wide.abs().max()
+    found.logits.float().square().mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in expert_parameters(model))
+    narrow = upcycle(dense().bfloat16(), seed=1)
+    assert READ(narrow, rows).dtype == torch.bfloat16 and all(p.dtype == torch.bfloat16 for p in narrow.parameters())
+
+
+def test_a_run_that_was_cut_off_knows_its_student_again():
+    model = upcycle(dense(), seed=1)
+    assert torch.equal(READ(pickle.loads(pickle.dumps(model)), batch()), READ(model, batch()))
 
 
 def test_what_routers_say_is_read_once_and_leaves_no_hooks():

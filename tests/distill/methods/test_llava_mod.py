@@ -31,6 +31,7 @@ from distill.methods.llava_kd.picture_world import (
 from distill.methods.llava_mod.experiment import RECIPE
 from distill.methods.llava_mod.grid_world import (
     END,
+    HABIT,
     LENGTH,
     TASKS,
     as_long,
@@ -202,6 +203,11 @@ def test_captions_name_what_is_there_and_wrong_ones_one_thing_that_is_not():
     assert np.array_equal((seen != 0).any((2, 3, 4)), made.there)
     wrong, _, _ = captions(np.random.default_rng(2), made, wrong=0.2)
     assert 0.1 < (wrong != tokens).any(1).mean() < 0.3
+    told = heard(captions(rng, made, habit=1.0)[0][:, PLACES + 1 :])
+    for objects, named in zip(real, told, strict=True):
+        lacks = [s for c, s in objects if c == HABIT[0] and (HABIT[1], s) not in objects]
+        assert [one for one in named if one not in objects] == [(HABIT[1], s) for s in lacks[:1]]
+        assert [one for one in named if one in objects] == objects
 
 
 def test_answers_are_right_by_the_scenes():
