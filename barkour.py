@@ -14,6 +14,7 @@ import shutil
 import sys
 import textwrap
 import traceback
+import warnings
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, make_dataclass
 from functools import cache
@@ -352,6 +353,8 @@ def _one_line(text: str) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
     _open_streams()
+    for kind in (FutureWarning, DeprecationWarning):  # of libraries, for those who write programs
+        warnings.filterwarnings("ignore", category=kind)
     try:
         call = parse(sys.argv[1:] if arguments is None else arguments)
         _check_gl()
@@ -443,12 +446,17 @@ def _print(result: Result, as_json: bool) -> None:
 
 
 def _unexpected(error: Exception) -> int:
-    """A fault of ours: one line, or the traceback where BARKOUR_DEBUG is set. Not ours: GL that MuJoCo cannot load."""
+    """A fault of ours: one line, or the traceback where BARKOUR_DEBUG is set. Not ours: GL that MuJoCo cannot load, and
+    variables that JAX does not start with."""
     if os.environ.get("BARKOUR_DEBUG"):
         raise error
     files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
     if any("gl_context" in file or f"{os.sep}OpenGL{os.sep}" in file for file in files):
         return _fail(f"MUJOCO_GL={os.environ.get('MUJOCO_GL')} does not work here: {error}")
+    told = sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith("JAX_"))
+    inner = files[-1] if files and f"{os.sep}jax{os.sep}" in files[-1] else ""
+    if told and inner and (inner.endswith("config.py") or not str(error) or "backend" in str(error)):
+        return _fail(f"JAX does not start with {', '.join(told)}: {str(error) or 'it has no such device here'}")
     return _fail(f"unexpected {type(error).__name__}: {error} (BARKOUR_DEBUG=1 shows where)", 1)
 
 

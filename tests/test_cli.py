@@ -88,6 +88,16 @@ def good_log(tmp_path: Path) -> Path:
         (["onboard", "--replay", "a.rec", "--seed", "3"], ["--seed"]),
         (["train", "walk", "--backend", "mjx", "--threads", "2"], ["--threads"]),
         (["train", "walk", "--host", "1"], ["--host"]),
+        (["distill", "language", "--steps", "5", "--epochs", "2"], ["--epochs", "--steps"]),
+        (["distill", "language", "--lora-alpha", "8"], ["--lora-alpha", "--lora"]),
+        (["distill", "language", "--route", "x"], ["--route", "--teachers"]),
+        (["distill", "language", "--plan", "--dry-run"], ["--plan"]),
+        (["distill", "language", "--teacher-url", "ftp://x"], ["--teacher-url", "ftp://x"]),
+        (["distill", "language", "--teacher-url", "nonsense"], ["--teacher-url"]),
+        (["distill", "classifier", "--steps", "5", "--epochs", "2"], ["--epochs"]),
+        (["distill", "classifier", "--texts", "5"], ["--texts", "kd"]),
+        (["distill", "classifier", "--method", "labels", "--new-tokens", "5"], ["--new-tokens", "labels"]),
+        (["robot", "measure", "barkour_v0", "--response", "--repeats", "2"], ["--repeats", "--response"]),
         (["ros", "referee", "--seed", "1"], ["--seed"]),
     ],
 )
@@ -367,12 +377,20 @@ def test_every_mujoco_gl_works_or_is_one_line(value: str) -> None:
     assert_one_line(done, "MUJOCO_GL" if value == "nonsense" else "")
 
 
-def test_gl_that_cannot_be_loaded_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("name", "value", "file"),
+    [
+        ("MUJOCO_GL", "osmesa", "mujoco/rendering/classic/gl_context.py"),
+        ("JAX_PLATFORMS", "abacus", "jax/_src/dispatch.py"),
+        ("JAX_ENABLE_X64", "maybe", "jax/_src/config.py"),
+    ],
+)
+def test_variables_that_a_library_cannot_start_with_are_one_line(
+    name: str, value: str, file: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As PyOpenGL does where there is no OSMesa: an error of its own in the middle of an import."""
-    monkeypatch.setenv("MUJOCO_GL", "osmesa")
-    code = compile("def load(): None.glGetError", "/x/site-packages/mujoco/rendering/classic/gl_context.py", "exec")
+    monkeypatch.setenv(name, value)
+    code = compile("def load(): raise RuntimeError('no such backend')", f"/x/site-packages/{file}", "exec")
     names: dict = {}
     exec(code, names)
 
@@ -382,4 +400,4 @@ def test_gl_that_cannot_be_loaded_is_one_line(
     monkeypatch.setattr(barkour, "parse", lambda _: barkour.Call("run", work, Options(), False))  # type: ignore[arg-type]
     assert barkour.main([]) == 2
     said = capsys.readouterr()
-    assert said.out == "" and said.err.count("\n") == 1 and "MUJOCO_GL=osmesa" in said.err
+    assert said.out == "" and said.err.count("\n") == 1 and f"{name}={value}" in said.err

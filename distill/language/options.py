@@ -1,5 +1,6 @@
 """What `barkour distill language` is asked for. Light to import: the front door shows it without PyTorch."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -144,6 +145,19 @@ class LanguageOptions(Options):
     checkpoint_minutes: Annotated[float, Range(0, 10_000)] = 3.0
     """minutes between checkpoints: the most that an interruption can lose"""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.steps:
+            self.refuse(("epochs",), "beside --steps")
+        if not self.lora:
+            self.refuse(("lora_alpha",), "without --lora")
+        if not self.teachers:
+            self.refuse(("route",), "without --teachers")
+        if self.dry_run:
+            self.refuse(("plan",), "with --dry-run")
+        if self.teacher_url is not None and not re.fullmatch(r"https?://[^\s/?#]+[^\s]*", self.teacher_url):
+            raise InputError(f"--teacher-url must be an address such as http://HOST:8000/v1, got {self.teacher_url!r}")
+
 
 @dataclass(frozen=True)
 class CardOptions(Options):
@@ -219,6 +233,13 @@ class ClassifierOptions(Options):
     """of the arithmetic in training: float32, or mixed; weights stay in float32"""
     checkpoint_minutes: Annotated[float, Range(0, 10_000)] = 3.0
     """minutes between checkpoints: the most that an interruption can lose"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.steps:
+            self.refuse(("epochs",), "beside --steps")
+        if self.method != "pgkd":
+            self.refuse(("texts", "new_tokens"), f"with --method {self.method}")
 
 
 OF_THE_CALL = ("config", "resume", "plan", "dry_run")

@@ -120,6 +120,11 @@ class RobotMeasureOptions(Options):
     """measure in place of speeds how the walker's velocity answers its commands, and keep the table beside its file,
     where the navigator finds it"""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.response:
+            self.refuse(("repeats",), "with --response")
+
 
 @dataclass(frozen=True)
 class RobotAddOptions(Options):

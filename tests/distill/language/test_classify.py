@@ -85,9 +85,10 @@ def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 def options(home: Path, out: Path, **more: Any) -> ClassifierOptions:
     given = {
         "student": str(home / "config"), "data": (home / "rows.csv",), "out": out, "steps": 6, "rounds": 2,
-        "length": 8, "learning_rate": 1e-2, "warmup": 0, "method": "labels", "new_tokens": 4, "texts": 6,
+        "length": 8, "learning_rate": 1e-2, "warmup": 0, "method": "labels",
     }  # fmt: skip
-    return ClassifierOptions(**{**given, **more})
+    writing = {"new_tokens": 4, "texts": 6} if more.get("method") == "pgkd" else {}
+    return ClassifierOptions(**{**given, **writing, **more})
 
 
 NEEDS = {

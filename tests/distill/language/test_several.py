@@ -80,7 +80,7 @@ def test_a_column_of_the_data_decides_who_teaches(home, tmp_path, monkeypatch):
 
     write(lambda i: {"whose": "odd"})  # one of two, as if it were alone
     command.distil(options(home, tmp_path / "a", data))
-    alone = {"teachers": (), "teacher": str(home / "reference")}
+    alone = {"teachers": (), "teacher": str(home / "reference"), "route": "teacher"}
     command.distil(options(home, tmp_path / "b", data, **alone))
     ours, theirs = (AutoModelForCausalLM.from_pretrained(tmp_path / name).state_dict() for name in ("a", "b"))
     for name, tensor in ours.items():
