@@ -32,6 +32,9 @@ from distill.language.endpoint.limits import Ledger, Prices, RateLimit, Stopped,
 
 log = logging.getLogger(__name__)
 
+FINISHED = ("stop", "stop_sequence", "end_turn", "eos", "eos_token", "complete", "")
+"""What servers say of an answer that came to its own end; whatever else they say, it was cut, filtered, called off or is
+a call of a tool. Some say nothing."""
 Prompt = str | Sequence[Mapping[str, str]]
 """What the user says, or a whole conversation of messages with `role` and `content`."""
 
@@ -132,7 +135,7 @@ class Completion:
     @property
     def unfinished(self) -> str:
         """Why this is no text to learn from; nothing where it is one."""
-        if self.finish_reason in ("length", "content_filter", "refusal"):
+        if self.finish_reason.lower() not in FINISHED:
             return self.finish_reason
         return "" if self.text.strip() else "empty"
 
@@ -458,7 +461,7 @@ def _read(body: bytes, request: dict[str, Any], most: tuple[int, int]) -> dict[s
         choice = data["choices"][0]
         message = choice["message"]
         text, reason = _text(message.get("content")), str(choice.get("finish_reason") or "")
-        if not text and message.get("refusal"):
+        if message.get("refusal"):
             reason = "refusal"
         if not text and not reason and counts == [None, None]:
             raise TypeError("no text")
@@ -484,6 +487,10 @@ def _text(content: Any) -> str:
         return "".join(_text(part["text"]) for part in content if part.get("type", "text") == "text")
     if not isinstance(content, str):
         raise TypeError("no text")
+    try:
+        content.encode()
+    except UnicodeEncodeError as error:
+        raise TypeError("half of a surrogate pair is no text") from error
     return content
 
 

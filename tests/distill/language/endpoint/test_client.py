@@ -506,6 +506,11 @@ UNFINISHED = {
     "empty": {"content": "", "finish_reason": "stop"},
     "content_filter": {"content": None, "finish_reason": "content_filter"},
     "refusal": {"content": None, "refusal": "I cannot.", "finish_reason": "stop"},
+    "MAX_TOKENS": {"content": "The pump is", "finish_reason": "MAX_TOKENS"},
+    "model_length": {"content": "The pump is", "finish_reason": "model_length"},
+    "abort": {"content": "The", "finish_reason": "abort"},
+    "SAFETY": {"content": "I would rather", "finish_reason": "SAFETY"},
+    "tool_calls": {"content": "I look it up.", "tool_calls": [{"id": "1"}], "finish_reason": "tool_calls"},
 }
 
 
@@ -551,6 +556,11 @@ def test_large_and_deep_answers_and_parts_of_one(serve, tmp_path, monkeypatch):
     choices = {"choices": [{"message": {"content": parts}, "finish_reason": "stop"}]}
     monkeypatch.setattr(Server, "completion", lambda self, body: choices)
     assert texts(endpoint(serve(), tmp_path / "c").complete(["sit"])) == ["sit"]
+    monkeypatch.setattr(
+        Server, "completion", lambda self, body: {"choices": [{"message": {"content": "\ud83d"}}]}
+    )
+    with pytest.raises(DistillError, match="without choices or text"):
+        endpoint(serve(), tmp_path / "e", retries=0).complete(["sit"])
     server = serve("deep")
     with pytest.raises(DistillError, match="malformed"):
         endpoint(server, tmp_path / "d", retries=0).complete(["sit"])
