@@ -1,5 +1,6 @@
 """One call that distils a student with the core's loop: what recipes use in place of a training loop of their own."""
 
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from rich.console import Console
 
 from distill.core import checkpoints
 from distill.core.collect import Collector, Sampler, Student
+from distill.core.errors import DistillError
 from distill.core.folders import LOCK
 from distill.core.loop import Distiller, LoopConfig, load_best
 from distill.core.mixture import Mixture
@@ -60,7 +62,7 @@ def fit(
       best: gives the student the parameters of the round with the best `golden` in place of the last.
 
     Raises:
-      DistillError: bad settings, or a loss that is not finite.
+      DistillError: bad settings, a folder with files of something else, or a loss that is not finite.
     """
     rounds = min(max(rounds, 1), max(steps, 1))
     each = steps // rounds
@@ -72,6 +74,11 @@ def fit(
         light=not keep,
     )  # fmt: skip
     resume = checkpoints.newest(folder) is not None
+    theirs = [name for name in MADE if os.path.lexists(folder / name)]
+    if theirs and not resume and not (folder / LOCK).is_file():  # where a run was killed early there is its lock
+        raise DistillError(
+            f"{folder} holds '{theirs[0]}' of something else, which would be lost: choose another folder"
+        )
     distiller = Distiller(
         student, objective, teacher, collectors, sampler or RowSampler(), folder, config, evaluate, resume,
         Console(stderr=True, quiet=True), mixture,

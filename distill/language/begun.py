@@ -10,6 +10,8 @@ from distill.core.errors import DistillError
 T = TypeVar("T")
 OPTIONS = "options.json"
 """In a run's folder: the options that decide its result, and what its student measured at the start."""
+WRITTEN = ("*.json", "*.safetensors", "*.bin", "README.md", "curve.png", "chat_template.jinja")
+"""What a finished run writes beside its folder; where no run was begun it is another's."""
 
 
 class Begun(NamedTuple):
@@ -55,6 +57,9 @@ def check_begun(
     if known is None:
         if foreign:
             raise DistillError(f"{folder} holds a run of something else: choose another --out")
+        theirs = sorted(path.name for form in WRITTEN for path in out.glob(form))
+        if theirs:
+            raise DistillError(f"{out} holds {theirs[0]} of something else, which would be lost: choose another --out")
         return
     if not resume:
         raise DistillError(f"{out} already holds a run: add --resume, or choose another --out")

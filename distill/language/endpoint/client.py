@@ -33,8 +33,8 @@ from distill.language.endpoint.limits import Ledger, Prices, RateLimit, Stopped,
 log = logging.getLogger(__name__)
 
 FINISHED = ("stop", "stop_sequence", "end_turn", "eos", "eos_token", "complete", "")
-"""What servers say of an answer that came to its own end; whatever else they say, it was cut, filtered, called off or is
-a call of a tool. Some say nothing."""
+"""What servers say of an answer that came to its own end, some by nothing. Whatever else they say, it was cut,
+filtered, called off or is a call of a tool."""
 Prompt = str | Sequence[Mapping[str, str]]
 """What the user says, or a whole conversation of messages with `role` and `content`."""
 

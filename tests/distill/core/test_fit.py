@@ -99,6 +99,16 @@ def test_a_run_with_dropout_goes_on_with_the_same_random_numbers(tmp_path):
     assert len(calls) == 2 and torch.equal(*found)
 
 
+@pytest.mark.parametrize("name", ["data", "best", "summary.json", "log.jsonl", "tensorboard"])
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_folder_with_files_of_a_runs_names_is_no_place_for_one(name, keep, tmp_path):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "mine.txt").write_text("mine")
+    with pytest.raises(DistillError, match="would be lost"):
+        fit(Linear(1), ForwardKL(), taught(), [FixedDomain("x", {"x": X})], tmp_path, keep=keep, **OPTIONS)
+    assert [path.name for path in tmp_path.rglob("*")] == [name, "mine.txt"]
+
+
 def test_what_else_lies_in_the_folder_stays(tmp_path):
     from distill.core.fit import MADE, remove
 

@@ -239,6 +239,15 @@ def test_bad_input_is_one_line_and_leaves_nothing(why, home, tmp_path):
     assert len(str(error.value).splitlines()) == 1 and not (tmp_path / "x").exists()
 
 
+@pytest.mark.parametrize("name", ["README.md", "config.json", "model.safetensors"])
+def test_a_folder_with_a_model_of_something_else_is_not_written_over(name, home, tmp_path):
+    (tmp_path / name).write_text("mine")
+    for resume in (False, True):
+        with pytest.raises(InputError, match=f"{name} of something else"):
+            command.distil(options(home, tmp_path, resume=resume))
+    assert (tmp_path / name).read_text() == "mine" and not list(tmp_path.glob("*/*.json"))
+
+
 def test_the_command_line_gives_one_object_and_the_status(home, tmp_path, capsys):
     asked = ["distill", "classifier", "--student", home / "config", "--data", home / "rows.csv", "--method", "labels"]
     asked += ["--out", tmp_path / "s", "--steps", 2, "--length", 8]

@@ -296,6 +296,15 @@ def test_bad_input_is_one_line_and_leaves_nothing(why, home, tmp_path):
     assert len(str(error.value).splitlines()) == 1 and not (tmp_path / "x").exists()
 
 
+@pytest.mark.parametrize("name", ["README.md", "config.json", "model.safetensors"])
+def test_a_folder_with_a_model_of_something_else_is_not_written_over(name, home, tmp_path):
+    (tmp_path / name).write_text("mine")
+    for resume in (False, True):
+        with pytest.raises(InputError, match=f"{name} of something else"):
+            command.distil(options(home, tmp_path, resume=resume))
+    assert (tmp_path / name).read_text() == "mine" and not list(tmp_path.glob("*/*.json"))
+
+
 def test_plans_of_several_processes_are_refused_at_once(home, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputError, match="one process"):

@@ -556,9 +556,7 @@ def test_large_and_deep_answers_and_parts_of_one(serve, tmp_path, monkeypatch):
     choices = {"choices": [{"message": {"content": parts}, "finish_reason": "stop"}]}
     monkeypatch.setattr(Server, "completion", lambda self, body: choices)
     assert texts(endpoint(serve(), tmp_path / "c").complete(["sit"])) == ["sit"]
-    monkeypatch.setattr(
-        Server, "completion", lambda self, body: {"choices": [{"message": {"content": "\ud83d"}}]}
-    )
+    monkeypatch.setattr(Server, "completion", lambda self, body: {"choices": [{"message": {"content": "\ud83d"}}]})
     with pytest.raises(DistillError, match="without choices or text"):
         endpoint(serve(), tmp_path / "e", retries=0).complete(["sit"])
     server = serve("deep")
