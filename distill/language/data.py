@@ -11,6 +11,7 @@ import numpy as np
 
 from distill.core.errors import DistillError
 from distill.language.examples import Pair, Text, check_size, read_examples, table
+from sim.results import printable
 
 Rng = np.random.Generator
 
@@ -191,7 +192,7 @@ def read_folder(folder: Path | str) -> Corpus:
         raise DistillError(f"the data folder {folder} does not exist")
     corpus = Corpus()
     for path in sorted(p for p in folder.rglob("*") if p.suffix in READERS and p.is_file()):
-        name = "/".join((*path.relative_to(folder).parts[:-1], path.stem))
+        name = printable("/".join((*path.relative_to(folder).parts[:-1], path.stem)))
         try:
             check_size(path)
             READERS[path.suffix](corpus, name, path)

@@ -55,6 +55,7 @@ from distill.results import LanguageDistilled
 from policies.learning import runs
 from sim.errors import InputError
 from sim.folders import alone
+from sim.results import printable
 
 SUMMARY, RUN = "summary.json", "run"
 FREE = ("config", "out", "resume", "plan", "dry_run", "checkpoint_minutes", "cache", "teacher_key")
@@ -376,7 +377,7 @@ def _with_teacher(options: LanguageOptions, method: Method, settings: MethodOpti
 
 def _named(readings: Sequence[tuple[str, Reading]]) -> list[tuple[str, Reading]]:
     """Domains by the last part of their paths, numbered where two are equal."""
-    names = [(Path(path).stem or path).replace(":", "_").replace(",", "_") for path, _ in readings]
+    names = [printable((Path(path).stem or path).replace(":", "_").replace(",", "_")) for path, _ in readings]
     return [
         (name if names.count(name) == 1 else f"{name}_{i}", reading)
         for i, (name, (_, reading)) in enumerate(zip(names, readings, strict=True))

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sim.results import printable
+
 
 def commit() -> str:
     """The source revision, with `+` when files differ from it; `unknown` outside a checkout."""
@@ -27,7 +29,7 @@ def commit() -> str:
 def say_begun(resume: bool, folder: Path) -> None:
     """Says on standard error that a run begins where one was to be gone on with: the folder may be misspelt."""
     if resume:
-        print(f"{folder} holds no checkpoint to resume from: this run begins anew", file=sys.stderr)
+        print(printable(f"{folder} holds no checkpoint to resume from: this run begins anew"), file=sys.stderr)
 
 
 @contextmanager

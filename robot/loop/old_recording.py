@@ -22,6 +22,7 @@ from robot.results import Converted
 from sim.errors import InputError
 from sim.reading import check_file
 from sim.recordings import LARGEST, LONGEST, finish
+from sim.results import printable
 
 OLD = (
     "now", "late", "took", "requests", "state", "mode", "skill", "position", "velocity", "effort", "joints_time",
@@ -47,7 +48,7 @@ def convert(options: ConvertOptions) -> Converted:
         found = read(path)
         finish(path, to)
     if found.cut:
-        print(found.cut, file=sys.stderr)
+        print(printable(found.cut), file=sys.stderr)
     return Converted(recording=str(to), steps=len(found.steps), lost_bytes=found.lost)
 
 

@@ -21,6 +21,7 @@ from robot.results import Replay
 from sim.course import files as course_file
 from sim.course.description import Course
 from sim.errors import InputError
+from sim.results import printable
 
 TOLERANCE = 1e-4
 """Joint targets may differ by this between two computers, rad: networks round differently."""
@@ -103,7 +104,7 @@ def replay(options: ReplayOptions) -> Replay:
     """
     recording = read(options.recording)
     if recording.cut:
-        print(recording.cut, file=sys.stderr)
+        print(printable(recording.cut), file=sys.stderr)
     controller, messages = rebuilt(recording, options.bundle)
     largest, differing, first = 0.0, 0, ""
     for k, row in enumerate(recording.steps):

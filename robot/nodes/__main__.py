@@ -4,6 +4,7 @@ import sys
 
 from robot.nodes.surroundings import check_surroundings
 from sim.errors import InputError
+from sim.results import printable
 
 
 def main() -> int:
@@ -11,7 +12,7 @@ def main() -> int:
     try:
         check_surroundings()
     except InputError as error:
-        print(f"barkour: {error}", file=sys.stderr)
+        print(printable(f"barkour: {error}"), file=sys.stderr)
         return 2
     from robot.nodes.programs import main
 

@@ -18,6 +18,7 @@ from robot.nodes.referee import run_referee
 from robot.nodes.sim import run_sim
 from robot.transports.ros2 import RosNode
 from sim.errors import InputError
+from sim.results import printable
 
 PROGRAMS: dict[str, Callable[[RosNode, Ending], dict[str, Any]]] = {
     "sim": run_sim,
@@ -63,6 +64,6 @@ def main(arguments: Sequence[str]) -> int:
     try:
         run(arguments[0] if arguments else "", arguments[1:])
     except InputError as error:
-        print(f"barkour: {' '.join(str(error).split())}", file=sys.stderr)
+        print("barkour: " + printable(" ".join(str(error).split())), file=sys.stderr)
         return 2
     return 0

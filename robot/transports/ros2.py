@@ -186,6 +186,9 @@ def take_imu(messages: MessageFilter, message: Imu) -> bool:
     if message.orientation_covariance[0] == -1:
         sentence = "imu: the message says that it holds no orientation (covariance -1)"
         return messages.refuse(Refusal(Code.NO_ROTATION, sentence, source=Source.IMU))
+    if message.angular_velocity_covariance[0] == -1:
+        sentence = "imu: the message says that it holds no gyro (covariance -1)"
+        return messages.refuse(Refusal(Code.MALFORMED, sentence, source=Source.IMU))
     rate = message.angular_velocity
     return messages.imu(wxyz(message.orientation), [rate.x, rate.y, rate.z], stamp_of(message))
 

@@ -166,6 +166,8 @@ def numbered(obstacles: tuple[Obstacle, ...]) -> tuple[Obstacle, ...]:
 def check(course: Course) -> None:
     """Raises `InputError` with one sentence if the course cannot be run or scored."""
     _check_finite("course", course)
+    require(course.name.isprintable(), f"the course's name holds a control character: {course.name[:40]!r}")
+    require(0 < len(course.name) <= 200, f"the course's name has {len(course.name)} characters, 1 to 200 are allowed")
     for obstacle in course.obstacles:
         known = f"unknown obstacle '{obstacle.name}': known are {', '.join(KINDS)}"
         require(kind_of(obstacle.name) is not None, known)

@@ -111,6 +111,11 @@ def test_a_file_that_would_fill_the_memory_is_refused_before_it_is_read(ending, 
         assert len(str(error.value).splitlines()) == 1
 
 
+def test_names_of_files_are_shown_without_what_could_write_to_a_terminal(tmp_path):
+    (tmp_path / "a\x1b[2J.txt").write_text("some text")
+    assert list(read_folder(tmp_path).texts) == ["a\\x1b[2J"]
+
+
 def test_a_missing_path_and_an_empty_folder_are_one_line(tmp_path):
     for path in (tmp_path / "none", tmp_path):
         with pytest.raises(DistillError, match=str(path)):

@@ -161,11 +161,14 @@ def test_a_malformed_message_is_refused_in_one_sentence(messages: MessageFilter,
     assert messages.snapshot().heights is None
 
 
-def test_an_imu_that_says_it_knows_no_attitude_is_refused(messages: MessageFilter) -> None:
+@pytest.mark.parametrize(("what", "code"), [("orientation", "no rotation"), ("angular_velocity", "malformed")])
+def test_an_imu_that_says_it_knows_no_attitude_or_no_rates_is_refused(
+    messages: MessageFilter, what: str, code: str
+) -> None:
     message = ros2.imu_message(np.array([1.0, 0.0, 0.0, 0.0]), np.zeros(3), NS)
-    message.orientation_covariance[0] = -1.0
+    getattr(message, f"{what}_covariance")[0] = -1.0
     assert not ros2.take_imu(messages, message)
-    assert messages.refusals.counts == {"imu no rotation": 1}
+    assert messages.refusals.counts == {f"imu {code}": 1}
 
 
 def test_a_joint_command_survives_the_way_to_the_drives() -> None:

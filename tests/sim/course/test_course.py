@@ -180,6 +180,13 @@ def test_aliases_may_stand_for_a_little_but_not_for_everything(tmp_path):
             load(tmp_path / "b.yaml")
 
 
+@pytest.mark.parametrize("name", ["a\x1b[2J", "a\nb", "\x9b31m", "\u202egnp", "", "x" * 201])
+def test_a_name_that_could_write_to_a_terminal_is_refused(name):
+    with pytest.raises(InputError, match="name") as found:
+        replace(official(), name=name)
+    assert str(found.value).isprintable()
+
+
 def test_more_things_than_a_route_can_be_planned_among_are_refused():
     poles = tuple(Pole(10.0 + 0.2 * (i % 50), 0.2 * (i // 50)) for i in range(3000))
     with pytest.raises(InputError, match="things on its floor at most, got 3009"):
