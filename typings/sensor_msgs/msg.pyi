@@ -16,6 +16,7 @@ class Imu:
     header: Header
     orientation: Quaternion
     orientation_covariance: list[float]
+    angular_velocity_covariance: list[float]
     angular_velocity: Vector3
     linear_acceleration_covariance: list[float]
 
