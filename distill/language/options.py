@@ -281,7 +281,7 @@ def _converted(where: str, value: Any, hint: Any) -> Any:
     kinds = types_in(hint)
     if value is None and NoneType in kinds:
         return None
-    if isinstance(value, str) and float in kinds:
+    if isinstance(value, str) and float in kinds and value.isascii() and "_" not in value and value == value.strip():
         try:
             return float(value)  # YAML takes 2e-4, without a point, for a text
         except ValueError:

@@ -126,6 +126,10 @@ def _read(file: Path) -> tuple[mujoco.MjSpec, dict[str, float]]:
         root = ElementTree.fromstring(text)
     except (OSError, ElementTree.ParseError) as error:
         raise InputError(f"cannot read the model {file}: {str(error).splitlines()[0]}") from error
+    for element in root.iter():
+        for name, value in element.attrib.items():  # MuJoCo warns of one in a file of its own, and goes on
+            if {"nan", "inf", "+nan", "-nan", "+inf", "-inf"} & set(value.lower().split()):
+                raise InputError(f"{file}: '{name}' of <{element.tag[:40]}> is not finite: {value[:40]}")
     speeds: dict[str, float] = {}
     try:
         if root.tag == "robot":

@@ -160,7 +160,8 @@ def test_a_file_of_options_is_the_options(home, tmp_path):
         teacher=str(home / "teacher"), student=str(home / "config"), data=(home / "chats.jsonl",), out=tmp_path / "x",
         learning_rate=2e-4, steps=3, length=32, no_pack=True, resume=True,
     )  # fmt: skip
-    for bad in ("nonsense: 1", "steps: many", "steps: true", "method: none", "seed: -1", "resume: true", "steps: 4"):
+    for bad in ("nonsense: 1", "steps: many", "steps: true", "method: none", "seed: -1", "resume: true", "steps: 4",
+                "temperature: '1_0'", "temperature: '\u0663'", "temperature: ' 1.5'", "temperature: 010"):  # fmt: skip
         path.write_text("\n".join([*lines, bad]))
         with pytest.raises(InputError) as error:
             from_file(LanguageOptions(config=path))
