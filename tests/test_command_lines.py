@@ -11,12 +11,15 @@ import io
 import json
 import os
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
 import barkour
+import sim.course.description
+import sim.course.files
 from sim.options import Range, range_of, types_in
 from sim.results import Result
 
@@ -223,6 +226,18 @@ def test_what_a_parameter_file_says_holds_in_simulation_too(tmp_path: Path) -> N
     status, out, err = said(["onboard", "--parameters", str(file)])
     assert_contract([str(file)], status, out, err)
     assert status == 2 and "mine.mcap" in err and (tmp_path / "mine.mcap").read_text() == "mine"
+
+
+def test_a_touched_jump_needs_a_course_with_one(tmp_path: Path) -> None:
+    official = sim.course.description.official()
+    course = replace(official, obstacles=(official.obstacles[0], official.obstacles[-1]), name="short")
+    sim.course.files.save(course, tmp_path / "short.yaml")
+    (tmp_path / "log.csv").write_text("0,0.5,-0.5\n1,1,-0.5\n")
+    line = ["score", str(tmp_path / "log.csv"), "--course", str(tmp_path / "short.yaml")]
+    assert said(line)[0] == 0
+    status, out, err = said([*line, "--touched-jump"])
+    assert_contract(line, status, out, err)
+    assert status == 2 and "--touched-jump" in err
 
 
 def test_the_generator_makes_wrong_numbers_of_every_kind() -> None:

@@ -26,7 +26,7 @@ from distill.core.tables import Epochs, FixedDomain, Rows
 from distill.language.begun import OPTIONS, check_begun, read_begun
 from distill.language.card import write_card
 from distill.language.evaluate import accuracy, calibration_error, class_probabilities, label_nats
-from distill.language.examples import Text, read_examples
+from distill.language.examples import Text, read_examples, require_different
 from distill.language.inner import seen
 from distill.language.labelled import (
     Reader,
@@ -201,6 +201,7 @@ def prepare(options: ClassifierOptions) -> Run:
     for name, value in (("pretrained", options.pretrained), ("general", options.general)):
         if bool(value) != (method.passes is not None):
             raise DistillError(f"the method {method.name} {'takes no' if value else 'needs'} --{name}")
+    require_different([*options.data, *(() if options.test is None else (options.test,))])
     told = read_labelled(options.data)
     classes = classes_of(told.labels)
     if len(classes) < 2:

@@ -42,7 +42,7 @@ from distill.language.card import write_card
 from distill.language.encoding import TEMPLATE, Encoded, Encoder, packed_rows, padded_rows
 from distill.language.evaluate import batches, likeliest, log_probs, nats_per_token
 from distill.language.evaluation import measured, speed
-from distill.language.examples import HUB, Example, Reading, read_examples
+from distill.language.examples import HUB, Example, Reading, read_examples, require_different
 from distill.language.models import causal, load, packs, parameters
 from distill.language.options import LanguageOptions, from_file
 from distill.language.places import load_silently
@@ -241,6 +241,7 @@ def _check(options: LanguageOptions) -> None:
     for path in options.data:
         if not str(path).startswith(HUB) and not path.exists():
             raise DistillError(f"the data {path} do not exist")
+    require_different(options.data)
 
 
 def _decisive(options: LanguageOptions) -> dict[str, Any]:
@@ -378,10 +379,13 @@ def _with_teacher(options: LanguageOptions, method: Method, settings: MethodOpti
 def _named(readings: Sequence[tuple[str, Reading]]) -> list[tuple[str, Reading]]:
     """Domains by the last part of their paths, numbered where two are equal."""
     names = [printable((Path(path).stem or path).replace(":", "_").replace(",", "_")) for path, _ in readings]
-    return [
-        (name if names.count(name) == 1 else f"{name}_{i}", reading)
-        for i, (name, (_, reading)) in enumerate(zip(names, readings, strict=True))
-    ]
+    named: dict[str, Reading] = {}
+    for i, (name, (_, reading)) in enumerate(zip(names, readings, strict=True)):
+        number, own = i, name
+        while names.count(name) > 1 and own in (*names, *named):
+            own, number = f"{name}_{number}", number + len(names)
+        named[own] = reading
+    return [*named.items()]
 
 
 @dataclass

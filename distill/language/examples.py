@@ -20,7 +20,7 @@ import csv
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -87,6 +87,14 @@ class Reading:
     """Name, relative to the path -> SHA-256."""
     routes: list[str] = field(default_factory=list[str])
     """Of each example, what the column says that was asked for; empty where none was."""
+
+
+def require_different(paths: Sequence[Path]) -> None:
+    """Raises `DistillError` where data are given twice: what is held out of one copy would be learned."""
+    places = [str(path) if str(path).startswith(HUB) else str(path.resolve()) for path in paths]
+    twice = next((path for i, path in enumerate(paths) if places[i] in places[:i]), None)
+    if twice is not None:
+        raise DistillError(f"the data {twice} are given twice: what is held out of one copy is in the other")
 
 
 def read_examples(path: Path | str, limit: int = 0, route: str = "") -> Reading:

@@ -239,6 +239,8 @@ def score_file(path: Path, course: Course, *, touched_jump: bool = False, whole_
 def score(options: ScoreOptions) -> ScoreReport:
     """What `barkour score` prints. Raises `InputError` for a log or course that cannot be read."""
     course = by_name(options.course)
+    if options.touched_jump and not course.board_pieces():
+        raise InputError(f"--touched-jump has no effect on the course '{course.name}', which has no jump")
     result = score_file(
         options.log, course, touched_jump=options.touched_jump, whole_seconds=options.whole_seconds
     )  # fmt: skip

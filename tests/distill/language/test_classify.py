@@ -216,7 +216,9 @@ BAD: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("why", [*BAD, "teacher's classes", "no classifier", "one class", "fields", "foreign class"])
+@pytest.mark.parametrize(
+    "why", [*BAD, "teacher's classes", "no classifier", "one class", "fields", "foreign class", "test"]
+)
 def test_bad_input_is_one_line_and_leaves_nothing(why, home, tmp_path):
     more: dict[str, Any] = BAD.get(why, {})
     path = tmp_path / "rows.csv"
@@ -231,6 +233,8 @@ def test_bad_input_is_one_line_and_leaves_nothing(why, home, tmp_path):
     elif why == "fields":
         write(path, [("a", "x")], "colour")
         more = {"data": (path,)}
+    elif why == "test":
+        more = {"test": home / "rows.csv"}
     elif why == "foreign class":
         write(path, [("a", "x")])
         more = {"test": path}

@@ -269,6 +269,7 @@ BAD = {
     "room": {"method": "gkd", "new_tokens": 32}, "option": {"beta": 0.3}, "candidates": {"candidates": ("a",)},
     "one domain": {"method": "ddk"}, "no rationale": {"method": "step_by_step"},
     "no reference": {"method": "miniplm"}, "reference": {"reference": "a"},
+    "data twice": {"data": (Path(__file__).parent, Path(__file__).parent / ".." / "language")},
 }  # fmt: skip
 
 
