@@ -5,6 +5,8 @@ from glob import glob
 from setuptools import find_packages, setup
 
 NAME = "barkour"
+KEPT = ("onnx", "response.json", "paces.yaml")
+"""Endings of what a policy comes with."""
 EXTRAS = {
     # training and export
     "train": [
@@ -94,9 +96,12 @@ setup(
         (f"share/{NAME}", ["package.xml"]),
         # where `ros2 run` looks: files of their own, as console scripts sent there (setup.cfg) would leave pip's bin/
         (f"lib/{NAME}", sorted(glob("resource/bin/*"))),
-        (f"share/{NAME}/models", glob("models/*.onnx") + glob("models/*.response.json")),
+        (f"share/{NAME}/models", [file for end in KEPT for file in glob(f"models/*.{end}")]),
         *(
-            (f"share/{NAME}/{robot}", glob(f"{robot}/*.onnx") + glob(f"{robot}/*.response.json"))
+            (
+                f"share/{NAME}/{robot}",
+                glob(f"{robot}/*.onnx") + glob(f"{robot}/*.response.json") + glob(f"{robot}/*.paces.yaml"),
+            )
             for robot in glob("models/*")
             if glob(f"{robot}/*.onnx")
         ),

@@ -1,8 +1,10 @@
 """Which policy bundle does what: the skills behind `--policy`, and what they were trained to do."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from policies.bundle.reader import Bundle
 from policies.bundle.shipped import bundle_file
@@ -10,6 +12,7 @@ from policies.navigation.paces import WEAK, WEAK_SHARE, Paces
 from policies.navigation.path import MotionLimits
 from policies.navigation.planner import Envelope
 from policies.navigation.response import Response, response_beside
+from sim import strict_yaml
 from sim.course.description import SKILLS
 from sim.errors import InputError
 from sim.robots.description import DEFAULT, Robot, default_robot, find_robot
@@ -18,6 +21,10 @@ NAMED = ("specialists", "generalist")
 """Policies that are a robot's own bundles; every other one is a file."""
 PLANNED = 0.95
 """Share of a trained command range that a route plans with; the rest is for corrections."""
+PACES_SUFFIX = ".paces.yaml"
+"""Ending of the file beside a walker's bundle that says what its routes do faster or slower than `Paces`."""
+FASTEST = 100.0
+"""No pace is as large, m/s, m/s^2 and rad/s."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,8 +135,15 @@ def weak(skills: Skills, torque_limit: float | None) -> bool:
 
 def paces_of(skills: Skills, torque_limit: float | None = None) -> Paces:
     """How fast the route may be with these skills: `Paces`, or `WEAK` where the motors are weak (`torque_limit`, N m;
-    the robot's own without it), narrowed to what their bundles were trained on."""
-    paces = WEAK if weak(skills, torque_limit) else Paces()
+    the robot's own without it), changed as the file beside the walker's bundle says, narrowed to what their bundles
+    were trained on.
+
+    Raises:
+      InputError: that file holds something else.
+    """
+    own = Path(skills.bundles[skills.uses["walk"]].path).with_suffix(PACES_SUFFIX)
+    paces = read_paces(own) if own.is_file() else Paces()
+    paces = WEAK if weak(skills, torque_limit) else paces
     ranges = {skill: skills.bundles[skills.uses[skill]].metadata.command_ranges for skill in SKILLS}
     return replace(
         paces,
@@ -139,6 +153,41 @@ def paces_of(skills: Skills, torque_limit: float | None = None) -> Paces:
         jump=min(paces.jump, ranges["jump"]["forward"][1]),
         jump_to_table=min(paces.jump_to_table, ranges["jump"]["forward"][1]),
     )
+
+
+def read_paces(file: Path) -> Paces:
+    """`Paces` with what a YAML file says of them: fields by name, those of an envelope below its name.
+
+    Raises:
+      InputError: it is no such file, or names what there is not, or something that is no speed.
+    """
+    try:
+        return _changed(Paces(), strict_yaml.read(file))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{file} holds no paces: {error}") from error
+
+
+def _changed(what: Any, changes: Any) -> Any:
+    """A dataclass of numbers above 0, pairs of numbers and such dataclasses, with some of them changed."""
+    if not isinstance(changes, dict):
+        raise TypeError(f"expected fields of {type(what).__name__}")
+    found = {}
+    for name, value in changes.items():
+        if name not in (field.name for field in fields(what)):
+            raise ValueError(f"there is no '{name}' in {type(what).__name__}")
+        before = getattr(what, name)
+        if is_dataclass(before):
+            found[name] = _changed(before, value)
+            continue
+        several = isinstance(before, tuple)
+        numbers = value if several and isinstance(value, list) else [value]
+        sound = all(type(n) in (int, float) and math.isfinite(n) and abs(n) < FASTEST for n in numbers)
+        if not sound or len(numbers) != (len(before) if several else 1):
+            raise ValueError(f"'{name}' must be {'two numbers' if several else 'a number'} below {FASTEST:g}")
+        if not (numbers[0] < 0 < numbers[-1] if several else numbers[0] > 0):
+            raise ValueError(f"'{name}' must be {'below and above 0' if several else 'more than 0'}")
+        found[name] = tuple(map(float, numbers)) if several else float(numbers[0])
+    return replace(what, **found)
 
 
 def _trained(envelope: Envelope, ranges: Mapping[str, Sequence[float]]) -> Envelope:

@@ -1,0 +1,44 @@
+"""The paces that a robot's own policies are kept with."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from policies.navigation.paces import Paces
+from policies.skills.library import PACES_SUFFIX, load_skills, paces_of, read_paces
+from sim.errors import InputError
+
+
+def written(folder: Path, text: str) -> Path:
+    file = folder / f"walk{PACES_SUFFIX}"
+    file.write_text(text)
+    return file
+
+
+def test_what_a_file_says_replaces_only_that(tmp_path):
+    paces, own = Paces(), read_paces(written(tmp_path, "walker: {acceleration: 2, forward: [-1, 1.5]}\njump: 1.7\n"))
+    assert (own.walker.acceleration, own.walker.forward, own.jump) == (2.0, (-1.0, 1.5), 1.7)
+    assert own.walker.yaw == paces.walker.yaw and own.late == paces.late and own.climb == paces.climb
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "jump: fast", "jump: 0", "jump: -1", "jump: .nan", "jump: 1e9", "jump: [1, 2]", "jump: true",
+     "jmup: 1.8", "walker: 2", "walker: {forward: 1.5}", "walker: {forward: [1, 2]}", "walker: {speed: 2}",
+     "jump: 1.8\njump: 1.9", "jump: {a: 1}", "- jump: 1.8"],
+)  # fmt: skip
+def test_what_is_no_pace_is_refused(tmp_path, text):
+    with pytest.raises(InputError):
+        read_paces(written(tmp_path, text))
+
+
+def test_a_walker_brings_the_paces_beside_it(tmp_path):
+    shipped = Path(load_skills("generalist").bundles[0].path)
+    copy = tmp_path / "own.onnx"
+    shutil.copy(shipped, copy)
+    assert paces_of(load_skills(str(copy))) == paces_of(load_skills("generalist"))
+    (tmp_path / f"own{PACES_SUFFIX}").write_text("walker: {acceleration: 1.5}\nlate: {sideways: 50}\n")
+    own = paces_of(load_skills(str(copy)))
+    assert own.walker.acceleration == 1.5
+    assert own.late.sideways < 5  # what it was not trained for it is not asked for
