@@ -6,29 +6,38 @@ Each file is a sound one with one to three changes: bits, cuts, gaps and repeats
 lines and values for those that are text. A change that is hidden from a checksum is given the right one where the file
 has its own (`bundle metadata`). The command's own reader reads it in a process of its own. What may come of it:
 
-- `refused` with one printable line, or `accepted` where what was read is what the kind of file promises: the original
-  for a file with checksums, otherwise finite values within the ranges that their checks state, and the same again when
-  they are written and read once more;
+- `refused` with one printable line, by the command line as well where a command reads that kind;
+- `same`: what was read is what the sound file gives (the change is in a comment or in an unused bit);
+- `accepted`: something else was read, and it is what stands there: of a recording its beginning, with a sentence that
+  it was cut off; of a text each new value is a word or plain number of the file, finite and within the range that its
+  check states, so that no reader could know better. A file with checksums is never accepted changed;
 - `traceback`, `hang`, `crash`, `nonsense` (accepted and not as promised), `lines` (refused, not in one line), and
-  `status` (the front door, which gets one refused file in `DOOR`, answers with something else than status 2): faults.
+  `status` (the front door answers a refused file with something else than status 2): faults.
 """
 
 import argparse
 import contextlib
 import dataclasses
+import gc
 import io
 import json
 import math
 import multiprocessing
+import os
 import random
 import re
+import resource
+import select
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
+import time
+import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +46,10 @@ import numpy as np
 from distill.core.errors import DistillError
 from sim.errors import InputError
 
-LIMIT, IMPORTS = 60.0, 240.0
-"""Seconds that a file may take on a busy computer, and those that the first of a kind has besides for its imports."""
-DOOR = 8
-"""Of so many refused files of a kind one goes through the command line as well."""
+LIMIT = 90.0
+"""Seconds that a file may take on a busy computer."""
+MEMORY = 1 << 31
+"""Bytes of address space that a file may take."""
 FAULTS = ("traceback", "hang", "crash", "nonsense", "lines", "status")
 NUMBER = re.compile(rb"-?\b[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?\b")
 VALUES = [
@@ -74,6 +83,8 @@ class Kind:
     """It is JSON: values are changed as well as text."""
     words: tuple[str, ...] = ()
     """The command line that reads it, with FOLDER in place of the folder."""
+    said: Callable[[Any], Any] | None = None
+    """What of that which was read must stand in the file as it was read; None where `wrong` compares all of it."""
     reseal: Callable[[Path], None] | None = None
     """Gives a changed file the checksum that it should have."""
 
@@ -205,6 +216,63 @@ def _finite(value: Any) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
+def leaves(value: Any) -> Iterator[Any]:
+    """The numbers, words and truths in a value; names of keys are words as well."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = [getattr(value, field.name) for field in dataclasses.fields(value)]
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        value = [*value.keys(), *value.values()]
+    if isinstance(value, list | tuple | set | frozenset):
+        for each in value:
+            yield from leaves(each)
+    elif isinstance(value, bool | int | float | str):
+        yield value
+
+
+def same(found: Any, sound: Any) -> bool:
+    """Whether two values are of one meaning."""
+    if isinstance(found, np.ndarray):
+        return isinstance(sound, np.ndarray) and found.tobytes() == sound.tobytes()
+    if dataclasses.is_dataclass(found) and not isinstance(found, type):
+        names = [field.name for field in dataclasses.fields(found) if field.name not in ("path", "config", "folder")]
+        return type(found) is type(sound) and all(same(getattr(found, n), getattr(sound, n)) for n in names)
+    if isinstance(found, dict):
+        if not isinstance(sound, dict) or list(found) != list(sound):
+            return False
+        return all(same(found[key], sound[key]) for key in found if key not in ("folder", "robot"))
+    if isinstance(found, list | tuple):
+        return isinstance(sound, list | tuple) and len(found) == len(sound) and all(map(same, found, sound))
+    return type(found) is type(sound) and bool(found == sound)
+
+
+PLAIN = re.compile(r"(?<![\w.])[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?(?![\w.])", re.ASCII)
+
+
+def unwritten(found: Any, sound: Any, data: bytes) -> str:
+    """Which value was read that does not stand in the file as a plain number or a word, and not in the sound one."""
+    known = {(type(leaf), leaf) for leaf in leaves(sound)}
+    text = data.decode("utf-16" if data[:2] == b"\xff\xfe" else "utf-8", errors="replace")
+    numbers = {float(match[0]) for match in PLAIN.finditer(text)}
+    plain = " ".join(text.split())
+    for leaf in leaves(found):
+        if (type(leaf), leaf) in known:
+            continue
+        if isinstance(leaf, bool):
+            ok = str(leaf).lower() in plain.lower()
+        elif isinstance(leaf, int | float):
+            ok = float(leaf) in numbers or (math.isinf(leaf) and "Infinity" in text)  # JSON's word for it
+        else:
+            if "\ufffd" in leaf and "\ufffd" not in text:
+                return f"{leaf!r} holds what is no character"
+            forms = (leaf, leaf.replace('"', '""'), json.dumps(leaf)[1:-1], json.dumps(leaf, ensure_ascii=False)[1:-1])
+            ok = any(" ".join(form.split()) in plain for form in forms)
+        if not ok:
+            return f"{leaf!r} was read, which does not stand there"
+    return ""
+
+
 def _bundle(folder: Path) -> None:
     from policies.bundle.shipped import bundle_file
 
@@ -325,6 +393,8 @@ def _begins_alike(found: Any, sound: Any) -> str:
         return "another header"
     if found.steps.tobytes() != sound.steps[: len(found.steps)].tobytes():
         return "steps that were never recorded"
+    if len(found.steps) < len(sound.steps) and not found.cut:
+        return "fewer steps, and no word of it"
     known = {k: grid for k, grid in sound.grids.items() if k < len(found.steps)}
     alike = all(np.array_equal(found.grids.get(k), grid) for k, grid in known.items())
     return "" if alike else "another height grid"
@@ -609,6 +679,10 @@ def _read_table(folder: Path) -> Any:
     return sim2sim._kept(folder / "sim2sim.json", {"runs": 1})
 
 
+def _itself(found: Any) -> Any:
+    return found
+
+
 SUMS = "SHA256SUMS"
 TRAINED = tuple(f"step_000000001000/{name}" for name in ("arrays.safetensors", "state.json", SUMS))
 DISTILLED = tuple(f"checkpoint/{name}" for name in ("tensors.pt", "state.json", SUMS))
@@ -616,7 +690,7 @@ KINDS = (
     Kind("bundle", ("walk.onnx",), _bundle, _read_bundle, _same_bundle, text=False,
          words=("inspect", "FOLDER/walk.onnx")),
     Kind("bundle metadata", ("metadata.json",), _metadata, _read_bundle, _plausible_bundle, tree=True, reseal=_stamp,
-         words=("inspect", "FOLDER/walk.onnx")),
+         words=("inspect", "FOLDER/walk.onnx"), said=lambda found: found[0]),
     Kind("recording", ("loop.mcap",), _steps, _read_mcap, _begins_alike, text=False,
          words=("onboard", "replay", "FOLDER/loop.mcap")),
     Kind("packed recording", ("loop.mcap",), _packed, _read_mcap, _begins_alike, text=False,
@@ -627,24 +701,26 @@ KINDS = (
          words=("export", "FOLDER/step_000000001000", "FOLDER/new.onnx")),
     Kind("distillation checkpoint", DISTILLED, _distillation, _read_distillation, _same_arrays, text=False),
     Kind("course", ("course.yaml",), _course, _read_course, _sound_course,
-         words=("score", "FOLDER/run.csv", "--course", "FOLDER/course.yaml")),
-    Kind("pose log", ("run.csv",), _course, _read_log, _sound_log, words=("score", "FOLDER/run.csv")),
+         words=("score", "FOLDER/run.csv", "--course", "FOLDER/course.yaml"), said=_itself),
+    Kind("pose log", ("run.csv",), _course, _read_log, _sound_log, words=("score", "FOLDER/run.csv"),
+         said=lambda found: found[0]),
     Kind("onboard parameters", ("parameters.yaml",), _launch("onboard.yaml"), _read_launch("onboard"),
-         _sound_parameters, words=("onboard", "--parameters", "FOLDER/parameters.yaml")),
+         _sound_parameters, words=("onboard", "--parameters", "FOLDER/parameters.yaml"), said=_itself),
     Kind("launch parameters", ("parameters.yaml",), _launch("course.yaml"),
-         _read_launch("sim", "onboard", "navigator", "referee"), _sound_parameters),
+         _read_launch("sim", "onboard", "navigator", "referee"), _sound_parameters, said=_itself),
     Kind("unitree parameters", ("parameters.yaml",), _launch("unitree.yaml"), _read_launch("onboard", "unitree"),
-         _sound_parameters, words=("onboard", "--transport", "unitree", "--parameters", "FOLDER/parameters.yaml")),
-    Kind("texts", ("rows.jsonl",), _data, _read_data("rows.jsonl"), _sound_data, tree=True),
-    Kind("table of texts", ("rows.csv",), _csv_data, _read_data("rows.csv"), _sound_data),
-    Kind("labelled texts", ("rows.csv",), _labelled, _read_labelled, _sound_labels),
+         _sound_parameters, words=("onboard", "--transport", "unitree", "--parameters", "FOLDER/parameters.yaml"),
+         said=_itself),
+    Kind("texts", ("rows.jsonl",), _data, _read_data("rows.jsonl"), _sound_data, tree=True, said=_itself),
+    Kind("table of texts", ("rows.csv",), _csv_data, _read_data("rows.csv"), _sound_data, said=_itself),
+    Kind("labelled texts", ("rows.csv",), _labelled, _read_labelled, _sound_labels, said=lambda found: found[:2]),
     Kind("language options", ("options.yaml",), _config, _read_config, _sound_options,
-         words=("distill", "language", "--config", "FOLDER/options.yaml")),
-    Kind("language run", ("options.json",), _begun, _read_begun, _measured, tree=True),
-    Kind("knowledge", ("knowledge.jsonl",), _knowledge, _read_knowledge, _sound_data, tree=True),
-    Kind("recipe", ("seed_0/arms.json", "options.json"), _recipe, _read_recipe, _any_finite, tree=True),
-    Kind("response", ("response.json",), _response, _read_response, _any_finite, tree=True),
-    Kind("sim2sim table", ("sim2sim.json",), _table, _read_table, _any_finite, tree=True),
+         words=("distill", "language", "--config", "FOLDER/options.yaml"), said=_itself),
+    Kind("language run", ("options.json",), _begun, _read_begun, _measured, tree=True, said=_itself),
+    Kind("knowledge", ("knowledge.jsonl",), _knowledge, _read_knowledge, _sound_data, tree=True, said=_itself),
+    Kind("recipe", ("seed_0/arms.json", "options.json"), _recipe, _read_recipe, _any_finite, tree=True, said=_itself),
+    Kind("response", ("response.json",), _response, _read_response, _any_finite, tree=True, said=_itself),
+    Kind("sim2sim table", ("sim2sim.json",), _table, _read_table, _any_finite, tree=True, said=_itself),
     Kind("robot model", ("model.xml",), _robot, _read_robot, _any_finite,
          words=("robot", "add", "again", "FOLDER/model.xml", "--robots", "FOLDER/robots")),
 )  # fmt: skip
@@ -665,11 +741,30 @@ class Outcome:
 
 
 def door(words: Sequence[str]) -> tuple[int, str, str]:
-    """Exit status and what the command line says on standard output and standard error."""
-    done = subprocess.run(
-        [sys.executable, "-m", "barkour", *words], capture_output=True, text=True, stdin=subprocess.DEVNULL
-    )
-    return done.returncode, done.stdout, done.stderr
+    """Exit status and what the command line says on standard output and standard error, asked in a forked process."""
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err, open(os.devnull) as nothing:
+        child = os.fork()
+        if child == 0:
+            status = 70
+            try:
+                for number, file in enumerate((nothing, out, err)):
+                    os.dup2(file.fileno(), number)
+                sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w")
+                sys.argv = ["barkour", *words]
+                try:
+                    status = import_module("barkour").main()
+                except SystemExit as ended:
+                    status = ended.code if isinstance(ended.code, int) else 1
+                except BaseException:
+                    traceback.print_exc()
+                sys.stdout.flush()
+                sys.stderr.flush()
+            finally:
+                os._exit(status)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        out.seek(0)
+        err.seek(0)
+        return status, out.read(), err.read()
 
 
 class Reader:
@@ -678,17 +773,21 @@ class Reader:
     def __init__(self, place: Path, seed: int) -> None:
         self.place, self.seed = place, seed
         self._sound: dict[str, Any] = {}
-        self._refused = Counter[str]()
+
+    def sound(self, kind: Kind) -> Any:
+        """What the kind's own specimen gives, read once."""
+        if kind.name not in self._sound:
+            folder = self.place / f"s_{kind.name.replace(' ', '_')}"
+            folder.mkdir(exist_ok=True)
+            kind.make(folder)
+            self._sound[kind.name] = kind.read(folder)
+        return self._sound[kind.name]
 
     def one(self, number: int) -> Outcome:
         """The mutant of that number: its kind and changes follow from the seed and it alone."""
         kind = KINDS[number % len(KINDS)]
         rng, folder = random.Random(f"{self.seed} {number}"), self.place / f"m{number}"
-        if kind.name not in self._sound:
-            sound = self.place / f"s_{kind.name.replace(' ', '_')}"
-            sound.mkdir(exist_ok=True)
-            kind.make(sound)
-            self._sound[kind.name] = kind.read(sound)
+        self.sound(kind)
         try:
             folder.mkdir()
             kind.make(folder)
@@ -696,11 +795,11 @@ class Reader:
             file.write_bytes(changed(rng, file.read_bytes(), kind))
             if kind.reseal is not None:
                 kind.reseal(folder)
-            return Outcome(kind.name, number, *self._read(kind, folder))
+            return Outcome(kind.name, number, *self._read(kind, folder, file))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _read(self, kind: Kind, folder: Path) -> tuple[str, str]:
+    def _read(self, kind: Kind, folder: Path, file: Path) -> tuple[str, str]:
         try:
             found = kind.read(folder)
         except (InputError, DistillError) as error:
@@ -709,14 +808,18 @@ class Reader:
             return "traceback", repr(error)
         except Exception as error:
             return "traceback", f"{type(error).__name__}: {error}"[:300]
-        wrong = kind.wrong(found, self._sound[kind.name])
-        return ("nonsense", wrong) if wrong else ("accepted", "")
+        sound = self._sound[kind.name]
+        wrong = kind.wrong(found, sound)
+        if not wrong and kind.said is not None:
+            wrong = unwritten(kind.said(found), kind.said(sound), file.read_bytes())
+        if wrong:
+            return "nonsense", wrong
+        return "same" if same(found, sound) else "accepted", ""
 
     def _refusal(self, kind: Kind, folder: Path, said: str) -> tuple[str, str]:
-        self._refused[kind.name] += 1
         if not said or len(said) > 2000 or "Traceback" in said:
             return "lines", repr(said[:300])
-        if kind.words and self._refused[kind.name] % DOOR == 0:
+        if kind.words:
             status, out, err = door([word.replace("FOLDER", str(folder)) for word in kind.words])
             if status != 2:
                 return "status", f"{status}: {err[:300]}"
@@ -725,64 +828,118 @@ class Reader:
         return "refused", said[:200]
 
 
-def _work(connection: Any, place: str, seed: int) -> None:
-    """A process that reads the files whose numbers it is sent."""
+def _serve(connection: Any, place: str, seed: int) -> None:
+    """Imports what the readers need once, then forks a process of its own for each file whose number it is sent."""
     sys.stdout = sys.stderr = io.StringIO()
     reader = Reader(Path(place), seed)
-    while (number := connection.recv()) is not None:
-        connection.send(reader.one(number))
+    import_module("barkour")
+    while (asked := connection.recv()) is not None:
+        number, limit = asked
+        reader.sound(KINDS[number % len(KINDS)])
+        connection.send(_apart(reader, number, limit))
+
+
+def _apart(reader: Reader, number: int, limit: float) -> Outcome:
+    """Reads one file in a forked process with limits on time and memory; it and its children end with that."""
+    name = KINDS[number % len(KINDS)].name
+    out, into = os.pipe()
+    gc.freeze()
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            os.setsid()
+            _, hard = resource.getrlimit(resource.RLIMIT_AS)
+            taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, hard))
+            found = reader.one(number)
+            os.write(into, json.dumps([found.outcome, found.words[:1000]]).encode())
+        os._exit(0)
+    os.close(into)
+    try:
+        said = b""
+        while select.select([out], [], [], limit)[0]:
+            part = os.read(out, 1 << 16)
+            if not part:
+                break
+            said += part
+        else:
+            return Outcome(name, number, "hang", f"no answer in {limit} s")
+        return Outcome(name, number, *json.loads(said)) if said else Outcome(name, number, "crash", "it ended")
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(out)
+        shutil.rmtree(reader.place / f"m{number}", ignore_errors=True)
 
 
 def outcomes(numbers: Sequence[int], seed: int, limit: float = LIMIT) -> Iterator[Outcome]:
-    """What comes of the mutants of those numbers, read by a process that is replaced where it hangs or ends."""
-    spawn, child, ours = multiprocessing.get_context("spawn"), None, None
-    known = set[int]()
+    """What comes of the mutants of those numbers, each read in a process of its own."""
+    spawn = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as place:
+        ours, theirs = spawn.Pipe()
+        server = spawn.Process(target=_serve, args=(theirs, place, seed), daemon=True)
+        server.start()
+        theirs.close()
         try:
             for number in numbers:
-                if child is None or ours is None:
-                    known.clear()
-                    ours, theirs = spawn.Pipe()
-                    child = spawn.Process(target=_work, args=(theirs, place, seed), daemon=True)
-                    child.start()
-                    theirs.close()
-                ours.send(number)
-                outcome = "hang"
-                try:
-                    if ours.poll(limit + IMPORTS * (number % len(KINDS) not in known)):
-                        yield ours.recv()
-                        known.add(number % len(KINDS))
-                        continue
-                except EOFError:
-                    outcome = "crash"
-                child.kill()
-                child.join()
-                shutil.rmtree(Path(place) / f"m{number}", ignore_errors=True)
-                yield Outcome(KINDS[number % len(KINDS)].name, number, outcome, f"exit status {child.exitcode}")
-                child = None
+                ours.send((number, limit))
+                yield ours.recv()
         finally:
-            if child is not None:
-                child.kill()
-                child.join()
+            server.kill()
+            server.join()
+
+
+def _kept(file: Path | None, seed: int) -> dict[int, Outcome]:
+    """What a campaign that was ended left, up to the line that was being written."""
+    found: dict[int, Outcome] = {}
+    if file is None or not file.exists():
+        return found
+    for line in file.read_text().splitlines():
+        with contextlib.suppress(ValueError):
+            row = json.loads(line)
+            if row.pop("seed") == seed:
+                found[row["number"]] = Outcome(**row)
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; exit status 1 where a fault was found."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--files", type=int, default=500)
-    parser.add_argument("--first", type=int, default=0, help="number of the first file, to go on with")
+    parser.add_argument("--first", type=int, default=0, help="number of the first file")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", type=Path, help="file of outcomes, one a line: what is in it is not read again")
+    parser.add_argument("--json", action="store_true", help="print one JSON object in place of the table")
     options = parser.parse_args(arguments)
+    numbers = range(options.first, options.first + options.files)
+    kept = _kept(options.keep, options.seed)
+    every = [kept[number] for number in numbers if number in kept]
+    began = time.monotonic()
+    with contextlib.ExitStack() as ending:
+        file = ending.enter_context(options.keep.open("a")) if options.keep else None
+        for found in outcomes([number for number in numbers if number not in kept], options.seed):
+            every.append(found)
+            if file is not None:
+                file.write("\n" * (found is every[0]) + json.dumps({"seed": options.seed, **asdict(found)}) + "\n")
+                file.flush()
+            if found.outcome in FAULTS:
+                print(f"{found.number} {found.kind}: {found.outcome}: {found.words}", file=sys.stderr, flush=True)
     table: dict[str, Counter[str]] = {kind.name: Counter() for kind in KINDS}
-    for found in outcomes(range(options.first, options.first + options.files), options.seed):
+    for found in every:
         table[found.kind][found.outcome] += 1
-        if found.outcome in FAULTS:
-            print(f"{found.number} {found.kind}: {found.outcome}: {found.words}", file=sys.stderr, flush=True)
     total = sum(table.values(), Counter[str]())
-    names = ("accepted", "refused", *FAULTS)
-    print(f"| kind of file | {' | '.join(names)} |\n|---|{'---|' * len(names)}")
-    for name, counts in [*table.items(), ("all", total)]:
-        print(f"| {name} | {' | '.join(str(counts[each]) for each in names)} |")
+    names = ("same", "accepted", "refused", *FAULTS)
+    if options.json:
+        seconds = time.monotonic() - began
+        counts = {name: {each: counts[each] for each in names} for name, counts in [*table.items(), ("all", total)]}
+        print(json.dumps({"files": len(every), "seed": options.seed, "seconds": seconds, "counts": counts}, indent=2))
+    else:
+        print(f"| kind of file | {' | '.join(names)} |\n|---|{'---|' * len(names)}")
+        for name, counts in [*table.items(), ("all", total)]:
+            print(f"| {name} | {' | '.join(str(counts[each]) for each in names)} |")
     return 1 if any(total[name] for name in FAULTS) else 0
 
 

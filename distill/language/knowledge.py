@@ -91,14 +91,19 @@ class KnowledgeBase:
 
     def save(self, path: Path) -> None:
         """JSONL, a row an entry."""
-        path.write_text("".join(json.dumps(asdict(entry), ensure_ascii=False) + "\n" for entry in self.entries))
+        rows = "".join(json.dumps(asdict(entry), ensure_ascii=False) + "\n" for entry in self.entries)
+        path.write_text(rows, encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path, embed: Embed | None = None) -> "KnowledgeBase":
         """What `save` wrote. Raises `DistillError` where the file is something else."""
         try:
-            rows = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
-            return cls([Entry(str(row["question"]), str(row["knowledge"])) for row in rows], embed)
+            # lines of the file alone: `splitlines` also breaks where a text within a row has U+2028
+            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+            texts = [(row["question"], row["knowledge"]) for row in rows]
+            if not all(isinstance(text, str) for pair in texts for text in pair):
+                raise DistillError(f"{path} holds no knowledge: a question or its knowledge is no text")
+            return cls([Entry(*pair) for pair in texts], embed)
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             if isinstance(error, DistillError):
                 raise

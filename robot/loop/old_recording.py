@@ -79,7 +79,7 @@ def read_old(path: Path) -> Recording:
     """Reads a recording of an earlier version up to its last whole block.
 
     Raises:
-      InputError: not readable, a header or step that cannot be, or no step at all.
+      InputError: not readable, damaged, a header or step that cannot be, or no step at all.
     """
     path = Path(path)
     check_file(path, LARGEST)
@@ -108,6 +108,8 @@ def read_old(path: Path) -> Recording:
     if header is None or not rows or packed is None:
         raise InputError(f"{path} holds no whole control step")
     lost = len(data) - place
+    if not _torn(data[place:], packed.itemsize):
+        raise InputError(f"{path} is damaged after {len(rows)} steps, at byte {place}")
     cut = f"{path} was cut off: {len(rows)} control steps are whole, {lost} bytes at its end are lost" if lost else ""
     were = np.frombuffer(b"".join(rows), packed)
     steps = np.zeros(len(rows), step_type(were["position"].shape[1]))
@@ -129,6 +131,22 @@ def _block(data: bytes, place: int) -> tuple[bytes, bytes, int] | None:
     if zlib.crc32(data[place:end]) != crc:
         return None
     return data[place : place + 1], data[place + 5 : end], end + 4
+
+
+def _torn(rest: bytes, size: int) -> bool:
+    """Whether what follows the last whole block may be one that was being written: the beginning of a step of `size`
+    bytes or of a grid, or zeros, as after a loss of power. Anything else was changed."""
+    if not any(rest):
+        return True
+    kind, length = rest[:1], rest[1:5]
+    if kind == b"S":
+        expected = size
+    elif kind == b"G" and len(rest) >= 13:
+        rows, columns = struct.unpack_from("<II", rest, 5)
+        expected = 8 + 4 * rows * columns
+    else:
+        return kind == b"G"
+    return struct.pack("<I", expected).startswith(length) and len(rest) < 9 + expected if expected <= LONGEST else False
 
 
 def _header(path: Path, kind: bytes, payload: bytes) -> dict[str, Any]:

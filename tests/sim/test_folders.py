@@ -1,5 +1,6 @@
 """Locks on folders that are written, over two processes."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from distill.core.errors import DistillError
 from distill.core.folders import hold
 from sim.errors import InputError
 from sim.folders import LOCK, alone, replacing
+from sim.robots.description import default_robot
 
 HOLDER = """
 import sys, time
@@ -78,6 +80,7 @@ WRITERS = {
     "locomotion": ["distill", "locomotion", "--steps", "1000", "--out", "FOLDER"],
     "sweep": ["recipe", "sweep", "--out", "FOLDER"],
     "unitree course": ["unitree", "course", "--out", "FOLDER"],
+    "ros referee": ["ros", "referee", "--out", "FOLDER"],
 }
 
 
@@ -97,6 +100,30 @@ def test_every_command_that_writes_a_folder_leaves_another_programs_alone(tmp_pa
     assert status == 2 and said.err.count("\n") == 1 and str(folder) in said.err and not said.out
     assert sorted(path.name for path in folder.iterdir()) == [LOCK, "kept"]
     assert (folder / "kept").read_text() == "theirs"
+
+
+@pytest.mark.parametrize("words", [["robot", "add"], ["distill", "card"]], ids=" ".join)
+def test_a_folder_that_is_described_anew_is_left_alone_while_another_program_writes_it(tmp_path, capsys, words):
+    folder = tmp_path / "theirs"
+    (folder / "run").mkdir(parents=True)
+    if words == ["robot", "add"]:
+        model = tmp_path / "model.xml"
+        model.write_text(re.sub(r"<site [^>]*/>", "", default_robot().mjcf.read_text()))
+        words = [*words, "theirs", str(model), "--robots", str(tmp_path), "--force"]
+    else:
+        (folder / "summary.json").write_text('{"method": "gkd"}')
+        (folder / "run" / "options.json").write_text('{"options": {}, "perplexity": 30.0}')
+        words = [*words, str(folder)]
+    process = begun(["-c", HOLDER, str(folder)])
+    before = sorted((path, path.read_bytes()) for path in folder.rglob("*") if path.is_file())
+    try:
+        status = barkour.main(words)
+    finally:
+        process.kill()
+        process.wait()
+    said = capsys.readouterr()
+    assert status == 2 and said.err.count("\n") == 1 and "another process" in said.err and not said.out
+    assert sorted((path, path.read_bytes()) for path in folder.rglob("*") if path.is_file()) == before
 
 
 def test_of_two_that_write_a_file_at_once_one_is_there_whole(tmp_path):

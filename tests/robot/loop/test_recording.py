@@ -21,7 +21,7 @@ import barkour
 from robot.bench import kills
 from robot.bench.fault_kinds import Full
 from robot.loop import recording
-from robot.loop.old_recording import convert, packed_type
+from robot.loop.old_recording import convert, packed_type, read_old
 from robot.loop.recording import (
     HEIGHTS,
     OLD_MAGIC,
@@ -337,6 +337,29 @@ def test_a_recording_of_an_earlier_version_is_converted(tmp_path, capsys):
 OLD_BLOCKS = st.sampled_from([b"H", b"S", b"G", b"X", b""]).flatmap(
     lambda kind: st.binary(max_size=500).map(lambda payload: block(kind, payload) if kind else payload)
 )
+
+
+@pytest.mark.parametrize("grid_first", [False, True])
+def test_an_old_recording_ends_where_it_was_cut_and_is_refused_where_it_was_changed(tmp_path, grid_first):
+    grid = block(b"G", struct.pack("<II", 2, 3) + bytes(24))
+    rows, path = np.zeros(3, packed_type(12)), tmp_path / "old.rec"
+    whole, more = old(rows), grid if grid_first else old(rows[:1])[len(old(rows[:0])) :]
+    path.write_bytes(whole + more)
+    steps = len(read_old(path).steps)
+    for kept in range(1, len(more)):
+        path.write_bytes(whole + more[:kept])
+        found = read_old(path)
+        assert len(found.steps) == 3 and found.cut and found.lost == kept
+    path.write_bytes(whole + bytes(5000))  # as after a loss of power
+    assert len(read_old(path).steps) == 3
+    for place in range(len(more)):
+        changed = bytearray(more)
+        changed[place] ^= 0x10
+        for after in (b"", whole[-200:]):
+            path.write_bytes(whole + changed + after)
+            with pytest.raises(InputError):
+                read_old(path)
+    assert steps == 3 + (not grid_first)
 
 
 @settings(max_examples=100, deadline=None)
