@@ -31,7 +31,11 @@ def read_begun(folder: Path, name: str, kind: Callable[[Any], T]) -> Begun | Non
     path = folder / OPTIONS
     try:
         found = json.loads(path.read_text(), parse_constant=_number) if path.is_file() else None
-        return None if found is None else Begun(dict(found["options"]), kind(found[name]))
+        if found is None:
+            return None
+        if isinstance(found[name], str | bool):  # `float` would read "nan", and true as 1
+            raise ValueError(f"{name} is {found[name]!r}")
+        return Begun(dict(found["options"]), kind(found[name]))
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:  # JSON's own are ValueErrors
         raise DistillError(f"{path} is damaged: {error}") from error
 

@@ -367,17 +367,41 @@ def table(path: Path) -> Iterator[dict[str, str | None]]:
     """Rows of a CSV file by the names in its first row; None where a row is short.
 
     Raises:
-      DistillError: two columns of one name, or a row longer than the first: its text has commas and no quotes.
+      DistillError: two columns of one name, a row longer than the first (its text has commas and no quotes), quotes
+        that do not end where a field does, or a zero byte.
     """
     csv.field_size_limit(LONGEST_LINE)
-    rows = csv.DictReader(_lines(path, ""))
+    rows = _rows(path)
     names = rows.fieldnames or []
     if twice := next((name for name in names if list(names).count(name) > 1), ""):
         raise DistillError(f"{path} has the column '{twice}' twice")
-    for number, row in enumerate(rows, 1):
+    number = 0
+    while True:
+        number += 1
+        try:
+            row = next(rows, None)
+        except csv.Error as error:
+            raise DistillError(f"{path}, row {number}: {error}") from error
+        if row is None:
+            return
         if None in row:
             raise DistillError(f"{path}, row {number} has more fields than the header: a text with commas needs quotes")
         yield row
+
+
+def _rows(path: Path) -> "csv.DictReader[str]":
+    def lines() -> Iterator[str]:
+        for line in _lines(path, ""):
+            if "\0" in line:
+                raise csv.Error("a zero byte, which is no text")
+            yield line
+
+    rows = csv.DictReader(lines(), strict=True)
+    try:
+        _ = rows.fieldnames
+    except csv.Error as error:
+        raise DistillError(f"{path}, its first row: {error}") from error
+    return rows
 
 
 def _parquet(path: Path) -> Iterator[tuple[str, Any]]:

@@ -247,13 +247,20 @@ def _claim(folder: Path, options: dict[str, Any]) -> None:
 def _arms(folder: Path, seed: int) -> dict[str, Any]:
     path = folder / f"seed_{seed}" / ARMS
     try:
-        found = json.loads(path.read_text()) if path.is_file() else {}
+        found = json.loads(path.read_text(), parse_int=_whole) if path.is_file() else {}
         for arm, one in found.items():
             if not isinstance(one["measures"], dict) or not float(one["seconds"]) >= 0:
                 raise ValueError(f"what it says of '{arm}' is no result")
         return found
     except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise DistillError(f"{path} is damaged ({error}): delete it to run this seed again") from error
+
+
+def _whole(digits: str) -> int:
+    """A whole number that a float can hold, as every measure is averaged; raises `OverflowError`."""
+    number = int(digits)
+    float(number)
+    return number
 
 
 def _finished(recipe: Recipe, folder: Path) -> list[int]:

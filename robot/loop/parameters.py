@@ -54,7 +54,10 @@ class Declared:
         """`value` in the parameter's own type; `InputError` where it is not one or out of range."""
         wanted = self.kind
         if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
+            try:
+                value = float(value)
+            except OverflowError as error:
+                raise InputError(f"the parameter '{self.name}' must be a number, got one too large") from error
         if type(value) is not wanted:
             words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
             raise InputError(f"the parameter '{self.name}' must be {words[wanted]}, got {value!r}")

@@ -90,7 +90,8 @@ def test_rows_without_content_are_dropped_and_counted(row, why, tmp_path):
         ("a.jsonl", b'{"text": "x"}\n{"text"\n'), ("a.jsonl", b'["q", "a"]\n'), ("a.jsonl", b'{"words": "x"}\n'),
         ("a.json", b'{"text": "x"}'), ("a.json", b"["), ("a.txt", "caf\u00e9".encode("latin-1")),
         ("a.parquet", b"PAR1 not really"), ("a.csv", b"a,b\n1,2\n"), ("a.csv", b"text,text\na,b\n"),
-        ("a.csv", b"text,label\nfine,x\nwith, a comma,x\n"), ("a.doc", b"x"), ("a.jsonl", b""),
+        ("a.csv", b"text,label\nfine,x\nwith, a comma,x\n"), ("a.csv", b"text\na\0b\n"), ("a.csv", b'text\n"a"b\n'),
+        ("a.csv", b'text\n"a, b\n'), ("a.csv", b'text,"label\n'), ("a.doc", b"x"), ("a.jsonl", b""),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_is_one_line_with_its_place(name, content, tmp_path):

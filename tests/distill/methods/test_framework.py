@@ -3,6 +3,7 @@
 import fcntl
 import json
 import pickle
+import re
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -214,9 +215,13 @@ def test_results_of_other_options_are_refused(tmp_path):
         other = replace(RECIPE, presets={"small": Settings(steps=61)})
         run(other, out=tmp_path, seeds=1, workers=1)
     path = tmp_path / "halves" / "seed_0" / "arms.json"
-    path.write_text(path.read_text()[:20])
-    with pytest.raises(DistillError, match="is damaged"):
-        run(RECIPE, out=tmp_path, seeds=1, workers=1)
+    whole = path.read_text()
+    endless = re.sub(r'("seconds": )[0-9.]+', r"\g<1>" + "9" * 400, whole)
+    other = json.dumps({"labels": {"measures": {"error": 10**400}, "seconds": 1}})
+    for content in (whole[:20], endless, other):
+        path.write_text(content)
+        with pytest.raises(DistillError, match="is damaged"):
+            run(RECIPE, out=tmp_path, seeds=1, workers=1)
 
 
 def test_one_seed_proves_nothing(tmp_path):

@@ -114,10 +114,12 @@ def test_a_shuffled_base_has_the_same_texts_and_none_in_its_place(tmp_path: Path
     assert sorted(a.knowledge for a, _ in pairs) == sorted(b.knowledge for _, b in pairs)
     base.save(tmp_path / "base.jsonl")
     assert KnowledgeBase.load(tmp_path / "base.jsonl").entries == base.entries
-    (tmp_path / "bad.jsonl").write_text("[1]\n")
-    for refused in (lambda: KnowledgeBase.load(tmp_path / "bad.jsonl"), lambda: KnowledgeBase([Entry("?", "k")])):
+    for content in ("[1]", '{"question": "q", "knowledge": null}', '{"question": {"a": 1}, "knowledge": "k"}'):
+        (tmp_path / "bad.jsonl").write_text(content + "\n")
         with pytest.raises(DistillError):
-            refused()
+            KnowledgeBase.load(tmp_path / "bad.jsonl")
+    with pytest.raises(DistillError):
+        KnowledgeBase([Entry("?", "k")])
 
 
 def test_only_mistakes_are_written_about():

@@ -53,6 +53,7 @@ def test_values_come_from_the_nodes_section_over_the_shared_one_over_the_default
         ("name: 5", "a text"),
         ("sped: 1", "unknown parameter 'sped'"),
         ("speed: .nan", "NaN"),
+        ("speed: " + "9" * 400, "number"),
         ("speed: .inf", "between"),
     ],
 )
