@@ -28,6 +28,7 @@ from distill.methods.llava_mod.grid_world import (
     END,
     LENGTH,
     TASKS,
+    Object,
     as_long,
     captions,
     choices,
@@ -122,7 +123,8 @@ class Lab:
 
     def measure(self, model: Any) -> dict[str, float]:
         """Shares of right answers, of all questions and of each task; objects in a greedy caption that are not there,
-        and the share of those that are which it names; the share of pairs whose right caption is the likelier."""
+        the share of those that are which it names, and F1 of both, which silence does not raise; the share of pairs
+        whose right caption is the likelier."""
         tokens, images, _, tasks = self.asked
         said = over(model, {"tokens": tokens, "image": images}, lambda b: READ(model, b)[:, -1].argmax(-1), 256).numpy()
         right = said == tokens[:, -1]
@@ -138,6 +140,7 @@ class Lab:
             **{task: float(right[tasks == i].mean()) if (tasks == i).any() else 0.0 for i, task in enumerate(TASKS)},
             "hallucinated": float(np.mean([sum(one not in real for one in names) for names, real in both])),
             "recall": float(np.mean([np.mean([one in names for one in real]) for names, real in both])),
+            "f1": float(np.mean([_f1(names, real) for names, real in both])),
             "preferred": float((likelier[:, 0] > likelier[:, 1]).mean()),
         }
 
@@ -161,6 +164,12 @@ class Lab:
             self.trial.fit(*given, steps=steps, batch=s.batch, learning_rate=rate, sampler=Epochs())
             student = given[0].module
         return student
+
+
+def _f1(named: list[Object], real: list[Object]) -> float:
+    """Of the objects that a caption names, repetitions counted once."""
+    said, there = set(named), set(real)
+    return 2 * len(said & there) / (len(said) + len(there))
 
 
 def run_arm(trial: Trial, lab: Lab, arm: Plan) -> dict[str, Any]:
@@ -194,6 +203,9 @@ def rule(results: Results) -> list[Check]:
         results.higher(before, whole, "hallucinated", role="reported"),
         results.higher(before, "D2D, D2S, SFT on better", "hallucinated", role="reported"),
         results.higher(whole, before, "recall", role="reported"),
+        results.higher(whole, before, "f1", role="reported"),
+        results.higher(whole, "D2D, D2S, PD, own start", "f1", role="reported"),
+        results.higher(whole, "D2D, D2S, SFT on better", "f1", role="reported"),
         results.higher(whole, before, role="reported"),
         results.higher(whole, before, "preferred", role="reported"),
     ]
