@@ -164,6 +164,19 @@ message that tells of one, a diagnosis or a score, comes twice a second."""
 
 # --- messages in ------------------------------------------------------------------------------------------------------
 
+BODY_FRAMES = ("base", "base_link", "base_footprint", "base_stabilized", "trunk", "body")
+WORLD_FRAMES = ("course", "map", "odom", "world", "earth")
+"""Usual names (REP 105) of frames that move with a robot, and of those that do not. A header that names none of them,
+or nothing, is believed: senders call their frames as they like."""
+
+
+def _in_frame(messages: MessageFilter, name: str, wrong: Sequence[str], needed: str, source: Source) -> bool:
+    """Whether a message may be in the frame that it names; one that is in a `wrong` one is refused."""
+    if name.rsplit("/", 1)[-1] not in wrong:
+        return True
+    sentence = f"{source}: the message is in the frame '{name[:40]}', {needed} is needed"
+    return messages.refuse(Refusal(Code.MALFORMED, sentence, source=source))
+
 
 def stamp_of(message: Stamped) -> int:
     """A message's header stamp, ns; 0 where it is not set."""
@@ -195,6 +208,11 @@ def take_imu(messages: MessageFilter, message: Imu) -> bool:
 
 def take_odometry(messages: MessageFilter, message: Odometry) -> bool:
     """The base's pose in the course frame. Returns whether it was believed."""
+    of, child, needed = message.header.frame_id, message.child_frame_id, "the base's pose in the course's"
+    if not _in_frame(messages, of, BODY_FRAMES, needed, Source.POSE):
+        return False
+    if not _in_frame(messages, child, WORLD_FRAMES, needed, Source.POSE):
+        return False
     position, orientation = pose_of(message)
     return messages.odometry(position.tolist(), orientation.tolist(), stamp_of(message))
 
@@ -208,6 +226,8 @@ def pose_of(message: Odometry) -> tuple[Array, Array]:
 
 def take_command(messages: MessageFilter, message: TwistStamped) -> bool:
     """Forward and leftward velocity and yaw rate. Returns whether they were believed."""
+    if not _in_frame(messages, message.header.frame_id, WORLD_FRAMES, "the robot's heading", Source.COMMAND):
+        return False
     twist = message.twist
     return messages.velocity_command([twist.linear.x, twist.linear.y, twist.angular.z], stamp_of(message))
 
@@ -222,6 +242,8 @@ def take_skill(messages: MessageFilter, message: String) -> bool:
 
 def take_height_grid(messages: MessageFilter, message: Image) -> bool:
     """A 32FC1 image of heights, m. Returns whether it was believed."""
+    if not _in_frame(messages, message.header.frame_id, WORLD_FRAMES, "the robot's heading", Source.HEIGHT_GRID):
+        return False
     rows, columns = message.height, message.width
     problem = ""
     if message.encoding != "32FC1":

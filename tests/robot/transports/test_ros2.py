@@ -126,6 +126,7 @@ def test_a_height_grid_is_read_in_either_byte_order(messages: MessageFilter) -> 
 
 COLOUR = Image(height=1, width=1, step=3, encoding="rgb8")
 SHORT = Image(height=9, width=9, step=36, encoding="32FC1")
+FLAT = Image(height=1, width=1, step=4, encoding="32FC1", data=array("B", bytes(4)))
 GRID = "height grid malformed"
 MALFORMED = {
     "too few joints": (ros2.take_joints, joint_state(NAMES[:-1]), "joints missing joint"),
@@ -136,6 +137,10 @@ MALFORMED = {
     "no joints": (ros2.take_joints, ros2.JointState(), "joints missing joint"),
     "no attitude": (ros2.take_imu, ros2.imu_message(np.zeros(4), np.zeros(3), NS), "imu no rotation"),
     "a pose that is turned nowhere": (ros2.take_odometry, no_heading(), "pose no rotation"),
+    "a pose in the robot": (ros2.take_odometry, ros2.stamped(Odometry(), NS, "robot1/base_link"), "pose malformed"),
+    "a map's pose": (ros2.take_odometry, Odometry(child_frame_id="map"), "pose malformed"),
+    "a command on the map": (ros2.take_command, ros2.stamped(ros2.TwistStamped(), NS, "/map"), "command malformed"),
+    "a grid on the map": (ros2.take_height_grid, ros2.stamped(FLAT, NS, "odom"), GRID),
     "wild command": (ros2.take_command, ros2.velocity_message([np.inf, 0.0, 0.0], NS), "command not finite"),
     "no such skill": (ros2.take_skill, String(data="fly"), "skill unknown name"),
     "a colour image": (ros2.take_height_grid, COLOUR, GRID),
