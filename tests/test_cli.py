@@ -173,6 +173,7 @@ def test_an_unknown_course_is_refused(tmp_path: Path, good_log: Path) -> None:
     assert_one_line(call("score", good_log, "--course", "moon"), "moon", "official")
     assert_one_line(call("run", "--course", "generated:x"), "generated:x", "generated:SEED")
     assert_one_line(call("run", "--course", "generated:0-3"), "generated:0-3", "4 courses")
+    assert_one_line(call("evaluate", "--course", "generated:0-9", "--runs", 9), "generated:0-9", "--runs")
     bad = tmp_path / "course.yaml"
     bad.write_text("name: [unclosed\n")
     assert_one_line(call("score", good_log, "--course", bad), "course.yaml")

@@ -22,6 +22,7 @@ from sim.course.files import by_name, several
 from sim.course.score import MAX_TIME
 from sim.envs.variation import Variation
 from sim.envs.worlds import world_seeds
+from sim.errors import InputError
 from sim.folders import alone
 from sim.localization import PoseErrors
 from sim.results import Result, plain
@@ -54,16 +55,18 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     first course's runs) and `speed.png`. `torque_limit` (N m) replaces the robot's own.
 
     Raises:
-      InputError: unknown policy or course, or a folder that cannot be written.
+      InputError: unknown policy or course, fewer runs than courses, or a folder that cannot be written.
     """
     with alone(options.report, "measures"):
         return _evaluate(options)
 
 
 def _evaluate(options: EvaluateOptions) -> Evaluation:
+    names = several(options.course)
+    if len(names) > options.runs:
+        raise InputError(f"{options.course} is {len(names)} courses: --runs must be {len(names)} at least")
     folder = writable(options.report) if options.report is not None else None
     seeds = world_seeds(options.seed, options.runs)
-    names = several(options.course)[: options.runs]
     courses = [by_name(name) for name in names]
     asked = (options.policy, *([options.against] if options.against else []))
     policies = {name: load_skills(name, options.robot) for name in asked}
