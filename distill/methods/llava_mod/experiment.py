@@ -41,6 +41,8 @@ from distill.methods.llava_mod.method import METHOD_STAGES, answered, better_of,
 from distill.methods.statistics import Check, Results
 
 READ = seeing(VOCABULARY, IMAGE)
+PILOT = (900, 901)
+"""Their figures, in the order of the claims: -0.082 and 0.029; 0.459 and -0.012; 0.365 and -0.006; -0.137 and 0.066."""
 PREFERENCES = ("PD", "PD, own start", "SFT on better")
 """Stages after which a student is a method's or a control's last."""
 
@@ -233,27 +235,27 @@ RECIPE = Recipe(
         "D2D, D2S, SFT on better": Plan("control: right captions alone", ("D2D", "D2S", "SFT on better")),
     },
     metric="accuracy",
-    seeds=5,
+    seeds=0,
     prepare=Lab,
     arm=run_arm,
     rule=rule,
     claims=(
         Claim(
             "experts", "A sparse student answers more than a dense one of as many active weights",
-            Difference("D2D, D2S", "dense of equal active width"), Power(0.02, 0.02, (900, 901)),
+            Difference("D2D, D2S", "dense of equal active width"), Power(0.08, 0.078, PILOT),
         ),
         Claim(
             "reference", "Preferences measured against the teacher leave fewer invented objects than against one's own "
             "start", Difference("D2D, D2S, PD, own start", "D2D, D2S, PD", "hallucinated"),
-            Power(0.02, 0.02, (900, 901)),
+            Power(0.3, 0.333, PILOT),
         ),
         Claim(
             "preferences", "They leave fewer than imitation of the better captions",
-            Difference("D2D, D2S, SFT on better", "D2D, D2S, PD", "hallucinated"), Power(0.02, 0.02, (900, 901)),
+            Difference("D2D, D2S, SFT on better", "D2D, D2S, PD", "hallucinated"), Power(0.3, 0.263, PILOT),
         ),
         Claim(
             "below the teacher", "The student invents less than its teacher", below_teacher,
-            Power(0.02, 0.02, (900, 901)), unit="hallucinated: teacher less D2D, D2S, PD",
+            Power(0.2, 0.143, PILOT), unit="hallucinated: teacher less D2D, D2S, PD",
         ),
     ),
     presets={"small": Settings()},
