@@ -84,7 +84,8 @@ class Kind:
     words: tuple[str, ...] = ()
     """The command line that reads it, with FOLDER in place of the folder."""
     said: Callable[[Any], Any] | None = None
-    """What of that which was read must stand in the file as it was read; None where `wrong` compares all of it."""
+    """What of that which was read must stand in the file as it was read, unless it is in the sound one or among the
+    defaults of a dataclass; None where `wrong` compares all of it."""
     reseal: Callable[[Path], None] | None = None
     """Gives a changed file the checksum that it should have."""
 
@@ -247,12 +248,19 @@ def same(found: Any, sound: Any) -> bool:
     return type(found) is type(sound) and bool(found == sound)
 
 
+def _defaults(value: Any) -> list[Any]:
+    """What the options or parameters in a value are where a file does not say it."""
+    every: list[Any] = value if isinstance(value, list) else [value]
+    kinds: set[Any] = {type(each) for each in every if dataclasses.is_dataclass(each)}
+    return [field.default for kind in kinds for field in dataclasses.fields(kind)]
+
+
 PLAIN = re.compile(r"(?<![\w.])[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?(?![\w.])", re.ASCII)
 
 
 def unwritten(found: Any, sound: Any, data: bytes) -> str:
     """Which value was read that does not stand in the file as a plain number or a word, and not in the sound one."""
-    known = {(type(leaf), leaf) for leaf in leaves(sound)}
+    known = {(type(leaf), leaf) for leaf in (*leaves(sound), *leaves(_defaults(found)))}
     text = data.decode("utf-16" if data[:2] == b"\xff\xfe" else "utf-8", errors="replace")
     numbers = {float(match[0]) for match in PLAIN.finditer(text)}
     plain = " ".join(text.split())
@@ -539,16 +547,7 @@ def _read_data(name: str) -> Callable[[Path], Any]:
 
 
 def _sound_data(found: Any, _: Any) -> str:
-    texts: list[str] = []
-
-    def walk(value: Any) -> None:
-        if isinstance(value, str):
-            texts.append(value)
-        for each in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
-            walk(each)
-
-    walk(found)
-    return "the word None or nan for nothing" if {"None", "nan", "NaN"} & set(texts) else "" if found else "nothing"
+    return "" if found else "nothing"
 
 
 def _csv_data(folder: Path) -> None:

@@ -241,7 +241,8 @@ def _claim(folder: Path, options: dict[str, Any]) -> None:
         return
     for name, value in plain(options).items():
         if known.get(name, False if name == "save" else None) != value:
-            raise DistillError(f"{folder} was begun with {name} {known.get(name)}, not {value}: choose another --out")
+            was = str(known.get(name))[:200]
+            raise DistillError(f"{folder} was begun with {name} {was}, not {value}: choose another --out")
 
 
 def _arms(folder: Path, seed: int) -> dict[str, Any]:

@@ -194,6 +194,7 @@ def _kept(file: Path, asked: dict[str, Any]) -> list[dict[str, Any]]:
         rows = found["rows"]
         different = [name for name, value in plain(asked).items() if found.get(name) != value]
         [(row["engine"], row["change"], row["score_mean"]) for row in rows]
+        json.dumps(rows, allow_nan=False)  # as they were written: nothing was ever measured as NaN or 1e400
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InputError(f"{file} is no table of this command: {type(error).__name__}") from error
     if different:

@@ -73,6 +73,14 @@ def test_an_interrupted_table_goes_on(tmp_path, monkeypatch):
         sim2sim(EvaluateOptions(runs=1, sim2sim=True, seed=1, report=tmp_path / "table"))
 
 
+@pytest.mark.parametrize("score", ["NaN", "1e400", "Infinity"])
+def test_a_figure_that_was_never_measured_is_refused(tmp_path, score):
+    row = f'{{"engine": "MuJoCo", "change": "none", "score_mean": {score}}}'
+    (tmp_path / FILE).write_text(f'{{"runs": 1, "rows": [{row}]}}')
+    with pytest.raises(InputError):
+        module._kept(tmp_path / FILE, {"runs": 1})
+
+
 def test_a_damaged_table_is_refused(tmp_path):
     (tmp_path / FILE).write_text('{"rows": [{}]}')
     with pytest.raises(InputError, match=FILE):
