@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,16 @@ def cut(folder: Path, size: int | None) -> None:
 class Journal:
     """The log files of one run folder. `write=False` keeps silent (other processes of the same run)."""
 
-    def __init__(self, folder: Path, write: bool = True, step: int = 0) -> None:
-        """`step` is where the run goes on: TensorBoard forgets what was logged beyond."""
-        self.folder, self.write, self._step = Path(folder), write, step
+    def __init__(
+        self,
+        folder: Path,
+        write: bool = True,
+        step: int = 0,
+        tracker: Callable[[int, Mapping[str, float]], None] | None = None,
+    ) -> None:
+        """`step` is where the run goes on: TensorBoard forgets what was logged beyond. `tracker` is given each step's
+        values by TensorBoard's names."""
+        self.folder, self.write, self._step, self._tracker = Path(folder), write, step, tracker
         self._tensorboard: Any = None
 
     def __enter__(self) -> "Journal":
@@ -52,6 +59,8 @@ class Journal:
             log.write(json.dumps({"kind": kind, "step": step, **rounded}) + "\n")
         for name, value in values.items():
             self._tensorboard.add_scalar(f"{kind}/{name}", value, step)
+        if self._tracker is not None:
+            self._tracker(step, {f"{kind}/{name}": value for name, value in values.items()})
 
     def rows(self, kind: str) -> list[dict[str, Any]]:
         """What was logged of one kind, oldest first; where a run went back to a checkpoint, the newest of each step."""

@@ -148,6 +148,8 @@ class Distiller:
         self.sharded = self.sharded and self.accelerator.num_processes > 1
         self.rank = self.accelerator.process_index
         self.folder = Path(folder) if self.rank == 0 else Path(folder) / f"rank_{self.rank}"
+        self.tracker: Callable[[int, Mapping[str, float]], None] | None = None
+        """Is given what is logged, step by step, beside TensorBoard."""
         self.console = Console(stderr=True, quiet=True) if self.rank else console or Console(stderr=True)
         self._lock = hold(self.folder)  # until the run ends, or there is none: nobody else writes here
         if config.shared and config.batch < self.accelerator.num_processes:
@@ -296,7 +298,9 @@ class Distiller:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         interrupted = False
         with (
-            Journal(self.folder, self.rank == 0 and not self.config.light, self.position.step) as journal,
+            Journal(
+                self.folder, self.rank == 0 and not self.config.light, self.position.step, self.tracker
+            ) as journal,
             Progress(*columns, console=self.console, disable=self.rank > 0) as progress,
         ):
             bar = progress.add_task("distil", total=self.config.total_steps, completed=self.position.step)

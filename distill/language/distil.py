@@ -49,6 +49,7 @@ from distill.language.places import load_silently
 from distill.language.several import Several
 from distill.language.student import ChunkedStudent, ModelStudent, projected
 from distill.language.students import end_tokens, open_student, open_tokenizer, require_same_tokens, sizes
+from distill.language.tracking import Tracked, require_wandb
 from distill.methods.capacity_gap.method import chosen
 from distill.methods.method import OPTION_NAMES, Material, Method, MethodOptions, Stage, TextDomain, Writing, find
 from distill.results import LanguageDistilled
@@ -58,7 +59,7 @@ from sim.folders import alone
 from sim.results import printable
 
 SUMMARY, RUN = "summary.json", "run"
-FREE = ("config", "out", "resume", "plan", "dry_run", "checkpoint_minutes", "cache", "teacher_key")
+FREE = ("config", "out", "resume", "plan", "dry_run", "checkpoint_minutes", "cache", "teacher_key", "wandb")
 """Options that do not decide a run's result."""
 MEASURED = 256
 """Held-out rows of a domain that the student is measured on, at most."""
@@ -192,6 +193,7 @@ def _run(options: LanguageOptions, folder: Path, processes: PartialState) -> dic
     found |= {"out": str(options.out), "minutes": 0.0, "perplexity": {}}
     generations = run.method.generations(run.settings)
     start = {name: tensor.clone() for name, tensor in run.student.state_dict().items()} if generations > 1 else {}
+    tracker: Tracked | None = None
     for generation in range(generations):
         if generations > 1:
             folder = options.out / RUN / f"generation_{generation + 1}"
@@ -204,11 +206,17 @@ def _run(options: LanguageOptions, folder: Path, processes: PartialState) -> dic
         found |= {"found": dict(stage.found)} if stage.found else {}
         if not generation:
             found["perplexity"]["start"] = perplexity(run, "student") if known is None else known.start
+            if options.wandb is not None and first:
+                tracker = Tracked(options.wandb, options.out / RUN, options.out.name, kept["options"])
             if known is None and first:  # what cannot be put together leaves no run behind
                 write_json(options.out / RUN / OPTIONS, {**kept, "perplexity": found["perplexity"]["start"]})
+        if tracker is not None:
+            distiller.tracker, tracker.before = tracker, generation * run.config.total_steps
         summary = distiller.run()
         found |= {"minutes": found["minutes"] + summary["minutes"], "interrupted": summary["interrupted"]}
         if summary["interrupted"]:
+            if tracker is not None:
+                tracker.finish({}, interrupted=True)
             return {name: value for name, value in found.items() if name != "perplexity"}
         best = load_best(distiller.folder, stage.student)
         found |= {
@@ -224,6 +232,8 @@ def _run(options: LanguageOptions, folder: Path, processes: PartialState) -> dic
     if first:
         found["evaluation"] = evaluated(run)
         save(run, found, folder)
+        if tracker is not None:
+            tracker.finish({f"perplexity/{name}": value for name, value in found["perplexity"].items()})
     processes.wait_for_everyone()
     return found
 
@@ -242,6 +252,8 @@ def _check(options: LanguageOptions) -> None:
         if not str(path).startswith(HUB) and not path.exists():
             raise DistillError(f"the data {path} do not exist")
     require_different(options.data)
+    if options.wandb is not None:
+        require_wandb()
 
 
 def _decisive(options: LanguageOptions) -> dict[str, Any]:

@@ -142,6 +142,8 @@ class LanguageOptions(Options):
     """tokens of a written answer at most"""
     precision: Literal["no", "bf16", "fp16"] = "no"
     """of the arithmetic in training: float32, or mixed; weights stay in float32"""
+    wandb: str | None = None
+    """Weights & Biases project that is shown what TensorBoard is (package wandb; WANDB_MODE=offline keeps it here)"""
     checkpoint_minutes: Annotated[float, Range(0, 10_000)] = 3.0
     """minutes between checkpoints: the most that an interruption can lose"""
 
