@@ -129,6 +129,8 @@ def rule(results: Results) -> list[Check]:
 
 
 LARGEST = "independent 4000"
+PILOT = (900, 901)
+"""The student less its teacher there: -0.110 and -0.098."""
 RECIPE = Recipe(
     name="ade_extraction",
     title="A tagger that learns from a labelling model's answers",
@@ -157,11 +159,12 @@ RECIPE = Recipe(
         Claim(
             "ahead", "A small tagger finds more than the model that labelled its sentences, where that one's errors "
             "have nothing to do with the sentence",
-            ahead, Power(0.03), unit="F1 of the student less its teacher's",
+            ahead, Power(0.03, 0.0089, PILOT), unit="F1 of the student less its teacher's",
         ),
         Claim(
             "independence", "It gains less where the errors follow from the sentence",
-            undone, Power(0.03), role="mechanism", unit="that gain less the gain over a teacher of systematic errors",
+            undone, Power(0.03, 0.0091, PILOT), role="mechanism",
+            unit="that gain less the gain over a teacher of systematic errors",
         ),
     ),
     presets={"small": Settings()},
