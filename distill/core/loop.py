@@ -298,9 +298,7 @@ class Distiller:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         interrupted = False
         with (
-            Journal(
-                self.folder, self.rank == 0 and not self.config.light, self.position.step, self.tracker
-            ) as journal,
+            Journal(self.folder, self.rank == 0 and not self.config.light, self.position.step, self.tracker) as journal,
             Progress(*columns, console=self.console, disable=self.rank > 0) as progress,
         ):
             bar = progress.add_task("distil", total=self.config.total_steps, completed=self.position.step)

@@ -236,9 +236,11 @@ RECIPE = Recipe(
     rule=rule,
     claims=(
         Claim(
-            "general-enhanced stage", "A stage in which the teacher of the task teaches on general text is worth more "
+            "general-enhanced stage",
+            "A stage in which the teacher of the task teaches on general text is worth more "
             "than a longer stage with the teacher that has not learned the task",
-            Difference("four stages", "no GED, longer GD"), Power(0.02),
+            Difference("four stages", "no GED, longer GD"),
+            Power(0.02),
         ),
     ),
     presets={"small": Settings()},

@@ -156,9 +156,7 @@ def rule(results: Results) -> list[Check]:
     gap = results.values("demonstrations") - results.values("nothing")
     share = Interval.of((results.values("MEND") - results.values("nothing")) / np.where(gap == 0, np.inf, gap))
     return [
-        Check(
-            f"what demonstrations are worth to the frozen model: {room}, above 0.3", room.low > 0.3, "precondition"
-        ),
+        Check(f"what demonstrations are worth to the frozen model: {room}, above 0.3", room.low > 0.3, "precondition"),
         Check(f"share of that which the vectors keep: {share}, above 0.7", share.low > 0.7, "reported"),
         results.higher("MEND", "no first stage", role="reported"),
         results.higher("MEND", "labels alone", role="reported"),

@@ -148,7 +148,8 @@ def rule(results: Results) -> list[Check]:
     random, again = Interval.of(doubt["largest"] - doubt["random"]), Interval.of(doubt["largest"] - doubt["again"])
     return [
         Check(
-            f"teacher's nats after a correction at the largest KL less at a random error: {random}", random.negative,
+            f"teacher's nats after a correction at the largest KL less at a random error: {random}",
+            random.negative,
             "reported",
         ),
         Check(f"the same less after writing again: {again}", again.negative, "reported"),
@@ -196,14 +197,19 @@ RECIPE = Recipe(
     rule=rule,
     claims=(
         Claim(
-            "all three", "Corrections, an adaptive KL and span consistency together teach more than forward KL on as "
+            "all three",
+            "Corrections, an adaptive KL and span consistency together teach more than forward KL on as "
             "many of the student's answers",
-            Difference("all", "KL, equal budget"), Power(0.03),
+            Difference("all", "KL, equal budget"),
+            Power(0.03),
         ),
         Claim(
-            "where to correct", "A correction where the teacher disagrees most leaves it surer than one at a random "
-            "error",
-            surer, Power(0.03), role="mechanism", unit="teacher's nats after a random correction less after that one",
+            "where to correct",
+            "A correction where the teacher disagrees most leaves it surer than one at a random error",
+            surer,
+            Power(0.03),
+            role="mechanism",
+            unit="teacher's nats after a random correction less after that one",
         ),
     ),
     presets={"small": Settings()},
