@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from robot.loop.refusals import Code, Refusal, Source
-from robot.loop.safety import Action, Limits, Verdict
+from robot.loop.safety import Action, Limits, Verdict, lean
 from robot.loop.terrain import TerrainHeights
 from robot.loop.transport import NEVER, NS, Array, Snapshot
 from sim.course.description import SKILLS
@@ -134,6 +134,8 @@ class Stance:
     """What the policy was asked for `[3]`."""
     seconds: float
     """Since the step before."""
+    tilt: float = 0.0
+    """Of the base's up axis to the vertical by the IMU, rad."""
 
 
 class PoseAgainstMotion:
@@ -266,10 +268,17 @@ class FeetOnGround:
     lowest is the residual of the height; what sides and ends differ by, over the distance between them, that of the
     lean. Half of what the ground around differs by is taken off: on slopes and near edges a pose that is late or wrong
     by little looks so. What sinks into the ground is seen at once, what rises from it within 0.4 s.
+
+    A robot that rears or rolls over, at a pole or off a ramp's edge, does not stand on its feet: where it is tilted by
+    more than `REARS` it must lean for `LASTS`, by when it has fallen or stands again.
     """
 
     WINDOW = 10
     """Every second control step: 0.4 s."""
+    REARS = 0.6
+    """rad: more than any ramp's 30 degrees. Robots that reared were tilted by 0.67 to 1.24 (`robot.bench.monitors`)."""
+    LASTS = 20
+    """Every second control step: 0.8 s."""
 
     def __init__(self, height: float, lean: float, robot: Robot) -> None:
         """`height` in m, `lean` in rad."""
@@ -277,21 +286,21 @@ class FeetOnGround:
         self.lean = Level(Code.FEET_LEAN, Source.IMU, "rad", lean)
         self._radius, self._steps = robot.foot_radius, 0
         self._heights = np.full((self.WINDOW, len(robot.legs)), np.inf)
-        self._uneven = np.zeros(self.WINDOW)
+        self._uneven, self._tilts, self._leaning = np.zeros(self.WINDOW), np.zeros(self.WINDOW), 0
         left = np.array([leg.corner.endswith("left") for leg in robot.legs])
         front = np.array([leg.front for leg in robot.legs])
         self._sides = np.where(left, 0.5, -0.5), np.where(front, 0.5, -0.5)
 
     def reset(self) -> None:
         """Begins anew."""
-        self._steps = 0
+        self._steps = self._leaning = 0
         self.height.residual = self.lean.residual = 0.0
 
     def see(self, now: Stance, ground: Array, around: Array, standing: Array) -> list[Refusal]:
         """Takes a control step; `ground` is the height under each foot, m `[legs]`, `around` that of the ground there
         and about, m `[n]`, `standing` the feet of the standing robot in its base frame, m `[legs, 3]`."""
         k = self._steps % self.WINDOW
-        self._uneven[k] = np.ptp(around)
+        self._uneven[k], self._tilts[k] = np.ptp(around), now.tilt
         self._heights[k] = now.pose[2] + now.feet[:, 2] - ground - self._radius
         self._steps += 1
         if self._steps < self.WINDOW:
@@ -302,6 +311,9 @@ class FeetOnGround:
         across, along = abs(float(sides @ least)), abs(float(ends @ least))
         broad, long = abs(float(sides @ standing[:, 1])), abs(float(ends @ standing[:, 0]))
         lean = max((across - slack) / broad, (along - slack) / long, 0.0)
+        self._leaning = self._leaning + 1 if lean > self.lean.limit else 0
+        if self._leaning < self.LASTS and float(self._tilts.max()) > self.REARS:
+            lean = 0.0
         sentence = f"the lowest foot is {lowest:.2f} m above the mapped ground over the last steps"
         found = [
             self.height.see(max(abs(lowest) - slack, 0.0), sentence),
@@ -586,7 +598,7 @@ class Motion:
         feet = np.zeros_like(self._standing)
         if self._legs is not None:
             feet = self._legs.places(seen.position) @ turn_of(seen.orientation, float(seen.pose[3]) - yaw).T
-        stance = Stance(seen.pose, yaw, feet, seen.command, command, min(seconds, GAP))
+        stance = Stance(seen.pose, yaw, feet, seen.command, command, min(seconds, GAP), lean(seen))
         found = [self.stuck.see(stance), self.hops.see(stance), self.heading.see(stance)]
         if self._legs is None:
             return found

@@ -107,12 +107,12 @@ def test_a_pose_that_hops_is_known_and_one_hop_is_none():
 
 
 def test_feet_tell_how_high_and_how_level_the_base_is():
-    def told(pose, lean=(0.0, 0.0), ground=lambda feet: np.zeros(4)):
+    def told(pose, lean=(0.0, 0.0), ground=lambda feet: np.zeros(4), tilt=0.0, looks=30):
         monitor, said = FeetOnGround(LIMITS.feet_height, LIMITS.feet_lean, ROBOT), set()
-        for k in range(30):
+        for k in range(looks):
             stance = walking(k)
             leaned = stance.feet @ turn_of(np.array([1.0, 0.5 * lean[0], 0.5 * lean[1], 0.0])).T
-            leaned = Stance(stance.pose + pose, 0.0, leaned, stance.told, stance.command, PERIOD)
+            leaned = Stance(stance.pose + pose, 0.0, leaned, stance.told, stance.command, PERIOD, tilt)
             below = ground(leaned.feet)
             said |= {refusal.code for refusal in monitor.see(leaned, below, below, STANDING)}
         return said
@@ -121,6 +121,9 @@ def test_feet_tell_how_high_and_how_level_the_base_is():
     assert told([0, 0, 0.4, 0]) == {Code.FEET_HEIGHT} == told([0, 0, -0.4, 0])
     for lean in ((0.5, 0.0), (-0.5, 0.0), (0.0, 0.5), (0.0, -0.5)):
         assert Code.FEET_LEAN in told([0, 0, 0, 0], lean)
+        reared = 1.1 * FeetOnGround.REARS
+        assert Code.FEET_LEAN not in told([0, 0, 0, 0], lean, tilt=reared, looks=FeetOnGround.WINDOW + 5)
+        assert Code.FEET_LEAN in told([0, 0, 0, 0], lean, tilt=reared, looks=FeetOnGround.WINDOW + FeetOnGround.LASTS)
         slope = np.array([lean[1], -lean[0]])  # a ramp that leans as the robot does
         ramp = told([0, 0, 0, 0], lean, lambda feet, slope=slope: -np.tan(slope[0]) * feet[:, 0] - np.tan(slope[1])
                     * feet[:, 1])  # fmt: skip
