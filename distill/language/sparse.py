@@ -20,6 +20,7 @@ from distill.core.collect import Student
 from distill.core.errors import DistillError
 from distill.core.objectives.base import StudentOutput
 from distill.language.models import Read, Shape
+from distill.language.taps import Taps
 
 FAMILIES = {
     "llama": AutoModelForCausalLM, "mistral": AutoModelForCausalLM, "qwen2": AutoModelForCausalLM,
@@ -107,7 +108,7 @@ def expert_parameters(model: nn.Module) -> Iterator[nn.Parameter]:
         yield from layer.parameters()
 
 
-class Routers:
+class Routers(Taps):
     """What the routers of a model say while it runs in this context, layer by layer."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -115,21 +116,7 @@ class Routers:
         self.layers = list(sparse_layers(model).values())
         if not self.layers:
             raise DistillError(f"a {type(model).__name__} has no sparse layers: see `upcycle`")
-        self.found: dict[int, Tensor] = {}
-
-    def __enter__(self) -> "Routers":
-        self.handles = [layer.router.register_forward_hook(self._keep(i)) for i, layer in enumerate(self.layers)]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self.handles:
-            handle.remove()
-
-    def _keep(self, place: int) -> Any:
-        def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:  # noqa: ARG001
-            self.found[place] = output
-
-        return keep
+        super().__init__([layer.router for layer in self.layers])
 
     def probabilities(self, shape: Sequence[int]) -> tuple[Tensor, ...]:
         """Of the last run, each `[*shape, E]`."""

@@ -29,6 +29,7 @@ from transformers import (
 )
 
 from distill.core.errors import DistillError
+from distill.language.taps import Taps
 
 KINDS = ("query", "key", "value")
 
@@ -206,31 +207,17 @@ class SuperNet(nn.Module):
         return extract(self.model, size)
 
 
-class Tapped:
+class Tapped(Taps):
     """Reads the queries, keys and values of a BERT-like model's last layer while it runs."""
 
     def __init__(self, model: Any) -> None:
         """Raises `DistillError` for a model whose layers are not found."""
         try:
             self.attention = model.base_model.encoder.layer[-1].attention.self
-            self.parts = [getattr(self.attention, kind) for kind in KINDS]
+            parts = [getattr(self.attention, kind) for kind in KINDS]
         except (AttributeError, IndexError, TypeError) as error:
             raise DistillError(f"queries, keys and values of a {type(model).__name__} are not found") from error
-        self.found: dict[int, Tensor] = {}
-
-    def __enter__(self) -> "Tapped":
-        self.handles = [part.register_forward_hook(self._keep(i)) for i, part in enumerate(self.parts)]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self.handles:
-            handle.remove()
-
-    def _keep(self, place: int) -> Any:
-        def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:  # noqa: ARG001
-            self.found[place] = output
-
-        return keep
+        super().__init__(parts)
 
     @property
     def states(self) -> tuple[Tensor, ...]:
