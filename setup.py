@@ -98,10 +98,7 @@ setup(
         (f"lib/{NAME}", sorted(glob("resource/bin/*"))),
         (f"share/{NAME}/models", [file for end in KEPT for file in glob(f"models/*.{end}")]),
         *(
-            (
-                f"share/{NAME}/{robot}",
-                glob(f"{robot}/*.onnx") + glob(f"{robot}/*.response.json") + glob(f"{robot}/*.paces.yaml"),
-            )
+            (f"share/{NAME}/{robot}", [file for end in KEPT for file in glob(f"{robot}/*.{end}")])
             for robot in glob("models/*")
             if glob(f"{robot}/*.onnx")
         ),

@@ -134,8 +134,8 @@ def weak(skills: Skills, torque_limit: float | None) -> bool:
 
 
 def paces_of(skills: Skills, torque_limit: float | None = None) -> Paces:
-    """How fast the route may be with these skills: `Paces`, or `WEAK` where the motors are weak (`torque_limit`, N m;
-    the robot's own without it), changed as the file beside the walker's bundle says, narrowed to what their bundles
+    """How fast the route may be with these skills: `WEAK` where the motors are weak (`torque_limit`, N m; the robot's
+    own without it), else `Paces` as the file beside the walker's bundle changes them; narrowed to what their bundles
     were trained on.
 
     Raises:

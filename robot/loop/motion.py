@@ -310,14 +310,14 @@ class FeetOnGround:
         sides, ends = self._sides
         across, along = abs(float(sides @ least)), abs(float(ends @ least))
         broad, long = abs(float(sides @ standing[:, 1])), abs(float(ends @ standing[:, 0]))
-        lean = max((across - slack) / broad, (along - slack) / long, 0.0)
-        self._leaning = self._leaning + 1 if lean > self.lean.limit else 0
+        leaning = max((across - slack) / broad, (along - slack) / long, 0.0)
+        self._leaning = self._leaning + 1 if leaning > self.lean.limit else 0
         if self._leaning < self.LASTS and float(self._tilts.max()) > self.REARS:
-            lean = 0.0
+            leaning = 0.0
         sentence = f"the lowest foot is {lowest:.2f} m above the mapped ground over the last steps"
         found = [
             self.height.see(max(abs(lowest) - slack, 0.0), sentence),
-            self.lean.see(lean, f"feet that stand lean by {lean:.2f} rad to the ground, as the attitude has it"),
+            self.lean.see(leaning, f"feet that stand lean by {leaning:.2f} rad to the ground, as the attitude has it"),
         ]
         return [refusal for refusal in found if refusal is not None]
 
