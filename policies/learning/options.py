@@ -35,6 +35,8 @@ class TrainOptions(Options):
     """physics threads; 0 takes every core"""
     start_from: Path | None = None
     """checkpoint, run or models/SKILL folder whose parameters to begin with, another robot's too"""
+    handovers: str = ""
+    """for jump: half of the episodes begin as this policy's walker hands the robot over; specialists are the shipped"""
     checkpoint_minutes: Annotated[float, Range(0, 24 * 60)] = 2.0
     """minutes between checkpoints: the most that an interruption can lose"""
     coordinator: str = ""
@@ -62,6 +64,8 @@ class TrainOptions(Options):
             raise InputError(f"--worlds {self.worlds} cannot be split over {self.hosts} hosts evenly")
         if self.backend == "mjx":
             self.refuse(("threads",), "with --backend mjx")
+        if self.skill != "jump":
+            self.refuse(("handovers",), f"for the skill {self.skill}")
 
     def _check_reach(self) -> None:
         """Host 0 must listen where the others look for it."""

@@ -26,10 +26,12 @@ from policies.learning.options import ExportOptions, TrainOptions
 from policies.learning.ppo import Learner, LearnerState, PPOConfig, collect
 from policies.learning.results import Trained
 from policies.learning.translation import translate
+from policies.skills.library import load_skills
 from sim.envs.batched import BatchedEnv, DivergedError
 from sim.errors import InputError
-from sim.folders import alone
+from sim.folders import alone, replacing
 from sim.robots.description import DEFAULT, find_robot, robot_by_name
+from sim.tasks.handovers import Handovers
 from sim.tasks.patches import LEVELS
 from sim.tasks.skills import TASKS
 from sim.tasks.task import Task
@@ -45,6 +47,8 @@ STEPS = {"walk": 20_000_000, "climb": 12_000_000, "jump": 16_000_000}
 """Environment steps that make a skill, over every world."""
 STALL_ITERATIONS, STALL_RISE = 100, 0.03
 """A curriculum whose mean level rose by less than this over so many iterations, twice in a row, has stalled."""
+HANDOVERS = "handovers.npz"
+"""In a run's folder: the hand-overs in which its episodes begin."""
 HOST_SEED_STRIDE = 1_000_000
 """Between the seeds of two hosts' worlds."""
 
@@ -78,6 +82,8 @@ class Run:
         if newest is not None and not options.resume:
             raise InputError(f"{self.folder} already holds a run: add --resume to continue it, or choose another --out")
         self.task: Task = TASKS[options.skill](find_robot(options.robot))
+        if options.handovers:
+            self.task = replace(self.task, handovers=self._handovers(options))
         config = PPOConfig(worlds=options.worlds, **HYPERPARAMETERS.get(options.skill, {}))
         self.commit = runs.commit()
         self.options = TrainOptions(**{**asdict(options), "worlds": config.worlds})
@@ -103,6 +109,19 @@ class Run:
         except OSError as error:
             raise InputError(f"cannot write to {self.folder}: {error.strerror}") from error
 
+    def _handovers(self, options: TrainOptions) -> Handovers:
+        """Those that this run recorded when it began; recorded now where it begins."""
+        file = self.folder / HANDOVERS
+        if not file.exists():
+            from policies.learning.handovers import record
+
+            skills = load_skills(options.handovers, self.task.robot.name)
+            made = record(skills, options.seed, options.threads, Console(stderr=True).print)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with replacing(file) as partial:
+                made.save(partial)
+        return Handovers.load(file, self.task.robot)
+
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
     def command(self) -> str:
@@ -113,6 +132,7 @@ class Run:
         words += ["--worlds", o.worlds]
         words += ["--hosts", o.hosts] if o.hosts > 1 else []
         words += ["--start-from", o.start_from] if o.start_from else []
+        words += ["--handovers", o.handovers] if o.handovers else []
         return shlex.join(map(str, words))
 
     def description(self) -> dict[str, Any]:

@@ -7,15 +7,11 @@ import numpy as np
 from policies.bundle.reader import Policy
 from sim import gait as clocks
 from sim import observation as obs
+from sim.handover import SET, clock_lag
 
 LANDED = (0.85, 0.2)
 """Phase of the bound's clock from which, and share of the cycle for which, a jumper may be taken over. Measured at
 1.6 m/s behind the board: 1 in 8 fall within 1.6 s where it changes then, 1 in 2 at phases of 0.3 to 0.6."""
-SET = 6
-"""Control steps in which a jumper that takes over sets the clock for the board ahead."""
-HALF_BOARD, BEHIND = 0.25, 0.32
-"""Half the length of a board that reaches out of view, m, and how far a robot that comes at a walk falls behind the
-command until it runs, m."""
 
 
 def has_landed(phase: np.ndarray) -> np.ndarray:
@@ -62,12 +58,9 @@ class BoardClock:
         gait, layout = jumper.bundle.gait, jumper.bundle.layout
         phase = np.asarray(jumper.phase)
         if gait.lock_gain and taken.any():
-            board = obs.board_ahead(np, layout, heights(layout), HALF_BOARD) + BEHIND
-            even = clocks.frequency(np, gait, phase, command)
-            speed = np.hypot(command[:, 0], command[:, 1])
-            late = clocks.stride_error(np, gait, phase, even, speed, board)
+            late, seen = clock_lag(np, gait, layout, heights(layout), phase, command)
             self.due = np.where(taken, phase + late, self.due)
-            self.setting = np.where(taken & np.isfinite(board), SET, self.setting)
+            self.setting = np.where(taken & seen, SET, self.setting)
         going = (self.setting > 0) & drives
         if not going.any():
             self.slip[:], self.setting[:] = 0.0, 0

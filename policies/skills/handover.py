@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from sim.handover import FADE, faded
 from sim.robots.description import Robot
 
 
@@ -9,10 +10,8 @@ class Handover:
     """Fades out the step in the joint targets where another skill takes over, for `worlds` robots at once.
 
     What the old skill's last targets differ from the new skill's first is added to the new ones with a weight that
-    falls to 0 within `STEPS` control steps, so that the joints are not jerked.
+    falls to 0 within `sim.handover.FADE` control steps, so that the joints are not jerked.
     """
-
-    STEPS = 6
 
     def __init__(self, robot: Robot, worlds: int) -> None:
         self.robot = robot
@@ -21,7 +20,7 @@ class Handover:
         """Joint targets of the last step, as handed over, rad."""
         self.gap = np.zeros((worlds, joints), np.float32)
         """Old less new joint targets at the last change, rad."""
-        self.age = np.full(worlds, self.STEPS)
+        self.age = np.full(worlds, FADE)
         """Control steps since that change."""
         self.jumps = np.zeros((worlds, 2), np.float32)
         """Largest change of a joint target in the step of the last change, rad: as handed over, and without fading."""
@@ -35,9 +34,7 @@ class Handover:
         before = self.targets
         self.gap[changed] = (before - targets)[changed]
         self.age = np.where(changed, 0, self.age + 1)
-        weight = np.clip(1 - (self.age + 1) / (self.STEPS + 1), 0.0, 1.0).astype(np.float32)
-        blended = targets + weight[:, None] * self.gap
-        self.targets = np.clip(blended, self.robot.joint_lower, self.robot.joint_upper)
+        self.targets = faded(np, self.robot, targets, self.gap, self.age)
         jumps = np.stack([np.abs(after - before).max(1) for after in (self.targets, targets)], 1)
         self.jumps = np.where(changed[:, None], jumps, self.jumps)
         return self.targets

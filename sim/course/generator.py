@@ -33,17 +33,26 @@ def generate(seed: int) -> Course:
     Raises:
       InputError: not such a seed, or no course found within `TRIES`.
     """
+    return _found(f"generated:{seed}", BETWEEN, seed)
+
+
+def single(kind: str, seed: int) -> Course:
+    """A random course of one obstacle between the tables, `kind` of `BETWEEN`, named `KIND:SEED`; see `generate`."""
+    return _found(f"{kind}:{seed}", [kind], seed)
+
+
+def _found(name: str, between: Sequence[str], seed: int) -> Course:
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed <= LARGEST_SEED:
         raise InputError(f"a generated course needs a seed from 0 to {LARGEST_SEED}, got {seed}")
     rng = np.random.default_rng(int(seed))
     for attempt in range(TRIES):
         if attempt % PATIENCE == 0:
-            order = rng.permutation(BETWEEN).tolist()
+            order = rng.permutation(between).tolist()
             poles = int(rng.integers(POLES[0], POLES[1] + 1))
         pieces = _grow(rng, [StartTable.first(rng)], (*order, EndTable.KIND), poles)
         if pieces:
             try:
-                return _course(f"generated:{seed}", pieces, rng.uniform(*_shifts(pieces)))
+                return _course(name, pieces, rng.uniform(*_shifts(pieces)))
             except InputError:  # the course's own checks: another try
                 continue
     raise InputError(f"no course was found for the seed {seed} within {TRIES} tries")

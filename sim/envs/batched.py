@@ -139,6 +139,7 @@ class BatchedEnv:
     def restore(self, arrays: dict[str, np.ndarray], values: dict[str, Any]) -> None:
         """Continues exactly where `save` was called, given the same task, seed and number of worlds."""
         self.physics.restore({k[8:]: v for k, v in arrays.items() if k.startswith("physics.")})
-        self.state = TaskState(**{k[5:]: v for k, v in arrays.items() if k.startswith("task.")})
+        found = {k[5:]: v for k, v in arrays.items() if k.startswith("task.")}
+        self.state = self.state._replace(**found)  # what an older version did not remember is as at the start
         self.kind = arrays["kind"]
         self.rng.bit_generator.state = values["rng"]

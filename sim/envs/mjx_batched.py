@@ -211,6 +211,6 @@ class MjxBatchedEnv:
         found, own = np.shape(physics.get("qpos", ())), self.world.physics.qpos.shape
         if found != own:
             raise InputError(f"saved MJX worlds have qpos of shape {found}, this environment {own}")
-        task = TaskState(**{k[5:]: v for k, v in arrays.items() if k.startswith("task.")})
+        task = self.world.task._replace(**{k[5:]: v for k, v in arrays.items() if k.startswith("task.")})
         self.world = self._split(World(WorldState(**physics), task, arrays["feet"]))
         self.kind, self.key = arrays["kind"], jax.device_put(arrays["key"], self.everywhere)

@@ -187,6 +187,12 @@ class Lanes(Ground):
         phase = xp.where(running, drawn.running_phase, 0.0)
         return Start(xp.stack([x, y], -1), z, yaw, planar, phase, xp.stack(ahead, -1).astype(xp.float32))
 
+    def handed(self, xp: Namespace, kind: Array, level: Array, board: Array, speed: Array) -> tuple[Array, Array]:
+        """See `Ground.handed`."""
+        ahead = _unpack(board)._replace(now=speed)
+        near = xp.stack([ahead.near, self.origin(xp, kind, level)[..., 1]], -1)
+        return near, xp.stack(ahead, -1).astype(xp.float32)
+
     def follow(
         self, xp: Namespace, robot: Robot, state: TaskState, qpos: Array, points: Array, drawn: Drawn
     ) -> Passage:

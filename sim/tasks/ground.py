@@ -9,6 +9,7 @@ import numpy as np
 
 from sim import observation as obs
 from sim.arrays import Array, Namespace
+from sim.errors import InputError
 from sim.robots.description import Robot
 from sim.tasks import patches
 from sim.tasks.draws import Drawn
@@ -124,6 +125,15 @@ class Ground:
         z = xp.stack([*corners, self.height(xp, xy)], -1).max(-1) + robot.standing_height + CLEAR
         board = xp.zeros((*yaw.shape, BOARD), xp.float32)
         return Start(xy, z, yaw, None, xp.zeros_like(yaw), board)
+
+    def handed(self, xp: Namespace, kind: Array, level: Array, board: Array, speed: Array) -> tuple[Array, Array]:
+        """Where an episode goes on in which another skill hands the robot over at a commanded `speed` (m/s): the middle
+        of the near edge of the board ahead, m `[..., 2]`, and `TaskState.board` then.
+
+        Raises:
+          InputError: no boards come on this ground.
+        """
+        raise InputError("recorded hand-overs are for ground on which boards come")
 
     def _place(self, xp: Namespace, drawn: Drawn, kind: Array, level: Array) -> tuple[Array, Array]:
         """x and y, m `[..., 2]`, and heading, rad `[...]`."""

@@ -36,6 +36,12 @@ class TaskState(NamedTuple):
     """Distance made along them, never more than asked, m."""
     board: Array
     """What is known of the board ahead (`sim.tasks.boards.Ahead`), `[..., 6]`; zeros where a task has none."""
+    handed_age: Array
+    """Control steps since another skill handed the robot over; without end in an episode that began otherwise."""
+    handed_gap: Array
+    """That skill's last joint targets less the first of this one, rad `[..., J]`."""
+    handed_slip: Array
+    """Cycles that the clock makes up in a step while it is being set behind a hand-over, `[...]`."""
 
 
 class Motion(NamedTuple):

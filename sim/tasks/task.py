@@ -15,6 +15,7 @@ import numpy as np
 from sim import gait as clocks
 from sim import observation as obs
 from sim.arrays import Array, Namespace
+from sim.handover import SET, clock_lag, faded
 from sim.physics.base import PhysicsReading
 from sim.robots.description import Robot, default_robot
 from sim.robots.gaits import Gait
@@ -25,6 +26,7 @@ from sim.tasks.draws import Drawn, Draws
 from sim.tasks.endings import ended
 from sim.tasks.events import Pushes
 from sim.tasks.ground import Ground
+from sim.tasks.handovers import Handovers
 from sim.tasks.observations import CRITIC, Look, heading_frame
 from sim.tasks.randomization import Ranges, SensorNoise, noise_numbers, noisy
 from sim.tasks.state import Motion, Outcome, TaskState
@@ -44,7 +46,7 @@ def episode_draws(robot: Robot) -> Draws:
         ("place", 2), ("heading", 1), ("joints", robot.joints), ("velocity", 3), *commands.DRAWS, ("thrown", 1),
         ("thrown_state", thrown), ("", 1), ("thrown_phase", 1), ("", 4), ("thrown_slow", 1), ("thrown_slower", 1),
         ("running", 1), ("running_speed", 1), ("board_distance", 1), ("board_width", 2), ("board_speed", 1),
-        ("running_phase", 1), ("run_up", 1), ("", 4),
+        ("running_phase", 1), ("run_up", 1), ("handed", 1), ("handed_state", 1), ("", 2),
     )  # fmt: skip
 
 
@@ -82,6 +84,8 @@ class Task:
     thrown: float = 0.0
     """Share of episodes that begin as another skill hands a robot over: moving, pitched, legs anywhere
     (`events.thrown`)."""
+    handovers: Handovers | None = None
+    """States in which episodes begin in place of drawn ones (`handovers.SHARE` of them); on ground with boards."""
     collision: Literal["feet", "full"] = "feet"
     """What touches the ground in training: "feet" (with the shanks; faster) or "full" (the trunk too)."""
     episode_seconds: float = 10.0
@@ -168,15 +172,64 @@ class Task:
             asked=zeros,
             travelled=zeros,
             board=start.board,
+            handed_age=xp.full(yaw.shape, FOR_EVER, xp.float32),
+            handed_gap=xp.zeros_like(action),
+            handed_slip=zeros,
         )
-        return state, qpos, qvel
+        return self._handed_over(xp, drawn, state, qpos, qvel) if self.handovers else (state, qpos, qvel)
+
+    def _handed_over(
+        self, xp: Namespace, drawn: Drawn, state: TaskState, qpos: Array, qvel: Array
+    ) -> tuple[TaskState, Array, Array]:
+        """The same, begun where another skill hands the robot over in a share of the worlds."""
+        assert self.handovers is not None
+        chosen, found = self.handovers.drawn(xp, drawn)
+        near, board = self.ground.handed(xp, state.kind, state.level, state.board, found.speed)
+        xy, z, yaw = near + found.place[..., :2], found.place[..., 2], obs.yaw_of(xp, found.orientation)
+        moved = xp.concatenate([xy, z[..., None], found.orientation, found.joints], -1)
+        offset = xy - self.ground.origin(xp, state.kind, state.level)
+        command = self.ground.guide(xp, state.command, self.commands.guided, state.kind, offset, yaw, board)
+        heights = self._heights(xp, xy, yaw, z, 0.0, board)
+        actions = obs.frame_slices(self.robot.joints)["last_action"]
+        lag, seen = clock_lag(xp, self.gait, self.layout, heights, found.phase, command)
+        other = state._replace(
+            history=found.history,
+            last_action=found.history[..., 0, actions],
+            older_action=found.history[..., 1, actions],
+            last_targets=found.targets,
+            last_joint_velocity=found.velocity[..., 6:],
+            last_feet=xp.repeat(xy[..., None, :], len(self.robot.legs), -2),
+            phase=found.phase,
+            command=command,
+            relief=obs.relief(xp, self.layout, heights),
+            board=board,
+            handed_age=xp.zeros_like(found.phase),
+            handed_slip=xp.where(seen, lag / SET, 0.0).astype(xp.float32),
+        )
+
+        def either(new: Array, old: Array) -> Array:
+            return xp.where(chosen.reshape(chosen.shape + (1,) * (old.ndim - chosen.ndim)), new, old).astype(old.dtype)
+
+        state = TaskState(*(either(new, old) for new, old in zip(other, state, strict=True)))
+        return state, either(moved, qpos), either(found.velocity, qvel)
 
     # --- one control step -------------------------------------------------------------------------------------------
 
     def targets(self, xp: Namespace, state: TaskState, action: Array) -> Array:
         """Joint targets, rad `[..., J]`, for an action `[..., J]` (clipped here)."""
+        asked = self._asked_targets(xp, state, action)
+        if self.handovers is None:
+            return asked
+        return faded(xp, self.robot, asked, self._handed_gap(xp, state, asked), state.handed_age)
+
+    def _asked_targets(self, xp: Namespace, state: TaskState, action: Array) -> Array:
+        """What the action alone asks for, rad `[..., J]`."""
         action = self._clipped(xp, action)
         return obs.joint_targets(xp, self.robot, self.gait, action, state.phase, state.command, state.relief)
+
+    def _handed_gap(self, xp: Namespace, state: TaskState, asked: Array) -> Array:
+        """`TaskState.handed_gap` from the step on in which the robot is handed over."""
+        return xp.where((state.handed_age == 0)[..., None], state.last_targets - asked, state.handed_gap)
 
     def after(
         self, xp: Namespace, state: TaskState, action: Array, targets: Array, reading: PhysicsReading, points: Array,
@@ -203,6 +256,9 @@ class Task:
         shift = self.ground.shift(xp, offset)
         following = self._commanded(xp, state, drawn, offset, motion.yaw, passage.board)
         following = self._clocked(xp, following, reading, shift, motion.yaw)
+        if self.handovers:
+            gap = self._handed_gap(xp, state, self._asked_targets(xp, state, action))
+            following = following._replace(handed_gap=gap, handed_age=following.handed_age + 1)
         following = self._remembered(xp, following, motion, reading, targets, feet, shift, bias, drawn)
         following = following._replace(level=passage.level)
         observation, privileged = self.observe(xp, following, reading, shift, motion.contact, drawn.height[..., None])
@@ -305,7 +361,10 @@ class Task:
         """The state with the clock turned on for the next step."""
         heights = self._heights(xp, reading.qpos[..., :2] + shift, yaw, reading.qpos[..., 2], 0.0, state.board)
         ahead = obs.board_ahead(xp, self.layout, heights) if self.gait.lock_gain else None
-        phase = clocks.advance(xp, self.gait, state.phase, state.command, self.robot.control_period, ahead)
+        phase = state.phase
+        if self.handovers:
+            phase = (phase + xp.where(state.handed_age < SET, state.handed_slip, 0.0)) % 1.0
+        phase = clocks.advance(xp, self.gait, phase, state.command, self.robot.control_period, ahead)
         return state._replace(phase=phase, relief=obs.relief(xp, self.layout, heights))
 
     def _remembered(

@@ -14,6 +14,7 @@ from sim import observation as obs
 from sim.course.description import SKILLS
 from sim.course.terrain import pit
 from sim.errors import InputError
+from sim.handover import FADE
 from sim.observation import Sensors
 from sim.robots.description import default_robot
 
@@ -59,7 +60,7 @@ def test_targets_fade_from_one_skill_to_the_next(specialists):
     walk, jump = specialists.uses["walk"], specialists.uses["jump"]
     policy = PolicyRunner(specialists, 2)
     before = drive(policy, [walk, walk], 10)[-1]
-    after = drive(policy, [jump, walk], Handover.STEPS + 3)
+    after = drive(policy, [jump, walk], FADE + 3)
     assert policy.jumps.shape == (2, 2) and policy.jumps[1].max() == 0
     faded, bare = policy.jumps[0]
     assert faded == pytest.approx(np.abs(after[0, 0] - before[0]).max(), abs=1e-6)
@@ -73,7 +74,7 @@ def test_after_the_hand_over_the_new_skill_drives_alone(specialists):
     walk, climb = specialists.uses["walk"], specialists.uses["climb"]
     policy = PolicyRunner(specialists, 1)
     drive(policy, [walk], 5)
-    drive(policy, [climb], Handover.STEPS - 1)
+    drive(policy, [climb], FADE - 1)
     seen: list[np.ndarray] = []
     inner = policy.policies[climb].step
     policy.policies[climb].step = lambda *a: seen.append(inner(*a)) or seen[-1]  # type: ignore[method-assign]
@@ -89,7 +90,7 @@ def test_what_is_faded_stays_within_the_joints_ranges_and_leaves_other_robots_al
     handover.blend(high, np.zeros(2, bool))
     changed, asked = np.array([True, False]), np.stack([low[0], high[1]])
     previous = handover.targets
-    for step in range(Handover.STEPS + 1):
+    for step in range(FADE + 1):
         targets = handover.blend(asked, changed & (step == 0))
         assert (targets >= low).all() and (targets <= high).all()
         np.testing.assert_array_equal(targets[1], high[1])
