@@ -63,7 +63,7 @@ def export_transformer(
         provenance=provenance,
         golden={"observation": seen[:GOLDEN_COUNT].tolist(), "action": actions[:GOLDEN_COUNT].tolist()},
     )
-    write_bundle(_graph(deployed, len(mean)), metadata, file)
+    write_bundle(graph_of(model), metadata, file)
     bundle = Bundle.load(file)
     return {
         **bundle.describe(),
@@ -78,7 +78,9 @@ def _flat(model: LocomotionTransformer, name: str) -> np.ndarray:
     return np.concatenate([np.tile(frames, len(model.layout.frames)), heights])
 
 
-def _graph(deployed: Deployed, size: int) -> Any:
+def graph_of(model: LocomotionTransformer) -> Any:
+    """The ONNX graph of a model as it runs on a robot: one `observation` in, one `action` out."""
+    deployed, size = Deployed(model), model.layout.size
     file: Any = io.BytesIO()
     names: dict[str, Any] = {"input_names": ["observation"], "output_names": ["action"]}
     with warnings.catch_warnings():  # torch's newer exporter would need a package more

@@ -34,6 +34,8 @@ class Options(options.Options):
     """continue the run in --run"""
     force: bool = False
     """replace an existing bundle"""
+    start_from: Path | None = None
+    """bundle FILE.onnx of an earlier student whose parameters to begin with"""
     seed: Seed = 0
     """of parameters, data and batches"""
     rounds: Annotated[int, Range(0, 10_000)] = 8

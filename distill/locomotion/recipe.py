@@ -34,6 +34,7 @@ from policies.learning import runs
 from policies.skills.library import Skills, load_skills
 from policies.transformer import TransformerConfig
 from policies.transformer_export import export_transformer
+from policies.transformer_import import read_transformer
 from sim.course.description import SKILLS
 from sim.course.files import by_name
 from sim.errors import InputError
@@ -127,10 +128,14 @@ def _recall(run: Path) -> tuple[Options, str]:
         values = json.loads((run / OPTIONS).read_text())
         kept = dict(values["options"])
         kept["courses"] = tuple(kept["courses"])
-        kept |= {"run": run, "out": Path(kept["out"]) if kept["out"] else None}
+        kept |= {"run": run, "out": _path(kept["out"]), "start_from": _path(kept.get("start_from"))}
         return Options(**kept), values["commit"]
     except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise InputError(f"{run} holds no run of this recipe: {error}") from error
+
+
+def _path(value: str | None) -> Path | None:
+    return Path(value) if value else None
 
 
 def _network(options: Options, robot: Robot) -> TransformerConfig:
@@ -141,10 +146,23 @@ def _student(options: Options, robot: Robot) -> TransformerStudent:
     return TransformerStudent(_network(options, robot), options.seed)
 
 
+def _begun(options: Options, robot: Robot) -> TransformerStudent:
+    """A new student, or an earlier one where the options name one."""
+    if options.start_from is None:
+        return _student(options, robot)
+    start = read_transformer(options.start_from)
+    if start.config != _network(options, robot):
+        raise InputError(
+            f"{options.start_from} has a context of {start.config.context}, a width of {start.config.width} and "
+            f"{start.config.layers} layers: give --context, --width and --layers as it has them"
+        )
+    return TransformerStudent(start.config, options.seed, start)
+
+
 def build(options: Options, teachers: Skills) -> tuple[Distiller, TransformerStudent]:
     """The loop and the student, fresh or restored."""
     courses = [by_name(name) for name in options.courses]
-    student = _student(options, teachers.robot)
+    student = _begun(options, teachers.robot)
     config = LoopConfig(
         rounds=options.rounds, first_rows=options.first_rows, rows=options.rows, first_steps=options.first_steps,
         steps=options.steps, batch=options.batch, learning_rate=options.learning_rate,

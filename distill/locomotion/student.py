@@ -22,16 +22,20 @@ from sim.robots.gaits import DRIVEN
 class TransformerStudent(Student):
     """Learns actions at every step of a window."""
 
-    def __init__(self, config: TransformerConfig, seed: int = 0) -> None:
+    def __init__(self, config: TransformerConfig, seed: int = 0, start: LocomotionTransformer | None = None) -> None:
+        """`start` is a model to go on with, of the same configuration: it keeps its normalisers."""
         torch.manual_seed(seed)
-        self.module: LocomotionTransformer = LocomotionTransformer(config)  # type: ignore[assignment]
+        self.module: LocomotionTransformer = start or LocomotionTransformer(config)  # type: ignore[assignment]
+        self._normalised = start is not None
 
     def outputs(self, module: nn.Module, batch: Mapping[str, Tensor]) -> StudentOutput:
         """Actions `[B, T, J + 1]`."""
         return StudentOutput(action_mean=module(batch["frames"], batch["heights"]))
 
     def begin(self, shards: Shards) -> None:
-        """Means and standard deviations of the inputs, from the first experience; actions share one."""
+        """Means and standard deviations of the inputs, from the first experience."""
+        if self._normalised:
+            return
         for name, normalizer in (("frames", self.module.frames), ("heights", self.module.heights)):
             rows = np.concatenate([np.asarray(shards.array(s, name)[::7], np.float64) for s in shards.shards])
             normalizer.fit(rows.mean(0), rows.std(0))

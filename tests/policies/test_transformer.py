@@ -5,8 +5,10 @@ import pytest
 import torch
 
 from policies.bundle.reader import Bundle, Policy
+from policies.bundle.shipped import bundle_file
 from policies.transformer import LocomotionTransformer, TransformerConfig, generalist_layout, unpack
 from policies.transformer_export import export_transformer
+from policies.transformer_import import read_transformer
 from sim import observation as obs
 from sim.errors import InputError
 from sim.robots.description import default_robot
@@ -97,7 +99,8 @@ def written(tmp_path, net: LocomotionTransformer | None = None, name: str = "gen
     net = net or model()
     file = tmp_path / name
     found = export_transformer(
-        net, file, robot=default_robot(), command_ranges=RANGES, provenance={"seed": 1},
+        net, file, robot=default_robot(), command_ranges=RANGES,
+        provenance={"seed": 1, "network": net.config.to_dict()},
         recorded=observations(500, net.layout),
     )  # fmt: skip
     return file, found, net
@@ -117,6 +120,33 @@ def test_equal_parameters_give_equal_bytes(tmp_path):
     first, _, net = written(tmp_path)
     second, _, _ = written(tmp_path, net, "again.onnx")
     assert first.read_bytes() == second.read_bytes()
+
+
+MLP = TransformerConfig(5, 32, 2, 2, 4, kind="mlp", hidden=(24, 16))
+
+
+@pytest.mark.parametrize("config", [SMALL, TransformerConfig(1, 32, 1, 4, 4), TransformerConfig(30, 16, 1, 2, 2), MLP])
+def test_a_bundle_gives_its_model_back(tmp_path, config):
+    net = model(config)
+    with torch.no_grad():
+        for parameter in net.parameters():  # as after training: the exporter merges parameters that are equal
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    file, _, _ = written(tmp_path, net)
+    found = read_transformer(file)
+    assert found.config == config
+    for name, value in net.state_dict().items():
+        torch.testing.assert_close(found.state_dict()[name], value, rtol=0, atol=0, msg=name)
+
+
+def test_what_holds_no_such_model_is_refused(tmp_path):
+    with pytest.raises(InputError):
+        read_transformer(bundle_file("walk"))
+    with pytest.raises(InputError):
+        read_transformer(tmp_path / "missing.onnx")
+    net = model()
+    net.config = TransformerConfig(width=32, layers=1, heads=2, channels=4)  # says less than it is
+    with pytest.raises(InputError):
+        read_transformer(written(tmp_path, net)[0])
 
 
 def test_an_existing_bundle_is_not_overwritten(tmp_path):

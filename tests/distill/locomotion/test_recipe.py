@@ -8,13 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import barkour
+from distill.core.shards import Shards
 from distill.locomotion import recipe
 from distill.locomotion.recipe import Options
 from policies.bundle.reader import Bundle
+from policies.bundle.shipped import bundle_file
 from policies.evaluation.course_run import CourseWorlds
 from policies.skills.library import load_skills
+from policies.transformer import unpack
 from sim.course.description import official
 from sim.errors import InputError
 
@@ -102,6 +106,8 @@ def test_a_foreign_bundle_is_not_replaced_by_a_run_that_was_never_begun(tmp_path
         (["--width", "30"], "width 30"),
         (["--first-steps", "0"], "--first-steps"),
         (["--rounds", "-1"], "--rounds"),
+        (["--start-from", "models/walk.onnx"], "models/walk.onnx"),
+        (["--start-from", "models/generalist.onnx", "--layers", "2"], "--layers"),
         (["--precision", "fp8"], "precision"),
     ],
 )
@@ -109,6 +115,19 @@ def test_bad_options_are_one_line_and_status_2(tmp_path, arguments, message, cap
     assert barkour.main(["distill", "locomotion", "--run", str(tmp_path / "run"), *arguments]) == 2
     said = capsys.readouterr().err
     assert message in said and said.count("\n") == 1 and "Traceback" not in said
+
+
+def test_an_earlier_student_goes_on_as_it_was(tmp_path):
+    start = bundle_file("generalist")
+    options = replace(TINY, width=128, layers=3, start_from=start, run=tmp_path)
+    _, student = recipe.build(options, load_skills())
+    shards = Shards(tmp_path / "data")
+    student.begin(shards)  # experience changes nothing of how its inputs are scaled
+    seen = np.random.default_rng(0).standard_normal((5, student.module.layout.size)).astype(np.float32)
+    with torch.no_grad():
+        found = student.module.newest(*unpack(student.module.layout, torch.from_numpy(seen))).numpy()
+    np.testing.assert_allclose(found, Bundle.load(start)(seen), atol=1e-4)
+    assert f"--start-from {start}" in recipe.command(options)
 
 
 def test_distilling_needs_neither_jax_nor_brax():

@@ -1,0 +1,82 @@
+"""From a bundle back to the Locomotion-Transformer in it, to train it on: the inverse of `policies.transformer_export`.
+
+The exporter renames, transposes and cuts parameters as it likes. So a model of the same form with random parameters is
+exported beside: where its values have gone is where the file's are to be found.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import numpy_helper
+
+from policies.bundle.reader import Bundle
+from policies.transformer import Deployed, LocomotionTransformer, TransformerConfig
+from policies.transformer_export import graph_of
+from sim.errors import InputError
+
+
+def read_transformer(file: Path) -> LocomotionTransformer:
+    """The model in a bundle that `export_transformer` wrote, normalisers included.
+
+    Raises:
+      InputError: no bundle, one of another network than this version's Transformer, or one that gives other actions.
+    """
+    bundle = Bundle.load(file)
+    try:
+        config = TransformerConfig.from_dict(bundle.metadata.provenance["network"])
+        model = LocomotionTransformer(config)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{file} holds no Locomotion-Transformer") from error
+    if config.joints != bundle.robot.joints or model.layout != bundle.layout:
+        raise InputError(f"{file} holds a Transformer of another form than this version's")
+    pattern = LocomotionTransformer(config).eval()
+    rng = np.random.default_rng(0)
+    values = {name: rng.standard_normal(tensor.shape) for name, tensor in pattern.state_dict().items()}
+    pattern.load_state_dict({name: torch.as_tensor(value, dtype=torch.float32) for name, value in values.items()})
+    ours, theirs = graph_of(pattern), onnx.load(str(file), load_external_data=False).graph
+    if [node.op_type for node in ours.node] != [node.op_type for node in theirs.node]:
+        raise InputError(f"the network in {file} was exported in another form than this version's")
+    model.load_state_dict(_moved(pattern, _arrays(ours), _arrays(theirs), file))
+    seen = np.asarray(bundle.metadata.golden["observation"], np.float32)
+    with torch.no_grad():
+        found = _actions(model.eval(), seen)
+    if np.abs(found - bundle(seen)).max() > PARITY:
+        raise InputError(f"the parameters of {file} do not give its actions")
+    return model
+
+
+PARITY = 1e-4
+"""Largest difference between the actions of a file and those of the model that was read from it, action units."""
+
+
+def _arrays(graph: Any) -> list[np.ndarray]:
+    return [np.asarray(numpy_helper.to_array(tensor)) for tensor in graph.initializer]
+
+
+def _moved(
+    pattern: LocomotionTransformer, ours: list[np.ndarray], theirs: list[np.ndarray], file: Path
+) -> dict[str, torch.Tensor]:
+    """`theirs` in the places from which `ours` came, by the parameters' names."""
+    if [a.shape for a in ours] != [b.shape for b in theirs]:
+        raise InputError(f"the network in {file} has parameters of another size than its description says")
+    known = {name: tensor.numpy() for name, tensor in pattern.state_dict().items()}
+    found = {name: np.full(value.shape, np.nan, np.float32) for name, value in known.items()}
+    for mine, other in zip(ours, theirs, strict=True):
+        for name, value in known.items():
+            if value.shape == mine.shape and np.array_equal(value, mine):
+                found[name][...] = other
+            elif value.T.shape == mine.shape and np.array_equal(value.T, mine):
+                found[name][...] = other.T
+            elif value.ndim == mine.ndim + 1 and value.shape[1:] == mine.shape:
+                found[name][(value == mine).reshape(len(value), -1).all(1)] = other
+    lacking = [name for name, value in found.items() if not np.isfinite(value).all()]
+    if lacking:
+        raise InputError(f"the network in {file} lacks parameters: {lacking[0]}")
+    return {name: torch.from_numpy(value) for name, value in found.items()}
+
+
+def _actions(model: LocomotionTransformer, seen: np.ndarray) -> np.ndarray:
+    return Deployed(model)(torch.from_numpy(seen)).numpy()
