@@ -90,6 +90,7 @@ setup(
     package_data={
         "sim": ["robots/*/*.xml", "course/shipped/*.yaml"],
         "policies": ["navigation/shipped/*.json", "evaluation/*.json", "evaluation/page/*"],
+        "distill": ["methods/*/measured.json"],
     },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),

@@ -10,6 +10,14 @@ from distill.methods.framework import Recipe
 NAMES = tuple(sorted(file.parent.name for file in Path(__file__).parent.glob("*/experiment.py")))
 """Folders of this package that hold an `experiment.py` with its `RECIPE`: a new one is listed once it is there."""
 
+MAP = {
+    "name": "survey_taxonomy", "source": "arXiv 2402.13116",
+    "claim": "none: a map of the methods by what is taken from the teacher, how it is put into the student, skill and "
+    "vertical",
+    "needs": "nothing",
+}  # fmt: skip
+"""The catalogue itself, which a survey gave its axes."""
+
 
 def find(name: str) -> Recipe:
     """The recipe of that name; raises `DistillError` where there is none."""

@@ -135,6 +135,10 @@ class Recipe:
     """Domains beside language -> what is different there, by the names of these fields: arms, presets, rule, ..."""
     by_preset: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Presets that ask of other material, such as `real-small` -> what is different there, as in `variants`."""
+    needs: str = ""
+    """What one has to have to use the method on models of one's own: data, and of a teacher what must be open."""
+    costs: str = ""
+    """What it takes beyond plain fine-tuning."""
     call: str = ""
     """What is called from Python on models of one's own, of a method that no command runs."""
     reads: tuple[str, ...] = ()
@@ -199,7 +203,7 @@ class Recipe:
             "claim": self.claim, "falsified": self.falsified,
             "arms": {name: arm.about for name, arm in self.arms.items()}, "metric": self.metric,
             "seeds": self.seeds, "claims": plans(self.claims, self.seeds), "presets": list(self.presets),
-            "domains": list(self.domains),
+            "domains": list(self.domains), "needs": self.needs, "costs": self.costs,
             "own_models": [
                 f"barkour distill {kind} --method {self.name}"
                 for kind, names in (("language", METHODS), ("classifier", CLASSIFIERS))
@@ -207,6 +211,7 @@ class Recipe:
             ]
             + [self.call] * bool(self.call),
             "real_scale": {role: name for role, (name, _) in self.scale.models.items()} if self.scale else {},
+            "hardware": f"{self.scale.devices} x {self.scale.gigabytes:g} GB" if self.scale else "",
         }  # fmt: skip
 
 

@@ -176,7 +176,7 @@ def table(results: Sequence[dict[str, Any]]) -> str:
 
 def powered(claim: dict[str, Any]) -> str:
     """A claim's power for the effect worth finding, in short."""
-    chance = "not known" if claim["power"] is None else f"{claim['power']:.0%}"
+    chance = "not known" if claim["power"] is None else ">99%" if claim["power"] > 0.995 else f"{claim['power']:.0%}"
     return f"{chance} for {claim['effect']:g}"
 
 
@@ -267,6 +267,11 @@ def _whole(digits: str) -> int:
 def _finished(recipe: Recipe, folder: Path) -> list[int]:
     seeds = sorted(int(path.name[5:]) for path in folder.glob("seed_*"))
     return [s for s in seeds if set(_arms(folder, s)) == set(recipe.arms)]
+
+
+def kept_arms(recipe: Recipe, folder: Path) -> dict[int, dict[str, Any]]:
+    """Finished seed -> arm -> `measures` and `seconds`, of a folder that `run` wrote."""
+    return {seed: _arms(folder, seed) for seed in _finished(recipe, folder)}
 
 
 def _seed(

@@ -144,6 +144,8 @@ RECIPE = Recipe(
     claim="A small tagger finds more than the model that labelled its sentences, where that one's errors have nothing "
     "to do with the sentence, and no more where they do",
     falsified="it stays below a teacher of independent errors, or passes one of systematic errors",
+    needs="texts, the mentions in them that are asked about, and one answer of a labelling model to each text",
+    costs="one answer of the teacher a text, then one training of an encoder",
     arms={
         **{f"independent {n}": Labels(f"{n} sentences, errors at random", pool=n) for n in (250, 1000, 4000)},
         "systematic 4000": Labels("control: indications are always taken for events", "systematic"),

@@ -200,6 +200,8 @@ RECIPE = Recipe(
     claim="At equal updates, small students that are cut out of a super-net of narrow ones keep more of the teacher's "
     "relations than those that are cut out of a super-net of all widths",
     falsified="one super-net for all serves them better",
+    needs="a BERT-like masked language model, and text without labels",
+    costs="every step trains four sizes; each size of the space is then measured once",
     arms={
         "two spaces": Searched("the method: a super-net of narrow and one of wide students, half the updates each"),
         "one space": Searched("control: one super-net, all updates", "one"),

@@ -78,6 +78,8 @@ RECIPE = Recipe(
     claim="For a student of one size there is a best teacher size, beyond which larger teachers make it worse; it "
     "grows in proportion to the student (2.5 times its size in the paper)",
     falsified="the largest teacher is the best for every student, or the best teacher shrinks as students grow",
+    needs="text, and teachers of several sizes that share the student's tokenizer",
+    costs="as plain distillation",
     arms=arms("student", text.STUDENTS, text.STARTS),
     metric="loss",
     seeds=3,

@@ -210,6 +210,8 @@ RECIPE = Recipe(
     claim="A mixture that follows the perplexity ratio of student and teacher, smoothly, lowers the worst domain's "
     "ratio against distillation on equal mixing, without a worse mean",
     falsified="the worst domain is further behind than with equal mixing, or than with weights of other domains",
+    needs="text of two domains or more, and a teacher whose logits are open and whose tokenizer is the student's",
+    costs="both models read held-out rows of each domain, the student in every round",
     arms={
         "kd": Mixing("labels and teacher, equal mixing", "equal"),
         "ddk": Mixing("weights by equations 1 and 2"),

@@ -218,6 +218,8 @@ RECIPE = Recipe(
     claim="At equal steps, a stage in which the teacher of the task teaches on general text makes a better student "
     "than a longer stage with the teacher that has not learned the task",
     falsified="with that stage the student is worse",
+    needs="labelled and plain text, and the teacher before and after it learned the task, open inside",
+    costs="four trainings, in each of which a teacher reads every batch",
     arms={
         "labels": Plan("fine-tuning alone", hard=True),
         "KD": Plan("soft and hard labels of the task alone"),

@@ -199,6 +199,8 @@ RECIPE = Recipe(
     claim="Five tokens hold 95 % of the teacher's probability, and matching them after rescaling makes the student "
     "better calibrated than matching them as they are or than labels, at the same accuracy",
     falsified="the rescaling changes the student's calibration error by no more than a standard error, or raises it",
+    needs="text, some of it held out, and a teacher whose logits are open and whose tokenizer is the student's",
+    costs="the teacher reads the held-out rows once more than in plain distillation",
     arms={
         "labels": Use("hard labels", "labels"),
         "full KD": Use("the whole vocabulary", "logits"),

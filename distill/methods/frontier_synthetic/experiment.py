@@ -210,6 +210,8 @@ RECIPE = Recipe(
     claim="A student that learns the answers a teacher reaches step by step, without the steps, is right more often "
     "than one that learns the answers the teacher gives at once, and writes no more",
     falsified="it is right less often",
+    needs="prompts, and what a teacher wrote to each: a JSON object with reason and answer",
+    costs="the teacher's thoughts, once a row; nothing more at test time",
     arms={
         "start": Answers("the student before", "none"),
         "direct": Answers("control: answers given at once", "direct"),

@@ -155,6 +155,8 @@ RECIPE = Recipe(
     claim="A recommender that knows codes by their numbers recommends better where its middle layer follows a text "
     "model's state of the same patient than where it follows that of another",
     falsified="states of other patients do better",
+    needs="visits as sets of codes, some with the right drugs, and a text model's state of each patient",
+    costs="the teacher reads each patient once; the student stays small",
     arms={
         "labels": Taught("true drugs alone"),
         "features": Taught("and the teacher's states of the labelled patients", features=0.4),

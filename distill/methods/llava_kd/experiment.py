@@ -127,6 +127,8 @@ RECIPE = Recipe(
     claim="Distilled pre-training, fine-tuning and distilled fine-tuning make a better student than plain pre-training "
     "and fine-tuning with as many updates",
     falsified="a third stage of plain fine-tuning does as well, or an untrained teacher does",
+    needs="two models that see and share their tokens; pictures with captions and with instructions",
+    costs="three trainings, in two of which the teacher reads every batch",
     arms={
         "PT-SFT": Plan("two plain stages", ("PT", "SFT")),
         "PT-SFT-SFT": Plan("control: plain, as many updates", ("PT", "SFT", "SFT")),

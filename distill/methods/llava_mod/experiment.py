@@ -225,6 +225,8 @@ RECIPE = Recipe(
     "preferences measured against the teacher make it invent less",
     falsified="the dense student does as well; preferences measured against the student's own start, or imitation of "
     "the better captions, lower inventions as much",
+    needs="two models that see and share their tokens; pictures with captions, instructions and pairs of answers",
+    costs="three trainings beside a teacher; the student keeps several experts in memory",
     arms={
         "SFT, sparse": Plan("control: no teacher", ("SFT", "sparse SFT")),
         "dense of equal active width": Plan("control: no experts", ("D2D", "dense D2D"), dense=True),

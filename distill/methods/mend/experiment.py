@@ -174,6 +174,8 @@ RECIPE = Recipe(
     claim="Eight vectors made of demonstrations let a frozen model answer more queries than eight tokens of the "
     "demonstrations do, and than eight vectors that are the same for every task",
     falsified="as many tokens of the demonstrations do better",
+    needs="a causal model that stays frozen, a smaller one with its tokens, text, and tasks with demonstrations",
+    costs="two trainings with gradients through the frozen model",
     arms={
         "demonstrations": Reading("bound: all of them", "demonstrations"),
         "nothing": Reading("the query alone", "nothing"),

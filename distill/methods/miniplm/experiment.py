@@ -185,6 +185,8 @@ RECIPE = Recipe(
     claim="Text chosen by the difference of the teacher's and a small reference's log-likelihood teaches a student "
     "more a token than text chosen evenly, and serves another student without scoring again",
     falsified="the loss on clean text is higher than with uniform choice",
+    needs="a corpus, and a teacher and a small reference model that score texts",
+    costs="both models read the corpus once; only what is kept is trained on",
     arms={
         "uniform": Choice("half of the pool, chosen evenly", "chance"),
         "difference": Choice("the half with the largest difference of log-likelihoods"),

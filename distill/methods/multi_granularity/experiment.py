@@ -174,6 +174,8 @@ RECIPE = Recipe(
     "together teach more than forward KL on as many of the student's answers",
     falsified="the whole is worse than forward KL at an equal number of written answers, or corrections at random "
     "errors do better",
+    needs="prompts with answers, and a teacher whose logits are open and whose tokenizer is the student's",
+    costs="the student writes two answers for one that is learned from",
     arms={
         "labels": GranularityArm("right answers alone", mechanism=True),
         "KL": GranularityArm("forward KL on the student's answers", loss=ForwardKL),

@@ -216,6 +216,8 @@ RECIPE = Recipe(
     claim="A student that is given the knowledge that its predecessor lacked answers questions about rare operators "
     "better than one that is given knowledge about other questions",
     falsified="texts about other questions do as well or better: the form of the prompt helps, not what it says",
+    needs="questions with chains of thought, and knowledge that a teacher wrote where a first student was wrong",
+    costs="two trainings, three tasks a row; later questions are longer by what is found for them",
     arms={
         "chains of thought": Taught("without knowledge", "none"),
         "NesyCD": Taught("the method"),

@@ -129,6 +129,8 @@ RECIPE = Recipe(
     claim="A teacher that is told where the classifier fails writes more useful texts than one that "
     "writes as many evenly",
     falsified="guided texts teach less than even ones",
+    needs="a few labelled texts, and a model that writes texts",
+    costs="the teacher writes a batch of texts in every round",
     arms={
         "labels": Asking("labelled texts alone, as many updates", "nothing"),
         "uniform": Asking("as many texts of every class", "classes"),

@@ -151,6 +151,8 @@ RECIPE = Recipe(
     claim="Distilling a model from itself alone ends up worse than with a share of the true targets mixed back in, and "
     "the best share can be estimated from two trainings a step",
     falsified="distilling from itself alone ends with fewer errors",
+    needs="labelled texts, or text; no teacher",
+    costs="as many trainings as generations",
     arms={
         "alpha 0": Share("every step learns from the one before alone", 0.0),
         **{f"alpha {alpha}": Share(f"{alpha:.0%} of the labels mixed in", alpha) for alpha in GRID},

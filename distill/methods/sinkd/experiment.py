@@ -186,6 +186,8 @@ RECIPE = Recipe(
     claim="Beside labels and KD, a Sinkhorn distance over the batch teaches a student more than nothing, and more than "
     "the same distance sample by sample; its gain grows with the batch",
     falsified="with it the student is worse than with KD alone, or than with the sample-wise distance",
+    needs="labelled texts, or text, and a teacher whose class or token probabilities are open",
+    costs="distances between all samples of a group",
     arms={
         "KD": Added("labels and KD"),
         **{name: Added(f"{name} added, weight chosen on validation", loss) for name, loss in LOSSES.items()},

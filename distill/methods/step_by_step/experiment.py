@@ -188,6 +188,8 @@ RECIPE = Recipe(
     claim="A student that also learns to write the rationale labels unseen questions better than from labels alone, at "
     "equal steps and at equal compute, without writing anything at test time",
     falsified="rationales make it worse at equal compute",
+    needs="questions with answers and, beside them, rationales that a teacher wrote",
+    costs="about twice the tokens a step; nothing at test time",
     arms=_arms(),
     metric="accuracy",
     seeds=16,

@@ -330,6 +330,8 @@ RECIPE = Recipe(
     claim="At equal calls of the teacher, a frozen student with the strategies of the nearest scenarios leaves "
     "customers more satisfied than with others of the library, and than after fine-tuning on the teacher's answers",
     falsified="strategies that are drawn at random do as well: any more text helps; or fine-tuning does better",
+    needs="a student that follows instructions, a teacher and a judge that write, and customers to be played",
+    costs="calls of the teacher and longer prompts; no training",
     arms={
         "alone": Service("the student as it is"),
         "generic": Service("the same few strategies for everybody", "generic"),

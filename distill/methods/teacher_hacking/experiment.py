@@ -172,6 +172,8 @@ RECIPE = Recipe(
     claim="On a fixed set of a teacher's answers the distance to the truth falls, then rises by more than over-fitting "
     "explains; other prompts lessen it, fresh answers remove it",
     falsified="the rise is smaller than with the oracle as teacher, or larger with other prompts or fresh answers",
+    needs="prompts, and a teacher that writes and whose logits are open",
+    costs="the teacher writes anew in every round",
     arms={
         "online": Source("fresh answers of the teacher all the time", answers=0, needs=()),
         "80 x 1": Source("one fixed answer of the teacher to each of 80 prompts"),

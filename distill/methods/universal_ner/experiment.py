@@ -119,6 +119,8 @@ RECIPE = Recipe(
     claim="Questions about types that a text lacks, drawn by how often each occurs, make a student find entities of "
     "types that it never saw more exactly than without them",
     falsified="it is less exact with them",
+    needs="texts whose entities a strong model labelled by their types",
+    costs="several questions a text; one question a type at test time",
     arms={
         "none": Asking("control: types that are there alone", "none"),
         "uniform": Asking("absent types, each as likely", "even"),
