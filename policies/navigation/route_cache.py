@@ -228,16 +228,22 @@ def _waypoint(x: Any, y: Any, speed: Any, skill: Any, yaw: Any, tolerance: Any) 
 
 def shipped_routes() -> dict[str, tuple[Course, Footprint, tuple[str, ...], Paces]]:
     """Routes that come with the package, by file name: the shipped courses' for the default robot, with weak motors
-    too."""
+    too, and for every other robot with bundles, as its policies run them."""
+    from policies.bundle.shipped import folder
+    from policies.skills.library import NAMED, load_skills, paces_of
     from sim.course import files
-    from sim.robots.description import default_robot
+    from sim.robots.description import DEFAULT, default_robot, robot_by_name, robot_folders
 
     names = ["official", *sorted(path.stem for path in files.SHIPPED.glob("*.yaml"))]
-    footprint = default_robot().footprint
+    kinds = [("", default_robot().footprint, Paces()), ("_weak", default_robot().footprint, WEAK)]
+    for robot in robot_folders():
+        if robot != DEFAULT and (folder() / robot).is_dir():
+            outline = robot_by_name(robot).footprint
+            kinds += [(f"_{robot}_{policy}", outline, paces_of(load_skills(policy, robot))) for policy in NAMED]
     return {
         f"{name}{suffix}.json": (files.by_name(name), footprint, SKILLS, paces)
         for name in names
-        for suffix, paces in (("", Paces()), ("_weak", WEAK))
+        for suffix, footprint, paces in kinds
     }
 
 

@@ -25,6 +25,8 @@ COURSE = Course(
 
 FOOTPRINT = default_robot().footprint
 
+ROUTES = shipped_routes()
+
 
 @pytest.fixture
 def calls(tmp_path, monkeypatch):
@@ -42,17 +44,17 @@ def again() -> tuple[Waypoint, ...]:
     return planned(COURSE, FOOTPRINT, SKILLS, Paces())
 
 
-@pytest.mark.parametrize("name", shipped_routes())
+@pytest.mark.parametrize("name", ROUTES)
 def test_shipped_courses_need_no_planning(calls, name):
     """Fails after a change of the planner: `python -m policies.navigation.route_cache` plans them anew."""
-    asked = shipped_routes()[name]
+    asked = ROUTES[name]
     kept = read(SHIPPED / name, key_of(*asked))
     assert kept and planned(*asked) == settled(kept)
     assert not calls
 
 
 def test_nothing_else_is_shipped():
-    assert {path.name for path in SHIPPED.glob("*.json")} == set(shipped_routes())
+    assert {path.name for path in SHIPPED.glob("*.json")} == set(ROUTES)
 
 
 def test_a_route_is_planned_once_and_read_to_the_last_digit(calls, tmp_path):
