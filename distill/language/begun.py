@@ -1,11 +1,16 @@
 """What a run of `barkour distill language` or `classifier` keeps of its beginning, and what goes on from it."""
 
 import json
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from distill.core.errors import DistillError
+from distill.core.folders import LOCK
+from sim.errors import InputError
+from sim.folders import alone
 
 T = TypeVar("T")
 OPTIONS = "options.json"
@@ -20,6 +25,32 @@ class Begun(NamedTuple):
     options: dict[str, Any]
     start: Any
     """What the student measured before the first step."""
+
+
+@contextmanager
+def begins(folder: Path) -> Iterator[None]:
+    """A run's folder to this process alone, as `sim.folders.alone`; what is refused before the run in it has begun
+    leaves neither files there nor folders that were not there before."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    with alone(folder):
+        mine = all(path.name == LOCK for path in folder.iterdir())  # asked where nobody else can write any more
+        try:
+            yield
+        except (DistillError, InputError, OSError):
+            if mine and not (folder / OPTIONS).is_file():
+                _emptied(folder, made)
+            raise
+
+
+def _emptied(folder: Path, made: list[Path]) -> None:
+    with suppress(OSError):  # what cannot be removed stays: the refusal is what must be said
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        for path in made:  # the folder, what it stands in, and so on
+            path.rmdir()
 
 
 def read_begun(folder: Path, name: str, kind: Callable[[Any], T]) -> Begun | None:

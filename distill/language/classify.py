@@ -23,7 +23,7 @@ from distill.core.journal import Journal
 from distill.core.loop import Distiller, LoopConfig, load_best
 from distill.core.objectives.base import WeightedSum
 from distill.core.tables import Epochs, FixedDomain, Rows
-from distill.language.begun import OPTIONS, check_begun, read_begun
+from distill.language.begun import OPTIONS, begins, check_begun, read_begun
 from distill.language.card import write_card
 from distill.language.evaluate import accuracy, calibration_error, class_probabilities, label_nats
 from distill.language.examples import Text, read_examples, require_different
@@ -58,7 +58,6 @@ from distill.methods.pgkd.method import FewShot, Guided
 from distill.results import ClassifierDistilled
 from policies.learning import runs
 from sim.errors import InputError
-from sim.folders import alone
 
 SUMMARY, RUN = "summary.json", "run"
 FREE = ("out", "resume", "dry_run", "checkpoint_minutes")
@@ -124,8 +123,7 @@ def distil(options: ClassifierOptions) -> ClassifierDistilled:
         if options.dry_run:
             return ClassifierDistilled.of({**prepare(options).about(), "dry_run": True})
         folder = options.out / RUN
-        folder.mkdir(parents=True, exist_ok=True)
-        with alone(folder), runs.stopping():
+        with begins(folder), runs.stopping():
             return ClassifierDistilled.of(_run(options, folder))
     except DistillError as error:
         raise InputError(str(error)) from error
@@ -190,6 +188,7 @@ def prepare(options: ClassifierOptions) -> Run:
     """Reads models and data, and checks that they fit together. Raises `DistillError` where they do not."""
     method = find(options.method, CLASSIFIERS)
     settings = method.settings({name: getattr(options, name) for name in NAMES})
+    method.refuse_unused(options, settings)
     losses = (method.class_losses or method.losses)(settings)
     for name, value in (("student", options.student), ("data", options.data)):
         if not value:

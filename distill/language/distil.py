@@ -37,7 +37,7 @@ from distill.core.tables import Rows
 from distill.core.teachers import Teacher
 from distill.language import teaching
 from distill.language.adapters import checkpoint_gradients, merged, trained, with_adapters
-from distill.language.begun import OPTIONS, check_begun, read_begun
+from distill.language.begun import OPTIONS, begins, check_begun, read_begun
 from distill.language.card import write_card
 from distill.language.encoding import TEMPLATE, Encoded, Encoder, packed_rows, padded_rows
 from distill.language.evaluate import batches, likeliest, log_probs, nats_per_token
@@ -55,7 +55,6 @@ from distill.methods.method import OPTION_NAMES, Material, Method, MethodOptions
 from distill.results import LanguageDistilled
 from policies.learning import runs
 from sim.errors import InputError
-from sim.folders import alone
 from sim.results import printable
 
 SUMMARY, RUN = "summary.json", "run"
@@ -167,7 +166,7 @@ def distil(options: LanguageOptions) -> LanguageDistilled:
         folder = options.out / RUN
         processes = PartialState(cpu=not torch.cuda.is_available())
         first = processes.is_main_process
-        with alone(folder) if first else nullcontext(), runs.stopping():
+        with begins(folder) if first else nullcontext(), runs.stopping():
             found = LanguageDistilled.of(_run(options, folder, processes))
         if not first:  # one of them says what came of it
             sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 (to the process's end)
@@ -254,6 +253,22 @@ def _check(options: LanguageOptions) -> None:
     require_different(options.data)
     if options.wandb is not None:
         require_wandb()
+    _method(options)
+    if not _finished(options):
+        teaching.require_server(options)
+
+
+def _finished(options: LanguageOptions) -> bool:
+    """Whether the run that is resumed has nothing left to ask of a server."""
+    return options.resume and (options.out / SUMMARY).is_file()
+
+
+def _method(options: LanguageOptions) -> tuple[Method, MethodOptions]:
+    """The method and its settings. Raises `DistillError` or `InputError` for options that it would ignore."""
+    method = find(options.method)
+    settings = method.settings({name: getattr(options, name) for name in OPTION_NAMES})
+    method.refuse_unused(options, settings)
+    return method, settings
 
 
 def _decisive(options: LanguageOptions) -> dict[str, Any]:
@@ -262,8 +277,7 @@ def _decisive(options: LanguageOptions) -> dict[str, Any]:
 
 def prepare(options: LanguageOptions) -> Run:
     """Reads models and data, and checks that they fit together. Raises `DistillError` where they do not."""
-    method = find(options.method)
-    settings = method.settings({name: getattr(options, name) for name in OPTION_NAMES})
+    method, settings = _method(options)
     method.check(len(options.data))
     options = _with_teacher(options, method, settings)
     teaching.check(options, method, settings)
@@ -348,6 +362,8 @@ def _narrow(run: Run) -> None:
         run.signal = teaching.of_each(run.teacher, len(run.tokenizer), run.domains[0].rows)
         return
     if options.teacher_url is not None:
+        if not _finished(options):
+            teaching.require_scores(options, run.tokenizer, run.domains[0].rows)
         run.signal = teaching.scored(options, run.tokenizer)
         return
     if run.teacher is not None and options.teacher_top_k:
@@ -572,7 +588,7 @@ def evaluated(run: Run) -> dict[str, Any]:
     """Student and teacher on each domain's held-out rows, in speed and in size; see `evaluation.measured`."""
     models = {name: model for name, model in (("student", run.student), ("teacher", run.teacher)) if model is not None}
     how = run.material.writing
-    writing = {name: getattr(how, name) for name in ("new_tokens", "vocabulary", "ends", "pad")}
+    writing = {name: getattr(how, name) for name in ("vocabulary", "ends", "pad")}
     rows = run.domains[0].held_out
     return {
         "domains": {

@@ -14,6 +14,8 @@ from distill.language.writing import answers
 
 ASKED = 32
 """Held-out prompts of a domain that are answered, at most: writing is the slowest of all that is measured."""
+ANSWER = 128
+"""Tokens of a true answer that are written for it, at most."""
 
 
 def measured(model: Any, reader: Student, rows: Rows, writing: Mapping[str, Any] | None) -> dict[str, float]:
@@ -21,9 +23,9 @@ def measured(model: Any, reader: Student, rows: Rows, writing: Mapping[str, Any]
 
     Returns:
       `perplexity`, `accuracy` (share of learned tokens that are the likeliest) and `calibration_error` of the likeliest
-      token's probability; `exact_match`, where rows have a prompt and their answer ends within `writing["new_tokens"]`:
-      the share of answers that the model writes token by token when it always takes the likeliest. `writing` is
-      given to `writing.answers`; None leaves it out.
+      token's probability; `exact_match`, where rows have a prompt and an answer of `ANSWER` tokens or fewer: the share
+      of them that the model writes token by token when it always takes the likeliest. `writing` (`vocabulary`, `ends`,
+      `pad`) is given to `writing.answers`; None leaves it out.
     """
     total, count = log_probs(model, reader, rows, 8)
     best, confidence = likeliest(model, reader, rows, 8)
@@ -38,9 +40,11 @@ def measured(model: Any, reader: Student, rows: Rows, writing: Mapping[str, Any]
         return found
     asked = [pair for row, part in zip(rows["tokens"], mask, strict=True) if (pair := last_answer(row, part))]
     asked = [(prompt, _ended(answer, writing["ends"])) for prompt, answer in asked]
-    asked = [(prompt, answer) for prompt, answer in asked if 0 < len(answer) <= writing["new_tokens"]][:ASKED]
+    asked = [(prompt, answer) for prompt, answer in asked if 0 < len(answer) <= ANSWER][:ASKED]
     if asked:
-        written = answers(model, [prompt for prompt, _ in asked], seed=0, temperature=0.0, **writing)
+        most = max(len(answer) for _, answer in asked)  # what goes on beyond it is no match
+        prompts = [prompt for prompt, _ in asked]
+        written = answers(model, prompts, seed=0, temperature=0.0, new_tokens=most, **writing)
         found["exact_match"] = float(
             np.mean([text == answer for text, (_, answer) in zip(written, asked, strict=True)])
         )

@@ -53,7 +53,7 @@ class LanguageOptions(Options):
     """files or folders of text or chats: JSONL, JSON, CSV, Parquet, text; folders that datasets saved; or
     datasets:NAME, datasets:NAME:SPLIT and datasets:NAME,CONFIG:SPLIT, which are downloaded; each is a domain"""
     weights: tuple[Annotated[float, Range(0, 10**9, above=True)], ...] = ()
-    """one for each path of --data: how much is drawn from it; without them by its tokens"""
+    """one for each path of --data: how much is drawn from it; without them by its tokens; ddk finds its own"""
     limit: Annotated[int, Range(0, 10**9)] = 0
     """examples of each path that are read, what comes after them is not; 0: all"""
     out: Path = Path("runs/student")
@@ -105,7 +105,8 @@ class LanguageOptions(Options):
     length: Annotated[int, Range(2, 10**6)] = 512
     """tokens of a row that are predicted; longer texts become several rows, longer answers are cut and counted"""
     no_pack: bool = False
-    """a row of its own for every example; without it several share one, kept apart, where the models can"""
+    """a row of its own for every example; without it several share one, kept apart, where the models can and the method
+    writes on none and learns one text of each"""
     rounds: Annotated[int, Range(1, 10_000)] = 8
     """times that the student is measured on held-out data, and that answers are written anew"""
     held_out: Annotated[float, Range(0, 0.9, above=True)] = 0.05
@@ -139,7 +140,8 @@ class LanguageOptions(Options):
     generations: Annotated[int, Range(1, 1000)] | None = None
     """self_distillation: times that the student is trained from its start, --steps or --epochs each"""
     new_tokens: Annotated[int, Range(1, 10**6)] = 128
-    """tokens of a written answer at most"""
+    """of methods whose models write (gkd, reverse_kl, sequence_kd, teacher_hacking, multi_granularity): tokens of an
+    answer at most"""
     precision: Literal["no", "bf16", "fp16"] = "no"
     """of the arithmetic in training: float32, or mixed; weights stay in float32"""
     wandb: str | None = None

@@ -1,5 +1,6 @@
 """What a student learns of its teacher where that is not all of its logits: likeliest tokens, kept or asked for."""
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from distill.core.errors import DistillError
 from distill.core.tables import Rows
 from distill.core.teachers import Teacher
 from distill.language.collect import RecordedTopK, labelled
-from distill.language.endpoint.client import EndpointOptions
+from distill.language.endpoint.client import EndpointOptions, served
 from distill.language.endpoint.scoring import Scorer, ScoringTeacher
 from distill.language.models import Read, causal
 from distill.language.options import LanguageOptions
@@ -23,8 +24,8 @@ from distill.methods.method import Method, MethodOptions, TextDomain, fitting
 
 SERVED = 20
 """Tokens that are asked for at each position: what vLLM tells at most, unless it is started otherwise."""
-RETRIES = EndpointOptions.retries
-"""Times that a server is asked again."""
+PATIENCE = 10.0
+"""Seconds in which a server says that it is there."""
 BLOCK, FEW = 16, 4096
 """Rows that are labelled and kept together; small sets are kept row by row, so that other splits find them as well."""
 D = TypeVar("D", bound=TextDomain)
@@ -34,23 +35,23 @@ def check(options: LanguageOptions, method: Method, settings: MethodOptions) -> 
     """Raises `DistillError` where a method cannot do with what the options leave of its teacher."""
     if options.teachers:
         return
-    served, kept = options.teacher_url is not None, options.cache is not None
-    if options.teacher_key is not None and not served:
+    remote, kept = options.teacher_url is not None, options.cache is not None
+    if options.teacher_key is not None and not remote:
         raise DistillError("--teacher-key is of a server: give --teacher-url")
-    if served and options.teacher is None:
+    if remote and options.teacher is None:
         raise DistillError("--teacher-url needs --teacher, the model's name there")
-    if kept and not options.teacher_top_k and not served and options.teacher is not None:
+    if kept and not options.teacher_top_k and not remote and options.teacher is not None:
         raise DistillError("--cache keeps likeliest tokens: say how many, --teacher-top-k")
-    if not (served or kept or options.teacher_top_k):
+    if not (remote or kept or options.teacher_top_k):
         return
     if method.stage is not None or method.choose is not None or method.teacher_writes(settings) > 0:
         raise DistillError(f"the method {method.name} needs the whole teacher, not its likeliest tokens alone")
     if not method.needs_teacher(settings):
         raise DistillError(f"the method {method.name} reads no teacher's distribution")
     fitting(method.losses(settings), RecordedTopK())
-    if served and settings.temperature != 1:
+    if remote and settings.temperature != 1:
         raise DistillError("a server tells probabilities at temperature 1: leave out --temperature")
-    if kept and not served and (method.student_writes(settings) > 0 or method.rewrites):
+    if kept and not remote and (method.student_writes(settings) > 0 or method.rewrites):
         raise DistillError(f"the method {method.name} writes its own texts, which no --cache can hold beforehand")
 
 
@@ -97,11 +98,31 @@ def of_each(teachers: Several, vocabulary: int, rows: Rows) -> Teacher:
 
 def scored(options: LanguageOptions, tokenizer: Any) -> ScoringTeacher:
     """The server that `options` name. Raises `DistillError` for an address or key that are none."""
+    return _teacher(options, tokenizer, options.cache or options.out / "run" / "scores", EndpointOptions.retries)
+
+
+def _teacher(options: LanguageOptions, tokenizer: Any, folder: Path, retries: int) -> ScoringTeacher:
     assert options.teacher is not None and options.teacher_url is not None
-    about = EndpointOptions(options.teacher, options.teacher_url, options.teacher_key, retries=RETRIES)
-    folder = options.cache or options.out / "run" / "scores"
+    about = EndpointOptions(options.teacher, options.teacher_url, options.teacher_key, retries=retries)
     scorer = Scorer(about, folder, options.teacher_top_k or SERVED)
     return ScoringTeacher(scorer, lambda token: tokenizer.decode([token]))
+
+
+def require_server(options: LanguageOptions) -> None:
+    """Asks the server that `options` name once. Raises `DistillError` where nobody answers there, or not us."""
+    if options.teacher_url is not None and options.teacher is not None:
+        served(EndpointOptions(options.teacher, options.teacher_url, options.teacher_key, timeout_s=PATIENCE))
+
+
+def require_scores(options: LanguageOptions, tokenizer: Any, rows: Rows) -> None:
+    """Has the server score one row, before a run begins.
+
+    Raises:
+      DistillError: it does not know the model, tells no log-probabilities or too few, or splits texts otherwise.
+    """
+    one = {name: torch.from_numpy(rows[name][:1]) for name in ("tokens", "mask", "positions") if name in rows}
+    with tempfile.TemporaryDirectory() as folder:
+        _teacher(options, tokenizer, Path(folder), retries=0).label(one)
 
 
 def likeliest_of(teacher: Any, reader: Any, read: Read, vocabulary: int, k: int, temperature: float) -> Teacher:

@@ -25,6 +25,7 @@ from distill.language.inner import Inputs
 from distill.language.models import Read
 from distill.language.student import ModelStudent, Next, dense
 from distill.language.writing import Written
+from sim.options import Options
 
 METHODS = (
     "kd", "gkd", "reverse_kl", "sequence_kd", "labels", "ddk", "sinkd", "teacher_hacking", "capacity_gap",
@@ -202,6 +203,11 @@ class Method:
     """Of a classifier, where they are others."""
     reads: tuple[str, ...] = ()
     """Which of `MethodOptions` it heeds."""
+    takes: tuple[str, ...] = ()
+    """Options of the commands that are for it, and for others that name them; see `uses` for what follows from the rest
+    of a method."""
+    mixes: bool = False
+    """Whether it finds the weights of the domains itself."""
     defaults: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Those of `reads` that the method sets otherwise than `MethodOptions` does."""
     student_writes: Callable[[MethodOptions], float] = lambda options: 0.0
@@ -228,6 +234,25 @@ class Method:
     """Times that the student is trained from its start; its `teacher` is the one before, there is none at first."""
     passes: Callable[[ClassMaterial, MethodOptions], Sequence[Pass]] | None = None
     """Trainings of a classifier, one after the other, in place of the one that `losses` make."""
+
+    def uses(self, options: MethodOptions) -> frozenset[str]:
+        """Which of `PARTICULAR` decide something: those it declares, and those for what it does."""
+        writes = self.student_writes(options) + self.teacher_writes(options) > 0 or self.rewrites
+        found = {*self.reads, *self.takes}
+        if writes:
+            found.add("new_tokens")
+        elif self.views is None:  # rows that are written on, and rows of one example, are never packed
+            found.add("no_pack")
+        if not self.mixes:
+            found.add("weights")
+        return frozenset(found)
+
+    def refuse_unused(self, asked: Options, options: MethodOptions) -> None:
+        """Raises `InputError` for an option of a command that this method would ignore."""
+        there, used = {item.name for item in fields(asked)}, self.uses(options)
+        asked.refuse(
+            (name for name in PARTICULAR if name in there and name not in used), f"with the method {self.name}"
+        )
 
     def needs_teacher(self, options: MethodOptions) -> bool:
         """Whether it can be done without one."""
@@ -330,6 +355,11 @@ def weighed(**parts: tuple[float, Objective]) -> Losses:
 
 
 OPTION_NAMES = tuple(option.name for option in fields(MethodOptions))
+PARTICULAR = (
+    *OPTION_NAMES, "new_tokens", "no_pack", "weights", "candidates", "reference", "pretrained", "general", "writer",
+    "texts",
+)  # fmt: skip
+"""Options of the commands that some methods have no use for."""
 
 
 def find(name: str, among: Sequence[str] = METHODS) -> Method:

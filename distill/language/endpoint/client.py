@@ -149,10 +149,7 @@ class Endpoint:
         Raises:
           DistillError: the `openai` package or the API key is missing, or a budget in money has no prices.
         """
-        try:
-            import openai
-        except ImportError as error:
-            raise DistillError("a teacher behind an endpoint needs the lm extra: pip install 'barkour[lm]'") from error
+        openai = _openai()
         self.options, self.folder, self._openai = options, Path(folder), openai
         self.cache = AnswerCache(self.folder / "answers")
         self.ledger = Ledger(self.folder / "usage.jsonl", options.prices, options.budget, options.token_budget)
@@ -352,8 +349,32 @@ class Endpoint:
 
     def _line(self, error: BaseException) -> str:
         """One short line without the key, of which servers like to repeat parts."""
-        text = (str(error).strip() or type(error).__name__).splitlines()[0]
-        return (text.replace(self._key, "***") if self._key else text)[:200]
+        return _line(error, self._key)
+
+
+def served(options: EndpointOptions) -> tuple[str, ...]:
+    """Names of the models that a server lists, asked once and kept nowhere; none where it keeps no list.
+
+    Raises:
+      DistillError: nobody answers within `timeout_s`, the key is refused, or the server is not ready.
+    """
+    key, where = _key(options.key_variable), f"the endpoint {options.base_url}"
+    openai = _openai()
+    try:
+        with openai.OpenAI(
+            api_key=key or "none", base_url=options.base_url, timeout=options.timeout_s, max_retries=0
+        ) as client:
+            return tuple(str(model.id) for model in client.models.list().data)
+    except openai.APITimeoutError as error:
+        raise DistillError(f"{where} did not answer within {options.timeout_s:g} s") from error
+    except openai.APIConnectionError as error:
+        raise DistillError(f"{where} cannot be reached: {_line(error.__cause__ or error, key)}") from error
+    except openai.APIStatusError as error:
+        if error.status_code in (401, 403, 502, 503, 504):
+            raise DistillError(f"{where} answers {error.status_code}: {_line(error, key)}") from error
+        return ()  # somebody is there, who keeps no list
+    except (openai.OpenAIError, AttributeError, TypeError, ValueError):  # what it lists cannot be read
+        return ()
 
 
 class EndpointTeacher:
@@ -409,6 +430,19 @@ class Failed(Exception):
         """`billed`: prompt and completion tokens that the server counted all the same."""
         super().__init__(words)
         self.again, self.after_s, self.billed = again, after_s, billed
+
+
+def _line(error: BaseException, key: str | None) -> str:
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return (text.replace(key, "***") if key else text)[:200]
+
+
+def _openai() -> Any:
+    try:
+        import openai
+    except ImportError as error:
+        raise DistillError("a teacher behind an endpoint needs the lm extra: pip install 'barkour[lm]'") from error
+    return openai
 
 
 def _key(variable: str | None) -> str | None:

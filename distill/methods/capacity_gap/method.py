@@ -35,5 +35,5 @@ def chosen(student: int, teachers: Sequence[int], ratio: float = RATIO) -> int:
 
 METHOD = Method(
     "capacity_gap", "A teacher of 2.5 times the student's size, labels and distribution half and half",
-    "arXiv 2311.07052", losses, reads=("alpha",),
+    "arXiv 2311.07052", losses, reads=("alpha",), takes=("candidates",),
 )  # fmt: skip

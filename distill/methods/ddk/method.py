@@ -50,4 +50,5 @@ def stage(method: Method, material: Material, options: MethodOptions) -> Stage:
 METHOD = Method(
     "ddk", "Distilling domain knowledge by re-weighting the data mixture", "arXiv 2407.16154", losses,
     reads=("alpha", "temperature", "smoothing"), defaults={"alpha": 0.2}, stage=stage, least_domains=2,
+    mixes=True,
 )  # fmt: skip

@@ -102,5 +102,5 @@ def passes(
 METHOD = Method(
     "ernie_tiny", "Teacher, data and objective become those of the task one after the other", "arXiv 2106.02241",
     losses=lambda options: {"soft": (1.0, ForwardKL()), "labels": (1.0, CrossEntropy())}, reads=("temperature",),
-    passes=passes,
+    passes=passes, takes=("pretrained", "general"),
 )  # fmt: skip

@@ -21,4 +21,5 @@ def choose(
 METHOD = Method(
     "miniplm", "Training on the rows that the teacher prefers more than a small reference model does",
     "arXiv 2410.17215", losses=lambda options: {"labels": (1.0, CrossEntropy())}, reads=("keep",), choose=choose,
+    takes=("reference",),
 )  # fmt: skip

@@ -151,4 +151,5 @@ def _losses(options: Any) -> dict[str, tuple[float, CrossEntropy]]:
 
 METHOD = Method(
     "pgkd", "A writing teacher is asked for the texts that a classifier lacks", "arXiv 2411.05045", _losses,
+    takes=("writer", "texts", "new_tokens"),
 )  # fmt: skip

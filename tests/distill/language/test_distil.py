@@ -28,9 +28,10 @@ WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine",
 def options(home: Path, out: Path, **more) -> LanguageOptions:
     given = {
         "teacher": str(home / "teacher"), "student": str(home / "config"), "data": (home / "chats.jsonl",), "out": out,
-        "steps": 6, "rounds": 2, "length": 32, "new_tokens": 4, "learning_rate": 1e-2, "warmup": 0,
+        "steps": 6, "rounds": 2, "length": 32, "learning_rate": 1e-2, "warmup": 0,
     }  # fmt: skip
-    return LanguageOptions(**{**given, **more})
+    writes = "new_tokens" in find(more.get("method", "kd")).uses(MethodOptions())
+    return LanguageOptions(**{**given, **({"new_tokens": 4} if writes else {}), **more})
 
 
 # --- the whole way --------------------------------------------------------------------------------------------------
@@ -49,13 +50,29 @@ def needs(method: str, home: Path) -> dict:
     }.get(method, {})  # fmt: skip
 
 
+def noted(monkeypatch) -> set[str]:
+    """Which of the methods' settings their own code asks for from now on."""
+    read: set[str] = set()
+
+    def getting(settings: MethodOptions, name: str):
+        code = sys._getframe(1).f_code
+        if "methods" in Path(code.co_filename).parts and code.co_name != "__post_init__":
+            read.add(name)
+        return object.__getattribute__(settings, name)
+
+    monkeypatch.setattr(MethodOptions, "__getattribute__", getting)
+    return read
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_leaves_a_folder_that_transformers_loads(method, home, tmp_path, monkeypatch):
     monkeypatch.setattr(command, "MEASURED", 8)
+    read = noted(monkeypatch)
     if method != "kd":  # drawing takes longer than such a run, and is the same for all
         monkeypatch.setattr(Journal, "plot", lambda journal, title: None)
     out, more = tmp_path / "student", needs(method, home)
     found = command.distil(options(home, out, method=method, **more))
+    assert read >= set(find(method).reads), "it asks for what it says that it reads"
     assert found["data"]["examples"] == (69 if method == "ddk" else 60) and sum(found["data"]["dropped"].values()) == 1
     assert found["teacher"] == str(home / "teacher")
     if method == "miniplm":
@@ -293,9 +310,10 @@ def test_bad_input_is_one_line_and_leaves_nothing(why, home, tmp_path):
     elif why == "config":
         (tmp_path / "c.json").write_text('{"model_type": "nothing"}')
         more = {"student": str(tmp_path / "c.json")}
-    with pytest.raises(InputError) as error:
-        command.distil(options(home, tmp_path / "x", dry_run=True, **more))
-    assert len(str(error.value).splitlines()) == 1 and not (tmp_path / "x").exists()
+    for dry_run in (True, False):
+        with pytest.raises(InputError) as error:
+            command.distil(options(home, tmp_path / "new" / "x", dry_run=dry_run, **more))
+        assert len(str(error.value).splitlines()) == 1 and not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("name", ["README.md", "config.json", "model.safetensors"])

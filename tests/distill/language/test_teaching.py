@@ -20,6 +20,7 @@ from distill.language.endpoint.scoring import Scorer, ScoringTeacher
 from distill.language.models import causal
 from distill.language.options import LanguageOptions
 from distill.language.student import projected_top_k, top_k
+from distill.methods.method import MethodOptions, find
 from sim.errors import InputError
 
 pytest.importorskip("openai")
@@ -35,9 +36,10 @@ def small(monkeypatch):
 def options(home: Path, out: Path, **more) -> LanguageOptions:
     given = {
         "teacher": str(home / "teacher"), "student": str(home / "config"), "data": (home / "chats.jsonl",), "out": out,
-        "steps": 6, "rounds": 2, "length": 32, "new_tokens": 4, "learning_rate": 1e-2, "warmup": 0,
+        "steps": 6, "rounds": 2, "length": 32, "learning_rate": 1e-2, "warmup": 0,
     }  # fmt: skip
-    return LanguageOptions(**{**given, **more})
+    writes = "new_tokens" in find(more.get("method", "kd")).uses(MethodOptions())
+    return LanguageOptions(**{**given, **({"new_tokens": 4} if writes else {}), **more})
 
 
 class Server:
@@ -50,6 +52,14 @@ class Server:
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                if fault == "closed":
+                    return self.send_error(401)
+                outer.asked.append((self.path, {}))
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(b'{"object": "list", "data": [{"id": "m", "object": "model"}]}')
+
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 outer.asked.append((self.path, body))
@@ -162,20 +172,28 @@ def test_learning_from_a_server_is_learning_from_its_model(method, home, serve, 
     ours, theirs = (AutoModelForCausalLM.from_pretrained(tmp_path / name).state_dict() for name in ("served", "own"))
     for name, tensor in ours.items():
         torch.testing.assert_close(tensor, theirs[name], atol=2e-3, rtol=0)
-    model = {body["model"] for _, body in server.asked}
-    assert model == {"m"} and all(isinstance(i, int) for _, body in server.asked for i in body["prompt"])
+    assert server.asked[0][0] == "/v1/models", "before anything else"
+    bodies = [body for _, body in server.asked[1:]]
+    assert {body["model"] for body in bodies} == {"m"} and all(isinstance(i, int) for b in bodies for i in b["prompt"])
 
 
-@pytest.mark.parametrize("fault", ["silent", "limit", "tokenizer", "nobody"])
-def test_a_server_that_cannot_serve_is_one_line(fault, home, serve, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("fault", ["silent", "limit", "tokenizer", "closed", "nobody"])
+def test_a_server_that_cannot_serve_is_one_line_and_leaves_nothing(fault, home, serve, tmp_path, capsys):
     server = serve(fault=fault)
     if fault == "nobody":
         server.close()
     words = ["--teacher", "m", "--teacher-url", server.url, "--teacher-top-k", 5, "--steps", 2, "--length", 32]
-    words += ["--student", home / "reference", "--data", home / "chats.jsonl", "--out", tmp_path / "s"]
-    monkeypatch.setattr(teaching, "RETRIES", 0)
+    words += ["--student", home / "reference", "--data", home / "chats.jsonl", "--out", tmp_path / "a" / "s"]
     assert barkour.main(["distill", "language", *map(str, words)]) == 2
-    assert len([line for line in capsys.readouterr().err.splitlines() if line.startswith("barkour")]) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1 and list(tmp_path.iterdir()) == []
+
+
+def test_a_finished_run_needs_no_server_any_more(home, serve, tmp_path):
+    server = serve()
+    more = {"teacher": "m", "teacher_url": server.url, "teacher_top_k": 5, "tokenizer": str(home / "teacher")}
+    found = command.distil(options(home, tmp_path / "s", **more))
+    server.close()
+    assert command.distil(options(home, tmp_path / "s", resume=True, **more))["perplexity"] == found["perplexity"]
 
 
 def test_answers_are_kept_and_serve_where_the_teacher_is_not(home, tmp_path):
