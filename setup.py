@@ -21,7 +21,14 @@ EXTRAS = {
     # an environment for its runners; the next major version changes what they ask of one
     "rsl": ["rsl-rl-lib>=5.5,<6", "torch==2.13.0"],
     # distillation; torch's exact pin is the one with a CPU build
-    "distill": ["torch==2.13.0", "accelerate>=1.2", "safetensors>=0.5", "onnx>=1.17", "tensorboardX>=2.6"],
+    "distill": [
+        "torch==2.13.0",
+        "accelerate>=1.2",
+        "safetensors>=0.5",
+        "onnx>=1.17",
+        "tensorboardX>=2.6",
+        "mcap-ros2-support>=0.5",  # logs of robots, whoever wrote them
+    ],
     # language-model distillation
     "lm": [
         "torch==2.13.0",
@@ -63,8 +70,6 @@ EXTRAS = {
         "hypothesis>=6",
         # what power calculations and p-values are compared with
         "scipy>=1.11",
-        # decodes what recordings hold, independently
-        "mcap-ros2-support>=0.5",
         # opens the live view in a headless Chromium, where there is one
         "playwright>=1.49",
         # the published form of evaluations is a JSON Schema, which tests validate against

@@ -20,10 +20,10 @@ from sim.robots.description import default_robot
 from sim.robots.gaits import DRIVEN
 
 
-def generalist_layout(joints: int, context: int = 15) -> Layout:
-    """What the generalist of a robot with so many joints sees: `context` stamped frames, and the grids of the walker
-    and of the jumper."""
-    return Layout(joints, frames=tuple(range(context)), grids=(obs.around(), obs.ahead()), stamped=True)
+def generalist_layout(joints: int, context: int = 15, clock: bool = True) -> Layout:
+    """What the generalist of a robot with so many joints sees: `context` stamped frames, with its clock or without, and
+    the grids of the walker and of the jumper."""
+    return Layout(joints, frames=tuple(range(context)), grids=(obs.around(), obs.ahead()), clock=clock, stamped=True)
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ class TransformerConfig:
     """Layers of the `mlp`."""
     joints: int = field(default_factory=lambda: default_robot().joints)
     """Of the robot that it drives."""
+    clock: bool = True
+    """Whether it sees the clock that it drives; where nothing is known of one, its frequency stays what it is."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.context <= obs.LONGEST_HISTORY:
@@ -125,7 +127,7 @@ class LocomotionTransformer(nn.Module):
 
     def __init__(self, config: TransformerConfig = TransformerConfig()) -> None:
         super().__init__()
-        self.config, self.layout = config, generalist_layout(config.joints, config.context)
+        self.config, self.layout = config, generalist_layout(config.joints, config.context, config.clock)
         joints, actions = config.joints, DRIVEN.actions(config.joints)
         self.last_action = obs.frame_slices(joints)["last_action"]
         """Where a stamped frame holds the last action; the rest of it is state, command and clock."""

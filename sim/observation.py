@@ -13,7 +13,7 @@ import numpy as np
 from sim.arrays import Array, Namespace
 from sim.errors import InputError
 from sim.gait import joint_offset
-from sim.planar import place
+from sim.planar import place, to_body
 from sim.robots.description import Robot
 from sim.robots.gaits import Gait
 
@@ -283,6 +283,22 @@ def grid_points(xp: Namespace, grid: Grid, base_xy: Array, yaw: Array) -> Array:
     x, y = np.meshgrid(np.asarray(grid.x, np.float32), np.asarray(grid.y, np.float32), indexing="ij")
     x, y = xp.asarray(x.ravel()), xp.asarray(y.ravel())
     return xp.stack(place(base_xy[..., :1], base_xy[..., 1:2], yaw[..., None], x, y, xp), -1)
+
+
+def sampled(cells: np.ndarray, x: Array, y: Array, pose: Array, resolution: float, front: float, left: float) -> Array:
+    """Heights (m) of a measured grid `[rows, columns]` at world points `x`, `y` (m): the cell's, NaN outside.
+
+    It moves with a base at `pose` `[4]` (x, y, z in m, heading in rad) and turns with its heading, but does not tilt.
+    Its first row is `front` m ahead, its first column `left` m to the left, cells are `resolution` m wide. numpy only.
+    """
+    ahead, aside = to_body(x - pose[0], y - pose[1], pose[3])
+    row = np.rint((front - ahead) / resolution).astype(int)
+    column = np.rint((left - aside) / resolution).astype(int)
+    rows, columns = cells.shape
+    known = (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
+    found = np.full(np.shape(x), np.nan)
+    found[known] = cells[row[known], column[known]]
+    return found
 
 
 def relative_heights(xp: Namespace, robot: Robot, ground: Array, base_z: Array) -> Array:

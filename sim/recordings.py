@@ -33,6 +33,11 @@ LONGEST = 1 << 25
 UNPACKED = 1 << 32
 """All chunks of a file together are not longer, bytes."""
 PROFILE, LIBRARY = "ros2", "barkour"
+SETTINGS, HEIGHTS, STATUS = "/recording", "/height_grid", "/diagnostics"
+"""Topics of a control loop's recording: what it was begun with (JSON), measured heights of the ground, its state."""
+JOINTS, IMU, ODOMETRY, COMMAND, SKILL = "/joint_states", "/imu/data", "/odom", "/cmd_vel", "/skill"
+"""What it was told; `TARGETS` is what it asked of the drives."""
+TARGETS = "/joint_commands"
 KNOWN = frozenset(Opcode)
 CHUNK_HEAD = 40
 """Bytes of a chunk before the name of its compression and its data, the lengths of both included."""

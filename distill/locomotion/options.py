@@ -9,6 +9,10 @@ from sim.options import Range, Seed, Threads
 
 OPTIONS = "options.json"
 """Where a run keeps the options it was begun with."""
+SIMULATED = (
+    "teachers", "rounds", "first_rows", "rows", "steps", "beta_decay", "smoothing", "score_runs", "patience", "threads",
+)  # fmt: skip
+"""Options that say how experience is made and students are scored."""
 Count = Annotated[int, Range(1, 10**9)]
 Share = Annotated[float, Range(0, 1)]
 
@@ -26,6 +30,8 @@ class Options(options.Options):
     """specialists, or a bundle FILE.onnx that walks, climbs and jumps"""
     robot: str | None = None
     """as for run"""
+    recordings: Path | None = None
+    """folder with recordings *.mcap of runs to learn from alone, in place of teachers and simulator"""
     out: Path | None = None
     """the bundle FILE.onnx to write; generalist.onnx in the run's folder without it"""
     run: Path = Path("runs/generalist")
@@ -72,3 +78,8 @@ class Options(options.Options):
     """of the arithmetic in training: float32, or mixed"""
     threads: Threads = 0
     """physics threads; 0 takes every core"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.recordings is not None:
+            self.refuse(SIMULATED, "with --recordings")

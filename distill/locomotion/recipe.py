@@ -8,12 +8,13 @@ where the student's performance lags (DDK); the course score picks the best stud
 import json
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from distill.core.checkpoints import plain, write_json
 from distill.core.collect import Collector, Student
@@ -39,7 +40,7 @@ from sim.course.description import SKILLS
 from sim.course.files import by_name
 from sim.errors import InputError
 from sim.folders import alone
-from sim.robots.description import Robot
+from sim.robots.description import Robot, find_robot
 
 FREE = ("out", "resume", "force", "run", "threads", "patience")
 """Options that may change when a run is resumed, and that do not decide its result."""
@@ -57,18 +58,15 @@ def distil(options: Options) -> Distilled:
     file = options.out or options.run / "generalist.onnx"
     if file.exists() and not options.force and not (options.resume and is_run(options.run)):
         raise InputError(f"{file} exists: add --force to replace it")
-    teachers = load_skills(options.teachers, options.robot)
-    missing = [skill for skill in SKILLS if skill not in teachers.able]
-    if missing:
-        raise InputError(f"the teachers '{options.teachers}' have no policy for {', '.join(missing)}")
+    source = recorded(options) if options.recordings else simulated(options)
     try:
         with alone(options.run), runs.stopping():
             if options.resume and is_run(options.run):
                 _compare(options)
-            distiller, _ = build(options, teachers)
+            distiller, _ = build(options, source)
             if not (options.resume and is_run(options.run)):
                 runs.say_begun(options.resume, options.run)
-                _remember(options)
+                _remember(options, source)
             summary = distiller.run()
     except DistillError as error:
         raise InputError(str(error)) from error
@@ -91,27 +89,26 @@ def export_run(run: Path, file: Path, force: bool = False) -> dict[str, Any]:
       InputError: no such run, no measured student in it, a damaged file, or `file` exists.
     """
     options, made_at = _recall(run)
-    teachers = load_skills(options.teachers, options.robot)
-    student = _student(options, teachers.robot)
+    robot, ranges = _driven(options)
+    student = _student(options, robot)
     try:
         best = load_best(run, student)
         summary = json.loads((run / "summary.json").read_text())
         shards = Shards(run / "data")
-        card = shards.card(teachers.robot.control_period)
-        recorded = observations(shards, options.context, 500)
+        card = shards.card(robot.control_period)
+        seen = observations(shards, options.context, 500)
     except (DistillError, OSError, json.JSONDecodeError) as error:
         raise InputError(f"the run {run} cannot be exported: {error}") from error
     exported = export_transformer(
-        student.module, file, robot=teachers.robot, force=force, recorded=recorded,
-        command_ranges=teachers.bundles[teachers.uses["walk"]].metadata.command_ranges,
-        provenance=provenance(options, teachers.robot, made_at, summary, best, card),
+        student.module, file, robot=robot, force=force, recorded=seen, command_ranges=ranges,
+        provenance=provenance(options, robot, made_at, summary, best, card),
     )  # fmt: skip
     kept = {name: exported[name] for name in ("parity", "parameters", "bytes")}
     return {"bundle": str(file), **kept, "best": best, "card": card}
 
 
-def _remember(options: Options) -> None:
-    values = {"options": plain(asdict(options)), "commit": runs.commit()}
+def _remember(options: Options, source: "Source") -> None:
+    values = {"options": plain(asdict(options)), "commit": runs.commit(), **source.about}
     write_json(options.run / OPTIONS, values)
 
 
@@ -123,12 +120,25 @@ def _compare(options: Options) -> None:
             raise InputError(f"{options.run} was begun with {name} {begun[name]}, not {value}")
 
 
+def _driven(options: Options) -> tuple[Robot, dict[str, list[float]]]:
+    """The robot of a run and the commands that its student knows."""
+    if options.recordings is None:
+        teachers = load_skills(options.teachers, options.robot)
+        return teachers.robot, _ranges(teachers)
+    try:
+        about = json.loads((options.run / OPTIONS).read_text())
+        return find_robot(about["robot"]), about["command_ranges"]
+    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise InputError(f"{options.run} does not say what its recordings were of: {error}") from error
+
+
 def _recall(run: Path) -> tuple[Options, str]:
     try:
         values = json.loads((run / OPTIONS).read_text())
         kept = dict(values["options"])
         kept["courses"] = tuple(kept["courses"])
         kept |= {"run": run, "out": _path(kept["out"]), "start_from": _path(kept.get("start_from"))}
+        kept["recordings"] = _path(kept.get("recordings"))
         return Options(**kept), values["commit"]
     except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise InputError(f"{run} holds no run of this recipe: {error}") from error
@@ -139,7 +149,10 @@ def _path(value: str | None) -> Path | None:
 
 
 def _network(options: Options, robot: Robot) -> TransformerConfig:
-    return TransformerConfig(joints=robot.joints, context=options.context, width=options.width, layers=options.layers)
+    return TransformerConfig(
+        joints=robot.joints, context=options.context, width=options.width, layers=options.layers,
+        clock=options.recordings is None,
+    )  # fmt: skip
 
 
 def _student(options: Options, robot: Robot) -> TransformerStudent:
@@ -159,24 +172,77 @@ def _begun(options: Options, robot: Robot) -> TransformerStudent:
     return TransformerStudent(start.config, options.seed, start)
 
 
-def build(options: Options, teachers: Skills) -> tuple[Distiller, TransformerStudent]:
-    """The loop and the student, fresh or restored."""
+@dataclass(frozen=True)
+class Source:
+    """Where experience comes from, and how the student is measured."""
+
+    robot: Robot
+    collectors: Sequence[Collector]
+    measure: Callable[[Student], dict[str, float]] | None
+    """None: by its error on what is held out."""
+    about: dict[str, Any] = field(default_factory=dict[str, Any])
+    """For the run's folder, JSON-ready."""
+
+
+def simulated(options: Options) -> Source:
+    """The specialists in simulation, on their own grounds and on courses.
+
+    Raises:
+      InputError: unknown courses or teachers, or teachers that lack a skill.
+    """
+    teachers = load_skills(options.teachers, options.robot)
+    missing = [skill for skill in SKILLS if skill not in teachers.able]
+    if missing:
+        raise InputError(f"the teachers '{options.teachers}' have no policy for {', '.join(missing)}")
     courses = [by_name(name) for name in options.courses]
-    student = _begun(options, teachers.robot)
-    config = LoopConfig(
-        rounds=options.rounds, first_rows=options.first_rows, rows=options.rows, first_steps=options.first_steps,
-        steps=options.steps, batch=options.batch, learning_rate=options.learning_rate,
-        beta=Beta(1.0, options.beta_decay), smoothing=options.smoothing, patience=options.patience,
-        precision=options.precision, seed=options.seed,
-    )  # fmt: skip
     collectors: Sequence[Collector] = [
         CourseCollector(teachers, courses, threads=options.threads),
         *(TaskCollector(skill, teachers, options.threads) for skill in SKILLS),
     ]
-    measure: Callable[[Student], dict[str, float]] = course_score(teachers, courses[0], options.score_runs, 1000)
+    return Source(teachers.robot, collectors, course_score(teachers, courses[0], options.score_runs, 1000))
+
+
+def recorded(options: Options) -> Source:
+    """Recordings of runs and nothing else; `courses` has the map of those that hold none.
+
+    Raises:
+      InputError: no recordings, or some that cannot be learned from.
+    """
+    from distill.locomotion.recordings import RecordingCollector, logs_below, read_log, robot_of
+
+    assert options.recordings is not None
+    paths = logs_below(options.recordings)
+    robot = robot_of(paths, options.robot)
+    course = options.courses[0] if options.courses != Options().courses else None
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        read = [read_log(path, robot, course) for path in progress.track(paths, description="reading recordings")]
+    logs = [log for log in read if log is not None]
+    if not logs:
+        raise InputError(f"no recording in {options.recordings} holds half a second of a policy that runs")
+    collector = RecordingCollector(logs)
+    sums = {str(log.path.relative_to(options.recordings)): log.sha256 for log in logs}
+    about = {"robot": robot.name, "command_ranges": collector.command_ranges(), "recordings_sha256": sums}
+    return Source(robot, [collector], None, about)
+
+
+def _ranges(teachers: Skills) -> dict[str, list[float]]:
+    return teachers.bundles[teachers.uses["walk"]].metadata.command_ranges
+
+
+def build(options: Options, source: Source) -> tuple[Distiller, TransformerStudent]:
+    """The loop and the student, fresh or restored."""
+    student = _begun(options, source.robot)
+    config = LoopConfig(
+        rounds=0 if options.recordings else options.rounds,
+        first_rows=options.first_rows, rows=options.rows, first_steps=options.first_steps,
+        steps=options.steps, batch=options.batch, learning_rate=options.learning_rate,
+        beta=Beta(1.0, options.beta_decay), smoothing=options.smoothing, patience=options.patience,
+        precision=options.precision, seed=options.seed,
+    )  # fmt: skip
     distiller = Distiller(
-        student, SquaredError(), RecordedActions(), collectors, Windows(options.context), options.run, config, measure,
-        options.resume, Console(stderr=True),
+        student, SquaredError(), RecordedActions(), source.collectors, Windows(options.context), options.run, config,
+        source.measure, options.resume, Console(stderr=True),
     )  # fmt: skip
     return distiller, student
 
@@ -189,7 +255,7 @@ def provenance(
         "command": command(options),
         "seed": options.seed,
         "commit": commit,
-        "teachers": options.teachers,
+        "teachers": f"recordings in {options.recordings.name}" if options.recordings else options.teachers,
         "network": _network(options, robot).to_dict(),
         "steps": summary["steps"],
         "best": best,

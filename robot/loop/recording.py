@@ -25,7 +25,22 @@ from sim import messages
 from sim.course.description import SKILLS
 from sim.errors import InputError
 from sim.reading import check_file
-from sim.recordings import LARGEST, ChunkWriter, Reader, Topic, finish
+from sim.recordings import (
+    COMMAND,
+    HEIGHTS,
+    IMU,
+    JOINTS,
+    LARGEST,
+    ODOMETRY,
+    SETTINGS,
+    SKILL,
+    STATUS,
+    TARGETS,
+    ChunkWriter,
+    Reader,
+    Topic,
+    finish,
+)
 
 OLD_MAGIC = b"BARKOUR-LOOP-1\n"
 """The first bytes of recordings of versions up to 0.1; see `robot.loop.old_recording`."""
@@ -34,9 +49,8 @@ SECOND_STOPS, SECOND_DAMPS = "second sender: stop", "second sender: damp"
 REQUESTS = ("arm", "disarm", "stop", SECOND_STOPS, SECOND_DAMPS, IMPLAUSIBLE_DAMPS)
 MOST_JOINTS, MOST_STEPS = 1000, 1 << 21
 """No robot has more joints, no recording more steps: 11 hours."""
-SETTINGS, STEPS, HEIGHTS = "/recording", "/control_loop", "/height_grid"
-JOINTS, IMU, ODOMETRY, COMMAND, SKILL = "/joint_states", "/imu/data", "/odom", "/cmd_vel", "/skill"
-TARGETS, STATUS = "/joint_commands", "/diagnostics"
+STEPS = "/control_loop"
+"""The channel of the loop's own steps."""
 ARRIVED = {JOINTS: "joints_time", IMU: "imu_time", ODOMETRY: "pose_time", COMMAND: "command_time"}
 """Topic -> the field that says when its newest message came."""
 LEVELS = {State.SOFT_STOP: 1, State.EMERGENCY: 2}

@@ -10,7 +10,6 @@ from sim import observation as obs
 from sim.course.description import Course
 from sim.course.terrain import Terrain
 from sim.observation import Layout
-from sim.planar import to_body
 from sim.robots.description import Robot
 
 FRESH = 0.5
@@ -27,14 +26,7 @@ class GridPlace:
 
     def sample(self, heights: Array, x: Array, y: Array, pose: Array) -> Array:
         """Heights at world points `x`, `y` (m): the cell's, NaN outside the grid."""
-        ahead, left = to_body(x - pose[0], y - pose[1], pose[3])
-        row = np.rint((self.front - ahead) / self.resolution).astype(int)
-        column = np.rint((self.left - left) / self.resolution).astype(int)
-        rows, columns = heights.shape
-        known = (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
-        found = np.full(np.shape(x), np.nan)
-        found[known] = heights[row[known], column[known]]
-        return found
+        return obs.sampled(heights, x, y, pose, self.resolution, self.front, self.left)
 
 
 class TerrainHeights:

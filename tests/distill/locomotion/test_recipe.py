@@ -120,7 +120,7 @@ def test_bad_options_are_one_line_and_status_2(tmp_path, arguments, message, cap
 def test_an_earlier_student_goes_on_as_it_was(tmp_path):
     start = bundle_file("generalist")
     options = replace(TINY, width=128, layers=3, start_from=start, run=tmp_path)
-    _, student = recipe.build(options, load_skills())
+    _, student = recipe.build(options, recipe.simulated(options))
     shards = Shards(tmp_path / "data")
     student.begin(shards)  # experience changes nothing of how its inputs are scaled
     seen = np.random.default_rng(0).standard_normal((5, student.module.layout.size)).astype(np.float32)
