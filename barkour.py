@@ -179,6 +179,8 @@ EXTRAS |= {
     "pyarrow": "lm",
     "jinja2": "lm",
 }
+LIBRARIES = ("ACCELERATE_", "HF_", "MPL", "PYTORCH_", "TOKENIZERS_", "TORCH_", "TRANSFORMERS_", "WANDB_")
+"""How variables begin that libraries read when they are imported."""
 GL_OFF = ("disable", "disabled", "off", "false", "0")
 EXTRAS |= {f"{name}_msgs": "ros" for name in ("sensor", "nav", "geometry", "trajectory", "diagnostic", "std")}
 
@@ -446,18 +448,29 @@ def _print(result: Result, as_json: bool) -> None:
 
 
 def _unexpected(error: Exception) -> int:
-    """A fault of ours: one line, or the traceback where BARKOUR_DEBUG is set. Not ours: GL that MuJoCo cannot load, and
-    variables that JAX does not start with."""
+    """A fault of ours: one line, or the traceback where BARKOUR_DEBUG is set. Not ours: GL that MuJoCo cannot load,
+    variables that a library does not start with, and models that do not fit."""
     if os.environ.get("BARKOUR_DEBUG"):
         raise error
     files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
     if any("gl_context" in file or f"{os.sep}OpenGL{os.sep}" in file for file in files):
         return _fail(f"MUJOCO_GL={os.environ.get('MUJOCO_GL')} does not work here: {error}")
+    if no_memory(error):
+        return _fail("there is not enough memory for this", 1)
     told = sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith("JAX_"))
     inner = files[-1] if files and f"{os.sep}jax{os.sep}" in files[-1] else ""
     if told and inner and (inner.endswith("config.py") or not str(error) or "backend" in str(error)):
         return _fail(f"JAX does not start with {', '.join(told)}: {str(error) or 'it has no such device here'}")
+    for name, value in sorted(os.environ.items()):
+        if name.startswith(LIBRARIES) and (name in str(error) or (len(value) > 3 and value in str(error))):
+            return _fail(f"{name}={value} does not work here: {error}")
     return _fail(f"unexpected {type(error).__name__}: {error} (BARKOUR_DEBUG=1 shows where)", 1)
+
+
+def no_memory(error: Exception) -> bool:
+    """Whether an array library found no room: each has an error of its own, all the same words."""
+    words = ("can't allocate memory", "out of memory", "RESOURCE_EXHAUSTED", "Unable to allocate")
+    return isinstance(error, RuntimeError) and any(word.lower() in str(error).lower() for word in words)
 
 
 def _fail(sentence: str, status: int = 2) -> int:

@@ -48,7 +48,7 @@ class Chain(Options):
     backend: str = "cpu"
     steps: Annotated[int, Range(1, 10**10)] | None = None
     """environment steps of each skill; without it as `barkour train`"""
-    worlds: Annotated[int, Range(6, 10**6)] = 540
+    worlds: Annotated[int, Range(6, 2**17)] = 540
     seed: Annotated[int, Range(0, 2**31 - 1)] = 0
     skills: tuple[str, ...] = SKILLS
     """which specialists are trained"""

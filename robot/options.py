@@ -38,7 +38,8 @@ class OnboardOptions(Options):
     record: Path | None = None
     """file for a recording of the loop's inputs and outputs"""
     dry_run: bool = False
-    """compute everything, send nothing; on a robot also where the parameter file does not say dry_run: false"""
+    """compute everything, send nothing; so does dry_run: true in the parameter file, and on a robot a file without
+    dry_run: false"""
     real_time: bool = False
     """simulated robot on the computer's clock, as on a robot; without it as fast as can be"""
     lying: bool = False

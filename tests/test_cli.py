@@ -384,6 +384,8 @@ def test_every_mujoco_gl_works_or_is_one_line(value: str) -> None:
         ("MUJOCO_GL", "osmesa", "mujoco/rendering/classic/gl_context.py"),
         ("JAX_PLATFORMS", "abacus", "jax/_src/dispatch.py"),
         ("JAX_ENABLE_X64", "maybe", "jax/_src/config.py"),
+        ("TORCH_LOGS", "no such backend", "torch/_logging/_internal.py"),
+        ("HF_HUB_DOWNLOAD_TIMEOUT", "no such", "huggingface_hub/constants.py"),
     ],
 )
 def test_variables_that_a_library_cannot_start_with_are_one_line(
@@ -402,3 +404,17 @@ def test_variables_that_a_library_cannot_start_with_are_one_line(
     assert barkour.main([]) == 2
     said = capsys.readouterr()
     assert said.out == "" and said.err.count("\n") == 1 and f"{name}={value}" in said.err
+
+
+@pytest.mark.parametrize("words", ["[enforce fail] can't allocate memory: you tried", "CUDA out of memory.",
+                                   "RESOURCE_EXHAUSTED: Out of memory"])  # fmt: skip
+def test_what_does_not_fit_is_one_line(
+    words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work(_: Options) -> Result:
+        raise RuntimeError(f"{words}\nand more\n")
+
+    monkeypatch.setattr(barkour, "parse", lambda _: barkour.Call("run", work, Options(), False))  # type: ignore[arg-type]
+    assert barkour.main([]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "memory" in said and "unexpected" not in said

@@ -11,7 +11,6 @@ from sim import strict_yaml
 from sim.errors import InputError
 from sim.options import Options, Range, Seed, flag, types_in
 
-Count = Annotated[int, Range(1, 10**9)]
 Share = Annotated[float, Range(0, 1)]
 Rate = Annotated[float, Range(0, 1, above=True)]
 
@@ -88,13 +87,13 @@ class LanguageOptions(Options):
     """read and check everything, train nothing, write nothing"""
     seed: Seed = 0
     """of random weights, held-out data, batches and what is written"""
-    epochs: Annotated[float, Range(0, 10_000, above=True)] = 1.0
+    epochs: Annotated[float, Range(0, 1000, above=True)] = 1.0
     """passes over the data, or over their prompts where answers are written"""
-    steps: Annotated[int, Range(0, 10**9)] = 0
+    steps: Annotated[int, Range(0, 10**7)] = 0
     """optimiser steps in place of --epochs; 0: as the epochs say"""
-    batch: Annotated[int, Range(1, 10**6)] = 8
+    batch: Annotated[int, Range(1, 2**16)] = 8
     """rows in a batch, of all processes together"""
-    micro_batch: Annotated[int, Range(0, 10**6)] = 0
+    micro_batch: Annotated[int, Range(0, 2**16)] = 0
     """rows that are computed at once, so that large batches fit; 0: the whole batch"""
     gradient_checkpointing: bool = False
     """keep less of the student's forward pass and compute it again: less memory, more time"""
@@ -102,25 +101,25 @@ class LanguageOptions(Options):
     """rank of adapters that are trained in place of the weights, and merged into them at the end; 0: all weights"""
     lora_alpha: Annotated[float, Range(0, 10**4)] = 0.0
     """scale of the adapters; 0: twice the rank"""
-    length: Annotated[int, Range(2, 10**6)] = 512
+    length: Annotated[int, Range(2, 2**20)] = 512
     """tokens of a row that are predicted; longer texts become several rows, longer answers are cut and counted"""
     no_pack: bool = False
     """a row of its own for every example; without it several share one, kept apart, where the models can and the method
     writes on none and learns one text of each"""
-    rounds: Annotated[int, Range(1, 10_000)] = 8
+    rounds: Annotated[int, Range(1, 1000)] = 8
     """times that the student is measured on held-out data, and that answers are written anew"""
     held_out: Annotated[float, Range(0, 0.9, above=True)] = 0.05
     """share of each domain's examples that is never trained on, one at least"""
     learning_rate: Rate = 2e-4
     """largest, after the warm-up; it falls to a tenth along a cosine"""
-    warmup: Annotated[int, Range(0, 10**9)] = 20
+    warmup: Annotated[int, Range(0, 10**7)] = 20
     """optimiser steps in which the learning rate rises"""
     weight_decay: Share = 0.01
     """of AdamW"""
     alpha: Share | None = None
     """weight of the teacher (kd, ddk, sinkd, capacity_gap), of rationales (step_by_step) or of the generation before
     (self_distillation); the data's answers have the rest, in ddk 1"""
-    temperature: Annotated[float, Range(0, 1000, above=True)] | None = None
+    temperature: Annotated[float, Range(0, 100, above=True)] | None = None
     """of methods with a teacher's distribution: both models' logits are divided by it"""
     beta: Annotated[float, Range(0.001, 0.999)] | None = None
     """gkd: near 0 as the forward, near 1 as the reverse divergence"""
@@ -139,14 +138,14 @@ class LanguageOptions(Options):
     """universal_ner: questions in each text about types that it lacks"""
     generations: Annotated[int, Range(1, 1000)] | None = None
     """self_distillation: times that the student is trained from its start, --steps or --epochs each"""
-    new_tokens: Annotated[int, Range(1, 10**6)] = 128
+    new_tokens: Annotated[int, Range(1, 2**17)] = 128
     """of methods whose models write (gkd, reverse_kl, sequence_kd, teacher_hacking, multi_granularity): tokens of an
     answer at most"""
     precision: Literal["no", "bf16", "fp16"] = "no"
     """of the arithmetic in training: float32, or mixed; weights stay in float32"""
     wandb: str | None = None
     """Weights & Biases project that is shown what TensorBoard is (package wandb; WANDB_MODE=offline keeps it here)"""
-    checkpoint_minutes: Annotated[float, Range(0, 10_000)] = 3.0
+    checkpoint_minutes: Annotated[float, Range(0, 24 * 60)] = 3.0
     """minutes between checkpoints: the most that an interruption can lose"""
 
     def __post_init__(self) -> None:
@@ -197,7 +196,7 @@ class ClassifierOptions(Options):
     """ernie_tiny: files or folders of plain text, without labels"""
     writer: str | None = None
     """pgkd: folder or published name of a causal model that writes texts after examples"""
-    texts: Annotated[int, Range(1, 10**6)] = 32
+    texts: Annotated[int, Range(1, 10**5)] = 32
     """pgkd: texts that are asked for in every round"""
     resume: bool = False
     """continue the run in --out"""
@@ -205,37 +204,37 @@ class ClassifierOptions(Options):
     """read and check everything, train nothing, write nothing"""
     seed: Seed = 0
     """of random weights, held-out rows, batches and what is written"""
-    epochs: Annotated[float, Range(0, 10_000, above=True)] = 3.0
+    epochs: Annotated[float, Range(0, 1000, above=True)] = 3.0
     """passes over the data"""
-    steps: Annotated[int, Range(0, 10**9)] = 0
+    steps: Annotated[int, Range(0, 10**7)] = 0
     """optimiser steps in place of --epochs; 0: as the epochs say"""
-    batch: Annotated[int, Range(1, 10**6)] = 32
+    batch: Annotated[int, Range(1, 2**16)] = 32
     """rows in a batch"""
-    length: Annotated[int, Range(4, 10**6)] = 128
+    length: Annotated[int, Range(4, 2**16)] = 128
     """tokens of a text at most; what is longer is cut and counted"""
-    rounds: Annotated[int, Range(1, 10_000)] = 8
+    rounds: Annotated[int, Range(1, 1000)] = 8
     """times that the student is measured on held-out rows, and that texts are written"""
     held_out: Annotated[float, Range(0, 0.9, above=True)] = 0.1
     """share of the rows that is never trained on, one at least; pgkd's report is on them"""
     learning_rate: Rate = 5e-5
     """largest, after the warm-up; it falls to a tenth along a cosine"""
-    warmup: Annotated[int, Range(0, 10**9)] = 20
+    warmup: Annotated[int, Range(0, 10**7)] = 20
     """optimiser steps in which the learning rate rises"""
     weight_decay: Share = 0.01
     """of AdamW"""
     alpha: Share | None = None
     """weight of the teacher, or of the student before; the labels have the rest"""
-    temperature: Annotated[float, Range(0, 1000, above=True)] | None = None
+    temperature: Annotated[float, Range(0, 100, above=True)] | None = None
     """kd, sinkd, ernie_tiny: both models' logits are divided by it"""
     weight: Annotated[float, Range(0, 1000)] | None = None
     """sinkd: of the Sinkhorn distance"""
     generations: Annotated[int, Range(1, 1000)] | None = None
     """self_distillation: times that the student is trained from its start"""
-    new_tokens: Annotated[int, Range(1, 10**6)] = 48
+    new_tokens: Annotated[int, Range(1, 2**16)] = 48
     """pgkd: tokens of a written text at most"""
     precision: Literal["no", "bf16", "fp16"] = "no"
     """of the arithmetic in training: float32, or mixed; weights stay in float32"""
-    checkpoint_minutes: Annotated[float, Range(0, 10_000)] = 3.0
+    checkpoint_minutes: Annotated[float, Range(0, 24 * 60)] = 3.0
     """minutes between checkpoints: the most that an interruption can lose"""
 
     def __post_init__(self) -> None:

@@ -49,7 +49,7 @@ class ExperimentOptions(Options):
     """share of the recipe's steps; less than 1 tries the code and proves nothing"""
     save: bool = False
     """keep the students of every arm and seed in the recipe's folder, as folders that load again"""
-    workers: Annotated[int, Range(0, 1024)] = 0
+    workers: Annotated[int, Range(0, 256)] = 0
     """processes; 0: one a core"""
 
     def __post_init__(self) -> None:

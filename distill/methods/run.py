@@ -1,6 +1,7 @@
 """Runs recipes: seeds side by side, finished arms kept, one verdict; and sweeps over recipes."""
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Iterable, Sequence
@@ -27,8 +28,11 @@ from distill.methods.options import SMALL, ExperimentOptions
 from distill.methods.plot import plot
 from distill.methods.results import excluded
 from distill.methods.statistics import Interval, Results, verdict
+from sim.machine import need_memory
 
 OPTIONS, ARMS, RESULT, STUDENTS = "options.json", "arms.json", "result.json", "students"
+WORKER_BYTES = 300e6
+"""What a process takes of memory before it has any model: 400 MB were measured."""
 
 
 def run(
@@ -74,6 +78,7 @@ def _run(
     left = [s for s in chosen if set(_arms(folder, s)) != set(recipe.arms)]
     jobs = [(recipe, folder, s, options, corpus) for s in left]
     workers = min(asked.workers or processors(), max(len(left), 1))
+    need_memory(workers * WORKER_BYTES, f"--workers {workers}")
     with _Progress(recipe, folder, chosen, console) as progress:
         if workers == 1 or asked.preset not in SMALL:
             for job in jobs:
@@ -248,9 +253,9 @@ def _claim(folder: Path, options: dict[str, Any]) -> None:
 def _arms(folder: Path, seed: int) -> dict[str, Any]:
     path = folder / f"seed_{seed}" / ARMS
     try:
-        found = json.loads(path.read_text(), parse_int=_whole) if path.is_file() else {}
+        found = json.loads(path.read_text(), parse_int=_whole, parse_float=_finite) if path.is_file() else {}
         for arm, one in found.items():
-            if not isinstance(one["measures"], dict) or not float(one["seconds"]) >= 0:
+            if not isinstance(one["measures"], dict) or not 0 <= float(one["seconds"]) < math.inf:
                 raise ValueError(f"what it says of '{arm}' is no result")
         return found
     except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
@@ -261,6 +266,13 @@ def _whole(digits: str) -> int:
     """A whole number that a float can hold, as every measure is averaged; raises `OverflowError`."""
     number = int(digits)
     float(number)
+    return number
+
+
+def _finite(digits: str) -> float:
+    """A number as it is written; raises `OverflowError` where it has no place in a float."""
+    if math.isinf(number := float(digits)):
+        raise OverflowError(f"{digits[:20]} is too large")
     return number
 
 

@@ -16,6 +16,7 @@ from policies.learning.options import ExportOptions
 from policies.learning.ppo import Learner, LearnerState, PPOConfig
 from policies.learning.results import Exported
 from sim.errors import InputError
+from sim.machine import check_xla
 from sim.robots.description import robot_by_name
 from sim.tasks.task import Task
 
@@ -102,6 +103,7 @@ def export(options: ExportOptions) -> Exported:
     """
     if options.file.exists() and not options.force:
         raise InputError(f"{options.file} exists: add --force to replace it")
+    check_xla()
     return write_policy(*restore_actor(options.checkpoint), options.file, options.force)
 
 

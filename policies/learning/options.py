@@ -21,7 +21,7 @@ class TrainOptions(Options):
     """a robot's name, or the folder that describes one"""
     backend: Literal["cpu", "mjx"] = "cpu"
     """physics engine: MuJoCo C on threads, or MJX on an accelerator"""
-    steps: Annotated[int, Range(1, 10**12)] | None = None
+    steps: Annotated[int, Range(1, 10**11)] | None = None
     """environment steps in all, over every world; without it 20, 12 or 16 million for walk, climb or jump"""
     seed: Seed = 0
     """of parameters, worlds and exploration"""
@@ -29,7 +29,7 @@ class TrainOptions(Options):
     """folder of the run; runs/SKILL without it"""
     resume: bool = False
     """continue the run in --out from its newest checkpoint"""
-    worlds: Annotated[int, Range(1, 10**6)] = 540
+    worlds: Annotated[int, Range(1, 2**17)] = 540
     """simulated robots side by side"""
     threads: Threads = 0
     """physics threads; 0 takes every core"""

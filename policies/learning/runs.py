@@ -1,15 +1,21 @@
-"""What every long run needs: the revision it is made with, and a polite end."""
+"""What every long run needs: the revision it is made with, a folder that is its own, and a polite end."""
 
+import json
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sim.errors import InputError
+from sim.folders import replacing
 from sim.results import printable
+
+MARK = "run.json"
+"""What a folder's run was begun with."""
 
 
 def commit() -> str:
@@ -30,6 +36,28 @@ def say_begun(resume: bool, folder: Path) -> None:
     """Says on standard error that a run begins where one was to be gone on with: the folder may be misspelt."""
     if resume:
         print(printable(f"{folder} holds no checkpoint to resume from: this run begins anew"), file=sys.stderr)
+
+
+def check_own(folder: Path, begun_with: Mapping[str, Any], files: Iterable[str]) -> None:
+    """Raises `InputError` where a folder without a checkpoint holds one of the files that a run writes, of another run
+    or of no run: they would be replaced. `begun_with` tells runs apart."""
+    foreign = [name for name in (MARK, *files) if (folder / name).exists()]
+    if not foreign or _mark(folder) == begun_with:
+        return
+    raise InputError(f"{folder} holds {foreign[0]}, which is not of this run: choose another --out, or move it away")
+
+
+def mark(folder: Path, begun_with: Mapping[str, Any]) -> None:
+    """Says in a folder whose it is, so that a run that was killed before its first checkpoint can begin again."""
+    with replacing(folder / MARK) as partial:
+        partial.write_text(json.dumps(begun_with, indent=2) + "\n")
+
+
+def _mark(folder: Path) -> Any:
+    try:
+        return json.loads((folder / MARK).read_text())
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from policies.learning.options import PhysicsBenchOptions
 from policies.learning.results import PhysicsBench
-from sim.machine import processor
+from sim.machine import check_xla, processor
 from sim.tasks.ground import Ground
 
 CORES = 2
@@ -48,6 +48,7 @@ def _on_cores(count: int) -> Iterator[list[int]]:
 
 def run(options: PhysicsBenchOptions) -> PhysicsBench:  # noqa: ARG001
     """What `barkour bench physics` prints; see `measure`."""
+    check_xla()
     return PhysicsBench.of(measure())
 
 

@@ -30,6 +30,7 @@ from policies.skills.library import load_skills
 from sim.envs.batched import BatchedEnv, DivergedError
 from sim.errors import InputError
 from sim.folders import alone, replacing
+from sim.machine import check_xla, need_memory
 from sim.robots.description import DEFAULT, find_robot, robot_by_name
 from sim.tasks.handovers import Handovers
 from sim.tasks.patches import LEVELS
@@ -51,6 +52,10 @@ HANDOVERS = "handovers.npz"
 """In a run's folder: the hand-overs in which its episodes begin."""
 HOST_SEED_STRIDE = 1_000_000
 """Between the seeds of two hosts' worlds."""
+WORLD_BYTES = 200_000
+"""What a world takes of memory on the C engine, with its transitions of an iteration: 320 kB were measured."""
+FILES = ("log.jsonl", "curve.png", "summary.json", "diverged.npz", "tensorboard", "start", "handovers.npz")
+"""What a run writes beside its checkpoints and its bundle."""
 
 
 def make_env(task: Task, options: TrainOptions) -> Any:
@@ -81,6 +86,8 @@ class Run:
         newest = checkpoint.latest(self.checkpoints) if self.folder.exists() else None
         if newest is not None and not options.resume:
             raise InputError(f"{self.folder} already holds a run: add --resume to continue it, or choose another --out")
+        if newest is None:
+            runs.check_own(self.folder, _begun_with(options), (*FILES, f"{options.skill}.onnx"))
         self.task: Task = TASKS[options.skill](find_robot(options.robot))
         if options.handovers:
             self.task = replace(self.task, handovers=self._handovers(options))
@@ -106,6 +113,7 @@ class Run:
             )
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
+            runs.mark(self.folder, _begun_with(options))
         except OSError as error:
             raise InputError(f"cannot write to {self.folder}: {error.strerror}") from error
 
@@ -118,6 +126,7 @@ class Run:
             skills = load_skills(options.handovers, self.task.robot.name)
             made = record(skills, options.seed, options.threads, Console(stderr=True).print)
             self.folder.mkdir(parents=True, exist_ok=True)
+            runs.mark(self.folder, _begun_with(options))
             with replacing(file) as partial:
                 made.save(partial)
         return Handovers.load(file, self.task.robot)
@@ -197,6 +206,7 @@ class Run:
         self.env.restore({n[4:]: a for n, a in arrays.items() if n.startswith("env/")}, values["env"])
         self.env.present = (arrays["present/state"], arrays["present/privileged"])
         self.steps, self.seconds, self.history = values["steps"], values["seconds"], values["history"]
+        self._check_log()
 
     def _warm_start(self, source: Path) -> None:
         found = checkpoint.latest(source / "checkpoints") or source
@@ -307,6 +317,16 @@ class Run:
         where = self.save()
         return self._finish(where, interrupted)
 
+    def _check_log(self) -> None:
+        """Raises `InputError` where the log is another run's: it does not begin with what the checkpoint knows."""
+        log = self.folder / "log.jsonl"
+        lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
+        for k, (line, row) in enumerate(zip(lines, self.history, strict=False)):
+            whole = json.dumps(row)
+            cut = k == len(lines) - 1 and whole.startswith(line)  # the computer lost its power
+            if line != whole and not cut:
+                raise InputError(f"{log} is not this run's: its line {k + 1} is not what the checkpoint knows")
+
     def _cut_log(self) -> None:
         """The log holds what the checkpoint knows: what was logged beyond is done again."""
         partial = self.folder / "log.partial"
@@ -348,8 +368,17 @@ def stall_warning(levels: Sequence[float]) -> str:
     return ""
 
 
+def _begun_with(options: TrainOptions) -> dict[str, Any]:
+    """What tells runs in one folder apart."""
+    names = ("skill", "robot", "backend", "seed", "worlds", "hosts", "host", "handovers")
+    return {"by": "barkour train", **{name: getattr(options, name) for name in names}}
+
+
 def train(options: TrainOptions) -> Trained:
     """Trains (or continues) a specialist; see `TrainOptions`. Raises `InputError` on unusable options."""
+    if options.backend == "cpu":
+        need_memory(options.worlds / options.hosts * WORLD_BYTES, f"--worlds {options.worlds}")
+    check_xla()
     console = Console(stderr=True)
     folder = options.folder if options.host == 0 else options.folder / f"host_{options.host}"
     with alone(folder, "trains"):

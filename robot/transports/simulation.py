@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from policies.skills.library import load_skills
@@ -14,6 +14,7 @@ from robot.loop.controller import SWITCH_INTERVAL, Controller
 from robot.loop.declarations import OnboardParameters, names
 from robot.loop.message_filter import MessageFilter
 from robot.loop.navigation import NavigationProgram
+from robot.loop.parameters import switch
 from robot.loop.referee import Referee
 from robot.loop.transport import NS, State
 from robot.options import OnboardOptions
@@ -34,6 +35,13 @@ LONGEST_RUN = 90.0
 """A run in simulation ends after this, s."""
 
 
+@dataclass(frozen=True)
+class SimulatedOnboard(OnboardParameters):
+    """The loop's parameters where nothing can be hurt: without a word of it this is no dry run."""
+
+    dry_run: bool = switch(False, "Computes everything and sends nothing to the joints.")
+
+
 def onboard_in_simulation(
     asked: OnboardOptions, log: Callable[[str], None] = lambda text: print(text, file=sys.stderr)
 ) -> OnboardReport:
@@ -48,9 +56,9 @@ def onboard_in_simulation(
       InputError: a policy, course, seed, parameter file or recording that cannot be used.
     """
     options = parameters.load(
-        OnboardParameters, asked.parameters, "onboard", elsewhere=names(),
+        SimulatedOnboard, asked.parameters, "onboard", elsewhere=names(),
         policy=asked.bundle, course=asked.course, robot=asked.robot,
-        dry_run=asked.dry_run, record=None if asked.record is None else str(asked.record),
+        dry_run=asked.dry_run or None, record=None if asked.record is None else str(asked.record),
     )  # fmt: skip
     options = replace(options, command_moved=options.command_moved or NAVIGATED)
     skills, seed = load_skills(options.policy, options.robot or None), asked.seed or 0
@@ -71,7 +79,7 @@ def onboard_in_simulation(
 
     assembly = Assembly(skills, where, options, clock, connect, log)
     transport = assembly.transport
-    watch = _Course(transport, assembly.controller, referee, clock, asked.dry_run)
+    watch = _Course(transport, assembly.controller, referee, clock, options.dry_run)
     interval = sys.getswitchinterval()
     try:
         if asked.real_time:

@@ -76,7 +76,9 @@ class Variation:
 
             return DrakePhysics(model, worlds)
         if self.engine == "mjx":
+            from sim.machine import check_xla
             from sim.physics.mjx_whole import WholeMjx
 
+            check_xla()
             return WholeMjx(model, worlds)
         return CpuPhysics(model, worlds, threads)

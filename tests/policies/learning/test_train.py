@@ -14,9 +14,10 @@ import pytest
 from rich.console import Console
 
 from policies.bundle.shipped import bundle_file
-from policies.learning import checkpoint
+from policies.learning import checkpoint, runs
+from policies.learning import train as training
 from policies.learning.options import TrainOptions
-from policies.learning.train import STALL_ITERATIONS, STEPS, Run, stall_warning
+from policies.learning.train import FILES, STALL_ITERATIONS, STEPS, Run, stall_warning, train
 from sim.envs.batched import DivergedError
 from sim.errors import InputError
 from sim.tasks.patches import LEVELS
@@ -87,6 +88,40 @@ def test_a_run_may_begin_with_anothers_parameters_and_takes_small_steps_at_first
 def test_a_folder_with_a_run_is_not_overwritten(copy):
     with pytest.raises(InputError, match="--resume"):
         Run(options(copy))
+
+
+@pytest.mark.parametrize("name", [*FILES, "walk.onnx", runs.MARK])
+def test_what_is_not_of_this_run_is_not_replaced(name, tmp_path):
+    (tmp_path / name).write_text("mine")
+    for resume in (False, True):
+        with pytest.raises(InputError, match=name):
+            Run(options(tmp_path, resume=resume))
+    assert [file.name for file in tmp_path.iterdir()] == [name] and (tmp_path / name).read_text() == "mine"
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again_and_no_other_one_there(tmp_path):
+    begun = training._begun_with(options(tmp_path))
+    runs.mark(tmp_path, begun)
+    (tmp_path / "log.jsonl").write_text("{}\n")
+    runs.check_own(tmp_path, begun, FILES)
+    for change in ({"seed": 9}, {"skill": "climb"}, {"robot": "unitree_go2"}, {"worlds": 48}):
+        with pytest.raises(InputError):
+            runs.check_own(tmp_path, training._begun_with(options(tmp_path, **change)), FILES)
+
+
+def test_a_log_that_the_checkpoint_does_not_know_is_not_cut(copy):
+    other = json.dumps({"steps": 1, "reward": 2.0}) + "\n"
+    (copy / "log.jsonl").write_text(other)
+    with pytest.raises(InputError, match="log.jsonl"):
+        Run(options(copy, resume=True))
+    assert (copy / "log.jsonl").read_text() == other
+
+
+def test_worlds_that_fit_into_no_memory_are_refused_before_anything_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr("sim.machine.memory", lambda: 1 << 30)
+    with pytest.raises(InputError, match="--worlds"):
+        train(options(tmp_path / "run", worlds=100_000))
+    assert not (tmp_path / "run").exists()
 
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path):

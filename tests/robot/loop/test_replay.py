@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 import barkour
-from robot.loop import recording, replay
+from robot.loop import parameters, recording, replay
 from robot.loop.recording import read, write
 from robot.loop.transport import Mode, State
 from robot.options import OnboardOptions, ReplayOptions
-from robot.transports.simulation import onboard_in_simulation
+from robot.transports.simulation import SimulatedOnboard, onboard_in_simulation
 from sim.errors import InputError
 
 BEGINNING = 450
@@ -114,6 +114,16 @@ def test_the_front_door_says_whether_a_recording_was_reproduced(run, tmp_path, c
     assert barkour.main(["onboard", "--replay", str(tmp_path / "none.mcap")]) == 2
     assert barkour.main(["onboard", "--record", str(run[1])]) == 2
     assert read(run[1]).lost == 0
+
+
+def test_a_parameter_files_word_on_dry_runs_holds_in_simulation_too(tmp_path):
+    file = tmp_path / "p.yaml"
+    for said, dry in (("dry_run: true", True), ("dry_run: false", False), ("tilt: 1.0", False)):
+        file.write_text(f"onboard: {{ros__parameters: {{{said}}}}}\n")
+        assert parameters.load(SimulatedOnboard, file, "onboard").dry_run is dry
+    file.write_text("onboard: {ros__parameters: {dry_run: true}}\n")
+    result = onboard_in_simulation(OnboardOptions(parameters=file), log=lambda text: None)
+    assert result["controller"]["dry_run"] and "dry run" in result["end"]
 
 
 def test_a_dry_run_sends_nothing(tmp_path):
