@@ -6,9 +6,10 @@ from typing import TypeVar
 
 from distill.core.errors import DistillError
 from distill.methods import run as experiments
-from distill.methods.catalogue import catalogue, find
+from distill.methods.catalogue import find
 from distill.methods.options import ExperimentOptions, ListOptions, RecipeRunOptions, ShowOptions, SweepOptions
 from distill.methods.results import Catalogue, Description, Plan, Plans, RecipeVerdict, Sweep
+from distill.methods.standing import catalogue, entry
 from policies.learning import runs
 from sim.errors import InputError
 
@@ -42,7 +43,7 @@ def listed(options: ListOptions) -> Catalogue:  # noqa: ARG001
 @_said_once
 def show(options: ShowOptions) -> Description:
     """What a recipe says about itself."""
-    return Description.of(find(options.name).on(options.domain, options.preset).about())
+    return Description.of(entry(options.name, options.domain, options.preset))
 
 
 @_said_once

@@ -32,15 +32,16 @@ class Catalogue(Result):
                 **{name: str(recipe[name]) for name in ("algorithm", "seeds", "title")},
                 "name": recipe["name"] + " *" * bool(recipe["own_models"]),
                 "power": _share(recipe["claims"][0]["power"]) if recipe["claims"] else "-",
+                "showed": recipe["showed"]["verdict"],
             }
             for recipe in ordered
         ]
         table = Table(box=None, pad_edge=False, expand=True)
-        for name in ("name", "algorithm", "seeds", "power"):
+        for name in ("name", "algorithm", "seeds", "power", "showed"):
             table.add_column(name, no_wrap=True, width=max(len(name), *(len(row[name]) for row in shown)))
         table.add_column("title", no_wrap=True, overflow="ellipsis", ratio=1)
         for row in shown:
-            table.add_row(*(cell(row[name]) for name in ("name", "algorithm", "seeds", "power", "title")))
+            table.add_row(*(cell(row[name]) for name in ("name", "algorithm", "seeds", "power", "showed", "title")))
         console.print(table)
         line(console, "power", "chance that so many seeds find an effect worth finding")
         line(console, "* on your own models", "as barkour recipe show NAME says")
@@ -66,6 +67,15 @@ class Description(Result):
     claims: list[dict[str, Any]]
     """Power statements: `name`, `text`, `role`, `figure`, `effect`, `spread`, `pilot`, `seeds_needed`, `power`."""
     arms: dict[str, str]
+    needs: str
+    """What one has to have to use it on models of one's own."""
+    costs: str
+    hardware: str
+    """Devices at the paper's scale; empty where it was not planned."""
+    showed: dict[str, Any]
+    """`verdict` (`not run` before its seeds are), `figure`, and the `experiment` that they are of."""
+    seconds: float | None
+    """That a seed took on one core; None where it was not kept."""
 
     def show(self, console: "Console") -> None:
         """Every field, one below the other."""

@@ -1,6 +1,8 @@
-"""Where every method stands, as one table: claims and needs from the declarations, figures from what was measured.
+"""Where every method stands: claims and needs from the declarations, figures from what was measured.
 
-    python -m distill.methods.standing                                          the table of docs/results.md anew
+The table of docs/results.md, and the catalogue of docs/recipes.md by the axes of a survey (arXiv 2402.13116):
+
+    python -m distill.methods.standing                                          both anew
     python -m distill.methods.standing --keep runs/recipes/ddk --rule COMMIT    after keeping a run's figures
 
 A method has a row, by the variant of its experiment that is known best: one that was run with all its seeds before one
@@ -9,14 +11,14 @@ that has a pilot, the default one before others. A verdict is never written down
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from distill.core.errors import DistillError
-from distill.methods.catalogue import MAP, NAMES, find
+from distill.methods.catalogue import NAMES, find
 from distill.methods.claims import plans
 from distill.methods.framework import Recipe
 from distill.methods.measured import Measured, Run, keep, read
@@ -25,10 +27,13 @@ from distill.methods.results import excluded
 from distill.methods.run import powered
 from distill.methods.statistics import Interval
 
-PAGE = Path("docs/results.md")
 BEGIN, END = (f"<!-- {word} of what `python -m distill.methods.standing` writes -->" for word in ("begin", "end"))
 HEAD = ("method", "claim", "primary figure, mean with its interval", "seeds", "power for the effect worth finding",
         "verdict", "what it takes", "on your own models", "the experiment")  # fmt: skip
+CATALOGUE = ("method", "taken from the teacher / put into the student", "skill", "vertical",
+             "of the teacher must be open", "tokenizer", "what it takes",
+             "devices at the paper's scale", "costs beyond plain fine-tuning",
+             "a seed of the experiment, one core", "showed")  # fmt: skip
 MORE = ("method", "claim", "figure, mean with its interval", "seeds", "power for the effect worth finding", "verdict")
 
 
@@ -136,12 +141,8 @@ def row(variant: Variant) -> tuple[str, ...]:
 
 
 def rows() -> list[tuple[str, ...]]:
-    """All methods by name, and the map that they are ordered by."""
-    of_map = (
-        f"`{MAP['name']}`, {MAP['source']}", MAP["claim"], "none: no experiment", "0", "none", "no claim to judge",
-        MAP["needs"], "`barkour recipe list`", "none",
-    )  # fmt: skip
-    return sorted([*(row(best(name)) for name in NAMES), of_map])
+    """All methods by name."""
+    return [row(best(name)) for name in NAMES]
 
 
 def further() -> Iterator[tuple[str, ...]]:
@@ -165,18 +166,65 @@ def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *lines))
 
 
+def catalogue() -> dict[str, Any]:
+    """All methods: `recipes`, each as `Recipe.about` with what it `showed` (`verdict`, `figure`) and the `seconds` that
+    a seed of its experiment took, None where it was not kept; and their names `by_algorithm`, `by_skill`,
+    `by_vertical`."""
+    found = [entry(name) for name in NAMES]
+    grouped: dict[str, dict[str, list[str]]] = {f"by_{axis}": {} for axis in ("algorithm", "skill", "vertical")}
+    for each in found:
+        for axis in ("algorithm", "skill", "vertical"):
+            grouped[f"by_{axis}"].setdefault(each[axis], []).append(each["name"])
+    return {"recipes": found, **grouped}
+
+
+def entry(name: str, domain: str = "", preset: str = SMALL[0]) -> dict[str, Any]:
+    """A method of the catalogue, as its experiment is on a domain and with a preset."""
+    known, about = best(name), find(name).on(domain, preset).about()
+    showed = {"verdict": known.verdict, "figure": known.figure, "experiment": f"{name}{known.options}"}
+    return {**about, "showed": showed, "seconds": seconds(known)}
+
+
+def seconds(variant: Variant) -> float | None:
+    """That a seed took."""
+    runs = [variant.kept.of(variant.preset, variant.domain, pilot=pilot) for pilot in (False, True)]
+    return next((run.seconds for run in runs if run is not None and run.seconds is not None), None)
+
+
+def catalogue_text() -> str:
+    """The catalogue as a table by algorithm, and its names by skill and by vertical."""
+    found = catalogue()
+    lines = [
+        (
+            f"`{one['name']}`", one["algorithm"], one["skill"], one["vertical"], one["access"],
+            "the student's" if one["same_tokenizer"] else "any", one["needs"], one["hardware"] or "-", one["costs"],
+            "-" if one["seconds"] is None else f"{one['seconds']:.0f} s", one["showed"]["verdict"],
+        )
+        for one in sorted(found["recipes"], key=lambda one: (one["algorithm"], one["name"]))
+    ]  # fmt: skip
+    parts = [markdown(CATALOGUE, lines)]
+    for axis in ("skill", "vertical"):
+        groups = sorted(found[f"by_{axis}"].items())
+        parts.append(markdown((axis, "methods"), [(group, ", ".join(sorted(names))) for group, names in groups]))
+    return "\n\n".join(parts)
+
+
 def text() -> str:
-    """What stands between the marks of the page."""
+    """What the results say of the methods."""
     more = list(further())
     table = markdown(HEAD, rows())
     return f"{table}\n\nFurther claims of experiments that were run:\n\n{markdown(MORE, more)}" if more else table
 
 
-def written(page: str) -> str:
-    """The page with the table as it is now. Raises `DistillError` for a page without one begin and one end."""
+PAGES: Mapping[str, Callable[[], str]] = {"results.md": text, "recipes.md": catalogue_text}
+"""Page -> what stands between its marks."""
+
+
+def written(page: str, part: str) -> str:
+    """The page with a part as it is now. Raises `DistillError` for a page without one begin and one end."""
     if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(END) < page.index(BEGIN):
-        raise DistillError(f"the page needs '{BEGIN}' and, after it, '{END}'")
-    return f"{page[: page.index(BEGIN)]}{BEGIN}\n{text()}\n{page[page.index(END) :]}"
+        raise DistillError(f"a page needs '{BEGIN}' and, after it, '{END}'")
+    return f"{page[: page.index(BEGIN)]}{BEGIN}\n{part}\n{page[page.index(END) :]}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -185,7 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--keep", type=Path, help="folder of a run whose figures are kept first")
     parser.add_argument("--rule", help="the commit that fixed its claims before it ran")
     parser.add_argument("--pilot", action="store_true", help="all of its seeds are a pilot's")
-    parser.add_argument("--page", type=Path, default=PAGE)
+    parser.add_argument("--docs", type=Path, default=Path("docs"))
     asked = parser.parse_args(arguments)
     try:
         if (asked.keep is None) != (asked.rule is None):
@@ -193,7 +241,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if asked.keep is not None:
             keep(asked.keep, asked.rule, pilot=asked.pilot)
             best.cache_clear()
-        asked.page.write_text(written(asked.page.read_text()))
+        for name, part in PAGES.items():
+            page = asked.docs / name
+            page.write_text(written(page.read_text(), part()))
     except (DistillError, OSError, UnicodeDecodeError) as error:
         print(f"standing: {error}", file=sys.stderr)
         return 2

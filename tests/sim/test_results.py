@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from distill.methods.catalogue import NAMES, catalogue
+from distill.methods.catalogue import NAMES
 from distill.methods.results import Catalogue
+from distill.methods.standing import catalogue
 from policies.evaluation.results import Evaluation
 from robot.results import OnboardBench, OnboardReport, Replay
 from sim.course.report import CourseReport

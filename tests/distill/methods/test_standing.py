@@ -13,7 +13,7 @@ from barkour import parse
 from distill.core.errors import DistillError
 from distill.methods import measured, standing
 from distill.methods import run as experiments
-from distill.methods.catalogue import MAP, NAMES, find
+from distill.methods.catalogue import NAMES, find
 from distill.methods.claims import Claim, Difference, Power
 from distill.methods.framework import Arm, Place, Recipe
 from distill.methods.measured import FILE, Run, keep, read
@@ -52,14 +52,35 @@ def made_up(monkeypatch, tmp_path):
     return finished
 
 
-def test_the_page_has_the_table_that_declarations_and_figures_make():
-    page = (ROOT / standing.PAGE).read_text()
-    assert standing.written(page) == page, "write it anew: python -m distill.methods.standing"
+@pytest.mark.parametrize("name", standing.PAGES)
+def test_a_page_has_the_part_that_declarations_and_figures_make(name):
+    page = (ROOT / "docs" / name).read_text()
+    assert standing.written(page, standing.PAGES[name]()) == page, "write it anew: python -m distill.methods.standing"
+
+
+def test_the_catalogue_has_all_22_by_every_axis_with_what_they_declare():
+    found = standing.catalogue()
+    assert [one["name"] for one in found["recipes"]] == list(NAMES) and len(NAMES) == 22
+    for axis in ("algorithm", "skill", "vertical"):
+        groups = found[f"by_{axis}"]
+        assert sorted(name for group in groups.values() for name in group) == list(NAMES)
+        assert all(one["name"] in groups[one[axis]] for one in found["recipes"])
+    for one in found["recipes"]:
+        recipe = find(one["name"])
+        assert {name: one[name] for name in recipe.about()} == recipe.about()
+        assert one["needs"] == recipe.needs and one["costs"] == recipe.costs and one["access"] == recipe.place.access
+        for key in ("title", "source", "signals", "data", "claim", "falsified", "needs", "costs", "own_models"):
+            assert one[key], f"{one['name']} says nothing of {key}"
+        assert one["showed"]["verdict"] == standing.best(one["name"]).verdict
+        assert one["seconds"] is None or one["seconds"] > 0
+    json.dumps(found, allow_nan=False)
+    lines = standing.catalogue_text().splitlines()
+    assert all(sum(line.startswith(f"| `{name}` |") for line in lines) == 1 for name in NAMES)
 
 
 def test_every_method_has_a_row_and_every_row_a_command_that_is_understood():
     rows = standing.rows()
-    assert [row[0].split("`")[1] for row in rows] == sorted([*NAMES, MAP["name"]]) and len(rows) == 22
+    assert [row[0].split("`")[1] for row in rows] == list(NAMES) and len(rows) == 22
     assert all(len(row) == len(standing.HEAD) and all(row) and "|" not in "".join(row) for row in rows)
     said = {each for row in rows for cell in row[-2:] for each in cell.split("`")[1::2]}
     for module, _, name in (each.rpartition(".") for each in said if " " not in each):
@@ -165,13 +186,17 @@ def test_a_file_of_something_else_is_one_sentence(tmp_path, text):
 
 
 def test_bad_input_is_one_line_and_status_2(tmp_path, capsys):
-    page = tmp_path / "page.md"
-    page.write_text("no marks")
-    for arguments in (["--page", page], ["--page", tmp_path], ["--keep", tmp_path, "--page", page],
-                      ["--keep", tmp_path, "--rule", "abc", "--page", page]):  # fmt: skip
+    pages = [tmp_path / name for name in standing.PAGES]
+    for arguments in (["--docs", tmp_path], ["--keep", tmp_path, "--docs", tmp_path],
+                      ["--keep", tmp_path, "--rule", "abc", "--docs", tmp_path]):  # fmt: skip
         assert standing.main([str(word) for word in arguments]) == 2
         assert len(capsys.readouterr().err.splitlines()) == 1
-    assert page.read_text() == "no marks"
-    page.write_text(f"before\n{standing.BEGIN}\nold\n{standing.END}\nafter\n")
-    assert standing.main(["--page", str(page)]) == 0
-    assert page.read_text() == f"before\n{standing.BEGIN}\n{standing.text()}\n{standing.END}\nafter\n"
+    for page in pages:
+        page.write_text("no marks")
+    assert standing.main(["--docs", str(tmp_path)]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1 and pages[0].read_text() == "no marks"
+    for page in pages:
+        page.write_text(f"before\n{standing.BEGIN}\nold\n{standing.END}\nafter\n")
+    assert standing.main(["--docs", str(tmp_path)]) == 0
+    for page, part in zip(pages, standing.PAGES.values(), strict=True):
+        assert page.read_text() == f"before\n{standing.BEGIN}\n{part()}\n{standing.END}\nafter\n"
