@@ -13,7 +13,8 @@ SIMULATED = (
     "teachers", "rounds", "first_rows", "rows", "steps", "beta_decay", "smoothing", "score_runs", "patience", "threads",
 )  # fmt: skip
 """Options that say how experience is made and students are scored."""
-Count = Annotated[int, Range(1, 10**9)]
+Rows = Annotated[int, Range(1, 10**8)]
+Steps = Annotated[int, Range(1, 10**7)]
 Share = Annotated[float, Range(0, 1)]
 
 
@@ -44,17 +45,17 @@ class Options(options.Options):
     """bundle FILE.onnx of an earlier student whose parameters to begin with"""
     seed: Seed = 0
     """of parameters, data and batches"""
-    rounds: Annotated[int, Range(0, 10_000)] = 8
+    rounds: Annotated[int, Range(0, 1000)] = 8
     """rounds in which the student drives, after one of behavioural cloning"""
-    first_rows: Count = 150_000
+    first_rows: Rows = 150_000
     """control steps that each domain (course, walk, climb, jump) collects at first"""
-    rows: Count = 40_000
+    rows: Rows = 40_000
     """control steps that each domain collects in every later round"""
-    first_steps: Count = 2500
+    first_steps: Steps = 2500
     """optimiser steps of the first round"""
-    steps: Count = 500
+    steps: Steps = 500
     """optimiser steps of every later round"""
-    batch: Annotated[int, Range(1, 10**6)] = 192
+    batch: Annotated[int, Range(1, 2**16)] = 192
     """windows in a batch"""
     learning_rate: Annotated[float, Range(0, 1, above=True)] = 1e-3
     """largest, after the warm-up"""
@@ -62,9 +63,9 @@ class Options(options.Options):
     """the specialists drive this share of round 1, its square of round 2, and so on"""
     smoothing: Share = 0.5
     """how far the mixture of domains follows where the student lags; 0: equal shares"""
-    width: Annotated[int, Range(1, 16_384)] = 128
+    width: Annotated[int, Range(1, 4096)] = 128
     """of the Transformer; a multiple of its 4 heads"""
-    layers: Annotated[int, Range(1, 256)] = 3
+    layers: Annotated[int, Range(1, 64)] = 3
     """of the Transformer"""
     context: Annotated[int, Range(1, 60)] = 15
     """control steps that the student sees"""
