@@ -49,6 +49,8 @@ class LanguageDistilled(Stoppable):
     """On held-out data: the student at the `start` and at the `end`, the `teacher`."""
     agreement: float | None = None
     """Share of held-out tokens at which teacher and student have the same likeliest token."""
+    vllm: dict[str, Any] | None = None
+    """Whether vLLM should serve the student: `known`, `architecture`, `registry`, `problems`."""
     minutes: float | None = None
 
     def show(self, console: "Console") -> None:
@@ -73,6 +75,10 @@ class LanguageDistilled(Stoppable):
         if "seconds_per_step" in self.more:
             line(console, "a step", f"{self.more['seconds_per_step']:.3g} s, {self.steps} steps {self.minutes:.3g} min")
             line(console, "memory", f"{self.more['peak_gb']:.3g} GB at the peak")
+        if self.vllm:
+            known = {"no": "not known", "own": "known"}.get(self.vllm["known"], f"known, {self.vllm['known']}")
+            more = "".join(f"; {problem}" for problem in self.vllm["problems"])
+            line(console, "vLLM", f"{self.vllm['architecture']} {known} to {self.vllm['registry']}{more}")
         if self.out:
             line(console, "student", self.out)
 

@@ -13,6 +13,7 @@ from distill.core.errors import DistillError
 from distill.language.begun import OPTIONS, read_begun
 from distill.language.evaluation import table
 from distill.language.options import OF_THE_CALL, CardOptions, ClassifierOptions, LanguageOptions
+from distill.language.serving import sentence, servable
 from distill.methods.method import Method, find
 from distill.results import CardWritten
 from sim.errors import InputError
@@ -84,6 +85,7 @@ def _language(options: LanguageOptions, found: Mapping[str, Any]) -> tuple[Seque
         f"student: {found['student']}, {count['student']:,} parameters",
         f"data: {data['examples']} examples, {data['learned_tokens']} tokens that are learned in a pass; "
         f"{data['held_out_rows']} rows held out",
+        f"served: {sentence(found['vllm'])}",
         f"training: {found['steps']} steps of {found['batch']} rows of {found['length']} tokens; the parameters are "
         f"those of round {found['best_round'] + 1} of {found['rounds']}, the best on held-out data",
     ]
@@ -124,6 +126,8 @@ def rewrite(options: CardOptions) -> CardWritten:
         if begun is None:
             raise DistillError(f"{folder / 'run' / OPTIONS} is not there")
         values = {**begun.options, "out": str(folder)}
+        if "classes" not in found:
+            found["vllm"] = servable(folder)  # its files may be others now
         restored = _restored(ClassifierOptions if "classes" in found else LanguageOptions, values)
         with alone(folder):
             write_card(folder, restored, find(found["method"]), found)

@@ -46,6 +46,7 @@ from distill.language.examples import HUB, Example, Reading, read_examples, requ
 from distill.language.models import causal, load, packs, parameters
 from distill.language.options import LanguageOptions, from_file
 from distill.language.places import load_silently
+from distill.language.serving import servable
 from distill.language.several import Several
 from distill.language.student import ChunkedStudent, ModelStudent, projected
 from distill.language.students import end_tokens, open_student, open_tokenizer, require_same_tokens, sizes
@@ -150,7 +151,8 @@ def distil(options: LanguageOptions) -> LanguageDistilled:
     Returns:
       `method`, `settings`, `teacher`, `student`, `parameters`, `data` (what was read, dropped, cut and held out),
       `steps`, `perplexity` (held-out data: student at the `start` and at the `end`, `teacher`), `agreement` (share of
-      held-out tokens at which teacher and student have the same likeliest token), `minutes`, `out`. `interrupted` where
+      held-out tokens at which teacher and student have the same likeliest token), `evaluation`, `vllm` (see
+      `serving.servable`), `minutes`, `out`. `interrupted` where
       Ctrl-C ended it. With `plan` or `dry_run` what those say, and no student.
 
     Raises:
@@ -608,8 +610,11 @@ def evaluated(run: Run) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def save(run: Run, found: Mapping[str, Any], folder: Path) -> None:
-    """The student's folder: weights, config, generation config, tokenizer, chat template, card, summary, curve."""
+def save(run: Run, found: dict[str, Any], folder: Path) -> None:
+    """The student's folder: weights, config, generation config, tokenizer, chat template, card, summary, curve.
+
+    `found` is told what vLLM knows of it.
+    """
     out, tokenizer = run.options.out, run.tokenizer
     ends = end_tokens(run.student, tokenizer)
     student = merged(run.student)
@@ -619,6 +624,7 @@ def save(run: Run, found: Mapping[str, Any], folder: Path) -> None:
     )  # fmt: skip
     student.save_pretrained(out)
     tokenizer.save_pretrained(out)
+    found["vllm"] = servable(out)
     write_json(out / SUMMARY, plain(found))
     Journal(folder).plot(f"{run.method.name}: {type(student).__name__}")
     if (folder / "curve.png").is_file():

@@ -95,7 +95,8 @@ def test_every_method_leaves_a_folder_that_transformers_loads(method, home, tmp_
         assert models["student"]["perplexity"] == pytest.approx(found["perplexity"]["end"], rel=1e-3)
     assert 0 <= models["student"]["exact_match"] <= 1 and 0 <= models["student"]["calibration_error"] <= 1
     card = (out / "README.md").read_text()
-    assert f"{models['student']['perplexity']:.4g}" in card
+    assert f"{models['student']['perplexity']:.4g}" in card and "vLLM" in card
+    assert summary["vllm"] == found["vllm"] and summary["vllm"]["known"] == "own" and not summary["vllm"]["problems"]
     assert (
         all(digest in card for digest in found["data"]["files"].values())
         and f"--method {method}" in card
