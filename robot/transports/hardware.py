@@ -18,6 +18,7 @@ from robot.loop.plausibility import GAP
 from robot.loop.transport import NEVER, NS, Array, Mode
 from sim import observation as obs
 from sim.course.description import Course
+from sim.envs.variation import Variation
 from sim.errors import InputError
 from sim.localization import PoseErrors
 from sim.robots.description import Robot
@@ -70,10 +71,12 @@ class SimulatedHardware:
         lying: bool = False,
         pose_errors: PoseErrors = PoseErrors(),
         own_odometry: bool = False,
+        variation: Variation = Variation(),
     ) -> None:
         """`lying` lets the drives damp from the start instead of holding the pose; `pose_errors` part what is told of
         the robot's place (`told_pose`) from the truth; with `own_odometry` that is what the robot reckons by its own
-        senses from where it is at the first reading.
+        senses from where it is at the first reading. `variation` is what is other in MuJoCo's physics than in
+        evaluation; its time step is 1 ms always.
 
         Raises:
           InputError: a torque limit or a seed that cannot be, or two kinds of poses.
@@ -85,11 +88,11 @@ class SimulatedHardware:
         from sim.tasks.randomization import noise_numbers
 
         check_seed(seed)
-        model = cast(Any, scene).course_model(course, robot)  # MuJoCo has no types
+        model = cast(Any, scene).course_model(course, robot, variation.solver)  # MuJoCo has no types
         model.opt.timestep = STEP_NS / NS
         self.robot, self.course = robot, course
         self.worlds = SimulatedRobots(robot, model, [seed], randomize=randomize, torque_limit=torque_limit, threads=1,
-                                      pose_errors=pose_errors.at_most(POSE_RATE))  # fmt: skip
+                                      pose_errors=pose_errors.at_most(POSE_RATE), variation=variation)  # fmt: skip
         self.physics = self.worlds.physics
         x, y, yaw = (np.array([value]) for value in course.start)
         self.worlds.place(x, y, yaw, course.height)

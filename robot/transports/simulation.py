@@ -22,6 +22,7 @@ from robot.results import OnboardReport
 from robot.transports.hardware import SimulatedHardware
 from robot.transports.inprocess import InProcess
 from sim.course.files import by_name
+from sim.envs.variation import Variation
 from sim.errors import InputError
 from sim.folders import replacing
 from sim.localization import PoseErrors
@@ -43,11 +44,14 @@ class SimulatedOnboard(OnboardParameters):
 
 
 def onboard_in_simulation(
-    asked: OnboardOptions, log: Callable[[str], None] = lambda text: print(text, file=sys.stderr)
+    asked: OnboardOptions,
+    log: Callable[[str], None] = lambda text: print(text, file=sys.stderr),
+    variation: Variation = Variation(),
 ) -> OnboardReport:
     """Arms the controller, lets the navigator take the simulated robot over a course, stops it, disarms it.
 
     With `real_time` on the computer's clock and in threads, as on a robot; else in simulated time, equal every time.
+    `variation` is as for `SimulatedHardware`.
 
     Returns:
       What the referee says, `controller` (its state, changes of state, refusals), `loop` (its punctuality), `bundles`.
@@ -69,7 +73,7 @@ def onboard_in_simulation(
     navigation, referee = NavigationProgram(where, skills), Referee(where, fall=skills.robot.fall)
     hardware = SimulatedHardware(
         skills.robot, where, seed, randomize=asked.randomize, torque_limit=asked.torque_limit, lying=asked.lying,
-        pose_errors=PoseErrors.of(asked), own_odometry=asked.own_odometry,
+        pose_errors=PoseErrors.of(asked), own_odometry=asked.own_odometry, variation=variation,
     )  # fmt: skip
     if asked.lying:
         hardware.advance(1500)
