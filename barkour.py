@@ -69,7 +69,7 @@ from robot.options import (
 )
 from sim.course.options import ScoreOptions
 from sim.errors import InputError
-from sim.options import Options, range_of, types_in
+from sim.options import Options, range_of, types_in, words_in
 from sim.results import Result, printable
 
 
@@ -288,9 +288,12 @@ def _leaf(name: str, command: Subcommand) -> type:
     changed: list[tuple[str, Any, Any]] = []
     for each in fields(command.options):
         hint, required = hints[each.name], each.default is MISSING
-        shown = range_of(hint) or (each.name.upper() if required else _kind(hint))
+        allowed = range_of(hint)
+        shown = each.name.upper() if required else _kind(hint)
+        if allowed is not None:
+            shown = "|".join(map(str, (allowed, *words_in(hint))))
         if shown and get_origin(hint) is not Literal:
-            hint = Annotated[hint, arg(metavar=str(shown))]
+            hint = Annotated[hint, arg(metavar=shown)]
         if required or each.metadata.get("positional"):
             hint = Positional[hint]
         if hint is not hints[each.name]:
@@ -341,6 +344,7 @@ def _one_line(text: str) -> str:
     message = texts[0] if texts else "the arguments cannot be understood"
     for kind, said in (("a whole number", r"invalid literal for int\(\) "), ("a number", "could not convert ")):
         message = re.sub(rf"^Error parsing (--\S+): (no type .*)?{said}[^:]*: ", rf"\1 must be {kind}, got ", message)
+    message = re.sub(r" - typing\.Literal\[(.*?)\]: .*$", r" (or \1)", message)  # a word that stands beside numbers
     message = re.sub(r"^Error parsing (--\S+): no type .*Exceeds the limit .*$", r"\1 has too many digits", message)
     meant = re.search(r"[Pp]erhaps you meant.*?(--[\w-]+)", " ".join(texts))
     known = next((text.partition(": ")[2] for text in texts if text.startswith("Available subcommands: ")), "")

@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, Field, dataclass, fields
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from sim.errors import InputError
 
@@ -65,7 +65,7 @@ class Options:
     def _check(self, field: Field[Any], hint: Any, value: Any) -> None:
         name = flag(field.name)
         allowed = range_of(hint)
-        if allowed is not None and value is not None:
+        if allowed is not None and value is not None and value not in words_in(hint):
             whole = int in types_in(hint)
             if value not in allowed or isinstance(value, bool) or (whole and not isinstance(value, int)):
                 kind = "a whole number" if whole else "a number"
@@ -96,6 +96,11 @@ def flag(name: str) -> str:
 def range_of(hint: Any) -> Range | None:
     """The range in an option's type."""
     return next((item for item in _parts(hint) if isinstance(item, Range)), None)
+
+
+def words_in(hint: Any) -> list[Any]:
+    """What an option may be beside its numbers: the values of a `Literal` in its type."""
+    return [word for item in _parts(hint) if get_origin(item) is Literal for word in get_args(item)]
 
 
 def types_in(hint: Any) -> list[Any]:

@@ -1,11 +1,13 @@
 """`barkour recipe list | show NAME | run NAME | sweep [NAME ...]`: what the front door calls."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from typing import TypeVar
 
 from distill.core.errors import DistillError
 from distill.methods import run as experiments
+from distill.methods import sweep as sweeping
 from distill.methods.catalogue import find
 from distill.methods.options import ExperimentOptions, ListOptions, RecipeRunOptions, ShowOptions, SweepOptions
 from distill.methods.results import Catalogue, Description, Plan, Plans, RecipeVerdict, Sweep
@@ -62,7 +64,9 @@ def sweep(options: SweepOptions) -> Sweep | Plans:
     if options.plan:
         return Plans(plans=[_plan(name, options.domain) for name in options.names])
     with runs.stopping():
-        return Sweep.of(experiments.sweep(options.names, options))
+        if options.budget == "small":
+            return Sweep.of(sweeping.sweep(options.names, replace(options, budget=1.0), hours=sweeping.HOURS))
+        return Sweep.of(sweeping.sweep(options.names, options))
 
 
 def _plan(name: str, domain: str) -> Plan:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from sim.errors import InputError
 from sim.options import Budget, Options, Range, Seed
@@ -85,9 +85,14 @@ class SweepOptions(PlannedOptions):
 
     names: tuple[str, ...] = field(default=(), metadata=POSITIONAL)
     """of the recipes; all without one"""
+    budget: Budget | Literal["small"] = 1.0  # pyright: ignore[reportIncompatibleVariableOverride] (a word more)
+    """share of each recipe's steps, less than 1 proves nothing; small: all steps, of as many seeds as four hours on two
+    cores allow, one of each recipe at least"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.budget == "small":
+            self.refuse(("seeds",), "with --budget small, which says how many")
         if len(set(self.names)) < len(self.names):
             raise InputError(f"a recipe is named twice: {', '.join(self.names)}")
         if self.plan and not self.names:

@@ -133,6 +133,8 @@ class Sweep(Result):
     verdicts: dict[str, str]
     """Name -> verdict, or `failed`."""
     seconds: float
+    estimate: dict[str, Any]
+    """Before it began: `seconds` of computing that were left, and the names of recipes of which they are `unknown`."""
 
     def show(self, console: "Console") -> None:
         """One line a recipe."""

@@ -1,10 +1,10 @@
-"""Runs recipes: seeds side by side, finished arms kept, one verdict; and sweeps over recipes."""
+"""Runs recipes: seeds side by side, finished arms kept, one verdict."""
 
 import json
 import math
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, is_dataclass
 from multiprocessing import get_context
@@ -20,7 +20,7 @@ from distill.core.errors import DistillError
 from distill.core.folders import end_with_parent, hold
 from distill.language.data import Corpus, read_folder
 from distill.language.models import sharding
-from distill.methods.catalogue import NAMES, find
+from distill.methods.catalogue import find
 from distill.methods.claims import judge
 from distill.methods.claims import summary as conclusion
 from distill.methods.framework import Recipe, Trial, one_seed, processors
@@ -52,17 +52,22 @@ def run(
     Raises:
       DistillError: unknown names, bad data, a folder of other options, or an arm that failed.
     """
-    domain = asked.domain
-    recipe = (find(recipe) if isinstance(recipe, str) else recipe).on(domain, asked.preset)
+    recipe = (find(recipe) if isinstance(recipe, str) else recipe).on(asked.domain, asked.preset)
     options, corpus = _options(recipe, asked)
     chosen = list(range(asked.seed, asked.seed + (asked.seeds or recipe.seeds)))
-    other = [domain] * (options["domain"] != recipe.domains[0]) + [asked.preset] * (asked.preset in recipe.by_preset)
-    folder = Path(asked.out) / "_".join([recipe.name, *other])
+    folder = folder_of(recipe, asked)
     lock = hold(folder)
     try:
         return _run(recipe, asked, folder, chosen, options, corpus, console or Console(stderr=True))
     finally:
         lock.release()
+
+
+def folder_of(recipe: Recipe, asked: ExperimentOptions) -> Path:
+    """Where a recipe's results are, those on a domain and with a preset."""
+    domain = asked.domain or recipe.domains[0]
+    other = [domain] * (domain != recipe.domains[0]) + [asked.preset] * (asked.preset in recipe.by_preset)
+    return Path(asked.out) / "_".join([recipe.name, *other])
 
 
 def _run(
@@ -106,51 +111,6 @@ def summary(recipe: Recipe, folder: Path, seeds: Sequence[int], options: dict[st
     result["plot"] = str(plot(result, results, folder / "result.png"))
     write_json(folder / RESULT, plain(result))
     return result
-
-
-def sweep(
-    names: Iterable[str] = (), asked: ExperimentOptions = ExperimentOptions(), console: Console | None = None
-) -> dict[str, Any]:
-    """Runs many recipes (all without names) one after the other, and judges each by every seed that its folder holds.
-
-    Returns:
-      `recipes` (results as of `run`, or `name` and `error`), `verdicts` (name -> verdict), `seconds`; also in
-      `out/sweep.json`, and as a table in `out/sweep.md`.
-
-    Raises:
-      DistillError: an unknown name, before anything is written.
-    """
-    recipes = [find(name) for name in tuple(names) or NAMES]
-    lock = hold(Path(asked.out))
-    try:
-        return _sweep(recipes, asked, console)
-    finally:
-        lock.release()
-
-
-def _sweep(recipes: Sequence[Recipe], asked: ExperimentOptions, console: Console | None) -> dict[str, Any]:
-    found = []
-    for recipe in recipes:
-        name = recipe.name
-        try:
-            recipe = recipe.on(asked.domain, asked.preset)
-            result = run(recipe, asked, console)
-            folder = Path(result["out"])
-            whole = _finished(recipe, folder)
-            whole = [seed for seed in whole if not any(seed in claim.power.pilot for claim in recipe.claims)]
-            if set(whole) > set(result["seeds"]):
-                result = summary(recipe, folder, whole, json.loads((folder / OPTIONS).read_text()))
-        except DistillError as error:
-            result = {"name": name, "error": str(error), "seconds": 0.0}
-        found.append(result)
-    merged = {
-        "recipes": found,
-        "verdicts": {result["name"]: result.get("verdict", "failed") for result in found},
-        "seconds": round(sum(result["seconds"] for result in found), 1),
-    }
-    write_json(Path(asked.out) / "sweep.json", plain(merged))
-    (Path(asked.out) / "sweep.md").write_text(table(found))
-    return merged
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:

@@ -272,7 +272,7 @@ def test_an_arm_that_measures_nothing_finite_is_one_sentence(tmp_path):
 
 
 def test_a_sweep_merges_and_goes_on_after_a_failure(tmp_path, monkeypatch):
-    from distill.methods import run as module
+    from distill.methods import sweep as module
 
     def find(name):
         if name == "bad":
@@ -282,7 +282,7 @@ def test_a_sweep_merges_and_goes_on_after_a_failure(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "find", find)
     run(RECIPE, seed=7, seeds=1, out=tmp_path, workers=1)
     run(RECIPE, seed=900, seeds=1, out=tmp_path, workers=1)
-    found = experiments.sweep(("bad", "halves"), ExperimentOptions(out=tmp_path, workers=1), QUIET)
+    found = module.sweep(("bad", "halves"), ExperimentOptions(out=tmp_path, workers=1), QUIET)
     assert found["verdicts"] == {"bad": "failed", "halves": "supported"}
     assert found["recipes"][1]["seeds"] == [0, 1, 2, 3, 4, 7], "every seed of the folder but the pilot's"
     lines = (tmp_path / "sweep.md").read_text().splitlines()

@@ -1,0 +1,175 @@
+"""Many recipes one after the other: how long it will take, one merged table, and a small budget of hours.
+
+With `--budget small` every step of every recipe is done, but of seeds only as many as the hours allow: what is left of
+`HOURS` is shared among the recipes that are left, by what a seed of theirs takes. A claim is judged by the seeds that
+were run, so few of them say little, and the power that they have stands beside it.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from distill.core.checkpoints import plain, write_json
+from distill.core.errors import DistillError
+from distill.core.folders import hold
+from distill.methods.catalogue import NAMES, find
+from distill.methods.framework import Recipe, processors
+from distill.methods.measured import read
+from distill.methods.options import SMALL, ExperimentOptions
+from distill.methods.run import OPTIONS, folder_of, kept_arms, run, summary, table
+
+HOURS = 4.0
+"""Of a sweep with a small budget, on `CORES` of a computer."""
+CORES = 2
+
+
+@dataclass(frozen=True)
+class Part:
+    """A recipe of a sweep, as it is with the sweep's domain and preset."""
+
+    recipe: Recipe
+    asked: ExperimentOptions
+
+    @property
+    def seeds(self) -> list[int]:
+        """Those that are asked for."""
+        return [self.asked.seed + place for place in range(self.asked.seeds or self.recipe.seeds)]
+
+    def done(self) -> dict[int, float]:
+        """Finished seed -> the seconds that it took."""
+        arms = kept_arms(self.recipe, folder_of(self.recipe, self.asked))
+        return {
+            seed: sum(float(one["seconds"]) for one in found.values())
+            for seed, found in arms.items()
+            if seed in self.seeds
+        }
+
+    def seconds(self) -> float | None:
+        """Of computing that a seed takes: as measured in the folder, else as kept beside the method; None where it has
+        never been measured."""
+        done = self.done()
+        if done:
+            return float(np.median([*done.values()]))
+        known = read(self.recipe.name)
+        domain = self.asked.domain or self.recipe.domains[0]
+        runs = [known.of(self.asked.preset, domain, pilot=pilot) for pilot in (False, True)]
+        found = next((run.seconds for run in runs if run is not None and run.seconds is not None), None)
+        return None if found is None else found * self.asked.budget
+
+    def affordable(self, share: float) -> int:
+        """Seeds that a share of seconds pays for, those that are done among them: one at least, and one alone where it
+        is not known what it takes."""
+        seconds = self.seconds()
+        return 1 if seconds is None else min(max(int(share / max(seconds, 1e-9)), 1), len(self.seeds))
+
+
+def sweep(
+    names: Iterable[str] = (),
+    asked: ExperimentOptions = ExperimentOptions(),
+    console: Console | None = None,
+    hours: float | None = None,
+) -> dict[str, Any]:
+    """Runs many recipes (all without names) one after the other, and judges each by every seed that its folder holds.
+
+    Args:
+      hours: of computing on `CORES`, which all of them together are to keep to; a recipe has one seed at least.
+
+    Returns:
+      `recipes` (results as of `run`, or `name` and `error`), `verdicts` (name -> verdict), `seconds`, `estimate`
+      (`seconds` that the sweep was to take, of recipes that have been measured; `unknown`: names of the others); also
+      in `out/sweep.json`, and as a table in `out/sweep.md`.
+
+    Raises:
+      DistillError: an unknown name, before anything is written.
+    """
+    recipes = [find(name) for name in tuple(names) or NAMES]
+    lock = hold(Path(asked.out))
+    try:
+        return _sweep(recipes, asked, console or Console(stderr=True), hours)
+    finally:
+        lock.release()
+
+
+def estimate(parts: Sequence[Part], hours: float | None) -> dict[str, Any]:
+    """`seconds` of computing that are left for recipes of which it is known, and the names of the others, `unknown`."""
+    left, unknown = 0.0, list[str]()
+    share = None if hours is None else 3600 * CORES * hours / max(len(parts), 1)
+    for part in parts:
+        seconds = part.seconds()
+        if seconds is None:
+            unknown.append(part.recipe.name)
+            continue
+        count = len(part.seeds) if share is None else part.affordable(share)
+        left += max(count - len(part.done()), 0) * seconds
+    return {"seconds": round(left, 1), "unknown": unknown}
+
+
+def _sweep(
+    recipes: Sequence[Recipe], asked: ExperimentOptions, console: Console, hours: float | None
+) -> dict[str, Any]:
+    parts: dict[str, Part] = {}
+    failed: dict[str, str] = {}
+    for recipe in recipes:
+        try:
+            part = Part(recipe.on(asked.domain, asked.preset), asked)
+            part.done()  # a folder that is damaged is told of before hours have passed
+            parts[recipe.name] = part
+        except DistillError as error:
+            failed[recipe.name] = str(error)
+    before = estimate([*parts.values()], hours)
+    workers = asked.workers or processors() if asked.preset in SMALL else 1
+    console.print(_told(before, len(recipes), workers, hours), highlight=False)
+    spent, found = 0.0, list[dict[str, Any]]()
+    for place, recipe in enumerate(recipes):
+        share = None if hours is None else max(3600 * CORES * hours - spent, 0.0) / (len(recipes) - place)
+        try:
+            if recipe.name in failed:
+                raise DistillError(failed[recipe.name])
+            result = _run(parts[recipe.name], share, console)
+        except DistillError as error:
+            result = {"name": recipe.name, "error": str(error), "seconds": 0.0}
+        found.append(result)
+        spent += result["seconds"]
+        left = estimate([part for name, part in parts.items() if name in {r.name for r in recipes[place + 1 :]}], hours)
+        console.print(f"sweep: {place + 1} of {len(recipes)} recipes; {_time(left, workers)} left", highlight=False)
+    merged = {
+        "recipes": found,
+        "verdicts": {result["name"]: result.get("verdict", "failed") for result in found},
+        "seconds": round(sum(result["seconds"] for result in found), 1), "estimate": before,
+    }  # fmt: skip
+    write_json(Path(asked.out) / "sweep.json", plain(merged))
+    (Path(asked.out) / "sweep.md").write_text(table(found))
+    return merged
+
+
+def _run(part: Part, share: float | None, console: Console) -> dict[str, Any]:
+    """One recipe: all seeds that were asked for, or those that its share of seconds pays for."""
+    recipe, asked = part.recipe, part.asked
+    count = len(part.seeds) if share is None else part.affordable(share)
+    result = run(recipe, replace(asked, seeds=count), console)
+    while share is not None and part.affordable(share) > count:  # the first seed has said what one takes
+        count = part.affordable(share)
+        result = run(recipe, replace(asked, seeds=count), console)
+    folder = Path(result["out"])
+    whole = [*kept_arms(recipe, folder)]
+    whole = [seed for seed in whole if not any(seed in claim.power.pilot for claim in recipe.claims)]
+    if set(whole) > set(result["seeds"]):
+        result = summary(recipe, folder, whole, json.loads((folder / OPTIONS).read_text()))
+    return result
+
+
+def _told(before: dict[str, Any], recipes: int, workers: int, hours: float | None) -> str:
+    limit = "" if hours is None else f", at most {hours:g} h on {CORES} cores in all but one seed of each"
+    return f"sweep: {recipes} recipes; {_time(before, workers)} on {workers} cores{limit}"
+
+
+def _time(found: dict[str, Any], workers: int) -> str:
+    """What is left, in words."""
+    hours = found["seconds"] / max(workers, 1) / 3600
+    known = f"about {hours:.1f} h" if hours >= 0.1 else f"about {60 * hours:.0f} min"
+    return known + f" and {len(found['unknown'])} recipes whose time is not known" * bool(found["unknown"])
