@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from distill.core import checkpoints, sharding
+from distill.core import checkpoints, precision, sharding
 from distill.core.collect import CollectionPlan, Collector, Resumable, Sampler, Student
 from distill.core.errors import DistillError
 from distill.core.folders import hold
@@ -297,6 +297,12 @@ class Distiller:
     def _run(self) -> dict[str, Any]:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         interrupted = False
+        times = precision.slowness(self.config.precision, self.accelerator.device)
+        if times > precision.SLOWER:
+            self.console.print(
+                f"arithmetic in {self.config.precision} takes {times:.0f} times as long as float32 here: leave it out",
+                highlight=False,
+            )
         with (
             Journal(self.folder, self.rank == 0 and not self.config.light, self.position.step, self.tracker) as journal,
             Progress(*columns, console=self.console, disable=self.rank > 0) as progress,

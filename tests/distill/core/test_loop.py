@@ -4,6 +4,7 @@ The teacher's path is narrow, so a student that only ever saw it does not know w
 path must help. Everything is small enough for exact comparisons.
 """
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from accelerate.state import AcceleratorState
 from rich.console import Console
 from torch import nn
 
-from distill.core import checkpoints
+from distill.core import checkpoints, precision
 from distill.core.collect import CollectionPlan, Experience, Student
 from distill.core.errors import DistillError
 from distill.core.loop import Distiller, LoopConfig, load_best
@@ -312,3 +313,22 @@ def test_mixed_precision_learns_too_and_keeps_its_parameters_in_float32(tmp_path
     assert summary["proxy"] != exact["proxy"]
     assert summary["proxy"][-1] == pytest.approx(exact["proxy"][-1], rel=0.5)
     assert {p.dtype for p in student.module.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("times, lines", [(12.0, 1), (0.7, 0)])
+def test_a_precision_that_only_costs_time_here_is_said_so(tmp_path, monkeypatch, times, lines):
+    console = Console(record=True, file=io.StringIO(), width=200)
+    monkeypatch.setattr(precision, "slowness", lambda name, device: times if name != "no" else 1.0)
+    AcceleratorState._reset_state(reset_partial_state=True)  # accelerate allows one precision a process
+    try:
+        run, _ = distiller(tmp_path, replace(CONFIG, rounds=0, first_steps=2, precision="bf16"))
+        run.console = console
+        run.run()
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+    assert sum("bf16" in line for line in console.export_text().splitlines()) == lines
+
+
+def test_what_a_precision_costs_is_measured():
+    here = torch.device("cpu")
+    assert precision.slowness("no", here) == 1.0 and precision.slowness("bf16", here) > 0.0

@@ -1,0 +1,34 @@
+"""What mixed precision costs on the device at hand."""
+
+import time
+
+import torch
+
+TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+SIZE, TIMES = 384, 5
+"""Edge of the matrices that are multiplied to find out, and how often; the quickest time counts."""
+SLOWER = 1.5
+"""Times as slow as float32 from which on a precision is no gain."""
+
+
+def slowness(precision: str, device: torch.device) -> float:
+    """How many times as long as in float32 a product of matrices takes, forward and backward; 1 for "no".
+
+    Processors without arithmetic of their own for it take ten times as long.
+    """
+    if precision not in TYPES:
+        return 1.0
+    return _seconds(TYPES[precision], device) / _seconds(torch.float32, device)
+
+
+def _seconds(kind: torch.dtype, device: torch.device) -> float:
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.randn(SIZE, SIZE, generator=generator).to(device, kind).requires_grad_() for _ in range(2))
+    taken: list[float] = []
+    for _ in range(TIMES):
+        began = time.perf_counter()
+        torch.autograd.grad((left @ right).sum(), (left, right))
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        taken.append(time.perf_counter() - began)
+    return min(taken)
