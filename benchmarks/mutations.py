@@ -261,8 +261,10 @@ PLAIN = re.compile(r"(?<![\w.])[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?(?![\w.])", 
 def unwritten(found: Any, sound: Any, data: bytes) -> str:
     """Which value was read that does not stand in the file as a plain number or a word, and not in the sound one."""
     known = {(type(leaf), leaf) for leaf in (*leaves(sound), *leaves(_defaults(found)))}
-    text = data.decode("utf-16" if data[:2] == b"\xff\xfe" else "utf-8", errors="replace")
-    numbers = {float(match[0]) for match in PLAIN.finditer(text)}
+    coding = "utf-16" if data[:2] == b"\xff\xfe" else "utf-8"
+    text, sound_text = (data.decode(coding, errors=errors) for errors in ("replace", "ignore"))
+    said = [match[0] for match in PLAIN.finditer(text)]
+    numbers = {float(one) for one in said} | {int(one) for one in said if one.lstrip("+-").isdigit()}
     plain = " ".join(text.split())
     for leaf in leaves(found):
         if (type(leaf), leaf) in known:
@@ -270,10 +272,11 @@ def unwritten(found: Any, sound: Any, data: bytes) -> str:
         if isinstance(leaf, bool):
             ok = str(leaf).lower() in plain.lower()
         elif isinstance(leaf, int | float):
-            endless = isinstance(leaf, float) and math.isinf(leaf) and "Infinity" in text  # JSON's word for it
+            word = "NaN" if leaf != leaf else "Infinity"  # JSON's own
+            endless = isinstance(leaf, float) and not math.isfinite(leaf) and word in text
             ok = endless or any(leaf == number for number in numbers)
         else:
-            if "\ufffd" in leaf and "\ufffd" not in text:
+            if "\ufffd" in leaf and "\ufffd" not in sound_text and "\\ufffd" not in text.lower():
                 return f"{leaf!r} holds what is no character"
             forms = (leaf, leaf.replace('"', '""'), json.dumps(leaf)[1:-1], json.dumps(leaf, ensure_ascii=False)[1:-1])
             ok = any(" ".join(form.split()) in plain for form in forms)
@@ -625,6 +628,11 @@ def _read_recipe(folder: Path) -> Any:
     return run._arms(folder, 0)
 
 
+def _results(found: Any, _: Any) -> str:
+    """Measures may be NaN or infinite, as arms that diverge write them: a verdict over them is refused."""
+    return "" if all(0 <= one["seconds"] < math.inf for one in found.values()) else "a time that cannot be"
+
+
 def _response(folder: Path) -> None:
     from policies.bundle.shipped import bundle_file
     from policies.navigation.response import SUFFIX
@@ -652,9 +660,43 @@ def _robot(folder: Path) -> None:
 def _read_robot(folder: Path) -> Any:
     from policies.evaluation.new_robot import add
     from policies.evaluation.options import RobotAddOptions
+    from sim.course.scene import build
+    from sim.course.terrain import Terrain
+    from sim.robots.description import find_robot
 
     found = add(RobotAddOptions(name=folder.name, model=folder / "model.xml", robots=folder / "robots"))
-    return dict(found.items())
+    robot = find_robot(str(folder / "robots" / folder.name))
+    model = build(robot, Terrain())
+    moves = model.body_dofnum > 0
+    driven = sorted(model.joint(int(k)).name for k in model.actuator_trnid[:, 0])
+    return dict(found.items()), robot, model.body_mass[moves], driven
+
+
+def _sound_robot(found: Any, _: Any) -> str:
+    """What is promised of every description that is read: it can be built, driven and held up by what it says."""
+    measures, robot, masses, driven = found
+    names = robot.joint_names
+    if not all(map(_finite, (measures, robot))):
+        return "a number is not finite"
+    if len(names) != 12 or len(set(names)) != 12 or not all(name.strip() for name in names):
+        return f"joints {names}"
+    if driven != sorted(names):
+        return f"actuators for {driven}"
+    if not (masses > 0).all() or not 0.1 < measures["mass_kg"] < 2000:
+        return f"masses {masses.tolist()}"
+    ends = np.array([robot.joint_lower, robot.joint_upper])
+    if not (ends[0] < ends[1]).all() or abs(ends).max() > 13:
+        return "joint ranges that cannot be"
+    for name in ("default_pose", "folded_pose"):
+        pose = getattr(robot, name)
+        if not ((robot.joint_lower - 1e-3 <= pose) & (pose <= robot.joint_upper + 1e-3)).all():
+            return f"a {name} beyond the joints' ranges"
+    for name in ("kp", "kd", "torque_limit", "no_load_speed", "armature", "joint_friction", "joint_damping"):
+        values = getattr(robot, name)
+        if not (values > 0).all() or values.max() > 1e4:
+            return f"a {name} that cannot be"
+    sizes = list(leaves([robot.standing_height, robot.foot_radius, robot.footprint]))
+    return "" if all(0 < size < 5 for size in sizes) else f"sizes {sizes}"
 
 
 def _knowledge(folder: Path) -> None:
@@ -718,10 +760,10 @@ KINDS = (
          words=("distill", "language", "--config", "FOLDER/options.yaml"), said=_itself),
     Kind("language run", ("options.json",), _begun, _read_begun, _measured, tree=True, said=_itself),
     Kind("knowledge", ("knowledge.jsonl",), _knowledge, _read_knowledge, _sound_data, tree=True, said=_itself),
-    Kind("recipe", ("seed_0/arms.json", "options.json"), _recipe, _read_recipe, _any_finite, tree=True, said=_itself),
+    Kind("recipe", ("seed_0/arms.json", "options.json"), _recipe, _read_recipe, _results, tree=True, said=_itself),
     Kind("response", ("response.json",), _response, _read_response, _any_finite, tree=True, said=_itself),
     Kind("sim2sim table", ("sim2sim.json",), _table, _read_table, _any_finite, tree=True, said=_itself),
-    Kind("robot model", ("model.xml",), _robot, _read_robot, _any_finite,
+    Kind("robot model", ("model.xml",), _robot, _read_robot, _sound_robot,
          words=("robot", "add", "again", "FOLDER/model.xml", "--robots", "FOLDER/robots")),
 )  # fmt: skip
 

@@ -1,7 +1,10 @@
 """Files from outside are read whole: regular ones, of a size that they may have."""
 
+import json
+import math
 import stat
 from pathlib import Path
+from typing import Any
 
 from sim.errors import InputError
 
@@ -28,3 +31,28 @@ def read_text(path: Path, largest: int, what: str = "") -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
         raise InputError(f"cannot read {f'{what} {path}'.strip()}: {reason}") from error
+
+
+def read_json(text: str) -> Any:
+    """JSON whose numbers are numbers that a float holds: no 1e400, which is read as infinity, no 400 digits, no NaN.
+
+    Raises:
+      ValueError: it is no such JSON.
+    """
+
+    def known(said: str) -> Any:
+        if not math.isfinite(float(said)):
+            raise ValueError(f"{said[:20]} is no finite number")
+        return float(said) if set(".eE") & set(said) else int(said)
+
+    def refuse(said: str) -> Any:
+        raise ValueError(f"{said} is no number of JSON")
+
+    return json.loads(text, parse_int=known, parse_float=known, parse_constant=refuse)
+
+
+def number(value: Any) -> float:
+    """A value of JSON as the number that it is; raises `TypeError` for what Python would make one of: true, "1.5"."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{str(value)[:20]!r} is no number")
+    return float(value)

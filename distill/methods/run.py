@@ -213,7 +213,7 @@ def _claim(folder: Path, options: dict[str, Any]) -> None:
 def _arms(folder: Path, seed: int) -> dict[str, Any]:
     path = folder / f"seed_{seed}" / ARMS
     try:
-        found = json.loads(path.read_text(), parse_int=_whole, parse_float=_finite) if path.is_file() else {}
+        found = json.loads(path.read_text(), parse_int=_known, parse_float=_known) if path.is_file() else {}
         for arm, one in found.items():
             if not isinstance(one["measures"], dict) or not 0 <= float(one["seconds"]) < math.inf:
                 raise ValueError(f"what it says of '{arm}' is no result")
@@ -222,16 +222,10 @@ def _arms(folder: Path, seed: int) -> dict[str, Any]:
         raise DistillError(f"{path} is damaged ({error}): delete it to run this seed again") from error
 
 
-def _whole(digits: str) -> int:
-    """A whole number that a float can hold, as every measure is averaged; raises `OverflowError`."""
-    number = int(digits)
-    float(number)
-    return number
-
-
-def _finite(digits: str) -> float:
-    """A number as it is written; raises `OverflowError` where it has no place in a float."""
-    if math.isinf(number := float(digits)):
+def _known(digits: str) -> float:
+    """A number that a float can hold, as every measure is averaged; raises `OverflowError`."""
+    number = float(digits) if set(".eE") & set(digits) else int(digits)
+    if math.isinf(float(number)):
         raise OverflowError(f"{digits[:20]} is too large")
     return number
 

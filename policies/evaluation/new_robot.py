@@ -43,6 +43,14 @@ FOOT_SITE = 1.2
 """Radius of the site that measures a foot's touch, in foot radii."""
 SHANK = 0.7
 """Radius of a shank's capsule, in foot radii."""
+BELIEVED = {
+    "weighs": (0.2, 1000.0, "kg"), "stands": (0.03, 3.0, "m high"), "has feet of": (0.002, 0.3, "m"),
+    "has torques of": (0.01, 1000.0, "N m"), "has joint speeds of": (0.1, 300.0, "rad/s"),
+    "has armatures of": (1e-7, 10.0, "kg m2"), "has joint friction of": (1e-6, 100.0, "N m"),
+    "has joint damping of": (1e-6, 100.0, "N m s/rad"), "has joints at": (-4 * math.pi, 4 * math.pi, "rad"),
+    "has joint ranges of": (0.05, 8 * math.pi, "rad"),
+}  # fmt: skip
+"""What a quadruped may be, from a toy to a horse: what lies outside is a slip of a digit or of a unit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +101,7 @@ def add(options: RobotAddOptions) -> RobotAdded:
     for leg in legs:
         _poses(model, leg)
     robot = _described(spec, model, base, legs, options.name, speeds, guessed)
+    _check(robot, model, base, options.model)
     _name_parts(spec, base, legs)
     _carry(spec, robot)
     with alone(folder, "writes a description"):
@@ -114,6 +123,35 @@ def _compiled(spec: mujoco.MjSpec, file: Path) -> mujoco.MjModel:
         return spec.compile()
     except (ValueError, mujoco.FatalError) as error:
         raise InputError(f"the model {file} cannot be used: {' '.join(str(error).split())}") from error
+
+
+def _check(robot: Robot, model: mujoco.MjModel, base: Any, file: Path) -> None:
+    """Raises `InputError` where what was taken from a file describes no robot."""
+    joints, lower, upper = robot.joint_names, robot.joint_lower, robot.joint_upper
+    found: list[tuple[str, Any]] = [
+        ("weighs", model.body_subtreemass[model.body(base.name).id]), ("stands", robot.standing_height),
+        ("has feet of", robot.foot_radius), ("has torques of", robot.torque_limit),
+        ("has joint speeds of", robot.no_load_speed), ("has armatures of", robot.armature),
+        ("has joint friction of", robot.joint_friction), ("has joint damping of", robot.joint_damping),
+        ("has joints at", [lower, upper]), ("has joint ranges of", upper - lower),
+    ]  # fmt: skip
+    for words, values in found:
+        low, high, unit = BELIEVED[words]
+        for value in np.ravel(np.asarray(values, float)).tolist():
+            if not low <= value <= high:
+                raise InputError(
+                    f"{file} is no quadruped's: it {words} {value:.4g} {unit}, believed are {low:.4g} to {high:.4g}"
+                )
+    light = [model.body(k).name for k in range(1, model.nbody) if not (model.body_mass[k] > 0 or _fixed(model, k))]
+    if light:
+        raise InputError(f"{file} is no quadruped's: its body '{light[0]}' moves and has no mass")
+    if len(set(joints)) != len(joints):
+        raise InputError(f"{file} has two joints of one name")
+
+
+def _fixed(model: mujoco.MjModel, body: int) -> bool:
+    """Whether a body is fixed to the one that carries it."""
+    return model.body_jntnum[body] == 0
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -195,6 +233,10 @@ def _legs(spec: mujoco.MjSpec) -> tuple[Any, list[_Leg]]:
     base = free[0]
     chains = [chain for body in base.bodies for chain in _chains(body)]
     chains = [chain for chain in chains if chain]
+    if not base.name:
+        raise InputError("the body with the free joint needs a name")
+    if nameless := [joint.parent.name for chain in chains for joint in chain if not joint.name.strip()]:
+        raise InputError(f"every joint of a leg needs a name; one on the body '{nameless[0]}' has none")
     if len(chains) != 4 or any(len(chain) != len(LEG_JOINTS) for chain in chains):
         found = ", ".join(str(len(chain)) for chain in chains) or "none"
         raise InputError(f"four legs of three hinges each are needed; this model has chains of {found} joints")

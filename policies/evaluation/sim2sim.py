@@ -27,6 +27,7 @@ from sim.envs.worlds import world_seeds
 from sim.errors import InputError
 from sim.folders import alone, replacing
 from sim.localization import PoseErrors
+from sim.reading import read_json
 from sim.results import Result, cell, plain
 
 if TYPE_CHECKING:
@@ -190,11 +191,10 @@ def _walk(skills: Skills, variation: Variation, options: EvaluateOptions) -> dic
 def _kept(file: Path, asked: dict[str, Any]) -> list[dict[str, Any]]:
     """Rows that an earlier call left there."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = read_json(file.read_text(encoding="utf-8"))
         rows = found["rows"]
         different = [name for name, value in plain(asked).items() if found.get(name) != value]
         [(row["engine"], row["change"], row["score_mean"]) for row in rows]
-        json.dumps(rows, allow_nan=False)  # as they were written: nothing was ever measured as NaN or 1e400
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InputError(f"{file} is no table of this command: {type(error).__name__}") from error
     if different:

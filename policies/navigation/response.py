@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from sim.errors import InputError
-from sim.reading import read_text
+from sim.reading import number, read_json, read_text
 
 LONGEST = 200
 """Entries of a table, at most."""
+MOST = 4.0
+"""Shares of a step that a walker swings to, at most."""
 LARGEST = 1 << 20
 """Bytes of its file, at most."""
 SUFFIX = ".response.json"
@@ -37,8 +39,8 @@ class Response:
         rows = self.forward, self.sideways, self.yaw
         if len({len(row) for row in rows}) != 1 or not 1 <= len(self.forward) <= LONGEST:
             raise InputError(f"a response's tables must be of one length from 1 to {LONGEST}")
-        if not all(np.isfinite(row).all() and 0 < row[-1] < 2 for row in rows):
-            raise InputError("a response's tables must be finite numbers that end between 0 and 2")
+        if not all(np.isfinite(row).all() and np.abs(row).max() < MOST and 0 < row[-1] < 2 for row in rows):
+            raise InputError(f"a response's tables must be numbers below {MOST:g} that end between 0 and 2")
 
     @property
     def impulse(self) -> np.ndarray:
@@ -62,9 +64,9 @@ class Response:
     def read(cls, file: Path) -> "Response":
         """A table that was written. Raises `InputError` where it is none."""
         try:
-            data = json.loads(read_text(file, LARGEST))
-            rows = {name: tuple(float(v) for v in data[name]) for name in ("forward", "sideways", "yaw")}
-            return cls(float(data["period"]), **rows)
+            data = read_json(read_text(file, LARGEST))
+            rows = {name: tuple(number(v) for v in data[name]) for name in ("forward", "sideways", "yaw")}
+            return cls(number(data["period"]), **rows)
         except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             raise InputError(f"{file} is no table of a walker's response") from error
 

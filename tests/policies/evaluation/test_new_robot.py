@@ -166,6 +166,12 @@ def test_a_mjcf_gives_what_is_described_by_hand(tmp_path):
         (('xyz="-0.2 -0.07 0"', 'xyz="0.2 -0.07 0"'), "corner"),
         (("<link", "<chain"), "cannot read|free joint"),
         (('xyz="-0.2 -0.07 0"', 'xyz="-0.2 NaN 0"'), "not finite"), (('radius="0.02"', 'radius="inf"'), "not finite"),
+        (('mass value="0.9"', 'mass value="900"'), "weighs"), (('effort="30.0"', 'effort="3e4"'), "torques"),
+        (('velocity="21.0"', 'velocity="2100"'), "speeds"), (('upper="0.7"', 'upper="40"'), "joints at"),
+        (('lower="-0.7" upper="0.7"', 'lower="0" upper="0.001"'), "ranges"),
+        (('friction="0.15"', 'friction="500"'), "friction"),
+        (('radius="0.02"', 'radius="1.2"'), "feet"), (('mass value="0.5"', 'mass value="0"'), "mass|used"),
+        (("0 0 -0.18", "0 0 -18"), "stands|feet"),
     ],
 )  # fmt: skip
 def test_a_file_that_is_no_such_robot_is_refused_in_one_line(tmp_path, wrong, says, monkeypatch):
