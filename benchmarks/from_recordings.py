@@ -62,7 +62,7 @@ def student(options: Options) -> dict[str, Any]:
 def compare(out: Path, count: int, steps: int, runs: int, seed: int, console: Console) -> dict[str, Any]:
     """All of it; the figures, also written to `summary.json`."""
     logs = recordings(out / "recordings", count, console)
-    fit = Options(first_steps=steps, batch=128, precision="bf16")
+    fit = Options(first_steps=steps, batch=128)
     from_logs = student(replace(fit, recordings=out / "recordings", run=out / "from_recordings"))
     rows = int(from_logs["card"]["rows"])
     student(replace(fit, rounds=0, first_rows=max(rows // DOMAINS, 1), score_runs=8, run=out / "in_simulation"))

@@ -154,6 +154,7 @@ class Run:
             "seed": self.options.seed,
             "worlds": self.options.worlds,
             "hosts": self.options.hosts,
+            "handovers": self.options.handovers,
             "seconds": self.seconds,
             "command": self.command(),
             "commit": self.commit,
@@ -198,11 +199,11 @@ class Run:
 
     def _restore(self, path: Path) -> None:
         arrays, values = self._parameters(path, LearnerState._fields)
-        for key in ("seed", "worlds", "backend", "hosts"):
-            if values.get(key, 1) != getattr(self.options, key):
-                raise InputError(
-                    f"{self.folder} was begun with {key} {values.get(key, 1)}, not {getattr(self.options, key)}"
-                )
+        begun = {"hosts": 1, "handovers": "", **values}
+        for key in ("seed", "worlds", "backend", "hosts", "handovers"):
+            before, now = (str(value) or "none" for value in (begun[key], getattr(self.options, key)))
+            if before != now:
+                raise InputError(f"{self.folder} was begun with {key} {before}, not {now}")
         self.env.restore({n[4:]: a for n, a in arrays.items() if n.startswith("env/")}, values["env"])
         self.env.present = (arrays["present/state"], arrays["present/privileged"])
         self.steps, self.seconds, self.history = values["steps"], values["seconds"], values["history"]

@@ -46,17 +46,19 @@ def test_its_memory_is_of_the_same_moment(found):
     assert np.abs(found.targets - found.joints).max() < 1.5
 
 
-def test_a_training_run_keeps_its_hand_overs_and_goes_on_with_them(found, tmp_path):
+def test_a_training_run_keeps_its_hand_overs_and_goes_on_with_them(found, tmp_path, monkeypatch):
+    monkeypatch.setattr(handovers, "record", lambda *arguments: found)
     options = TrainOptions("jump", worlds=24, out=tmp_path / "run", seed=3, handovers="specialists")
-    (tmp_path / "run").mkdir()
-    found.save(tmp_path / "run/handovers.npz")
     run = Run(options)
     assert (run.env.state.handed_age == 0).any() and "--handovers specialists" in run.command()
     run.iterate()
     run.save()
     straight = run.iterate()
+    monkeypatch.delattr(handovers, "record")  # they are in the run's folder
     again = Run(replace(options, resume=True)).iterate()
     assert straight["reward"] == again["reward"]
+    with pytest.raises(InputError):
+        Run(replace(options, resume=True, handovers=""))
 
 
 def test_a_policy_without_a_jumper_of_its_own_hands_nothing_over():
