@@ -46,7 +46,7 @@ if _problem := _foreign():
     print(f"barkour: {_problem}", file=sys.stderr)
     sys.exit(2)
 
-from distill.language.options import CardOptions, ClassifierOptions, LanguageOptions
+from distill.language.options import CardOptions, ClassifierOptions, LanguageOptions, MeasureOptions
 from distill.locomotion.options import Options as LocomotionOptions
 from distill.methods.options import ListOptions, ShowOptions, SweepOptions
 from distill.methods.options import RecipeRunOptions as RecipeOptions
@@ -110,6 +110,7 @@ COMMANDS: dict[str, Subcommand | Group] = {
             "language": Subcommand(LanguageOptions, "distill.language.distil:distil"),
             "classifier": Subcommand(ClassifierOptions, "distill.language.classify:distil"),
             "card": Subcommand(CardOptions, "distill.language.card:rewrite"),
+            "evaluate": Subcommand(MeasureOptions, "distill.language.card:measure"),
         },
     ),
     "recipe": Group(

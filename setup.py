@@ -44,6 +44,8 @@ EXTRAS = {
     ],
     # LoRA: what the field's models are adapted with, and merged by
     "peft": ["peft>=0.14"],
+    # tasks that students are measured on beside their teachers: the field's own harness
+    "lm-eval": ["lm-eval>=0.4.9"],
     # data by name, and folders that it saved: what the field publishes its data sets with
     "data": ["datasets>=3"],
     # rclpy without a ROS installation; on robots it comes from ROS itself

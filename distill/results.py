@@ -1,5 +1,6 @@
 """What distillation and its benchmark found."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,8 @@ class LanguageDistilled(Stoppable):
     """Share of held-out tokens at which teacher and student have the same likeliest token."""
     vllm: dict[str, Any] | None = None
     """Whether vLLM should serve the student: `known`, `architecture`, `registry`, `problems`."""
+    lm_eval: dict[str, Any] | None = None
+    """Student and teacher on the tasks that were asked for: `tasks`, `examples`, `version`."""
     minutes: float | None = None
 
     def show(self, console: "Console") -> None:
@@ -79,6 +82,7 @@ class LanguageDistilled(Stoppable):
             known = {"no": "not known", "own": "known"}.get(self.vllm["known"], f"known, {self.vllm['known']}")
             more = "".join(f"; {problem}" for problem in self.vllm["problems"])
             line(console, "vLLM", f"{self.vllm['architecture']} {known} to {self.vllm['registry']}{more}")
+        show_tasks(console, self.lm_eval or {})
         if self.out:
             line(console, "student", self.out)
 
@@ -130,6 +134,27 @@ class CardWritten(Result):
 
     card: str
     method: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentMeasured(Result):
+    """A finished student on tasks of lm-eval."""
+
+    card: str
+    lm_eval: dict[str, Any]
+    """`tasks`, `examples`, `version`."""
+
+    def show(self, console: "Console") -> None:
+        """Measure by measure, and where they stand."""
+        show_tasks(console, self.lm_eval)
+        line(console, "card", self.card)
+
+
+def show_tasks(console: "Console", found: Mapping[str, Any]) -> None:
+    """Figures of lm-eval's tasks, a line a measure."""
+    for task, measures in found.get("tasks", {}).items():
+        for name, models in measures.items():
+            line(console, f"{task}: {name}", ", ".join(f"{who} {one['value']:.4g}" for who, one in models.items()))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,23 +1,34 @@
 """The model card of a distilled student: where it comes from, how it was made, what it measures, what is missing."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from shlex import join
 from typing import Any
 
+import torch
 import yaml
 
+from distill.core.checkpoints import write_json
 from distill.core.errors import DistillError
+from distill.language import harness
 from distill.language.begun import OPTIONS, read_begun
 from distill.language.evaluation import table
-from distill.language.options import OF_THE_CALL, CardOptions, ClassifierOptions, LanguageOptions
+from distill.language.models import load
+from distill.language.options import OF_THE_CALL, CardOptions, ClassifierOptions, LanguageOptions, MeasureOptions
+from distill.language.places import load_silently
 from distill.language.serving import sentence, servable
+from distill.language.students import open_tokenizer
 from distill.methods.method import Method, find
-from distill.results import CardWritten
+from distill.results import CardWritten, StudentMeasured
 from sim.errors import InputError
 from sim.folders import alone
+from sim.results import printable
+
+SUMMARY = "summary.json"
 
 
 def command(options: LanguageOptions | ClassifierOptions) -> str:
@@ -90,7 +101,10 @@ def _language(options: LanguageOptions, found: Mapping[str, Any]) -> tuple[Seque
         f"those of round {found['best_round'] + 1} of {found['rounds']}, the best on held-out data",
     ]
     tables = [*_figures("measure", rows), "", "On the rows of each domain that were held out:", ""]
-    return (options.teacher, *teachers.values(), found["student"]), facts, [*tables, *table(found["evaluation"])]
+    tables += table(found["evaluation"])
+    if "lm_eval" in found:
+        tables += ["", "On tasks:", "", *harness.table(found["lm_eval"])]
+    return (options.teacher, *teachers.values(), found["student"]), facts, tables
 
 
 def _classifier(options: ClassifierOptions, found: Mapping[str, Any]) -> tuple[Sequence[Any], list[str], list[str]]:
@@ -119,23 +133,65 @@ def rewrite(options: CardOptions) -> CardWritten:
       InputError: no folder of a finished student, or a damaged one.
     """
     folder = options.folder
-    summary = folder / "summary.json"
-    try:
-        found = dict(json.loads(summary.read_text()))
-        begun = read_begun(folder / "run", "start" if "classes" in found else "perplexity", lambda value: value)
-        if begun is None:
-            raise DistillError(f"{folder / 'run' / OPTIONS} is not there")
-        values = {**begun.options, "out": str(folder)}
-        if "classes" not in found:
-            found["vllm"] = servable(folder)  # its files may be others now
-        restored = _restored(ClassifierOptions if "classes" in found else LanguageOptions, values)
+    with _described(folder):
+        found, restored = _finished(folder)
         with alone(folder):
             write_card(folder, restored, find(found["method"]), found)
+    return CardWritten.of({"card": str(folder / "README.md"), "method": found["method"]})
+
+
+def measure(options: MeasureOptions) -> StudentMeasured:
+    """Asks a finished student, and its teacher where it can be loaded, tasks of lm-eval; summary and card are told.
+
+    Raises:
+      InputError: no folder of a finished language model, no such task, or a task that fails.
+    """
+    folder = options.folder
+    load_silently()
+    with _described(folder):
+        found, restored = _finished(folder)
+        if not isinstance(restored, LanguageOptions):
+            raise DistillError("tasks of lm-eval are for models that write, this is a classifier")
+        harness.open_tasks(options.tasks)
+        with alone(folder):
+            models = {"student": load(str(folder), dtype=torch.float32)}
+            if found["teacher"] is not None and restored.teacher_url is None:
+                try:
+                    models["teacher"] = load(found["teacher"], dtype=torch.float32)
+                except DistillError as error:  # it may have been another machine's
+                    print(printable(f"measured without the teacher: {error}"), file=sys.stderr)
+            if torch.cuda.is_available():
+                for model in models.values():
+                    model.to("cuda")
+            told = harness.asked(options.tasks, models, open_tokenizer(str(folder)), options.limit)
+            found["lm_eval"] = harness.together(found.get("lm_eval", {}), told)
+            write_json(folder / SUMMARY, found)
+            write_card(folder, restored, find(found["method"]), found)
+    return StudentMeasured(card=str(folder / "README.md"), lm_eval=told)
+
+
+@contextmanager
+def _described(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except InputError:
+        raise
     except FileNotFoundError as error:
         raise InputError(f"{folder} holds no finished student: {error.filename} is not there") from error
     except (DistillError, OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder} cannot be described: {error}") from error
-    return CardWritten.of({"card": str(folder / "README.md"), "method": found["method"]})
+
+
+def _finished(folder: Path) -> tuple[dict[str, Any], LanguageOptions | ClassifierOptions]:
+    """What a folder's summary says, and the options of its run."""
+    found = dict(json.loads((folder / SUMMARY).read_text()))
+    begun = read_begun(folder / "run", "start" if "classes" in found else "perplexity", lambda value: value)
+    if begun is None:
+        raise DistillError(f"{folder / 'run' / OPTIONS} is not there")
+    if "classes" not in found:
+        found["vllm"] = servable(folder)  # its files may be others now
+    values = {**begun.options, "out": str(folder)}
+    return found, _restored(ClassifierOptions if "classes" in found else LanguageOptions, values)
 
 
 def _restored(kind: type[Any], values: Mapping[str, Any]) -> Any:

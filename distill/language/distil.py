@@ -35,7 +35,7 @@ from distill.core.processes import everybody
 from distill.core.shards import Shards
 from distill.core.tables import Rows
 from distill.core.teachers import Teacher
-from distill.language import teaching
+from distill.language import harness, teaching
 from distill.language.adapters import checkpoint_gradients, merged, trained, with_adapters
 from distill.language.begun import OPTIONS, begins, check_begun, read_begun
 from distill.language.card import write_card
@@ -59,7 +59,10 @@ from sim.errors import InputError
 from sim.results import printable
 
 SUMMARY, RUN = "summary.json", "run"
-FREE = ("config", "out", "resume", "plan", "dry_run", "checkpoint_minutes", "cache", "teacher_key", "wandb")
+FREE = (
+    "config", "out", "resume", "plan", "dry_run", "checkpoint_minutes", "cache", "teacher_key", "wandb", "lm_eval",
+    "lm_eval_limit",
+)  # fmt: skip
 """Options that do not decide a run's result."""
 MEASURED = 256
 """Held-out rows of a domain that the student is measured on, at most."""
@@ -233,6 +236,9 @@ def _run(options: LanguageOptions, folder: Path, processes: PartialState) -> dic
     if first:
         found["evaluation"] = evaluated(run)
         save(run, found, folder)
+        if options.lm_eval:  # the folder is whole by now, whatever becomes of them
+            found["lm_eval"] = harness.asked(options.lm_eval, models_of(run), run.tokenizer, options.lm_eval_limit)
+            describe(run, found)
         if tracker is not None:
             tracker.finish({f"perplexity/{name}": value for name, value in found["perplexity"].items()})
     processes.wait_for_everyone()
@@ -255,6 +261,8 @@ def _check(options: LanguageOptions) -> None:
     require_different(options.data)
     if options.wandb is not None:
         require_wandb()
+    if options.lm_eval:
+        harness.open_tasks(options.lm_eval)
     _method(options)
     if not _finished(options):
         teaching.require_server(options)
@@ -586,9 +594,14 @@ def agreement(run: Run) -> float:
     return right / max(count, 1)
 
 
+def models_of(run: Run) -> dict[str, Any]:
+    """Student and, where there is one, teacher."""
+    return {name: model for name, model in (("student", run.student), ("teacher", run.teacher)) if model is not None}
+
+
 def evaluated(run: Run) -> dict[str, Any]:
     """Student and teacher on each domain's held-out rows, in speed and in size; see `evaluation.measured`."""
-    models = {name: model for name, model in (("student", run.student), ("teacher", run.teacher)) if model is not None}
+    models = models_of(run)
     how = run.material.writing
     writing = {name: getattr(how, name) for name in ("vocabulary", "ends", "pad")}
     rows = run.domains[0].held_out
@@ -617,7 +630,7 @@ def save(run: Run, found: dict[str, Any], folder: Path) -> None:
     """
     out, tokenizer = run.options.out, run.tokenizer
     ends = end_tokens(run.student, tokenizer)
-    student = merged(run.student)
+    student = run.student = merged(run.student)
     student.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id, eos_token_id=ends[0] if len(ends) == 1 else ends,
         pad_token_id=tokenizer.pad_token_id, do_sample=True,
@@ -625,11 +638,16 @@ def save(run: Run, found: dict[str, Any], folder: Path) -> None:
     student.save_pretrained(out)
     tokenizer.save_pretrained(out)
     found["vllm"] = servable(out)
-    write_json(out / SUMMARY, plain(found))
     Journal(folder).plot(f"{run.method.name}: {type(student).__name__}")
     if (folder / "curve.png").is_file():
         shutil.copyfile(folder / "curve.png", out / "curve.png")
-    write_card(out, run.options, run.method, found)
+    describe(run, found)
+
+
+def describe(run: Run, found: Mapping[str, Any]) -> None:
+    """Summary and card."""
+    write_json(run.options.out / SUMMARY, plain(found))
+    write_card(run.options.out, run.options, run.method, found)
 
 
 class _Stamped:

@@ -147,9 +147,16 @@ class LanguageOptions(Options):
     """Weights & Biases project that is shown what TensorBoard is (package wandb; WANDB_MODE=offline keeps it here)"""
     checkpoint_minutes: Annotated[float, Range(0, 24 * 60)] = 3.0
     """minutes between checkpoints: the most that an interruption can lose"""
+    lm_eval: tuple[str, ...] = ()
+    """tasks that student and teacher are measured on in the end (extra lm-eval): names of the harness's, which
+    downloads their data, or YAML files of own ones"""
+    lm_eval_limit: Annotated[int, Range(0, 10**9)] = 0
+    """examples of each task; 0: all"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.lm_eval:
+            self.refuse(("lm_eval_limit",), "without --lm-eval")
         if self.steps:
             self.refuse(("epochs",), "beside --steps")
         if not self.lora:
@@ -168,6 +175,18 @@ class CardOptions(Options):
 
     folder: Path
     """what barkour distill language or classifier was given as --out"""
+
+
+@dataclass(frozen=True)
+class MeasureOptions(Options):
+    """Measure a finished student, and its teacher where it is here, on tasks of lm-eval, and write it into the card."""
+
+    folder: Path
+    """what barkour distill language was given as --out"""
+    tasks: tuple[str, ...]
+    """names of the harness's tasks, which downloads their data, or YAML files of own ones (extra lm-eval)"""
+    limit: Annotated[int, Range(0, 10**9)] = 0
+    """examples of each task; 0: all"""
 
 
 @dataclass(frozen=True, kw_only=True)
