@@ -78,8 +78,8 @@ def as_bundle(student: Student | None, teachers: Skills) -> TorchBundle | None:
     if student is None:
         return None
     assert isinstance(student, TransformerStudent)
-    ranges = teachers.bundles[teachers.uses["walk"]].metadata.command_ranges
-    return TorchBundle(student.module, teachers.robot, ranges)
+    walker = teachers.bundles[teachers.uses["walk"]]
+    return TorchBundle(student.module, teachers.robot, walker.metadata.command_ranges, walker.path)
 
 
 def course_score(teachers: Skills, course: Course, runs: int, seed: int) -> Callable[[Student], dict[str, float]]:

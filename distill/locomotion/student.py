@@ -44,9 +44,16 @@ class TransformerStudent(Student):
 class TorchBundle:
     """A student that is still learning, where a `policies.bundle.reader.Bundle` is expected."""
 
-    def __init__(self, model: LocomotionTransformer, robot: Robot, command_ranges: dict[str, list[float]]) -> None:
+    def __init__(
+        self,
+        model: LocomotionTransformer,
+        robot: Robot,
+        command_ranges: dict[str, list[float]],
+        beside: Path = Path("student"),
+    ) -> None:
+        """`beside` is the bundle whose paces and response to commands are the student's as well."""
         self.model, self.robot = model, robot
-        self.layout, self.gait, self.path = model.layout, DRIVEN, Path("student")
+        self.layout, self.gait, self.path = model.layout, DRIVEN, beside
         self.metadata = SimpleNamespace(robot=robot.name, skill="generalist", command_ranges=command_ranges)
 
     @torch.no_grad()

@@ -7,10 +7,10 @@ import torch
 from distill.core.collect import CollectionPlan
 from distill.locomotion.course import CourseCollector, as_bundle
 from distill.locomotion.drive import Memory, RecordingDriver, Wheel, actions_to_targets, targets_to_actions
-from distill.locomotion.student import TransformerStudent
+from distill.locomotion.student import TransformerStudent, student_skills
 from distill.locomotion.tasks import TaskCollector
 from policies.evaluation.course_run import CourseWorlds
-from policies.skills.library import load_skills
+from policies.skills.library import load_skills, paces_of, response_of
 from policies.transformer import TransformerConfig
 from sim.course.description import official
 from sim.envs.worlds import world_seeds
@@ -142,3 +142,11 @@ def test_the_course_gives_labelled_runs(teachers):
     found = CourseCollector(teachers, [official()]).collect(None, CollectionPlan(0, 1.0, 2000, 11))
     assert set(np.unique(found.fields["skill"])) == {0, 1, 2}
     assert sum(found.episodes) == len(found.fields["skill"]) and 0 < found.measured["gain"] <= 1
+
+
+def test_a_student_is_scored_with_the_paces_and_the_response_of_its_teachers():
+    go2 = load_skills("specialists", "unitree_go2")
+    small = TransformerConfig(joints=go2.robot.joints, width=32, layers=1, heads=2, channels=4)
+    student = student_skills(as_bundle(TransformerStudent(small), go2))
+    assert paces_of(student) == paces_of(go2) != paces_of(load_skills())
+    assert response_of(student) == response_of(go2) != response_of(load_skills())
