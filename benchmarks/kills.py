@@ -1,18 +1,24 @@
 """Runs that are killed at random moments, again and again, end as one that never was.
 
     python -m benchmarks.kills language --kills 50
-    python -m benchmarks.kills recipe --kills 50
+    python -m benchmarks.kills train --kills 50 --keep kills.jsonl
 
 SIGKILL comes after a random share of an undisturbed run's time, so that it strikes every part of it alike; the same
-command then goes on. The moments are drawn by `--seed`. After each kill no child may be left, and what had been kept
-must still be there; in the end the result must be the undisturbed run's to the last bit.
+command then goes on. The moments are drawn by `--seed`. After each kill no child may be left, what had been kept must
+still be there, and not more than one interval between checkpoints may be lost; in the end the result must be the
+undisturbed run's to the last bit, and of runs in real time a whole one. With `--keep` each finished run is a line of a
+file, and a bench that was ended goes on after the last one.
 
 - `language`: two small models are made on the spot and one is distilled into the other by `barkour distill language`,
   with dropout, a checkpoint after every step and answers that the student writes.
 - `recipe`: a recipe with a small budget and two seeds side by side, whose arms are kept one by one.
+- `train`: PPO on a few worlds, with a checkpoint after every iteration.
+- `ros`: the course over four ROS 2 processes on loopback, with a recording of the control loop. Nothing goes on there:
+  what was recorded must be whole up to the kill, and the next run in the same folder must come to its end.
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -22,9 +28,10 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +39,14 @@ from sim.errors import InputError
 
 STEPS = 24
 RECIPE = "ddk"
+WORLDS, UNROLL, ITERATIONS = 12, 24, 6
+"""Of the training that is killed: its checkpoints are `WORLDS * UNROLL` steps apart."""
 ORPHANS = 20.0
 """Children of a process that was killed end within so many seconds."""
+EACH = 10
+"""Kills of one run, at most."""
+MARK = "BARKOUR_KILLS"
+"""Variable of a run's processes, by which children of children are known."""
 
 
 def home(folder: Path) -> None:
@@ -106,6 +119,92 @@ def finished_arms(out: Path) -> tuple[int, str]:
     return count, f"{count} arms"
 
 
+def train(where: Path, out: Path) -> list[str]:
+    """The command, as a user gives it again and again."""
+    steps = str(WORLDS * UNROLL * ITERATIONS)
+    words = ["train", "walk", "--out", str(out), "--steps", steps, "--worlds", str(WORLDS), "--threads", "1"]
+    return [*words, "--checkpoint-minutes", "0", "--resume"]
+
+
+def newest(out: Path) -> int:
+    """Steps of the newest whole checkpoint."""
+    kept = [*(out / "checkpoints").glob("step_*[0-9]"), *(out / "checkpoints").glob("step_*.old")]
+    return max((int(one.name[5:17]) for one in kept if (one / "state.json").is_file()), default=-1)
+
+
+def trained(out: Path) -> str:
+    """SHA-256 of all that the last checkpoint holds, and the steps that were logged, each once."""
+    arrays = out / "checkpoints" / f"step_{newest(out):012d}" / "arrays.safetensors"
+    return f"{hashlib.sha256(arrays.read_bytes()).hexdigest()} {logged(out)}"
+
+
+def logged(out: Path) -> list[int]:
+    """Steps after each iteration, by the log's whole lines."""
+    log = out / "log.jsonl"
+    lines = log.read_text().split("\n")[:-1] if log.is_file() else []
+    return [json.loads(line)["steps"] for line in lines]
+
+
+def iterations(out: Path) -> tuple[int, str]:
+    """How far training had come."""
+    return newest(out), f"{max(newest(out), 0) // (WORLDS * UNROLL)} iterations"
+
+
+def iterations_lost(out: Path) -> int:
+    """Iterations that were logged and are in no checkpoint."""
+    return sum(steps > newest(out) for steps in logged(out))
+
+
+def ros(where: Path, out: Path) -> list[str]:
+    """The command; each time it records into a file of its own."""
+    file = out / f"loop_{len(recordings(out))}.mcap"
+    return ["ros", "course", "--seed", "3", "--out", str(out), "--record", str(file)]
+
+
+def recordings(out: Path) -> list[Path]:
+    """Those of a folder, oldest first."""
+    return sorted(out.glob("loop_*.mcap"), key=lambda file: int(file.stem[5:]))
+
+
+def whole_course(out: Path) -> str:
+    """That there are a result and a pose log of one run: how it went differs, as the computer's load does."""
+    result = json.loads((out / "RESULT.json").read_text())
+    known = {"score", "obstacles", "controller", "died"} <= result.keys() and result["died"] is None
+    return "whole" if known and (out / "pose.csv").is_file() and steps_in(recordings(out)[-1]) > 50 else "not whole"
+
+
+def steps_in(file: Path) -> int:
+    """Whole control steps of a recording; 0 where it has no header yet. Raises `InputError` where it cannot be read."""
+    from robot.loop.recording import read
+
+    if file.stat().st_size < 4096:  # the header alone is longer: the kill came before the first step
+        with contextlib.suppress(InputError):
+            return len(read(file).steps)
+        return 0
+    return len(read(file).steps)
+
+
+def course_killed(out: Path) -> tuple[int, str]:
+    """How far the run was that was killed; nothing of it goes on, so that it cannot fall behind."""
+    files = recordings(out)
+    if not files:
+        return 0, "before it recorded"
+    with contextlib.suppress(InputError):
+        return 0, f"{steps_in(files[-1]) // 500 * 10} s recorded"
+    return 0, "recording"
+
+
+def unreadable(out: Path) -> int:
+    """Recordings that cannot be read, each as if all of it were lost."""
+    bad = 0
+    for file in recordings(out):
+        try:
+            steps_in(file)
+        except InputError:
+            bad += 2
+    return bad
+
+
 @dataclass(frozen=True)
 class Kind:
     """A kind of run."""
@@ -118,86 +217,154 @@ class Kind:
     """How far it had come: a number that never falls, and words."""
     home: Callable[[Path], None] = lambda where: None
     """Puts there what it reads."""
+    lost: Callable[[Path], int] = lambda out: 0
+    """Intervals between checkpoints that a kill cost; one may be."""
+    program: tuple[str, ...] = (sys.executable, "-m", "barkour")
+    statuses: tuple[int, ...] = (0,)
+    """Exit statuses of a run that came to its end."""
 
 
 KINDS = {
     "language": Kind(language, student, stage, home),
     "recipe": Kind(recipe, measured, finished_arms),
+    "train": Kind(train, trained, iterations, lost=iterations_lost),
+    "ros": Kind(ros, whole_course, course_killed, lost=unreadable, statuses=(0, 1)),
 }
 
 
-def begin(words: Sequence[str]) -> subprocess.Popen[bytes]:
-    """The command in a session of its own, so that its children are known."""
-    command = [sys.executable, "-m", "barkour", *words, "--json"]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+@dataclass(frozen=True)
+class Run:
+    """A run that was killed again and again and came to its end."""
+
+    kind: str
+    seed: int
+    number: int
+    kills: int
+    equal: bool
+    """Whether it ended as the undisturbed one."""
+    orphans: int = 0
+    """Kills after which children went on."""
+    fell: int = 0
+    """Kills that took what had been kept before."""
+    lost: int = 0
+    """Kills that cost more than one interval between checkpoints."""
+    struck: dict[str, int] = field(default_factory=dict)
+    """How far it had come -> kills."""
 
 
-def finished(words: Sequence[str]) -> None:
+def begin(kind: Kind, where: Path, out: Path, mark: str) -> subprocess.Popen[bytes]:
+    """The command in a session of its own, its processes marked."""
+    command = [*kind.program, *kind.words(where, out), "--json"]
+    return subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        env=_surroundings(where, mark),
+    )  # fmt: skip
+
+
+def finished(kind: Kind, where: Path, out: Path) -> None:
     """Runs a command to its end. Raises `InputError` where it is no good one."""
     with tempfile.TemporaryFile("w+") as said:
-        status = subprocess.call(
-            [sys.executable, "-m", "barkour", *words, "--json"], stdout=subprocess.DEVNULL, stderr=said
-        )
+        command = [*kind.program, *kind.words(where, out), "--json"]
+        status = subprocess.call(command, stdout=subprocess.DEVNULL, stderr=said, env=_surroundings(where, ""))
         said.seek(0)
-        if status:
+        if status not in kind.statuses:
             raise InputError(f"status {status}: {(said.read().strip() or 'nothing').splitlines()[-1]}")
 
 
-def left(session: int) -> list[int]:
-    """Processes of a session that still run."""
+def _surroundings(where: Path, mark: str) -> dict[str, str]:
+    """Compiled programs are kept, or every run of a few seconds would compile for a minute."""
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(where / "compiled"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
+    return {**os.environ, **cache, MARK: mark}
+
+
+def left(mark: str) -> list[int]:
+    """Processes with a mark that still run."""
     found: list[int] = []
-    for each in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            values = each.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(values[3]) == session and values[0] != "Z":
-            found.append(int(each.parent.name))
+    wanted = f"{MARK}={mark}".encode()
+    for each in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if wanted in (each / "environ").read_bytes().split(b"\0"):
+                found.append(int(each.name))
     return found
 
 
-def run(kind: Kind, kills: int, seed: int) -> dict[str, Any]:
-    """Kills so many times over as many runs as that takes.
+def once(name: str, kind: Kind, where: Path, seed: int, number: int, lasts: float, wanted: str, most: int) -> Run:
+    """One run, killed `most` times at most; `lasts` is an undisturbed one's time, s, `wanted` its result."""
+    rng, struck, best = random.Random(f"{seed} {number}"), Counter[str](), -1
+    kills = orphans = fell = lost = 0
+    with tempfile.TemporaryDirectory(dir=where) as place:
+        out = Path(place) / "run"
+        while kills < most:
+            mark = uuid.uuid4().hex
+            process = begin(kind, where, out, mark)
+            try:
+                process.wait(rng.uniform(0.2, 1.05) * lasts)
+                break
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+            until = time.monotonic() + ORPHANS
+            while (alive := left(mark)) and time.monotonic() < until:
+                time.sleep(0.1)
+            for one in alive:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(one, signal.SIGKILL)
+            far, words = kind.stage(out)
+            kills, orphans, fell = kills + 1, orphans + bool(alive), fell + (far < best)
+            lost += kind.lost(out) > 1
+            best = max(best, far)
+            struck[words] += 1
+        finished(kind, where, out)
+        return Run(name, seed, number, kills, kind.result(out) == wanted, orphans, fell, lost, dict(struck))
 
-    Returns:
-      `kills`, `runs` that were finished, how many of them were `equal` to the undisturbed one, `orphans` (kills after
-      which children went on), `fell` (kills that took what had been kept before), and `struck`: how far runs had come
-      -> kills.
+
+def campaign(name: str, kind: Kind, kills: int, seed: int, keep: Path | None = None) -> list[Run]:
+    """Kills so many times over as many runs as that takes; those that `keep` holds are not run again.
+
+    Raises:
+      InputError: the undisturbed run, or one that was killed, comes to no good end; `keep` is no file of this bench.
     """
-    rng, struck = random.Random(seed), Counter[str]()
+    runs = kept(keep, name, seed)
+    if sum(run.kills for run in runs) >= kills:
+        return runs
     with tempfile.TemporaryDirectory() as place:
         where = Path(place)
         kind.home(where)
+        finished(kind, where, where / "first")  # and fills caches
         began = time.monotonic()
-        finished(kind.words(where, where / "whole"))
+        finished(kind, where, where / "whole")
         lasts, wanted = time.monotonic() - began, kind.result(where / "whole")
-        runs = equal = done = orphans = fell = 0
-        while done < kills:
-            out, each, best = where / f"run_{runs}", 0, -1
-            while done < kills and each < 10:
-                process = begin(kind.words(where, out))
-                try:
-                    process.wait(rng.uniform(0.2, 1.05) * lasts)
-                    break
-                except subprocess.TimeoutExpired:
-                    process.send_signal(signal.SIGKILL)
-                    process.wait()
-                until = time.monotonic() + ORPHANS
-                while (alive := left(process.pid)) and time.monotonic() < until:
-                    time.sleep(0.1)
-                for one in alive:
-                    os.kill(one, signal.SIGKILL)
-                far, words = kind.stage(out)
-                done, each, orphans, fell = done + 1, each + 1, orphans + bool(alive), fell + (far < best)
-                best = max(best, far)
-                struck[words] += 1
-            finished(kind.words(where, out))
-            runs, equal = runs + 1, equal + (kind.result(out) == wanted)
-            print(f"{done} kills, {runs} runs, {equal} equal, {orphans} orphans, {fell} fell", file=sys.stderr)
-    return {
-        "kills": done, "runs": runs, "equal": equal, "orphans": orphans, "fell": fell, "struck": dict(struck),
-        "seconds_undisturbed": lasts,
-    }  # fmt: skip
+        if kind.result(where / "first") != wanted:
+            raise InputError(f"two undisturbed runs of {name} end differently")
+        while (done := sum(run.kills for run in runs)) < kills:
+            runs.append(once(name, kind, where, seed, len(runs), lasts, wanted, min(EACH, kills - done)))
+            if keep is not None:
+                with keep.open("a") as file:
+                    file.write(json.dumps(asdict(runs[-1])) + "\n")
+            print(json.dumps(total(runs)), file=sys.stderr, flush=True)
+    return runs
+
+
+def kept(file: Path | None, name: str, seed: int) -> list[Run]:
+    """Runs of a kind and seed that an ended bench left; what it was writing when it ended is cut off."""
+    if file is None or not file.exists():
+        return []
+    text = file.read_text()
+    whole = text[: text.rfind("\n") + 1]
+    try:
+        every = [Run(**json.loads(line)) for line in whole.splitlines()]
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{file} is no file of this bench") from error
+    if whole != text:
+        file.write_text(whole)
+    return [run for run in every if (run.kind, run.seed) == (name, seed)]
+
+
+def total(runs: Sequence[Run]) -> dict[str, Any]:
+    """JSON-ready: `kills`, `runs`, and how many runs ended `equal`, kills with `orphans`, that `fell` or `lost`."""
+    struck = sum((Counter(run.struck) for run in runs), Counter[str]())
+    counts = {name: sum(getattr(run, name) for run in runs) for name in ("kills", "equal", "orphans", "fell", "lost")}
+    return {**counts, "runs": len(runs), "struck": dict(struck)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -206,16 +373,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("kind", choices=KINDS, nargs="?", default="language")
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", type=Path, help="file of finished runs, one a line: the bench goes on after them")
     options = parser.parse_args(arguments)
     try:
         if options.kills < 1:
             raise InputError("there must be one kill at least")
-        found = run(KINDS[options.kind], options.kills, options.seed)
-    except InputError as error:
+        found = total(campaign(options.kind, KINDS[options.kind], options.kills, options.seed, options.keep))
+    except (InputError, OSError) as error:
         print(f"kills: {error}", file=sys.stderr)
         return 2
     print(json.dumps(found, indent=2))
-    return 0 if found["equal"] == found["runs"] and not found["orphans"] and not found["fell"] else 1
+    faults = found["orphans"] + found["fell"] + found["lost"]
+    return 0 if found["equal"] == found["runs"] and not faults else 1
 
 
 if __name__ == "__main__":

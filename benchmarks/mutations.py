@@ -264,7 +264,8 @@ def unwritten(found: Any, sound: Any, data: bytes) -> str:
     coding = "utf-16" if data[:2] == b"\xff\xfe" else "utf-8"
     text, sound_text = (data.decode(coding, errors=errors) for errors in ("replace", "ignore"))
     said = [match[0] for match in PLAIN.finditer(text)]
-    numbers = {float(one) for one in said} | {int(one) for one in said if one.lstrip("+-").isdigit()}
+    whole = [one for one in said if one.lstrip("+-").isdigit() and len(one) < 4000]  # Python reads no longer ones
+    numbers = {*map(float, said), *map(int, whole)}
     plain = " ".join(text.split())
     for leaf in leaves(found):
         if (type(leaf), leaf) in known:

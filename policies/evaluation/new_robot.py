@@ -6,6 +6,7 @@ from its kinematics (which leg stands where, which way angles count, a standing 
 """
 
 import math
+import tempfile
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -48,7 +49,7 @@ BELIEVED = {
     "has torques of": (0.01, 1000.0, "N m"), "has joint speeds of": (0.1, 300.0, "rad/s"),
     "has armatures of": (1e-7, 10.0, "kg m2"), "has joint friction of": (1e-6, 100.0, "N m"),
     "has joint damping of": (1e-6, 100.0, "N m s/rad"), "has joints at": (-4 * math.pi, 4 * math.pi, "rad"),
-    "has joint ranges of": (0.05, 8 * math.pi, "rad"),
+    "has joint ranges of": (0.05, 8 * math.pi, "rad"), "has feet at": (0.01, 2.0, "m"), "reaches": (0.01, 4.0, "m"),
 }  # fmt: skip
 """What a quadruped may be, from a toy to a horse: what lies outside is a slip of a digit or of a unit."""
 
@@ -104,12 +105,15 @@ def add(options: RobotAddOptions) -> RobotAdded:
     _check(robot, model, base, options.model)
     _name_parts(spec, base, legs)
     _carry(spec, robot)
+    _compiled(spec, options.model)
+    with tempfile.TemporaryDirectory() as place:  # the folder is made for what is a robot
+        trial = Path(place) / "robot.xml"
+        trial.write_text(spec.to_xml())
+        robot = replace(_held_up(replace(robot, mjcf=trial)), mjcf=folder / "robot.xml")
+    _check(robot, model, base, options.model)
     with alone(folder, "writes a description"):
         try:
-            _compiled(spec, options.model)
             (folder / "robot.xml").write_text(spec.to_xml())
-            (folder / "__init__.py").write_text(_source(robot, str(options.model), guessed))
-            robot = _held_up(replace(robot, mjcf=folder / "robot.xml"))
             (folder / "__init__.py").write_text(_source(robot, str(options.model), guessed))
         except OSError as error:
             raise InputError(f"cannot write to {folder}: {error.strerror}") from error
@@ -134,6 +138,7 @@ def _check(robot: Robot, model: mujoco.MjModel, base: Any, file: Path) -> None:
         ("has joint speeds of", robot.no_load_speed), ("has armatures of", robot.armature),
         ("has joint friction of", robot.joint_friction), ("has joint damping of", robot.joint_damping),
         ("has joints at", [lower, upper]), ("has joint ranges of", upper - lower),
+        ("has feet at", robot.footprint.stance), ("reaches", robot.footprint.reach),
     ]  # fmt: skip
     for words, values in found:
         low, high, unit = BELIEVED[words]

@@ -101,6 +101,7 @@ def test_values_of_another_kind_are_not_the_same():
         ({"x": float("inf")}, '{"x": Infinity}', True), ({"x": float("inf")}, '{"x": 1e400}', True),
         ({"x": float("nan")}, '{"x": NaN}', True), ({"x": float("nan")}, '{"x": 0}', False),
         ({"x": 10**400}, f'{{"x": 1{"0" * 400}}}', True), ({"x": 10**400}, '{"x": 1e400}', False),
+        (["9" * 5000], f'"{"9" * 5000}"', True),
         (["a\ufffdb"], "a\ufffdb", True), (['say "no"'], '"say ""no"""', True), (["a b"], "a\n  b", True),
     ],
 )  # fmt: skip

@@ -171,7 +171,7 @@ def test_a_mjcf_gives_what_is_described_by_hand(tmp_path):
         (('lower="-0.7" upper="0.7"', 'lower="0" upper="0.001"'), "ranges"),
         (('friction="0.15"', 'friction="500"'), "friction"),
         (('radius="0.02"', 'radius="1.2"'), "feet"), (('mass value="0.5"', 'mass value="0"'), "mass|used"),
-        (("0 0 -0.18", "0 0 -18"), "stands|feet"),
+        (("0 0 -0.18", "0 0 -18"), "stands|feet"), (("0.2 0.07 0", "0.2 7.07 0"), "feet at"),
     ],
 )  # fmt: skip
 def test_a_file_that_is_no_such_robot_is_refused_in_one_line(tmp_path, wrong, says, monkeypatch):
