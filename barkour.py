@@ -47,6 +47,7 @@ if _problem := _foreign():
     sys.exit(2)
 
 from distill.language.options import CardOptions, ClassifierOptions, LanguageOptions, MeasureOptions
+from distill.language.own_options import EncoderOptions, TaggerOptions
 from distill.locomotion.options import Options as LocomotionOptions
 from distill.methods.options import ListOptions, ShowOptions, SweepOptions
 from distill.methods.options import RecipeRunOptions as RecipeOptions
@@ -109,6 +110,8 @@ COMMANDS: dict[str, Subcommand | Group] = {
             "locomotion": Subcommand(LocomotionOptions, "distill.locomotion.recipe:distil"),
             "language": Subcommand(LanguageOptions, "distill.language.distil:distil"),
             "classifier": Subcommand(ClassifierOptions, "distill.language.classify:distil"),
+            "tagger": Subcommand(TaggerOptions, "distill.language.tagger:distil"),
+            "encoder": Subcommand(EncoderOptions, "distill.language.encoder:distil"),
             "card": Subcommand(CardOptions, "distill.language.card:rewrite"),
             "evaluate": Subcommand(MeasureOptions, "distill.language.card:measure"),
         },

@@ -129,6 +129,38 @@ class ClassifierDistilled(Stoppable):
 
 
 @dataclass(frozen=True, kw_only=True)
+class OwnDistilled(Stoppable):
+    """One run of `barkour distill tagger` or `encoder`, or what its dry run says."""
+
+    method: str
+    student: str
+    parameters: dict[str, int]
+    data: dict[str, Any]
+    """Rows that were trained on, held out and dropped, and the files' SHA-256."""
+    steps: int
+    out: str | None = None
+    """The student's folder."""
+    measured_on: str
+    figures: dict[str, dict[str, float]] | None = None
+    """There: of the student at the `start` and at the `end`."""
+    minutes: float | None = None
+
+    def show(self, console: "Console") -> None:
+        """What was read, and what came of it."""
+        line(console, "method", self.method)
+        for role, count in self.parameters.items():
+            line(console, role, f"{count:,} parameters")
+        line(console, "data", f"{self.data['trained']} rows, {self.data['held_out']} held out")
+        for reason, count in self.data["dropped"].items():
+            line(console, "dropped", f"{count}, {reason}")
+        if self.figures:
+            for name, value in self.figures["end"].items():
+                line(console, f"{name} on {self.measured_on}", f"{self.figures['start'][name]:.4g} before, {value:.4g}")
+        if self.out:
+            line(console, "student", self.out)
+
+
+@dataclass(frozen=True, kw_only=True)
 class CardWritten(Result):
     """The card of a student's folder."""
 

@@ -139,6 +139,8 @@ class Recipe:
     """What one has to have to use the method on models of one's own: data, and of a teacher what must be open."""
     costs: str = ""
     """What it takes beyond plain fine-tuning."""
+    command: str = ""
+    """Of `barkour distill`, for models or data of a form of their own."""
     call: str = ""
     """What is called from Python on models of one's own, of a method that no command runs."""
     reads: tuple[str, ...] = ()
@@ -209,7 +211,8 @@ class Recipe:
                 for kind, names in (("language", METHODS), ("classifier", CLASSIFIERS))
                 if self.name in names
             ]
-            + [self.call] * bool(self.call),
+            + [f"barkour distill {self.command}"] * bool(self.command)
+            + [self.call] * bool(self.call and not self.command),
             "real_scale": {role: name for role, (name, _) in self.scale.models.items()} if self.scale else {},
             "hardware": f"{self.scale.devices} x {self.scale.gigabytes:g} GB" if self.scale else "",
         }  # fmt: skip

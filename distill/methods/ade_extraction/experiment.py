@@ -180,5 +180,6 @@ RECIPE = Recipe(
         devices=1,
         tokens="tens of thousands of sentences that name a drug, one answer of the teacher each; 5 to 10 epochs",
     ),
+    command="tagger",
     call="distill.methods.ade_extraction.method.parts",
 )  # fmt: skip

@@ -8,6 +8,8 @@ encoder learns which words are an event that this drug caused.
     student = SpanTagger.of(AutoModel.from_pretrained("..."), pad)
     fit(*parts(student, tagged_rows(asked, encoder_of(tokenizer), 128, pad)), folder, steps=..., batch=32, seed=0)
     kept.save(student, folder)
+
+`barkour distill tagger` does that.
 """
 
 from collections import Counter
@@ -31,11 +33,14 @@ PROMPT = (
 """What the labelling model may be asked; put worked examples before it."""
 
 
-def pairs_of(words: Sequence[str], answer: str, rejects: Counter[str]) -> set[tuple[Span, Span]]:
-    """Places of drug and event for each pair of an answer that stands in the text; the first place of each."""
+def pairs_of(
+    words: Sequence[str], answer: str, rejects: Counter[str], fields: tuple[str, str] = FIELDS
+) -> set[tuple[Span, Span]]:
+    """Places of drug and event for each pair of an answer that stands in the text; the first place of each. `fields`
+    are what the answer calls them."""
     found: set[tuple[Span, Span]] = set()
-    for one in records(answer, FIELDS, rejects):
-        places = [located(words, split(one[name])) for name in FIELDS]
+    for one in records(answer, fields, rejects):
+        places = [located(words, split(one[name])) for name in fields]
         if all(places):
             found.add((places[0][0], places[1][0]))
         else:
@@ -43,9 +48,12 @@ def pairs_of(words: Sequence[str], answer: str, rejects: Counter[str]) -> set[tu
     return found
 
 
-def labelled(words: Sequence[str], drugs: Sequence[Span], answer: str, rejects: Counter[str]) -> list[Asked]:
+def labelled(
+    words: Sequence[str], drugs: Sequence[Span], answer: str, rejects: Counter[str],
+    fields: tuple[str, str] = FIELDS,
+) -> list[Asked]:  # fmt: skip
     """One question for each drug of a text with the events that an answer gives it."""
-    pairs = pairs_of(words, answer, rejects)
+    pairs = pairs_of(words, answer, rejects, fields)
     return [Asked(words, [drug], [event for other, event in sorted(pairs) if other == drug]) for drug in drugs]
 
 

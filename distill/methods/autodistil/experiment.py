@@ -231,5 +231,6 @@ RECIPE = Recipe(
         devices=16,
         tokens="Wikipedia and BookCorpus in rows of 128, ten passes for each of three super-nets",
     ),
+    command="encoder",
     call="distill.methods.autodistil.method.distil",
 )  # fmt: skip

@@ -6,7 +6,9 @@ from importlib import import_module
 import pytest
 from rich.console import Console
 
+from barkour import COMMANDS
 from distill.methods import command
+from distill.methods.catalogue import find
 from distill.methods.method import CLASSIFIERS, METHODS
 from distill.methods.options import ListOptions, RecipeRunOptions, ShowOptions, SweepOptions
 from sim.errors import InputError
@@ -25,9 +27,9 @@ def test_the_list_and_one_recipe_are_shown():
     assert {"name", "title", "source", "algorithm", "skill", "vertical"} <= set(found["recipes"][0])
     for entry in found["recipes"]:
         kinds = [call.split()[2] for call in entry["own_models"] if call.startswith("barkour ")]
-        assert kinds == [
-            k for k, names in (("language", METHODS), ("classifier", CLASSIFIERS)) if entry["name"] in names
-        ]
+        of_method = [k for k, names in (("language", METHODS), ("classifier", CLASSIFIERS)) if entry["name"] in names]
+        assert kinds == of_method + [find(entry["name"]).command] * bool(find(entry["name"]).command)
+        assert all(kind in COMMANDS["distill"].commands for kind in kinds)
         called = [call.rpartition(".") for call in entry["own_models"] if not call.startswith("barkour ")]
         assert all(callable(getattr(import_module(module), name)) for module, _, name in called)
         assert kinds or called, f"{entry['name']} runs on no models of one's own"

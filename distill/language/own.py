@@ -1,0 +1,136 @@
+"""Runs of `barkour distill tagger` and `encoder`: read and checked, trained by the core's loop, kept as a folder."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from distill.core.checkpoints import newest, plain, write_json
+from distill.core.collect import Collector, Student
+from distill.core.errors import DistillError
+from distill.core.journal import Journal
+from distill.core.loop import Distiller, LoopConfig, load_best
+from distill.core.objectives.base import Objective
+from distill.core.tables import Epochs
+from distill.core.teachers import Teacher, Teachers
+from distill.language.begun import OPTIONS, begins, check_begun, read_begun
+from distill.language.own_options import TrainedOptions
+from distill.language.places import load_silently
+from distill.results import OwnDistilled
+from policies.learning import runs
+from sim.errors import InputError
+
+SUMMARY, RUN = "summary.json", "run"
+FREE = ("out", "resume", "dry_run", "checkpoint_minutes")
+"""Options that do not decide a run's result."""
+Asked = TypeVar("Asked", bound=TrainedOptions)
+Parts = tuple[Student, Objective, Teacher | Teachers, Sequence[Collector]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a run is made of, read and checked."""
+
+    about: Mapping[str, Any]
+    """What is known before the first step, JSON-ready: `method`, `student`, `parameters`, `data` and more."""
+    parts: Parts
+    rows: int
+    """That are trained on."""
+    judge: Callable[[], Mapping[str, float]]
+    """Figures of the student as it is, on what it is judged by during training; `golden` says how good it is."""
+    figures: Callable[[], Mapping[str, float]]
+    """Those at the start and at the end."""
+    save: Callable[[Path], Mapping[str, Any]]
+    """Writes the student's folder, and says what more is known."""
+
+
+def distil(options: Asked, prepare: Callable[[Asked], Task]) -> OwnDistilled:
+    """Distils as the options say and writes the student's folder.
+
+    Raises:
+      InputError: options, models, data or a folder that cannot be used.
+    """
+    load_silently()
+    try:
+        if options.dry_run:
+            return OwnDistilled.of({**prepare(options).about, "steps": 0, "interrupted": False, "dry_run": True})
+        folder = options.out / RUN
+        with begins(folder), runs.stopping():
+            return OwnDistilled.of(_run(options, prepare, folder))
+    except DistillError as error:
+        raise InputError(str(error)) from error
+    except OSError as error:
+        raise InputError(f"cannot write to {options.out}: {error.strerror or error}") from error
+
+
+def steps_of(options: TrainedOptions, rows: int) -> int:
+    """Optimiser steps in all."""
+    return options.steps or max(math.ceil(options.epochs * rows / options.batch), 1)
+
+
+def require_room(model: Any, tokens: int, what: str) -> None:
+    """Raises `DistillError` where so many tokens are more than a model has places for."""
+    most = getattr(model.config, "max_position_embeddings", None)
+    if isinstance(most, int) and tokens > most:
+        raise DistillError(f"{what} is {tokens} tokens, and the model reads {most} at most")
+
+
+def held_out_rows(count: int, share: float, seed: int) -> np.ndarray:
+    """Which of so many rows are never trained on, booleans `[count]`: one at least, and not all.
+
+    Raises:
+      DistillError: fewer than two.
+    """
+    if count < 2:
+        raise DistillError(f"too few rows can be used ({count}): a student learns from some and is measured on others")
+    chosen = np.zeros(count, bool)
+    chosen[np.random.default_rng([seed, 31]).permutation(count)[: min(max(round(share * count), 1), count - 1)]] = True
+    return chosen
+
+
+def _run(options: Asked, prepare: Callable[[Asked], Task], folder: Path) -> dict[str, Any]:
+    asked = {name: value for name, value in plain(asdict(options)).items() if name not in FREE}
+    known = read_begun(folder, "start", dict)
+    check_begun(options.out, folder, known, newest(folder) is not None, options.resume, asked, {})
+    task = prepare(options)
+    module = task.parts[0].module
+    if torch.cuda.is_available():
+        module.to("cuda")
+    start = known.start if known is not None else dict(task.figures())
+    if known is None:
+        runs.say_begun(options.resume, options.out)
+        write_json(folder / OPTIONS, {"options": asked, "start": start})
+    steps = steps_of(options, task.rows)
+    rounds = min(options.rounds, steps)
+    each = steps // rounds
+    config = LoopConfig(
+        rounds=rounds - 1, first_steps=steps - (rounds - 1) * each, steps=each, batch=options.batch,
+        learning_rate=options.learning_rate, last_learning_rate=options.learning_rate / 10,
+        warmup=min(options.warmup, steps), weight_decay=options.weight_decay, smoothing=0.0, held_out=256,
+        precision=options.precision, seed=options.seed, checkpoint_minutes=options.checkpoint_minutes,
+    )  # fmt: skip
+    student, objective, teacher, collectors = task.parts
+    distiller = Distiller(
+        student, objective, teacher, collectors, Epochs(), folder, config, lambda _: task.judge(), options.resume,
+        Console(stderr=True),
+    )  # fmt: skip
+    summary = distiller.run()
+    found = {
+        **task.about, "steps": steps, "out": str(options.out), "minutes": summary["minutes"],
+        "interrupted": summary["interrupted"],
+    }  # fmt: skip
+    if summary["interrupted"]:
+        return found
+    best = load_best(folder, student)
+    module.eval()
+    found |= {"best_round": best["round"], "rounds": summary["rounds"], "measured": summary["measured"]}
+    found["figures"] = {"start": start, "end": dict(task.figures())}
+    found |= task.save(options.out)
+    write_json(options.out / SUMMARY, plain(found))
+    Journal(folder).plot(f"{found['method']}: {type(module).__name__}")
+    return found
