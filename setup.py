@@ -46,6 +46,8 @@ EXTRAS = {
     "peft": ["peft>=0.14"],
     # tasks that students are measured on beside their teachers: the field's own harness
     "lm-eval": ["lm-eval>=0.4.9"],
+    # seeds of experiments as jobs of a Slurm cluster, in its own queue
+    "cluster": ["submitit>=1.5"],
     # data by name, and folders that it saved: what the field publishes its data sets with
     "data": ["datasets>=3"],
     # rclpy without a ROS installation; on robots it comes from ROS itself

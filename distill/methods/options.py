@@ -50,12 +50,20 @@ class ExperimentOptions(Options):
     save: bool = False
     """keep the students of every arm and seed in the recipe's folder, as folders that load again"""
     workers: Annotated[int, Range(0, 256)] = 0
-    """processes; 0: one a core"""
+    """processes, or with --pool slurm jobs at the same time; 0: one a core, or all jobs"""
+    pool: Literal["local", "slurm"] = "local"
+    """where seeds are computed: in processes here, or each as a job of a Slurm cluster whose machines see --out (extra
+    cluster)"""
+    slurm: tuple[str, ...] = ()
+    """of the jobs, as NAME=VALUE each: partition=long timeout_min=600 mem_gb=8, or what else sbatch takes"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.preset not in SMALL:
-            self.refuse(("workers",), f"with --preset {self.preset}: its seeds run one after the other")
+            why = f"with --preset {self.preset}: its seeds run one after the other"
+            self.refuse(("workers", "pool"), why)
+        if self.pool == "local":
+            self.refuse(("slurm",), "without --pool slurm")
 
 
 @dataclass(frozen=True)
@@ -68,7 +76,7 @@ class PlannedOptions(ExperimentOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.plan:
-            self.refuse(("seed", "seeds", "out", "data", "preset", "budget", "save", "workers"), "with --plan")
+            self.refuse(("seed", "seeds", "out", "data", "preset", "budget", "save", "workers", "pool"), "with --plan")
 
 
 @dataclass(frozen=True, kw_only=True)

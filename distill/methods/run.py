@@ -20,6 +20,7 @@ from distill.core.errors import DistillError
 from distill.core.folders import end_with_parent, hold
 from distill.language.data import Corpus, read_folder
 from distill.language.models import sharding
+from distill.methods import cluster
 from distill.methods.catalogue import find
 from distill.methods.claims import judge
 from distill.methods.claims import summary as conclusion
@@ -56,9 +57,10 @@ def run(
     options, corpus = _options(recipe, asked)
     chosen = list(range(asked.seed, asked.seed + (asked.seeds or recipe.seeds)))
     folder = folder_of(recipe, asked)
+    through = cluster.executor(folder / "jobs", asked.slurm, asked.workers) if asked.pool == "slurm" else None
     lock = hold(folder)
     try:
-        return _run(recipe, asked, folder, chosen, options, corpus, console or Console(stderr=True))
+        return _run(recipe, asked, folder, chosen, options, corpus, console or Console(stderr=True), through)
     finally:
         lock.release()
 
@@ -78,14 +80,19 @@ def _run(
     options: dict[str, Any],
     corpus: Corpus | None,
     console: Console,
+    through: Any = None,
 ) -> dict[str, Any]:
     _claim(folder, options)
     left = [s for s in chosen if set(_arms(folder, s)) != set(recipe.arms)]
     jobs = [(recipe, folder, s, options, corpus) for s in left]
     workers = min(asked.workers or processors(), max(len(left), 1))
-    need_memory(workers * WORKER_BYTES, f"--workers {workers}")
+    if through is None:
+        need_memory(workers * WORKER_BYTES, f"--workers {workers}")
     with _Progress(recipe, folder, chosen, console) as progress:
-        if workers == 1 or asked.preset not in SMALL:
+        if through is not None:
+            own = [(folder / f"seed_{job[2]}", job) for job in jobs]
+            cluster.side_by_side(_seed, own, through, progress.show)
+        elif workers == 1 or asked.preset not in SMALL:
             for job in jobs:
                 _seed(*job, progress.show)
         else:

@@ -17,6 +17,7 @@ from distill.core.folders import LOCK
 from distill.core.objectives.divergences import CrossEntropy
 from distill.core.tables import FixedDomain
 from distill.language.student import ModelStudent, Next
+from distill.methods import cluster
 from distill.methods import run as experiments
 from distill.methods.catalogue import NAMES, find
 from distill.methods.claims import Claim, Difference, Power
@@ -78,6 +79,19 @@ RECIPE = Recipe(
 )  # fmt: skip
 
 # ------------------------------------------------------------------------------------------------------------------
+
+
+def test_seeds_as_jobs_of_a_cluster_give_the_same_figures(tmp_path, monkeypatch):
+    pytest.importorskip("submitit")
+    with monkeypatch.context() as nowhere:
+        nowhere.setenv("PATH", str(tmp_path))
+        with pytest.raises(DistillError, match="Slurm"):
+            run(RECIPE, out=tmp_path / "a", seeds=2, pool="slurm")
+    assert not (tmp_path / "a").exists()
+    made = cluster.executor
+    monkeypatch.setattr(cluster, "executor", lambda *given: made(*given, kind="debug"))
+    jobs = run(RECIPE, out=tmp_path / "a", seeds=2, pool="slurm")
+    assert jobs["arms"] == run(RECIPE, out=tmp_path / "b", seeds=2, workers=1)["arms"]
 
 
 def test_a_new_recipe_of_40_lines_runs(tmp_path):
