@@ -135,7 +135,8 @@ def newest(out: Path) -> int:
 def trained(out: Path) -> str:
     """SHA-256 of all that the last checkpoint holds, and the steps that were logged, each once."""
     arrays = out / "checkpoints" / f"step_{newest(out):012d}" / "arrays.safetensors"
-    return f"{hashlib.sha256(arrays.read_bytes()).hexdigest()} {logged(out)}"
+    bundle = (out / "walk.onnx").is_file() and (out / "summary.json").is_file()
+    return f"{hashlib.sha256(arrays.read_bytes()).hexdigest()} {logged(out)} {bundle}"
 
 
 def logged(out: Path) -> list[int]:
@@ -227,7 +228,7 @@ class Kind:
 KINDS = {
     "language": Kind(language, student, stage, home),
     "recipe": Kind(recipe, measured, finished_arms),
-    "train": Kind(train, trained, iterations, lost=iterations_lost),
+    "train": Kind(train, trained, iterations, lost=iterations_lost, statuses=(0, 2)),  # 2: it had come to its end
     "ros": Kind(ros, whole_course, course_killed, lost=unreadable, statuses=(0, 1)),
 }
 

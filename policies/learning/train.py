@@ -334,6 +334,20 @@ class Run:
         partial.write_text("".join(json.dumps(row) + "\n" for row in self.history))
         partial.replace(self.folder / "log.jsonl")
 
+    def finished(self) -> bool:
+        """Whether all that a run leaves at its end is there: the summary comes last."""
+        try:
+            summary = json.loads((self.folder / "summary.json").read_text())
+            return summary["steps"] >= self.steps and not summary["interrupted"]
+        except (OSError, ValueError, TypeError, KeyError):
+            return False
+
+    def finish(self) -> dict[str, Any]:
+        """What is left to do when all steps are done; returns the summary."""
+        with alone(self.folder, "trains"):
+            self._cut_log()
+            return self._finish(self.checkpoints / f"step_{self.steps:012d}", interrupted=False)
+
     def _finish(self, where: Path, interrupted: bool) -> dict[str, Any]:
         curves.plot(self.history, self.folder / "curve.png", title=self.options.skill)
         tail = self.history[-max(1, len(self.history) // 20) :]
@@ -389,6 +403,8 @@ def train(options: TrainOptions) -> Trained:
 def _train(options: TrainOptions, console: Console) -> Trained:
     run = Run(options)
     if run.steps >= run.total:
+        if not run.finished():  # killed after its last checkpoint
+            return Trained.of(run.finish())
         raise InputError(f"{options.folder} has already {run.steps} steps: ask for more than that with --steps")
     devices = ", ".join(str(d) for d in run.learner.mesh.devices.flat)
     console.print(f"{options.skill}: {run.options.worlds} worlds on {options.backend}, learner on {devices}")

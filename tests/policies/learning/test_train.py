@@ -217,6 +217,14 @@ def test_the_log_of_a_resumed_run_holds_every_step_once(copy):
     assert steps == [row["steps"] for row in resumed.history] == sorted(set(steps))
 
 
+def test_a_run_that_was_killed_after_its_last_checkpoint_still_leaves_its_policy(copy):
+    asked = options(copy, steps=WORLDS * 24, resume=True)
+    found = train(asked)
+    assert found["steps"] == WORLDS * 24 and (copy / "walk.onnx").is_file() and (copy / "curve.png").is_file()
+    with pytest.raises(InputError, match="--steps"):
+        train(asked)
+
+
 def test_only_the_newest_checkpoints_are_kept(tmp_path):
     for steps in (10, 20, 30):
         checkpoint.save(tmp_path, steps, {"a": np.zeros(2, np.float32)}, {"steps": steps}, keep=2)
