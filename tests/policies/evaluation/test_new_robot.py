@@ -166,6 +166,8 @@ def test_a_mjcf_gives_what_is_described_by_hand(tmp_path):
         (('xyz="-0.2 -0.07 0"', 'xyz="0.2 -0.07 0"'), "corner"),
         (("<link", "<chain"), "cannot read|free joint"),
         (('xyz="-0.2 -0.07 0"', 'xyz="-0.2 NaN 0"'), "not finite"), (('radius="0.02"', 'radius="inf"'), "not finite"),
+        (('radius="0.02"', 'radius="Infinity"'), "not finite"), (('radius="0.02"', 'radius="1e400"'), "not finite"),
+        (('radius="0.02"', 'radius="1e30"'), "not finite"),
         (('mass value="0.9"', 'mass value="900"'), "weighs"), (('effort="30.0"', 'effort="3e4"'), "torques"),
         (('velocity="21.0"', 'velocity="2100"'), "speeds"), (('upper="0.7"', 'upper="40"'), "joints at"),
         (('lower="-0.7" upper="0.7"', 'lower="0" upper="0.001"'), "ranges"),
