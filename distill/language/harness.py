@@ -40,7 +40,7 @@ def open_tasks(tasks: Sequence[str]) -> tuple[Any, list[str]]:
         if not path.is_file():
             raise DistillError(f"the task {path} does not exist")
     with _quiet(f"the tasks {', '.join(given)} cannot be read"):
-        folders = sorted({str(path.resolve().parent) for path in files.values()})
+        folders: list[str | Path] = sorted({str(path.resolve().parent) for path in files.values()})
         manager: Any = TaskManager(include_path=folders or None, include_defaults=len(files) < len(given))
         known = set(manager.all_tasks)
     names = [files[name].stem if name in files else name for name in given]
@@ -66,11 +66,12 @@ def asked(tasks: Sequence[str], models: Mapping[str, Any], tokenizer: Any, limit
     from lm_eval.models.huggingface import HFLM
 
     evaluate: Any = lm_eval.simple_evaluate
+    made: Any = HFLM
     found: dict[str, dict[str, dict[str, Any]]] = {}
     examples: dict[str, list[int]] = {}
     for who, model in models.items():
         with _quiet(f"lm-eval fails on {', '.join(names)}"):
-            harness: Any = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=BATCH, device=str(model.device))
+            harness: Any = made(pretrained=model, tokenizer=tokenizer, batch_size=BATCH, device=str(model.device))
             told: Any = evaluate(
                 model=harness, tasks=names, task_manager=manager, limit=limit or None, bootstrap_iters=BOOTSTRAPS,
                 log_samples=False,
