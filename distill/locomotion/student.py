@@ -22,11 +22,14 @@ from sim.robots.gaits import DRIVEN
 class TransformerStudent(Student):
     """Learns actions at every step of a window."""
 
+    normalised = False
+    """Whether its inputs are scaled already, so that the first experience changes nothing of that."""
+
     def __init__(self, config: TransformerConfig, seed: int = 0, start: LocomotionTransformer | None = None) -> None:
         """`start` is a model to go on with, of the same configuration: it keeps its normalisers."""
         torch.manual_seed(seed)
         self.module: LocomotionTransformer = start or LocomotionTransformer(config)  # type: ignore[assignment]
-        self._normalised = start is not None
+        self.normalised = start is not None
 
     def outputs(self, module: nn.Module, batch: Mapping[str, Tensor]) -> StudentOutput:
         """Actions `[B, T, J + 1]`."""
@@ -34,7 +37,7 @@ class TransformerStudent(Student):
 
     def begin(self, shards: Shards) -> None:
         """Means and standard deviations of the inputs, from the first experience."""
-        if self._normalised:
+        if self.normalised:
             return
         for name, normalizer in (("frames", self.module.frames), ("heights", self.module.heights)):
             rows = np.concatenate([np.asarray(shards.array(s, name)[::7], np.float64) for s in shards.shards])
