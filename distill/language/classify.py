@@ -20,7 +20,7 @@ from distill.core.checkpoints import newest, plain, write_json
 from distill.core.collect import Student
 from distill.core.errors import DistillError
 from distill.core.journal import Journal
-from distill.core.loop import Distiller, LoopConfig, load_best
+from distill.core.loop import Distiller, load_best
 from distill.core.objectives.base import WeightedSum
 from distill.core.tables import Epochs, FixedDomain, Rows
 from distill.language.begun import OPTIONS, begins, check_begun, read_begun
@@ -41,6 +41,7 @@ from distill.language.labelled import (
 from distill.language.models import Read, load, parameters
 from distill.language.options import ClassifierOptions
 from distill.language.places import load_silently
+from distill.language.rounds import in_rounds
 from distill.language.student import ModelStudent, Next, dense
 from distill.language.students import end_tokens, open_tokenizer
 from distill.language.writing import answers
@@ -299,14 +300,7 @@ def loop(run: Run, folder: Path, settings: MethodOptions, resume: bool = False, 
     """The core's loop over the run's rows, or of `one` of its passes, fresh or restored."""
     options, losses = run.options, (run.method.class_losses or run.method.losses)(settings)
     steps = max(round(one.share * run.steps), 1) if one else run.steps
-    rounds = min(options.rounds, steps)
-    each = steps // rounds
-    config = LoopConfig(
-        rounds=rounds - 1, first_steps=steps - (rounds - 1) * each, steps=each, batch=options.batch,
-        learning_rate=options.learning_rate, last_learning_rate=options.learning_rate / 10,
-        warmup=min(options.warmup, steps), weight_decay=options.weight_decay, smoothing=0.0, held_out=256,
-        precision=options.precision, seed=options.seed, checkpoint_minutes=options.checkpoint_minutes,
-    )  # fmt: skip
+    config = in_rounds(options, steps)
 
     def evaluate(learner: Student) -> dict[str, float]:
         found = class_probabilities(learner.module, read(), run.held_out)

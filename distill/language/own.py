@@ -14,13 +14,14 @@ from distill.core.checkpoints import newest, plain, write_json
 from distill.core.collect import Collector, Student
 from distill.core.errors import DistillError
 from distill.core.journal import Journal
-from distill.core.loop import Distiller, LoopConfig, load_best
+from distill.core.loop import Distiller, load_best
 from distill.core.objectives.base import Objective
 from distill.core.tables import Epochs
 from distill.core.teachers import Teacher, Teachers
 from distill.language.begun import OPTIONS, begins, check_begun, read_begun
 from distill.language.own_options import TrainedOptions
 from distill.language.places import load_silently
+from distill.language.rounds import in_rounds
 from distill.results import OwnDistilled
 from policies.learning import runs
 from sim.errors import InputError
@@ -106,14 +107,7 @@ def _run(options: Asked, prepare: Callable[[Asked], Task], folder: Path) -> dict
         runs.say_begun(options.resume, options.out)
         write_json(folder / OPTIONS, {"options": asked, "start": start})
     steps = steps_of(options, task.rows)
-    rounds = min(options.rounds, steps)
-    each = steps // rounds
-    config = LoopConfig(
-        rounds=rounds - 1, first_steps=steps - (rounds - 1) * each, steps=each, batch=options.batch,
-        learning_rate=options.learning_rate, last_learning_rate=options.learning_rate / 10,
-        warmup=min(options.warmup, steps), weight_decay=options.weight_decay, smoothing=0.0, held_out=256,
-        precision=options.precision, seed=options.seed, checkpoint_minutes=options.checkpoint_minutes,
-    )  # fmt: skip
+    config = in_rounds(options, steps)
     student, objective, teacher, collectors = task.parts
     distiller = Distiller(
         student, objective, teacher, collectors, Epochs(), folder, config, lambda _: task.judge(), options.resume,
