@@ -23,6 +23,7 @@ from sim.course import files as course_files
 from sim.course.description import Course
 from sim.course.files import by_name
 from sim.errors import InputError
+from sim.messages import NS
 from sim.observation import Layout, Sensors
 from sim.recordings import COMMAND, HEIGHTS, IMU, JOINTS, ODOMETRY, SETTINGS, STATUS, TARGETS, Reader
 from sim.results import printable
@@ -35,7 +36,6 @@ SHORTEST = 25
 MOST = 10_000
 """Files in a folder of logs."""
 HEARD = (JOINTS, IMU, ODOMETRY, COMMAND, HEIGHTS, SETTINGS, STATUS, TARGETS)
-NS = 1_000_000_000
 
 
 @dataclass(frozen=True, eq=False)

@@ -191,7 +191,7 @@ class Task:
         command = self.ground.guide(xp, state.command, self.commands.guided, state.kind, offset, yaw, board)
         heights = self._heights(xp, xy, yaw, z, 0.0, board)
         actions = obs.frame_slices(self.robot.joints)["last_action"]
-        lag, seen = clock_lag(xp, self.gait, self.layout, heights, found.phase, command)
+        lag, _ = clock_lag(xp, self.gait, self.layout, heights, found.phase, command)
         other = state._replace(
             history=found.history,
             last_action=found.history[..., 0, actions],
@@ -204,7 +204,7 @@ class Task:
             relief=obs.relief(xp, self.layout, heights),
             board=board,
             handed_age=xp.zeros_like(found.phase),
-            handed_slip=xp.where(seen, lag / SET, 0.0).astype(xp.float32),
+            handed_slip=(lag / SET).astype(xp.float32),
         )
 
         def either(new: Array, old: Array) -> Array:
