@@ -6,9 +6,12 @@ from sim.arrays import Array, Namespace
 from sim.tasks.draws import Drawn
 
 DRAWS = (
-    ("command_velocity", 3), ("command_straight", 1), ("command_standing", 1), ("command_life", 1), ("", 2),
+    ("command_velocity", 3), ("command_straight", 1), ("command_standing", 1), ("command_life", 1), ("command_slew", 2),
 )  # fmt: skip
 """What a command draws; see `sim.tasks.draws`."""
+
+AT_ONCE = 1e6
+"""An acceleration at which every command is reached in one step, m/s^2."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,12 @@ class Commands:
     """How long a command lasts."""
     guided: tuple[float, float] = (0.4, 1.5)
     """Forward speeds on ground that guides, m/s."""
+    slewed: float = 0.0
+    """Share of commands that are reached at an acceleration, as a navigator's are; the others jump."""
+    slew: tuple[float, float] = (3.0, 8.0)
+    """That acceleration, m/s^2."""
+    slew_radius: float = 0.4
+    """m: the acceleration divided by it is that of the commanded yaw rate, rad/s^2."""
 
     def draw(
         self, xp: Namespace, drawn: Drawn, rough: Array, guided: Array | None, period: float
@@ -50,3 +59,17 @@ class Commands:
             command = xp.where(guided[..., None], along, command)
         life = (self.seconds[0] + drawn.command_life * (self.seconds[1] - self.seconds[0])) / period
         return command.astype(xp.float32), xp.round(life).astype(xp.float32)
+
+    def drawn_slew(self, xp: Namespace, drawn: Drawn) -> Array:
+        """The acceleration at which a drawn command is reached, m/s^2 `[...]`; `AT_ONCE` where it jumps."""
+        slew = self.slew[0] + drawn.command_slew[..., 1] * (self.slew[1] - self.slew[0])
+        return xp.where(drawn.command_slew[..., 0] < self.slewed, slew, AT_ONCE).astype(xp.float32)
+
+    def towards(self, xp: Namespace, command: Array, goal: Array, slew: Array, period: float) -> Array:
+        """The command `[..., 3]` one control step of `period` s later on its way to `goal` `[..., 3]`."""
+        gap = goal - command
+        planar = xp.sqrt((gap[..., :2] ** 2).sum(-1))
+        share = xp.minimum(1.0, slew * period / xp.maximum(planar, 1e-6))
+        most = slew[..., None] * period / self.slew_radius
+        moved = xp.concatenate([gap[..., :2] * share[..., None], xp.clip(gap[..., 2:], -most, most)], -1)
+        return (command + moved).astype(xp.float32)

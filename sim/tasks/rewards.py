@@ -112,6 +112,16 @@ def progress(xp: Namespace, m: Motion) -> Array:
     return xp.clip((m.velocity[..., :2] * asked).sum(-1) / size, -0.5, 1.0)
 
 
+def velocity_gap(xp: Namespace, m: Motion) -> Array:
+    """Distance of the planar velocity from the command, m/s: pays for every step that a change takes, however far."""
+    return xp.sqrt(((m.velocity[..., :2] - m.command[..., :2]) ** 2).sum(-1))
+
+
+def yaw_gap(xp: Namespace, m: Motion) -> Array:
+    """Distance of the yaw rate from the command, rad/s."""
+    return xp.abs(m.angular_velocity[..., 2] - m.command[..., 2])
+
+
 def board_touch(xp: Namespace, m: Motion) -> Array:
     """Feet on the board, counted by how deep inside its edges they stand."""
     return m.touch + xp.zeros_like(m.fallen)
@@ -122,7 +132,7 @@ def board_cleared(xp: Namespace, m: Motion) -> Array:
     return m.cleared + xp.zeros_like(m.fallen)
 
 
-UNCLIPPED = ("fall", "board_touch", "board_cleared")
+UNCLIPPED = ("fall", "board_touch", "board_cleared", "velocity_gap", "yaw_gap")
 """Terms that always count, whatever the others add up to."""
 
 TERMS: dict[str, Term] = {
@@ -130,7 +140,7 @@ TERMS: dict[str, Term] = {
     for term in (
         linear_tracking, linear_precision, yaw_tracking, yaw_precision, vertical_velocity, tilt_rate, tilt, torque,
         joint_acceleration, action_rate, action_jerk, abduction_pose, stand_still, foot_slip, out_of_step, low_base,
-        fall, progress, board_touch, board_cleared,
+        fall, progress, velocity_gap, yaw_gap, board_touch, board_cleared,
     )
 }  # fmt: skip
 
@@ -140,9 +150,11 @@ WALK: dict[str, float] = {
     "linear_precision": 0.5,
     "yaw_tracking": 0.8,
     "yaw_precision": 0.3,
+    "velocity_gap": -1.5,
+    "yaw_gap": -0.3,
     "vertical_velocity": -0.8,
-    "tilt_rate": -0.05,
-    "tilt": -1.5,
+    "tilt_rate": -0.03,
+    "tilt": -0.8,
     "torque": -2e-4,
     "joint_acceleration": -1e-7,
     "action_rate": -0.01,
@@ -154,10 +166,18 @@ WALK: dict[str, float] = {
     "low_base": -40.0,
     "fall": -50.0,
 }
-"""Weights of the walker. The fall weight is applied after clipping, so that it always counts."""
+"""Weights of the walker. The fall weight is applied after clipping, so that it always counts; so are the distances to
+the commanded velocity, or a robot that is asked to turn back at 2 m/s would gain nothing on its way there: tracking and
+progress are both at their least until it is within 2 m/s."""
 
 
-CLIMB: dict[str, float] = WALK | {"progress": 2.0, "tilt": -0.3, "vertical_velocity": -0.05, "torque": -1e-4}
+CLIMB: dict[str, float] = {name: weight for name, weight in WALK.items() if name not in ("velocity_gap", "yaw_gap")} | {
+    "progress": 2.0,
+    "tilt_rate": -0.05,
+    "tilt": -0.3,
+    "vertical_velocity": -0.05,
+    "torque": -1e-4,
+}
 """Weights of the climber: slopes tilt the robot, going up or down them is motion along z (at 1.9 m/s over 30 degrees
 1.1 m/s of it), and speed uphill costs torque; `progress` pulls where speeds asked for are still far away."""
 

@@ -26,7 +26,7 @@ def walk(robot: Robot | None = None) -> Task:
     return Task(
         robot or default_robot(),
         thrown=0.3,
-        commands=Commands((-1.6, 2.2), (-1.2, 1.2), (-2.4, 2.4), seconds=(0.5, 4.0)),
+        commands=Commands((-1.6, 2.4), (-1.5, 1.5), (-3.0, 3.0), seconds=(0.3, 3.0), slewed=0.6),
     )
 
 

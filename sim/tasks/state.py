@@ -22,6 +22,10 @@ class TaskState(NamedTuple):
     """Control steps since the command changed."""
     command_life: Array
     """Control steps after which it changes."""
+    command_goal: Array
+    """The command that the present one is on its way to, `[..., 3]`; the same where commands jump."""
+    command_slew: Array
+    """Acceleration on that way, m/s^2 `[...]`."""
     kind: Array
     """Index of the ground's kind, int."""
     level: Array

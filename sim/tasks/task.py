@@ -165,6 +165,8 @@ class Task:
             command=command.astype(xp.float32),
             command_age=zeros,
             command_life=life,
+            command_goal=command.astype(xp.float32),
+            command_slew=xp.full(yaw.shape, commands.AT_ONCE, xp.float32),
             kind=kind,
             level=level,
             steps=zeros,
@@ -348,12 +350,18 @@ class Task:
         """The state with the command of the next step: a new one where the old one has lived, steered by the ground."""
         expired = state.command_age + 1 >= state.command_life
         fresh, life = self._drawn_command(xp, drawn, state.kind)
-        command = xp.where(expired[..., None], fresh, state.command)
+        goal = xp.where(expired[..., None], fresh, state.command_goal)
+        slew, command = state.command_slew, xp.where(expired[..., None], fresh, state.command)
+        if self.commands.slewed:
+            slew = xp.where(expired, self.commands.drawn_slew(xp, drawn), slew)
+            command = self.commands.towards(xp, state.command, goal, slew, self.robot.control_period)
         command = self.ground.guide(xp, command, self.commands.guided, state.kind, offset, yaw, board)
         return state._replace(
             command=command,
             command_age=xp.where(expired, 0.0, state.command_age + 1).astype(xp.float32),
             command_life=xp.where(expired, life, state.command_life).astype(xp.float32),
+            command_goal=goal,
+            command_slew=slew,
             board=board,
         )
 

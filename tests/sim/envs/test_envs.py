@@ -16,6 +16,7 @@ from sim.observation import Grid
 from sim.physics.base import PhysicsReading
 from sim.tasks import patches, rewards
 from sim.tasks import randomization as randomize
+from sim.tasks.commands import AT_ONCE, Commands
 from sim.tasks.events import Pushes
 from sim.tasks.randomization import SensorNoise
 from sim.tasks.state import Motion, Outcome, TaskState
@@ -87,8 +88,40 @@ def test_commands_live_for_the_stated_seconds(many):
     assert (many.command_life == np.round(many.command_life)).all()
 
 
+def test_a_command_is_reached_at_once_or_at_its_acceleration():
+    commands = Commands(slewed=0.6, slew=(3.0, 8.0), slew_radius=0.4)
+    u = np.random.default_rng(0).random((20_000, TASK.uniforms)).astype(np.float32)
+    slew = commands.drawn_slew(np, TASK.drawn[1].of(u))
+    jumps = slew == AT_ONCE
+    assert jumps.mean() == pytest.approx(0.4, abs=0.02)
+    assert 3.0 <= slew[~jumps].min() < 3.05 and 7.95 < slew[~jumps].max() <= 8.0
+    start, goal = np.array([[1.5, -0.5, 2.0]] * 2), np.array([[-0.9, 0.5, -1.0]] * 2)
+    one = commands.towards(np, start, goal, np.array([5.0, AT_ONCE]), DT)
+    np.testing.assert_allclose(one[1], goal[1], atol=1e-6)
+    moved = one[0] - start[0]
+    assert np.linalg.norm(moved[:2]) == pytest.approx(5.0 * DT, rel=1e-5)
+    np.testing.assert_allclose(moved[:2] / np.linalg.norm(moved[:2]), [-2.4 / 2.6, 1.0 / 2.6], atol=1e-5)
+    assert moved[2] == pytest.approx(-5.0 / 0.4 * DT, rel=1e-5)
+    command, steps = start, 0
+    while np.abs(command - goal).max() > 1e-6:
+        command, steps = commands.towards(np, command, goal, np.array([5.0, 5.0]), DT), steps + 1
+    assert steps == math.ceil(2.6 / 5.0 / DT)
+
+
+def test_a_slewed_command_goes_on_to_where_it_was_drawn():
+    env = make(variant(commands=replace(TASK.commands, slewed=1.0, standing=0.0)))
+    life = np.full(WORLDS, 1, np.float32)
+    env.state = env.state._replace(steps=np.zeros(WORLDS, np.float32), command_life=life)
+    before = env.state.command.copy()
+    for k in range(1, 4):
+        env.step(ZERO)
+        way = np.linalg.norm((env.state.command - before)[:, :2], axis=1)
+        gap = np.linalg.norm((env.state.command_goal - before)[:, :2], axis=1)
+        np.testing.assert_allclose(way, np.minimum(gap, env.state.command_slew * DT * k), rtol=1e-3)
+
+
 def test_a_command_changes_when_its_life_is_over_and_not_before():
-    env = make()
+    env = make(variant(commands=replace(TASK.commands, slewed=0.0)))
     before = env.state.command.copy()
     life = np.full(WORLDS, 3, np.float32)
     life[5] = 50
@@ -168,7 +201,7 @@ def test_a_fall_ends_the_episode_of_that_world_alone(how):
     out = env.step(ZERO)
     only = np.eye(WORLDS)[3]
     assert out.fallen.tolist() == only.tolist() and not out.truncated.any()
-    assert out.reward[3] <= -50 * DT + 5 * DT and (np.delete(out.reward, 3) >= 0).all()
+    assert out.reward[3] <= -50 * DT + 5 * DT and (np.delete(out.reward, 3) > -10 * DT).all()
     assert env.state.steps.tolist() == (8 * (1 - only)).tolist()
     assert env.state.level.tolist() == (2 - only).tolist()
     assert obs.projected_gravity(np, env.physics.qpos[3, 3:7])[2] == pytest.approx(-1)
@@ -339,6 +372,8 @@ def test_terms_follow_from_what_was_read():
         "low_base": (0.17 - 0.15) ** 2,
         "fall": 0.0,
         "progress": 1.0,
+        "velocity_gap": 0.1,
+        "yaw_gap": 0.2,
         "board_touch": 0.0,
         "board_cleared": 0.0,
     }
@@ -525,6 +560,13 @@ def motion(**changes) -> Motion:
 
 
 GAINS = {"progress", "linear_tracking", "linear_precision", "yaw_tracking", "yaw_precision"}
+
+
+def test_turning_back_pays_from_the_first_step_on():
+    """Tracking and progress are flat where the velocity is far from the command; the sum must not be."""
+    command = [-1.5, 0, 0]
+    rewarded = [rewards.total(np, rewards.WALK, motion(command=command, velocity=[v, 0, 0]), DT)[0] for v in (2.0, 1.8)]
+    assert rewarded[1] - rewarded[0] == pytest.approx(1.5 * 0.2 * DT, rel=0.1)
 
 
 def test_a_perfect_step_earns_the_tracking_weights_and_pays_nothing():
