@@ -37,6 +37,8 @@ class TrainOptions(Options):
     """checkpoint, run or models/SKILL folder whose parameters to begin with, another robot's too"""
     handovers: str = ""
     """for jump: half of the episodes begin as this policy's walker hands the robot over; specialists are the shipped"""
+    ways: Annotated[int, Range(0, 2000)] = 0
+    """for walk: three in four commands on the flat follow one of so many planned ways, as on a course"""
     checkpoint_minutes: Annotated[float, Range(0, 24 * 60)] = 2.0
     """minutes between checkpoints: the most that an interruption can lose"""
     coordinator: str = ""
@@ -66,6 +68,8 @@ class TrainOptions(Options):
             self.refuse(("threads",), "with --backend mjx")
         if self.skill != "jump":
             self.refuse(("handovers",), f"for the skill {self.skill}")
+        if self.skill != "walk":
+            self.refuse(("ways",), f"for the skill {self.skill}")
 
     def _check_reach(self) -> None:
         """Host 0 must listen where the others look for it."""

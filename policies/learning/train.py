@@ -8,7 +8,7 @@ import json
 import logging
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,9 @@ from sim.machine import check_xla, need_memory
 from sim.robots.description import DEFAULT, find_robot, robot_by_name
 from sim.tasks.handovers import Handovers
 from sim.tasks.patches import LEVELS
-from sim.tasks.skills import TASKS
+from sim.tasks.skills import TASKS, walk
 from sim.tasks.task import Task
+from sim.tasks.ways import Ways
 
 CHECKPOINT_FORMAT = 1
 TAKEN_OVER = ("params", "normalizer")
@@ -50,11 +51,13 @@ STALL_ITERATIONS, STALL_RISE = 100, 0.03
 """A curriculum whose mean level rose by less than this over so many iterations, twice in a row, has stalled."""
 HANDOVERS = "handovers.npz"
 """In a run's folder: the hand-overs in which its episodes begin."""
+WAYS = "ways.npz"
+"""In a run's folder: the planned ways that its commands follow."""
 HOST_SEED_STRIDE = 1_000_000
 """Between the seeds of two hosts' worlds."""
 WORLD_BYTES = 200_000
 """What a world takes of memory on the C engine, with its transitions of an iteration: 320 kB were measured."""
-FILES = ("log.jsonl", "curve.png", "summary.json", "diverged.npz", "tensorboard", "start", "handovers.npz")
+FILES = ("log.jsonl", "curve.png", "summary.json", "diverged.npz", "tensorboard", "start", "handovers.npz", "ways.npz")
 """What a run writes beside its checkpoints and its bundle."""
 
 
@@ -91,6 +94,8 @@ class Run:
         self.task: Task = TASKS[options.skill](find_robot(options.robot))
         if options.handovers:
             self.task = replace(self.task, handovers=self._handovers(options))
+        if options.ways:
+            self.task = walk(self.task.robot, self._ways(options))
         config = PPOConfig(worlds=options.worlds, **HYPERPARAMETERS.get(options.skill, {}))
         self.commit = runs.commit()
         self.options = TrainOptions(**{**asdict(options), "worlds": config.worlds})
@@ -119,17 +124,35 @@ class Run:
 
     def _handovers(self, options: TrainOptions) -> Handovers:
         """Those that this run recorded when it began; recorded now where it begins."""
-        file = self.folder / HANDOVERS
-        if not file.exists():
+
+        def make() -> Handovers:
             from policies.learning.handovers import record
 
             skills = load_skills(options.handovers, self.task.robot.name)
-            made = record(skills, options.seed, options.threads, Console(stderr=True).print)
+            return record(skills, options.seed, options.threads, Console(stderr=True).print)
+
+        return Handovers.load(self._made_once(HANDOVERS, make, options), self.task.robot)
+
+    def _ways(self, options: TrainOptions) -> Ways:
+        """Those that this run planned when it began; planned now where it begins."""
+
+        def make() -> Ways:
+            from policies.learning.ways import planned_ways
+
+            return planned_ways(self.task.robot, options.ways, options.seed, Console(stderr=True).print)
+
+        return Ways.load(self._made_once(WAYS, make, options))
+
+    def _made_once(self, name: str, make: Callable[[], Handovers | Ways], options: TrainOptions) -> Path:
+        """The run's file of that name, made where it is not there yet."""
+        file = self.folder / name
+        if not file.exists():
+            made = make()
             self.folder.mkdir(parents=True, exist_ok=True)
             runs.mark(self.folder, _begun_with(options))
             with replacing(file) as partial:
                 made.save(partial)
-        return Handovers.load(file, self.task.robot)
+        return file
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
@@ -142,6 +165,7 @@ class Run:
         words += ["--hosts", o.hosts] if o.hosts > 1 else []
         words += ["--start-from", o.start_from] if o.start_from else []
         words += ["--handovers", o.handovers] if o.handovers else []
+        words += ["--ways", o.ways] if o.ways else []
         return shlex.join(map(str, words))
 
     def description(self) -> dict[str, Any]:
@@ -155,6 +179,7 @@ class Run:
             "worlds": self.options.worlds,
             "hosts": self.options.hosts,
             "handovers": self.options.handovers,
+            "ways": self.options.ways,
             "seconds": self.seconds,
             "command": self.command(),
             "commit": self.commit,
@@ -199,8 +224,8 @@ class Run:
 
     def _restore(self, path: Path) -> None:
         arrays, values = self._parameters(path, LearnerState._fields)
-        begun = {"hosts": 1, "handovers": "", **values}
-        for key in ("seed", "worlds", "backend", "hosts", "handovers"):
+        begun = {"hosts": 1, "handovers": "", "ways": 0, **values}
+        for key in ("seed", "worlds", "backend", "hosts", "handovers", "ways"):
             before, now = (str(value) or "none" for value in (begun[key], getattr(self.options, key)))
             if before != now:
                 raise InputError(f"{self.folder} was begun with {key} {before}, not {now}")
@@ -385,7 +410,7 @@ def stall_warning(levels: Sequence[float]) -> str:
 
 def _begun_with(options: TrainOptions) -> dict[str, Any]:
     """What tells runs in one folder apart."""
-    names = ("skill", "robot", "backend", "seed", "worlds", "hosts", "host", "handovers")
+    names = ("skill", "robot", "backend", "seed", "worlds", "hosts", "host", "handovers", "ways")
     return {"by": "barkour train", **{name: getattr(options, name) for name in names}}
 
 

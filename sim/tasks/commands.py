@@ -73,3 +73,11 @@ class Commands:
         most = slew[..., None] * period / self.slew_radius
         moved = xp.concatenate([gap[..., :2] * share[..., None], xp.clip(gap[..., 2:], -most, most)], -1)
         return (command + moved).astype(xp.float32)
+
+    def within(self, xp: Namespace, command: Array) -> Array:
+        """A command `[..., 3]` within the ranges; the direction of its velocity is kept."""
+        low, high = (xp.asarray([r[i] for r in (self.forward, self.sideways, self.yaw)], xp.float32) for i in (0, 1))
+        planar = command[..., :2]
+        bound = xp.where(planar > 0, high[:2], -low[:2])
+        scale = xp.maximum(1.0, (xp.abs(planar) / bound).max(-1))[..., None]
+        return xp.concatenate([planar / scale, xp.clip(command[..., 2:], low[2:], high[2:])], -1)

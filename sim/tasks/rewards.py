@@ -22,22 +22,22 @@ def two_scales(xp: Namespace, squared_error: Array) -> Array:
 
 def linear_tracking(xp: Namespace, m: Motion) -> Array:
     """1 when the planar velocity equals the command."""
-    return two_scales(xp, ((m.velocity[..., :2] - m.command[..., :2]) ** 2).sum(-1))
+    return two_scales(xp, ((m.velocity[..., :2] - m.wanted[..., :2]) ** 2).sum(-1))
 
 
 def linear_precision(xp: Namespace, m: Motion) -> Array:
     """A narrow peak that pays for the last centimetres per second."""
-    return xp.exp(-((m.velocity[..., :2] - m.command[..., :2]) ** 2).sum(-1) / 0.02)
+    return xp.exp(-((m.velocity[..., :2] - m.wanted[..., :2]) ** 2).sum(-1) / 0.02)
 
 
 def yaw_tracking(xp: Namespace, m: Motion) -> Array:
     """1 when the yaw rate equals the command."""
-    return two_scales(xp, (m.angular_velocity[..., 2] - m.command[..., 2]) ** 2)
+    return two_scales(xp, (m.angular_velocity[..., 2] - m.wanted[..., 2]) ** 2)
 
 
 def yaw_precision(xp: Namespace, m: Motion) -> Array:
     """A narrow peak that pays for the last tenth of a radian per second."""
-    return xp.exp(-((m.angular_velocity[..., 2] - m.command[..., 2]) ** 2) / 0.04)
+    return xp.exp(-((m.angular_velocity[..., 2] - m.wanted[..., 2]) ** 2) / 0.04)
 
 
 def vertical_velocity(xp: Namespace, m: Motion) -> Array:
@@ -107,19 +107,19 @@ def fall(xp: Namespace, m: Motion) -> Array:
 
 def progress(xp: Namespace, m: Motion) -> Array:
     """Share of the commanded planar velocity that is made along it, at most 1: a pull that is as strong from afar."""
-    asked = m.command[..., :2]
+    asked = m.wanted[..., :2]
     size = xp.maximum((asked**2).sum(-1), 0.09)
     return xp.clip((m.velocity[..., :2] * asked).sum(-1) / size, -0.5, 1.0)
 
 
 def velocity_gap(xp: Namespace, m: Motion) -> Array:
     """Distance of the planar velocity from the command, m/s: pays for every step that a change takes, however far."""
-    return xp.sqrt(((m.velocity[..., :2] - m.command[..., :2]) ** 2).sum(-1))
+    return xp.sqrt(((m.velocity[..., :2] - m.wanted[..., :2]) ** 2).sum(-1))
 
 
 def yaw_gap(xp: Namespace, m: Motion) -> Array:
     """Distance of the yaw rate from the command, rad/s."""
-    return xp.abs(m.angular_velocity[..., 2] - m.command[..., 2])
+    return xp.abs(m.angular_velocity[..., 2] - m.wanted[..., 2])
 
 
 def board_touch(xp: Namespace, m: Motion) -> Array:

@@ -12,19 +12,27 @@ from sim.tasks.curricula import AsItStands, Distance
 from sim.tasks.ground import Ground
 from sim.tasks.randomization import Ranges
 from sim.tasks.task import Task
+from sim.tasks.ways import Ways
 
 STRONG_AND_WEAK = Ranges(strength=(0.6, 1.0))
 """Climbing and jumping are learned over motors from full strength down to two thirds (Barkour v0's 18 N m and the
 paper's 12 N m) less a tenth."""
 
 
-def walk(robot: Robot | None = None) -> Task:
+MOSTLY_FLAT = 0.6, 0.06, 0.14, 0.08, 0.12
+"""Shares of a walker's worlds where it follows planned ways, which are on the flat."""
+
+
+def walk(robot: Robot | None = None, ways: Ways | None = None) -> Task:
     """Omnidirectional walking on the flat, slopes to 16 degrees, steps and stairs to 0.11 m.
 
-    Commands change as quickly as a navigator's among poles: what is steered by is how soon a robot follows.
+    Commands change as quickly as a navigator's among poles: what is steered by is how soon a robot follows. With `ways`
+    most of those on the flat are a navigator's.
     """
     return Task(
         robot or default_robot(),
+        Ground(shares=MOSTLY_FLAT) if ways else Ground(),
+        ways=ways,
         thrown=0.3,
         commands=Commands((-1.6, 2.4), (-1.5, 1.5), (-3.0, 3.0), seconds=(0.3, 3.0), slewed=0.6),
     )

@@ -26,6 +26,8 @@ class TaskState(NamedTuple):
     """The command that the present one is on its way to, `[..., 3]`; the same where commands jump."""
     command_slew: Array
     """Acceleration on that way, m/s^2 `[...]`."""
+    way: Array
+    """The planned motion that is followed (`sim.tasks.ways`), `[..., 7]`; zeros where velocities are asked for."""
     kind: Array
     """Index of the ground's kind, int."""
     level: Array
@@ -84,6 +86,8 @@ class Motion(NamedTuple):
     """World x and y of the base, m, `[..., 2]`."""
     yaw: Array
     """Heading, rad, `[...]`."""
+    wanted: Array
+    """What pays, `[..., 3]` as `command`: on a planned way its velocity now, which the command leads."""
     fallen: Array = 0.0
     """1.0 where the robot has fallen or is otherwise past helping, `[...]`."""
     low: Array = 0.0

@@ -19,7 +19,7 @@ from sim.handover import SET, clock_lag, faded
 from sim.physics.base import PhysicsReading
 from sim.robots.description import Robot, default_robot
 from sim.robots.gaits import Gait
-from sim.tasks import boards, commands, events, rewards
+from sim.tasks import boards, commands, events, rewards, ways
 from sim.tasks.commands import Commands
 from sim.tasks.curricula import AsItStands, Distance
 from sim.tasks.draws import Drawn, Draws
@@ -30,6 +30,7 @@ from sim.tasks.handovers import Handovers
 from sim.tasks.observations import CRITIC, Look, heading_frame
 from sim.tasks.randomization import Ranges, SensorNoise, noise_numbers, noisy
 from sim.tasks.state import Motion, Outcome, TaskState
+from sim.tasks.ways import Ways
 
 TOUCHING = 1.0
 """A foot that presses harder than this is on the ground, N."""
@@ -39,22 +40,22 @@ FOR_EVER = 1e6
 """Control steps that no episode has."""
 
 
-def episode_draws(robot: Robot) -> Draws:
+def episode_draws(robot: Robot, *more: tuple[str, int]) -> Draws:
     """What is drawn at the start of an episode."""
     thrown = len(events.THROWN_BASE) + robot.joints + len(robot.legs)
     return Draws(
         ("place", 2), ("heading", 1), ("joints", robot.joints), ("velocity", 3), *commands.DRAWS, ("thrown", 1),
         ("thrown_state", thrown), ("", 1), ("thrown_phase", 1), ("", 4), ("thrown_slow", 1), ("thrown_slower", 1),
         ("running", 1), ("running_speed", 1), ("board_distance", 1), ("board_width", 2), ("board_speed", 1),
-        ("running_phase", 1), ("run_up", 1), ("handed", 1), ("handed_state", 1), ("", 2),
+        ("running_phase", 1), ("run_up", 1), ("handed", 1), ("handed_state", 1), ("", 2), *more,
     )  # fmt: skip
 
 
-def step_draws(robot: Robot) -> Draws:
+def step_draws(robot: Robot, *more: tuple[str, int]) -> Draws:
     """What is drawn in every control step."""
     return Draws(
         *commands.DRAWS, ("noise", noise_numbers(robot)), ("height", 1), ("", 1), ("push", 1), ("push_angle", 1),
-        ("push_size", 1), ("", 1), *boards.DRAWS,
+        ("push_size", 1), ("", 1), *boards.DRAWS, *more,
     )  # fmt: skip
 
 
@@ -86,6 +87,8 @@ class Task:
     (`events.thrown`)."""
     handovers: Handovers | None = None
     """States in which episodes begin in place of drawn ones (`handovers.SHARE` of them); on ground with boards."""
+    ways: Ways | None = None
+    """Planned motions that are asked for on flat ground in place of most random velocities."""
     collision: Literal["feet", "full"] = "feet"
     """What touches the ground in training: "feet" (with the shanks; faster) or "full" (the trunk too)."""
     episode_seconds: float = 10.0
@@ -103,7 +106,8 @@ class Task:
     @cached_property
     def drawn(self) -> tuple[Draws, Draws]:
         """What is drawn at the start of an episode, and in every control step."""
-        return episode_draws(self.robot), step_draws(self.robot)
+        more = ways.DRAWS if self.ways else ()
+        return episode_draws(self.robot, *more), step_draws(self.robot, *more)
 
     @property
     def uniforms(self) -> int:
@@ -151,6 +155,10 @@ class Task:
             chosen = drawn.thrown < self.thrown
             qpos, qvel, phase, slower = events.thrown(xp, robot, drawn, qpos, qvel, yaw, chosen)
             command = command * slower[..., None]
+        way = xp.zeros((*yaw.shape, ways.NUMBERS), xp.float32)
+        if self.ways:
+            way = self.ways.drawn(xp, drawn, qpos[..., :2], yaw, kind == 0, robot.control_period)
+            command, life = self._on_the_way(xp, way, command, life, qpos[..., :2], yaw)
         action = xp.zeros_like(joints)
         sensors = obs.Sensors(qpos[..., 3:7], qvel[..., 3:6], qpos[..., 7:], qvel[..., 6:])
         zeros = zero.astype(xp.float32)
@@ -167,6 +175,7 @@ class Task:
             command_life=life,
             command_goal=command.astype(xp.float32),
             command_slew=xp.full(yaw.shape, commands.AT_ONCE, xp.float32),
+            way=way,
             kind=kind,
             level=level,
             steps=zeros,
@@ -250,13 +259,18 @@ class Task:
         feet = points[..., : len(self.robot.legs), :]
         passage = self.ground.follow(xp, self.robot, state, reading.qpos, points, drawn)
         motion = self._motion(xp, state, action, targets, reading, feet)
+        way = state.way
+        if self.ways:
+            way = self.ways.onward(xp, way, motion.place, dt)
+            now = self.ways.velocity_of(xp, way, motion.place, motion.yaw, dt)
+            motion = motion._replace(wanted=xp.where(way[..., :1] > 0, now, state.command))
         fallen = ended(xp, self.endings, self.robot, self.ground, state, motion)
         motion = motion._replace(fallen=fallen, touch=passage.touch, cleared=passage.cleared)
         reward, terms = rewards.total(xp, self.weights, motion, dt)
 
         offset = motion.place - self.ground.origin(xp, state.kind, state.level)
         shift = self.ground.shift(xp, offset)
-        following = self._commanded(xp, state, drawn, offset, motion.yaw, passage.board)
+        following = self._commanded(xp, state._replace(way=way), drawn, offset, motion, shift, passage.board)
         following = self._clocked(xp, following, reading, shift, motion.yaw)
         if self.handovers:
             gap = self._handed_gap(xp, state, self._asked_targets(xp, state, action))
@@ -304,6 +318,16 @@ class Task:
         rough = kind != 0
         return self.commands.draw(xp, drawn, rough, self.ground.guides(xp, kind), self.robot.control_period)
 
+    def _on_the_way(
+        self, xp: Namespace, way: Array, command: Array, life: Array, place: Array, yaw: Array
+    ) -> tuple[Array, Array]:
+        """Command and life where a planned way is followed; the given ones elsewhere."""
+        assert self.ways is not None
+        period, on = self.robot.control_period, way[..., 0] > 0
+        asked = self.ways.velocity_of(xp, way, place, yaw, period, ways.LEAD, ways.TURN_LEAD)
+        command = xp.where(on[..., None], self.commands.within(xp, asked), command).astype(xp.float32)
+        return command, xp.where(on, life + round(ways.LONGER / period), life).astype(xp.float32)
+
     def _motion(
         self, xp: Namespace, state: TaskState, action: Array, targets: Array, reading: PhysicsReading, feet: Array
     ) -> Motion:
@@ -334,20 +358,22 @@ class Task:
             clearance=qpos[..., 2] - self.ground.height(xp, qpos[..., :2]),
             place=qpos[..., :2],
             yaw=yaw,
+            wanted=state.command,
             low=robot.fall.low,
         )
 
     def _metrics(self, xp: Namespace, state: TaskState, m: Motion) -> dict[str, Array]:
         return {
-            "velocity_error": xp.sqrt(((m.velocity[..., :2] - state.command[..., :2]) ** 2).sum(-1)),
-            "yaw_error": xp.abs(m.angular_velocity[..., 2] - state.command[..., 2]),
+            "velocity_error": xp.sqrt(((m.velocity[..., :2] - m.wanted[..., :2]) ** 2).sum(-1)),
+            "yaw_error": xp.abs(m.angular_velocity[..., 2] - m.wanted[..., 2]),
             "settled": (state.command_age * self.robot.control_period >= SETTLED).astype(xp.float32),
         }
 
     def _commanded(
-        self, xp: Namespace, state: TaskState, drawn: Drawn, offset: Array, yaw: Array, board: Array
+        self, xp: Namespace, state: TaskState, drawn: Drawn, offset: Array, m: Motion, shift: Array, board: Array
     ) -> TaskState:
         """The state with the command of the next step: a new one where the old one has lived, steered by the ground."""
+        yaw, way = m.yaw, state.way
         expired = state.command_age + 1 >= state.command_life
         fresh, life = self._drawn_command(xp, drawn, state.kind)
         goal = xp.where(expired[..., None], fresh, state.command_goal)
@@ -356,7 +382,14 @@ class Task:
             slew = xp.where(expired, self.commands.drawn_slew(xp, drawn), slew)
             command = self.commands.towards(xp, state.command, goal, slew, self.robot.control_period)
         command = self.ground.guide(xp, command, self.commands.guided, state.kind, offset, yaw, board)
+        if self.ways:
+            fresh = self.ways.drawn(xp, drawn, m.place, yaw, state.kind == 0, self.robot.control_period)
+            way = xp.where(expired[..., None], fresh, way)
+            command, life = self._on_the_way(xp, way, command, life, m.place, yaw)
+            moved = xp.concatenate([way[..., 4:6] + shift, way[..., 6:]], -1)
+            way = xp.concatenate([way[..., :4], moved], -1).astype(xp.float32)
         return state._replace(
+            way=way,
             command=command,
             command_age=xp.where(expired, 0.0, state.command_age + 1).astype(xp.float32),
             command_life=xp.where(expired, life, state.command_life).astype(xp.float32),

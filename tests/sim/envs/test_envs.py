@@ -556,7 +556,8 @@ def motion(**changes) -> Motion:
         "low": np.array(0.17),
         "contact": np.ones(4),
     }
-    return Motion(**(fields | {k: np.asarray(v, float) for k, v in changes.items()}))
+    fields |= {k: np.asarray(v, float) for k, v in changes.items()}
+    return Motion(**(fields | {"wanted": fields["command"]} if "wanted" not in changes else fields))
 
 
 GAINS = {"progress", "linear_tracking", "linear_precision", "yaw_tracking", "yaw_precision"}
