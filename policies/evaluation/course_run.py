@@ -60,18 +60,19 @@ class CourseWorlds:
         """
         self.course, self.skills, self.time_limit = course, skills, time_limit
         robot = skills.robot
-        self.route = planned(course, robot.footprint, skills.able, paces or paces_of(skills, torque_limit))
+        paces = paces or paces_of(skills, torque_limit)
+        self.route = planned(course, robot.footprint, skills.able, paces)
         self.dt = robot.control_period
         self.robots = SimulatedRobots(
             robot, course_model(course, robot, variation.solver), seeds, randomize=randomize,
             torque_limit=torque_limit, threads=threads, pose_errors=pose_errors, variation=variation,
         )  # fmt: skip
         n = self.robots.worlds
-        limits, response = trained_limits(skills), response_of(skills)
+        limits, response = trained_limits(skills, paces.limits), response_of(skills)
         if weak(skills, torque_limit):  # the response was measured with full strength
             navigator = course_navigator(course, self.route, limits)
         else:
-            navigator = rehearsed(course, self.route, limits, response)
+            navigator = rehearsed(course, self.route, limits, response, paces.made_up)
         self.navigators: list[Navigator] = [navigator.copy() for _ in range(n)]
         self.estimates = [PoseEstimate(response) for _ in range(n)]
         """Of where the robots are, from poses with errors; the true pose is taken as it is."""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from policies.navigation.path import MotionLimits
 from policies.navigation.planner import Envelope
 
 
@@ -11,6 +12,11 @@ class Paces:
 
     walker: Envelope = Envelope(forward=(-1.2, 1.8), sideways=1.1, yaw=2.2, acceleration=3.2, yaw_acceleration=6.0)
     """In turns and among the poles."""
+    limits: MotionLimits = MotionLimits()
+    """What may be commanded on the way, and how fast the way may bend, speed up and brake."""
+    made_up: float = 0.0
+    """How much of the speed that a walker lacks along its way, as its response foretells, is asked for beforehand in
+    every round of a rehearsal (`policies.navigation.rehearsal`)."""
     late: Envelope = Envelope(forward=(-1.2, 1.8), sideways=0.9, yaw=1.7, acceleration=2.4)
     """Among poles that are entered in motion, from another obstacle: robots got stuck there on faster ways."""
     walk: float = 1.5

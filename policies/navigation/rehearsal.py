@@ -26,6 +26,8 @@ SMOOTH = 0.08
 """s: feed-forward is a mean over so much of the way on both sides."""
 MOST, MOST_TURN = 0.7, 1.2
 """m/s and rad/s that may be asked for on top."""
+TURNING = 0.2
+"""Squared planar share of a path below which it is mostly a turn, and says little of speed."""
 HANDOVER = 0.3
 """s before another skill takes over from which nothing is added: it would act on that one, and a jumper that takes over
 a robot in sideways motion runs at the board askew."""
@@ -35,20 +37,28 @@ KEPT = 32
 """Routes whose feed-forward is remembered."""
 
 
-def rehearsed(course: Course, route: Sequence[Waypoint], limits: MotionLimits, response: Response) -> Navigator:
-    """A navigator for a course (`navigator.course_navigator`) that knows how its robot answers."""
-    return _rehearsed(course, tuple(route), limits, response).copy()
+def rehearsed(
+    course: Course, route: Sequence[Waypoint], limits: MotionLimits, response: Response, made_up: float = 0.0
+) -> Navigator:
+    """A navigator for a course (`navigator.course_navigator`) that knows how its robot answers; see `rehearse`."""
+    return _rehearsed(course, tuple(route), limits, response, made_up).copy()
 
 
 @lru_cache(maxsize=KEPT)
-def _rehearsed(course: Course, route: tuple[Waypoint, ...], limits: MotionLimits, response: Response) -> Navigator:
+def _rehearsed(
+    course: Course, route: tuple[Waypoint, ...], limits: MotionLimits, response: Response, made_up: float
+) -> Navigator:
     navigator = course_navigator(course, route, limits)
-    rehearse(navigator, response)
+    rehearse(navigator, response, made_up=made_up)
     return navigator
 
 
-def rehearse(navigator: Navigator, response: Response, rounds: int = ROUNDS) -> None:
-    """Fills `navigator.ahead_of_errors` where the walker drives; the navigator is reset."""
+def rehearse(navigator: Navigator, response: Response, rounds: int = ROUNDS, made_up: float = 0.0) -> None:
+    """Fills `navigator.ahead_of_errors` where the walker drives; the navigator is reset.
+
+    `made_up` is the share of the speed lacking along the way (0 to 1) that is asked for on top after each round: a way
+    that keeps speeding up and braking is otherwise gone along as much more slowly as the walker blurs it.
+    """
     path, time, learned = navigator.path, navigator.path.time, navigator.ahead_of_errors
     index = np.minimum(np.searchsorted(path.marks, path.s + 1e-9), len(navigator.route) - 1)
     walks = np.array([w.skill == "walk" for w in navigator.route])[index]
@@ -60,17 +70,19 @@ def rehearse(navigator: Navigator, response: Response, rounds: int = ROUNDS) -> 
     for _ in range(rounds):
         error = errors(navigator, response)
         missing = -np.column_stack([GAIN * error[later, :2], TURN_GAIN * error[later_turned, 2]])
+        missing[:, :2] += made_up * error[later, 3:] * path.tangent[later]
         learned[:] = np.clip(learned + _smoothed(np.where(adds, missing, 0.0), time), -most, most) * walks[:, None]
     learned[:] = learned.round(4)  # as `route_cache.settled`: the last digits depend on the machine
     navigator.reset()
 
 
 def errors(navigator: Navigator, response: Response) -> np.ndarray:
-    """How far a modelled walker is from the path along it, `[n, 3]`: m in the world across the way, rad."""
+    """How far a modelled walker is from the path along it, `[n, 4]`: m in the world across the way, rad, and how much
+    slower it is than planned, m/s (0 where the path hardly moves)."""
     path, walker, period = navigator.path, ModelledWalker(response), response.period
     navigator.reset()
     pose = np.array([*path.xy[0], path.yaw[0]])
-    rows: list[tuple[float, float, float, float]] = []
+    rows: list[tuple[float, float, float, float, float]] = []
     for _ in range(round(LONGEST / period)):
         command = navigator.step(pose, period)
         if command.state == "holding":
@@ -80,13 +92,14 @@ def errors(navigator: Navigator, response: Response) -> np.ndarray:
         size = float(tangent @ tangent)
         if size > 1e-4:
             off = off - (off @ tangent) / size * tangent
-        rows.append((navigator.s, off[0], off[1], float(wrap(pose[2] - path.yaw[i]))))
         forward, left, around = walker.step(command.velocity).tolist()
         x, y = to_world(forward, left, pose[2] + around * period / 2)
+        slower = path.speed[i] - float(tangent @ (x, y)) / size if size > TURNING else 0.0
+        rows.append((navigator.s, off[0], off[1], float(wrap(pose[2] - path.yaw[i])), slower))
         pose = pose + period * np.array([x, y, around])
     table = np.array(rows)
     s, first = np.unique(table[:, 0], return_index=True)
-    return np.stack([np.interp(path.s, s, table[first, k]) for k in (1, 2, 3)], 1)
+    return np.stack([np.interp(path.s, s, table[first, k]) for k in (1, 2, 3, 4)], 1)
 
 
 def _smoothed(values: np.ndarray, time: np.ndarray) -> np.ndarray:

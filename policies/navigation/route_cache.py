@@ -228,7 +228,7 @@ def _waypoint(x: Any, y: Any, speed: Any, skill: Any, yaw: Any, tolerance: Any) 
 
 def shipped_routes() -> dict[str, tuple[Course, Footprint, tuple[str, ...], Paces]]:
     """Routes that come with the package, by file name: the shipped courses' for the default robot, with weak motors
-    too, and for every other robot with bundles, as its policies run them."""
+    too, and for every robot with bundles, as its policies run them."""
     from policies.bundle.shipped import folder
     from policies.skills.library import NAMED, load_skills, paces_of
     from sim.course import files
@@ -237,9 +237,11 @@ def shipped_routes() -> dict[str, tuple[Course, Footprint, tuple[str, ...], Pace
     names = ["official", *sorted(path.stem for path in files.SHIPPED.glob("*.yaml"))]
     kinds = [("", default_robot().footprint, Paces()), ("_weak", default_robot().footprint, WEAK)]
     for robot in robot_folders():
-        if robot != DEFAULT and (folder() / robot).is_dir():
-            outline = robot_by_name(robot).footprint
-            kinds += [(f"_{robot}_{policy}", outline, paces_of(load_skills(policy, robot))) for policy in NAMED]
+        own = robot != DEFAULT
+        for policy in NAMED if (folder() / robot).is_dir() or not own else ():
+            paces = paces_of(load_skills(policy, robot))
+            if own or paces != Paces():
+                kinds.append((f"_{robot}_{policy}" if own else f"_{policy}", robot_by_name(robot).footprint, paces))
     return {
         f"{name}{suffix}.json": (files.by_name(name), footprint, SKILLS, paces)
         for name in names

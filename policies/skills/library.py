@@ -105,7 +105,7 @@ def _single(policy: str, robot: str) -> Path:
 
 
 def trained_limits(skills: Skills, limits: MotionLimits = MotionLimits()) -> MotionLimits:
-    """`limits` narrowed to the commands that the walker was trained on."""
+    """`limits` (`Paces.limits`) narrowed to the commands that the walker was trained on."""
     ranges = skills.bundles[skills.uses["walk"]].metadata.command_ranges
     narrowed = {}
     for name in ("forward", "sideways", "yaw"):

@@ -16,9 +16,9 @@ class NavigationProgram:
     """Takes one robot over a course; the plan is the one that `barkour run` drives."""
 
     def __init__(self, course: Course, skills: Skills) -> None:
-        route = planned(course, skills.robot.footprint, skills.able, paces_of(skills))
-        response = response_of(skills)
-        self.navigator = rehearsed(course, route, trained_limits(skills), response)
+        paces, response = paces_of(skills), response_of(skills)
+        route = planned(course, skills.robot.footprint, skills.able, paces)
+        self.navigator = rehearsed(course, route, trained_limits(skills, paces.limits), response, paces.made_up)
         self.period = skills.robot.control_period
         self.estimate = PoseEstimate(response)
 

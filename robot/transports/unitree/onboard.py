@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from policies.skills.library import Skills, load_skills, trained_limits
+from policies.skills.library import Skills, load_skills, paces_of, trained_limits
 from robot.loop import parameters
 from robot.loop.assembly import Assembly
 from robot.loop.clock import Clock, SteadyClock
@@ -42,7 +42,7 @@ class Commands(Worker):
         self.transport, self.messages, self.clock = transport, transport.messages, clock
         self.program = None if course is None else NavigationProgram(course, skills)
         self.period = skills.robot.control_period
-        limits = trained_limits(skills)
+        limits = trained_limits(skills, paces_of(skills).limits)
         self.ranges = np.array([limits.forward, limits.sideways, limits.yaw])
 
     def _run(self) -> None:

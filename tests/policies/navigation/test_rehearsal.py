@@ -12,6 +12,7 @@ from policies.navigation.response import ModelledWalker, Response, response_besi
 from policies.navigation.route_cache import planned
 from sim.course.description import official
 from sim.errors import InputError
+from sim.planar import to_world
 from sim.robots.description import default_robot
 
 COURSE, RESPONSE = official(), Response.first_order(DT, (0.22, 0.22, 0.08))
@@ -34,6 +35,26 @@ def test_what_is_off_in_the_model_is_made_up_for(route):
     assert (after < before / 3).all()
     slower = Response.first_order(DT, (0.27, 0.27, 0.11))
     assert (sizes(taught, slower) < sizes(plain, slower) / 1.5).all(), "a robot that is not quite the model gains too"
+
+
+def test_speed_that_the_walker_lacks_is_asked_for_beforehand(route):
+    """A walker that blurs speeding up and braking needs less time where that is foreseen, and none of the precision."""
+
+    def seconds(navigator):
+        walker, pose = ModelledWalker(RESPONSE), np.array([*navigator.path.xy[0], navigator.path.yaw[0]])
+        for step in range(2000):
+            command = navigator.step(pose, DT)
+            if navigator.s > 6.0:
+                return step * DT
+            forward, left, around = walker.step(command.velocity).tolist()
+            x, y = to_world(forward, left, pose[2] + around * DT / 2)
+            pose = pose + DT * np.array([x, y, around])
+        raise AssertionError("it never came there")
+
+    plain, quicker = (rehearsed(COURSE, route, MotionLimits(), RESPONSE, made_up) for made_up in (0.0, 0.5))
+    planned_time = float(np.interp(6.0, plain.path.s, plain.path.time))
+    assert seconds(quicker.copy()) - planned_time < 0.6 * (seconds(plain.copy()) - planned_time)
+    assert (sizes(quicker, RESPONSE) < 2 * sizes(plain, RESPONSE)).all()
 
 
 def test_where_the_walker_does_not_drive_nothing_is_added(route):

@@ -22,6 +22,13 @@ def test_what_a_file_says_replaces_only_that(tmp_path):
     assert own.walker.yaw == paces.walker.yaw and own.late == paces.late and own.climb == paces.climb
 
 
+def test_a_file_may_say_what_is_commanded_and_how_a_way_bends(tmp_path):
+    text = "limits: {forward: [-1.6, 2.4], lateral_acceleration: 5, braking: 4}\nmade_up: 0.3\n"
+    own = read_paces(written(tmp_path, text))
+    assert (own.limits.forward, own.limits.lateral_acceleration, own.limits.braking) == ((-1.6, 2.4), 5.0, 4.0)
+    assert own.limits.sideways == Paces().limits.sideways and own.made_up == 0.3
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "[]", "jump: fast", "jump: 0", "jump: -1", "jump: .nan", "jump: 1e9", "jump: [1, 2]", "jump: true",
