@@ -1,0 +1,138 @@
+"""Planned motions as commands: where a robot on one is asked to go, and what pays."""
+
+from dataclasses import replace
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sim.envs.batched import BatchedEnv
+from sim.errors import InputError
+from sim.planar import to_world, wrap
+from sim.tasks import ways
+from sim.tasks.draws import Draws
+from sim.tasks.skills import walk
+from sim.tasks.ways import Ways
+
+DT = 0.02
+TIME = np.arange(0.0, 6.0, DT)
+CIRCLE = np.stack([np.sin(TIME), 1 - np.cos(TIME), TIME], 1)
+"""1 m/s ahead and 1 rad/s around, on a circle of 1 m."""
+ASIDE = np.stack([0 * TIME, 0.5 * TIME, 0 * TIME], 1)
+PLANNED = Ways.of([CIRCLE, ASIDE], DT)
+
+
+def begun(u, place=(3.0, -2.0), yaw=2.5):
+    """The ways of robots that all begin at one place, from uniform numbers `[..., 4]`."""
+    chance = Draws(*ways.DRAWS).of(np.asarray(u, np.float32))
+    shape = np.shape(u)[:-1]
+    place, yaw = np.broadcast_to(np.asarray(place, np.float32), (*shape, 2)), np.full(shape, yaw, np.float32)
+    return PLANNED.drawn(np, chance, place, yaw, np.ones(shape, bool), DT), place, yaw
+
+
+def test_ways_come_with_their_mirror_images():
+    assert PLANNED.pose.shape[0] == 4 and PLANNED.steps.tolist() == [300.0] * 4
+    np.testing.assert_allclose(PLANNED.pose[2], PLANNED.pose[0] * [1, -1, -1], atol=1e-6)
+    np.testing.assert_allclose(PLANNED.velocity[1, 10], [0, 0.5, 0], atol=1e-5)
+
+
+def test_a_way_begins_where_the_robot_is():
+    u = np.random.default_rng(0).random((500, 4))
+    way, place, yaw = begun(u)
+    on = way[:, 0] > 0
+    assert on.mean() == pytest.approx(ways.SHARE, abs=0.06) and not way[~on].any()
+    off = PLANNED.velocity_of(np, way, place, yaw, DT) - PLANNED.velocity_of(np, way, place, yaw, DT, 0.0, 0.0)
+    np.testing.assert_allclose(off, 0, atol=1e-6)
+    asked = PLANNED.velocity_of(np, way[on], place[on], yaw[on], DT)
+    rate, circle = way[on, 3], way[on, 1] % 2 == 0
+    assert ways.RATES[0] <= rate.min() and rate.max() <= ways.RATES[1]
+    np.testing.assert_allclose(asked[circle, 0], rate[circle], atol=0.02)  # ahead, whatever way the robot faced
+    np.testing.assert_allclose(np.abs(asked[circle, 2]), rate[circle], atol=0.02)
+    np.testing.assert_allclose(np.abs(asked[~circle, 1]), 0.5 * rate[~circle], atol=0.02)
+    assert len(np.unique(way[on, 1])) == 4
+
+
+def test_a_robot_that_is_off_is_asked_back():
+    way, place, yaw = begun([0.0, 0.3, 0.2, 0.5], yaw=0.0)  # the second way, 0.5 m/s to the left
+    beside = place + np.array([0.1, 0.0], np.float32)
+    there, back = (PLANNED.velocity_of(np, way, at, yaw + turned, DT) for at, turned in ((place, 0.0), (beside, 0.2)))
+    assert there == pytest.approx([0.0, 0.5, 0.0], abs=1e-3)
+    c, s = np.cos(0.2), np.sin(0.2)
+    world = np.array([-0.1 * ways.GAIN, 0.5])
+    assert back[:2] == pytest.approx([c * world[0] + s * world[1], c * world[1] - s * world[0]], abs=1e-3)
+    assert back[2] == pytest.approx(-0.2 * ways.TURN_GAIN, abs=1e-3)
+
+
+def test_a_robot_that_does_what_is_asked_stays_on_its_way_and_a_far_one_is_waited_for():
+    way, place, yaw = begun([0.0, 0.0, 0.0, 0.9])
+    first, at, heading = way, np.array(place, float), float(yaw)
+    for _ in range(200):
+        forward, left, around = PLANNED.velocity_of(np, way, at, np.float32(heading), DT).tolist()
+        x, y = to_world(forward, left, heading + around * DT / 2)
+        at, heading = at + DT * np.array([x, y]), heading + DT * around
+        way = PLANNED.onward(np, way, at, DT)
+        reference = PLANNED._reference(np, way, DT)
+        assert np.linalg.norm(reference[:2] - at) < 0.03 and abs(wrap(reference[2] - heading)) < 0.03
+    assert way[2] - first[2] == pytest.approx(200 * DT * way[3], rel=1e-4)
+    assert (PLANNED.onward(np, way, at + 1.0, DT) == way).all()
+
+
+def test_numpy_and_jax_agree():
+    way, place, yaw = begun(np.random.default_rng(1).random((50, 4)))
+    place = place + np.random.default_rng(2).normal(0, 0.2, place.shape).astype(np.float32)
+    for name, args in (("onward", (DT,)), ("velocity_of", (yaw, DT, 0.2, 0.1))):
+        one, other = (
+            getattr(PLANNED, name)(
+                xp, *(xp.asarray(a) if isinstance(a, np.ndarray) else a for a in (way, place, *args))
+            )
+            for xp in (np, jnp)
+        )
+        np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def test_on_flat_ground_a_walker_is_asked_along_ways_and_elsewhere_not():
+    env = BatchedEnv(walk(ways=PLANNED), 120, 0, threads=1)
+    for _ in range(30):
+        before = env.state
+        env.step(np.zeros((120, 12), np.float32))
+        kept = (before.way[:, 0] > 0) & (env.state.way[:, 0] > 0) & (env.state.way[:, 1] == before.way[:, 1])
+        assert (env.state.way[kept, 2] >= before.way[kept, 2] - 1e-6).mean() > 0.9
+    on = env.state.way[:, 0] > 0
+    assert on.any() and (env.state.kind[on] == 0).all() and not on[env.state.kind != 0].any()
+    assert on[env.state.kind == 0].mean() > 0.5
+    commands = env.task.commands
+    assert (env.state.command[on, 0] <= commands.forward[1] + 1e-5).all()
+    assert (np.abs(env.state.command[on, 1]) <= commands.sideways[1] + 1e-5).all()
+
+
+def test_what_pays_on_a_way_is_its_velocity_now_and_elsewhere_the_command():
+    task = walk(ways=PLANNED)
+    env = BatchedEnv(task, 60, 1, threads=1)
+    state, on = env.state, env.state.way[:, 0] > 0
+    out = env.step(np.zeros((60, 12), np.float32))
+    error = out.metrics["velocity_error"]
+    speed = np.linalg.norm(state.command[:, :2], axis=1)
+    still = ~on & (speed == 0)
+    assert (error[still] < 1.0).all()  # a robot that is asked to stand, and stands
+    assert np.abs(error[on] - speed[on]).max() > 0.05  # what pays is not the command there
+
+
+def test_ways_are_kept_and_what_holds_none_is_refused(tmp_path):
+    PLANNED.save(tmp_path / "ways.npz")
+    kept = Ways.load(tmp_path / "ways.npz")
+    for one, other in zip(kept, PLANNED, strict=True):
+        np.testing.assert_array_equal(one, other)
+    for bad in (PLANNED._replace(velocity=PLANNED.velocity[:, :5]), PLANNED._replace(pose=PLANNED.pose * np.nan)):
+        bad.save(tmp_path / "bad.npz")
+        with pytest.raises(InputError):
+            Ways.load(tmp_path / "bad.npz")
+    (tmp_path / "text.npz").write_text("no arrays")
+    with pytest.raises(InputError):
+        Ways.load(tmp_path / "text.npz")
+
+
+def test_without_ways_the_draws_of_a_task_are_as_they_were():
+    plain, planned = walk(), walk(ways=PLANNED)
+    assert plain.uniforms <= planned.uniforms
+    assert "way" not in plain.drawn[0].columns and "way" in planned.drawn[1].columns
+    assert replace(plain, ways=None).drawn[1].columns == plain.drawn[1].columns
