@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from policies.navigation.path import MotionLimits
-from policies.navigation.planner import Envelope
+from policies.navigation.problem import Envelope
 
 
 @dataclass(frozen=True)

@@ -1,148 +1,92 @@
 """The fastest motion of an omnidirectional walker through gates and past poles.
 
-Direct transcription: poses at a number of knots per section (a section ends at a gate), one time step per section.
-Speed limits in the body's frame, the clearance of the body's rectangle to every pole and the gates are penalties with
-steep weights, accelerations one with a gentle weight; the time is what is left to minimise. Levenberg-Marquardt; every
-residual depends on three neighbouring knots, so nine perturbed evaluations give the whole Jacobian, which is banded.
-numpy only, about a second for the official weave poles.
+Direct transcription: poses at a number of knots per section (a section ends at a gate), one time step per section;
+velocities are constant between knots, accelerations change them there (`policies.navigation.transcription`). The time
+is minimised by an interior-point method with second derivatives: limits may be violated, at a price that no motion
+pays where there is another (an exact penalty), and a barrier that grows steeper keeps off them. Changes of velocity
+count beside the time only as a tie-breaker. numpy only.
+
+Barriers and steps follow Nocedal and Wright, Numerical Optimization, 2nd edition, chapters 17 and 19.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from sim.course.description import Gate, Pole
+from policies.navigation.problem import Problem
+from policies.navigation.transcription import Motion, places, used
 from sim.planar import to_body
-from sim.robots.footprint import Footprint
 
 
 @dataclass(frozen=True)
-class Body:
-    """The robot seen from above: a rectangle around its base, m."""
+class Prices:
+    """What may not be paid: s for each unit and knot that is over a limit.
 
-    front: float
-    rear: float
-    half_width: float
-
-    @classmethod
-    def of(cls, footprint: Footprint) -> "Body":
-        """A standing robot's."""
-        return cls(footprint.front, footprint.rear, footprint.half_width)
-
-    def distance(self, pose: np.ndarray, points: np.ndarray) -> np.ndarray:
-        """Signed distance `[..., P]` from the rectangle at `pose [..., 3]` to `points [P, 2]`; negative inside."""
-        dx, dy = points[:, 0] - pose[..., 0, None], points[:, 1] - pose[..., 1, None]
-        x, y = to_body(dx, dy, pose[..., 2, None])
-        ox, oy = np.maximum(x - self.front, -self.rear - x), np.abs(y) - self.half_width
-        return np.hypot(np.maximum(ox, 0), np.maximum(oy, 0)) + np.minimum(np.maximum(ox, oy), 0)
-
-
-@dataclass(frozen=True)
-class Weights:
-    """How much the residuals weigh against each other; squares of them are added.
-
-    Set by hand (`policies.navigation.navigator.Tuning` says what that means): on the official weave poles violations
-    stay below `policies.navigation.weaving.ALLOWED`.
+    They decide only what is given up where no motion keeps all limits. Set by hand
+    (`policies.navigation.navigator.Tuning` says what that means).
     """
 
-    speed: float = 10.0
-    """Per m/s or rad/s over a limit."""
-    acceleration: float = 0.3
-    """Per m/s^2 or rad/s^2 over a limit: gentle, the command's own limits hold in any case."""
-    clear: float = 60.0
+    speed: float = 2.0
+    """Per m/s or rad/s."""
+    change: float = 4.0
+    """Per m/s or rad/s of a change of velocity at a knot."""
+    clear: float = 30.0
     """Per m of margin that a pole lacks."""
-    gate: float = 60.0
-    """Per m that a crossing is off its gate's line or inside its margins."""
-    fixed: float = 200.0
-    """Per m or rad that the first and last pose are off."""
-    time: float = 0.4
-    """Per s: what is left to minimise."""
-    smooth: float = 0.04
-    """Per m/s^2 everywhere, so that what costs no time is smooth."""
-    smooth_turn: float = 0.5
-    """The same per rad/s^2, as a share of `smooth`."""
+    gate: float = 20.0
+    """Per m inside a gate's margins."""
+    line: float = 1e4
+    """Half of this per m^2 that a crossing is off its gate's line."""
+    smooth: float = 4e-3
+    """Half of this per (m/s)^2 or (rad/s)^2 of every change of velocity, so that what costs no time is smooth."""
 
 
 @dataclass(frozen=True)
 class Solver:
-    """How a problem is solved: Levenberg-Marquardt with growing stiffness. By hand: it converges on the shipped and on
-    the generated courses (`tests/policies/navigation`)."""
+    """How a problem is solved. By hand: it converges on the shipped and on the generated courses
+    (`tests/policies/navigation`)."""
 
-    stiffness: tuple[float, ...] = (0.1, 0.3, 1.0)
-    """Factors on the penalties, one solution after the other: a guess that cuts corners slides around them."""
+    barriers: tuple[float, ...] = (1e-2, 2e-3, 5e-4, 1e-4, 3e-5)
+    """s, one solution after the other; the last leaves the time that many times the active limits from the best."""
     iterations: int = 40
-    """At most, per stiffness."""
-    rough_iterations: int = 12
-    """For the first look at a guess."""
-    finalists: int = 3
+    """At most, per barrier."""
+    rough_knots: int = 6
+    """Per section, for the first look at a guess."""
+    rough_barriers: tuple[float, ...] = (1e-2, 2e-3, 5e-4)
+    """For the first look: the first for all guesses, the others for those that promise most."""
+    promising: int = 5
+    """Guesses that are looked at twice."""
+    alike: float = 1e-3
+    """s by which two motions of one problem cost the same."""
+    finalists: int = 2
     """Guesses that are solved to the end."""
+    fine_barriers: tuple[float, ...] = (2e-3, 5e-4, 1e-4, 3e-5)
+    """For these: the first lets what the coarse knots cut settle."""
     pace: float = 0.6
-    """m/s at which a guess is timed."""
-    least_time: float = 0.3
+    """Share of the envelope's speeds at which a guess is timed."""
+    least_time: float = 0.2
     """s that a section of a guess takes at least."""
-    damping: float = 1.0
-    """First damping; what follows is found out."""
-    least_damping: float = 1e-4
-    worse: float = 4.0
-    """Factor on the damping after a step that did not help."""
-    better: float = 5.0
-    """Divisor after one that did."""
-    attempts: int = 8
-    """Dampings tried for one step."""
-    largest_move: float = 0.2
-    """m or rad by which a knot moves in one step."""
-    largest_stretch: float = 0.3
-    """By which a time step's logarithm changes in one step."""
-    gain: float = 3e-4
-    """Share of the cost that a step must save for another one to be tried."""
-    difference: float = 1e-6
-    """Of the finite differences, m, rad or log s: about the root of what a float resolves at 1."""
+    damping: float = 1e-4
+    """Least that is added to the second derivatives where they are not positive definite."""
+    most_damping: float = 1e6
+    worse: float = 6.0
+    """Factor on it while it does not help."""
+    better: float = 3.0
+    """Divisor after a step that did."""
+    halvings: int = 5
+    """Of a step that does not help."""
+    largest_move: float = 0.4
+    """m, rad or logarithm of a time step by which a step changes anything, at most."""
+    inside: float = 0.99
+    """Share of the way to its bounds that a multiplier goes in a step."""
+    apart: float = 100.0
+    """Factor by which a multiplier may differ from what the barrier says."""
+    gain: float = 0.1
+    """Share of the barrier that a step must save for another one to be tried."""
 
 
-WEIGHTS, SOLVER = Weights(), Solver()
-
-
-@dataclass(frozen=True)
-class Envelope:
-    """Speeds (m/s, rad/s, body frame) and accelerations (m/s^2, rad/s^2) that a plan may use.
-
-    The defaults are a careful walker's, for a problem that is solved on its own; a route brings those of its `Paces`.
-    """
-
-    forward: tuple[float, float] = (-1.0, 1.4)
-    sideways: float = 0.75
-    yaw: float = 1.3
-    acceleration: float = 2.2
-    yaw_acceleration: float = 5.0
-
-
-@dataclass(frozen=True, eq=False)
-class Problem:
-    """From a pose through gates to a pose. Poses are (x, y, yaw); velocities in the world, m/s."""
-
-    start: np.ndarray
-    end: np.ndarray
-    body: Body
-    gates: tuple[Gate, ...] = ()
-    poles: tuple[Pole, ...] = ()
-    start_velocity: np.ndarray = field(default_factory=lambda: np.zeros(2))
-    end_velocity: np.ndarray | None = None
-    """None leaves it free."""
-    section_weights: tuple[float, ...] = ()
-    """How much the time of each section counts (one more than gates); 1 where not given."""
-    envelope: Envelope = Envelope()
-    margin: float = 0.05
-    """Free space between the body and a pole, m."""
-    gate_margin: float = 0.1
-    """Distance of a crossing from a gate's ends, m. By hand."""
-    gate_share: float = 0.4
-    """The same as a share of the gate's width, at most: narrow gates keep a part to cross. By hand."""
-    knots: int = 12
-    """Per section. By hand."""
-    stiffness: float = 1.0
-    """Factor on the penalties."""
+PRICES, SOLVER = Prices(), Solver()
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,168 +98,201 @@ class Trajectory:
     violation: float
     """Largest penetration of a margin (m) or overspeed (m/s, rad/s)."""
     cost: float
-    """Weighted time plus penalties; the smaller the better."""
+    """Weighted time plus the price of what is over the limits, s; the smaller the better."""
+    strain: float = 0.0
+    """Largest acceleration as a share of its limit."""
 
 
 @threadpool_limits.wrap(limits=1, user_api="blas")  # the matrices are small: threads would only wait for each other
-def solve(
-    problem: Problem,
-    guess: np.ndarray,
-    iterations: int = SOLVER.iterations,
-    scales: Sequence[float] = SOLVER.stiffness,
-) -> Trajectory:
-    """The locally fastest motion near `guess`: poses `[sections + 1, 3]` at the start, every gate and the end, or
-    `[2 * sections + 1, 3]` with one between each two of those.
-
-    Runs once per scale with steeper and steeper penalties, so that a guess that cuts corners can slide around them.
-    """
-    sections = len(problem.gates) + 1
-    index = np.arange(sections * problem.knots + 1) / (sections * problem.knots) * (len(guess) - 1)
-    pose = np.stack([np.interp(index, np.arange(len(guess)), guess[:, k]) for k in range(3)], 1)
-    problem = replace(problem, end=np.array([*problem.end[:2], guess[-1, 2]]))  # whole turns are the guess's
-    pose[0], pose[-1] = problem.start, problem.end
-    moves = np.diff(pose, axis=0).reshape(sections, problem.knots, 3)
-    length = np.linalg.norm(moves[:, :, :2], axis=2).sum(1) / SOLVER.pace + np.abs(moves[:, :, 2]).sum(1)
-    log_step = np.log(np.maximum(length, SOLVER.least_time) / problem.knots)
-    for scale in scales:
-        result, log_step = _minimise(replace(problem, stiffness=scale), pose, log_step, iterations)
-        pose = result.pose
-    return result
+def solve(problem: Problem, guess: np.ndarray, barriers: Sequence[float] = SOLVER.barriers) -> Trajectory:
+    """The locally fastest motion near `guess`: poses `[n, 3]` evenly spread over the sections, from the start to the
+    end with every gate among them. Runs once per barrier."""
+    return _judged(_minimised(_begin(problem, guess), barriers)[0])
 
 
-def _minimise(
-    problem: Problem, pose: np.ndarray, log_step: np.ndarray, iterations: int
-) -> tuple[Trajectory, np.ndarray]:
-    """Levenberg-Marquardt from poses `[K, 3]` and log time steps `[sections]`."""
-    p, n = problem, problem.knots
-    damping, residual = SOLVER.damping, _residuals(p, pose, log_step)
-    cost = _cost(residual)
-    for _ in range(iterations):
-        hessian, gradient = _normal_equations(p, pose, log_step, residual)
-        for _ in range(SOLVER.attempts):
-            scaled = hessian + damping * np.eye(len(hessian))
-            move = -np.linalg.solve(scaled, gradient)
-            most, stretch = SOLVER.largest_move, SOLVER.largest_stretch
-            step = np.clip(move[: 3 * len(pose)].reshape(-1, 3), -most, most)
-            new_pose, new_step = pose + step, log_step + np.clip(move[3 * len(pose) :], -stretch, stretch)
-            new = _residuals(p, new_pose, new_step)
-            new_cost = _cost(new)
-            if new_cost < cost:
-                break
-            damping *= SOLVER.worse
-        else:
-            break
-        gain, cost = cost - new_cost, new_cost
-        pose, log_step, residual = new_pose, new_step, new
-        damping = max(damping / SOLVER.better, SOLVER.least_damping)
-        if gain < SOLVER.gain * cost:
-            break
-    time = np.concatenate([[0.0], np.cumsum(np.repeat(np.exp(log_step), n))])
-    bad = np.abs(residual[0][:, : 3 + len(p.poles)]) / np.array([*[WEIGHTS.speed] * 3, *[WEIGHTS.clear] * len(p.poles)])
-    return Trajectory(pose, time, float(bad.max()) / p.stiffness, cost), log_step
-
-
-def _cost(residual: tuple[np.ndarray, np.ndarray]) -> float:
-    return float((residual[0] ** 2).sum() + (residual[1] ** 2).sum())
-
-
-def _residuals(p: Problem, pose: np.ndarray, log_step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Residuals of every knot `[K, m]`, each depending on that knot and its two neighbours, and of the times `[S]`."""
-    n, e = p.knots, p.envelope
-    h = np.repeat(np.exp(log_step), n)[:, None]
-    rate = np.diff(pose, axis=0) / h
-    middle = (pose[1:, 2] + pose[:-1, 2]) / 2
-    body = np.stack([*to_body(rate[:, 0], rate[:, 1], middle), rate[:, 2]], 1)
-    low = np.array([e.forward[0], -e.sideways, -e.yaw])
-    high = np.array([e.forward[1], e.sideways, e.yaw])
-    speed = np.zeros((len(pose), 3))
-    speed[:-1] = WEIGHTS.speed * (np.maximum(body - high, 0) + np.minimum(body - low, 0))
-    first = np.array([*p.start_velocity, 0.0])
-    last = rate[-1] if p.end_velocity is None else np.array([*p.end_velocity, 0.0])
-    padded = np.concatenate([[first], rate, [last]])
-    steps = np.concatenate([h[:1], (h[1:] + h[:-1]) / 2, h[-1:]])
-    acceleration = np.diff(padded, axis=0) / steps
-    planar = np.sqrt((acceleration[:, :2] ** 2).sum(1) + 1e-9)[:, None]
-    turning = np.abs(acceleration[:, 2:])
-    hinge = WEIGHTS.acceleration * np.concatenate(
-        [np.maximum(planar - e.acceleration, 0), np.maximum(turning - e.yaw_acceleration, 0)], 1
-    )
-    blocks = [p.stiffness * speed]
-    if p.poles:
-        room = p.body.distance(pose, np.array([(q.x, q.y) for q in p.poles])) - [q.radius for q in p.poles]
-        blocks.append(p.stiffness * WEIGHTS.clear * np.maximum(p.margin - room, 0))
-    fixed = np.zeros((len(pose), 3))
-    fixed[0], fixed[-1] = WEIGHTS.fixed * (pose[0] - p.start), WEIGHTS.fixed * (pose[-1] - p.end)
-    smooth = WEIGHTS.smooth * acceleration * [1, 1, WEIGHTS.smooth_turn]
-    blocks += [p.stiffness * hinge, smooth, _gates(p, pose), fixed]
-    weights = np.ones(len(log_step))
-    weights[: len(p.section_weights)] = p.section_weights
-    return np.concatenate(blocks, 1), np.array([WEIGHTS.time * float((weights * n * np.exp(log_step)).sum())])
-
-
-def _gates(p: Problem, pose: np.ndarray) -> np.ndarray:
-    """Distance of the gate knots from their gate's line and from its allowed part, `[K, 2]`."""
-    out = np.zeros((len(pose), 2))
-    for i, gate in enumerate(p.gates):
-        k = (i + 1) * p.knots
-        left, right = np.array(gate.left), np.array(gate.right)
-        length = float(np.linalg.norm(right - left))
-        along = (right - left) / length
-        offset = pose[k, :2] - left
-        margin = min(p.gate_margin, p.gate_share * length)
-        t = offset @ along
-        out[k] = offset[0] * along[1] - offset[1] * along[0], max(t - (length - margin), 0) + min(t - margin, 0)
-    return WEIGHTS.gate * out
-
-
-def _normal_equations(
-    p: Problem, pose: np.ndarray, log_step: np.ndarray, residual: tuple[np.ndarray, np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
-    """J^T J and J^T r over all poses and log time steps."""
-    eps = SOLVER.difference
-    knots, width = residual[0].shape
-    rows, sections = np.arange(knots), len(log_step)
-    local = np.zeros((knots, width, 3, 3))  # by the neighbour before, the knot itself, the neighbour after; x, y, yaw
-    for colour in range(3):
-        slot = (colour - rows + 1) % 3  # which of the three has this colour
-        inside = (rows + slot - 1 >= 0) & (rows + slot - 1 < knots)
-        for axis in range(3):
-            moved = pose.copy()
-            moved[colour::3, axis] += eps
-            change = (_residuals(p, moved, log_step)[0] - residual[0]) / eps
-            local[rows[inside], :, slot[inside], axis] = change[inside]
-    steps = np.zeros((knots, width, sections))
-    times = np.zeros((len(residual[1]), sections))
-    for k in range(sections):
-        moved_step = log_step.copy()
-        moved_step[k] += eps
-        knot_part, time_part = _residuals(p, pose, moved_step)
-        steps[:, :, k] = (knot_part - residual[0]) / eps
-        times[:, k] = (time_part - residual[1]) / eps
-    jacobian = local.reshape(knots, width, 9)
-    # Unknowns stand one knot further on, so that the first and last knots' missing neighbours have a place.
-    size = 3 * (knots + 2)
-    hessian, gradient = np.zeros((size + sections, size + sections)), np.zeros(size + sections)
-    blocks = np.swapaxes(jacobian, 1, 2) @ jacobian
-    cross = np.swapaxes(jacobian, 1, 2) @ steps
-    slopes = (jacobian * residual[0][:, :, None]).sum(1)
-    for k in range(knots):
-        here = slice(3 * k, 3 * k + 9)
-        hessian[here, here] += blocks[k]
-        hessian[here, size:] += cross[k]
-        gradient[here] += slopes[k]
-    hessian[size:, :size] = hessian[:size, size:].T
-    flat = steps.reshape(-1, sections)
-    hessian[size:, size:] = flat.T @ flat + times.T @ times
-    gradient[size:] = flat.T @ residual[0].ravel() + times.T @ residual[1]
-    used = np.r_[3 : size - 3, size : size + sections]
-    return hessian[np.ix_(used, used)], gradient[used]
-
-
+@threadpool_limits.wrap(limits=1, user_api="blas")
 def fastest(problem: Problem, guesses: Sequence[np.ndarray], finalists: int = SOLVER.finalists) -> Trajectory:
     """The best solution over several first guesses (sideways, nose first, ...); the worst are given up early."""
-    rough = [
-        solve(problem, guess, iterations=SOLVER.rough_iterations, scales=SOLVER.stiffness[:1]) for guess in guesses
-    ]
-    order = np.argsort([t.cost for t in rough])[:finalists]
-    return min((solve(problem, guesses[k]) for k in order), key=lambda t: t.cost)
+    if len(guesses) == 1:
+        return solve(problem, guesses[0])
+    coarse = replace(problem, knots=min(problem.knots, SOLVER.rough_knots))
+    rough: list[tuple[Motion, np.ndarray | None]] = [(_begin(coarse, guess), None) for guess in guesses]
+    for barriers, kept in ((SOLVER.rough_barriers[:1], SOLVER.promising), (SOLVER.rough_barriers[1:], finalists)):
+        rough = _best([_minimised(motion, barriers, known) for motion, known in rough], kept)
+    found = []
+    for motion, _ in rough:
+        fine = _turned(problem, motion.pose)
+        step = motion.log_step + np.log(coarse.knots / problem.knots)
+        start = Motion(fine, _resampled(fine, motion.pose), step)
+        found.append(_judged(_minimised(start, SOLVER.fine_barriers)[0]))
+    return min(found, key=lambda t: t.cost)
+
+
+def _best(solved: Sequence[tuple[Motion, np.ndarray]], count: int) -> list[tuple[Motion, np.ndarray | None]]:
+    """The cheapest motions with their multipliers; guesses that led to the same motion are one."""
+    costs = [_judged(motion).cost for motion, _ in solved]
+    order: list[int] = []
+    for k in np.argsort(costs, kind="stable"):
+        if all(abs(costs[k] - costs[j]) > SOLVER.alike for j in order):
+            order.append(int(k))
+    return [solved[k] for k in order[:count]]
+
+
+def _turned(problem: Problem, guess: np.ndarray) -> Problem:
+    """The problem with the guess's whole turns."""
+    return replace(problem, end=np.array([*problem.end[:2], guess[-1, 2]]))
+
+
+def _resampled(problem: Problem, poses: np.ndarray) -> np.ndarray:
+    """Poses `[K, 3]` at the problem's knots along `poses`, which have as many to each section."""
+    index = np.linspace(0, len(poses) - 1, (len(problem.gates) + 1) * problem.knots + 1)
+    pose = np.stack([np.interp(index, np.arange(len(poses)), poses[:, k]) for k in range(3)], 1)
+    pose[0], pose[-1] = problem.start, problem.end
+    return pose
+
+
+def _begin(problem: Problem, guess: np.ndarray) -> Motion:
+    """The guess at the problem's knots, timed by what the envelope allows."""
+    problem = _turned(problem, guess)
+    pose, e = _resampled(problem, guess), problem.envelope
+    moves = np.diff(pose, axis=0)
+    x, y = to_body(moves[:, 0], moves[:, 1], (pose[1:, 2] + pose[:-1, 2]) / 2)
+    ahead = np.where(x > 0, x / max(e.forward[1], 1e-3), x / min(e.forward[0], -1e-3))
+    least = np.maximum(np.hypot(ahead, y / e.sideways), np.abs(moves[:, 2]) / e.yaw) / SOLVER.pace
+    length = np.maximum(least.reshape(-1, problem.knots).sum(1), SOLVER.least_time)
+    return Motion(problem, pose, np.log(length / problem.knots))
+
+
+def _minimised(
+    motion: Motion, barriers: Sequence[float], multipliers: np.ndarray | None = None
+) -> tuple[Motion, np.ndarray]:
+    """The motion moved to the next minimum, one barrier after the other, and its multipliers `[K, m]`."""
+    for barrier in barriers:
+        motion, multipliers = _newton(motion, barrier, multipliers)
+    assert multipliers is not None
+    return motion, multipliers
+
+
+def _newton(motion: Motion, barrier: float, multipliers: np.ndarray | None) -> tuple[Motion, np.ndarray]:
+    """Primal-dual Newton steps for one barrier; the multipliers `[K, m]` go on to the next."""
+    live, prices = used(motion.problem), _prices(motion.problem)
+    damping = 0.0
+    cost, slack, excess = _merit(motion, barrier, live, prices)
+    if multipliers is None:
+        multipliers = barrier / slack
+    for _ in range(SOLVER.iterations):
+        inverse = live / (slack / multipliers + excess / (prices - multipliers))
+        aim = motion.rows + barrier / multipliers - barrier / (prices - multipliers)
+        slopes = motion.slopes()
+        gradient, hessian = _system(motion, slopes, live * (multipliers + inverse * aim), live * multipliers, inverse)
+        while True:
+            damped = hessian.copy()
+            damped.flat[:: len(hessian) + 1] += damping
+            if _positive(damped):
+                move = -np.linalg.solve(damped, gradient)
+                share, new = _searched(motion, move, barrier, live, prices, cost)
+                if new is not None:
+                    break
+            damping = max(SOLVER.damping, damping * SOLVER.worse)
+            if damping > SOLVER.most_damping:
+                return motion, multipliers
+        columns = np.append(share * move, 0.0)[places(len(motion.pose), len(motion.log_step))[0]]
+        turn = inverse * ((slopes @ columns[:, :, None])[:, :, 0] + aim)
+        room = np.where(turn > 0, prices - multipliers, multipliers) / np.maximum(np.abs(turn), 1e-12)
+        motion, before = new, cost
+        cost, slack, excess = _merit(motion, barrier, live, prices)
+        low, high = barrier / slack, barrier / excess  # together the price
+        multipliers = multipliers + min(1.0, SOLVER.inside * float(room[live].min())) * turn
+        most = np.minimum(low * SOLVER.apart, prices - high / SOLVER.apart)
+        multipliers = np.clip(multipliers, low / SOLVER.apart, most)
+        damping = damping / SOLVER.better if damping > SOLVER.damping else 0.0
+        if before - cost < SOLVER.gain * barrier:
+            break
+    return motion, multipliers
+
+
+def _positive(matrix: np.ndarray) -> bool:
+    """Whether a symmetric matrix is positive definite."""
+    try:
+        np.linalg.cholesky(matrix)
+    except np.linalg.LinAlgError:
+        return False
+    return True
+
+
+def _searched(
+    motion: Motion, move: np.ndarray, barrier: float, live: np.ndarray, prices: np.ndarray, cost: float
+) -> tuple[float, Motion | None]:
+    """The motion a share of the move on that costs less, if there is one, and that share."""
+    share = min(1.0, SOLVER.largest_move / float(np.abs(move).max()))
+    inner = 3 * (len(motion.pose) - 2)
+    for _ in range(SOLVER.halvings):
+        pose = motion.pose.copy()
+        pose[1:-1] += share * move[:inner].reshape(-1, 3)
+        new = Motion(motion.problem, pose, motion.log_step + share * move[inner:])
+        if _merit(new, barrier, live, prices)[0] < cost:
+            return share, new
+        share /= 2
+    return share, None
+
+
+def _prices(p: Problem) -> np.ndarray:
+    """Of the rows of a motion, `[m]`."""
+    return np.array([*[PRICES.speed] * 6, *[PRICES.change] * 3, *[PRICES.clear] * len(p.poles), *[PRICES.gate] * 2])
+
+
+def _weights(p: Problem) -> np.ndarray:
+    """What a second of every section's time step costs, `[sections]`."""
+    weights = np.ones(len(p.gates) + 1)
+    weights[: len(p.section_weights)] = p.section_weights
+    return weights * p.knots
+
+
+def _merit(
+    motion: Motion, barrier: float, live: np.ndarray, prices: np.ndarray
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """The time with all prices and barriers, and every row's slack and excess `[K, m]`.
+
+    A row is excess less slack, both positive and as large as makes their barriers and the price least.
+    """
+    part = prices * motion.rows
+    root = np.hypot(part, 2 * barrier)
+    slack, excess = (2 * barrier - part + root) / (2 * prices), (2 * barrier + part + root) / (2 * prices)
+    walls = prices * excess - barrier * np.log(slack * excess)
+    cost = _weights(motion.problem) @ np.exp(motion.log_step) + (walls * live).sum()
+    soft = PRICES.smooth * (motion.change**2).sum() + PRICES.line * (motion.off**2).sum()
+    return float(cost + soft / 2), slack, excess
+
+
+def _system(
+    motion: Motion, slopes: np.ndarray, push: np.ndarray, multipliers: np.ndarray, inverse: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gradient and second derivatives over the inner poses and the log time steps."""
+    change, line = motion.change_columns(), motion.off_slopes()
+    transposed = np.swapaxes(slopes, 1, 2)
+    blocks = (transposed * inverse[:, None, :]) @ slopes + motion.curvature(multipliers)
+    blocks += PRICES.smooth * np.swapaxes(change, 1, 2) @ change
+    blocks += PRICES.line * line[:, :, None] * line[:, None, :]
+    sums = (transposed @ push[:, :, None])[:, :, 0] + PRICES.line * line * motion.off[:, None]
+    sums += PRICES.smooth * (motion.change[:, None, :] @ change)[:, 0]
+    place, size = places(len(motion.pose), len(motion.log_step))
+    gradient = np.bincount(place.ravel(), sums.ravel(), size + 1)[:size]
+    pair = place[:, :, None] * (size + 1) + place[:, None, :]
+    hessian = np.bincount(pair.ravel(), blocks.ravel(), (size + 1) ** 2).reshape(size + 1, size + 1)[:size, :size]
+    steps = _weights(motion.problem) * np.exp(motion.log_step)
+    inner = np.arange(size - len(steps), size)
+    gradient[inner] += steps
+    hessian[inner, inner] += steps
+    return gradient, hessian
+
+
+def _judged(motion: Motion) -> Trajectory:
+    """The trajectory and what it violates."""
+    p = motion.problem
+    over = np.maximum(motion.rows, 0) * used(p)
+    most, e = over.max(0), p.envelope
+    limit = np.array([e.acceleration, e.yaw_acceleration, e.yaw_acceleration])
+    strain = 1 + (motion.rows[:, 6:9] / motion.span[:, None] / limit)[used(p)[:, 6:9].any(1)].max()
+    cost = float(_weights(p) @ np.exp(motion.log_step) + (over * _prices(p)).sum())
+    time = np.concatenate([[0.0], np.cumsum(motion.step)])
+    return Trajectory(motion.pose, time, float(max(most[:6].max(), most[9:-2].max(initial=0.0))), cost, float(strain))

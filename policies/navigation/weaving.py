@@ -1,15 +1,16 @@
 """Waypoints along the fastest motions that the planner finds: past the poles, round the turn to the jump.
 
 Which way the body faces among the poles (sideways as the paper's robot, nose first, something between) is not decided
-here: several first guesses are optimised and the fastest is taken. For the official course that is sideways, rocking
-with the gaps and coming out already turned towards the A-frame.
+here: several first guesses are optimised and the fastest is taken. For the official course at a fast walker's limits
+that is sideways to the right, turning on the way in and coming out already turned towards the A-frame.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from policies.navigation.planner import Body, Envelope, Problem, Trajectory, fastest
+from policies.navigation.planner import Trajectory, fastest
+from policies.navigation.problem import Body, Envelope, Problem
 from sim.course.description import Gate, Pole, Waypoint
 from sim.planar import to_body, wrap
 
@@ -18,6 +19,9 @@ MARGIN = 0.06
 `policies.navigation.navigator.Tuning`."""
 GAP = 0.04
 """m between two waypoints made from a trajectory, at least. By hand."""
+FIT = 0.002
+"""m that a gap between two poles leaves beside the body and the margins on both its sides, at least: margins become
+smaller where the gap is narrow, the same on either side. By hand."""
 ALLOWED = 0.04
 """Largest part of the margin (m) or of the speed limits (m/s, rad/s) that a plan may violate: less than `MARGIN`, so
 that a plan never touches a pole."""
@@ -33,6 +37,8 @@ KNOTS = 24
 # First guesses; the optimiser moves them to the nearest good motion. By hand.
 ROCK = 0.5
 """rad: swing of the heading from gap to gap in some of them."""
+SLALOM = 0.6
+"""rad: the same where the body goes nose first, which it must to get through the gaps."""
 HALF_TURNED = 0.67
 """Share of sideways that the body is turned by in others."""
 TURN_IN = 3
@@ -72,14 +78,29 @@ def weave(
         body,
         tuple(gates),
         (*poles, *others),
-        start_velocity=np.zeros(2) if start_velocity is None else start_velocity,
-        end_velocity=end_velocity,
+        start_velocity=np.zeros(2) if start_velocity is None else within(start_velocity, start[2], envelope),
+        end_velocity=None if end_velocity is None else within(end_velocity, end[2], envelope),
         section_weights=(RUN_IN,) * run_in,
         envelope=envelope,
         margin=margin,
+        margins=fitting(poles, gates, body, margin),
     )
     best = fastest(problem, guesses(problem, poles))
     return waypoints(best) if best.violation < ALLOWED else []
+
+
+def fitting(poles: Sequence[Pole], gates: Sequence[Gate], body: Body, margin: float) -> tuple[float, ...]:
+    """Every pole's margin (m): `margin`, or what its narrowest gate leaves a body that passes squarely."""
+    places, found = np.array([(p.x, p.y) for p in poles]), [margin] * len(poles)
+    for gate in gates:
+        ends = [np.linalg.norm(places - end, axis=1) for end in (gate.left, gate.right)]
+        if max(near.min() for near in ends) < AT_POLE:
+            pair = [int(near.argmin()) for near in ends]
+            gap = float(np.linalg.norm(places[pair[1]] - places[pair[0]])) - sum(poles[k].radius for k in pair)
+            room = max((gap - 2 * body.half_width) / 2 - FIT, 0.0)
+            for k in pair:
+                found[k] = min(found[k], room)
+    return tuple(found)
 
 
 def turn(
@@ -97,13 +118,20 @@ def turn(
         np.array(start, float),
         finish,
         body,
-        start_velocity=velocity,
-        end_velocity=end_velocity,
+        start_velocity=within(velocity, start[2], envelope),
+        end_velocity=within(end_velocity, finish[2], envelope),
         envelope=envelope,
         knots=KNOTS,
     )
     middle = (problem.start + finish) / 2
     return waypoints(fastest(problem, [np.stack([problem.start, middle, finish])]))
+
+
+def within(velocity: np.ndarray, yaw: float, envelope: Envelope) -> np.ndarray:
+    """A velocity in the world (m/s) of a body with that heading, cut to what the envelope allows it."""
+    ahead, aside = to_body(velocity[0], velocity[1], yaw)
+    ahead, aside = np.clip(ahead, *envelope.forward), np.clip(aside, -envelope.sideways, envelope.sideways)
+    return np.stack(to_body(ahead, aside, -yaw))
 
 
 def waypoints(trajectory: Trajectory) -> list[Waypoint]:
@@ -122,7 +150,8 @@ def waypoints(trajectory: Trajectory) -> list[Waypoint]:
 
 
 def guesses(problem: Problem, line_of: Sequence[Pole]) -> list[np.ndarray]:
-    """First guesses: sideways facing either side of the line of poles, plain and rocking, and half turned."""
+    """First guesses: sideways facing either side of the line of poles, plain and rocking, and half turned; nose first
+    in a slalom that begins on either side."""
     poles = np.array([(p.x, p.y) for p in line_of])
     line = poles[-1] - poles[0]
     line = float(np.arctan2(line[1], line[0]))
@@ -130,7 +159,7 @@ def guesses(problem: Problem, line_of: Sequence[Pole]) -> list[np.ndarray]:
     for side in (-np.pi / 2, np.pi / 2):
         for turned, rock in ((side, 0.0), (side, ROCK), (side, -ROCK), (side * HALF_TURNED, 0.0)):
             found.append(_guess(problem, line, turned, rock))
-    return found
+    return found + [_guess(problem, line, 0.0, rock) for rock in (SLALOM, -SLALOM)]
 
 
 def _guess(problem: Problem, line: float, turned: float, rock: float) -> np.ndarray:

@@ -10,7 +10,7 @@ from policies.bundle.reader import Bundle
 from policies.bundle.shipped import bundle_file
 from policies.navigation.paces import WEAK, WEAK_SHARE, Paces
 from policies.navigation.path import MotionLimits
-from policies.navigation.planner import Envelope
+from policies.navigation.problem import Envelope
 from policies.navigation.response import Response, response_beside
 from sim import strict_yaml
 from sim.course.description import SKILLS

@@ -11,7 +11,7 @@ import numpy as np
 
 from policies.navigation import weaving
 from policies.navigation.paces import Paces
-from policies.navigation.planner import Body
+from policies.navigation.problem import Body
 from sim.course.description import Course, Gate, Obstacle, Waypoint
 from sim.robots.footprint import Footprint
 

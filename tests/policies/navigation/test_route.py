@@ -13,7 +13,8 @@ from policies.navigation.obstacles.base import RouteRequest
 from policies.navigation.obstacles.tables import OntoTable
 from policies.navigation.paces import Paces
 from policies.navigation.path import MotionLimits, lay_path
-from policies.navigation.planner import Body, Envelope, Problem, solve
+from policies.navigation.planner import solve
+from policies.navigation.problem import Body, Envelope, Problem
 from policies.navigation.route import plan
 from policies.navigation.route_cache import planned
 from sim.course.description import AFrameObstacle, Course, Gate, Pole, Table, Waypoint, official
@@ -115,18 +116,18 @@ def test_a_solved_problem_keeps_its_limits_and_beats_its_guess():
 
 def test_a_problem_is_solved_on_one_thread(monkeypatch):
     """The matrices are small: threads would only wait for each other."""
-    threads, inner = [], planner._minimise
+    threads, inner = [], planner._newton
 
     def watched(*arguments):
         threads.append([pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"])
         return inner(*arguments)
 
-    monkeypatch.setattr(planner, "_minimise", watched)
+    monkeypatch.setattr(planner, "_newton", watched)
     with threadpool_limits(2, "blas"):
         solve(
             Problem(np.zeros(3), np.array([1.0, 0.0, 0.0]), Body.of(FOOTPRINT)),
             np.array([[0.0, 0, 0], [1, 0, 0]]),
-            iterations=1,
+            barriers=(1e-2,),
         )
         (after,) = {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
     assert threads and {n for pools in threads for n in pools} == {1} and after == 2
