@@ -7,12 +7,10 @@ from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
+from distill.language.trained_options import Rate, Share, TrainedOptions
 from sim import strict_yaml
 from sim.errors import InputError
 from sim.options import Options, Range, Seed, flag, types_in
-
-Share = Annotated[float, Range(0, 1)]
-Rate = Annotated[float, Range(0, 1, above=True)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,7 +172,7 @@ class CardOptions(Options):
     """Write the model card of a finished student's folder anew, as after its name or its files were changed."""
 
     folder: Path
-    """what barkour distill language or classifier was given as --out"""
+    """what barkour distill language, classifier, tagger or encoder was given as --out"""
 
 
 @dataclass(frozen=True)
@@ -190,15 +188,13 @@ class MeasureOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifierOptions(Options):
+class ClassifierOptions(TrainedOptions):
     """Distil a text classifier into a smaller one on own labelled texts, into a folder that transformers loads."""
 
     teacher: str | None = None
     """kd, sinkd, ernie_tiny: folder or published name of a classifier of the same classes"""
     student: str = ""
     """folder or published name of a model, with or without a classifier's head, or a config for random weights"""
-    tokenizer: str | None = None
-    """folder or published name, where the student comes without one"""
     data: tuple[Path, ...] = ()
     """files or folders of rows with a text and its label (or category): CSV, JSONL, JSON, Parquet"""
     test: Path | None = None
@@ -217,30 +213,14 @@ class ClassifierOptions(Options):
     """pgkd: folder or published name of a causal model that writes texts after examples"""
     texts: Annotated[int, Range(1, 10**5)] = 32
     """pgkd: texts that are asked for in every round"""
-    resume: bool = False
-    """continue the run in --out"""
-    dry_run: bool = False
-    """read and check everything, train nothing, write nothing"""
     seed: Seed = 0
     """of random weights, held-out rows, batches and what is written"""
-    epochs: Annotated[float, Range(0, 1000, above=True)] = 3.0
-    """passes over the data"""
-    steps: Annotated[int, Range(0, 10**7)] = 0
-    """optimiser steps in place of --epochs; 0: as the epochs say"""
-    batch: Annotated[int, Range(1, 2**16)] = 32
-    """rows in a batch"""
     length: Annotated[int, Range(4, 2**16)] = 128
     """tokens of a text at most; what is longer is cut and counted"""
     rounds: Annotated[int, Range(1, 1000)] = 8
     """times that the student is measured on held-out rows, and that texts are written"""
     held_out: Annotated[float, Range(0, 0.9, above=True)] = 0.1
     """share of the rows that is never trained on, one at least; pgkd's report is on them"""
-    learning_rate: Rate = 5e-5
-    """largest, after the warm-up; it falls to a tenth along a cosine"""
-    warmup: Annotated[int, Range(0, 10**7)] = 20
-    """optimiser steps in which the learning rate rises"""
-    weight_decay: Share = 0.01
-    """of AdamW"""
     alpha: Share | None = None
     """weight of the teacher, or of the student before; the labels have the rest"""
     temperature: Annotated[float, Range(0, 100, above=True)] | None = None
@@ -251,15 +231,9 @@ class ClassifierOptions(Options):
     """self_distillation: times that the student is trained from its start"""
     new_tokens: Annotated[int, Range(1, 2**16)] = 48
     """pgkd: tokens of a written text at most"""
-    precision: Literal["no", "bf16", "fp16"] = "no"
-    """of the arithmetic in training: float32, or mixed; weights stay in float32"""
-    checkpoint_minutes: Annotated[float, Range(0, 24 * 60)] = 3.0
-    """minutes between checkpoints: the most that an interruption can lose"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.steps:
-            self.refuse(("epochs",), "beside --steps")
         if self.method != "pgkd":
             self.refuse(("texts", "new_tokens"), f"with --method {self.method}")
 

@@ -19,9 +19,9 @@ from distill.core.objectives.base import Objective
 from distill.core.tables import Epochs
 from distill.core.teachers import Teacher, Teachers
 from distill.language.begun import OPTIONS, begins, check_begun, read_begun
-from distill.language.own_options import TrainedOptions
 from distill.language.places import load_silently
 from distill.language.rounds import in_rounds
+from distill.language.trained_options import TrainedOptions
 from distill.results import OwnDistilled
 from policies.learning import runs
 from sim.errors import InputError

@@ -1,11 +1,10 @@
 """How a training of so many steps is cut into rounds, after each of which the student is measured."""
 
 from distill.core.loop import LoopConfig
-from distill.language.options import ClassifierOptions
-from distill.language.own_options import TrainedOptions
+from distill.language.trained_options import TrainedOptions
 
 
-def in_rounds(options: ClassifierOptions | TrainedOptions, steps: int) -> LoopConfig:
+def in_rounds(options: TrainedOptions, steps: int) -> LoopConfig:
     """`steps` optimiser steps in `options.rounds` rounds as even as can be, at most one a step."""
     rounds = min(options.rounds, steps)
     each = steps // rounds
