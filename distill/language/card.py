@@ -2,9 +2,9 @@
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from shlex import join
 from typing import Any
@@ -19,21 +19,29 @@ from distill.language.begun import OPTIONS, read_begun
 from distill.language.evaluation import table
 from distill.language.models import load
 from distill.language.options import OF_THE_CALL, CardOptions, ClassifierOptions, LanguageOptions, MeasureOptions
+from distill.language.own_options import EncoderOptions, TaggerOptions
 from distill.language.places import load_silently
 from distill.language.serving import sentence, servable
 from distill.language.students import open_tokenizer
-from distill.methods.method import Method, find
+from distill.language.trained_options import TrainedOptions
+from distill.methods import catalogue
+from distill.methods.framework import Recipe
+from distill.methods.method import CLASSIFIERS, Method, find
 from distill.results import CardWritten, StudentMeasured
 from sim.errors import InputError
 from sim.folders import alone
 from sim.results import printable
 
 SUMMARY = "summary.json"
+Asked = LanguageOptions | TrainedOptions
+"""Options of a command that makes a student."""
+Parts = tuple[Sequence[Any], list[str], list[str]]
+"""Base models, facts of which the last is the training, and tables."""
 
 
-def command(options: LanguageOptions | ClassifierOptions) -> str:
+def command(options: Asked) -> str:
     """The command that makes the student."""
-    words = ["barkour", "distill", "language" if isinstance(options, LanguageOptions) else "classifier"]
+    words = ["barkour", "distill", FORMS[type(options)].command]
     for item in fields(options):
         value = getattr(options, item.name)
         if item.name in OF_THE_CALL or value == item.default:
@@ -46,25 +54,23 @@ def command(options: LanguageOptions | ClassifierOptions) -> str:
     return join(words)
 
 
-def write_card(
-    folder: Path, options: LanguageOptions | ClassifierOptions, method: Method, found: Mapping[str, Any]
-) -> None:
-    """Writes `README.md`; `found` is what `distil` of either kind returns."""
-    language = isinstance(options, LanguageOptions)
-    parts = _language(options, found) if isinstance(options, LanguageOptions) else _classifier(options, found)
-    bases, facts, figures = parts
+def write_card(folder: Path, options: Asked, found: Mapping[str, Any]) -> None:
+    """Writes `README.md`; `found` is what the command's `distil` returns."""
+    form = FORMS[type(options)]
+    method = form.method(found["method"])
+    bases, facts, figures = form.parts(options, found)
     head = {
-        "library_name": "transformers", "pipeline_tag": "text-generation" if language else "text-classification",
+        "library_name": form.library, "pipeline_tag": form.task,
         "tags": ["distillation", method.name], "license": "other", "license_name": "to-be-filled",
         "base_model": sorted({name for name in bases if name and "(" not in name}),
     }  # fmt: skip
     data = found["data"]
-    settings = ", ".join(f"{name} {value}" for name, value in found["settings"].items())
+    settings = ", ".join(f"{name} {value}" for name, value in found.get("settings", {}).items())
     lines = [
         "---", yaml.safe_dump(head, sort_keys=False).strip(), "---", "", f"# {folder.name}", "",
         f"{method.title} ({method.source}){': ' + settings if settings else ''}.", "",
         *(f"- {fact}" for fact in facts[:-1]),
-        *(f"- {what}: {n} ({why})" for what in ("dropped", "cut") for why, n in data[what].items()),
+        *(f"- {what}: {n} ({why})" for what in ("dropped", "cut") for why, n in data.get(what, {}).items()),
         f"- {facts[-1]}", "", *figures, "",
         *(["![training](curve.png)", ""] if (folder / "curve.png").is_file() else []), "## Licence", "",
         "To be filled: the licences of the teacher, of the student's own weights and of the data decide it.", "",
@@ -78,8 +84,7 @@ def _figures(title: str, rows: Iterable[tuple[str, float]]) -> list[str]:
     return [f"| {title} | value |", "|---|---|", *(f"| {name} | {value:.4g} |" for name, value in rows)]
 
 
-def _language(options: LanguageOptions, found: Mapping[str, Any]) -> tuple[Sequence[Any], list[str], list[str]]:
-    """Base models, facts of which the last is the training, and tables."""
+def _language(options: LanguageOptions, found: Mapping[str, Any]) -> Parts:
     data, count, perplexity = found["data"], found["parameters"], found["perplexity"]
     rows = [(f"perplexity on held-out data, at the {when}", perplexity[when]) for when in ("start", "end")]
     if "teacher" in perplexity:
@@ -107,8 +112,7 @@ def _language(options: LanguageOptions, found: Mapping[str, Any]) -> tuple[Seque
     return (options.teacher, *teachers.values(), found["student"]), facts, tables
 
 
-def _classifier(options: ClassifierOptions, found: Mapping[str, Any]) -> tuple[Sequence[Any], list[str], list[str]]:
-    """As `_language`."""
+def _classifier(options: ClassifierOptions, found: Mapping[str, Any]) -> Parts:
     data = found["data"]
     rows = [
         (f"{figure.replace('_', ' ')}, {who}", value)
@@ -126,6 +130,47 @@ def _classifier(options: ClassifierOptions, found: Mapping[str, Any]) -> tuple[S
     return bases, facts, _figures(f"on {found['measured_on']}", rows)
 
 
+def _own(options: TrainedOptions, found: Mapping[str, Any]) -> Parts:
+    data, teacher = found["data"], found.get("teacher")
+    rows = [(f"{name}, {when}", value) for when, values in found["figures"].items() for name, value in values.items()]
+    facts = [
+        f"teacher: {teacher or 'whoever wrote the answers in the data'}",
+        f"student: {found['student']}, {found['parameters']['student']:,} parameters",
+        f"data: {data['trained']} rows, {data['held_out']} held out",
+        f"training: {found['steps']} steps of {options.batch} rows; the parameters of the round that was best on "
+        "held-out rows",
+    ]
+    return (teacher, options.student), facts, _figures(f"on {found['measured_on']}", rows)
+
+
+@dataclass(frozen=True)
+class Form:
+    """What the card of one command's students says."""
+
+    command: str
+    """Of `barkour distill`."""
+    library: str
+    """What loads the folder."""
+    task: str
+    """As the Hugging Face hub names it."""
+    parts: Callable[[Any, Mapping[str, Any]], Parts]
+    method: Callable[[str], Method | Recipe] = find
+    start: str = "start"
+    """Where the run's options keep what the student measured before the first step."""
+
+
+FORMS: Mapping[type[Any], Form] = {
+    LanguageOptions: Form("language", "transformers", "text-generation", _language, start="perplexity"),
+    ClassifierOptions: Form(
+        "classifier", "transformers", "text-classification", _classifier, lambda name: find(name, CLASSIFIERS)
+    ),
+    TaggerOptions: Form("tagger", "barkour", "token-classification", _own, catalogue.find),
+    EncoderOptions: Form("encoder", "transformers", "fill-mask", _own, catalogue.find),
+}
+OWN = {"ade_extraction": TaggerOptions, "autodistil": EncoderOptions}
+"""Method -> the command that it alone has."""
+
+
 def rewrite(options: CardOptions) -> CardWritten:
     """Writes the card of a finished student's folder anew, from what the folder knows of its run.
 
@@ -136,7 +181,7 @@ def rewrite(options: CardOptions) -> CardWritten:
     with _described(folder):
         found, restored = _finished(folder)
         with alone(folder):
-            write_card(folder, restored, find(found["method"]), found)
+            write_card(folder, restored, found)
     return CardWritten.of({"card": str(folder / "README.md"), "method": found["method"]})
 
 
@@ -151,7 +196,7 @@ def measure(options: MeasureOptions) -> StudentMeasured:
     with _described(folder):
         found, restored = _finished(folder)
         if not isinstance(restored, LanguageOptions):
-            raise DistillError("tasks of lm-eval are for models that write, this is a classifier")
+            raise DistillError("tasks of lm-eval are for models that write, this student names or finds")
         harness.open_tasks(options.tasks)
         with alone(folder):
             models = {"student": load(str(folder), dtype=torch.float32)}
@@ -166,7 +211,7 @@ def measure(options: MeasureOptions) -> StudentMeasured:
             told = harness.asked(options.tasks, models, open_tokenizer(str(folder)), options.limit)
             found["lm_eval"] = harness.together(found.get("lm_eval", {}), told)
             write_json(folder / SUMMARY, found)
-            write_card(folder, restored, find(found["method"]), found)
+            write_card(folder, restored, found)
     return StudentMeasured(card=str(folder / "README.md"), lm_eval=told)
 
 
@@ -182,16 +227,17 @@ def _described(folder: Path) -> Iterator[None]:
         raise InputError(f"{folder} cannot be described: {error}") from error
 
 
-def _finished(folder: Path) -> tuple[dict[str, Any], LanguageOptions | ClassifierOptions]:
+def _finished(folder: Path) -> tuple[dict[str, Any], Asked]:
     """What a folder's summary says, and the options of its run."""
     found = dict(json.loads((folder / SUMMARY).read_text()))
-    begun = read_begun(folder / "run", "start" if "classes" in found else "perplexity", lambda value: value)
+    kind = LanguageOptions if "perplexity" in found else OWN.get(found["method"], ClassifierOptions)
+    begun = read_begun(folder / "run", FORMS[kind].start, lambda value: value)
     if begun is None:
         raise DistillError(f"{folder / 'run' / OPTIONS} is not there")
-    if "classes" not in found:
+    if kind is LanguageOptions:
         found["vllm"] = servable(folder)  # its files may be others now
     values = {**begun.options, "out": str(folder)}
-    return found, _restored(ClassifierOptions if "classes" in found else LanguageOptions, values)
+    return found, _restored(kind, values)
 
 
 def _restored(kind: type[Any], values: Mapping[str, Any]) -> Any:
@@ -200,7 +246,7 @@ def _restored(kind: type[Any], values: Mapping[str, Any]) -> Any:
     for item in fields(kind):
         value = values.get(item.name, item.default)
         if isinstance(item.default, tuple):
-            paths = item.name == "data"
+            paths = item.name in ("data", "general")
             value = tuple(Path(each) if paths else each for each in value)
         elif value is not None and item.name in ("out", "cache", "test"):
             value = Path(value)

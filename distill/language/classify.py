@@ -341,4 +341,4 @@ def save(run: Run, found: Mapping[str, Any], folder: Path) -> None:
     run.reader.tokenizer.save_pretrained(out)
     write_json(out / SUMMARY, plain(found))
     Journal(folder).plot(f"{run.method.name}: {type(run.student).__name__}")
-    write_card(out, options, run.method, found)
+    write_card(out, options, found)

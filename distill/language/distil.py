@@ -647,7 +647,7 @@ def save(run: Run, found: dict[str, Any], folder: Path) -> None:
 def describe(run: Run, found: Mapping[str, Any]) -> None:
     """Summary and card."""
     write_json(run.options.out / SUMMARY, plain(found))
-    write_card(run.options.out, run.options, run.method, found)
+    write_card(run.options.out, run.options, found)
 
 
 class _Stamped:

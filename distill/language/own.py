@@ -19,6 +19,7 @@ from distill.core.objectives.base import Objective
 from distill.core.tables import Epochs
 from distill.core.teachers import Teacher, Teachers
 from distill.language.begun import OPTIONS, begins, check_begun, read_begun
+from distill.language.card import write_card
 from distill.language.places import load_silently
 from distill.language.rounds import in_rounds
 from distill.language.trained_options import TrainedOptions
@@ -127,4 +128,5 @@ def _run(options: Asked, prepare: Callable[[Asked], Task], folder: Path) -> dict
     found |= task.save(options.out)
     write_json(options.out / SUMMARY, plain(found))
     Journal(folder).plot(f"{found['method']}: {type(module).__name__}")
+    write_card(options.out, options, found)
     return found

@@ -120,6 +120,8 @@ def test_every_method_leaves_a_folder_that_transformers_loads(method, home, tmp_
     assert summary["accuracy"] == found["accuracy"] and all(
         digest in (out / "README.md").read_text() for digest in found["data"]["files"].values()
     )
+    card = (out / "README.md").read_text()
+    assert barkour.main(["distill", "card", str(out)]) == 0 and (out / "README.md").read_text() == card
 
 
 def test_a_student_learns_the_labels_and_then_teaches(home, tmp_path):

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, BertConfig, PreTrainedTokenizerFast
 
 from barkour import main
@@ -91,6 +92,23 @@ def test_a_tagger_learns_from_answers_and_is_asked_from_its_folder(home: Path, t
         distil_tagger(tagger_options(home, out, steps=3, resume=True))
     again = distil_tagger(tagger_options(home, out, resume=True))
     assert again.figures == found.figures, "a finished run stays as it is"
+    head = card_of(out, found, tmp_path / "moved")
+    assert head["library_name"] == "barkour" and head["base_model"] == [str(home / "config")]
+    assert "ade_extraction" in head["tags"] and head["license_name"] == "to-be-filled"
+
+
+def card_of(out: Path, found: Any, moved: Path) -> dict[str, Any]:
+    """The head of a folder's card, which holds hashes, command and figures, and is the same when it is written anew."""
+    card = (out / "README.md").read_text()
+    _, head, text = card.split("---\n", 2)
+    assert all(digest in text for digest in found.data["files"].values()) and "## Licence" in text
+    assert all(f"| {name}, end | {value:.4g} |" in text for name, value in found.figures["end"].items())
+    out.rename(moved)
+    (moved / "README.md").unlink()
+    assert main(["distill", "card", str(moved)]) == 0
+    again = (moved / "README.md").read_text()
+    assert again == card.replace(f"# {out.name}\n", f"# {moved.name}\n").replace(str(out), str(moved))
+    return yaml.safe_load(head)
 
 
 def encoder_options(home: Path, out: Path, **changed: Any) -> EncoderOptions:
@@ -114,6 +132,8 @@ def test_an_encoder_of_the_best_size_within_the_limits_loads_with_transformers(h
     assert student.config.num_hidden_layers == taken["size"]["layers"]
     masked = AutoModelForMaskedLM.from_pretrained(out)
     assert masked.num_parameters() == taken["parameters"] == found.parameters["student"]
+    head = card_of(out, found, tmp_path / "moved")
+    assert head["pipeline_tag"] == "fill-mask" and head["base_model"] == [str(home / "teacher")]
 
 
 def test_what_cannot_be_used_is_one_sentence(home: Path, tmp_path: Path) -> None:
