@@ -31,6 +31,7 @@ from distill.methods.claims import Claim, plans, seeds_of
 from distill.methods.kept import save
 from distill.methods.method import CLASSIFIERS, METHODS
 from distill.methods.statistics import Check, Results
+from sim.robots.description import DEFAULT
 
 ELICITATION = ("labelling", "expansion", "curation", "feature", "feedback", "self-knowledge")
 OBJECTIVES = ("fine-tuning", "divergence", "similarity", "reinforcement", "ranking")
@@ -239,6 +240,8 @@ class Trial:
     fits: int = 0
     students: Path | None = None
     """Where `keep` writes; nowhere where None."""
+    robot: str = DEFAULT
+    """Of the robot's domain, by its name."""
     kept: Counter[str] = field(default_factory=Counter[str])
     """Students of the arm at hand by name."""
 

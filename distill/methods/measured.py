@@ -131,7 +131,7 @@ def keep(results: Path, rule: str, folder: Path = FOLDER, *, pilot: bool = False
       pilot: whether all of them are a pilot's, of a claim that does not name it.
 
     Raises:
-      DistillError: no finished seed, or one that was run with fewer steps.
+      DistillError: no finished seed, or one that was run with fewer steps or on another robot.
     """
     try:
         name = json.loads((results / experiments.RESULT).read_text())["name"]
@@ -139,6 +139,8 @@ def keep(results: Path, rule: str, folder: Path = FOLDER, *, pilot: bool = False
         preset, domain, budget = (options[each] for each in ("preset", "domain", "budget"))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DistillError(f"{results} holds no experiment that was run: {error}") from error
+    if "robot" in options:
+        raise DistillError(f"{results} is of another robot, {options['robot']}, than the one whose figures are kept")
     if budget != 1:
         raise DistillError(f"{results} was run with {budget:.0%} of its steps, which proves nothing")
     recipe = find(name).on(domain, preset)

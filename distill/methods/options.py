@@ -45,6 +45,8 @@ class ExperimentOptions(Options):
     """sizes of models and data; real-small: on real data of --data, for recipes that have it"""
     domain: str = ""
     """another field for recipes that have one, such as the robot's"""
+    robot: str = ""
+    """with --domain robot: the name of the robot whose walker is learned from; without it barkour_v0"""
     budget: Budget = 1.0
     """share of the recipe's steps; less than 1 tries the code and proves nothing"""
     save: bool = False
@@ -62,6 +64,8 @@ class ExperimentOptions(Options):
         if self.preset not in SMALL:
             why = f"with --preset {self.preset}: its seeds run one after the other"
             self.refuse(("workers", "pool"), why)
+        if self.domain != "robot":
+            self.refuse(("robot",), "without --domain robot")
         if self.pool == "local":
             self.refuse(("slurm",), "without --pool slurm")
 
@@ -76,7 +80,8 @@ class PlannedOptions(ExperimentOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.plan:
-            self.refuse(("seed", "seeds", "out", "data", "preset", "budget", "save", "workers", "pool"), "with --plan")
+            run = ("seed", "seeds", "out", "data", "preset", "robot", "budget", "save", "workers", "pool")
+            self.refuse(run, "with --plan")
 
 
 @dataclass(frozen=True, kw_only=True)

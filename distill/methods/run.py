@@ -30,6 +30,7 @@ from distill.methods.plot import plot
 from distill.methods.results import excluded
 from distill.methods.statistics import Interval, Results, verdict
 from sim.machine import need_memory
+from sim.robots.description import DEFAULT, robot_by_name
 
 OPTIONS, ARMS, RESULT, STUDENTS = "options.json", "arms.json", "result.json", "students"
 WORKER_BYTES = 300e6
@@ -39,8 +40,8 @@ WORKER_BYTES = 300e6
 def run(
     recipe: Recipe | str, asked: ExperimentOptions = ExperimentOptions(), console: Console | None = None
 ) -> dict[str, Any]:
-    """Runs a recipe's experiment, or what is left of it, in `out/NAME`; on other domains in `out/NAME_DOMAIN`, and with
-    presets that ask something else of their own in `out/NAME_PRESET`.
+    """Runs a recipe's experiment, or what is left of it, in `out/NAME`; on other domains in `out/NAME_DOMAIN`, on
+    another robot in `out/NAME_robot_ROBOT`, and with presets that ask something else of their own in `out/NAME_PRESET`.
 
     `workers` are processes side by side, one seed each. The small experiment computes with one thread a process, so
     that results do not depend on their number.
@@ -66,10 +67,18 @@ def run(
 
 
 def folder_of(recipe: Recipe, asked: ExperimentOptions) -> Path:
-    """Where a recipe's results are, those on a domain and with a preset."""
+    """Where a recipe's results are, those on a domain, on a robot and with a preset."""
     domain = asked.domain or recipe.domains[0]
-    other = [domain] * (domain != recipe.domains[0]) + [asked.preset] * (asked.preset in recipe.by_preset)
+    other = [domain] * (domain != recipe.domains[0]) + [*_robot(asked).values()]
+    other += [asked.preset] * (asked.preset in recipe.by_preset)
     return Path(asked.out) / "_".join([recipe.name, *other])
+
+
+def _robot(asked: ExperimentOptions) -> dict[str, str]:
+    """The `robot` where it is another than that of whoever names none. Raises `InputError` for an unknown one."""
+    if asked.robot in ("", DEFAULT):
+        return {}
+    return {"robot": robot_by_name(asked.robot).name}
 
 
 def _run(
@@ -192,7 +201,7 @@ def _options(recipe: Recipe, asked: ExperimentOptions) -> tuple[dict[str, Any], 
             raise DistillError(f"{recipe.name} reads {wanted}, which {data} does not hold")
     settings = presets[preset]
     return {
-        "preset": preset, "domain": asked.domain or recipe.domains[0], "budget": asked.budget,
+        "preset": preset, "domain": asked.domain or recipe.domains[0], "budget": asked.budget, **_robot(asked),
         "data": str(data) if data else None, "save": asked.save,
         "settings": plain(asdict(settings)) if is_dataclass(settings) and not isinstance(settings, type) else {},
     }, corpus  # fmt: skip
@@ -256,7 +265,7 @@ def _seed(
     trial = Trial(
         seed, mine, recipe.presets.get(options["preset"]), options["budget"], corpus, options["domain"],
         {arm: found["measures"] for arm, found in kept.items()},
-        students=mine / STUDENTS if options["save"] else None,
+        students=mine / STUDENTS if options["save"] else None, robot=options.get("robot", DEFAULT),
     )  # fmt: skip
 
     def keep(arm: str, measures: dict[str, Any], seconds: float) -> None:

@@ -29,7 +29,6 @@ from policies.skills.library import load_skills
 from policies.transformer import Normalizer, TransformerConfig, generalist_layout
 from sim.errors import InputError
 from sim.observation import frame_size
-from sim.robots.description import default_robot
 from sim.robots.gaits import DRIVEN
 
 STUDENTS = (16, 24, 40)
@@ -68,9 +67,8 @@ class Settings:
 class Specialist(nn.Module):
     """A network like the shipped specialists', of any width, on what those see: three steps, command, clock, ground."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, joints: int) -> None:
         super().__init__()
-        joints = default_robot().joints
         layout, self.frame = generalist_layout(joints, SEEN), frame_size(joints)
         self.ground = layout.grids[0].size
         self.frames, self.heights = Normalizer(layout.frame_size), Normalizer(layout.height_size)
@@ -91,9 +89,9 @@ class Specialist(nn.Module):
 class SpecialistStudent(TransformerStudent):
     """A specialist, fed as Transformers are."""
 
-    def __init__(self, width: int, seed: int) -> None:
+    def __init__(self, width: int, joints: int, seed: int) -> None:
         torch.manual_seed(seed)
-        self.module = Specialist(width)  # type: ignore[assignment]
+        self.module = Specialist(width, joints)  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)
@@ -125,14 +123,16 @@ class RobotGap:
     """What the recipe asks of a domain, on the robot."""
 
     def __init__(self, trial: Trial) -> None:
-        """Raises `DistillError` where the shipped walker is missing or damaged."""
+        """Raises `DistillError` where the robot's walker is missing or damaged."""
         from distill.locomotion.tasks import TaskCollector  # the catalogue needs no physics engine
 
         self.trial, self.settings = trial, trial.settings
         try:
-            self.walk = TaskCollector("walk", load_skills(str(bundle_file("walk"))), threads=1)
+            walker = load_skills(str(bundle_file("walk", trial.robot)))
+            self.walk = TaskCollector("walk", walker, threads=1)
         except InputError as error:
             raise DistillError(str(error)) from error
+        self.joints = walker.robot.joints
         clean = self._rollouts(self.settings.rows, 0)
         noise = trial.rng(1).standard_normal(clean.fields["action"].shape)
         self.rows = clean.labelled(clean.fields["action"] + self.settings.noise * noise)
@@ -146,7 +146,7 @@ class RobotGap:
 
     def taught(self, width: int, steps: int) -> Student:
         """A specialist after so many steps."""
-        student = SpecialistStudent(width, self.trial.number(width))
+        student = SpecialistStudent(width, self.joints, self.trial.number(width))
         self._learn(student, self.rows, steps, self.settings.teacher_batch, Windows(SEEN, last_only=True))
         return student
 
@@ -163,11 +163,11 @@ class RobotGap:
 
     def teacher_size(self, width: int) -> int:
         """Parameters of a specialist."""
-        return parameters(Specialist(width))
+        return parameters(Specialist(width, self.joints))
 
     def size(self, width: int) -> int:
         """Parameters of a Transformer."""
-        return parameters(TransformerStudent(_config(width)).module)
+        return parameters(TransformerStudent(_config(width, self.joints)).module)
 
     def answered(self, student: Student) -> Rollouts:
         """The rows with a specialist's actions."""
@@ -177,7 +177,7 @@ class RobotGap:
         """Measures of a Transformer that learned from a specialist's actions, from `rows` that one answered, or from
         the labels without both: alone on held-out states, and at the wheel over the walker's training ground."""
         s = self.settings
-        student = TransformerStudent(_config(width), self.trial.number(1000 + width))
+        student = TransformerStudent(_config(width, self.joints), self.trial.number(1000 + width))
         if rows is None:
             rows = self.rows if teacher is None else self.teacher(teacher)[1]
         self._learn(student, rows, s.steps, s.batch, Windows(CONTEXT))
@@ -213,8 +213,8 @@ def rule(results: Results) -> list[Check]:
     return [*checks(results, STUDENTS, ("random",)), Check(text, mean < 0, "reported")]
 
 
-def _config(width: int) -> TransformerConfig:
-    return TransformerConfig(CONTEXT, width, layers=2, heads=2, channels=2)
+def _config(width: int, joints: int) -> TransformerConfig:
+    return TransformerConfig(CONTEXT, width, layers=2, heads=2, channels=2, joints=joints)
 
 
 def _actions(student: Student, rows: Rollouts, context: int) -> np.ndarray:

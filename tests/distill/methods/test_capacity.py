@@ -19,6 +19,8 @@ from distill.methods.capacity_gap import robot, text
 from distill.methods.capacity_gap.law import optimum
 from distill.methods.catalogue import find
 from distill.methods.claims import judge
+from distill.methods.framework import Trial
+from distill.methods.measured import keep
 from distill.methods.options import ExperimentOptions
 from distill.methods.statistics import Results
 from policies.transformer import generalist_layout
@@ -94,7 +96,7 @@ def test_a_specialist_sees_three_steps_and_the_ground_around_it_alone():
     rng = np.random.default_rng(0)
     frames = torch.from_numpy(rng.standard_normal((4, robot.SEEN, layout.frame_size))).float()
     heights = torch.from_numpy(rng.standard_normal((4, robot.SEEN, layout.height_size))).float()
-    module = robot.Specialist(8)
+    module = robot.Specialist(8, 12)
     before = module(frames, heights)
     assert before.shape == (4, 1, 13)
     unseen_frames, unseen_heights = frames.clone(), heights.clone()
@@ -165,14 +167,33 @@ def test_the_robots_domain_runs_goes_on_and_leaves_languages_folder_alone(tmp_pa
 
 @pytest.mark.slow
 def test_specialists_learn_the_walker_and_teach_it(tmp_path):
-    from distill.methods.framework import Trial
-
     settings = robot.Settings(rows=4000, test=1000, teacher_steps=400, steps=150)
     lab = robot.RobotGap(Trial(3, tmp_path, settings, domain="robot"))
     spread = float(lab.test.fields["action"].var(0).sum())
     student = lab.student(24, "random", 56)["loss"]
     assert lab.teacher_loss(56) < 0.25 * spread and student < 0.5 * spread
     assert lab.loss(lab.taught(56, 20)) > 2 * lab.teacher_loss(56)
+
+
+@pytest.mark.slow
+def test_another_robot_is_learned_from_its_own_walker(tmp_path):
+    settings = small().on("robot").presets["small"]
+    lab = robot.RobotGap(Trial(0, tmp_path, settings, domain="robot", robot="unitree_go2"))
+    assert lab.walk.teachers.robot.name == "unitree_go2" and lab.joints == lab.walk.teachers.robot.joints
+    assert np.isfinite(lab.student(16, "random", 8)["loss"])
+
+
+def test_another_robots_results_have_a_folder_of_their_own_and_are_not_kept_as_the_default_ones(tmp_path):
+    recipe, asked = small().on("robot"), ExperimentOptions(domain="robot", robot="unitree_go2", out=tmp_path)
+    folder = experiments.folder_of(recipe, asked)
+    assert folder == tmp_path / "capacity_gap_robot_unitree_go2"
+    assert experiments.folder_of(recipe, replace(asked, robot="barkour_v0")) == tmp_path / "capacity_gap_robot"
+    folder.mkdir()
+    options = {"preset": "small", "domain": "robot", "budget": 1, "robot": "unitree_go2"}
+    (folder / "options.json").write_text(json.dumps(options))
+    (folder / "result.json").write_text(json.dumps({"name": "capacity_gap"}))
+    with pytest.raises(DistillError, match="another robot"):
+        keep(folder, "0" * 7, tmp_path / "kept")
 
 
 # --- what goes wrong ------------------------------------------------------------------------------------------------
@@ -188,11 +209,22 @@ def test_a_domain_that_a_recipe_does_not_know_is_one_line(name, domain, tmp_path
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("words", "about"),
+    [("ddk --robot unitree_go2", "--domain robot"), ("capacity_gap --robot unitree_go2", "--domain robot"),
+     ("capacity_gap --domain robot --robot horse", "unknown robot 'horse'")],
+)  # fmt: skip
+def test_a_robot_that_there_is_not_or_that_is_of_no_use_is_one_line(words, about, tmp_path, capsys):
+    assert barkour.main(["recipe", "run", *words.split(), "--out", str(tmp_path)]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and len(err.splitlines()) == 1 and about in err and not list(tmp_path.iterdir())
+
+
 def test_a_missing_walker_and_text_for_the_robot_are_one_sentence(tmp_path, monkeypatch):
     with pytest.raises(DistillError, match="reads no real data at all"):
         (tmp_path / "data").mkdir()
         (tmp_path / "data" / "a.txt").write_text("words")
         run("capacity_gap", domain="robot", out=tmp_path, data=tmp_path / "data")
-    monkeypatch.setattr(robot, "bundle_file", lambda name: tmp_path / f"{name}.onnx")
+    monkeypatch.setattr(robot, "bundle_file", lambda name, _: tmp_path / f"{name}.onnx")
     with pytest.raises(DistillError, match="there is no policy file"):
         run(small(), domain="robot", seeds=1, workers=1, out=tmp_path)
