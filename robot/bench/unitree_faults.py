@@ -47,6 +47,8 @@ from sim.course.description import official
 from sim.errors import InputError
 
 ROBOT = "unitree_go2"
+KNEE = 5
+"""A front knee, which a trot moves most."""
 WATCHED = 1.5
 """A fault is watched for this long, s: the robot's own mode is asked for once a second."""
 GRACE = 0.04
@@ -82,7 +84,26 @@ class UnitreeRig:
         watch = self.line.end("watch").inbox(LOW_COMMAND, LOW_CMD_MESSAGE, self._see)
         for inbox in (watch, *self.transport.inboxes):
             inbox.start()
-        self.every(SLICE * STEP_NS, self.there.slice)
+        self.stands_until = self._missed = 0
+        """Until when the robot's world stands still, ns, and how many slices it has to catch up with."""
+        self.every(SLICE * STEP_NS, self._slice)
+
+    def _slice(self) -> None:
+        self._missed += 1
+        if self.clock.now() < self.stands_until:
+            return
+        while self._missed:  # at once, as a simulation that is late does
+            self._missed -= 1
+            self.there.slice()
+
+    def stand_still(self, seconds: float, catches_up: bool = True) -> None:
+        """The robot's world does, from now on; what it missed comes at once after it, or not at all."""
+        self.stands_until = self.clock.now() + round(seconds * NS)
+        if not catches_up:
+            self.clock.at(self.stands_until - 1, self._forget)
+
+    def _forget(self) -> None:
+        self._missed = 0
 
     def every(self, period: int, work: Callable[[], Any]) -> None:
         """Does something again and again, every `period` ns."""
@@ -199,6 +220,34 @@ def _frozen(rig: UnitreeRig) -> None:
     rig.line.tampers[LOW_STATE] = freeze
 
 
+def _pauses(seconds: float, catches_up: bool = True) -> Callable[[UnitreeRig], None]:
+    """The world stands still for so long, again and again; what it has missed then comes at once, or not at all."""
+
+    def inject(rig: UnitreeRig) -> None:
+        def stand() -> None:
+            rig.stand_still(seconds, catches_up)
+
+        rig.every(170_000_000, stand)
+
+    return inject
+
+
+def _joint_speed(joint: int, factor: float, pause: float = 0.0) -> Callable[[UnitreeRig], None]:
+    """A motor's speed reads so many times what it is; in a world that stands still for `pause` s now and then."""
+
+    def change(state: Packed) -> None:
+        speeds = state["motor_state.dq"]
+        speeds[joint] *= factor
+        state["motor_state.dq"] = speeds
+
+    def inject(rig: UnitreeRig) -> None:
+        rig.alter(change)
+        if pause:
+            _pauses(pause)(rig)
+
+    return inject
+
+
 def _foreign_commands(rig: UnitreeRig) -> None:
     outbox = rig.line.end("foreign").outbox(LOW_COMMAND, LOW_CMD_MESSAGE)
     command = low_command().seal()
@@ -260,6 +309,17 @@ FAULTS = (
     UnitreeFault("all commands lost", _on(LOW_COMMAND, _lost(1.0)), EMERGENCY, (), "joints do not follow"),
     UnitreeFault("states again and again with one tick", _frozen, EMERGENCY,
                  (f"joints {Code.STAMP_FROZEN}",), "an old state is no state"),
+    *(
+        UnitreeFault(f"the world stands still for {1e3 * seconds:g} ms{after}", _pauses(seconds, not after), RUNNING,
+                     (), "by its own count no time has passed")
+        for seconds in (0.005, 0.015, 0.025) for after in ("", ", and is late then")
+    ),
+    *(
+        UnitreeFault(f"knee speed {what}{where}", _joint_speed(KNEE, factor, pause), EMERGENCY,
+                     (f"joints {Code.JOINT_DISAGREES}",), "which of angle and speed is wrong cannot be known")
+        for what, factor in (("dead", 0.0), ("reversed", -1.0), ("doubled", 2.0))
+        for where, pause in (("", 0.0), (" in a world that stands still for 25 ms now and then", 0.025))
+    ),
     UnitreeFault("another program sends commands", _foreign_commands, EMERGENCY, (), "two programs drive the motors"),
     UnitreeFault("another program sends states", _foreign_states, EMERGENCY, (), "whose are they?"),
     UnitreeFault("the remote asks to stop", _pressed(Button.SELECT), STOPPED, (), "the operator"),

@@ -173,8 +173,10 @@ class MessageFilter:
         velocity: Sequence[float] | Array,
         effort: Sequence[float] | Array | None = (),
         stamp: int = 0,
+        counted: int | None = None,
     ) -> None:
-        """Joint angles (rad), speeds (rad/s) and torques (N m, may be empty), matched by name; `stamp` ns.
+        """Joint angles (rad), speeds (rad/s) and torques (N m, may be empty), matched by name; `stamp` ns; `counted` is
+        when they were read by the sender's own count of time, ns, where it has one beside the stamps.
 
         What belongs to joints that are not this robot's is left out before anything is checked. Returns whether it was
         believed.
@@ -193,13 +195,18 @@ class MessageFilter:
             latest = self._latest
             latest.position, latest.velocity, latest.effort = q, v, torque
             latest.joints_time, latest.joints_stamp = now, stamp
-        self._agrees(now, self.joint_speeds.see(now, stamp, q, v))
+        self._agrees(now, self.joint_speeds.see(now, stamp, q, v, counted))
 
     @_message(Source.IMU)
     def imu(
-        self, orientation: Sequence[float] | Array, angular_velocity: Sequence[float] | Array, stamp: int = 0
+        self,
+        orientation: Sequence[float] | Array,
+        angular_velocity: Sequence[float] | Array,
+        stamp: int = 0,
+        counted: int | None = None,
     ) -> None:
-        """Quaternion (w, x, y, z) and gyro (rad/s, base frame). Returns whether it was believed."""
+        """Quaternion (w, x, y, z) and gyro (rad/s, base frame); `stamp` and `counted` as for joints. Returns whether it
+        was believed."""
         now, limits = self.clock(), self.plausible
         q = _finite(Source.IMU, _numbers(Source.IMU, orientation, 4))
         w = _finite(Source.IMU, _numbers(Source.IMU, angular_velocity, 3))
@@ -220,7 +227,7 @@ class MessageFilter:
         with self._lock:
             self._latest.orientation, self._latest.angular_velocity = q, w
             self._latest.imu_time = now
-        self._agrees(now, self.gyro.see(now, stamp, q, w))
+        self._agrees(now, self.gyro.see(now, stamp, q, w, counted))
 
     @_message(Source.POSE)
     def odometry(self, position: Sequence[float] | Array, orientation: Sequence[float] | Array, stamp: int = 0) -> None:

@@ -2,7 +2,8 @@
 
 Each monitor holds a `residual`, what two sources differ by, against its limit, and keeps the `peak` of it, so that a
 limit can be chosen by what sound robots show (`python -m robot.bench.limits`). Time is that of the messages' stamps
-where they have some, so that messages that come in late and together do not look like a fault.
+where they have some, so that messages that come in late and together do not look like a fault; or the sender's own
+count of it, so that a world that pauses and catches up does not either.
 """
 
 import math
@@ -20,20 +21,58 @@ ODD = 3.0
 """A single reading counts as at most so many times the limit: one that is odd is no fault yet."""
 
 
-class _Stamps:
-    """The time between two messages of a kind, by their stamps where they have any."""
+class _Elapsed:
+    """The time between two messages of a kind: by the sender's own count of it where that keeps time, which stands
+    still while the sender's world does; else by their stamps; else by when they came in.
+
+    A count keeps time where it goes as fast as the stamps, within `RATE`, over `COUNTED` messages: in most steps from
+    one to the next (a world that pauses now and then), or on the whole (messages that were held up and come together).
+    One in another unit, one that hops, or one of a world that is slower than real time is not gone by.
+    """
+
+    COUNTED = 50
+    """Messages: 0.2 s at 250 Hz."""
+    RATE = 0.1
+    AHEAD = 0.25
+    """What is caught up with by a count that keeps time is at most this share of the time: one that hops
+    by as much again and again would have monitors begin anew for ever."""
+    STANDS = 0.1
+    """A count that stands still for longer than this must keep time anew, s."""
 
     def __init__(self) -> None:
         self._stamp, self._heard = 0, NEVER
+        self._count: int | None = None
+        self._steps: deque[tuple[float, float]] = deque(maxlen=self.COUNTED)
+        """By the count and by the stamps, s."""
 
-    def since(self, now: int, stamp: int) -> float | None:
-        """Seconds since the message before; None where it is not known or longer than `GAP`."""
-        heard, before = self._heard, self._stamp
-        self._stamp, self._heard = stamp, now
+    def since(self, now: int, stamp: int, count: int | None) -> float | None:
+        """Seconds since the message before, 0 where the count stands still; None where it is not known or longer than
+        `GAP`. `count` is the sender's own, ns from any beginning."""
+        heard, before, counted = self._heard, self._stamp, self._count
         if heard == NEVER:
+            self._stamp, self._heard, self._count = stamp, now, count
             return None
         seconds = (stamp - before if stamp and before else now - heard) / NS
+        if count is not None and counted is not None:
+            own, keeps_time = (count - counted) / NS, self._keeps_time()
+            if keeps_time and own == 0.0 and 0.0 < seconds <= self.STANDS:
+                return 0.0
+            if own == 0.0:
+                self._steps.clear()
+            elif 0.0 < seconds <= self.STANDS:
+                self._steps.append((own, seconds))
+            if keeps_time and own > 0.0:
+                seconds = own
+        self._stamp, self._heard, self._count = stamp, now, count
         return seconds if 0.0 < seconds <= GAP else None
+
+    def _keeps_time(self) -> bool:
+        if len(self._steps) < self.COUNTED:
+            return False
+        low, high = 1.0 - self.RATE, 1.0 + self.RATE
+        whole = sum(own for own, _ in self._steps) / sum(seconds for _, seconds in self._steps)
+        most = 2 * sum(low * seconds <= own <= high * seconds for own, seconds in self._steps) > self.COUNTED
+        return low <= whole <= high or (most and whole <= 1.0 + self.AHEAD)
 
 
 class GyroAgainstAttitude:
@@ -52,13 +91,18 @@ class GyroAgainstAttitude:
         """`limit` in rad/s."""
         self.limit, self._odd = limit, ODD * limit
         self.residual = self.peak = 0.0
-        self._stamps = _Stamps()
+        self._elapsed = _Elapsed()
         self._expected: tuple[float, float, float, float] | None = None
         self._rate = self._mean = (0.0, 0.0, 0.0)
 
-    def see(self, now: int, stamp: int, orientation: Array, angular_velocity: Array) -> Refusal | None:
-        """Takes a reading: quaternion (w, x, y, z) `[4]` and rate in the base frame, rad/s `[3]`, at `now` (ns)."""
-        seconds = self._stamps.since(now, stamp)
+    def see(
+        self, now: int, stamp: int, orientation: Array, angular_velocity: Array, count: int | None = None
+    ) -> Refusal | None:
+        """Takes a reading: quaternion (w, x, y, z) `[4]` and rate in the base frame, rad/s `[3]`, at `now` (ns);
+        `count` is when it was taken by the sender's own count, ns, if it has one."""
+        seconds = self._elapsed.since(now, stamp, count)
+        if seconds == 0.0:
+            return None
         qw, qx, qy, qz = orientation.tolist()
         rate, before = angular_velocity.tolist(), self._rate
         self._rate = rate
@@ -117,15 +161,17 @@ class SpeedAgainstPosition:
         seen), and else an odd reading: it is taken for one that changes as fast."""
         self.limit, self._acceleration, self._robot = limit, acceleration, robot
         self.residual = self.peak = 0.0
-        self._stamps = _Stamps()
+        self._elapsed = _Elapsed()
         self._expected: Array | None = None
         self._speed = self._mean = np.zeros(robot.joints)
         self._apart = 0.0
         """Seconds between two readings, smoothed."""
 
-    def see(self, now: int, stamp: int, position: Array, velocity: Array) -> Refusal | None:
-        """Takes a reading: angles, rad `[J]`, and speeds, rad/s `[J]`, at `now` (ns)."""
-        seconds = self._stamps.since(now, stamp)
+    def see(self, now: int, stamp: int, position: Array, velocity: Array, count: int | None = None) -> Refusal | None:
+        """Takes a reading: angles, rad `[J]`, and speeds, rad/s `[J]`, at `now` (ns); `count` as for the gyro."""
+        seconds = self._elapsed.since(now, stamp, count)
+        if seconds == 0.0:
+            return None
         if seconds is None or self._expected is None:
             self._expected, self._speed, self.residual = position, velocity, 0.0
             self._mean = np.zeros(self._robot.joints)

@@ -46,6 +46,8 @@ COMMAND_PERIOD = 2_000_000
 """ns between two low-level commands: unitree_sdk2's examples send every 2 ms."""
 READING_PERIOD = 3_500_000
 """ns within which a second state is not looked at: the loop needs one in 20 ms, and gets one of 4 ms."""
+TICK = 1_000_000
+"""ns that a state's tick counts, as published simulators have it. Where it goes otherwise, stamps are gone by."""
 LAST_COMMANDS = 25
 """Commands of damping that a sender ends with: 50 ms, through which any of them may be lost."""
 WATCH_EVERY = 0.1
@@ -269,11 +271,12 @@ class UnitreeTransport:
             return
         joints = self.robot.joints
         orientation, gyro = state["imu_state.quaternion"], state["imu_state.gyroscope"]
-        self.messages.imu(orientation.astype(float), gyro.astype(float), received.sent)
+        counted = tick * TICK
+        self.messages.imu(orientation.astype(float), gyro.astype(float), received.sent, counted)
         position, velocity, effort = (
             state[f"motor_state.{name}"][:joints].astype(float) for name in ("q", "dq", "tau_est")
         )
-        if self.messages.joints(self.robot.joint_names, position, velocity, effort, received.sent):
+        if self.messages.joints(self.robot.joint_names, position, velocity, effort, received.sent, counted):
             self.states += 1
         self._look_at_remote(Remote.of(state["wireless_remote"]))
 

@@ -11,6 +11,7 @@ from robot.bench.faults import BY_SENSOR, CORRUPTED, FAULTS, ONE_JOINT, Fault, s
 from robot.bench.rig import COMMAND, Rig
 from robot.loop import safety
 from robot.loop.message_filter import Plausible
+from robot.loop.plausibility import SpeedAgainstPosition
 from robot.loop.refusals import Code
 from robot.loop.safety import Limits
 from robot.loop.transport import Mode, Output
@@ -50,6 +51,20 @@ def test_a_fault_ends_safe(fault):
     found = try_fault(fault)
     assert found["safe"], found["violations"]
     assert found["reached"] == found["expected"] and found["milliseconds"] <= faults.BUDGET
+
+
+SPEEDS = [fault for fault in FAULTS if {*fault.keys} & {*faults.JOINT_SPEEDS} and " speed" in fault.name]
+
+
+@pytest.mark.parametrize("fault", SPEEDS, ids=lambda fault: fault.name)
+def test_wrong_joint_speeds_are_seen_by_the_senders_own_count_too(fault, monkeypatch):
+    """As by stamps, which the rig's messages have alone."""
+    see = SpeedAgainstPosition.see
+    monkeypatch.setattr(
+        SpeedAgainstPosition, "see", lambda self, now, stamp, q, v, count: see(self, now, stamp, q, v, stamp)
+    )
+    found = try_fault(fault)
+    assert found["safe"], found["violations"]
 
 
 @pytest.mark.parametrize(

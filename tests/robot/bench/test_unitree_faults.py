@@ -14,7 +14,10 @@ from robot.transports.unitree.line import Line
 from robot.transports.unitree.messages import LOW_STATE, LOW_STATE_MESSAGE, UNKNOWN_API
 
 BY_NAME = {fault.name: fault for fault in FAULTS}
-TRIED = ("three states with a wrong checksum", "motors of left and right legs changed over")
+TRIED = (
+    "three states with a wrong checksum", "motors of left and right legs changed over",
+    "the world stands still for 25 ms", "knee speed reversed in a world that stands still for 25 ms now and then",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +28,7 @@ def skills() -> Skills:
 @pytest.mark.parametrize("name", TRIED)
 def test_a_fault_is_safe(name, skills, monkeypatch):
     """The rest of the table is the bench's own: `python -m robot.bench.unitree_faults`."""
-    monkeypatch.setattr(module, "WATCHED", 0.3)
+    monkeypatch.setattr(module, "WATCHED", 0.6)
     result = try_fault(BY_NAME[name], skills)
     assert result["safe"], result
 
@@ -43,6 +46,13 @@ def test_a_loop_that_would_go_on_is_seen(skills, monkeypatch):
 
     stiff = try_fault(replace(press, inject=and_stiff), skills)
     assert stiff["state"] == EMERGENCY and not stiff["safe"]
+
+
+def test_without_the_robots_count_of_time_a_pause_lets_go_of_it(skills, monkeypatch):
+    """So the pause among the faults above can be seen."""
+    monkeypatch.setattr(module, "WATCHED", 0.6)
+    monkeypatch.setattr(transport, "TICK", 0)
+    assert try_fault(BY_NAME["the world stands still for 25 ms"], skills)["state"] == EMERGENCY
 
 
 def test_the_robots_own_mode_is_let_go_of_or_nothing_is_sent(skills, monkeypatch):

@@ -77,6 +77,87 @@ def test_readings_that_contradict_each_other_do(run, change):
     assert told is not None and told < 0.4
 
 
+def paused(pause, kind, change=lambda v: v, counts=lambda t: t, seconds=1.2, seed=0):
+    """As `joints`, in a world that stands still for `pause` s three times a second while its sender's computer does
+    not: nothing is said meanwhile, or the same again, and then the world catches up or is late ever after. Where stamps
+    do not go on they are the world's and there is no count; else they are the computer's, and the count the world's."""
+    monitor = SpeedAgainstPosition(PLAUSIBLE.joint_differs, PLAUSIBLE.acceleration, ROBOT)
+    rng, phase = np.random.default_rng(seed), np.arange(ROBOT.joints)
+    lost, standing, before = 0, 0, -1
+    for ms in range(4, round(1000 * seconds) + 1, 4):
+        if ms % 332 == 0:
+            standing = ms + round(1000 * pause)
+        if ms < standing:
+            lost += 4
+            if "silent" in kind:
+                continue
+        elif "catches up" in kind and ms >= standing + 4:
+            lost = 0
+        t = (ms - lost) / 1000
+        if ms - lost != before:
+            q = 0.4 * np.sin(20 * t + phase) + NOISE.joint_position * rng.uniform(-1, 1, ROBOT.joints)
+            v = change(8.0 * np.cos(20 * t + phase)) + NOISE.joint_velocity * rng.uniform(-1, 1, ROBOT.joints)
+        before = ms - lost
+        now = round((5 + ms / 1000) * NS)
+        go_on = "stamps" not in kind
+        stamp, count = (now, round(counts(t) * 1000) * 1_000_000) if go_on else (round((5 + t) * NS), None)
+        if monitor.see(now, stamp, q, v, count) is not None:
+            return ms / 1000
+    return None
+
+
+PAUSES = (0.005, 0.01, 0.02, 0.028, 0.04, 0.06)
+KINDS = ("silent, catches up", "silent, late", "repeats, catches up", "repeats, late")
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "silent, late, world's stamps", "repeats, late, world's stamps"])
+@pytest.mark.parametrize("pause", PAUSES)
+def test_a_world_that_pauses_is_no_fault(pause, kind):
+    assert paused(pause, kind) is None
+
+
+def test_without_the_worlds_count_a_pause_looks_like_a_fault():
+    """So the test above can fail."""
+    for kind, pause in zip(KINDS, (0.028, 0.02, 0.02, 0.01), strict=True):
+        assert paused(pause, kind, counts=lambda t: 0.0) is not None
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "silent, late, world's stamps"])
+@pytest.mark.parametrize("pause", [0.02, 0.06])
+@pytest.mark.parametrize(
+    "change", [lambda v: np.where(np.arange(len(v)) == 7, 0.0, v), lambda v: np.where(np.arange(len(v)) == 7, -v, v),
+               lambda v: 1.5 * v, lambda v: np.roll(v, 1)],
+)  # fmt: skip
+def test_a_speed_that_is_wrong_is_one_in_a_world_that_pauses(pause, kind, change):
+    readings = iter(range(10**6))  # sound ones first, so that the count is gone by
+    told = paused(pause, kind, lambda v: change(v) if next(readings) > 100 else v)
+    assert told is not None and 0.4 < told < 0.9
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.8, 1.5, 2.0])
+def test_a_world_in_another_time_is_seen_although_its_count_agrees(rate):
+    """Angles change by the world's time, so speeds are wrong by the computer's; so are they at once when it begins."""
+    monitor = SpeedAgainstPosition(PLAUSIBLE.joint_differs, PLAUSIBLE.acceleration, ROBOT)
+    phase, world, told = np.arange(ROBOT.joints), 0.0, None
+    for k in range(500):
+        world += 0.004 * (rate if k > 200 else 1.0)
+        now, q, v = 5 * NS + k * 4_000_000, 0.4 * np.sin(20 * world + phase), 8.0 * np.cos(20 * world + phase)
+        if monitor.see(now, now, q, v, round(1000 * world) * 1_000_000) is not None:
+            told = told or 0.004 * (k - 200)
+    assert told is not None and told < 0.5
+
+
+@pytest.mark.parametrize(
+    "counts", [lambda t: 0.0, lambda t: 1000 * t, lambda t: t / 2, lambda t: -t, lambda t: t + 0.04 * int(t / 0.02),
+               lambda t: t + (100.0 if 1000 * t % 8 < 4 else 0.0)]
+)  # fmt: skip
+def test_a_count_that_keeps_no_time_hides_no_fault_and_makes_none(counts):
+    assert paused(0.0, KINDS[0], counts=counts) is None
+    for change in (lambda v: 0 * v, lambda v: -v, lambda v: 1.5 * v):
+        told = paused(0.0, KINDS[0], change, counts)
+        assert told is not None and told < 0.4
+
+
 @pytest.mark.parametrize("spike", [45.0, -45.0])
 def test_one_odd_speed_is_no_fault(spike):
     count = iter(range(10**6))
