@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from mcap.data_stream import ReadDataStream, RecordBuilder
 from mcap.opcode import Opcode
@@ -41,6 +41,14 @@ TARGETS = "/joint_commands"
 KNOWN = frozenset(Opcode)
 CHUNK_HEAD = 40
 """Bytes of a chunk before the name of its compression and its data, the lengths of both included."""
+
+
+class Digest(Protocol):
+    """As `hashlib` has them."""
+
+    def update(self, data: bytes, /) -> None:
+        """Takes more bytes."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -101,9 +109,13 @@ class ChunkWriter:
 class Reader:
     """The messages of a file in the order in which they were written, up to where it was cut off."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises `InputError` where a path is no MCAP file or too large."""
-        self.path = Path(path)
+    def __init__(self, path: Path, digest: Digest | None = None) -> None:
+        """`digest` is given every byte of the file while its messages are read, and has all of them once those are.
+
+        Raises:
+          InputError: a path is no MCAP file or too large.
+        """
+        self.path, self._digest = Path(path), digest
         check_file(self.path, LARGEST)
         self.lost = 0
         """Once all is read: bytes at the end that are no whole chunk."""
@@ -126,13 +138,16 @@ class Reader:
         """
         try:
             with self.path.open("rb") as file:
-                yield from self._messages(file)
+                read = file if self._digest is None else _Told(file, self._digest)
+                yield from self._messages(read, os.fstat(file.fileno()).st_size)
+                while self._digest is not None and read.read(LONGEST):
+                    pass  # what follows the messages
         except OSError as error:
             raise InputError(f"cannot read {self.path}: {error.strerror}") from error
 
-    def _messages(self, file: IO[bytes]) -> Iterator[tuple[Channel, Message]]:
+    def _messages(self, file: "_Reads", size: int) -> Iterator[tuple[Channel, Message]]:
         unpacked = 0
-        for body in self._chunks(file):
+        for body in self._chunks(file, size):
             try:
                 chunk = Chunk.read(ReadDataStream(io.BytesIO(body)))
                 plain = _unpacked(chunk)
@@ -152,10 +167,9 @@ class Reader:
                         raise self._damaged("a message of no channel")
                     yield self.channels[record.channel_id], record
 
-    def _chunks(self, file: IO[bytes]) -> Iterator[bytes]:
+    def _chunks(self, file: "_Reads", size: int) -> Iterator[bytes]:
         """The bodies of all whole chunks."""
-        size, place, checksum = os.fstat(file.fileno()).st_size, len(MAGIC), zlib.crc32(MAGIC)
-        file.seek(place)
+        place, checksum = len(MAGIC), zlib.crc32(file.read(len(MAGIC)))
         while True:
             head = file.read(9)
             opcode, length = struct.unpack("<BQ", head) if len(head) == 9 else (0, 0)
@@ -173,7 +187,7 @@ class Reader:
             checksum = zlib.crc32(body, zlib.crc32(head, checksum))
             place += 9 + length
 
-    def _cut(self, file: IO[bytes], place: int, head: bytes) -> None:
+    def _cut(self, file: "_Reads", place: int, head: bytes) -> None:
         """The file ends in the record at `place`, or in nothing but zeros, as after a loss of power."""
         rest = head + file.read(LONGEST + 1)
         self.lost = len(rest)
@@ -189,7 +203,7 @@ class Reader:
             if length > LONGEST or (len(inside) == 8 and CHUNK_HEAD + name + struct.unpack("<Q", inside)[0] != length):
                 raise self._damaged(said)
 
-    def _check_end(self, file: IO[bytes], body: bytes, checksum: int) -> None:
+    def _check_end(self, file: "_Reads", body: bytes, checksum: int) -> None:
         """The file was ended: index and checksums must be whole as well, if they are there."""
         told = struct.unpack("<I", body)[0] if len(body) == 4 else None
         if told is None or told not in (0, checksum):
@@ -206,6 +220,22 @@ class Reader:
 
     def _damaged(self, reason: str) -> InputError:
         return InputError(f"{self.path} is damaged: {' '.join(reason.split())[:120]}")
+
+
+class _Reads(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+class _Told:
+    """A file of which everything that is read is told to a digest."""
+
+    def __init__(self, file: _Reads, digest: Digest) -> None:
+        self._file, self._digest = file, digest
+
+    def read(self, size: int, /) -> bytes:
+        data = self._file.read(size)
+        self._digest.update(data)
+        return data
 
 
 def _unpacked(chunk: Chunk) -> Chunk:

@@ -25,7 +25,7 @@ from sim.course.files import by_name
 from sim.errors import InputError
 from sim.messages import NS
 from sim.observation import Layout, Sensors
-from sim.recordings import COMMAND, HEIGHTS, IMU, JOINTS, ODOMETRY, SETTINGS, STATUS, TARGETS, Reader
+from sim.recordings import COMMAND, HEIGHTS, IMU, JOINTS, ODOMETRY, SETTINGS, STATUS, TARGETS, Digest, Reader
 from sim.results import printable
 from sim.robots.description import DEFAULT, Robot, find_robot
 
@@ -102,8 +102,8 @@ def _json(text: Any) -> dict[str, Any]:
 class _Decoder:
     """Messages of the topics in `HEARD` as objects, with when they were logged (ns)."""
 
-    def __init__(self, path: Path) -> None:
-        self.reader, self._factory = Reader(path), DecoderFactory()
+    def __init__(self, path: Path, digest: Digest | None = None) -> None:
+        self.reader, self._factory = Reader(path, digest), DecoderFactory()
         self._decoders: dict[int, Callable[[bytes], Any] | None] = {}
 
     def __iter__(self) -> Iterator[tuple[str, Any, int]]:
@@ -258,11 +258,12 @@ def read_log(path: Path, robot: Robot, course: str | None = None) -> Log | None:
     Raises:
       InputError: not readable, damaged, of other joints, or with values that no step can have.
     """
-    decoder = _Decoder(path)
+    digest = hashlib.sha256()
+    decoder = _Decoder(path, digest)
     assembler = _Assembler(Path(path), robot, None if course is None else by_name(course))
     for topic, message, when in decoder:
         assembler.hear(topic, message, when)
-    return assembler.log(hashlib.sha256(Path(path).read_bytes()).hexdigest())
+    return assembler.log(digest.hexdigest())
 
 
 class RecordingCollector:

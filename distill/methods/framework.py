@@ -129,6 +129,8 @@ class Recipe:
     claims: tuple[Claim, ...] = ()
     """Each decided by one figure; the first is the experiment's own."""
     prepare: Callable[["Trial"], Any] = _nothing
+    least_budget: float = 0.01
+    """Least share of its steps and sizes of which every arm measures something finite: what tests run it with."""
     presets: Mapping[str, Any] = field(default_factory=dict)
     """Name -> the recipe's own settings; `small` is the default."""
     scale: Scale | None = None
@@ -194,6 +196,11 @@ class Recipe:
         if preset not in (found.presets or {"small": None}):
             raise DistillError(f"{self.name} has the presets {', '.join(found.presets or ['small'])}, not '{preset}'")
         return replace(found, **found.by_preset.get(preset, {}))
+
+    def check_budget(self, budget: float) -> None:
+        """Raises `DistillError` for a budget below `least_budget`."""
+        if not budget >= self.least_budget:
+            raise DistillError(f"--budget must be at least {self.least_budget:g} for {self.name}, got {budget:g}")
 
     def about(self) -> dict[str, Any]:
         """For the catalogue, JSON-ready."""

@@ -52,9 +52,10 @@ def run(
       what it was run with; also in `result.json` there.
 
     Raises:
-      DistillError: unknown names, bad data, a folder of other options, or an arm that failed.
+      DistillError: unknown names, too small a budget, bad data, a folder of other options, or an arm that failed.
     """
     recipe = (find(recipe) if isinstance(recipe, str) else recipe).on(asked.domain, asked.preset)
+    recipe.check_budget(asked.budget)
     options, corpus = _options(recipe, asked)
     chosen = list(range(asked.seed, asked.seed + (asked.seeds or recipe.seeds)))
     folder = folder_of(recipe, asked)

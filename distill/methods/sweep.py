@@ -85,9 +85,11 @@ def sweep(
       in `out/sweep.json`, and as a table in `out/sweep.md`.
 
     Raises:
-      DistillError: an unknown name, before anything is written.
+      DistillError: an unknown name or too small a budget, before anything is written.
     """
     recipes = [find(name) for name in tuple(names) or NAMES]
+    for recipe in recipes:
+        recipe.check_budget(asked.budget)
     lock = hold(Path(asked.out))
     try:
         return _sweep(recipes, asked, console or Console(stderr=True), hours)

@@ -1,6 +1,8 @@
 """Learning from recordings alone: which control steps count, what stands in them, and a bundle from end to end."""
 
+import hashlib
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from sim.course import files
 from sim.course.description import official
 from sim.errors import InputError
 from sim.observation import Sensors
+from sim.recordings import finish
 from sim.robots.description import default_robot, robot_by_name
 
 ROBOT = default_robot()
@@ -59,6 +62,42 @@ def written(folder: Path, rows: np.ndarray, name: str = "a.mcap", grids=None, **
     folder.mkdir(parents=True, exist_ok=True)
     recording.write(folder / name, header(**changes), rows, grids or {})
     return folder / name
+
+
+@pytest.mark.parametrize("ending", ["finished", "as written", "cut off", "zeros"])
+def test_a_file_is_opened_to_be_read_once_and_its_checksum_is_of_all_of_it(tmp_path, monkeypatch, ending):
+    path = written(tmp_path, steps())
+    if ending == "finished":
+        finish(path)
+    data = path.read_bytes()
+    if ending in ("cut off", "zeros"):
+        path.write_bytes(data[:-40] if ending == "cut off" else data + bytes(5000))
+    said, read = hashlib.sha256(path.read_bytes()).hexdigest(), Counter()
+    plain = Path.open
+
+    class Counted:
+        def __init__(self, file):
+            self.file = file
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.file.close()
+
+        def read(self, size):
+            found = self.file.read(size)
+            read["bytes"] += len(found)
+            return found
+
+        def fileno(self):
+            return self.file.fileno()
+
+    monkeypatch.setattr(Path, "open", lambda self, *a, **k: Counted(plain(self, *a, **k)))
+    monkeypatch.setattr(Path, "read_bytes", lambda self: pytest.fail("read again"))
+    log = read_log(path, ROBOT)
+    assert log is not None and log.sha256 == said
+    assert path.stat().st_size <= read["bytes"] <= path.stat().st_size + 8, "its first eight bytes say what it is"
 
 
 def test_what_was_sensed_and_asked_for_is_what_is_learned(tmp_path):

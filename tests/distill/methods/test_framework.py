@@ -215,10 +215,21 @@ def test_every_recipe_travels_to_another_process():
 
 
 def test_seeds_side_by_side_give_the_same_result(tmp_path):
-    recipe = replace(find("teacher_hacking"), seeds=2)
+    recipe = replace(find("teacher_hacking"), seeds=2, least_budget=0.003)
     alone = run(recipe, out=tmp_path / "a", budget=0.003, workers=1)
     together = run(recipe, out=tmp_path / "b", budget=0.003, workers=2)
     assert {a: f["mean"] for a, f in alone["arms"].items()} == {a: f["mean"] for a, f in together["arms"].items()}
+
+
+def test_a_budget_is_refused_before_any_work(tmp_path):
+    prepared = []
+    recipe = replace(RECIPE, least_budget=0.2, prepare=lambda trial: prepared.append(trial) or prepare(trial))
+    for budget in (1e-9, 0.199):
+        with pytest.raises(DistillError, match="0.2"):
+            run(recipe, out=tmp_path / "runs", seeds=1, budget=budget, workers=1)
+    assert not prepared and not (tmp_path / "runs").exists()
+    run(recipe, out=tmp_path / "runs", seeds=1, budget=0.2, workers=1)
+    assert prepared
 
 
 def test_results_of_other_options_are_refused(tmp_path):

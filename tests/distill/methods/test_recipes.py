@@ -10,6 +10,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from barkour import main
 from distill.core.errors import DistillError
 from distill.core.mixture import Mixture
 from distill.language.models import Shape, build
@@ -41,7 +42,8 @@ def run(recipe, **options):
 @pytest.mark.parametrize("name", catalogue.NAMES)
 def test_a_recipe_runs_from_end_to_end(name, tmp_path):
     seeds = 1 if name in NOT_RUN_YET else 2
-    result = run(name, out=tmp_path, budget=0.01, seeds=seeds, workers=1, save=True)
+    least = catalogue.find(name).least_budget
+    result = run(name, out=tmp_path, budget=least, seeds=seeds, workers=1, save=True)
     assert result["verdict"] in ("supported", "null", "contradicted", "undecided")
     assert result["checks"] or result["claims"]
     assert {arm["n_seeds"] for arm in result["arms"].values()} == {seeds}
@@ -51,8 +53,23 @@ def test_a_recipe_runs_from_end_to_end(name, tmp_path):
         students = [weights.parent for weights in folder.rglob("model.safetensors")]
         assert {path.relative_to(folder).parts[0] for path in students} == arms
         assert all(sum(p.numel() for p in load(path).parameters()) > 100 for path in students)
-    again = run(name, out=tmp_path, budget=0.01, seeds=seeds, workers=1, save=True)
+    again = run(name, out=tmp_path, budget=least, seeds=seeds, workers=1, save=True)
     assert all(again[key] == result[key] for key in ("arms", "checks", "claims"))
+
+
+@pytest.mark.parametrize("name", catalogue.NAMES)
+def test_too_small_a_budget_is_one_line_before_any_work(name, tmp_path, capsys):
+    """Below the one that each of them is run with above, on every domain."""
+    for domain in catalogue.find(name).domains:
+        recipe = catalogue.find(name).on(domain)
+        assert 0 < recipe.least_budget <= 0.05, "which a trial of the code asks for"
+        for budget in (0.001, 0.99 * recipe.least_budget):
+            asked = ["--domain", domain, "--budget", str(budget), "--out", str(tmp_path / "runs")]
+            assert main(["recipe", "run", name, *asked]) == 2
+            said = capsys.readouterr()
+            assert said.err.count("\n") == 1 and str(recipe.least_budget) in said.err and not said.out
+    assert main(["recipe", "sweep", name, "--budget", "0.001", "--out", str(tmp_path / "runs")]) == 2
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_recipe_is_listed_by_being_there_and_calls_something_of_ones_own():
