@@ -19,7 +19,7 @@ from distill.language.begun import OPTIONS, read_begun
 from distill.language.evaluation import table
 from distill.language.models import load
 from distill.language.options import OF_THE_CALL, CardOptions, ClassifierOptions, LanguageOptions, MeasureOptions
-from distill.language.own_options import EncoderOptions, TaggerOptions
+from distill.language.own_options import CompressorOptions, EncoderOptions, TaggerOptions
 from distill.language.places import load_silently
 from distill.language.serving import sentence, servable
 from distill.language.students import open_tokenizer
@@ -165,9 +165,10 @@ FORMS: Mapping[type[Any], Form] = {
         "classifier", "transformers", "text-classification", _classifier, lambda name: find(name, CLASSIFIERS)
     ),
     TaggerOptions: Form("tagger", "barkour", "token-classification", _own, catalogue.find),
+    CompressorOptions: Form("compressor", "transformers", "feature-extraction", _own, catalogue.find),
     EncoderOptions: Form("encoder", "transformers", "fill-mask", _own, catalogue.find),
 }
-OWN = {"ade_extraction": TaggerOptions, "autodistil": EncoderOptions}
+OWN = {"ade_extraction": TaggerOptions, "autodistil": EncoderOptions, "mend": CompressorOptions}
 """Method -> the command that it alone has."""
 
 

@@ -17,10 +17,10 @@ from distill.core.errors import DistillError
 from distill.language.examples import Text, read_examples, require_different
 from distill.language.labelled import Reader, chosen_rows
 from distill.language.models import parameters, require_finite
-from distill.language.own import Task, held_out_rows, require_room
+from distill.language.own import Stage, Task, held_out_rows, require_room
 from distill.language.own import distil as distil_own
 from distill.language.own_options import EncoderOptions
-from distill.language.places import check_place
+from distill.language.places import loading
 from distill.language.supernet import Space, SuperNet, cost
 from distill.methods.autodistil.method import SPACES, chosen, parts, relation_loss, scored, whole_size
 from distill.results import OwnDistilled
@@ -98,7 +98,7 @@ def prepare(options: EncoderOptions) -> Task:
         "measured_on": "held-out rows",
     }  # fmt: skip
     given = parts(teacher, net, trained, held_out, options.seed)
-    return Task(about, given, len(trained["tokens"]), judge, figures, save)
+    return Task(about, given[0].module, [Stage(given, len(trained["tokens"]), judge)], figures, save)
 
 
 def space_of(options: EncoderOptions) -> Space:
@@ -114,12 +114,8 @@ def space_of(options: EncoderOptions) -> Space:
 
 
 def _teacher(source: str) -> Any:
-    check_place(source)
-    try:
+    with loading("teacher", source):
         model, said = AutoModelForMaskedLM.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
-    except Exception as error:  # damaged files raise whatever their readers do
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DistillError(f"the teacher '{source}' cannot be loaded: {reason}") from error
     if said["missing_keys"]:
         lost = sorted(said["missing_keys"])[0]
         raise DistillError(f"the teacher '{source}' is no masked language model: it lacks {lost}")

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
+    AutoModel,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
@@ -168,6 +169,15 @@ def require_body(source: str, model: Any, said: Mapping[str, Any]) -> None:
         foreign = sorted(said["unexpected_keys"])
         more = f"; it has {len(foreign)} others, such as {foreign[0]}" if foreign else ""
         raise DistillError(f"the model '{source}' lacks {len(body)} of its weights, such as {body[0]}{more}")
+
+
+def body(source: str) -> Any:
+    """A model without its head, in float32. Raises `DistillError` where weights are missing or not finite, and what
+    transformers raises where it cannot be read."""
+    model, said = AutoModel.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
+    require_body(source, model, said)
+    require_finite(source, model)
+    return model
 
 
 def in_file(source: str | Path) -> tuple[str, dict[str, Any]]:

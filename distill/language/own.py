@@ -1,7 +1,7 @@
-"""Runs of `barkour distill tagger` and `encoder`: read and checked, trained by the core's loop, kept as a folder."""
+"""Runs of `barkour distill tagger` and others: read and checked, trained by the core's loop, kept as a folder."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from rich.console import Console
+from torch import nn
 
 from distill.core.checkpoints import newest, plain, write_json
 from distill.core.collect import Collector, Student
@@ -35,16 +36,28 @@ Parts = tuple[Student, Objective, Teacher | Teachers, Sequence[Collector]]
 
 
 @dataclass(frozen=True)
-class Task:
-    """What a run is made of, read and checked."""
+class Stage:
+    """One of the trainings of a student, each of which begins where the one before ended."""
 
-    about: Mapping[str, Any]
-    """What is known before the first step, JSON-ready: `method`, `student`, `parameters`, `data` and more."""
     parts: Parts
     rows: int
     """That are trained on."""
     judge: Callable[[], Mapping[str, float]]
     """Figures of the student as it is, on what it is judged by during training; `golden` says how good it is."""
+    name: str = ""
+    """Of its folder below the run's, where there are several."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a run is made of, read and checked."""
+
+    about: Mapping[str, Any]
+    """What is known before the first step, JSON-ready: `method`, `student`, `parameters`, `data` and more."""
+    module: nn.Module
+    """What is trained."""
+    stages: Iterable[Stage]
+    """One after the other, each asked for when the one before has ended."""
     figures: Callable[[], Mapping[str, float]]
     """Those at the start and at the end."""
     save: Callable[[Path], Mapping[str, Any]]
@@ -100,33 +113,35 @@ def _run(options: Asked, prepare: Callable[[Asked], Task], folder: Path) -> dict
     known = read_begun(folder, "start", dict)
     check_begun(options.out, folder, known, newest(folder) is not None, options.resume, asked, {})
     task = prepare(options)
-    module = task.parts[0].module
+    module = task.module
     if torch.cuda.is_available():
         module.to("cuda")
     start = known.start if known is not None else dict(task.figures())
     if known is None:
         runs.say_begun(options.resume, options.out)
         write_json(folder / OPTIONS, {"options": asked, "start": start})
-    steps = steps_of(options, task.rows)
-    config = in_rounds(options, steps)
-    student, objective, teacher, collectors = task.parts
-    distiller = Distiller(
-        student, objective, teacher, collectors, Epochs(), folder, config, lambda _: task.judge(), options.resume,
-        Console(stderr=True),
-    )  # fmt: skip
-    summary = distiller.run()
-    found = {
-        **task.about, "steps": steps, "out": str(options.out), "minutes": summary["minutes"],
-        "interrupted": summary["interrupted"],
-    }  # fmt: skip
-    if summary["interrupted"]:
-        return found
-    best = load_best(folder, student)
-    module.eval()
-    found |= {"best_round": best["round"], "rounds": summary["rounds"], "measured": summary["measured"]}
+    found: dict[str, Any] = {**task.about, "steps": 0, "out": str(options.out), "minutes": 0.0}
+    place = folder
+    for stage in task.stages:
+        place, steps = folder / stage.name, steps_of(options, stage.rows)
+        student, objective, teacher, collectors = stage.parts
+        distiller = Distiller(
+            student, objective, teacher, collectors, Epochs(), place, in_rounds(options, steps),
+            lambda _, judge=stage.judge: judge(), options.resume, Console(stderr=True),
+        )  # fmt: skip
+        summary = distiller.run()
+        found |= {
+            "steps": found["steps"] + steps, "minutes": found["minutes"] + summary["minutes"],
+            "interrupted": summary["interrupted"],
+        }  # fmt: skip
+        if summary["interrupted"]:
+            return found
+        best = load_best(place, student)
+        module.eval()
+        found |= {"best_round": best["round"], "rounds": summary["rounds"], "measured": summary["measured"]}
     found["figures"] = {"start": start, "end": dict(task.figures())}
     found |= task.save(options.out)
     write_json(options.out / SUMMARY, plain(found))
-    Journal(folder).plot(f"{found['method']}: {type(module).__name__}")
+    Journal(place).plot(f"{found['method']}: {type(module).__name__}")
     write_card(options.out, options, found)
     return found

@@ -1,4 +1,4 @@
-"""What `barkour distill tagger` and `encoder` are asked for. Light to import: shown without PyTorch."""
+"""What `barkour distill tagger`, `encoder` and `compressor` are asked for. Light to import: shown without PyTorch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,36 @@ class TaggerOptions(TrainedOptions):
         super().__post_init__()
         if self.about == self.finds:
             raise InputError(f"--about and --finds are both {self.about}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressorOptions(TrainedOptions):
+    """Distil demonstrations into a few vectors that a frozen language model reads in their place.
+
+    Rows have demonstrations of a task, a prompt and its completion; a smaller language model learns to turn the first
+    into vectors, for tasks that it has not seen too. The method is mend.
+    """
+
+    teacher: str = ""
+    """folder or published name of the causal model that stays frozen and reads the vectors"""
+    student: str = ""
+    """folder or published name of a language model with the teacher's tokens that becomes the compressor, or a config
+    for random weights"""
+    data: tuple[Path, ...] = ()
+    """files or folders of rows with demonstrations (a text, or a list of them), a prompt and a completion"""
+    general: tuple[Path, ...] = ()
+    """files or folders of plain text for a first stage of as many epochs or steps: a piece's beginning stands for
+    demonstrations, its end for a query; none: no first stage"""
+    out: Path = Path("runs/compressor")
+    """folder for the student, as transformers loads it after distill.methods.mend.method, and for its run"""
+    vectors: Annotated[int, Range(1, 2**16)] = 100
+    """that stand for the demonstrations, however long these are"""
+    shown: Annotated[int, Range(1, 2**16)] = 896
+    """tokens of the demonstrations at most; rows with more are dropped and counted"""
+    weight: Annotated[float, Range(0, 1000)] = 1.0
+    """of the divergence from what the frozen model says after the demonstrations, beside the answers; of tasks"""
+    temperature: Annotated[float, Range(0, 100, above=True)] = 1.0
+    """both distributions' logits are divided by it"""
 
 
 @dataclass(frozen=True, kw_only=True)

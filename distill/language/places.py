@@ -6,6 +6,8 @@ reached it asks again for a minute, printing a line each time.
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -36,6 +38,19 @@ def check_place(source: str | Path) -> None:
     if not any(isinstance(try_to_load_from_cache(text, name), str) for name in ("config.json", "tokenizer.json")):
         raise DistillError(f"there is no folder '{text}' here, and {constants.ENDPOINT} cannot be reached: {problem}")
     constants.HF_HUB_OFFLINE = True  # what is cached is read without asking again
+
+
+@contextmanager
+def loading(what: str, source: str) -> Iterator[None]:
+    """Whatever goes wrong while a model is read, as one `DistillError` that says `what` was to be read from where."""
+    check_place(source)
+    try:
+        yield
+    except DistillError:
+        raise
+    except Exception as error:  # damaged files raise whatever their readers do
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DistillError(f"the {what} '{source}' cannot be loaded: {reason}") from error
 
 
 def load_silently() -> None:

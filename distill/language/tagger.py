@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from distill.core.errors import DistillError
 from distill.core.tables import Rows
 from distill.language.evaluate import over
 from distill.language.examples import EMPTY, NOT_TEXT, each_row, require_different
 from distill.language.labelled import Reader, chosen_rows
-from distill.language.models import parameters, require_body, require_finite
-from distill.language.own import Task, held_out_rows, require_room
+from distill.language.models import body, parameters
+from distill.language.own import Stage, Task, held_out_rows, require_room
 from distill.language.own import distil as distil_own
 from distill.language.own_options import TaggerOptions
-from distill.language.places import check_place
+from distill.language.places import loading
 from distill.language.span_tagger import Asked, SpanTagger, encoder_of, read, spans_of, tagged_rows
 from distill.language.spans import NOT_FOUND, located, overlap, split
 from distill.language.students import is_config
@@ -140,7 +140,8 @@ def prepare(options: TaggerOptions) -> Task:
         "method": "ade_extraction", "student": options.student, "parameters": {"student": parameters(student)},
         "data": data, "measured_on": "held-out rows" if options.test is None else "test",
     }  # fmt: skip
-    return Task(about, parts(student, trained, held_out), len(trained["tokens"]), judge, figures, save)
+    stage = Stage(parts(student, trained, held_out), len(trained["tokens"]), judge)
+    return Task(about, student, [stage], figures, save)
 
 
 def _nats(student: SpanTagger, rows: Rows) -> float:
@@ -159,21 +160,12 @@ def tagger_of(source: str, pad: int, seed: int) -> SpanTagger:
     Raises:
       DistillError: it cannot be had.
     """
-    check_place(source)
-    try:
+    with loading("encoder", source):
         torch.manual_seed(seed)
         if is_config(source):
             config: Any = AutoConfig.from_pretrained(source)
             return SpanTagger(config.to_dict(), pad).eval()
-        model, said = AutoModel.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
-        require_body(source, model, said)
-        require_finite(source, model)
-        return SpanTagger.of(model, pad).eval()
-    except DistillError:
-        raise
-    except Exception as error:  # damaged files raise whatever their readers do
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DistillError(f"the encoder '{source}' cannot be loaded: {reason}") from error
+        return SpanTagger.of(body(source), pad).eval()
 
 
 class Tagger:

@@ -57,12 +57,6 @@ def _visit_recommender(settings: dict[str, Any]) -> nn.Module:
     return VisitRecommender(**settings)
 
 
-def _compressor(settings: dict[str, Any]) -> nn.Module:
-    from distill.methods.mend.method import Compressor
-
-    return Compressor(**settings)
-
-
 def _shared_prompt(settings: dict[str, Any]) -> nn.Module:
     from distill.methods.mend.method import SharedPrompt
 
@@ -73,7 +67,7 @@ KINDS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
     "WindowModel": _window, "BagOfWords": _bag_of_words, "Perceptron": _perceptron,
     "LocomotionTransformer": _transformer,
     "SpanTagger": _span_tagger, "VisitRecommender": _visit_recommender,
-    "Compressor": _compressor, "SharedPrompt": _shared_prompt,
+    "SharedPrompt": _shared_prompt,
 }  # fmt: skip
 
 ENDINGS: dict[str, Kind] = {
@@ -120,12 +114,15 @@ def load(folder: Path) -> nn.Module:
 
 def _pretrained(folder: Path) -> nn.Module:
     from distill.language import sparse, supernet  # noqa: F401 (make their kinds of model known to transformers)
+    from distill.methods.mend.method import Compressor
 
     config: Any = AutoConfig.from_pretrained(folder)
     name = (config.architectures or ["a model of no kind"])[0]
     if hasattr(config, "vision_config"):
         seeing: Any = AutoModelForImageTextToText.from_pretrained(folder)
         return seeing.eval()
+    if name == Compressor.__name__:
+        return Compressor.from_pretrained(folder).eval()
     kind = next((kind for ending, kind in ENDINGS.items() if name.endswith(ending)), None)
     if kind is None:
         raise DistillError(f"{name} is none of this project's students")

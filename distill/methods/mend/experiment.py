@@ -135,7 +135,9 @@ def run_arm(trial: Trial, lab: Lab, arm: Reading) -> dict[str, Any]:
     if arm.by in ("shared", "vectors"):
         torch.manual_seed(trial.number(4))
         sizes = s.vectors, s.frozen.width
-        learned = SharedPrompt(*sizes) if arm.by == "shared" else Compressor(s.compressor.config().to_dict(), *sizes)
+        learned = (
+            SharedPrompt(*sizes) if arm.by == "shared" else Compressor.like(s.compressor.config().to_dict(), *sizes)
+        )
         count = trial.scaled(s.rows, 32)
         if arm.first:
             lab.fit(learned, stream_rows(trial.rng(5), count, s.pairs), 0.0, 1.0)
@@ -210,5 +212,5 @@ RECIPE = Recipe(
         devices=8,
         tokens="C4's validation split, 30,000 steps; then MetaICL's training tasks of 16 demonstrations, 30,000 steps",
     ),
-    call="distill.methods.mend.method.parts",
+    command="compressor",
 )  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from distill.core.collect import Collector, Student
 from distill.core.objectives.base import Objective, OwnMasks, StudentOutput
@@ -27,23 +27,46 @@ PARTS = ("labels", "teacher")
 """Losses in the order of the masks `[B, 2, T]`: the answer counts for the first, query and answer for the second."""
 
 
-class Compressor(nn.Module):
-    """Demonstrations `[B, P]` -> `vectors` of the frozen model's `width`, `[B, m, width]`."""
+class CompressorConfig(PreTrainedConfig):
+    """Of a `Compressor`: its language model's config as a mapping, its placeholders, the frozen model's width."""
 
-    def __init__(self, model: Mapping[str, Any], vectors: int, width: int) -> None:
-        """`model`: a config of transformers as a mapping. Weights are random: see `of`."""
-        super().__init__()
-        config = AutoConfig.for_model(**dict(model))
-        own = json.loads(config.to_json_string(use_diff=False))
-        self.settings = {"model": own, "vectors": vectors, "width": width}
-        self.model: Any = AutoModel.from_config(config)
-        self.places = nn.Parameter(0.02 * torch.randn(vectors, config.hidden_size))
-        self.map = nn.Linear(config.hidden_size, width) if config.hidden_size != width else None
+    model_type = "mend_compressor"
+
+    def __init__(
+        self, model: Mapping[str, Any] | None = None, vectors: int = 100, width: int = 0, **others: Any
+    ) -> None:
+        super().__init__(**others)
+        self.model, self.vectors, self.width = None if model is None else dict(model), vectors, width
+
+
+class Compressor(PreTrainedModel):
+    """Demonstrations `[B, P]` -> `vectors` of the frozen model's `width`, `[B, m, width]`.
+
+    It is saved as a folder that `AutoModel` reads once this module has been imported.
+    """
+
+    config_class = CompressorConfig
+    main_input_name = "tokens"
+
+    def __init__(self, config: CompressorConfig) -> None:
+        """Weights are random: see `around`."""
+        super().__init__(config)
+        own = AutoConfig.for_model(**(config.model or {}))
+        self.model: Any = AutoModel.from_config(own)
+        self.places = nn.Parameter(0.02 * torch.randn(config.vectors, own.hidden_size))
+        self.map = nn.Linear(own.hidden_size, config.width) if own.hidden_size != config.width else None
+        self.post_init()
 
     @classmethod
-    def of(cls, model: Any, vectors: int, width: int) -> "Compressor":
+    def like(cls, model: Mapping[str, Any], vectors: int, width: int) -> "Compressor":
+        """With random weights; `model` is a config of transformers as a mapping."""
+        config = AutoConfig.for_model(**dict(model))
+        return cls(CompressorConfig(json.loads(config.to_json_string(use_diff=False)), vectors, width))
+
+    @classmethod
+    def around(cls, model: Any, vectors: int, width: int) -> "Compressor":
         """With the weights of a language model, such as `AutoModel` reads them."""
-        found = cls(json.loads(model.config.to_json_string(use_diff=False)), vectors, width)
+        found = cls.like(model.config.to_dict(), vectors, width)
         found.model.load_state_dict(model.state_dict())
         return found
 
@@ -54,6 +77,10 @@ class Compressor(nn.Module):
         states = self.model(inputs_embeds=torch.cat([words, places], 1), **_masked(seen, places.shape[1]))
         found = states.last_hidden_state[:, -places.shape[1] :]
         return found if self.map is None else torch.tanh(self.map(found))
+
+
+AutoConfig.register(CompressorConfig.model_type, CompressorConfig, exist_ok=True)
+AutoModel.register(CompressorConfig, Compressor, exist_ok=True)
 
 
 class SharedPrompt(nn.Module):

@@ -23,7 +23,7 @@ SMALL = Shape(VOCABULARY, 8, 1, 2, context=64)
 
 def compressor(width: int = 12) -> Compressor:
     torch.manual_seed(0)
-    return Compressor(SMALL.config().to_dict(), 3, width).eval()
+    return Compressor.like(SMALL.config().to_dict(), 3, width).eval()
 
 
 def given(count: int = 4) -> tuple[dict[str, np.ndarray], dict[str, torch.Tensor]]:
