@@ -130,7 +130,7 @@ class ClassifierDistilled(Stoppable):
 
 @dataclass(frozen=True, kw_only=True)
 class OwnDistilled(Stoppable):
-    """One run of `barkour distill tagger`, `encoder` or `compressor`, or what its dry run says."""
+    """One run of `barkour distill tagger` or a command like it, or what its dry run says."""
 
     method: str
     student: str

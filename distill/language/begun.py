@@ -15,7 +15,7 @@ from sim.folders import alone
 T = TypeVar("T")
 OPTIONS = "options.json"
 """In a run's folder: the options that decide its result, and what its student measured at the start."""
-WRITTEN = ("*.json", "*.safetensors", "*.bin", "README.md", "curve.png", "chat_template.jinja")
+WRITTEN = ("*.json", "*.safetensors", "*.bin", "README.md", "curve.png", "chat_template.jinja", "library.jsonl")
 """What a finished run writes beside its folder; where no run was begun it is another's."""
 
 

@@ -19,11 +19,11 @@ from distill.language.begun import OPTIONS, read_begun
 from distill.language.evaluation import table
 from distill.language.models import load
 from distill.language.options import OF_THE_CALL, CardOptions, ClassifierOptions, LanguageOptions, MeasureOptions
-from distill.language.own_options import CompressorOptions, EncoderOptions, TaggerOptions
+from distill.language.own_options import CompressorOptions, EncoderOptions, StrategiesOptions, TaggerOptions
 from distill.language.places import load_silently
 from distill.language.serving import sentence, servable
 from distill.language.students import open_tokenizer
-from distill.language.trained_options import TrainedOptions
+from distill.language.trained_options import RunOptions, TrainedOptions
 from distill.methods import catalogue
 from distill.methods.framework import Recipe
 from distill.methods.method import CLASSIFIERS, Method, find
@@ -33,7 +33,7 @@ from sim.folders import alone
 from sim.results import printable
 
 SUMMARY = "summary.json"
-Asked = LanguageOptions | TrainedOptions
+Asked = LanguageOptions | RunOptions
 """Options of a command that makes a student."""
 Parts = tuple[Sequence[Any], list[str], list[str]]
 """Base models, facts of which the last is the training, and tables."""
@@ -130,15 +130,23 @@ def _classifier(options: ClassifierOptions, found: Mapping[str, Any]) -> Parts:
     return bases, facts, _figures(f"on {found['measured_on']}", rows)
 
 
-def _own(options: TrainedOptions, found: Mapping[str, Any]) -> Parts:
+def _training(options: RunOptions, found: Mapping[str, Any]) -> str:
+    if isinstance(options, TrainedOptions):
+        best = "the parameters of the round that was best on held-out rows"
+        return f"{found['steps']} steps of {options.batch} rows; {best}"
+    taught = found["taught"]
+    lessons = f"library.jsonl has {found['lessons']} lessons, {taught['kept']} of them from this run"
+    return f"none, the weights are as they were; {lessons}, for {taught['calls']} calls of the teacher"
+
+
+def _own(options: RunOptions, found: Mapping[str, Any]) -> Parts:
     data, teacher = found["data"], found.get("teacher")
     rows = [(f"{name}, {when}", value) for when, values in found["figures"].items() for name, value in values.items()]
     facts = [
         f"teacher: {teacher or 'whoever wrote the answers in the data'}",
         f"student: {found['student']}, {found['parameters']['student']:,} parameters",
         f"data: {data['trained']} rows, {data['held_out']} held out",
-        f"training: {found['steps']} steps of {options.batch} rows; the parameters of the round that was best on "
-        "held-out rows",
+        f"training: {_training(options, found)}",
     ]
     return (teacher, options.student), facts, _figures(f"on {found['measured_on']}", rows)
 
@@ -166,9 +174,13 @@ FORMS: Mapping[type[Any], Form] = {
     ),
     TaggerOptions: Form("tagger", "barkour", "token-classification", _own, catalogue.find),
     CompressorOptions: Form("compressor", "transformers", "feature-extraction", _own, catalogue.find),
+    StrategiesOptions: Form("strategies", "transformers", "text-generation", _own, catalogue.find),
     EncoderOptions: Form("encoder", "transformers", "fill-mask", _own, catalogue.find),
 }
-OWN = {"ade_extraction": TaggerOptions, "autodistil": EncoderOptions, "mend": CompressorOptions}
+OWN = {
+    "ade_extraction": TaggerOptions, "autodistil": EncoderOptions, "mend": CompressorOptions,
+    "strategy_teaching": StrategiesOptions,
+}  # fmt: skip
 """Method -> the command that it alone has."""
 
 
@@ -249,7 +261,7 @@ def _restored(kind: type[Any], values: Mapping[str, Any]) -> Any:
         if isinstance(item.default, tuple):
             paths = item.name in ("data", "general")
             value = tuple(Path(each) if paths else each for each in value)
-        elif value is not None and item.name in ("out", "cache", "test"):
+        elif value is not None and item.name in ("out", "cache", "test", "library"):
             value = Path(value)
         given[item.name] = value
     return kind(**given)

@@ -172,7 +172,7 @@ class CardOptions(Options):
     """Write the model card of a finished student's folder anew, as after its name or its files were changed."""
 
     folder: Path
-    """what barkour distill language, classifier, tagger, encoder or compressor was given as --out"""
+    """what barkour distill language, classifier, tagger or another of them was given as --out"""
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,11 @@ from distill.core.loop import Distiller, load_best
 from distill.core.objectives.base import Objective
 from distill.core.tables import Epochs
 from distill.core.teachers import Teacher, Teachers
-from distill.language.begun import OPTIONS, begins, check_begun, read_begun
+from distill.language.begun import OPTIONS, Begun, begins, check_begun, read_begun
 from distill.language.card import write_card
 from distill.language.places import load_silently
 from distill.language.rounds import in_rounds
-from distill.language.trained_options import TrainedOptions
+from distill.language.trained_options import RunOptions, TrainedOptions
 from distill.results import OwnDistilled
 from policies.learning import runs
 from sim.errors import InputError
@@ -70,17 +70,42 @@ def distil(options: Asked, prepare: Callable[[Asked], Task]) -> OwnDistilled:
     Raises:
       InputError: options, models, data or a folder that cannot be used.
     """
+    return carried(options, lambda: prepare(options).about, lambda folder: _run(options, prepare, folder))
+
+
+def carried(
+    options: RunOptions, about: Callable[[], Mapping[str, Any]], work: Callable[[Path], Mapping[str, Any]]
+) -> OwnDistilled:
+    """What `about` says in a dry run, else what `work` found in the run's folder, which it has to itself.
+
+    Raises:
+      InputError: options, models, data or a folder that cannot be used.
+    """
     load_silently()
     try:
         if options.dry_run:
-            return OwnDistilled.of({**prepare(options).about, "steps": 0, "interrupted": False, "dry_run": True})
+            return OwnDistilled.of({**about(), "steps": 0, "interrupted": False, "dry_run": True})
         folder = options.out / RUN
         with begins(folder), runs.stopping():
-            return OwnDistilled.of(_run(options, prepare, folder))
+            return OwnDistilled.of(work(folder))
     except DistillError as error:
         raise InputError(str(error)) from error
     except OSError as error:
         raise InputError(f"cannot write to {options.out}: {error.strerror or error}") from error
+
+
+def begun(options: RunOptions, folder: Path) -> tuple[dict[str, Any], Begun | None]:
+    """The options that decide a run's result, and the run that is there. Raises `DistillError` where it is another."""
+    asked = {name: value for name, value in plain(asdict(options)).items() if name not in FREE}
+    known = read_begun(folder, "start", dict)
+    check_begun(options.out, folder, known, newest(folder) is not None, options.resume, asked, {})
+    return asked, known
+
+
+def finished(options: RunOptions, found: Mapping[str, Any]) -> None:
+    """Writes summary and card."""
+    write_json(options.out / SUMMARY, plain(found))
+    write_card(options.out, options, found)
 
 
 def steps_of(options: TrainedOptions, rows: int) -> int:
@@ -109,9 +134,7 @@ def held_out_rows(count: int, share: float, seed: int) -> np.ndarray:
 
 
 def _run(options: Asked, prepare: Callable[[Asked], Task], folder: Path) -> dict[str, Any]:
-    asked = {name: value for name, value in plain(asdict(options)).items() if name not in FREE}
-    known = read_begun(folder, "start", dict)
-    check_begun(options.out, folder, known, newest(folder) is not None, options.resume, asked, {})
+    asked, known = begun(options, folder)
     task = prepare(options)
     module = task.module
     if torch.cuda.is_available():
@@ -141,7 +164,6 @@ def _run(options: Asked, prepare: Callable[[Asked], Task], folder: Path) -> dict
         found |= {"best_round": best["round"], "rounds": summary["rounds"], "measured": summary["measured"]}
     found["figures"] = {"start": start, "end": dict(task.figures())}
     found |= task.save(options.out)
-    write_json(options.out / SUMMARY, plain(found))
     Journal(place).plot(f"{found['method']}: {type(module).__name__}")
-    write_card(options.out, options, found)
+    finished(options, found)
     return found

@@ -1,12 +1,12 @@
-"""What `barkour distill tagger`, `encoder` and `compressor` are asked for. Light to import: shown without PyTorch."""
+"""What `barkour distill tagger` and commands like it are asked for. Light to import: shown without PyTorch."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from distill.language.trained_options import TrainedOptions
+from distill.language.trained_options import RunOptions, Share, TrainedOptions
 from sim.errors import InputError
-from sim.options import Range
+from sim.options import Range, Seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +60,66 @@ class CompressorOptions(TrainedOptions):
     """of the divergence from what the frozen model says after the demonstrations, beside the answers; of tasks"""
     temperature: Annotated[float, Range(0, 100, above=True)] = 1.0
     """both distributions' logits are divided by it"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrategiesOptions(RunOptions):
+    """Teach a chat model that stays as it is by a library of strategies, which a stronger model writes in words.
+
+    The student talks to customers that the judge plays. Where its answer is worse than the teacher's, the teacher
+    writes a strategy, which is kept where it helps. The method is strategy_teaching.
+    """
+
+    student: str = ""
+    """folder or published name of a causal model; no weight of it changes"""
+    tokenizer: str | None = None
+    """folder or published name, where the student comes without one"""
+    data: tuple[Path, ...] = ()
+    """files or folders of rows with a text: who a customer is and what they want"""
+    out: Path = Path("runs/strategies")
+    """folder for library.jsonl and the student beside it, as transformers loads it, and for the run"""
+    seed: Seed = 0
+    """of which personas are held out"""
+    teacher: str = ""
+    """folder or published name of a causal model, or what the server at --teacher-url calls it"""
+    teacher_url: str | None = None
+    """address of an OpenAI-compatible server that the teacher answers at"""
+    judge: str = ""
+    """as --teacher, better of another family: it compares answers, and plays the customers"""
+    judge_url: str | None = None
+    """as --teacher-url"""
+    key: str | None = None
+    """environment variable that holds the servers' key"""
+    library: Path | None = None
+    """library.jsonl to go on with, such as one that people have read and corrected"""
+    policy: str = "You are the service agent. Answer the customer briefly and politely."
+    """what the student and the teacher are told before every dialogue"""
+    held_out: Annotated[float, Range(0, 0.9, above=True)] = 0.2
+    """share of the personas that only the figures are of, one at least"""
+    calls: Annotated[int, Range(3, 10**7)] = 2500
+    """of the teacher, at most, while strategies are written"""
+    tries: Annotated[int, Range(1, 100)] = 3
+    """strategies that are written at one turn of a dialogue, at most"""
+    found: Annotated[int, Range(1, 100)] = 3
+    """scenarios whose strategies the student is given at a turn"""
+    novelty: Share = 0.2
+    """turns that are less new than that to the library are looked at no more than once in a pass"""
+    passes: Annotated[int, Range(1, 1000)] = 10
+    """times that all dialogues are held anew, at most"""
+    turns: Annotated[int, Range(1, 100)] = 4
+    """of the customer, in each dialogue"""
+    new_tokens: Annotated[int, Range(1, 2**16)] = 128
+    """of an answer, at most"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.teacher_url is None and self.judge_url is None:
+            self.refuse(("key",), "without --teacher-url or --judge-url")
+        for role, url in (("teacher", self.teacher_url), ("judge", self.judge_url)):
+            if url is not None and not url.startswith(("http://", "https://")):
+                raise InputError(f"--{role}-url must be an address such as http://HOST:8000/v1, got {url!r}")
+        if self.calls < self.tries + 2:
+            raise InputError(f"--calls {self.calls} are too few for one turn, which takes up to {self.tries + 2}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,8 @@ Rate = Annotated[float, Range(0, 1, above=True)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainedOptions(Options):
-    """How a student is trained."""
+class RunOptions(Options):
+    """What a run is made of, and where it is."""
 
     student: str = ""
     """folder or published name of a model, or a config for random weights"""
@@ -28,6 +28,12 @@ class TrainedOptions(Options):
     """read and check everything, train nothing, write nothing"""
     seed: Seed = 0
     """of random weights, held-out rows and batches"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedOptions(RunOptions):
+    """How a student is trained."""
+
     epochs: Annotated[float, Range(0, 1000, above=True)] = 3.0
     """passes over the data"""
     steps: Annotated[int, Range(0, 10**7)] = 0

@@ -370,5 +370,5 @@ RECIPE = Recipe(
         devices=2,
         tokens="500 lessons of at most 5 calls of the teacher each; served, not trained",
     ),
-    call="distill.methods.strategy_teaching.method.teach",
+    command="strategies",
 )  # fmt: skip

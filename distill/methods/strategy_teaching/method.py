@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from jinja2 import TemplateError
 
 from distill.core.errors import DistillError
 from distill.language.knowledge import Embed, Entry, KnowledgeBase, words
@@ -270,6 +271,8 @@ class Models:
     policy: str = "You are the service agent. Answer the customer briefly and politely."
     """Of the student, before any strategy."""
     turns: int = 4
+    found: int = 3
+    """Scenarios whose strategies the student is given in a dialogue."""
 
     def answers(self, states: Sequence[State], strategies: Sequence[Sequence[str]]) -> list[str]:
         """The student's, with strategies in its system message after what is fixed."""
@@ -317,7 +320,7 @@ class Models:
 
         return hold
 
-    def hold(self, student: Student, library: Library, persona: str, found: int = 3) -> list[State]:
+    def hold(self, student: Student, library: Library, persona: str) -> list[State]:
         """One dialogue of so many turns, as its states."""
         speak, states, turns = self.customer or self.judge, list[State](), list[Message]()
         play = f"Play this customer, who talks to a service agent; say one short turn: {persona}"
@@ -326,7 +329,7 @@ class Models:
             opening = [{"role": "user", "content": "Hello, how can I help you?"}]
             turns.append({"role": "user", "content": speak([{"role": "system", "content": play}, *opening, *mine])})
             states.append(State(tuple(turns), persona))
-            said = student.answers(states[-1:], library.strategies([states[-1].text], found))[0]
+            said = student.answers(states[-1:], library.strategies([states[-1].text], self.found))[0]
             turns.append({"role": "assistant", "content": said})
         return states
 
@@ -357,16 +360,26 @@ def _line(text: str) -> str:
 
 
 def speaker(model: Any, tokenizer: Any, new_tokens: int = 128) -> Speak:
-    """What a causal model of transformers says, greedily: by its chat template, or as `role: text` without one."""
+    """What a causal model of transformers says, greedily: by its chat template, or as `role: text` without one.
+
+    It raises `DistillError` for messages that its template refuses, and for more than the model reads.
+    """
+    most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
 
     @torch.no_grad()
     def speak(messages: Sequence[Message]) -> str:
         chat = [dict(message) for message in messages]
         if getattr(tokenizer, "chat_template", None):
-            text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+            try:
+                text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+            except TemplateError as error:
+                raise DistillError(f"a chat template refuses the dialogue: {error}") from error
         else:
             text = "".join(f"{turn['role']}: {turn['content']}\n" for turn in chat) + "assistant:"
         read = tokenizer(text, return_tensors="pt", add_special_tokens=False)
+        length = read["input_ids"].shape[1] + new_tokens
+        if isinstance(most, int) and length > most:
+            raise DistillError(f"a dialogue with its answer is {length} tokens, and the model reads {most} at most")
         inputs = {name: read[name].to(model.device) for name in ("input_ids", "attention_mask")}
         model.eval()
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
