@@ -64,8 +64,8 @@ class Problem:
     margins: tuple[float, ...] = ()
     """The same for the first poles one by one; `margin` for the others."""
     gate_margin: float = 0.2
-    """Distance of a crossing from a gate's ends, m: at 0.1 a robot that follows 0.2 s late missed gates with an open end,
-    which the fastest ways cut. By hand."""
+    """Distance of a crossing from a gate's ends, m: at 0.1 a robot that follows 0.2 s late missed gates with an open
+    end, which the fastest ways cut. By hand."""
     gate_share: float = 0.4
     """The same as a share of the gate's width, at most: narrow gates keep a part to cross. By hand."""
     knots: int = 12
