@@ -50,7 +50,7 @@ class Paces:
     """Onto the end table at a walk: a foot that catches on the edge costs the run there, and 0.4 s are worth 0.004."""
 
 
-_WEAK_WALKER = Envelope(forward=(-1.0, 1.4), sideways=0.9, yaw=1.8, acceleration=2.0)
+_WEAK_WALKER = Envelope(forward=(-1.0, 1.4), sideways=0.9, yaw=1.8, acceleration=1.8, yaw_acceleration=2.0)
 WEAK = Paces(walker=_WEAK_WALKER, late=replace(_WEAK_WALKER, yaw=1.5, acceleration=2.0), climb=1.2, jump_to_table=2.0)
 """What holds with peak torques of 12 N m, as the paper's robot has."""
 WEAK_SHARE = 15 / 18
