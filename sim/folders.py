@@ -60,3 +60,15 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             made.unlink(missing_ok=True)
+
+
+def writable(folder: Path) -> Path:
+    """`folder`, made if need be; `InputError` if nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".barkour-write-test"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"cannot write to the folder {folder}: {error.strerror}") from error
+    return folder

@@ -28,7 +28,7 @@ from sim.course.score import MAX_TIME, Scorer, write_log
 from sim.envs.variation import Variation
 from sim.envs.worlds import SimulatedRobots
 from sim.errors import InputError
-from sim.folders import alone
+from sim.folders import alone, writable
 from sim.localization import PoseErrors
 
 # --- the simulation --------------------------------------------------------------------------------------------------
@@ -288,19 +288,6 @@ def _run(options: CourseRunOptions) -> RunReport:
         recording.close()
         _record(folder, outcome, report, where, worlds, states)
     return RunReport.of(report)
-
-
-def writable(folder: Path) -> Path:
-    """`folder`, made if need be; `InputError` if nothing can be written there."""
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".barkour-write-test"
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as error:
-        raise InputError(f"cannot write to the folder {folder}: {error.strerror}") from error
-    return folder
 
 
 def write_text(path: Path, text: str) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from policies.evaluation.comparison import compare, confidence95
-from policies.evaluation.course_run import CourseWorlds, writable, write_text
+from policies.evaluation.course_run import CourseWorlds, write_text
 from policies.evaluation.options import EvaluateOptions
 from policies.evaluation.outcome import CourseRun
 from policies.evaluation.results import FORMAT, Evaluation
@@ -23,7 +23,7 @@ from sim.course.score import MAX_TIME
 from sim.envs.variation import Variation
 from sim.envs.worlds import world_seeds
 from sim.errors import InputError
-from sim.folders import alone
+from sim.folders import alone, writable
 from sim.localization import PoseErrors
 from sim.results import Result, plain
 from sim.robots.description import Robot

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from sim.errors import InputError
-from sim.folders import replacing
+from sim.folders import replacing, writable
 
 
 class Ending:
@@ -23,6 +23,19 @@ class Ending:
 
     def _ask(self, *_: Any) -> None:
         self.asked += 1
+
+
+def check_report(path: str | Path | None) -> None:
+    """Before any work: that `write_report` will be able to write there; nothing where there is no path.
+
+    Raises:
+      InputError: it is a folder, or nothing can be written beside it.
+    """
+    if not path:
+        return
+    if Path(path).is_dir():
+        raise InputError(f"cannot write {path}: it is a folder")
+    writable(Path(path).parent)
 
 
 def write_report(path: Path, value: Any) -> None:

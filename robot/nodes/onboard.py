@@ -9,7 +9,7 @@ from robot.loop.clock import SteadyClock
 from robot.loop.declarations import OnboardParameters
 from robot.loop.message_filter import MessageFilter
 from robot.loop.operation import Operation
-from robot.nodes.ending import Ending, write_report
+from robot.nodes.ending import Ending, check_report, write_report
 from robot.transports.ros2 import Ros2Transport, RosNode
 from sim.course.files import by_name
 
@@ -46,6 +46,7 @@ def run_onboard(node: RosNode, ending: Ending) -> dict[str, Any]:
       InputError: a parameter, bundle, course or recording that cannot be.
     """
     options = node.parameters(OnboardParameters)
+    check_report(options.report)
     onboard = Onboard(node, options)
     try:
         onboard.run(ending)

@@ -10,7 +10,7 @@ from robot.loop.referee import Referee
 from robot.loop.refusals import Refusals
 from robot.loop.timing import LOOK_EVERY, SAY_EVERY, SCORE_EVERY
 from robot.loop.transport import NS, Array
-from robot.nodes.ending import Ending, write_report
+from robot.nodes.ending import Ending, check_report, write_report
 from robot.transports.ros2 import RefereePort, RosNode
 from sim.course.files import by_name
 from sim.errors import InputError
@@ -70,6 +70,7 @@ def run_referee(node: RosNode, ending: Ending) -> dict[str, Any]:
       InputError: a parameter, course or folder that cannot be.
     """
     options = node.parameters(RefereeParameters)
+    check_report(Path(options.out) / RESULT if options.out else None)
     clock = SteadyClock()
     keeper = Timekeeper(options, clock.now())
 

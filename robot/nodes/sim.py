@@ -8,7 +8,7 @@ from robot.loop.clock import Durations, SteadyClock
 from robot.loop.declarations import SimParameters
 from robot.loop.refusals import Refusals
 from robot.loop.transport import NS, Output
-from robot.nodes.ending import Ending, write_report
+from robot.nodes.ending import Ending, check_report, write_report
 from robot.transports.hardware import POSE_EVERY, SLICE, Pace, SimulatedHardware
 from robot.transports.ros2 import DriverPort, RosNode
 from sim.course.files import by_name
@@ -93,6 +93,7 @@ def run_sim(node: RosNode, ending: Ending) -> dict[str, Any]:
       InputError: a parameter, course or seed that cannot be.
     """
     options = node.parameters(SimParameters)
+    check_report(options.report)
     hardware = SimulatedHardware(
         find_robot(options.robot),
         by_name(options.course),

@@ -15,7 +15,7 @@ from robot.loop.message_filter import MessageFilter
 from robot.loop.navigation import NavigationProgram
 from robot.loop.operation import Operation
 from robot.loop.transport import NEVER, NS
-from robot.nodes.ending import Ending, write_report
+from robot.nodes.ending import Ending, check_report, write_report
 from robot.options import OnboardOptions
 from robot.results import LoopReport
 from robot.transports.senders import Claim
@@ -89,6 +89,7 @@ def onboard_unitree(asked: OnboardOptions) -> LoopReport:
     course = by_name(options.course) if options.course else None
     if link.drive == "course" and (course is None or not link.pose):
         raise InputError("to drive a course (drive: course) both a course and a pose (pose: true) are needed")
+    check_report(options.report)
     clock = SteadyClock()
     claim = None if options.dry_run else Claim(link.domain, f"dds:{link.interface}:{LOW_COMMAND}")
     bus = Bus(link.domain, link.interface)

@@ -21,7 +21,7 @@ from robot.loop.clock import Clock, SteadyClock
 from robot.loop.referee import Referee
 from robot.loop.refusals import Code, Refusal, Refusals
 from robot.loop.transport import NEVER, NS, Array, Mode
-from robot.nodes.ending import Ending, write_report
+from robot.nodes.ending import Ending, check_report, write_report
 from robot.options import UnitreeSimOptions
 from robot.results import UnitreeSimReport
 from robot.transports.hardware import STEP_NS, Pace, SimulatedHardware
@@ -373,6 +373,7 @@ def unitree_sim(options: UnitreeSimOptions) -> UnitreeSimReport:
       InputError: a robot, course, seed, interface, domain or folder that cannot be, or another robot in the domain.
     """
     robot, course = find_robot(options.robot), by_name(options.course)
+    check_report(options.out)
     ending = Ending()
     ending.listen()
     claim = Claim(options.domain, f"dds:{options.interface}:{LOW_STATE}")
