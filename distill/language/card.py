@@ -192,8 +192,9 @@ def rewrite(options: CardOptions) -> CardWritten:
     """
     folder = options.folder
     with _described(folder):
-        found, restored = _finished(folder)
+        (folder / SUMMARY).stat()  # where there is none nothing is left, not even a lock
         with alone(folder):
+            found, restored = _finished(folder)
             write_card(folder, restored, found)
     return CardWritten.of({"card": str(folder / "README.md"), "method": found["method"]})
 
@@ -207,11 +208,12 @@ def measure(options: MeasureOptions) -> StudentMeasured:
     folder = options.folder
     load_silently()
     with _described(folder):
-        found, restored = _finished(folder)
-        if not isinstance(restored, LanguageOptions):
-            raise DistillError("tasks of lm-eval are for models that write, this student names or finds")
-        harness.open_tasks(options.tasks)
+        (folder / SUMMARY).stat()
         with alone(folder):
+            found, restored = _finished(folder)
+            if not isinstance(restored, LanguageOptions):
+                raise DistillError("tasks of lm-eval are for models that write, this student names or finds")
+            harness.open_tasks(options.tasks)
             models = {"student": load(str(folder), dtype=torch.float32)}
             if found["teacher"] is not None and restored.teacher_url is None:
                 try:
