@@ -11,7 +11,9 @@ class Paces:
     """How fast a route may be: what the skills were measured to do on the course (m/s, m/s^2, rad/s)."""
 
     walker: Envelope = Envelope(forward=(-1.2, 1.8), sideways=1.1, yaw=2.2, acceleration=3.2, yaw_acceleration=6.0)
-    """In turns and among the poles."""
+    """Among the poles."""
+    turn: Envelope = Envelope(forward=(-1.2, 1.8), sideways=1.1, yaw=2.2, acceleration=3.2, yaw_acceleration=6.0)
+    """In turns between obstacles: a jumper takes a robot over behind one, and touches boards more behind slow ones."""
     limits: MotionLimits = MotionLimits()
     """What may be commanded on the way, and how fast the way may bend, speed up and brake."""
     made_up: float = 0.0
@@ -51,7 +53,13 @@ class Paces:
 
 
 _WEAK_WALKER = Envelope(forward=(-1.0, 1.4), sideways=0.9, yaw=1.8, acceleration=1.8, yaw_acceleration=2.0)
-WEAK = Paces(walker=_WEAK_WALKER, late=replace(_WEAK_WALKER, yaw=1.5, acceleration=2.0), climb=1.2, jump_to_table=2.0)
+WEAK = Paces(
+    walker=_WEAK_WALKER,
+    turn=_WEAK_WALKER,
+    late=replace(_WEAK_WALKER, yaw=1.5, acceleration=2.0),
+    climb=1.2,
+    jump_to_table=2.0,
+)
 """What holds with peak torques of 12 N m, as the paper's robot has."""
 WEAK_SHARE = 15 / 18
 """Share of the robot's own peak torque under which `WEAK` is taken: half way from 18 N m to the paper's 12."""

@@ -148,6 +148,7 @@ def paces_of(skills: Skills, torque_limit: float | None = None) -> Paces:
     return replace(
         paces,
         walker=_trained(paces.walker, ranges["walk"]),
+        turn=_trained(paces.turn, ranges["walk"]),
         late=_trained(paces.late, ranges["walk"]),
         climb=min(paces.climb, ranges["climb"]["forward"][1]),
         jump=min(paces.jump, ranges["jump"]["forward"][1]),

@@ -111,7 +111,7 @@ def _turn(ask: RouteRequest, before: list[Waypoint], after: list[Waypoint]) -> l
     if not TURN_LEAST < np.hypot(b.x - a.x, b.y - a.y) < TURN_DISTANCE:
         return []
     leaving, entering = (w.speed * np.array([np.cos(yaw), np.sin(yaw)]) for w, yaw in ((a, a.yaw), (b, b.yaw)))
-    return weaving.turn((a.x, a.y, a.yaw), leaving, (b.x, b.y, b.yaw), entering, ask.body, ask.paces.walker)[:-1]
+    return weaving.turn((a.x, a.y, a.yaw), leaving, (b.x, b.y, b.yaw), entering, ask.body, ask.paces.turn)[:-1]
 
 
 def xy(point: np.ndarray) -> tuple[float, float]:
