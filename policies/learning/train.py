@@ -57,7 +57,7 @@ HOST_SEED_STRIDE = 1_000_000
 """Between the seeds of two hosts' worlds."""
 WORLD_BYTES = 200_000
 """What a world takes of memory on the C engine, with its transitions of an iteration: 320 kB were measured."""
-FILES = ("log.jsonl", "curve.png", "summary.json", "diverged.npz", "tensorboard", "start", "handovers.npz", "ways.npz")
+FILES = ("log.jsonl", "curve.png", "summary.json", "diverged.npz", "tensorboard", "start", HANDOVERS, WAYS)
 """What a run writes beside its checkpoints and its bundle."""
 
 

@@ -42,7 +42,7 @@ def planned_ways(robot: Robot, count: int, seed: int = 0, say: Callable[[str], N
             which: replace(
                 getattr(paces, which), forward=(-1.4, ahead), sideways=sideways, yaw=yaw, acceleration=acceleration
             )
-            for which in ("walker", "late")
+            for which in ("walker", "turn", "late")
         }
         limits = replace(
             MotionLimits(), lateral_acceleration=LATERAL * acceleration, braking=BRAKING * acceleration,
