@@ -7,7 +7,7 @@ vectors = compressor(demonstrations, seen)    # [1, m, width], what the frozen m
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from distill.core.errors import DistillError
 from distill.core.tables import Rows
 from distill.language.encoding import Encoder
 from distill.language.evaluate import over
-from distill.language.examples import EMPTY, NOT_TEXT, Text, each_row, read_examples, require_different
+from distill.language.examples import EMPTY, NOT_TEXT, Text, read_examples, require_different, rows_with
 from distill.language.labelled import chosen_rows
 from distill.language.models import body, load, parameters
 from distill.language.own import Stage, Task, held_out_rows, require_room
@@ -58,21 +58,15 @@ def read_tasks(paths: Sequence[Path]) -> Tasks:
       DistillError: nothing there, other fields, or no row that can be used.
     """
     found = Tasks()
-    for path in paths:
-        digests: dict[str, str] = {}
-        for where, row in each_row(path, digests):
-            if not isinstance(row, Mapping) or not set(FIELDS) <= set(row):
-                there = ", ".join(map(str, row)) if isinstance(row, Mapping) else type(row).__name__
-                raise DistillError(f"{where}: the fields are {there}; wanted are {', '.join(FIELDS)}")
-            shown, *others = (row[name] for name in FIELDS)
-            texts = [*(shown if isinstance(shown, list | tuple) else [shown]), *others]
-            if not all(isinstance(each, str) for each in texts):
-                found.dropped[EMPTY if None in texts else NOT_TEXT] += 1
-            elif len(texts) < len(FIELDS) or not all(each.strip() for each in texts):
-                found.dropped[EMPTY] += 1
-            else:
-                found.rows.append(("".join(f"{each}\n" for each in texts[:-2]), texts[-2], texts[-1]))
-        found.files.update({f"{path.name}/{name}": digest for name, digest in digests.items()})
+    for _, row in rows_with(paths, FIELDS, found.files):
+        shown, *others = (row[name] for name in FIELDS)
+        texts = [*(shown if isinstance(shown, list | tuple) else [shown]), *others]
+        if not all(isinstance(each, str) for each in texts):
+            found.dropped[EMPTY if None in texts else NOT_TEXT] += 1
+        elif len(texts) < len(FIELDS) or not all(each.strip() for each in texts):
+            found.dropped[EMPTY] += 1
+        else:
+            found.rows.append(("".join(f"{each}\n" for each in texts[:-2]), texts[-2], texts[-1]))
     if not found.rows:
         raise DistillError(f"{', '.join(map(str, paths))}: no row has demonstrations, a prompt and a completion")
     return found

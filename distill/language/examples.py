@@ -118,6 +118,29 @@ def read_examples(path: Path | str, limit: int = 0, route: str = "") -> Reading:
     return found
 
 
+def rows_with(
+    paths: Sequence[Path], wanted: Sequence[str], files: dict[str, str]
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every row of files or folders, with the words that say where it stands.
+
+    Args:
+      wanted: names of the fields that each row must have, whatever is in them; `a|b` wants one of the two at least.
+      files: is given each file's SHA-256 by its name, below that of its path.
+
+    Raises:
+      DistillError: nothing there, or a row with other fields.
+    """
+    for path in paths:
+        digests: dict[str, str] = {}
+        for where, row in each_row(path, digests):
+            there = list(row) if isinstance(row, Mapping) else [type(row).__name__]
+            if not isinstance(row, Mapping) or not all(set(name.split("|")) & set(row) for name in wanted):
+                names = ", ".join(name.replace("|", " or ") for name in wanted)
+                raise DistillError(f"{where}: the fields are {', '.join(map(str, there))}; wanted are {names}")
+            yield where, row
+        files.update({f"{path.name}/{name}": digest for name, digest in digests.items()})
+
+
 def each_row(path: Path, digests: dict[str, str]) -> Iterator[tuple[str, Any]]:
     """Every row of a file, or of the files of a known ending below a folder, with the words that say where it stands.
 

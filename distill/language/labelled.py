@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from distill.core.errors import DistillError
 from distill.core.tables import Rows
-from distill.language.examples import EMPTY, NOT_TEXT, each_row
+from distill.language.examples import EMPTY, NOT_TEXT, rows_with
 from distill.language.models import CLASSES, Read, require_body, require_finite
 from distill.language.places import check_place
 from distill.language.students import is_config
@@ -40,23 +40,16 @@ def read_labelled(paths: Sequence[Path]) -> LabelledTexts:
       DistillError: nothing there, other fields, or no row that can be used.
     """
     found = LabelledTexts()
-    for path in paths:
-        digests: dict[str, str] = {}
-        for where, row in each_row(path, digests):
-            name = next((name for name in LABELS if isinstance(row, Mapping) and name in row), None)
-            if name is None or "text" not in row:
-                fields = ", ".join(map(str, row)) if isinstance(row, Mapping) else type(row).__name__
-                raise DistillError(f"{where}: the fields are {fields}; wanted are text and {' or '.join(LABELS)}")
-            text, label = row["text"], row[name]
-            label = str(label) if isinstance(label, int) else label
-            if not isinstance(text, str) or not isinstance(label, str):
-                found.dropped[EMPTY if text is None or label is None else NOT_TEXT] += 1
-            elif not text.strip() or not label.strip():
-                found.dropped[EMPTY] += 1
-            else:
-                found.texts.append(text)
-                found.labels.append(label)
-        found.files.update({f"{path.name}/{name}": digest for name, digest in digests.items()})
+    for _, row in rows_with(paths, ("text", "|".join(LABELS)), found.files):
+        text, label = row["text"], next(row[name] for name in LABELS if name in row)
+        label = str(label) if isinstance(label, int) else label
+        if not isinstance(text, str) or not isinstance(label, str):
+            found.dropped[EMPTY if text is None or label is None else NOT_TEXT] += 1
+        elif not text.strip() or not label.strip():
+            found.dropped[EMPTY] += 1
+        else:
+            found.texts.append(text)
+            found.labels.append(label)
     if not found.texts:
         raise DistillError(f"{', '.join(map(str, paths))}: no row has a text and a label")
     return found

@@ -7,7 +7,7 @@ tagger("Aspirin gave him a rash and nausea.", "aspirin")      # ['rash', 'nausea
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoTokenizer
 from distill.core.errors import DistillError
 from distill.core.tables import Rows
 from distill.language.evaluate import over
-from distill.language.examples import EMPTY, NOT_TEXT, each_row, require_different
+from distill.language.examples import EMPTY, NOT_TEXT, require_different, rows_with
 from distill.language.labelled import Reader, chosen_rows
 from distill.language.models import body, parameters
 from distill.language.own import Stage, Task, held_out_rows, require_room
@@ -33,6 +33,7 @@ from distill.methods.ade_extraction.method import labelled, parts
 from distill.results import OwnDistilled
 
 LONG = "longer than --length"
+FIELDS = ("text", "mentions", "answer")
 
 
 def distil(options: TaggerOptions) -> OwnDistilled:
@@ -59,23 +60,17 @@ def read_answers(paths: Sequence[Path], fields: tuple[str, str]) -> Answers:
       DistillError: nothing there, other fields, or no mention that stands in its text.
     """
     found = Answers()
-    for path in paths:
-        digests: dict[str, str] = {}
-        for where, row in each_row(path, digests):
-            if not isinstance(row, Mapping) or not {"text", "mentions", "answer"} <= set(row):
-                there = ", ".join(map(str, row)) if isinstance(row, Mapping) else type(row).__name__
-                raise DistillError(f"{where}: the fields are {there}; wanted are text, mentions and answer")
-            text, mentions, answer = row["text"], row["mentions"], row["answer"]
-            if not isinstance(text, str) or not isinstance(answer, str) or not _texts(mentions):
-                found.dropped[EMPTY if None in (text, mentions, answer) else NOT_TEXT] += 1
-                continue
-            words = split(text)
-            places = [located(words, split(mention)) for mention in mentions]
-            found.dropped[NOT_FOUND] += sum(not there for there in places)
-            about = dict.fromkeys(there[0] for there in places if there)
-            found.asked += labelled(words, [*about], answer, found.dropped, fields)
-            found.texts += bool(about)
-        found.files.update({f"{path.name}/{name}": digest for name, digest in digests.items()})
+    for _, row in rows_with(paths, FIELDS, found.files):
+        text, mentions, answer = (row[name] for name in FIELDS)
+        if not isinstance(text, str) or not isinstance(answer, str) or not _texts(mentions):
+            found.dropped[EMPTY if None in (text, mentions, answer) else NOT_TEXT] += 1
+            continue
+        words = split(text)
+        places = [located(words, split(mention)) for mention in mentions]
+        found.dropped[NOT_FOUND] += sum(not there for there in places)
+        about = dict.fromkeys(there[0] for there in places if there)
+        found.asked += labelled(words, [*about], answer, found.dropped, fields)
+        found.texts += bool(about)
     found.dropped = +found.dropped  # reasons that there were
     if not found.asked:
         raise DistillError(f"{', '.join(map(str, paths))}: no mention stands in its text")

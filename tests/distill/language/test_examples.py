@@ -1,5 +1,6 @@
 """A user's own data are read as their writers meant, or refused in one line; what is dropped is counted."""
 
+import hashlib
 import json
 from collections import Counter
 
@@ -7,7 +8,7 @@ import pytest
 
 from distill.core.errors import DistillError
 from distill.language.data import read_folder
-from distill.language.examples import EMPTY, NO_ANSWER, NOT_TEXT, Chat, Pair, Text, read_examples
+from distill.language.examples import EMPTY, NO_ANSWER, NOT_TEXT, Chat, Pair, Text, read_examples, rows_with
 
 ASKED = Chat(({"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}))
 ROWS = {
@@ -121,3 +122,20 @@ def test_a_missing_path_and_an_empty_folder_are_one_line(tmp_path):
     for path in (tmp_path / "none", tmp_path):
         with pytest.raises(DistillError, match=str(path)):
             read_examples(path)
+
+
+def test_rows_of_several_paths_have_the_fields_that_are_wanted_and_their_hashes(tmp_path):
+    for name, row in (("a", {"text": "x", "label": 1}), ("b", {"text": "y", "category": 2, "more": None})):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row))
+    files: dict[str, str] = {}
+    paths = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    found = [row for _, row in rows_with(paths, ("text", "label|category"), files)]
+    assert [row["text"] for row in found] == ["x", "y"]
+    wanted = {f"{path.name}/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    assert files == wanted
+    for fields in (("text", "label"), ("more",)):
+        with pytest.raises(DistillError, match=f"wanted are {', '.join(fields)}"):
+            list(rows_with(paths, fields, {}))
+    (tmp_path / "a.jsonl").write_text("[1]")
+    with pytest.raises(DistillError, match="list"):
+        list(rows_with(paths, ("text",), {}))
