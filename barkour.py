@@ -47,7 +47,13 @@ if _problem := _foreign():
     sys.exit(2)
 
 from distill.language.options import CardOptions, ClassifierOptions, LanguageOptions, MeasureOptions
-from distill.language.own_options import CompressorOptions, EncoderOptions, StrategiesOptions, TaggerOptions
+from distill.language.own_options import (
+    CompressorOptions,
+    EncoderOptions,
+    RecommenderOptions,
+    StrategiesOptions,
+    TaggerOptions,
+)
 from distill.locomotion.options import Options as LocomotionOptions
 from distill.methods.options import ListOptions, ShowOptions, SweepOptions
 from distill.methods.options import RecipeRunOptions as RecipeOptions
@@ -113,6 +119,7 @@ COMMANDS: dict[str, Subcommand | Group] = {
             "tagger": Subcommand(TaggerOptions, "distill.language.tagger:distil"),
             "encoder": Subcommand(EncoderOptions, "distill.language.encoder:distil"),
             "compressor": Subcommand(CompressorOptions, "distill.language.compressor:distil"),
+            "recommender": Subcommand(RecommenderOptions, "distill.language.recommender:distil"),
             "strategies": Subcommand(StrategiesOptions, "distill.language.strategies:distil"),
             "card": Subcommand(CardOptions, "distill.language.card:rewrite"),
             "evaluate": Subcommand(MeasureOptions, "distill.language.card:measure"),

@@ -151,11 +151,15 @@ class OwnDistilled(Stoppable):
         for role, count in self.parameters.items():
             line(console, role, f"{count:,} parameters")
         line(console, "data", f"{self.data['trained']} rows, {self.data['held_out']} held out")
-        for reason, count in self.data["dropped"].items():
-            line(console, "dropped", f"{count}, {reason}")
+        for what in ("dropped", "cut"):
+            for reason, count in self.data.get(what, {}).items():
+                line(console, what, f"{count}, {reason}")
         if self.figures:
             for name, value in self.figures["end"].items():
-                line(console, f"{name} on {self.measured_on}", f"{self.figures['start'][name]:.4g} before, {value:.4g}")
+                beside = {who: values[name] for who, values in self.more.get("beside", {}).items() if name in values}
+                more = "".join(f"; {who} {other:.4g}" for who, other in beside.items())
+                before = f"{self.figures['start'][name]:.4g} before"
+                line(console, f"{name} on {self.measured_on}", f"{before}, {value:.4g}{more}")
         if self.out:
             line(console, "student", self.out)
 
@@ -170,15 +174,20 @@ class CardWritten(Result):
 
 @dataclass(frozen=True, kw_only=True)
 class StudentMeasured(Result):
-    """A finished student on tasks of lm-eval."""
+    """A finished student on tasks of lm-eval, or on data of its own form."""
 
     card: str
-    lm_eval: dict[str, Any]
+    lm_eval: dict[str, Any] | None = None
     """`tasks`, `examples`, `version`."""
+    figures: dict[str, dict[str, float]] | None = None
+    """By the data's names."""
 
     def show(self, console: "Console") -> None:
         """Measure by measure, and where they stand."""
-        show_tasks(console, self.lm_eval)
+        show_tasks(console, self.lm_eval or {})
+        for data, figures in (self.figures or {}).items():
+            for name, value in figures.items():
+                line(console, f"{name} on {data}", f"{value:.4g}")
         line(console, "card", self.card)
 
 

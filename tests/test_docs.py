@@ -163,6 +163,23 @@ def test_the_language_model_that_a_page_distils_comes_nearer_to_its_teacher(tmp_
     assert (tmp_path / "runs" / "my_student_model" / "config.json").is_file()
 
 
+def test_the_patients_that_a_page_makes_up_can_be_learned_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "distil_recommender.md").read_text()
+    (program,) = programs("distil_recommender.md")
+    teach, alone = re.findall(r"^    barkour (distill recommender .*)$", page, re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    exec(program, {"__name__": "page"})
+    for words in (teach, alone):
+        call = parse([*words.split(), "--dry-run"])
+        assert call.command(call.options)["data"]["judged"] == 300
+    call = parse([*alone.split(), "--steps", "150"])
+    found = call.command(call.options)
+    assert found["figures"]["end"]["prauc"] > found["figures"]["start"]["prauc"] + 0.1
+    folder, data = re.findall(r"^    barkour distill evaluate (\S+) (\S+)$", page, re.MULTILINE)[0]
+    call = parse(["distill", "evaluate", str(found["out"]), data])
+    assert folder in teach and call.command(call.options)["figures"] == {data: found["figures"]["end"]}
+
+
 FORMS = sorted(path for path in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml") if path.stem != "config")
 
 

@@ -16,10 +16,11 @@ def checkpoint_gradients(model: Any) -> None:
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
-def with_adapters(model: nn.Module, rank: int, alpha: float, seed: int) -> Any:
+def with_adapters(model: nn.Module, rank: int, alpha: float, seed: int, task: str = "CAUSAL_LM") -> Any:
     """The model with adapters on all its linear layers but the output layer; they alone are trained (arXiv 2106.09685).
 
-    At first they change nothing. `merged` gives the plain model back.
+    At first they change nothing. `merged` gives the plain model back. `task` is what peft calls the kind of model;
+    FEATURE_EXTRACTION is one without a head.
 
     Raises:
       DistillError: peft is not installed, or finds no layer to adapt.
@@ -33,10 +34,12 @@ def with_adapters(model: nn.Module, rank: int, alpha: float, seed: int) -> Any:
     try:
         return get_peft_model(
             model,
-            how(r=rank, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM"),  # pyright: ignore
+            how(r=rank, lora_alpha=alpha, target_modules="all-linear", task_type=task),  # pyright: ignore
         ).eval()
     except ValueError as error:
-        raise DistillError(f"adapters cannot be put on the student: {str(error).splitlines()[0]}") from error
+        raise DistillError(
+            f"adapters cannot be put on a {type(model).__name__}: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def merged(model: Any) -> Any:

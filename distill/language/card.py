@@ -19,7 +19,13 @@ from distill.language.begun import OPTIONS, read_begun
 from distill.language.evaluation import table
 from distill.language.models import load
 from distill.language.options import OF_THE_CALL, CardOptions, ClassifierOptions, LanguageOptions, MeasureOptions
-from distill.language.own_options import CompressorOptions, EncoderOptions, StrategiesOptions, TaggerOptions
+from distill.language.own_options import (
+    CompressorOptions,
+    EncoderOptions,
+    RecommenderOptions,
+    StrategiesOptions,
+    TaggerOptions,
+)
 from distill.language.places import load_silently
 from distill.language.serving import sentence, servable
 from distill.language.students import open_tokenizer
@@ -141,7 +147,9 @@ def _training(options: RunOptions, found: Mapping[str, Any]) -> str:
 
 def _own(options: RunOptions, found: Mapping[str, Any]) -> Parts:
     data, teacher = found["data"], found.get("teacher")
-    rows = [(f"{name}, {when}", value) for when, values in found["figures"].items() for name, value in values.items()]
+    told = {**found["figures"], **found.get("beside", {})}
+    told |= {f"on {name}": values for name, values in found.get("measured_later", {}).items()}
+    rows = [(f"{name}, {when}", value) for when, values in told.items() for name, value in values.items()]
     facts = [
         f"teacher: {teacher or 'whoever wrote the answers in the data'}",
         f"student: {found['student']}, {found['parameters']['student']:,} parameters",
@@ -174,12 +182,13 @@ FORMS: Mapping[type[Any], Form] = {
     ),
     TaggerOptions: Form("tagger", "barkour", "token-classification", _own, catalogue.find),
     CompressorOptions: Form("compressor", "transformers", "feature-extraction", _own, catalogue.find),
+    RecommenderOptions: Form("recommender", "barkour", "tabular-classification", _own, catalogue.find),
     StrategiesOptions: Form("strategies", "transformers", "text-generation", _own, catalogue.find),
     EncoderOptions: Form("encoder", "transformers", "fill-mask", _own, catalogue.find),
 }
 OWN = {
-    "ade_extraction": TaggerOptions, "autodistil": EncoderOptions, "mend": CompressorOptions,
-    "strategy_teaching": StrategiesOptions,
+    "ade_extraction": TaggerOptions, "autodistil": EncoderOptions, "leader": RecommenderOptions,
+    "mend": CompressorOptions, "strategy_teaching": StrategiesOptions,
 }  # fmt: skip
 """Method -> the command that it alone has."""
 
@@ -200,10 +209,11 @@ def rewrite(options: CardOptions) -> CardWritten:
 
 
 def measure(options: MeasureOptions) -> StudentMeasured:
-    """Asks a finished student, and its teacher where it can be loaded, tasks of lm-eval; summary and card are told.
+    """Asks a finished student, and its teacher where it can be loaded, tasks of lm-eval, or a recommender patients in
+    files; summary and card are told.
 
     Raises:
-      InputError: no folder of a finished language model, no such task, or a task that fails.
+      InputError: no folder of a finished language model or recommender, no such task or file, or a task that fails.
     """
     folder = options.folder
     load_silently()
@@ -211,6 +221,8 @@ def measure(options: MeasureOptions) -> StudentMeasured:
         (folder / SUMMARY).stat()
         with alone(folder):
             found, restored = _finished(folder)
+            if isinstance(restored, RecommenderOptions):
+                return _measured_on_patients(options, found, restored)
             if not isinstance(restored, LanguageOptions):
                 raise DistillError("tasks of lm-eval are for models that write, this student names or finds")
             harness.open_tasks(options.tasks)
@@ -228,6 +240,21 @@ def measure(options: MeasureOptions) -> StudentMeasured:
             write_json(folder / SUMMARY, found)
             write_card(folder, restored, found)
     return StudentMeasured(card=str(folder / "README.md"), lm_eval=told)
+
+
+def _measured_on_patients(
+    options: MeasureOptions, found: dict[str, Any], restored: RecommenderOptions
+) -> StudentMeasured:
+    from distill.language.recommender import Recommender  # it imports this module
+
+    if options.limit:
+        raise DistillError("--limit is of lm-eval's tasks: of patients all are measured")
+    recommender = Recommender(options.folder)
+    told = {path: recommender.measure([Path(path)]) for path in options.tasks}
+    found["measured_later"] = {**found.get("measured_later", {}), **told}
+    write_json(options.folder / SUMMARY, found)
+    write_card(options.folder, restored, found)
+    return StudentMeasured(card=str(options.folder / "README.md"), figures=told)
 
 
 @contextmanager
@@ -263,7 +290,7 @@ def _restored(kind: type[Any], values: Mapping[str, Any]) -> Any:
         if isinstance(item.default, tuple):
             paths = item.name in ("data", "general")
             value = tuple(Path(each) if paths else each for each in value)
-        elif value is not None and item.name in ("out", "cache", "test", "library"):
+        elif value is not None and item.name in ("out", "cache", "test", "library", "names", "interactions"):
             value = Path(value)
         given[item.name] = value
     return kind(**given)

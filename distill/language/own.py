@@ -1,8 +1,9 @@
 """Runs of `barkour distill tagger` and others: read and checked, trained by the core's loop, kept as a folder."""
 
 import math
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,7 +29,7 @@ from distill.results import OwnDistilled
 from policies.learning import runs
 from sim.errors import InputError
 
-SUMMARY, RUN = "summary.json", "run"
+SUMMARY, RUN, CURVE = "summary.json", "run", "curve.png"
 FREE = ("out", "resume", "dry_run", "checkpoint_minutes")
 """Options that do not decide a run's result."""
 Asked = TypeVar("Asked", bound=TrainedOptions)
@@ -46,6 +47,10 @@ class Stage:
     """Figures of the student as it is, on what it is judged by during training; `golden` says how good it is."""
     name: str = ""
     """Of its folder below the run's, where there are several."""
+    changed: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Options that are others in this stage than in the run."""
+    micro_batch: int = 0
+    """Rows that are computed at once; 0: the whole batch."""
 
 
 @dataclass(frozen=True)
@@ -146,10 +151,12 @@ def _run(options: Asked, prepare: Callable[[Asked], Task], folder: Path) -> dict
     found: dict[str, Any] = {**task.about, "steps": 0, "out": str(options.out), "minutes": 0.0}
     place = folder
     for stage in task.stages:
-        place, steps = folder / stage.name, steps_of(options, stage.rows)
+        own = replace(options, **stage.changed)
+        place, steps = folder / stage.name, steps_of(own, stage.rows)
         student, objective, teacher, collectors = stage.parts
         distiller = Distiller(
-            student, objective, teacher, collectors, Epochs(), place, in_rounds(options, steps),
+            student, objective, teacher, collectors, Epochs(), place,
+            replace(in_rounds(own, steps), micro_batch=stage.micro_batch),
             lambda _, judge=stage.judge: judge(), options.resume, Console(stderr=True),
         )  # fmt: skip
         summary = distiller.run()
@@ -165,5 +172,7 @@ def _run(options: Asked, prepare: Callable[[Asked], Task], folder: Path) -> dict
     found["figures"] = {"start": start, "end": dict(task.figures())}
     found |= task.save(options.out)
     Journal(place).plot(f"{found['method']}: {type(module).__name__}")
+    if (place / CURVE).is_file():
+        shutil.copyfile(place / CURVE, options.out / CURVE)
     finished(options, found)
     return found

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from distill.language.trained_options import RunOptions, Share, TrainedOptions
+from distill.language.trained_options import Rate, RunOptions, Share, TrainedOptions
 from sim.errors import InputError
 from sim.options import Range, Seed
 
@@ -152,3 +152,73 @@ class EncoderOptions(TrainedOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.refuse(("student",), "with the encoder: it is cut out of --teacher")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecommenderOptions(TrainedOptions):
+    """Distil what a language model thinks of patients into a small recommender of medications, which knows codes alone.
+
+    Rows have visits with diagnoses, procedures and medications; the last is the one to prescribe for. A language model
+    reads the codes' names, learns to prescribe, and its state of each patient is what the recommender follows beside
+    the true medications. The method is leader.
+    """
+
+    teacher: str = ""
+    """folder or published name of a language model that gives a state of each token, causal or not"""
+    tokenizer: str | None = None
+    """folder or published name, where the teacher comes without one"""
+    data: tuple[Path, ...] = ()
+    """files or folders of patients; those whose last visit has no medications (null) serve for the teacher's states"""
+    test: Path | None = None
+    """the same, never used but for the figures at the end; without it those are of held-out patients"""
+    names: Path | None = None
+    """rows with a code, its name and perhaps the kind of code (diagnoses, procedures, medications): what the teacher
+    reads in place of codes"""
+    interactions: Path | None = None
+    """rows with first and second, medications that should not be given together: for the DDI rate"""
+    out: Path = Path("runs/recommender")
+    """folder for the student, as distill.language.recommender loads it, and for its run"""
+    every_visit: bool = False
+    """learn from and measure each visit as if it were the last, in place of the last alone"""
+    visits: Annotated[int, Range(2, 1000)] = 10
+    """of a patient at most; earlier ones are not looked at"""
+    rare: Annotated[int, Range(1, 10**6)] = 2
+    """diagnoses and procedures of fewer patients than that are all one to the student"""
+    threshold: Annotated[float, Range(0, 1)] = 0.3
+    """probability above which a medication is recommended"""
+    width: Annotated[int, Range(1, 2**16)] = 64
+    """of the student's layers"""
+    heads: Annotated[int, Range(1, 1000)] = 4
+    """of its attention"""
+    features: Annotated[float, Range(0, 1000)] = 0.4
+    """weight of the distance from the teacher's states, beside the true medications"""
+    outputs: Annotated[float, Range(0, 1000)] = 0.0
+    """weight of the divergence from the teacher's probabilities"""
+    align: Annotated[float, Range(0, 1000)] = 0.0
+    """weight of telling profiles apart by the medications; the paper has 0.005 to 0.01"""
+    teacher_epochs: Annotated[float, Range(0, 1000)] = 3.0
+    """passes in which the teacher learns to prescribe; 0: it stays as it is"""
+    teacher_learning_rate: Rate = 5e-5
+    """as --learning-rate, of the teacher"""
+    lora: Annotated[int, Range(0, 2**16)] = 0
+    """rank of adapters that learn in place of the teacher's weights (extra peft); 0: all weights learn"""
+    micro_batch: Annotated[int, Range(0, 2**16)] = 0
+    """rows that the teacher computes at once while it learns; 0: the whole batch"""
+    epochs: Annotated[float, Range(0, 1000, above=True)] = 30.0
+    """passes of the student over the data"""
+    steps: Annotated[int, Range(0, 10**7)] = 0
+    """optimiser steps of the student in place of --epochs; 0: as the epochs say"""
+    length: Annotated[int, Range(4, 2**16)] = 512
+    """tokens that the teacher reads of a patient at most: the last ones"""
+    learning_rate: Rate = 5e-4
+    """of the student: largest, after the warm-up; it falls to a tenth along a cosine"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.refuse(("student",), "with the recommender: it is made from the data")
+        if not self.features and not self.outputs:
+            about = "teacher", "tokenizer", "names", "length", "teacher_epochs", "teacher_learning_rate"
+            self.refuse((*about, "lora", "micro_batch"), "where neither --features nor --outputs has a weight")
+        if not self.teacher_epochs:
+            tuned = "outputs", "teacher_learning_rate", "lora", "micro_batch"
+            self.refuse(tuned, "where --teacher-epochs is 0: the teacher learns nothing")

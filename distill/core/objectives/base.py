@@ -168,14 +168,19 @@ class WeightedSum(Objective):
 class RowsAndTokens(WeightedSum):
     """A weighted sum of parts about each token of a row and parts about the row: the mask is of tokens alone."""
 
-    def __init__(self, parts: Mapping[str, tuple[float, Objective]], rows: Collection[str]) -> None:
-        """`rows`: names of the parts whose elements are whole rows `[B]`; all of those count."""
+    def __init__(
+        self, parts: Mapping[str, tuple[float, Objective]], rows: Collection[str], known: Collection[str] = ()
+    ) -> None:
+        """`rows`: names of the parts whose elements are whole rows `[B]`; all of those count, but for parts that are
+        `known`, of which rows count that have a token that counts."""
         super().__init__(parts)
-        self.rows = frozenset(rows)
+        self.rows, self.known = frozenset(rows), frozenset(known)
 
     def __call__(self, student: StudentOutput, signal: Any, mask: Any = None, weights: Any = None) -> Tensor:
         """The sum; `mask` `[B, T]` says which tokens count."""
         masks = {name: None if name in self.rows else mask for name in self.named}
+        if mask is not None:
+            masks |= {name: mask.any(-1) for name in self.known & set(self.named)}
         return self.with_parts(student, signal, masks, weights)[0]
 
 

@@ -10,25 +10,15 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from distill.core.objectives.divergences import CrossEntropy
-from distill.core.tables import Epochs, FixedDomain, Rows
+from distill.core.tables import Epochs, Rows
 from distill.language.evaluate import over
 from distill.language.inner import inner, padded
 from distill.language.models import Shape, build, classifier
-from distill.language.student import ModelStudent, Next
 from distill.methods.claims import Claim, Difference, Power
 from distill.methods.framework import Arm, Place, Recipe, Scale, Trial
-from distill.methods.leader.method import VisitRecommender, losses, parts, two
-from distill.methods.leader.patients import (
-    CODES,
-    DRUGS,
-    FIELDS,
-    PROCEDURES,
-    VOCABULARY,
-    Clinic,
-    average_precision,
-    set_scores,
-)
+from distill.methods.leader.measures import average_precision, clash_rate, recommended, set_scores
+from distill.methods.leader.method import VisitRecommender, losses, parts, standardised, taught, two
+from distill.methods.leader.patients import CODES, DRUGS, FIELDS, PROCEDURES, VOCABULARY, Clinic
 from distill.methods.statistics import Check, Interval, Results
 
 
@@ -72,11 +62,8 @@ class Lab:
         self.labelled = trial.scaled(s.labelled, 12)
         self.teacher = build(s.teacher, trial.number(3))
         train = {"tokens": self.sets["train"]["text"], "label": self.sets["train"]["label"]}
-        read = classifier(0)
-        learner = ModelStudent(self.teacher, lambda model, batch: two(read(model, batch)))
-        self.fit((learner, CrossEntropy(), Next("label"), [FixedDomain("patients", train)]), s.teacher_steps)
-        states = self.ask("train", lambda found: found.hidden[-1][:, 0])
-        self.states = ((states - states.mean(0)) / (states.std(0) + 1e-6)).astype(np.float32)
+        self.fit(taught(self.teacher, classifier(0), train), s.teacher_steps)
+        self.states = standardised(self.ask("train", lambda found: found.hidden[-1][:, 0]))
         self.logits = self.ask("train", lambda found: two(found.logits))
         self.heard = self.ask("test", lambda found: found.logits)
 
@@ -109,12 +96,10 @@ class Lab:
         levels = np.arange(0.1, 0.6, 0.05)
         dev, test = self.sets["dev"]["label"], self.sets["test"]["label"]
         level = max(levels, key=lambda x: set_scores(probabilities["dev"] > x, dev)["f1"])
-        chosen, first = probabilities["test"] > level, self.sets["test"]["visits"] == 1
-        parts_ = {"": np.ones(len(first), bool), "first visit, ": first, "later visit, ": ~first}
-        found = {f"{n}prauc": average_precision(probabilities["test"][m], test[m]) for n, m in parts_.items()}
+        found = recommended(probabilities["test"], test, level, self.sets["test"]["visits"] == 1)
         rare = np.array([(row[row > 0] > CODES // 4).any() for row in self.sets["test"]["diagnoses"][:, -1]])
         found["rare codes, prauc"] = average_precision(probabilities["test"][rare], test[rare])
-        return {**found, **set_scores(chosen, test), "clashes": self.clinic.clash_rate(chosen)}
+        return {**found, "clashes": clash_rate(probabilities["test"] > level, self.clinic.clashes)}
 
 
 def run_arm(trial: Trial, lab: Lab, arm: Taught) -> dict[str, Any]:
@@ -184,5 +169,5 @@ RECIPE = Recipe(
         devices=4,
         tokens="MIMIC-III or MIMIC-IV, 3,000 to 4,000 steps of 32 with LoRA; states of all training patients once",
     ),
-    call="distill.methods.leader.method.parts",
+    command="recommender",
 )  # fmt: skip

@@ -7,7 +7,9 @@ student knows numbers only: sets of codes a visit, visits, a profile in the plac
 |---|---|
 | `labels` | binary cross-entropy of every drug, of patients whose drugs are known |
 | `features` | squared distance of the student's middle layer, through a learned map, from the teacher's state |
-| `align` | InfoNCE between a patient's true drugs and profile, so that a profile can stand for drugs at a first visit |
+| `align` | InfoNCE between known drugs and profiles, so that a profile can stand for drugs at a first visit |
+
+`barkour distill recommender` does that with a teacher and patients of one's own.
 
 `align` has the positive among the others, as InfoNCE does; the public code leaves it out and can then fall below 0.
 """
@@ -16,17 +18,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from distill.core.collect import Collector, Student
+from distill.core.errors import DistillError
 from distill.core.objectives.base import Objective, RowsAndTokens, StudentOutput
 from distill.core.objectives.contrast import Contrast, SameRow
 from distill.core.objectives.divergences import CrossEntropy, ForwardKL
 from distill.core.objectives.features import HiddenStateMatching
 from distill.core.tables import FixedDomain, Rows
 from distill.core.teachers import RecordedLogits, RecordedStates, Teachers
-from distill.language.student import Next
+from distill.language.models import Read
+from distill.language.student import ModelStudent, Next
 from distill.methods.method import Losses, weighed
 
 STREAMS = ("diagnoses", "procedures", "drugs")
@@ -119,6 +124,72 @@ def drugs_of(labels: Tensor) -> Tensor:
     return labels * torch.arange(1, labels.shape[1] + 1, device=labels.device)
 
 
+class PatientReader(nn.Module):
+    """A language model that reads a patient as text, and a layer without bias from its state to every drug."""
+
+    def __init__(self, model: Any, drugs: int) -> None:
+        """`model`: any of `AutoModel`; whether it reads in both directions is asked of it.
+
+        Raises:
+          DistillError: a model that gives no state of each token.
+        """
+        super().__init__()
+        self.model, self.mean = model, looks_ahead(model)
+        self.head = nn.Linear(model.config.get_text_config().hidden_size, drugs, bias=False)
+
+    def state(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """`[B, D]` of `tokens` and `seen` `[B, T]`: a causal model's at the last token, the mean of others'."""
+        count = batch["seen"].sum(1).clamp(min=1)
+        most = int(count.max())
+        seen, tokens = batch["seen"][:, :most], batch["tokens"][:, :most]
+        states = self.model(input_ids=tokens, attention_mask=seen.long()).last_hidden_state
+        if self.mean:
+            return (states * seen[..., None]).sum(1) / count[:, None]
+        return states[torch.arange(len(seen), device=seen.device), count - 1]
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Logits `[B, M]`."""
+        return self.head(self.state(batch).to(self.head.weight.dtype))
+
+
+@torch.no_grad()
+def looks_ahead(model: Any) -> bool:
+    """Whether a model's state of a token depends on later ones: asked of it with two texts that end differently.
+
+    Raises:
+      DistillError: it gives no state of each token.
+    """
+    training = model.training
+    model.eval()
+    try:
+        tokens = torch.tensor([[1, 2, 3, 1], [1, 2, 3, 2]], device=next(model.parameters()).device)
+        states = model(input_ids=tokens, attention_mask=torch.ones_like(tokens)).last_hidden_state
+    except (AttributeError, TypeError, ValueError, RuntimeError, IndexError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DistillError(f"a {type(model).__name__} cannot read a text: {reason}") from error
+    finally:
+        model.train(training)
+    return not torch.allclose(states[0, :2].float(), states[1, :2].float(), atol=1e-5)
+
+
+def taught(
+    teacher: nn.Module, read: Read, rows: Rows, held_out: Rows | None = None
+) -> tuple[Student, Objective, Teachers | Next, Sequence[Collector]]:
+    """What `distill.core.fit.fit` is given to make a teacher of a model: binary cross-entropy of every drug.
+
+    `read` gives logits `[B, M]`; `rows` are what it reads, `label` `[N, M]`, and perhaps `mask` `[N, M]`.
+    """
+    learner = ModelStudent(teacher, lambda model, batch: two(read(model, batch)))
+    return learner, CrossEntropy(), Next("label"), [FixedDomain("patients", rows, held_out)]
+
+
+def standardised(states: np.ndarray, like: np.ndarray | None = None) -> np.ndarray:
+    """States `[N, D]` so that those of `like`, by default their own, have mean 0 and deviation 1 in each place: the
+    weight of `features` then means the same whatever the teacher."""
+    like = states if like is None else like
+    return ((states - like.mean(0)) / (like.std(0) + 1e-6)).astype(np.float32)
+
+
 def losses(width: int, teacher: int, features: float = 0.4, align: float = 0.0, outputs: float = 0.0) -> Losses:
     """By weights; `width` and `teacher` are those of the student's middle layer and of the teacher's state.
 
@@ -141,6 +212,6 @@ def parts(
     patients whose drugs are not known; `states` `[N, D]` and `logits` `[N, M, 2]` of the teacher where losses ask.
     """
     given = {"labels": Next("label"), "features": RecordedStates(), "align": SameRow(), "outputs": RecordedLogits()}
-    objective = RowsAndTokens(parts_, ("features", "align", "outputs"))
+    objective = RowsAndTokens(parts_, ("features", "outputs"), known=("align",))
     teachers = Teachers({name: given[name] for name in parts_})
     return Recommending(student, "align" in parts_), objective, teachers, [FixedDomain("patients", rows, held_out)]

@@ -1,4 +1,4 @@
-"""Made-up patients whose drugs follow from what the names of their diagnoses mean, and measures of recommendations."""
+"""Made-up patients whose drugs follow from what the names of their diagnoses mean."""
 
 import numpy as np
 
@@ -60,31 +60,3 @@ class Clinic:
         organs, disorders, types = self.effects
         score = (organs[names[:, 0]] + disorders[names[:, 1]]).mean(0) + types[kind] - 3.0
         return (rng.random(DRUGS) < 1 / (1 + np.exp(-score))).astype(np.int64)
-
-    def clash_rate(self, chosen: np.ndarray) -> float:
-        """Share of the pairs of drugs that are recommended together and should not be; `chosen` `[N, M]` booleans."""
-        pairs = np.einsum("na,nb->ab", chosen.astype(float), chosen.astype(float))
-        upper = np.triu(pairs, 1)
-        return float((upper * self.clashes).sum() / max(upper.sum(), 1.0))
-
-
-def average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Mean over patients `[N, M]` that have a drug of the area under precision over recall."""
-    order = np.argsort(-scores, 1, kind="stable")
-    hits = np.take_along_axis(labels, order, 1)
-    precision = hits.cumsum(1) / np.arange(1, labels.shape[1] + 1)
-    some = labels.sum(1) > 0
-    if not some.any():
-        return 0.0
-    return float(((precision * hits).sum(1)[some] / labels.sum(1)[some]).mean())
-
-
-def set_scores(chosen: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Mean `jaccard` and `f1` of sets `[N, M]`; two empty ones agree."""
-    both, either = (chosen & (labels > 0)).sum(1), (chosen | (labels > 0)).sum(1)
-    sizes = chosen.sum(1) + labels.sum(1)
-    jaccard, f1 = (
-        np.where(either, both / np.maximum(either, 1), 1.0),
-        np.where(sizes, 2 * both / np.maximum(sizes, 1), 1.0),
-    )
-    return {"jaccard": float(jaccard.mean()), "f1": float(f1.mean())}
