@@ -53,6 +53,7 @@ from distill.language.own_options import (
     RecommenderOptions,
     StrategiesOptions,
     TaggerOptions,
+    VisionOptions,
 )
 from distill.locomotion.options import Options as LocomotionOptions
 from distill.methods.options import ListOptions, ShowOptions, SweepOptions
@@ -120,6 +121,7 @@ COMMANDS: dict[str, Subcommand | Group] = {
             "encoder": Subcommand(EncoderOptions, "distill.language.encoder:distil"),
             "compressor": Subcommand(CompressorOptions, "distill.language.compressor:distil"),
             "recommender": Subcommand(RecommenderOptions, "distill.language.recommender:distil"),
+            "vision": Subcommand(VisionOptions, "distill.language.seeing:distil"),
             "strategies": Subcommand(StrategiesOptions, "distill.language.strategies:distil"),
             "card": Subcommand(CardOptions, "distill.language.card:rewrite"),
             "evaluate": Subcommand(MeasureOptions, "distill.language.card:measure"),
@@ -191,6 +193,7 @@ EXTRAS |= {
     "openai": "lm",
     "pyarrow": "lm",
     "jinja2": "lm",
+    "PIL": "lm",
 }
 LIBRARIES = ("ACCELERATE_", "HF_", "MPL", "PYTORCH_", "TOKENIZERS_", "TORCH_", "TRANSFORMERS_", "WANDB_")
 """How variables begin that libraries read when they are imported."""

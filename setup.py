@@ -40,6 +40,7 @@ EXTRAS = {
         "openai>=1",
         "jinja2>=3",  # chat templates
         "pyarrow>=15",  # data in Parquet
+        "pillow>=10",  # images of models that see
         "bm25s>=0.2.13",  # knowledge that is found by its words; needs numpy alone
     ],
     # LoRA: what the field's models are adapted with, and merged by

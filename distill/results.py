@@ -160,6 +160,10 @@ class OwnDistilled(Stoppable):
                 more = "".join(f"; {who} {other:.4g}" for who, other in beside.items())
                 before = f"{self.figures['start'][name]:.4g} before"
                 line(console, f"{name} on {self.measured_on}", f"{before}, {value:.4g}{more}")
+        if "seconds" in self.more:
+            each = ", ".join(f"{stage} {value:.3g} s" for stage, value in self.more["seconds"].items())
+            line(console, "a step", f"{each}; {self.steps} steps {self.minutes:.3g} min")
+            line(console, "memory", f"{self.more['peak_gb']:.3g} GB at the peak")
         if self.out:
             line(console, "student", self.out)
 

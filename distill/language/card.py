@@ -25,6 +25,7 @@ from distill.language.own_options import (
     RecommenderOptions,
     StrategiesOptions,
     TaggerOptions,
+    VisionOptions,
 )
 from distill.language.places import load_silently
 from distill.language.serving import sentence, servable
@@ -156,7 +157,8 @@ def _own(options: RunOptions, found: Mapping[str, Any]) -> Parts:
         f"data: {data['trained']} rows, {data['held_out']} held out",
         f"training: {_training(options, found)}",
     ]
-    return (teacher, options.student), facts, _figures(f"on {found['measured_on']}", rows)
+    bases = teacher, options.student, getattr(options, "language_model", "")
+    return bases, facts, _figures(f"on {found['measured_on']}", rows)
 
 
 @dataclass(frozen=True)
@@ -184,13 +186,14 @@ FORMS: Mapping[type[Any], Form] = {
     CompressorOptions: Form("compressor", "transformers", "feature-extraction", _own, catalogue.find),
     RecommenderOptions: Form("recommender", "barkour", "tabular-classification", _own, catalogue.find),
     StrategiesOptions: Form("strategies", "transformers", "text-generation", _own, catalogue.find),
+    VisionOptions: Form("vision", "transformers", "image-text-to-text", _own, catalogue.find),
     EncoderOptions: Form("encoder", "transformers", "fill-mask", _own, catalogue.find),
 }
 OWN = {
     "ade_extraction": TaggerOptions, "autodistil": EncoderOptions, "leader": RecommenderOptions,
-    "mend": CompressorOptions, "strategy_teaching": StrategiesOptions,
+    "llava_kd": VisionOptions, "mend": CompressorOptions, "strategy_teaching": StrategiesOptions,
 }  # fmt: skip
-"""Method -> the command that it alone has."""
+"""Method -> what the command is asked for that it has beside `language` and `classifier`."""
 
 
 def rewrite(options: CardOptions) -> CardWritten:
@@ -209,11 +212,11 @@ def rewrite(options: CardOptions) -> CardWritten:
 
 
 def measure(options: MeasureOptions) -> StudentMeasured:
-    """Asks a finished student, and its teacher where it can be loaded, tasks of lm-eval, or a recommender patients in
-    files; summary and card are told.
+    """Asks a finished student, and its teacher where it can be loaded, tasks of lm-eval, a recommender patients in
+    files, or one that sees rows with images; summary and card are told.
 
     Raises:
-      InputError: no folder of a finished language model or recommender, no such task or file, or a task that fails.
+      InputError: no folder of a finished student that can be asked, no such task or file, or a task that fails.
     """
     folder = options.folder
     load_silently()
@@ -223,6 +226,8 @@ def measure(options: MeasureOptions) -> StudentMeasured:
             found, restored = _finished(folder)
             if isinstance(restored, RecommenderOptions):
                 return _measured_on_patients(options, found, restored)
+            if isinstance(restored, VisionOptions):
+                return _measured_on_images(options, found, restored)
             if not isinstance(restored, LanguageOptions):
                 raise DistillError("tasks of lm-eval are for models that write, this student names or finds")
             harness.open_tasks(options.tasks)
@@ -250,11 +255,23 @@ def _measured_on_patients(
     if options.limit:
         raise DistillError("--limit is of lm-eval's tasks: of patients all are measured")
     recommender = Recommender(options.folder)
-    told = {path: recommender.measure([Path(path)]) for path in options.tasks}
+    return _told(options, found, restored, {path: recommender.measure([Path(path)]) for path in options.tasks})
+
+
+def _measured_on_images(options: MeasureOptions, found: dict[str, Any], restored: VisionOptions) -> StudentMeasured:
+    from distill.language.seeing import evaluated  # it imports this module
+
+    told = evaluated(options.folder, restored.teacher, restored.length, options.tasks, options.limit)
+    return _told(options, found, restored, told)
+
+
+def _told(
+    options: MeasureOptions, found: dict[str, Any], restored: RunOptions, told: Mapping[str, dict[str, float]]
+) -> StudentMeasured:
     found["measured_later"] = {**found.get("measured_later", {}), **told}
     write_json(options.folder / SUMMARY, found)
     write_card(options.folder, restored, found)
-    return StudentMeasured(card=str(options.folder / "README.md"), figures=told)
+    return StudentMeasured(card=str(options.folder / "README.md"), figures=dict(told))
 
 
 @contextmanager
@@ -288,7 +305,7 @@ def _restored(kind: type[Any], values: Mapping[str, Any]) -> Any:
     for item in fields(kind):
         value = values.get(item.name, item.default)
         if isinstance(item.default, tuple):
-            paths = item.name in ("data", "general")
+            paths = item.name in ("data", "general", "captions")
             value = tuple(Path(each) if paths else each for each in value)
         elif value is not None and item.name in ("out", "cache", "test", "library", "names", "interactions"):
             value = Path(value)

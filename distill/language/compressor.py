@@ -19,7 +19,7 @@ from transformers import AutoConfig
 from distill.core.errors import DistillError
 from distill.core.tables import Rows
 from distill.language.encoding import Encoder
-from distill.language.evaluate import over
+from distill.language.evaluate import answer_figures, answered, over
 from distill.language.examples import EMPTY, NOT_TEXT, Text, read_examples, require_different, rows_with
 from distill.language.labelled import chosen_rows
 from distill.language.models import body, load, parameters
@@ -211,9 +211,8 @@ def _pieces(options: CompressorOptions, encoder: Encoder, files: dict[str, str])
 
 
 def _measured(student: Compressor, frozen: Any, rows: Rows, by: str) -> dict[str, float]:
-    """Of the frozen model after the vectors, the demonstrations or nothing: `nats` a token of the answers, the share of
-    answers that are its likeliest tokens throughout (`right`), and the `divergence` in nats a token of query and answer
-    from what it says after the demonstrations."""
+    """Of the frozen model after the vectors, the demonstrations or nothing, as `answer_figures`; the divergence is that
+    of query and answer from what it says after the demonstrations."""
 
     def asked(batch: dict[str, torch.Tensor]) -> torch.Tensor:
         whole = after_demonstrations(frozen, batch)
@@ -223,15 +222,6 @@ def _measured(student: Compressor, frozen: Any, rows: Rows, by: str) -> dict[str
             logits = frozen(input_ids=batch["tokens"][:, :-1], use_cache=False).logits
         else:
             logits = whole
-        said, taught = logits.float().log_softmax(-1), whole.float().log_softmax(-1)
-        answer, both = batch["mask"][:, 0], batch["mask"][:, 1]
-        nats = -said.gather(-1, batch["target"][..., None])[..., 0] * answer
-        apart = (taught.exp() * (taught - said)).sum(-1) * both
-        right = ((said.argmax(-1) == batch["target"]) | ~answer).all(1)
-        return torch.stack([nats.sum(1), answer.sum(1), right, apart.sum(1), both.sum(1)], 1)
+        return answered(logits, whole, batch["target"], batch["mask"][:, 0], batch["mask"][:, 1])
 
-    nats, tokens, right, apart, places = over(student, rows, asked).double().numpy().T
-    return {
-        "nats": float(nats.sum() / max(tokens.sum(), 1)), "right": float(right.mean()),
-        "divergence": float(apart.sum() / max(places.sum(), 1)),
-    }  # fmt: skip
+    return answer_figures(over(student, rows, asked))

@@ -8,11 +8,9 @@ summary and the curve; `run` in it holds the run, so that it can be resumed.
 import copy
 import math
 import os
-import resource
 import shutil
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -27,12 +25,11 @@ from rich.console import Console
 from transformers import GenerationConfig
 
 from distill.core.checkpoints import newest, plain, write_json
-from distill.core.collect import Sampler, Student
+from distill.core.collect import Student
 from distill.core.errors import DistillError
 from distill.core.journal import Journal
 from distill.core.loop import Distiller, LoopConfig, load_best
 from distill.core.processes import everybody
-from distill.core.shards import Shards
 from distill.core.tables import Rows
 from distill.core.teachers import Teacher
 from distill.language import harness, teaching
@@ -46,6 +43,7 @@ from distill.language.examples import HUB, Example, Reading, read_examples, requ
 from distill.language.models import causal, load, packs, parameters
 from distill.language.options import LanguageOptions, from_file
 from distill.language.places import load_silently
+from distill.language.plans import peak_bytes, seconds_per_step, timed_config
 from distill.language.serving import servable
 from distill.language.several import Several
 from distill.language.student import ChunkedStudent, ModelStudent, projected
@@ -650,21 +648,6 @@ def describe(run: Run, found: Mapping[str, Any]) -> None:
     write_card(run.options.out, run.options, found)
 
 
-class _Stamped:
-    """A sampler that notes when it is asked: once a step."""
-
-    def __init__(self, sampler: Sampler, stamps: list[float]) -> None:
-        self.sampler, self.stamps = sampler, stamps
-
-    def sample(
-        self, shards: Shards, rng: np.random.Generator, counts: Mapping[str, int], held_out: bool = False
-    ) -> dict[str, torch.Tensor]:
-        """As the sampler."""
-        if not held_out:
-            self.stamps.append(time.perf_counter())
-        return self.sampler.sample(shards, rng, counts, held_out)
-
-
 def measured_plan(run: Run, steps: int = 4) -> dict[str, Any]:
     """What a run would take, from a few steps of it in a folder that is then deleted; the student is not kept.
 
@@ -676,26 +659,15 @@ def measured_plan(run: Run, steps: int = 4) -> dict[str, Any]:
         teacher = copy.deepcopy(run.student)
         read = _reader(teacher, len(run.tokenizer), run.domains[0].rows)
         run = replace(run, teacher=teacher, readers={**run.readers, "teacher": read})
-    stamps: list[float] = []
     batch = run.options.batch
-    config = replace(
-        run.config, rounds=0, first_steps=steps, first_rows=batch, held_out=1, warmup=0, light=True
-    )  # fmt: skip
+    config = timed_config(run.config, steps, batch)
     with tempfile.TemporaryDirectory() as folder:
         distiller, _ = loop(replace(run, config=config), Path(folder) / RUN, quiet=True)
-        distiller.evaluate = lambda student: {"golden": 0.0}
-        distiller.sampler = _Stamped(distiller.sampler, stamps)
-        distiller.run()
-    stamps.append(time.perf_counter())
-    each = float(np.median(np.diff(stamps)[1:-1])) if len(stamps) > 3 else float(np.diff(stamps).max())
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    if torch.cuda.is_available():
-        peak = torch.cuda.max_memory_allocated()
+        each = seconds_per_step(distiller)
     density = sum(d.learned for d in run.domains) / max(sum(len(d.rows["tokens"]) for d in run.domains), 1)
     return {
         "plan": True, "seconds_per_step": each, "minutes": each * run.steps * run.method.generations(run.settings) / 60,
-        "tokens": round(density * batch * run.steps), "peak_gb": peak / 1e9,
+        "tokens": round(density * batch * run.steps), "peak_gb": peak_bytes() / 1e9,
         "training_gb": 16 * parameters(run.student) / 1e9,
     }  # fmt: skip
 

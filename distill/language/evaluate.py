@@ -91,6 +91,26 @@ def likeliest(module: nn.Module, reader: Student, rows: Rows, size: int = 64) ->
     return values[..., 0].astype(np.int64), values[..., 1]
 
 
+def answered(said: Tensor, taught: Tensor, target: Tensor, answer: Tensor, compared: Tensor) -> Tensor:
+    """What `answer_figures` adds up, `[B, 5]`, of the student's and the teacher's logits `[B, T, V]` and the tokens
+    `[B, T]` that follow; `answer` `[B, T]` says which are of an answer, `compared` `[B, T]` where both are compared."""
+    log_q, log_p = said.float().log_softmax(-1), taught.float().log_softmax(-1)
+    nats = -log_q.gather(-1, target[..., None])[..., 0] * answer
+    apart = (log_p.exp() * (log_p - log_q)).sum(-1) * compared
+    right = ((log_q.argmax(-1) == target) | ~answer).all(1)
+    return torch.stack([nats.sum(1), answer.sum(1), right, apart.sum(1), compared.sum(1)], 1)
+
+
+def answer_figures(found: Tensor) -> dict[str, float]:
+    """Of rows as `answered` gives them: `nats` a token of the answers, the share of answers that are the likeliest
+    tokens throughout (`right`), and the `divergence` KL(teacher || student) in nats a token that is compared."""
+    nats, tokens, right, apart, places = found.double().numpy().T
+    return {
+        "nats": float(nats.sum() / max(tokens.sum(), 1)), "right": float(right.mean()),
+        "divergence": float(apart.sum() / max(places.sum(), 1)),
+    }  # fmt: skip
+
+
 def perplexities(module: nn.Module, read: Read, domains: Mapping[str, Rows]) -> dict[str, float]:
     """Domain -> exp of the mean nats per token."""
     return {name: float(np.exp(nats_per_token(module, read, rows))) for name, rows in domains.items()}

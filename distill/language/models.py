@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, Protocol, cast
 
 import torch
 from safetensors import SafetensorError
@@ -16,6 +16,7 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
     AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
@@ -30,13 +31,14 @@ from distill.core.errors import DistillError
 from distill.core.objectives.base import choice
 from distill.language.places import check_place
 
-Kind = Literal["causal", "encoder", "encoder-decoder", "masked", "tagger"]
+Kind = Literal["causal", "encoder", "encoder-decoder", "masked", "tagger", "seeing"]
 CLASSES = {
     "causal": AutoModelForCausalLM,
     "encoder": AutoModelForSequenceClassification,
     "encoder-decoder": AutoModelForSeq2SeqLM,
     "masked": AutoModelForMaskedLM,
     "tagger": AutoModelForTokenClassification,
+    "seeing": AutoModelForImageTextToText,
 }
 ENCODERS: tuple[Kind, ...] = ("encoder", "masked", "tagger")
 """Kinds that read a text in both directions."""
@@ -68,7 +70,7 @@ class Shape:
 
     def config(self) -> PretrainedConfig:
         """As transformers describes it. Raises `DistillError` for sizes that do not fit together."""
-        choice("kind", self.kind, tuple(CLASSES))
+        choice("kind", self.kind, tuple(kind for kind in CLASSES if kind != "seeing"))
         if min(self.vocabulary, self.width, self.layers, self.heads) < 1 or self.width % self.heads:
             raise DistillError(f"a model cannot have the width {self.width} with {self.heads} heads: {self}")
         inner = self.inner or 2 * self.width
@@ -279,7 +281,13 @@ def _cut(logits: Tensor, vocabulary: int) -> Tensor:
     return logits[..., :vocabulary]
 
 
-def sharding(source: Shape | PretrainedConfig | str, devices: int, gigabytes: float, kind: Kind = "causal") -> dict:
+class Sized(Protocol):
+    """A size that transformers can describe."""
+
+    def config(self) -> PretrainedConfig: ...
+
+
+def sharding(source: Sized | PretrainedConfig | str, devices: int, gigabytes: float, kind: Kind = "causal") -> dict:
     """How a model would lie on `devices` of so many `gigabytes` each, found without weights.
 
     Weights in bfloat16 are placed by accelerate's `infer_auto_device_map`; training is counted with 16 bytes a
@@ -295,7 +303,7 @@ def sharding(source: Shape | PretrainedConfig | str, devices: int, gigabytes: fl
         raise DistillError(f"a sharding plan needs devices with memory, got {devices} of {gigabytes} GB")
     if isinstance(source, str):
         source = AutoConfig.from_pretrained(source)
-    config = source.config() if isinstance(source, Shape) else source
+    config = source if isinstance(source, PretrainedConfig) else source.config()
     with init_empty_weights():
         model = CLASSES[kind].from_config(config, dtype=torch.bfloat16)
     model.tie_weights()

@@ -178,15 +178,15 @@ class CardOptions(Options):
 @dataclass(frozen=True)
 class MeasureOptions(Options):
     """Measure a finished student, and its teacher where it is here, on tasks of lm-eval, and write it into the card; a
-    recommender on patients in files."""
+    recommender on patients in files, one that sees on rows with images."""
 
     folder: Path
-    """what barkour distill language or recommender was given as --out"""
+    """what barkour distill language, recommender or vision was given as --out"""
     tasks: tuple[str, ...]
     """names of the harness's tasks, which downloads their data, or YAML files of own ones (extra lm-eval); files or
-    folders of patients for a recommender"""
+    folders of patients for a recommender, of rows for one that sees"""
     limit: Annotated[int, Range(0, 10**9)] = 0
-    """examples of each of lm-eval's tasks; 0: all"""
+    """examples of each of lm-eval's tasks, rows with images; 0: all"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 import math
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -16,13 +17,15 @@ from distill.core.checkpoints import newest, plain, write_json
 from distill.core.collect import Collector, Student
 from distill.core.errors import DistillError
 from distill.core.journal import Journal
-from distill.core.loop import Distiller, load_best
+from distill.core.loop import Distiller, LoopConfig, load_best
 from distill.core.objectives.base import Objective
 from distill.core.tables import Epochs
 from distill.core.teachers import Teacher, Teachers
 from distill.language.begun import OPTIONS, Begun, begins, check_begun, read_begun
 from distill.language.card import write_card
+from distill.language.models import parameters
 from distill.language.places import load_silently
+from distill.language.plans import peak_bytes, seconds_per_step, timed_config
 from distill.language.rounds import in_rounds
 from distill.language.trained_options import RunOptions, TrainedOptions
 from distill.results import OwnDistilled
@@ -30,7 +33,7 @@ from policies.learning import runs
 from sim.errors import InputError
 
 SUMMARY, RUN, CURVE = "summary.json", "run", "curve.png"
-FREE = ("out", "resume", "dry_run", "checkpoint_minutes")
+FREE = ("out", "resume", "plan", "dry_run", "checkpoint_minutes")
 """Options that do not decide a run's result."""
 Asked = TypeVar("Asked", bound=TrainedOptions)
 Parts = tuple[Student, Objective, Teacher | Teachers, Sequence[Collector]]
@@ -78,6 +81,39 @@ def distil(options: Asked, prepare: Callable[[Asked], Task]) -> OwnDistilled:
     return carried(options, lambda: prepare(options).about, lambda folder: _run(options, prepare, folder))
 
 
+def planned(options: TrainedOptions, task: Task, steps: int = 4) -> dict[str, Any]:
+    """What a run would take, from so many steps of each stage in folders that are then deleted.
+
+    Returns:
+      What the task is known for, `steps` in all, `seconds` a step of each stage, `minutes` of fitting in all, `peak_gb`
+      of this process or its device, `training_gb` (16 bytes a parameter: weights, gradients, both moments).
+    """
+    seconds: dict[str, float] = {}
+    in_all, minutes, module = 0, 0.0, task.module
+    if torch.cuda.is_available():
+        module.to("cuda")
+    for stage in task.stages:
+        own = replace(options, **stage.changed)
+        count = steps_of(own, stage.rows)
+        config = timed_config(in_rounds(own, steps), steps, own.batch)
+        with tempfile.TemporaryDirectory() as folder:
+            seconds[stage.name or "training"] = each = seconds_per_step(_distiller(stage, Path(folder) / RUN, config))
+        in_all, minutes, module = in_all + count, minutes + each * count / 60, stage.parts[0].module
+    return {
+        **task.about, "plan": True, "steps": in_all, "seconds": seconds, "minutes": minutes,
+        "peak_gb": peak_bytes() / 1e9, "training_gb": 16 * parameters(module) / 1e9,
+    }  # fmt: skip
+
+
+def told_of(about: Callable[[], Mapping[str, Any]]) -> OwnDistilled:
+    """What is known of a run that is not made. Raises `InputError` where it could not be."""
+    load_silently()
+    try:
+        return OwnDistilled.of({**about(), "interrupted": False})
+    except DistillError as error:
+        raise InputError(str(error)) from error
+
+
 def carried(
     options: RunOptions, about: Callable[[], Mapping[str, Any]], work: Callable[[Path], Mapping[str, Any]]
 ) -> OwnDistilled:
@@ -86,10 +122,10 @@ def carried(
     Raises:
       InputError: options, models, data or a folder that cannot be used.
     """
+    if options.dry_run:
+        return told_of(lambda: {**about(), "steps": 0, "dry_run": True})
     load_silently()
     try:
-        if options.dry_run:
-            return OwnDistilled.of({**about(), "steps": 0, "interrupted": False, "dry_run": True})
         folder = options.out / RUN
         with begins(folder), runs.stopping():
             return OwnDistilled.of(work(folder))
@@ -120,7 +156,7 @@ def steps_of(options: TrainedOptions, rows: int) -> int:
 
 def require_room(model: Any, tokens: int, what: str) -> None:
     """Raises `DistillError` where so many tokens are more than a model has places for."""
-    most = getattr(model.config, "max_position_embeddings", None)
+    most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if isinstance(most, int) and tokens > most:
         raise DistillError(f"{what} is {tokens} tokens, and the model reads {most} at most")
 
@@ -153,13 +189,8 @@ def _run(options: Asked, prepare: Callable[[Asked], Task], folder: Path) -> dict
     for stage in task.stages:
         own = replace(options, **stage.changed)
         place, steps = folder / stage.name, steps_of(own, stage.rows)
-        student, objective, teacher, collectors = stage.parts
-        distiller = Distiller(
-            student, objective, teacher, collectors, Epochs(), place,
-            replace(in_rounds(own, steps), micro_batch=stage.micro_batch),
-            lambda _, judge=stage.judge: judge(), options.resume, Console(stderr=True),
-        )  # fmt: skip
-        summary = distiller.run()
+        student = stage.parts[0]
+        summary = _distiller(stage, place, in_rounds(own, steps), options.resume, quiet=False).run()
         found |= {
             "steps": found["steps"] + steps, "minutes": found["minutes"] + summary["minutes"],
             "interrupted": summary["interrupted"],
@@ -167,7 +198,7 @@ def _run(options: Asked, prepare: Callable[[Asked], Task], folder: Path) -> dict
         if summary["interrupted"]:
             return found
         best = load_best(place, student)
-        module.eval()
+        module = student.module.eval()  # a student may become another one on the way
         found |= {"best_round": best["round"], "rounds": summary["rounds"], "measured": summary["measured"]}
     found["figures"] = {"start": start, "end": dict(task.figures())}
     found |= task.save(options.out)
@@ -176,3 +207,10 @@ def _run(options: Asked, prepare: Callable[[Asked], Task], folder: Path) -> dict
         shutil.copyfile(place / CURVE, options.out / CURVE)
     finished(options, found)
     return found
+
+
+def _distiller(stage: Stage, folder: Path, config: LoopConfig, resume: bool = False, quiet: bool = True) -> Distiller:
+    config = replace(config, micro_batch=stage.micro_batch)
+    return Distiller(
+        *stage.parts, Epochs(), folder, config, lambda _: stage.judge(), resume, Console(stderr=True, quiet=quiet)
+    )

@@ -123,6 +123,60 @@ class StrategiesOptions(RunOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class VisionOptions(TrainedOptions):
+    """Distil a vision-language model, such as a LLaVA, into a smaller one that transformers loads.
+
+    Rows have an image (a file), a prompt and an answer, or messages with an image among their parts. The method is
+    llava_kd.
+    """
+
+    teacher: str = ""
+    """folder or published name of a model with a vision tower, a projector and a language model, and its processor"""
+    student: str = ""
+    """the same of a model with the teacher's tokens; or a config for random weights, with the teacher's vision tower"""
+    language_model: str = ""
+    """folder or published name of a causal model that becomes the student, in place of --student: it is given the
+    teacher's vision tower and a new projector"""
+    tokenizer: str | None = None
+    """folder or published name of a processor, where the teacher comes without one"""
+    data: tuple[Path, ...] = ()
+    """files or folders of rows that instruct: CSV, JSONL, JSON, Parquet"""
+    captions: tuple[Path, ...] = ()
+    """the same of rows that describe their images, for the stages that train the projector"""
+    out: Path = Path("runs/vision")
+    """folder for the student and its processor, as transformers loads them, and for its run"""
+    method: Literal["llava_kd"] = "llava_kd"
+    """what is learned from, and in which stages"""
+    stages: tuple[Literal["PT", "DPT", "SFT", "DFT"], ...] = ()
+    """in place of the method's own (DPT SFT DFT): pre-training of the projector and fine-tuning, with D distilled"""
+    length: Annotated[int, Range(4, 2**16)] = 1024
+    """tokens of a row at most, those of the image among them"""
+    learning_rate: Rate = 2e-5
+    """largest, after the warm-up; it falls to a tenth along a cosine"""
+    projector_rate: Rate = 1e-3
+    """the same where the projector alone learns"""
+    responses: Annotated[float, Range(0, 1000)] = 1.0
+    """weight of the divergence from the teacher where a response is due"""
+    visual: Annotated[float, Range(0, 1000)] = 1.0
+    """weight of the divergence at the image's tokens"""
+    relation: Annotated[float, Range(0, 1000)] = 0.5
+    """weight of how the outputs at the image's tokens lie to each other"""
+    temperature: Annotated[float, Range(0, 100, above=True)] = 1.0
+    """both models' logits are divided by it"""
+    plan: bool = False
+    """train a few steps of each stage, say what the run would take, write nothing"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.dry_run:
+            self.refuse(("plan",), "with --dry-run")
+        if self.student and self.language_model:
+            raise InputError("--language-model is in place of --student: give one of them")
+        if len(set(self.stages)) < len(self.stages):
+            raise InputError(f"--stages names one twice: {' '.join(self.stages)}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class EncoderOptions(TrainedOptions):
     """Distil a BERT-like masked language model into a smaller encoder of the best size within limits.
 

@@ -7,14 +7,15 @@ small ones are made of a `VisionShape`. Rows are `tokens` `[T + 1]` with the ima
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from transformers import LlavaConfig, LlavaForConditionalGeneration, SiglipVisionConfig
 
 from distill.core.errors import DistillError
-from distill.language.models import Read, Shape
+from distill.language.models import Kind, Read, Shape
+from distill.language.sparse import Routing, sparse_config
 
 PROJECTOR, EYES = "multi_modal_projector", "vision_tower"
 """What the classes of transformers call the map from patches to words, and what makes patches of an image."""
@@ -24,6 +25,7 @@ PROJECTOR, EYES = "multi_modal_projector", "vision_tower"
 class VisionShape:
     """The size of a model that sees."""
 
+    kind: ClassVar[Kind] = "seeing"
     language: Shape
     image_token: int
     """Id of the token that stands for a patch."""
@@ -56,6 +58,19 @@ class VisionShape:
             vision_feature_layer=[-1 if self.layers else 0], vision_feature_select_strategy="full",
             image_seq_length=(self.side // self.patch) ** 2, tie_word_embeddings=self.language.tied,
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SparseVisionShape(VisionShape):
+    """The size of a model that sees and whose language model has sparse layers."""
+
+    routing: Routing = Routing()
+    every: int = 2
+    """Which layers are sparse, as for `upcycle`."""
+
+    def config(self) -> LlavaConfig:
+        """As transformers describes it."""
+        return sparse_config(super().config(), self.routing, self.every)
 
 
 def build_seeing(shape: VisionShape, seed: int = 0, eyes: int = 0) -> Any:

@@ -27,6 +27,7 @@ from distill.core.fit import fit
 from distill.language.data import Corpus
 from distill.language.models import Shape
 from distill.language.text import Tokens
+from distill.language.vision import VisionShape
 from distill.methods.claims import Claim, plans, seeds_of
 from distill.methods.kept import save
 from distill.methods.method import CLASSIFIERS, METHODS
@@ -71,7 +72,7 @@ class Place:
 class Scale:
     """What a recipe takes at real scale; checked to build without weights."""
 
-    models: Mapping[str, tuple[str, Shape]]
+    models: Mapping[str, tuple[str, Shape | VisionShape]]
     """Role (teacher, student, ...) -> published name, and its shape."""
     devices: int = 8
     gigabytes: float = 80.0

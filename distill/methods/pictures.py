@@ -22,13 +22,14 @@ Given = tuple[Student, Objective, Teachers, Sequence[Collector]]
 def picture_rows(tokens: np.ndarray, images: np.ndarray, masks: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
     """Rows of `tokens` `[N, ..., T + 1]`, `images` `[N, 3, H, W]` and what counts for each loss, `[N, ..., T]` each.
 
+    `images` may be numbers `[N]` by which `read` finds them.
+
     Raises `DistillError` where nothing counts for the first of them.
     """
     if not masks[0].any():
         raise DistillError("no token of these rows is part of a response")
-    return {
-        "tokens": tokens, "target": tokens[..., 1:], "image": images.astype(np.float32), "mask": np.stack(masks, 1),
-    }  # fmt: skip
+    images = images if images.ndim == 1 else images.astype(np.float32)
+    return {"tokens": tokens, "target": tokens[..., 1:], "image": images, "mask": np.stack(masks, 1)}
 
 
 def stage(

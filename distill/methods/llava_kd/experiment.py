@@ -102,6 +102,11 @@ def run_arm(trial: Trial, lab: Lab, arm: Plan) -> dict[str, Any]:
     return {**lab.measure(student), "teacher": lab.heard}
 
 
+def so400m(language: Shape) -> VisionShape:
+    """The paper's eyes, of 729 patches, before a language model."""
+    return VisionShape(language, 151646, side=384, patch=14, width=1152, layers=27, heads=16, inner=4304)
+
+
 def rule(results: Results) -> list[Check]:
     """The teacher must know more than the students; beside the claims, what each stage and each loss is worth."""
     whole, plain = "DPT-SFT-DFT", "PT-SFT-SFT"
@@ -153,11 +158,11 @@ RECIPE = Recipe(
     presets={"small": Settings()},
     scale=Scale(
         {
-            "teacher": ("Qwen/Qwen1.5-4B behind SigLIP so400m", Shape(151936, 2560, 40, 20, 6912, 32768)),
-            "student": ("Qwen/Qwen1.5-0.5B behind SigLIP so400m", Shape(151936, 1024, 24, 16, 2816, 32768)),
+            "teacher": ("Qwen/Qwen1.5-4B behind SigLIP so400m", so400m(Shape(151936, 2560, 40, 20, 6912, 32768))),
+            "student": ("Qwen/Qwen1.5-0.5B behind SigLIP so400m", so400m(Shape(151936, 1024, 24, 16, 2816, 32768))),
         },
         devices=8,
         tokens="558k captions, then 665k instructions, of 729 patches each; twice through the latter",
     ),
-    call="distill.methods.llava_kd.method.stages",
+    command="vision --method llava_kd",
 )  # fmt: skip

@@ -78,14 +78,17 @@ def stages(
     read: Read,
     plan: Sequence[str] = METHOD_STAGES,
     distilled: Losses | None = None,
+    held_out: tuple[Rows, Rows] | None = None,
 ) -> Iterator[tuple[str, Given]]:
     """The stages of a plan, one after the other: its name and what `distill.core.fit.fit` is given.
 
-    What learns in a stage is freed when it is asked for, so each must be trained before the next is.
+    What learns in a stage is freed when it is asked for, so each must be trained before the next is. `held_out` are
+    captions and instructions that are never trained on.
     """
     every = losses(MethodOptions()) if distilled is None else distilled
     for name in plan:
         kind = STAGES[name]
         train_only(student, kind.language)
         part = every if kind.distilled else {"labels": (1.0, CrossEntropy())}
-        yield name, parts(student, teacher, captions if kind.captions else instructions, part, read)
+        table, held = captions if kind.captions else instructions, held_out and held_out[not kind.captions]
+        yield name, parts(student, teacher, table, part, read, held or None)
