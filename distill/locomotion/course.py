@@ -5,6 +5,7 @@ training grounds.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import combinations
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from policies.evaluation.evaluate import summarize
 from policies.evaluation.outcome import CourseRun
 from policies.skills.library import Skills
 from sim.course.description import Course
+from sim.course.generator import BETWEEN, short
 from sim.course.score import MAX_TIME
 from sim.envs.worlds import world_seeds
 
@@ -23,12 +25,12 @@ ROWS_PER_RUN = 950
 """Control steps of an average run with its five seconds on the end table."""
 LONGEST_RUN = 32.0
 """s after which a run is given up."""
+SHORT_ROWS_PER_RUN = 600
+"""Control steps of an average run of a course with two obstacles."""
 
 
 class CourseCollector:
     """Runs of courses, driven by the specialists, the student, or both."""
-
-    name = "course"
 
     def __init__(
         self,
@@ -36,18 +38,30 @@ class CourseCollector:
         courses: Sequence[Course],
         torque_limits: Sequence[float | None] = (None,),
         threads: int = 0,
+        *,
+        name: str = "course",
+        always: int = 1,
+        others: int = 1,
+        rows_per_run: int = ROWS_PER_RUN,
     ) -> None:
-        """The first round runs on all `courses`, every later one on the first and one of the others in turn; motors are
-        spread evenly over `torque_limits` (N m, None: the robot's)."""
-        self.teachers, self.courses = teachers, tuple(courses)
+        """The first round runs on all `courses`, every later one on the first `always` and on `others` of the rest in
+        turn; motors are spread evenly over `torque_limits` (N m, None: the robot's)."""
+        self.name, self.teachers, self.courses = name, teachers, tuple(courses)
         self.torque_limits, self.threads = tuple(torque_limits), threads
+        self.always, self.others, self.rows_per_run = always, others, rows_per_run
+
+    def courses_of(self, round: int) -> tuple[Course, ...]:
+        """Those that a round runs on."""
+        rest = self.courses[self.always :]
+        if round == 0 or not rest:
+            return self.courses
+        few = min(self.others, len(rest))
+        return (*self.courses[: self.always], *(rest[(round * few + k) % len(rest)] for k in range(few)))
 
     def collect(self, student: Student | None, plan: CollectionPlan) -> Experience:
         """About `plan.rows` rows; `gain` is the mean score of the runs."""
-        others = self.courses[1:]
-        turn = self.courses if plan.round == 0 or not others else (self.courses[0], others[plan.round % len(others)])
-        groups = [(course, limit) for course in turn for limit in self.torque_limits]
-        runs = max(round(plan.rows / ROWS_PER_RUN / len(groups)), 1)
+        groups = [(course, limit) for course in self.courses_of(plan.round) for limit in self.torque_limits]
+        runs = max(round(plan.rows / self.rows_per_run / len(groups)), 1)
         fields: list[dict[str, np.ndarray]] = []
         episodes: list[int] = []
         results: list[CourseRun] = []
@@ -68,9 +82,20 @@ class CourseCollector:
             episodes += lengths
             results += worlds.results()
         joined = {name: np.concatenate([rows[name] for rows in fields]) for name in fields[0]}
-        found = summarize(results)
-        measured = {"gain": max(found["score_mean"], 0.01), "finished": found["finished_rate"]}
-        return Experience(joined, episodes, measured)
+        score, finished = np.mean([(run.result.score, run.result.finished) for run in results], 0).tolist()
+        return Experience(joined, episodes, {"gain": max(score, 0.01), "finished": finished})
+
+
+def between_obstacles(teachers: Skills, each: int, threads: int = 0) -> CourseCollector:
+    """Hand-overs, close together: `each` random courses of every two obstacles, in either order.
+
+    A run of the whole course is mostly poles, ramps and the end table; how a robot comes out of one obstacle, turns and
+    goes into the next is over within a second, and is where students fail.
+    """
+    courses = [short(kinds, seed) for seed in range(each) for kinds in combinations(BETWEEN, 2)]
+    return CourseCollector(
+        teachers, courses, threads=threads, name="between", always=0, others=4, rows_per_run=SHORT_ROWS_PER_RUN
+    )
 
 
 def as_bundle(student: Student | None, teachers: Skills) -> TorchBundle | None:

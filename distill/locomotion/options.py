@@ -10,7 +10,8 @@ from sim.options import Range, Seed, Threads
 OPTIONS = "options.json"
 """Where a run keeps the options it was begun with."""
 SIMULATED = (
-    "teachers", "rounds", "first_rows", "rows", "steps", "beta_decay", "smoothing", "score_runs", "patience", "threads",
+    "teachers", "rounds", "first_rows", "rows", "steps", "beta_decay", "smoothing", "between",
+    "score_runs", "patience", "threads",
 )  # fmt: skip
 """Options that say how experience is made and students are scored."""
 Rows = Annotated[int, Range(1, 10**8)]
@@ -71,6 +72,8 @@ class Options(options.Options):
     """control steps that the student sees"""
     courses: tuple[str, ...] = ("official",)
     """courses on which experience is collected"""
+    between: Annotated[int, Range(0, 1000)] = 0
+    """courses of every two obstacles that are a domain of their own, for the hand-overs; 0: no such domain"""
     score_runs: Annotated[int, Range(1, 100_000)] = 32
     """runs of the first course that score the student after each round"""
     patience: Annotated[int, Range(0, 10_000)] = 0

@@ -25,7 +25,7 @@ from distill.core.objectives.actions import SquaredError
 from distill.core.schedules import Beta
 from distill.core.shards import Shards
 from distill.core.teachers import RecordedActions
-from distill.locomotion.course import CourseCollector, course_score
+from distill.locomotion.course import CourseCollector, between_obstacles, course_score
 from distill.locomotion.experience import Windows
 from distill.locomotion.options import OPTIONS, Options, is_run
 from distill.locomotion.student import TransformerStudent
@@ -197,6 +197,7 @@ def simulated(options: Options) -> Source:
     courses = [by_name(name) for name in options.courses]
     collectors: Sequence[Collector] = [
         CourseCollector(teachers, courses, threads=options.threads),
+        *([between_obstacles(teachers, options.between, options.threads)] if options.between else []),
         *(TaskCollector(skill, teachers, options.threads) for skill in SKILLS),
     ]
     return Source(teachers.robot, collectors, course_score(teachers, courses[0], options.score_runs, 1000))

@@ -14,7 +14,7 @@ from policies.skills.runner import PolicyRunner
 from sim import observation as obs
 from sim.course.description import Course
 from sim.course.files import by_name
-from sim.course.generator import single
+from sim.course.generator import short
 from sim.course.obstacles.broad_jump import BroadJump
 from sim.envs.worlds import world_seeds
 from sim.errors import InputError
@@ -33,7 +33,7 @@ def record(skills: Skills, seed: int = 0, threads: int = 0, say: Callable[[str],
     """
     if len(skills.bundles) < 2 or "jump" not in skills.able:
         raise InputError(f"the policy '{skills.policy}' hands nothing over to a jumper: it needs one beside a walker")
-    courses = [single(BroadJump.KIND, seed * SHORT_COURSES + i) for i in range(SHORT_COURSES)]
+    courses = [short([BroadJump.KIND], seed * SHORT_COURSES + i) for i in range(SHORT_COURSES)]
     found = []
     for number, course in enumerate([by_name("official"), *courses]):
         runs = RUNS_EACH if number else OFFICIAL_RUNS

@@ -36,9 +36,9 @@ def generate(seed: int) -> Course:
     return _found(f"generated:{seed}", BETWEEN, seed)
 
 
-def single(kind: str, seed: int) -> Course:
-    """A random course of one obstacle between the tables, `kind` of `BETWEEN`, named `KIND:SEED`; see `generate`."""
-    return _found(f"{kind}:{seed}", [kind], seed)
+def short(kinds: Sequence[str], seed: int) -> Course:
+    """A random course of some obstacles of `BETWEEN` between the tables, named `KIND+KIND:SEED`; see `generate`."""
+    return _found(f"{'+'.join(kinds)}:{seed}", kinds, seed)
 
 
 def _found(name: str, between: Sequence[str], seed: int) -> Course:

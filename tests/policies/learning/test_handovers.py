@@ -10,7 +10,7 @@ from policies.learning.options import TrainOptions
 from policies.learning.train import Run
 from policies.skills.library import load_skills
 from sim import observation as obs
-from sim.course.generator import single
+from sim.course.generator import short
 from sim.envs.worlds import world_seeds
 from sim.errors import InputError
 from sim.tasks.handovers import Handovers
@@ -19,7 +19,7 @@ from sim.tasks.handovers import Handovers
 @pytest.fixture(scope="module")
 def found() -> Handovers:
     """Those of two runs over one board."""
-    some = handovers._on(single("jump", 3), load_skills(), world_seeds(5, 2), 1)
+    some = handovers._on(short(["jump"], 3), load_skills(), world_seeds(5, 2), 1)
     assert len(some) == 2, "every run comes to the board"
     return Handovers(*(np.stack(values).astype(np.float32) for values in zip(*some, strict=True)))
 
