@@ -1,11 +1,13 @@
 """Driving and labelling: specialists' answers do not depend on who asks, students really drive, memory is right."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 import torch
 
 from distill.core.collect import CollectionPlan
-from distill.locomotion.course import CourseCollector, as_bundle
+from distill.locomotion.course import CourseCollector, as_bundle, between_obstacles
 from distill.locomotion.drive import Memory, RecordingDriver, Wheel, actions_to_targets, targets_to_actions
 from distill.locomotion.student import TransformerStudent, student_skills
 from distill.locomotion.tasks import TaskCollector
@@ -13,6 +15,7 @@ from policies.evaluation.course_run import CourseWorlds
 from policies.skills.library import load_skills, paces_of, response_of
 from policies.transformer import TransformerConfig
 from sim.course.description import official
+from sim.course.generator import BETWEEN, short
 from sim.envs.worlds import world_seeds
 from sim.robots.description import default_robot
 
@@ -142,6 +145,25 @@ def test_the_course_gives_labelled_runs(teachers):
     found = CourseCollector(teachers, [official()]).collect(None, CollectionPlan(0, 1.0, 2000, 11))
     assert set(np.unique(found.fields["skill"])) == {0, 1, 2}
     assert sum(found.episodes) == len(found.fields["skill"]) and 0 < found.measured["gain"] <= 1
+
+
+def test_ways_between_two_obstacles_are_a_domain_of_their_own(teachers):
+    between = between_obstacles(teachers, 2)
+    kinds = [{obstacle.KIND for obstacle in course.obstacles[1:-1]} for course in between.courses]
+    assert all(kinds.count(set(two)) == 2 for two in combinations(BETWEEN, 2)) and len(kinds) == 6
+    found = between.collect(None, CollectionPlan(1, 1.0, 1000, 11))
+    assert sum(found.episodes) == len(found.fields["skill"]) and len(found.episodes) >= 4
+    assert 0 < found.measured["gain"] <= 1 and 0 <= found.measured["finished"] <= 1
+
+
+def test_rounds_take_the_other_courses_in_turn(teachers):
+    courses = [short(["jump"], seed) for seed in range(5)]
+    collector = CourseCollector(teachers, courses, always=1, others=2)
+    names = [[course.name for course in collector.courses_of(k)] for k in range(4)]
+    assert names[0] == [f"jump:{k}" for k in range(5)]
+    assert names[1:] == [[f"jump:{k}" for k in few] for few in ((0, 3, 4), (0, 1, 2), (0, 3, 4))]
+    alone = CourseCollector(teachers, courses[:1])
+    assert alone.courses_of(3) == (courses[0],)
 
 
 def test_a_student_is_scored_with_the_paces_and_the_response_of_its_teachers():
