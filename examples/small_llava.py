@@ -2,8 +2,7 @@
 
     python examples/small_llava.py --out small_llava
 
-What `barkour distill vision` makes of them stands in docs/distil_language.md. Nothing is downloaded.
-"""
+What `barkour distill vision` makes of them stands in docs/distil_language.md. Nothing is downloaded."""
 
 import argparse
 import json
@@ -38,13 +37,13 @@ def picture(rng: np.random.Generator, path: Path) -> list[str]:
     return names
 
 
-def question(rng: np.random.Generator, names: list[str]) -> tuple[str, str]:
-    """What colour is somewhere, or where the same colour is once more."""
+def question(rng: np.random.Generator, names: list[str]) -> tuple[str, str, str]:
+    """What colour is somewhere, or where the same colour is once more; its answer, and a wrong one."""
     at = int(rng.integers(4))
     if rng.random() < 0.5:
-        return f"which colour is {PLACES[at]}", names[at]
+        return f"which colour is {PLACES[at]}", names[at], next(name for name in COLOURS if name != names[at])
     like = next((PLACES[i] for i in range(4) if i != at and names[i] == names[at]), "nowhere")
-    return f"which place has a colour like {PLACES[at]}", like
+    return f"which place has a colour like {PLACES[at]}", like, PLACES[at]
 
 
 def write(folder: Path) -> None:
@@ -57,8 +56,9 @@ def write(folder: Path) -> None:
             names = picture(rng, folder / f"images/{i}.png")
             two = zip(PLACES, names, strict=True)
             said = [("what do you see", " ".join(f"{place} {colour}" for place, colour in two))]
-            for asked, answer in said if name == "captions" else [question(rng, names) for _ in range(4)]:
-                lines.append({"image": f"images/{i}.png", "prompt": asked, "answer": answer})
+            for row in said if name == "captions" else [question(rng, names) for _ in range(4)]:
+                about = zip(("prompt", "answer", "rejected"), row, strict=False)
+                lines.append({"image": f"images/{i}.png", **dict(about)})
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 

@@ -191,7 +191,8 @@ FORMS: Mapping[type[Any], Form] = {
 }
 OWN = {
     "ade_extraction": TaggerOptions, "autodistil": EncoderOptions, "leader": RecommenderOptions,
-    "llava_kd": VisionOptions, "mend": CompressorOptions, "strategy_teaching": StrategiesOptions,
+    "llava_kd": VisionOptions, "llava_mod": VisionOptions, "mend": CompressorOptions,
+    "strategy_teaching": StrategiesOptions,
 }  # fmt: skip
 """Method -> what the command is asked for that it has beside `language` and `classifier`."""
 

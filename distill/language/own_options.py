@@ -126,8 +126,8 @@ class StrategiesOptions(RunOptions):
 class VisionOptions(TrainedOptions):
     """Distil a vision-language model, such as a LLaVA, into a smaller one that transformers loads.
 
-    Rows have an image (a file), a prompt and an answer, or messages with an image among their parts. The method is
-    llava_kd.
+    Rows have an image (a file), a prompt and an answer, or messages with an image among their parts, and for
+    preferences a rejected answer.
     """
 
     teacher: str = ""
@@ -142,27 +142,47 @@ class VisionOptions(TrainedOptions):
     data: tuple[Path, ...] = ()
     """files or folders of rows that instruct: CSV, JSONL, JSON, Parquet"""
     captions: tuple[Path, ...] = ()
-    """the same of rows that describe their images, for the stages that train the projector"""
+    """the same of rows that describe their images, for the stages PT and DPT, or AI and D2D"""
     out: Path = Path("runs/vision")
     """folder for the student and its processor, as transformers loads them, and for its run"""
-    method: Literal["llava_kd"] = "llava_kd"
-    """what is learned from, and in which stages"""
-    stages: tuple[Literal["PT", "DPT", "SFT", "DFT"], ...] = ()
-    """in place of the method's own (DPT SFT DFT): pre-training of the projector and fine-tuning, with D distilled"""
+    method: Literal["llava_kd", "llava_mod"] = "llava_kd"
+    """what is learned from: the teacher's distribution at answers and images (llava_kd), or at answers, then by a
+    student with experts, then which of two answers is better (llava_mod)"""
+    stages: tuple[Literal["PT", "DPT", "SFT", "DFT", "AI", "D2D", "D2S", "PD"], ...] = ()
+    """in place of the method's own. llava_kd: PT, DPT (projector), SFT, DFT (all but the vision tower), with D
+    distilled. llava_mod: AI (projector), D2D (all but the vision tower), D2S (experts), PD (experts, preferences)"""
     length: Annotated[int, Range(4, 2**16)] = 1024
     """tokens of a row at most, those of the image among them"""
     learning_rate: Rate = 2e-5
     """largest, after the warm-up; it falls to a tenth along a cosine"""
     projector_rate: Rate = 1e-3
     """the same where the projector alone learns"""
+    preference_rate: Rate = 2e-6
+    """llava_mod: the same where preferences are learned"""
     responses: Annotated[float, Range(0, 1000)] = 1.0
-    """weight of the divergence from the teacher where a response is due"""
+    """llava_kd: weight of the divergence from the teacher where a response is due"""
     visual: Annotated[float, Range(0, 1000)] = 1.0
-    """weight of the divergence at the image's tokens"""
+    """llava_kd: weight of the divergence at the image's tokens"""
     relation: Annotated[float, Range(0, 1000)] = 0.5
-    """weight of how the outputs at the image's tokens lie to each other"""
+    """llava_kd: weight of how the outputs at the image's tokens lie to each other"""
     temperature: Annotated[float, Range(0, 100, above=True)] = 1.0
     """both models' logits are divided by it"""
+    experts: Annotated[int, Range(2, 1024)] = 4
+    """llava_mod: that take the place of a feed-forward part of the language model, each a copy of it at first"""
+    top_k: Annotated[int, Range(1, 1024)] = 2
+    """llava_mod: experts that each token goes to"""
+    capacity: Annotated[float, Range(0, 1000)] = 1.5
+    """llava_mod: times its even share of a batch that an expert takes in training, the rest is dropped; 0: no bound"""
+    sparse_every: Annotated[int, Range(1, 1000)] = 2
+    """llava_mod: the first, and then every so-manieth, layer has experts"""
+    learn_all: bool = False
+    """llava_mod: all but the vision tower learns in every stage, as a student of random weights needs"""
+    balance: Annotated[float, Range(0, 1000)] = 0.01
+    """llava_mod: weight of how evenly tokens go to experts"""
+    preference: Literal["kto", "dpo"] = "kto"
+    """llava_mod: the loss of pairs, measured against the teacher"""
+    beta: Annotated[float, Range(0, 1000, above=True)] = 0.1
+    """llava_mod: how fast a gain against the teacher counts"""
     plan: bool = False
     """train a few steps of each stage, say what the run would take, write nothing"""
 
@@ -174,6 +194,17 @@ class VisionOptions(TrainedOptions):
             raise InputError("--language-model is in place of --student: give one of them")
         if len(set(self.stages)) < len(self.stages):
             raise InputError(f"--stages names one twice: {' '.join(self.stages)}")
+
+    def refuse_unused(self) -> None:
+        """Raises `InputError` for options that the method would ignore, or that do not go together."""
+        sparse = "experts", "top_k", "capacity", "sparse_every", "learn_all", "balance"
+        others = {
+            "llava_kd": (*sparse, "preference_rate", "preference", "beta"),
+            "llava_mod": ("responses", "visual", "relation"),
+        }
+        self.refuse(others[self.method], f"with --method {self.method}")
+        if self.top_k > self.experts:
+            raise InputError(f"--top-k {self.top_k} is more than the {self.experts} --experts")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -302,6 +302,8 @@ class Laid:
     """Which tokens are of a response, of that shape."""
     images: np.ndarray
     """Numbers `[N]`."""
+    rows: np.ndarray
+    """Which of the rows that were read each is of, `[N]`."""
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -309,18 +311,18 @@ class Laid:
 
 def laid_out(rows: Sequence[Pictured], encoder: PicturedEncoder, pad: int) -> Laid:
     """Each row's turns with every answer learned. Raises `DistillError` where none fits."""
-    found = [([each], row.image) for row in rows for each in encoder.rows(row)]
+    found = [([each], row.image, place) for place, row in enumerate(rows) for each in encoder.rows(row)]
     return _laid(found, encoder, pad)
 
 
 def laid_pairs(rows: Sequence[Pictured], encoder: PicturedEncoder, pad: int) -> Laid:
     """Two answers to the same, of rows with a `rejected` one; the last answer alone is a response."""
-    found: list[tuple[list[Encoded], int]] = []
-    for row in rows:
+    found: list[tuple[list[Encoded], int, int]] = []
+    for place, row in enumerate(rows):
         if row.rejected is not None:
             both = [encoder.rows(row), encoder.rows(row, rejected=True)]
             if all(both):
-                found.append(([_last(each[-1]) for each in both], row.image))
+                found.append(([_last(each[-1]) for each in both], row.image, place))
     return _laid(found, encoder, pad, 2)
 
 
@@ -332,20 +334,22 @@ def _last(row: Encoded) -> Encoded:
     return Encoded(row.tokens, [begin <= place < end for place in range(len(learned))])
 
 
-def _laid(found: Sequence[tuple[Sequence[Encoded], int]], encoder: PicturedEncoder, pad: int, views: int = 1) -> Laid:
+def _laid(
+    found: Sequence[tuple[Sequence[Encoded], int, int]], encoder: PicturedEncoder, pad: int, views: int = 1
+) -> Laid:
     if not found:
         why = ", ".join(f"{count} rows: {reason}" for reason, count in encoder.dropped.items())
         raise DistillError(f"no row fits ({why}): see --length, {encoder.length} tokens")
-    longest = max(len(each.tokens) for both, _ in found for each in both)
+    longest = max(len(each.tokens) for both, *_ in found for each in both)
     tokens = np.full((len(found), views, longest), pad, np.int64)
     responses = np.zeros(tokens.shape, bool)
-    for place, (both, _) in enumerate(found):
+    for place, (both, *_) in enumerate(found):
         for view, each in enumerate(both):
             end = len(each.tokens)
             tokens[place, view, :end], responses[place, view, :end] = each.tokens, each.learned
     shape = (len(found), longest) if views == 1 else tokens.shape
-    numbers = np.array([number for _, number in found], np.int64)
-    return Laid(tokens.reshape(shape), responses.reshape(shape), numbers)
+    numbers, places = np.array([each[1:] for each in found], np.int64).T
+    return Laid(tokens.reshape(shape), responses.reshape(shape), numbers, places)
 
 
 def held_out_groups(images: np.ndarray, choose: Callable[[int], np.ndarray]) -> np.ndarray:

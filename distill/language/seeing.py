@@ -2,11 +2,13 @@
 
 student = AutoModelForImageTextToText.from_pretrained("runs/vision")
 processor = AutoProcessor.from_pretrained("runs/vision")
+
+A student of llava_mod has experts, and loads so once `distill.language.sparse` has been imported.
 """
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.core.errors import DistillError
+from distill.core.objectives.preference import DirectPreference, PairedKto
 from distill.core.tables import Rows
 from distill.language.evaluate import answer_figures, answered, over
 from distill.language.examples import require_different
@@ -25,11 +28,13 @@ from distill.language.own import Parts, Stage, Task, held_out_rows, planned, tol
 from distill.language.own import distil as distil_own
 from distill.language.own_options import VisionOptions
 from distill.language.pictured import (
+    Laid,
     PicturedEncoder,
     PicturedRows,
     Pictures,
     held_out_groups,
     laid_out,
+    laid_pairs,
     read_pictured,
 )
 from distill.language.seeing_models import (
@@ -38,12 +43,15 @@ from distill.language.seeing_models import (
     open_seeing,
     open_sighted_student,
     patches,
+    require_becomes_sparse,
     require_fits,
     require_same_preparation,
 )
+from distill.language.sparse import Routing, expert_distance, expert_loads, sparse_layers
 from distill.language.students import is_config, require_same_tokens
 from distill.language.vision import seeing
 from distill.methods.llava_kd import method as llava_kd
+from distill.methods.llava_mod import method as llava_mod
 from distill.methods.method import MethodOptions
 from distill.results import OwnDistilled
 from sim.results import printable
@@ -112,11 +120,13 @@ def open_models(options: VisionOptions) -> Models:
 
 def prepare(options: VisionOptions) -> Task:
     """Reads models and data, and checks that they fit together. Raises `DistillError` where they do not."""
-    plan: Sequence[str] = options.stages or llava_kd.METHOD_STAGES
+    options.refuse_unused()
+    plan: Sequence[str] = options.stages or DEFAULTS[options.method]
     _require_given(options, plan)
     models = open_models(options)
     told = _read(options, models)
-    return _staged(options, plan, models, told)
+    course = COURSES[options.method](options, plan, models, Lying(options, models, told))
+    return _task(options, plan, models, told, course)
 
 
 def _require_given(options: VisionOptions, plan: Sequence[str]) -> None:
@@ -125,7 +135,11 @@ def _require_given(options: VisionOptions, plan: Sequence[str]) -> None:
         if not value:
             raise DistillError(f"there is nothing to begin with: give --{name}")
     require_different([*options.data, *options.captions])
-    described = [name for name in plan if llava_kd.STAGES[name].captions]
+    known = KINDS[options.method]
+    foreign = next((name for name in plan if name not in known), None)
+    if foreign is not None:
+        raise DistillError(f"{options.method} has the stages {', '.join(known)}, not {foreign}")
+    described = [name for name in plan if known[name] == "captions"]
     if described and not options.captions:
         others = " ".join(name for name in plan if name not in described)
         raise DistillError(
@@ -141,77 +155,208 @@ def _read(options: VisionOptions, models: Models) -> dict[str, PicturedRows]:
     }
 
 
-def _halves(options: VisionOptions, table: Mapping[str, np.ndarray]) -> Halves:
-    held = held_out_groups(table["image"], lambda count: held_out_rows(count, options.held_out, options.seed))
-    return chosen_rows(table, ~held), chosen_rows(table, held)
+class Lying:
+    """Rows laid out, and which of them are never trained on: images with all of their rows."""
+
+    def __init__(self, options: VisionOptions, models: Models, told: Mapping[str, PicturedRows]) -> None:
+        """Raises `DistillError` where nothing fits, or nothing is seen."""
+        self.models, self.told = models, told
+        self.laid: dict[str, Laid] = {}
+        self.held: dict[str, np.ndarray] = {}
+        for name, found in told.items():
+            laid = laid_out(found.rows, models.encoder, models.pad)
+            if not (laid.images >= 0).any():
+                raise DistillError(f"no row of --{name} has an image")
+            held = held_out_groups(laid.images, lambda count: held_out_rows(count, options.held_out, options.seed))
+            self.laid[name], self.held[name] = laid, np.zeros(len(found.rows), bool)
+            self.held[name][laid.rows] = held
+
+    def halves(self, name: str, laid: Laid, table: Mapping[str, np.ndarray]) -> Halves:
+        """A table of those rows in two. Raises `DistillError` where one of them is empty."""
+        held = self.held[name][laid.rows]
+        if held.all() or not held.any():
+            raise DistillError(f"too few rows of --{name} serve a stage ({len(held)}, {held.sum()} of them held out)")
+        return chosen_rows(table, ~held), chosen_rows(table, held)
+
+    def each(self, make: Callable[[Laid], Mapping[str, np.ndarray]]) -> dict[str, Halves]:
+        """Of data and captions, as tables of a method."""
+        return {name: self.halves(name, laid, make(laid)) for name, laid in self.laid.items()}
 
 
-def _staged(options: VisionOptions, plan: Sequence[str], models: Models, told: Mapping[str, PicturedRows]) -> Task:
-    teacher, student, read = models.teacher, models.student, models.read
-    tables: dict[str, Halves] = {}
-    for name, found in told.items():
-        laid = laid_out(found.rows, models.encoder, models.pad)
-        if not (laid.images >= 0).any():
-            raise DistillError(f"no row of --{name} has an image")
-        tables[name] = _halves(options, llava_kd.rows(laid.tokens, laid.images, laid.responses, models.processor.token))
-    data, captions = tables["data"], tables.get("captions", tables["data"])
+@dataclass
+class Course:
+    """What a method makes of models and rows."""
+
+    tables: Mapping[str, Halves]
+    """By the names in `KINDS`."""
+    given: Iterator[tuple[str, Parts]]
+    """Stages by their names, each asked for when the one before has ended."""
+    rates: Mapping[str, float]
+    """Stage -> its learning rate, where it is not the options'."""
+    settings: Mapping[str, Any]
+    preferred: Callable[[Any, int], np.ndarray] | None = None
+    """Log-probabilities `[N, 2]` that a model gives the answers of held-out pairs, so many at once."""
+
+
+def _course_of_llava_kd(options: VisionOptions, plan: Sequence[str], models: Models, lying: Lying) -> Course:
     every = llava_kd.losses(
         MethodOptions(temperature=options.temperature), options.responses, options.visual, options.relation
     )
-
-    def stages() -> Iterator[Stage]:
-        given = llava_kd.stages(student, teacher, captions[0], data[0], read, plan, every, (captions[1], data[1]))
-        for name, parts in given:
-            kind = llava_kd.STAGES[name]
-            half = captions if kind.captions else data
-            changed = {} if kind.language else {"learning_rate": options.projector_rate}
-            yield _stage(name, parts, half, changed, lambda rows=half[1]: measured(student, teacher, rows, read))
-
-    def figures() -> dict[str, float]:
-        return measured(student, teacher, data[1], read)
-
-    return _task(options, plan, models, told, tables, stages(), figures)
+    token = models.processor.token
+    tables = lying.each(lambda laid: llava_kd.rows(laid.tokens, laid.images, laid.responses, token))
+    captions, data = tables.get("captions", tables["data"]), tables["data"]
+    given = llava_kd.stages(
+        models.student, models.teacher, captions[0], data[0], models.read, plan, every, (captions[1], data[1])
+    )
+    rates = {name: options.projector_rate for name, kind in llava_kd.STAGES.items() if not kind.language}
+    return Course(tables, given, rates, _settings(options, "responses", "visual", "relation", "temperature"))
 
 
-def _stage(name: str, parts: Parts, half: Halves, changed: Mapping[str, Any], figures: Any) -> Stage:
-    def judge() -> dict[str, float]:
-        return {"golden": -held_out_loss(parts, half[1]), **figures()}
+def _course_of_llava_mod(options: VisionOptions, plan: Sequence[str], models: Models, lying: Lying) -> Course:
+    kinds = {name: llava_mod.STAGES[name] for name in plan}
+    grows = any(kind.learns == "feed-forward" for kind in kinds.values())
+    if grows:
+        require_becomes_sparse(models.student)
+    if options.preference == "kto" and options.batch < 2 and "PD" in plan:
+        raise DistillError("--preference kto compares the pairs of a batch: give --batch 2 or more, or dpo")
+    preference = PairedKto(options.beta) if options.preference == "kto" else DirectPreference(options.beta)
+    every = llava_mod.losses(MethodOptions(temperature=options.temperature), options.balance, preference, options.top_k)
+    tables = lying.each(lambda laid: llava_mod.rows(laid.tokens, laid.images, laid.responses, models.pad))
+    if "PD" in plan:
+        tables["pairs"] = _pairs(models, lying, [name for name in plan if name != "PD"])
+    names = {"captions": "general", "data": "specialised", "pairs": "pairs"}
+    trained, held = ({names[name]: half[which] for name, half in tables.items()} for which in (0, 1))
+    routing = Routing(options.experts, options.top_k, options.capacity)
+    given = llava_mod.stages(
+        models.student, models.teacher, trained, models.read, plan, every, routing, options.sparse_every, options.seed,
+        "all" if options.learn_all else None, held,
+    )  # fmt: skip
+    alone = [name for name, kind in kinds.items() if kind.learns == "projector" and not options.learn_all]
+    rates = dict.fromkeys(alone, options.projector_rate)
+    rates |= {name: options.preference_rate for name, kind in kinds.items() if kind.data == "pairs"}
 
-    return Stage(parts, len(half[0]["tokens"]), judge, name, changed)
+    def preferred(model: Any, size: int) -> np.ndarray:
+        return llava_mod.answered(model, held["pairs"], models.read, size)
+
+    settings = _settings(
+        options,
+        "experts",
+        "top_k",
+        "capacity",
+        "sparse_every",
+        "learn_all",
+        "balance",
+        "preference",
+        "beta",
+        "temperature",
+    )
+    return Course(tables, given, rates, settings, preferred if "PD" in plan else None)
+
+
+def _pairs(models: Models, lying: Lying, others: Sequence[str]) -> Halves:
+    rows = lying.told["data"].rows
+    if all(row.rejected is None for row in rows):
+        raise DistillError(
+            "the stage PD learns from rows of --data with a rejected answer, and none has one: leave it out"
+            + (f", --stages {' '.join(others)}" if others else "")
+        )
+    laid = laid_pairs(rows, models.encoder, models.pad)
+    better, worse = laid.tokens.swapaxes(0, 1)
+    table = llava_mod.pairs(better, worse, laid.images, [*laid.responses.swapaxes(0, 1)], models.pad)
+    return lying.halves("data", laid, table)
+
+
+def _settings(options: VisionOptions, *names: str) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in names}
+
+
+KINDS: Mapping[str, Mapping[str, str]] = {
+    "llava_kd": {name: "captions" if kind.captions else "data" for name, kind in llava_kd.STAGES.items()},
+    "llava_mod": {"AI": "captions", "D2D": "captions", "D2S": "data", "PD": "pairs"},
+}
+"""Method -> its stages, and which table each learns from."""
+DEFAULTS: Mapping[str, Sequence[str]] = {
+    "llava_kd": llava_kd.METHOD_STAGES, "llava_mod": ("AI", *llava_mod.METHOD_STAGES),
+}  # fmt: skip
+COURSES: Mapping[str, Callable[[VisionOptions, Sequence[str], Models, Lying], Course]] = {
+    "llava_kd": _course_of_llava_kd, "llava_mod": _course_of_llava_mod,
+}  # fmt: skip
 
 
 def _task(
-    options: VisionOptions, plan: Sequence[str], models: Models, told: Mapping[str, PicturedRows],
-    tables: Mapping[str, Halves], stages: Iterator[Stage], figures: Any,
-) -> Task:  # fmt: skip
-    processor = models.processor
+    options: VisionOptions, plan: Sequence[str], models: Models, told: Mapping[str, PicturedRows], course: Course
+) -> Task:
+    teacher, read, tables, processor = models.teacher, models.read, course.tables, models.processor
+    now: dict[str, Any] = {"student": models.student}
+    """The student, which becomes another one where it is given experts."""
+    beside: dict[str, dict[str, float]] = {}
+
+    def figures(rows: Rows = tables["data"][1]) -> dict[str, float]:
+        student = now["student"]
+        found = measured(student, teacher, rows, read)
+        if course.preferred is not None:
+            both = course.preferred(student, at_once(student, tables["pairs"][1]))
+            found["preferred"] = float((both[:, 0] > both[:, 1]).mean())
+        return found
+
+    def gains() -> dict[str, float]:
+        """What the student gives held-out answers beyond the teacher: where it is far below 0 preferences are flat."""
+        assert course.preferred is not None
+        size = at_once(now["student"], tables["pairs"][1])
+        found = (course.preferred(now["student"], size) - course.preferred(teacher, size)).mean(0)
+        return {"nats beyond the teacher, better answers": float(found[0]), "worse answers": float(found[1])}
+
+    def stages() -> Iterator[Stage]:
+        for name, parts in course.given:
+            now["student"] = parts[0].module
+            kind = KINDS[options.method][name]
+            half = tables[kind]
+            if kind == "pairs":
+                beside[f"before {name}"] = gains()
+            rows = tables["data"][1] if kind == "pairs" else half[1]
+            changed = {"learning_rate": course.rates[name]} if name in course.rates else {}
+
+            def judge(parts: Parts = parts, held: Rows = half[1], rows: Rows = rows) -> dict[str, float]:
+                return {"golden": -held_out_loss(parts, held), **figures(rows)}
+
+            yield Stage(parts, len(half[0]["tokens"]), judge, name, changed)
 
     def save(folder: Path) -> dict[str, Any]:
-        ends = processor.tokenizer
-        models.student.generation_config.eos_token_id = ends.eos_token_id
-        models.student.generation_config.pad_token_id = ends.pad_token_id
-        models.student.save_pretrained(folder)
+        student, ends = now["student"], processor.tokenizer
+        student.generation_config.eos_token_id = ends.eos_token_id
+        student.generation_config.pad_token_id = ends.pad_token_id
+        student.save_pretrained(folder)
         processor.whole.chat_template = ends.chat_template
         processor.whole.save_pretrained(folder)
-        theirs = measured(models.teacher, models.teacher, tables["data"][1], models.read)
-        return {"beside": {"teacher": {name: theirs[name] for name in ("nats", "right")}}}
+        theirs = measured(teacher, teacher, tables["data"][1], read)
+        beside["teacher"] = {name: theirs[name] for name in ("nats", "right")}
+        if sparse_layers(student):
+            beside["experts"] = experts(student, tables["data"][1], read)
+        return {"beside": beside, "parameters": {**about["parameters"], "student": parameters(student)}}
 
-    described = {"captions": sum(len(half["tokens"]) for half in tables["captions"])} if "captions" in tables else {}
     dropped = sum((found.dropped for found in told.values()), Counter(models.encoder.dropped))
+    others = {name: sum(len(half["tokens"]) for half in both) for name, both in tables.items() if name != "data"}
     data = {
-        "trained": len(tables["data"][0]["tokens"]), "held_out": len(tables["data"][1]["tokens"]),
-        **described,
+        "trained": len(tables["data"][0]["tokens"]), "held_out": len(tables["data"][1]["tokens"]), **others,
         "images": len(models.pictures.paths), "image_tokens": models.encoder.patches, "dropped": dict(dropped),
         "cut": dict(models.encoder.cut), "files": {k: v for found in told.values() for k, v in found.files.items()},
     }  # fmt: skip
-    weights = ("responses", "visual", "relation", "temperature")
-    about = {
+    about: dict[str, Any] = {
         "method": options.method, "teacher": options.teacher, "student": options.student or options.language_model,
-        "stages": list(plan), "settings": {name: getattr(options, name) for name in weights},
-        "parameters": {"teacher": parameters(models.teacher), "student": parameters(models.student)},
+        "stages": list(plan), "settings": course.settings,
+        "parameters": {"teacher": parameters(teacher), "student": parameters(models.student)},
         "data": data, "measured_on": "held-out rows",
     }  # fmt: skip
-    return Task(about, models.student, stages, figures, save)
+    return Task(about, models.student, stages(), figures, save)
+
+
+def experts(model: Any, rows: Rows, read: Read) -> dict[str, float]:
+    """Whether a sparse model uses its experts: the `least load`, a share of the choices that an even one has `1 /
+    experts` of, over layers and experts; and how far they have come apart, as `sparse.expert_distance` has it."""
+    first = {name: torch.from_numpy(np.asarray(values[: at_once(model, rows)])) for name, values in rows.items()}
+    batch = {name: values.to(model.device) for name, values in first.items()}
+    loads = expert_loads(model, read, batch, batch["mask"][:, 2])
+    return {"least load": float(torch.stack(loads).min()), "distance": expert_distance(model)}
 
 
 def measured(model: Any, teacher: Any, rows: Rows, read: Read) -> dict[str, float]:

@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
-import distill.language.sparse  # noqa: F401 (makes models with experts known to transformers)
 from distill.core.errors import DistillError
 from distill.language.models import load, require_finite
 from distill.language.own import require_room
 from distill.language.pictured import Pictures
 from distill.language.places import loading
+from distill.language.sparse import FAMILIES, sparse_layers  # also makes models with experts known to transformers
 from distill.language.students import is_config, open_tokenizer, require_same_tokens
 from distill.language.vision import EYES, PROJECTOR, part_of
 
@@ -174,3 +174,15 @@ def require_same_preparation(teacher: Any, student: Any) -> None:
             raise DistillError(
                 f"student and teacher prepare images otherwise: {name} is {ours.get(name)} and {theirs.get(name)}"
             )
+
+
+def require_becomes_sparse(model: Any) -> None:
+    """Raises `DistillError` where the feed-forward parts of a model that sees can be given no experts."""
+    if sparse_layers(model):
+        return
+    kind, layers = model.config.model_type, getattr(model.get_decoder(), "layers", ())
+    seeing = [name for name, auto in FAMILIES.items() if auto is AutoModelForImageTextToText]
+    if kind not in seeing or not layers or not all(hasattr(layer, "mlp") for layer in layers):
+        raise DistillError(
+            f"experts are for models of {', '.join(seeing)} with an mlp in each layer, not for a {kind}"
+        )

@@ -19,8 +19,8 @@ from distill.core.tables import Epochs, Rows
 from distill.language.evaluate import over
 from distill.language.generation import generate
 from distill.language.models import Shape
-from distill.language.sparse import Routing, SparseShape, expert_distance, expert_loads, sparse_layers
-from distill.language.vision import VisionShape, build_seeing, seeing
+from distill.language.sparse import Routing, expert_distance, expert_loads, sparse_layers
+from distill.language.vision import SparseVisionShape, VisionShape, build_seeing, seeing
 from distill.methods.claims import Claim, Difference, Power
 from distill.methods.framework import Arm, Place, Recipe, Scale, Trial
 from distill.methods.llava_kd.picture_world import IMAGE, PAD, PLACES, VOCABULARY
@@ -43,6 +43,8 @@ from distill.methods.statistics import Check, Results
 READ = seeing(VOCABULARY, IMAGE)
 PILOT = (900, 901)
 """Their figures, in the order of the claims: -0.082 and 0.029; 0.459 and -0.012; 0.365 and -0.006; -0.137 and 0.066."""
+VIT_L = {"side": 336, "patch": 14, "width": 1024, "layers": 24, "heads": 16, "inner": 4096}
+"""The size of the paper's eyes, of 576 patches."""
 PREFERENCES = ("PD", "PD, own start", "SFT on better")
 """Stages after which a student is a method's or a control's last."""
 
@@ -263,14 +265,19 @@ RECIPE = Recipe(
     presets={"small": Settings()},
     scale=Scale(
         {
-            "teacher": ("Qwen/Qwen1.5-7B behind CLIP ViT-L/14", Shape(151936, 4096, 32, 32, 11008, 32768, tied=False)),
+            "teacher": (
+                "Qwen/Qwen1.5-7B behind CLIP ViT-L/14",
+                VisionShape(Shape(151936, 4096, 32, 32, 11008, 32768, tied=False), 151646, **VIT_L),
+            ),
             "student": (
                 "Qwen/Qwen1.5-1.8B, every second layer with 4 experts, behind CLIP ViT-L/14",
-                SparseShape(151936, 2048, 24, 16, 5504, 32768, tied=False, routing=Routing(4, 2, 1.5)),
+                SparseVisionShape(
+                    Shape(151936, 2048, 24, 16, 5504, 32768, tied=False), 151646, **VIT_L, routing=Routing(4, 2, 1.5)
+                ),
             ),
         },
         devices=16,
         tokens="0.6M captions, 2.4M captions and conversations, 1.4M specialised rows, 80k pairs, of 576 patches each",
     ),
-    call="distill.methods.llava_mod.method.stages",
+    command="vision --method llava_mod",
 )  # fmt: skip

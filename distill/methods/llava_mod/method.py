@@ -115,7 +115,9 @@ def _there(tokens: np.ndarray, pad: int | None) -> np.ndarray:
     return np.ones(inputs.shape, bool) if pad is None else inputs != pad
 
 
-def parts(student: Any, teacher: Any, table: Rows, parts_: Losses, read: Read) -> Given:
+def parts(
+    student: Any, teacher: Any, table: Rows, parts_: Losses, read: Read, held_out: Rows | None = None
+) -> Given:
     """What `distill.core.fit.fit` is given for one stage; `table` as `rows` or, of preferences, as `pairs` makes it;
     `teacher` is then whom they are measured against. A dense student has no balance."""
     sparse = bool(sparse_layers(student))
@@ -124,18 +126,19 @@ def parts(student: Any, teacher: Any, table: Rows, parts_: Losses, read: Read) -
     seen = every_view(read, SHARED) if of_pairs else read
     learner = SparseStudent(student, seen) if sparse else ModelStudent(student, seen)
     if not of_pairs:
-        return stage(learner, teacher, table, found, PARTS, read, own=("labels", "balance"))
+        return stage(learner, teacher, table, found, PARTS, read, own=("labels", "balance"), held_out=held_out)
     if teacher is None:
         raise DistillError("preferences need a reference that they are measured against")
     signals = {"preference": scored(teacher, read, shared=SHARED), "balance": Next("target")}
     objective: Objective = OwnMasks(found, PAIR_PARTS)
-    return learner, objective, Teachers({name: signals[name] for name in found}), [FixedDomain("pairs", table)]
+    teachers = Teachers({name: signals[name] for name in found})
+    return learner, objective, teachers, [FixedDomain("pairs", table, held_out)]
 
 
 def stages(
     student: Any, teacher: Any, tables: Mapping[str, Rows], read: Read, plan: Sequence[str] = METHOD_STAGES,
     every: Losses | None = None, routing: Routing = Routing(), sparse_every: int = 2, seed: int = 0,
-    learns: Literal["projector", "all", "feed-forward"] | None = None,
+    learns: Literal["projector", "all", "feed-forward"] | None = None, held_out: Mapping[str, Rows] | None = None,
 ) -> Iterator[tuple[str, Given]]:  # fmt: skip
     """The stages of a plan, one after the other: its name and what `distill.core.fit.fit` is given.
 
@@ -149,6 +152,7 @@ def stages(
         code bounds what an expert takes, `Routing(capacity=1.5)`.
       learns: what learns in all stages, in place of each one's own: where a student begins at random its attention has
         to learn too.
+      held_out: rows of the same names that are never trained on.
 
     Raises:
       DistillError: a stage that there is not, rows that are missing, a loss without its teacher.
@@ -166,7 +170,7 @@ def stages(
         free(model, learns or kind.learns)
         reference = copy.deepcopy(model).requires_grad_(False) if kind.reference == "own" else teacher
         chosen = {part: weight for part, weight in weights.items() if part in kind.losses}
-        yield name, parts(model, reference, tables[kind.data], chosen, read)
+        yield name, parts(model, reference, tables[kind.data], chosen, read, (held_out or {}).get(kind.data))
 
 
 def free(model: Any, learns: str) -> None:
@@ -179,8 +183,8 @@ def free(model: Any, learns: str) -> None:
             layer.mlp.requires_grad_(True)
 
 
-def answered(model: Any, table: Rows, read: Read) -> np.ndarray:
-    """Log-probabilities, in nats, that a model gives both answers of pairs, `[N, 2]`.
+def answered(model: Any, table: Rows, read: Read, size: int = 64) -> np.ndarray:
+    """Log-probabilities, in nats, that a model gives both answers of pairs, `[N, 2]`; `size` pairs at once.
 
     Less those of a reference they are the d of `objectives.preference`: look at them before a preference stage. Where d
     lies many times 1 / beta below 0 the loss is flat; lower beta.
@@ -191,4 +195,4 @@ def answered(model: Any, table: Rows, read: Read) -> np.ndarray:
         found: Any = mine.label(batch)
         return (found.log_probs * batch["mask"][:, 0]).sum(-1)
 
-    return over(model, table, measure).numpy()
+    return over(model, table, measure, size).numpy()

@@ -1,6 +1,8 @@
 """`barkour distill vision`: models that see and rows with images in, a folder that transformers loads out."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,16 @@ from transformers import (
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from barkour import main
+from distill.core.collect import CollectionPlan
 from distill.core.journal import Journal
 from distill.language import seeing as command
 from distill.language.models import Shape
 from distill.language.own_options import VisionOptions
 from distill.language.pictured import SEVERAL, STRAY
+from distill.language.sparse import sparse_layers
 from distill.language.text import END, PAD, bpe
 from distill.language.vision import VisionShape, build_seeing, part_of
+from distill.methods import kept
 from sim.errors import InputError
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
@@ -89,6 +94,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]  # fmt: skip
     for name, lines in (("rows", rows + more), ("captions", told), ("broken", [{**rows[0], "image": "half.png"}])):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    pairs = [{**row, "rejected": "blue" if row["answer"] != "blue" else "it is red"} for row in rows]
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in pairs))
     (folder / "half.png").write_bytes((folder / "images/0.png").read_bytes()[:90])
     (folder / "gone.jsonl").write_text(json.dumps({**rows[0], "image": "gone.png"}))
     return folder
@@ -135,7 +142,7 @@ def test_what_is_learned_is_the_formula_at_the_places_of_image_and_answer(home, 
     task = command.prepare(options(home, tmp_path / "out", responses=0.7, visual=0.3, relation=0.4, temperature=1.5))
     stages = {stage.name: stage for stage in task.stages}
     student, objective, signals, domains = stages["DFT"].parts
-    rows: Any = domains[0].collect(None, _plan()).fields  # type: ignore[arg-type]
+    rows: Any = domains[0].collect(None, CollectionPlan(0, 1.0, 100, 0)).fields  # type: ignore[arg-type]
     places = np.arange(5)
     batch = {name: torch.from_numpy(np.asarray(rows[name][places])) for name in ("tokens", "target", "image", "mask")}
     found = objective(student.outputs(student.module, batch), signals.label(batch), batch["mask"])  # type: ignore[arg-type]
@@ -163,12 +170,6 @@ def test_what_is_learned_is_the_formula_at_the_places_of_image_and_answer(home, 
     wanted = torch.cat(nats).mean() + 0.7 * torch.cat(kls).mean() + 0.3 * torch.cat(seen_kls).mean()
     wanted = wanted + 0.4 * (1 - torch.stack(cosines).mean())
     assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
-
-
-def _plan() -> Any:
-    from distill.core.collect import CollectionPlan
-
-    return CollectionPlan(0, 1.0, 100, 0)
 
 
 def _trained_rows(home: Path, batch: dict[str, torch.Tensor], processor: Any) -> list[dict[str, str]]:
@@ -258,6 +259,106 @@ def test_the_front_door_checks_and_writes_nothing(home, tmp_path, capsys):
     for more in ("--steps 3 --epochs 2", "--stages DPT DPT", "--language-model x"):
         assert main([*line.split(), *more.split()]) == 2
         assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def sparse(home: Path, out: Path, **changed: Any) -> VisionOptions:
+    given: dict[str, Any] = {"method": "llava_mod", "data": (home / "pairs.jsonl",), "preference_rate": 0.005}
+    return options(home, out, **{**given, **changed})
+
+
+def test_a_student_with_experts_learns_to_prefer_and_its_folder_is_read_by_those_who_know_experts(home, tmp_path):
+    out = tmp_path / "out"
+    found = command.distil(sparse(home, out, steps=30, beta=0.02))
+    assert found["stages"] == ["AI", "D2D", "D2S", "PD"] and found.data["pairs"] == 24
+    start, end = found.figures["start"], found.figures["end"]  # type: ignore[index]
+    assert end["nats"] < start["nats"] - 0.5 and end["preferred"] > max(start["preferred"], 0.9)
+    assert found["beside"]["experts"]["distance"] > 0 and found["beside"]["before PD"]["worse answers"] != 0
+    student: Any = AutoModelForImageTextToText.from_pretrained(out)
+    assert type(student).__name__ == "SparseLlavaForConditionalGeneration"
+    layers = sparse_layers(student)
+    assert len(layers) == 1 and [len(layer.experts) for layer in layers.values()] == [4]
+    assert sum(p.numel() for p in student.parameters()) == found.parameters["student"]
+    task = command.prepare(sparse(home, tmp_path / "again", student=str(out)))
+    assert task.figures() == pytest.approx(end, abs=1e-6), "with all of its weights"
+    said = subprocess.run(
+        [sys.executable, "-c", "from transformers import AutoModelForImageTextToText as A; import sys; "
+         "A.from_pretrained(sys.argv[1])", str(out)], capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert said.returncode and "sparse_llava" in said.stderr, "nobody reads it without its experts"
+    assert isinstance(kept.load(out), type(student))
+    card = (out / "README.md").read_text()
+    assert "LLaVA-MoD" in card and main(["distill", "card", str(out)]) == 0 and (out / "README.md").read_text() == card
+
+
+@pytest.mark.parametrize("preference", ["kto", "dpo"])
+def test_preferences_are_their_formula_against_the_teacher(home, tmp_path, preference):
+    task = command.prepare(sparse(home, tmp_path / "out", stages=("PD",), captions=(), preference=preference, beta=0.3))
+    student, objective, signals, domains = next(iter(task.stages)).parts
+    rows: Any = domains[0].collect(None, CollectionPlan(0, 1.0, 100, 0)).fields  # type: ignore[arg-type]
+    batch = {n: torch.from_numpy(np.asarray(rows[n][:6])) for n in ("tokens", "target", "image", "mask")}
+    found = objective(student.outputs(student.module, batch), signals.label(batch), batch["mask"])  # type: ignore[arg-type]
+    models = [AutoModelForImageTextToText.from_pretrained(home / name).eval() for name in ("small", "teacher")]
+    processor: Any = AutoProcessor.from_pretrained(home / "teacher")
+    lines = [json.loads(line) for line in (home / "pairs.jsonl").read_text().splitlines()]
+    d = torch.zeros(6, 2)
+    for i, number in enumerate(batch["image"].tolist()):
+        line = next(line for line in lines if f"/{number}.png" in line["image"])
+        for which, answer in enumerate((line["answer"], line["rejected"])):
+            text = f"user:\n<image>\n{line['prompt']}\nassistant:\n{answer}{END}\n"
+            given = processor(text=text, images=Image.open(home / line["image"]), return_tensors="pt")
+            ids, due = given["input_ids"][0], len(processor.tokenizer(f"{answer}{END}\n")["input_ids"])
+            with torch.no_grad():
+                own, theirs = (model(**given).logits[0, -due - 1 : -1].log_softmax(-1) for model in models)
+            d[i, which] = (own - theirs).gather(-1, ids[-due:, None]).sum()
+    up, down = d.mean(0).clamp(min=0)
+    kto = torch.cat([1 - torch.sigmoid(0.3 * (d[:, 0] - down)), 1 - torch.sigmoid(0.3 * (up - d[:, 1]))]).mean()
+    wanted = kto if preference == "kto" else -F.logsigmoid(0.3 * (d[:, 0] - d[:, 1])).mean()
+    assert found.item() == pytest.approx(wanted.item(), rel=1e-4)
+
+
+def test_a_run_that_grows_experts_goes_on_bit_for_bit(home, tmp_path, monkeypatch):
+    whole = command.distil(sparse(home, tmp_path / "whole"))
+    measure, calls = command.measured, []
+
+    def stopping(*arguments: Any) -> dict[str, float]:
+        calls.append(0)
+        if len(calls) in (5, 8, 11):  # in D2D, D2S and PD
+            raise KeyboardInterrupt
+        return measure(*arguments)
+
+    monkeypatch.setattr(command, "measured", stopping)
+    for resume in (False, True, True, True):
+        again = command.distil(sparse(home, tmp_path / "cut", resume=resume))
+    assert not again["interrupted"] and again["figures"] == whole["figures"] and len(calls) > 11
+    states = [kept.load(tmp_path / name).state_dict() for name in ("whole", "cut")]
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
+
+
+def test_all_but_the_eyes_learns_where_that_is_asked(home, tmp_path):
+    for name in ("part", "all"):
+        asked = sparse(home, tmp_path / name, stages=("D2S",), captions=(), learn_all=name == "all", steps=2)
+        before = AutoModelForImageTextToText.from_pretrained(home / "small").state_dict()
+        command.distil(asked)
+        after = kept.load(tmp_path / name).state_dict()
+        moved = {key for key, tensor in before.items() if key in after and not torch.equal(tensor, after[key])}
+        assert not any("vision_tower" in key for key in moved)
+        assert any("self_attn" in key for key in moved) == (name == "all")
+        assert any(".mlp." in key for key in moved), "of the layer without experts"
+
+
+def test_what_experts_and_preferences_lack_is_one_sentence(home, tmp_path, capsys):
+    cases = [
+        ({"data": (home / "rows.jsonl",)}, "--stages AI D2D D2S"), ({"stages": ("DPT",)}, "not DPT"),
+        ({"batch": 1}, "--batch 2"), ({"captions": ()}, "--stages D2S PD"),
+    ]  # fmt: skip
+    for changed, about in cases:
+        with pytest.raises(InputError, match=about) as raised:
+            command.distil(sparse(home, tmp_path / "out", **changed))
+        assert "\n" not in str(raised.value) and not (tmp_path / "out").exists()
+    for more in ("--method llava_mod --visual 2", "--experts 8", "--learn-all", "--method llava_mod --top-k 5"):
+        assert main(["distill", "vision", "--dry-run", *more.split()]) == 2
+        said = capsys.readouterr().err
+        assert len(said.splitlines()) == 1 and more.split()[2 if "--method" in more else 0] in said
 
 
 def test_a_plan_times_every_stage_and_writes_nothing(home, tmp_path, capsys):
