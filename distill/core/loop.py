@@ -7,7 +7,7 @@ for a language model: the same loop, the share of each set by `Beta`. The loop k
 import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from distill.core import checkpoints, precision, sharding
+from distill.core.averaging import Average
 from distill.core.collect import CollectionPlan, Collector, Resumable, Sampler, Student
 from distill.core.errors import DistillError
 from distill.core.folders import hold
@@ -70,6 +71,9 @@ class LoopConfig:
     """Optimiser steps in which the learning rate rises to its peak."""
     weight_decay: float = 0.01
     max_gradient_norm: float = 1.0
+    average: float = 0.0
+    """Decay, per optimiser step, of a moving average of the student's parameters, which is then what collects, is
+    measured and is kept: single steps of a small batch make a student better and worse by chance. 0: none."""
     beta: Beta = Beta()
     smoothing: float = 0.5
     """Of the mixture over domains, see `distill.core.mixture`; 0 draws evenly from all."""
@@ -91,6 +95,8 @@ class LoopConfig:
         for name in ("rounds", "warmup", "micro_batch"):
             if getattr(self, name) < 0:
                 raise DistillError(f"{name} must not be negative, got {getattr(self, name)}")
+        if not 0 <= self.average < 1:
+            raise DistillError(f"average must be from 0 to below 1, got {self.average}")
 
     @property
     def total_steps(self) -> int:
@@ -179,6 +185,10 @@ class Distiller:
             student.module.to(self.accelerator.device)
             sharding.shard(self.learner)
         self.trained = [p for p in self.learner.parameters() if p.requires_grad]
+        if self.sharded and config.average:
+            raise DistillError("a student that is spread over its processes keeps no average of its parameters")
+        own_parameters = [p for p in student.module.parameters() if p.requires_grad]
+        self.average = Average(own_parameters, config.average) if config.average else None
         optimizer = torch.optim.AdamW(
             self.trained, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98)
         )
@@ -229,6 +239,7 @@ class Distiller:
                 tensors = {"random": generators}
         else:
             tensors |= {"optimizer": self.optimizer.state_dict(), "objective": self.learned.state_dict()}
+            tensors |= {"average": self.average.values} if self.average else {}
         checkpoints.save(self.folder, values, tensors, keep=several)
         self.accelerator.wait_for_everyone()  # none may save twice before all have saved once
 
@@ -266,6 +277,8 @@ class Distiller:
                 self.student.module.load_state_dict(tensors["student"])
                 self.optimizer.load_state_dict(tensors["optimizer"])
                 self.learned.load_state_dict(tensors.get("objective", {}))
+                if self.average:
+                    self.average.restore(tensors["average"])
             set_random_state(self.accelerator.device, values.get("random", {}), tensors.get("random", {}))
         except (RuntimeError, ValueError, KeyError) as error:
             raise DistillError(f"the checkpoint in {saved} is of another student: {error}") from error
@@ -336,7 +349,8 @@ class Distiller:
             seed = int(np.random.SeedSequence([config.seed, self.stream, here.round, k]).generate_state(1)[0])
             rows = config.first_rows if here.round == 0 else config.rows
             self.student.module.eval()
-            found = collector.collect(student, CollectionPlan(here.round, beta, rows, seed))
+            with self._averaged():
+                found = collector.collect(student, CollectionPlan(here.round, beta, rows, seed))
             about = {"domain": collector.name, "round": here.round, "beta": beta, "seed": seed}
             if found.episodes:
                 self.shards.append(found.fields, found.episodes, {**about, "measured": dict(found.measured)})
@@ -420,6 +434,8 @@ class Distiller:
         else:
             self.accelerator.clip_grad_norm_(self.trained, self.config.max_gradient_norm)
         self.optimizer.step()  # pyright: ignore[reportUnknownMemberType] (torch types no closure)
+        if self.average:
+            self.average.add(self.position.step)
         return total
 
     def _loss(self, learner: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -446,7 +462,17 @@ class Distiller:
             found[name] = float(np.average([v for v, _ in losses], weights=[n for _, n in losses]))
         return {"all": float(np.mean(list(found.values()))), **(found if per_domain else {})}
 
+    def _averaged(self) -> AbstractContextManager[None]:
+        """The student with the average of its parameters, where there is one."""
+        return self.average.applied() if self.average else nullcontext()
+
     def _measure(self, journal: Journal, say: Callable[[str], None]) -> None:
+        with self._averaged():
+            self._score(journal, say)
+        self.position.round, self.position.collected = self.position.round + 1, 0
+        self.save()
+
+    def _score(self, journal: Journal, say: Callable[[str], None]) -> None:
         here, began = self.position, time.perf_counter()
         say(f"round {here.round} measure")
         proxy = self.proxy(per_domain=True)
@@ -464,8 +490,6 @@ class Distiller:
         if self.monitor.improved:
             checkpoints.save(self.folder / "best", {"round": here.round, **measured}, {"student": self._weights()})
         here.seconds += time.perf_counter() - began
-        here.round, here.collected = here.round + 1, 0
-        self.save()
 
     def _weights(self) -> dict[str, torch.Tensor]:
         return self.student.module.state_dict()

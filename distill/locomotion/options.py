@@ -60,6 +60,8 @@ class Options(options.Options):
     """windows in a batch"""
     learning_rate: Annotated[float, Range(0, 1, above=True)] = 1e-3
     """largest, after the warm-up"""
+    average: Annotated[float, Range(0, 0.99999)] = 0.0
+    """decay, per optimiser step, of a moving average of the student's parameters that drives and is kept; 0: none"""
     beta_decay: Share = 0.3
     """the specialists drive this share of round 1, its square of round 2, and so on"""
     smoothing: Share = 0.5

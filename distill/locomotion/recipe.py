@@ -238,6 +238,7 @@ def build(options: Options, source: Source) -> tuple[Distiller, TransformerStude
         rounds=0 if options.recordings else options.rounds,
         first_rows=options.first_rows, rows=options.rows, first_steps=options.first_steps,
         steps=options.steps, batch=options.batch, learning_rate=options.learning_rate,
+        average=options.average,
         beta=Beta(1.0, options.beta_decay), smoothing=options.smoothing, patience=options.patience,
         precision=options.precision, seed=options.seed,
     )  # fmt: skip
