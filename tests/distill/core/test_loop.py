@@ -142,11 +142,12 @@ class Stop(Exception):
     pass
 
 
-@pytest.mark.parametrize("at", [2, 275])
-def test_an_interrupted_run_goes_on_to_the_same_student(tmp_path, at, monkeypatch):
-    loop, whole = distiller(tmp_path / "whole")
+@pytest.mark.parametrize("at, average", [(2, 0.0), (275, 0.0), (275, 0.9)])
+def test_an_interrupted_run_goes_on_to_the_same_student(tmp_path, at, average, monkeypatch):
+    config = replace(CONFIG, average=average)
+    loop, whole = distiller(tmp_path / "whole", config)
     loop.run()
-    first, _ = distiller(tmp_path / "cut")
+    first, _ = distiller(tmp_path / "cut", config)
     step = first._step
 
     def interrupted() -> float:
@@ -156,11 +157,57 @@ def test_an_interrupted_run_goes_on_to_the_same_student(tmp_path, at, monkeypatc
 
     monkeypatch.setattr(first, "_step", interrupted)
     assert first.run()["interrupted"]
-    second, student = distiller(tmp_path / "cut", resume=True)
+    second, student = distiller(tmp_path / "cut", config, resume=True)
     summary = second.run()
     assert not summary["interrupted"] and summary["steps"] == 500
+    assert summary["golden"] == loop.monitor.golden
     for mine, wanted in zip(student.module.parameters(), whole.module.parameters(), strict=True):
         assert torch.equal(mine, wanted)
+
+
+def test_the_average_of_the_last_steps_drives_is_measured_and_is_kept(tmp_path, monkeypatch):
+    measured = []
+
+    def measure(student):
+        measured.append([p.detach().clone() for p in student.module.parameters()])
+        return {"golden": float(len(measured))}
+
+    config = replace(CONFIG, rounds=1, average=0.95)
+    loop, student = distiller(tmp_path / "run", config, evaluate=measure)
+    wanted = [p.detach().double() for p in student.module.parameters()]
+    step, after = loop._step, []
+
+    def stepped() -> float:
+        loss = step()
+        k = loop.position.step
+        decay = min(0.95, (1 + k) / (10 + k))
+        for mean, value in zip(wanted, student.module.parameters(), strict=True):
+            mean.copy_(decay * mean + (1 - decay) * value.detach().double())
+        after.append([mean.clone() for mean in wanted])
+        return loss
+
+    driven = []
+    for domain in loop.collectors:
+        collect = domain.collect
+
+        def collected(pupil, plan, collect=collect):
+            if pupil is not None:
+                driven.append([p.detach().clone() for p in pupil.module.parameters()])
+            return collect(pupil, plan)
+
+        domain.collect = collected
+    monkeypatch.setattr(loop, "_step", stepped)
+    loop.run()
+    kept = Net()
+    load_best(tmp_path / "run", kept)
+    of = {"driven": (driven[0], 199), "first": (measured[0], 199), "last": (measured[1], 299)}
+    for name, (found, k) in {**of, "kept": ([*kept.module.parameters()], 299)}.items():
+        for mine, mean in zip(found, after[k], strict=True):
+            torch.testing.assert_close(mine.double(), mean, rtol=0, atol=1e-5, msg=name)
+    own = [*student.module.parameters()]
+    assert any(not torch.allclose(mine, mean, atol=1e-4) for mine, mean in zip(own, measured[1], strict=True)), (
+        "training goes on from its own parameters"
+    )
 
 
 def test_a_run_that_was_killed_while_collecting_goes_on_from_the_domain_it_was_in(tmp_path):
