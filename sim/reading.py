@@ -33,6 +33,20 @@ def read_text(path: Path, largest: int, what: str = "") -> str:
         raise InputError(f"cannot read {f'{what} {path}'.strip()}: {reason}") from error
 
 
+LARGEST_OWN = 2**30
+"""Bytes of a file that a run wrote about itself."""
+
+
+def read_own(path: Path) -> Any:
+    """JSON that a run wrote about itself, which may have been exchanged since; raises `InputError` as `read_text`
+    does, and where it is none."""
+    text = read_text(path, LARGEST_OWN)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is no JSON: {error}") from error
+
+
 def read_json(text: str) -> Any:
     """JSON whose numbers are numbers that a float holds: no 1e400, which is read as infinity, no 400 digits, no NaN.
 

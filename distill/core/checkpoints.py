@@ -14,9 +14,12 @@ from typing import Any
 import torch
 
 from distill.core.errors import DistillError
+from distill.core.reading import read_json
 
 NAME, OLD = "checkpoint", "checkpoint.old"
 VALUES, TENSORS, SUMS = "state.json", "tensors.pt", "SHA256SUMS"
+LARGEST_VALUES = 2**30
+"""Bytes: a sampler may keep where it is in every file of its data."""
 
 
 def save(folder: Path, values: Mapping[str, Any], tensors: Mapping[str, Any], keep: bool = False) -> Path:
@@ -64,7 +67,7 @@ def known(folder: Path) -> dict[str, dict[str, int]]:
     for name in (NAME, OLD):
         if (folder / name / VALUES).is_file():
             try:
-                values = json.loads((folder / name / VALUES).read_text())
+                values = read_json(folder / name / VALUES, LARGEST_VALUES)
                 found[name] = {"saves": int(values.get("saves", 0)), "processes": int(values.get("processes", 1))}
             except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
                 raise DistillError(f"the checkpoint {folder / name} cannot be read: {error}") from error
@@ -76,7 +79,7 @@ def load(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     checksums are read without."""
     try:
         _check(path)
-        values: dict[str, Any] = dict(json.loads((path / VALUES).read_text()))
+        values: dict[str, Any] = dict(read_json(path / VALUES, LARGEST_VALUES))
         if values.pop("sums", False) and not (path / SUMS).is_file():
             raise DistillError(f"the checkpoint {path} has lost its {SUMS}")
         return values, torch.load(path / TENSORS, weights_only=True, map_location="cpu")
@@ -105,8 +108,13 @@ def digest(path: Path) -> str:
 
 def write_json(path: Path, value: Any, indent: int = 2) -> None:
     """Writes a JSON file whole, or leaves the one before."""
+    write_text(path, json.dumps(value, indent=indent) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file in UTF-8 whole, or leaves the one before."""
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(value, indent=indent) + "\n")
+    partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
 
 

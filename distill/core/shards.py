@@ -6,7 +6,6 @@ on from its last one; what was cut off or changed afterwards is found by `verify
 opening.
 """
 
-import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 
 from distill.core.checkpoints import digest, write_json
 from distill.core.errors import DistillError
+from distill.core.reading import read_json
 
 INDEX, CARD = "index.json", "card.json"
 FORMAT = 1
@@ -36,6 +36,10 @@ class Shard:
     """Field -> `dtype`, `shape` of a row, `sha256`."""
 
 
+LARGEST_INDEX = 2**32
+"""Bytes: it names every episode."""
+
+
 class Shards:
     """The shards of one folder, in the order they were written."""
 
@@ -51,13 +55,13 @@ class Shards:
         index = self.folder / INDEX
         if index.is_file():
             try:
-                data = json.loads(index.read_text())
+                data = read_json(index, LARGEST_INDEX)
                 if data["format"] != FORMAT:
                     raise DistillError(f"{index} has format {data['format']}, this code reads {FORMAT}")
                 for said in data["shards"]:
                     fields: dict[str, Any] = {**said, "episodes": tuple(said["episodes"])}
                     self.shards.append(Shard(**fields))
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
+            except (OSError, ValueError, KeyError, TypeError) as error:
                 raise DistillError(f"{index} is damaged: {error}") from error
             for shard in self.shards:
                 for field in shard.files:

@@ -1,6 +1,5 @@
 """What a run of `barkour distill language` or `classifier` keeps of its beginning, and what goes on from it."""
 
-import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -9,6 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from distill.core.errors import DistillError
 from distill.core.folders import LOCK
+from distill.core.reading import read_json
 from sim.errors import InputError
 from sim.folders import alone
 
@@ -61,7 +61,7 @@ def read_begun(folder: Path, name: str, kind: Callable[[Any], T]) -> Begun | Non
     """
     path = folder / OPTIONS
     try:
-        found = json.loads(path.read_text(), parse_constant=_number) if path.is_file() else None
+        found = read_json(path, parse_constant=_number) if path.is_file() else None
         if found is None:
             return None
         if isinstance(found[name], str | bool):  # `float` would read "nan", and true as 1

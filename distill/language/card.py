@@ -1,6 +1,5 @@
 """The model card of a distilled student: where it comes from, how it was made, what it measures, what is missing."""
 
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,8 +11,9 @@ from typing import Any
 import torch
 import yaml
 
-from distill.core.checkpoints import write_json
+from distill.core.checkpoints import write_json, write_text
 from distill.core.errors import DistillError
+from distill.core.reading import read_json
 from distill.language import harness
 from distill.language.begun import OPTIONS, read_begun
 from distill.language.evaluation import table
@@ -84,7 +84,7 @@ def write_card(folder: Path, options: Asked, found: Mapping[str, Any]) -> None:
         "## Made with", "", "```", command(options), "```", "", "| file | SHA-256 |", "|---|---|",
         *(f"| {name} | `{digest}` |" for name, digest in data["files"].items()), "",
     ]  # fmt: skip
-    (folder / "README.md").write_text("\n".join(lines))
+    write_text(folder / "README.md", "\n".join(lines))
 
 
 def _figures(title: str, rows: Iterable[tuple[str, float]]) -> list[str]:
@@ -283,13 +283,15 @@ def _described(folder: Path) -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         raise InputError(f"{folder} holds no finished student: {error.filename} is not there") from error
-    except (DistillError, OSError, ValueError, KeyError, TypeError) as error:
+    except (DistillError, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise InputError(f"{folder} cannot be described: {error}") from error
 
 
 def _finished(folder: Path) -> tuple[dict[str, Any], Asked]:
     """What a folder's summary says, and the options of its run."""
-    found = dict(json.loads((folder / SUMMARY).read_text()))
+    found = read_json(folder / SUMMARY)
+    if not isinstance(found, dict) or not isinstance(found.get("method"), str):
+        raise DistillError(f"{folder / SUMMARY} names no method")
     kind = LanguageOptions if "perplexity" in found else OWN.get(found["method"], ClassifierOptions)
     begun = read_begun(folder / "run", FORMS[kind].start, lambda value: value)
     if begun is None:

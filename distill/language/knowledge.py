@@ -11,7 +11,9 @@ import bm25s
 import numpy as np
 import torch
 
+from distill.core.checkpoints import write_text
 from distill.core.errors import DistillError
+from distill.core.reading import read_text
 from distill.language.examples import Chat, Example, Pair
 
 Embed = Callable[[Sequence[str]], np.ndarray]
@@ -92,14 +94,14 @@ class KnowledgeBase:
     def save(self, path: Path) -> None:
         """JSONL, a row an entry."""
         rows = "".join(json.dumps(asdict(entry), ensure_ascii=False) + "\n" for entry in self.entries)
-        path.write_text(rows, encoding="utf-8")
+        write_text(path, rows)
 
     @classmethod
     def load(cls, path: Path, embed: Embed | None = None) -> "KnowledgeBase":
         """What `save` wrote. Raises `DistillError` where the file is something else."""
         try:
             # lines of the file alone: `splitlines` also breaks where a text within a row has U+2028
-            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+            rows = [json.loads(line) for line in read_text(path, 2**30).split("\n") if line.strip()]
             texts = [(row["question"], row["knowledge"]) for row in rows]
             if not all(isinstance(text, str) for pair in texts for text in pair):
                 raise DistillError(f"{path} holds no knowledge: a question or its knowledge is no text")

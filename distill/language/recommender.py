@@ -7,7 +7,6 @@ recommend({"visits": [{"diagnoses": ["I10"], "procedures": []}]})      # [("C09A
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from safetensors.torch import save_file
 
 from distill.core.checkpoints import write_json
 from distill.core.errors import DistillError
+from distill.core.reading import read_json
 from distill.core.tables import Rows
 from distill.language.adapters import with_adapters
 from distill.language.evaluate import over
@@ -312,7 +312,7 @@ class Recommender:
         if not isinstance(model, VisitRecommender):
             raise DistillError(f"{folder} holds a {type(model).__name__}, no recommender")
         try:
-            about = json.loads((Path(folder) / VOCABULARY).read_text())
+            about = read_json(Path(folder) / VOCABULARY)
             self.vocabulary = Vocabulary.from_json(about)
             self.threshold, self.visits = float(about["threshold"]), int(about["visits"])
             self.every_visit = bool(about["every_visit"])

@@ -5,7 +5,6 @@ number format, tied weights and chat template with what vLLM reads of them. A mo
 that a device's kernels lack, or that needs more memory than there is, fails there all the same.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ import transformers
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer
+
+from distill.core.reading import read_json
 
 VERSION = "0.33.0"
 """Of vLLM, whose names these are: `vllm/model_executor/models/registry.py` in its wheel on PyPI, November 2026."""
@@ -163,6 +164,6 @@ def _tokens(folder: Path, config: Mapping[str, Any]) -> list[str]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_text()))
+        return dict(read_json(path))
     except (OSError, ValueError, TypeError):
         return {}

@@ -1,6 +1,5 @@
 """Students and teachers of the core's loop that read logits out of a model; top-k logits kept small on disk."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from distill.core.collect import Student
 from distill.core.errors import DistillError
 from distill.core.objectives.base import StudentOutput
 from distill.core.objectives.chunks import rows_at_once
+from distill.core.reading import read_json
 from distill.core.signals import DenseLogits, LogitScaling, ProjectedLogits, SampledLogProbs, TeacherSignal, TopKLogits
 from distill.core.teachers import Batch, DiskCache, LocalModel, Teacher
 from distill.language.models import Read
@@ -214,7 +214,7 @@ class TopKCache(DiskCache):
         if not card.is_file():
             return None
         try:
-            return dict(json.loads(card.read_text()))
+            return dict(read_json(card))
         except (ValueError, TypeError) as error:
             raise DistillError(f"{card} is damaged: {error}") from error
 

@@ -5,7 +5,6 @@ drives more and more and the specialists say what they would have done (DAgger).
 where the student's performance lags (DDK); the course score picks the best student and watches for teacher hacking.
 """
 
-import json
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -22,6 +21,7 @@ from distill.core.errors import DistillError
 from distill.core.journal import Journal
 from distill.core.loop import Distiller, LoopConfig, load_best
 from distill.core.objectives.actions import SquaredError
+from distill.core.reading import read_json
 from distill.core.schedules import Beta
 from distill.core.shards import Shards
 from distill.core.teachers import RecordedActions
@@ -93,11 +93,11 @@ def export_run(run: Path, file: Path, force: bool = False) -> dict[str, Any]:
     student = _student(options, robot)
     try:
         best = load_best(run, student)
-        summary = json.loads((run / "summary.json").read_text())
+        summary = read_json(run / "summary.json")
         shards = Shards(run / "data")
         card = shards.card(robot.control_period)
         seen = observations(shards, options.context, 500)
-    except (DistillError, OSError, json.JSONDecodeError) as error:
+    except (DistillError, OSError) as error:
         raise InputError(f"the run {run} cannot be exported: {error}") from error
     exported = export_transformer(
         student.module, file, robot=robot, force=force, recorded=seen, command_ranges=ranges,
@@ -126,21 +126,21 @@ def _driven(options: Options) -> tuple[Robot, dict[str, list[float]]]:
         teachers = load_skills(options.teachers, options.robot)
         return teachers.robot, _ranges(teachers)
     try:
-        about = json.loads((options.run / OPTIONS).read_text())
+        about = read_json(options.run / OPTIONS)
         return find_robot(about["robot"]), about["command_ranges"]
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{options.run} does not say what its recordings were of: {error}") from error
 
 
 def _recall(run: Path) -> tuple[Options, str]:
     try:
-        values = json.loads((run / OPTIONS).read_text())
+        values = read_json(run / OPTIONS)
         kept = dict(values["options"])
         kept["courses"] = tuple(kept["courses"])
         kept |= {"run": run, "out": _path(kept["out"]), "start_from": _path(kept.get("start_from"))}
         kept["recordings"] = _path(kept.get("recordings"))
         return Options(**kept), values["commit"]
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{run} holds no run of this recipe: {error}") from error
 
 

@@ -1,6 +1,5 @@
 """Students of experiments in folders that load again: models of transformers as those do, others by their settings."""
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +12,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedMode
 
 from distill.core.checkpoints import write_json
 from distill.core.errors import DistillError
+from distill.core.reading import read_json
 from distill.language.models import CLASSES, Kind
 from distill.language.text import END, PAD, Tokens
 
@@ -102,7 +102,7 @@ def save(module: nn.Module, folder: Path, tokens: Tokens | None = None) -> None:
 def load(folder: Path) -> nn.Module:
     """The student of a folder that `save` wrote, in evaluation mode. Raises `DistillError` where it holds none."""
     try:
-        about = json.loads((folder / CONFIG).read_text())
+        about = read_json(folder / CONFIG)
         if OWN not in about:
             return _pretrained(folder)
         module = KINDS[about[OWN]](about["settings"])

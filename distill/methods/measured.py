@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from distill.core.errors import DistillError
+from distill.core.reading import read_json
 from distill.methods import run as experiments
 from distill.methods.catalogue import find
 from distill.methods.claims import Claim, Judged, judge
@@ -134,8 +135,8 @@ def keep(results: Path, rule: str, folder: Path = FOLDER, *, pilot: bool = False
       DistillError: no finished seed, or one that was run with fewer steps or on another robot.
     """
     try:
-        name = json.loads((results / experiments.RESULT).read_text())["name"]
-        options = json.loads((results / experiments.OPTIONS).read_text())
+        name = read_json(results / experiments.RESULT)["name"]
+        options = read_json(results / experiments.OPTIONS)
         preset, domain, budget = (options[each] for each in ("preset", "domain", "budget"))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DistillError(f"{results} holds no experiment that was run: {error}") from error

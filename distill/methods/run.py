@@ -1,6 +1,5 @@
 """Runs recipes: seeds side by side, finished arms kept, one verdict."""
 
-import json
 import math
 import shutil
 import time
@@ -18,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from distill.core.checkpoints import plain, write_json
 from distill.core.errors import DistillError
 from distill.core.folders import end_with_parent, hold
+from distill.core.reading import read_json
 from distill.language.data import Corpus, read_folder
 from distill.language.models import sharding
 from distill.methods import cluster
@@ -213,7 +213,7 @@ def _claim(folder: Path, options: dict[str, Any]) -> None:
     path = folder / OPTIONS
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        known = json.loads(path.read_text()) if path.is_file() else None
+        known = read_json(path) if path.is_file() else None
         if not isinstance(known, dict | None):
             raise ValueError(f"{path.name} holds no options")
     except (OSError, ValueError, RecursionError) as error:
@@ -230,7 +230,7 @@ def _claim(folder: Path, options: dict[str, Any]) -> None:
 def _arms(folder: Path, seed: int) -> dict[str, Any]:
     path = folder / f"seed_{seed}" / ARMS
     try:
-        found = json.loads(path.read_text(), parse_int=_known, parse_float=_known) if path.is_file() else {}
+        found = read_json(path, parse_int=_known, parse_float=_known) if path.is_file() else {}
         for arm, one in found.items():
             if not isinstance(one["measures"], dict) or not 0 <= float(one["seconds"]) < math.inf:
                 raise ValueError(f"what it says of '{arm}' is no result")

@@ -5,7 +5,6 @@ With `--budget small` every step of every recipe is done, but of seeds only as m
 were run, so few of them say little, and the power that they have stands beside it.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from rich.console import Console
 from distill.core.checkpoints import plain, write_json
 from distill.core.errors import DistillError
 from distill.core.folders import hold
+from distill.core.reading import read_json
 from distill.methods.catalogue import NAMES, find
 from distill.methods.framework import Recipe, processors
 from distill.methods.measured import read
@@ -161,7 +161,7 @@ def _run(part: Part, share: float | None, console: Console) -> dict[str, Any]:
     whole = [*kept_arms(recipe, folder)]
     whole = [seed for seed in whole if not any(seed in claim.power.pilot for claim in recipe.claims)]
     if set(whole) > set(result["seeds"]):
-        result = summary(recipe, folder, whole, json.loads((folder / OPTIONS).read_text()))
+        result = summary(recipe, folder, whole, read_json(folder / OPTIONS))
     return result
 
 

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from sim.errors import InputError
+from sim.reading import LARGEST_OWN, read_own, read_text
 
 ARRAYS, VALUES, SUMS = "arrays.safetensors", "state.json", "SHA256SUMS"
 OLD = ".old"
@@ -84,7 +85,7 @@ def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         raise InputError(f"{path} is not a checkpoint: it needs {ARRAYS} and {VALUES}")
     try:
         _check(path)
-        values = json.loads((path / VALUES).read_text())
+        values = read_own(path / VALUES)
         if not isinstance(values, dict):
             raise InputError(f"checkpoint {path} cannot be read: {VALUES} is no JSON object")
         if values.pop("sums", False) and not (path / SUMS).is_file():
@@ -105,7 +106,7 @@ def _check(path: Path) -> None:
     """Raises `InputError` where a file is not what it was when it was written."""
     if not (path / SUMS).is_file():
         return
-    said = dict(line.split("  ", 1)[::-1] for line in (path / SUMS).read_text().splitlines())
+    said = dict(line.split("  ", 1)[::-1] for line in read_text(path / SUMS, LARGEST_OWN).splitlines())
     for name in (ARRAYS, VALUES):
         if said.get(name) != _digest(path / name):
             raise InputError(f"checkpoint {path} cannot be read: {name} is not what was written")

@@ -12,6 +12,7 @@ from typing import Any
 
 from sim.errors import InputError
 from sim.folders import replacing
+from sim.reading import read_own
 from sim.results import printable
 
 MARK = "run.json"
@@ -55,8 +56,8 @@ def mark(folder: Path, begun_with: Mapping[str, Any]) -> None:
 
 def _mark(folder: Path) -> Any:
     try:
-        return json.loads((folder / MARK).read_text())
-    except (OSError, ValueError, RecursionError):
+        return read_own(folder / MARK)
+    except InputError:
         return None
 
 

@@ -31,6 +31,7 @@ from sim.envs.batched import BatchedEnv, DivergedError
 from sim.errors import InputError
 from sim.folders import alone, replacing
 from sim.machine import check_xla, need_memory
+from sim.reading import read_own
 from sim.robots.description import DEFAULT, find_robot, robot_by_name
 from sim.tasks.handovers import Handovers
 from sim.tasks.patches import LEVELS
@@ -362,7 +363,7 @@ class Run:
     def finished(self) -> bool:
         """Whether all that a run leaves at its end is there: the summary comes last."""
         try:
-            summary = json.loads((self.folder / "summary.json").read_text())
+            summary = read_own(self.folder / "summary.json")
             return summary["steps"] >= self.steps and not summary["interrupted"]
         except (OSError, ValueError, TypeError, KeyError):
             return False

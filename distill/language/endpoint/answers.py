@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from distill.core.reading import read_json
+
 log = logging.getLogger(__name__)
 
 
@@ -26,7 +28,7 @@ class AnswerCache:
         """The answer, or None where there is none or the file is damaged (which is logged)."""
         path = self.path(request)
         try:
-            entry = json.loads(path.read_bytes())
+            entry = read_json(path)
             if entry["request"] != json.loads(canonical(request)):
                 raise ValueError("it holds another request")
             if entry["sha256"] != _digest({"request": entry["request"], "answer": entry["answer"]}):

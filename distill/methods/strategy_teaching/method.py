@@ -27,7 +27,9 @@ from typing import Any, Protocol
 import torch
 from jinja2 import TemplateError
 
+from distill.core.checkpoints import write_text
 from distill.core.errors import DistillError
+from distill.core.reading import read_text
 from distill.language.knowledge import Embed, Entry, KnowledgeBase, words
 
 Message = Mapping[str, str]
@@ -113,13 +115,14 @@ class Library:
 
     def save(self, path: Path) -> None:
         """JSONL, a row a lesson: to be read, edited and dated by people."""
-        path.write_text("".join(json.dumps(asdict(lesson), ensure_ascii=False) + "\n" for lesson in self.lessons))
+        write_text(path, "".join(json.dumps(asdict(lesson), ensure_ascii=False) + "\n" for lesson in self.lessons))
 
     @classmethod
     def load(cls, path: Path, embed: Embed | None = None) -> "Library":
         """What `save` wrote, or a person did. Raises `DistillError` where the file is something else."""
         try:
-            rows = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+            # lines of the file alone: `splitlines` also breaks where a text within a row has U+2028
+            rows = [json.loads(line) for line in read_text(path).split("\n") if line.strip()]
             more = ("origin", "date", "reviewer")
             return cls(
                 [
@@ -131,7 +134,7 @@ class Library:
                 ],
                 embed,
             )  # fmt: skip
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DistillError(f"{path} holds no library: {str(error).splitlines()[0]}") from error
 
 

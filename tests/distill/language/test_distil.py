@@ -1,6 +1,7 @@
 """`barkour distill language`: own models and data in, a folder that transformers loads out."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -377,4 +378,16 @@ def test_the_card_is_written_anew_from_what_the_folder_knows(home, tmp_path, cap
     capsys.readouterr()
     for bad in (tmp_path / "nothing", home):
         assert barkour.main(["distill", "card", str(bad)]) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+    summary = moved / "summary.json"
+    said = json.loads(summary.read_text())
+    summary.unlink()
+    os.mkfifo(summary)
+    assert barkour.main(["distill", "card", str(moved)]) == 2  # at once: nobody will write to a pipe
+    summary.unlink()
+    changes = ({"method": ["kd"]}, {"data": []}, {"perplexity": 1}, {"parameters": "x"}, {"teachers": 3})
+    for text in ("[" * 100_000, *(json.dumps({**said, **change}) for change in changes)):
+        summary.write_text(text)
+        capsys.readouterr()
+        assert barkour.main(["distill", "card", str(moved)]) == 2
         assert len(capsys.readouterr().err.splitlines()) == 1

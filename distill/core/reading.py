@@ -1,0 +1,45 @@
+"""Files of a run, read back: they may have been changed, cut off or exchanged by then."""
+
+import json
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from distill.core.errors import DistillError
+
+LARGEST = 64 * 2**20
+"""Bytes of a file that a run wrote about itself."""
+
+
+def read_text(path: Path, largest: int = LARGEST) -> str:
+    """A text in UTF-8, with or without a byte order mark.
+
+    Raises:
+      OSError: as opening it does, `FileNotFoundError` above all.
+      DistillError: no regular file (a pipe or a device would never end), one of more than `largest` bytes, or no text.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise DistillError(f"{path} is no regular file")
+    if status.st_size > largest:
+        raise DistillError(f"{path} has {status.st_size} bytes, {largest} are allowed")
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DistillError(f"{path} is not text") from error
+
+
+def read_json(path: Path, largest: int = LARGEST, **numbers: Callable[[str], Any]) -> Any:
+    """What a JSON file holds; `numbers` are `json.loads`'s `parse_int` and the like. Raises what `read_text` does.
+
+    Raises:
+      DistillError: also where it is no JSON, or nested too deeply to be read.
+    """
+    text = read_text(path, largest)
+    try:
+        return json.loads(text, **numbers)
+    except RecursionError as error:
+        raise DistillError(f"{path} is nested too deeply") from error
+    except json.JSONDecodeError as error:
+        raise DistillError(f"{path} is no JSON: {error}") from error
