@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from robot.loop.assembly import Assembly
 from robot.loop.clock import Clock
 from robot.loop.declarations import OnboardParameters
-from robot.loop.timing import ARM_EVERY, LOOK_EVERY, SOFT_STOP_SPARE
+from robot.loop.timing import ARM_EVERY, ENDED_SPARE, LOOK_EVERY, SOFT_STOP_SPARE
 from robot.loop.transport import ANSWERED, NEVER, NS, State
 
 
@@ -14,6 +14,8 @@ class Asked(Protocol):
     """How often an end was asked for."""
 
     asked: int
+    patience: float
+    """s after a request until a program whose starter is gone is ended by force."""
 
 
 class Operation:
@@ -27,6 +29,7 @@ class Operation:
 
     def run(self, ending: Asked) -> None:
         """Until the end is asked for, and then until the robot has stopped. A second request ends at once."""
+        ending.patience = self.options.soft_stop + SOFT_STOP_SPARE + ENDED_SPARE
         self.loop.start()
         self.say("ready" + ("; a dry run: nothing is sent to the joints" if self.options.dry_run else ""))
         armed, tried = not self.options.auto_arm, NEVER

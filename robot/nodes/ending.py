@@ -2,19 +2,28 @@
 
 import json
 import math
+import os
 import signal
 from pathlib import Path
 from typing import Any, cast
 
+from robot.loop.timing import ENDED_WITHIN
 from sim.errors import InputError
 from sim.folders import replacing, writable
 
 
 class Ending:
-    """Counts how often an end was asked for (SIGINT, SIGTERM)."""
+    """Counts how often an end was asked for (SIGINT, SIGTERM).
+
+    Who started a program ends it by force where it does not obey. Where that one is gone, the program's own alarm does
+    (SIGALRM, which ends a process whatever it hangs in): nobody else would.
+    """
 
     def __init__(self) -> None:
         self.asked = 0
+        self.patience = 2 * ENDED_WITHIN
+        """s that the program may take to end; the control loop's soft stop takes longer."""
+        self._parent = os.getppid()
 
     def listen(self) -> None:
         """Takes the signals over, in the main thread."""
@@ -23,6 +32,8 @@ class Ending:
 
     def _ask(self, *_: Any) -> None:
         self.asked += 1
+        if os.getppid() != self._parent and signal.getitimer(signal.ITIMER_REAL)[0] == 0.0:
+            signal.alarm(math.ceil(self.patience))
 
 
 def check_report(path: str | Path | None) -> None:

@@ -1,8 +1,15 @@
 """Reports that cannot be written are refused before any work."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import pytest
 
-from robot.nodes.ending import check_report, write_report
+from robot.nodes.ending import Ending, check_report, write_report
 from robot.options import UnitreeSimOptions
 from robot.transports.unitree import simulated
 from sim.errors import InputError
@@ -24,3 +31,53 @@ def test_a_simulated_robot_does_not_start_where_it_could_not_report(tmp_path, mo
     monkeypatch.setattr(simulated, "Claim", lambda *_: pytest.fail("it had begun"))
     with pytest.raises(InputError, match="cannot write"):
         simulated.unitree_sim(UnitreeSimOptions(out=tmp_path))
+
+
+HANGS = """
+import ctypes, os, signal, sys, time
+from robot.nodes.ending import Ending
+ending = Ending()
+ending.patience = 1.0
+ending.listen()
+print(os.getpid(), flush=True)
+while True:  # it was asked to end, and does not
+    time.sleep(0.01)
+"""
+STARTS = f"""
+import subprocess, sys, time
+from robot.nodes.processes import _beginning
+import os
+subprocess.Popen([sys.executable, "-c", {HANGS!r}], preexec_fn=_beginning(os.getpid(), False))
+time.sleep(600)
+"""
+
+
+def alive(number: int) -> bool:
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_program_that_hangs_when_its_starter_was_killed_ends_by_its_own_alarm():
+    with subprocess.Popen([sys.executable, "-c", STARTS], stdout=subprocess.PIPE, text=True) as starter:
+        assert starter.stdout is not None
+        child = int(starter.stdout.readline())
+        try:
+            os.kill(child, signal.SIGTERM)  # its starter is there: it is left to that one
+            assert alive(child)
+            starter.kill()
+            starter.wait()
+            until = time.monotonic() + 60
+            while alive(child) and time.monotonic() < until:
+                time.sleep(0.05)
+            assert not alive(child)
+        finally:
+            if alive(child):
+                os.kill(child, signal.SIGKILL)
+
+
+def test_a_program_whose_starter_is_there_sets_no_alarm():
+    ending = Ending()
+    ending._ask()
+    assert ending.asked == 1 and signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
