@@ -38,6 +38,10 @@ class Average:
         finally:
             self._give(own)
 
+    def take(self) -> None:
+        """Makes the average the parameters for good."""
+        self._give(self.values)
+
     def restore(self, values: Sequence[torch.Tensor]) -> None:
         """Takes `values` of a checkpoint. Raises `DistillError` where they are of other parameters."""
         if [value.shape for value in values] != [value.shape for value in self.values]:

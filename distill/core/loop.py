@@ -537,8 +537,33 @@ def load_best(folder: Path, student: Student) -> dict[str, Any]:
     if best is None:
         raise DistillError(f"{folder} has no measured student yet")
     values, tensors = checkpoints.load(best)
+    _give(student, tensors, best)
+    return values
+
+
+def load_last(folder: Path, student: Student) -> dict[str, Any]:
+    """Gives a student the parameters of the last measured round of a run, or their average where it kept one; returns
+    what was measured, as `load_best` does.
+
+    Raises:
+      DistillError: no round was measured yet, or the file is damaged or of another student.
+    """
+    last = checkpoints.newest(Path(folder))
+    values, tensors = ({}, {}) if last is None else checkpoints.load(last)
+    measured = values.get("measured")
+    if last is None or not measured or values["position"]["step"] != measured[-1]["step"]:
+        raise DistillError(f"{folder} does not end with a measured student")
+    _give(student, tensors, last)
+    if values["config"].get("average"):
+        average = Average([p for p in student.module.parameters() if p.requires_grad], values["config"]["average"])
+        average.restore(tensors["average"])
+        average.take()
+    found = {name: value for name, value in measured[-1].items() if not name.startswith("proxy") and name != "step"}
+    return {"round": len(measured) - 1, **found}
+
+
+def _give(student: Student, tensors: Mapping[str, Any], path: Path) -> None:
     try:
         student.module.load_state_dict(tensors["student"])
     except (RuntimeError, KeyError) as error:
-        raise DistillError(f"{best} is of another student: {str(error).splitlines()[0]}") from error
-    return values
+        raise DistillError(f"{path} is of another student: {str(error).splitlines()[0]}") from error

@@ -78,6 +78,8 @@ class Options(options.Options):
     """courses of every two obstacles that are a domain of their own, for the hand-overs; 0: no such domain"""
     score_runs: Annotated[int, Range(1, 100_000)] = 32
     """runs of the first course that score the student after each round"""
+    keep: Literal["best", "last"] = "best"
+    """the round whose student is exported: scores of few runs differ by chance, and averages by little"""
     patience: Annotated[int, Range(0, 10_000)] = 0
     """stop after so many rounds without a better score; 0: never"""
     precision: Literal["no", "bf16", "fp16"] = "no"

@@ -19,7 +19,7 @@ from distill.core.checkpoints import plain, write_json
 from distill.core.collect import Collector, Student
 from distill.core.errors import DistillError
 from distill.core.journal import Journal
-from distill.core.loop import Distiller, LoopConfig, load_best
+from distill.core.loop import Distiller, LoopConfig, load_best, load_last
 from distill.core.objectives.actions import SquaredError
 from distill.core.reading import read_json
 from distill.core.schedules import Beta
@@ -92,7 +92,7 @@ def export_run(run: Path, file: Path, force: bool = False) -> dict[str, Any]:
     robot, ranges = _driven(options)
     student = _student(options, robot)
     try:
-        best = load_best(run, student)
+        best = (load_best if options.keep == "best" else load_last)(run, student)
         summary = read_json(run / "summary.json")
         shards = Shards(run / "data")
         card = shards.card(robot.control_period)

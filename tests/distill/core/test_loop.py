@@ -19,7 +19,7 @@ from torch import nn
 from distill.core import checkpoints, precision
 from distill.core.collect import CollectionPlan, Experience, Student
 from distill.core.errors import DistillError
-from distill.core.loop import Distiller, LoopConfig, load_best
+from distill.core.loop import Distiller, LoopConfig, load_best, load_last
 from distill.core.objectives.actions import SquaredError
 from distill.core.objectives.base import StudentOutput
 from distill.core.schedules import Beta
@@ -314,6 +314,25 @@ def test_the_best_round_is_kept_whatever_comes_after_it(tmp_path):
     for mine, wanted in zip(fresh.module.parameters(), weights[1], strict=True):
         assert torch.equal(mine, wanted)
     del student
+
+
+@pytest.mark.parametrize("average", [0.0, 0.9])
+def test_the_last_round_can_be_had_too(tmp_path, average):
+    scores = iter([0.2, 0.9, 0.5, 0.4])
+    weights = []
+
+    def measure(student):
+        weights.append([p.detach().clone() for p in student.module.parameters()])
+        return {"golden": next(scores)}
+
+    with pytest.raises(DistillError):
+        load_last(tmp_path / "run", Net())
+    loop, _ = distiller(tmp_path / "run", replace(CONFIG, average=average), evaluate=measure)
+    loop.run()
+    fresh = Net()
+    assert load_last(tmp_path / "run", fresh) == {"round": 3, "golden": 0.4}
+    for mine, wanted in zip(fresh.module.parameters(), weights[-1], strict=True):
+        assert torch.equal(mine, wanted)
 
 
 def test_patience_ends_a_run_that_gets_no_better(tmp_path):
