@@ -5,7 +5,7 @@ mean over the last steps is better than most of them (Polyak and Juditsky 1992; 
 keep a second copy of the module beside the one that collectors and measures hold).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -29,7 +29,7 @@ class Average:
             value.lerp_(parameter, 1 - decay)
 
     @contextmanager
-    def applied(self) -> Iterator[None]:
+    def applied(self) -> Generator[None]:
         """The average in place of the parameters, which are back afterwards whatever happens."""
         own = [parameter.detach().clone() for parameter in self.parameters]
         try:

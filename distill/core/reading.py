@@ -30,15 +30,22 @@ def read_text(path: Path, largest: int = LARGEST) -> str:
         raise DistillError(f"{path} is not text") from error
 
 
-def read_json(path: Path, largest: int = LARGEST, **numbers: Callable[[str], Any]) -> Any:
-    """What a JSON file holds; `numbers` are `json.loads`'s `parse_int` and the like. Raises what `read_text` does.
+def read_json(
+    path: Path,
+    largest: int = LARGEST,
+    *,
+    parse_int: Callable[[str], Any] | None = None,
+    parse_float: Callable[[str], Any] | None = None,
+    parse_constant: Callable[[str], Any] | None = None,
+) -> Any:
+    """What a JSON file holds; its numbers are read as `json.loads` is told. Raises what `read_text` does.
 
     Raises:
       DistillError: also where it is no JSON, or nested too deeply to be read.
     """
     text = read_text(path, largest)
     try:
-        return json.loads(text, **numbers)
+        return json.loads(text, parse_int=parse_int, parse_float=parse_float, parse_constant=parse_constant)
     except RecursionError as error:
         raise DistillError(f"{path} is nested too deeply") from error
     except json.JSONDecodeError as error:
