@@ -69,7 +69,7 @@ def known(folder: Path) -> dict[str, dict[str, int]]:
             try:
                 values = read_json(folder / name / VALUES, LARGEST_VALUES)
                 found[name] = {"saves": int(values.get("saves", 0)), "processes": int(values.get("processes", 1))}
-            except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+            except (OSError, ValueError, TypeError, AttributeError, OverflowError) as error:
                 raise DistillError(f"the checkpoint {folder / name} cannot be read: {error}") from error
     return found
 

@@ -67,7 +67,7 @@ def read_begun(folder: Path, name: str, kind: Callable[[Any], T]) -> Begun | Non
         if isinstance(found[name], str | bool):  # `float` would read "nan", and true as 1
             raise ValueError(f"{name} is {found[name]!r}")
         return Begun(dict(found["options"]), kind(found[name]))
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:  # JSON's own are ValueErrors
+    except (ValueError, KeyError, TypeError, OverflowError) as error:  # JSON's own are ValueErrors
         raise DistillError(f"{path} is damaged: {error}") from error
 
 

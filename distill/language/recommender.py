@@ -192,9 +192,8 @@ def prepare(options: RecommenderOptions) -> Task:
 
     def save(folder: Path) -> dict[str, Any]:
         kept.save(student, folder)
-        about = {name: getattr(options, name) for name in ("threshold", "visits", "every_visit")}
-        others = {**about, "interactions": pairs}
-        write_json(folder / VOCABULARY, {**vars(vocabulary), **others})
+        others = {name: getattr(options, name) for name in ("threshold", "visits", "every_visit")}
+        write_json(folder / VOCABULARY, {**vars(vocabulary), **others, "interactions": pairs})
         usual = learned["label"][known].mean(0)
         beside = {"most frequent medications": measured(np.tile(usual, (len(examples.judged), 1)))}
         if asked is not None and options.teacher_epochs:

@@ -109,7 +109,7 @@ def read(name: str, folder: Path = FOLDER) -> Measured:
     if not path.is_file():
         return Measured()
     try:
-        found = json.loads(path.read_text())
+        found = read_json(path)
         runs = [
             Run(**{
                 **run, "seeds": tuple(run["seeds"]), "checks": tuple(run.get("checks", ())),
@@ -119,7 +119,7 @@ def read(name: str, folder: Path = FOLDER) -> Measured:
         ]  # fmt: skip
         means = {claim: float(mean) for claim, mean in found.get("means", {}).items()}
         return Measured(runs=tuple(runs), earlier=found.get("earlier", ""), means=means)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise DistillError(f"{path} holds no figures: {error}") from error
 
 

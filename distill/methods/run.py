@@ -216,7 +216,7 @@ def _claim(folder: Path, options: dict[str, Any]) -> None:
         known = read_json(path) if path.is_file() else None
         if not isinstance(known, dict | None):
             raise ValueError(f"{path.name} holds no options")
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise DistillError(f"{folder} cannot be used: {error}") from error
     if known is None:
         write_json(path, options)
@@ -235,7 +235,7 @@ def _arms(folder: Path, seed: int) -> dict[str, Any]:
             if not isinstance(one["measures"], dict) or not 0 <= float(one["seconds"]) < math.inf:
                 raise ValueError(f"what it says of '{arm}' is no result")
         return found
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise DistillError(f"{path} is damaged ({error}): delete it to run this seed again") from error
 
 

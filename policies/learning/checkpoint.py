@@ -93,7 +93,7 @@ def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         return load_file(path / ARRAYS), values
     except InputError:
         raise
-    except (SafetensorError, ValueError, RecursionError, OSError) as error:
+    except (SafetensorError, ValueError, OSError) as error:
         raise InputError(f"checkpoint {path} cannot be read: {error}") from error
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
+from distill.core.journal import Journal
 from distill.language.text import END, PAD, bpe
 
 torch.set_num_threads(1)  # models are tiny: threads that wait for each other take longer than the work
@@ -15,6 +16,12 @@ CONFIG = {
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
     "num_key_value_heads": 2, "max_position_embeddings": 64,
 }  # fmt: skip
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes longer than such runs; `test_distil` looks at a picture."""
+    monkeypatch.setattr(Journal, "plot", lambda *_: None)
 
 
 @pytest.fixture(scope="module")

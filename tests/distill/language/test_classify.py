@@ -19,7 +19,6 @@ from transformers import (
 )
 
 import barkour
-from distill.core.journal import Journal
 from distill.core.objectives.base import StudentOutput, WeightedSum
 from distill.core.signals import DenseLogits, SampledLogProbs
 from distill.language import classify as command
@@ -29,6 +28,8 @@ from distill.language.text import END, PAD, words
 from distill.methods.method import CLASSIFIERS, find
 from distill.methods.pgkd.method import FewShot
 from sim.errors import InputError
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 TEXTS = {"food": ["bread", "soup", "rice", "cheese"], "sky": ["cloud", "star", "moon", "rain"], "sea": ["fish", "wave"]}
 FILL = ["the", "a", "old", "new", "big", "small"]
@@ -74,12 +75,6 @@ def home(tmp_path_factory) -> Path:
     write(folder / "rows.csv", [*lines(80, 0), ("", "food")])
     write(folder / "test.csv", lines(30, 1), "category")
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes longer than such runs; `test_distil` looks at a picture."""
-    monkeypatch.setattr(Journal, "plot", lambda journal, title: None)
 
 
 def options(home: Path, out: Path, **more: Any) -> ClassifierOptions:

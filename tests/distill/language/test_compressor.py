@@ -9,17 +9,13 @@ import torch
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 from barkour import main
-from distill.core.journal import Journal
 from distill.language import compressor as command
 from distill.language.own_options import CompressorOptions
 from sim.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
-
-
-@pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Journal, "plot", lambda *_: None)
 
 
 @pytest.fixture(scope="module")

@@ -12,13 +12,14 @@ from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassificatio
 
 from barkour import main
 from distill.core.errors import DistillError
-from distill.core.journal import Journal
 from distill.language.encoder import distil as distil_encoder
 from distill.language.own_options import EncoderOptions, TaggerOptions
 from distill.language.tagger import Tagger, read_answers
 from distill.language.tagger import distil as distil_tagger
 from distill.language.text import END, PAD, words
 from sim.errors import InputError
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 DRUGS, EVENTS, FILL = ["aspirin", "codeine"], ["rash", "nausea", "fever"], ["then", "had", "a", "mild"]
 
@@ -34,11 +35,6 @@ def sentence(rng: np.random.Generator) -> dict[str, Any]:
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
-
-
-@pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Journal, "plot", lambda *_: None)
 
 
 @pytest.fixture(scope="module")

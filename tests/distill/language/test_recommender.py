@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 
 from barkour import main
 from distill.core.errors import DistillError
-from distill.core.journal import Journal
 from distill.language import recommender as command
 from distill.language.models import Shape, build
 from distill.language.own_options import RecommenderOptions
@@ -22,6 +21,8 @@ from distill.language.visits import Patient, Visit, Vocabulary, described, namin
 from distill.methods.kept import save
 from distill.methods.leader.method import PatientReader
 from sim.errors import InputError
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 NAMES = {
     f"D{i}": f"{organ} {what}"
@@ -42,11 +43,6 @@ def visit(rng: np.random.Generator) -> dict[str, Any]:
 def write(path: Path, rows: list[Any]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
-
-
-@pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Journal, "plot", lambda *_: None)
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,6 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 
 from barkour import main
 from distill.core.collect import CollectionPlan
-from distill.core.journal import Journal
 from distill.language import seeing as command
 from distill.language.models import Shape
 from distill.language.own_options import VisionOptions
@@ -33,14 +32,11 @@ from distill.language.vision import VisionShape, build_seeing, part_of
 from distill.methods import kept
 from sim.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 WORDS = f"{' '.join(COLOURS)} what colour is it user assistant"
 PATCHES = 16
-
-
-@pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Journal, "plot", lambda *_: None)
 
 
 def tokens_of(words: str = WORDS, **special: Any) -> PreTrainedTokenizerFast:
