@@ -25,6 +25,7 @@ class Tokens:
             if place is None:
                 raise DistillError(f"the tokenizer has no token '{token}'")
         self.pad, self.end = (int(place) for place in ids)  # type: ignore[arg-type]
+        self._left_out = {tokenizer.token_to_id(token) for token in (pad, end, UNKNOWN)}
 
     @property
     def size(self) -> int:
@@ -41,7 +42,8 @@ class Tokens:
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of token ids; special tokens are left out."""
-        return self.tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)
+        kept = [int(i) for i in ids if int(i) not in self._left_out]  # lists of words do not say which are special
+        return self.tokenizer.decode(kept, skip_special_tokens=True)
 
     def fingerprint(self) -> str:
         """Hexadecimal text, equal for equal tokenizers."""

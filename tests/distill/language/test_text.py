@@ -25,6 +25,12 @@ def test_characters_are_one_token_each_and_bpe_merges_what_is_frequent():
     assert words([TEXT]).decode(words([TEXT]).encode("the mat.")) == "the mat."
 
 
+@pytest.mark.parametrize("make", [lambda: words(["the cat"]), lambda: characters(["the cat"]), byte_level])
+def test_special_tokens_are_left_out_of_the_text(make):
+    tokens = make()
+    assert tokens.decode([tokens.pad, *tokens.encode("the cat"), tokens.end, tokens.pad]) == "the cat"
+
+
 def test_equal_texts_give_equal_fingerprints_and_others_are_refused():
     require_same(characters([TEXT]), characters([TEXT]))
     with pytest.raises(DistillError, match="different tokenizers"):

@@ -9,6 +9,7 @@ import pytest
 from distill.core.errors import DistillError
 from distill.language.examples import Chat, Pair, Text
 from distill.methods.framework import Trial
+from distill.methods.frontier_synthetic import experiment
 from distill.methods.frontier_synthetic.experiment import DIRECT, STEPS, Lab, Settings
 from distill.methods.frontier_synthetic.method import METHOD, stripped, target
 
@@ -31,6 +32,20 @@ def test_rows_that_cannot_be_read_are_none_and_too_many_stop_the_run():
     assert found[1].messages == (turns[0], {"role": "assistant", "content": "a"})
     with pytest.raises(DistillError, match="1 can be read"):
         stripped([Pair("p", good), Pair("p", bad), Text("t")], rng, options)
+
+
+def test_an_answer_that_ends_as_it_should_is_right(tmp_path, monkeypatch):
+    sizes = {"teacher_questions": 12, "teacher_steps": 1, "weak_steps": 1, "questions": 20, "test": 4, "more": 4}
+    lab = Lab(Trial(0, tmp_path, Settings(**sizes)))
+    known = {tuple(lab.tokens.encode(q)): y for q, y in map(lab.direct, lab.asked)}
+    known |= {tuple(lab.tokens.encode(f"{STEPS} {q}")): y for q, y in map(lab.steps, lab.asked)}
+
+    def written(model, prompts, *rest, **options):
+        return [[*lab.tokens.encode(known[tuple(prompt)]), lab.tokens.end] for prompt in prompts]
+
+    monkeypatch.setattr(experiment, "answers", written)
+    assert lab.right(lab.said(lab.teacher, [lab.direct(q)[0] for q in lab.asked])[0], lab.asked).all()
+    assert lab.right(lab.annotated(lab.asked, STEPS), lab.asked).all()
 
 
 def test_worsened_answers_are_as_wrong_as_the_weaker_ones(tmp_path):
