@@ -35,6 +35,9 @@ SMOOTHING = 0.1
 """Probability that smoothed labels leave to all tokens, evenly."""
 MARGIN = 0.015
 """Of accuracy, that a better calibration may cost."""
+PILOT = (900, 901, 902)
+"""There top-5 less FIRST was 0.257, labels and a temperature less FIRST -0.003, and FIRST lost 0.036 of accuracy more
+than the margin."""
 
 
 @dataclass(frozen=True)
@@ -216,7 +219,7 @@ RECIPE = Recipe(
         "top-5, temperature": Use("control: five tokens at a temperature, rest 0", change=at_temperature),
     },
     metric="ece",
-    seeds=5,
+    seeds=0,
     prepare=Lab,
     arm=run_arm,
     rule=rule,
@@ -225,19 +228,19 @@ RECIPE = Recipe(
             "rescaling",
             "Five tokens, rescaled, make a student better calibrated than the same tokens as they are",
             Difference("top-5", "FIRST"),
-            Power(0.05),
+            Power(0.05, 0.0183, PILOT),
         ),
         Claim(
             "against temperature",
             "They make it better calibrated than labels and one temperature fitted afterwards",
             Difference("labels, temperature", "FIRST"),
-            Power(0.02),
+            Power(0.02, 0.0246, PILOT),
         ),
         Claim(
             "accuracy",
             f"They cost less than {MARGIN:g} of accuracy against labels",
             spared,
-            Power(0.01),
+            Power(0.01, 0.00998, PILOT),
             unit="margin less what FIRST loses of accuracy",
         ),
     ),

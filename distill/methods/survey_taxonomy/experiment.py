@@ -126,6 +126,9 @@ def rule(results: Results) -> list[Check]:
     ]
 
 
+PILOT = (900, 901, 902)
+"""There reverse KL made texts likelier by 0.398 nats a token, and the share of different runs less by 0.150."""
+
 RECIPE = Recipe(
     name="survey_taxonomy",
     title="A survey's map of the methods, and the smallest experiment on it",
@@ -143,17 +146,19 @@ RECIPE = Recipe(
         for direction in ("forward", "reverse")
     },
     metric="teacher_nats",
-    seeds=5,
+    seeds=0,
     prepare=Lab,
     arm=run_arm,
     rule=rule,
     claims=(
         Claim(
             "likelier", "Reverse KL makes a student write what its teacher finds likelier than forward KL does",
-            likelier, Power(0.1), unit="teacher's nats a token of the student's texts, forward less reverse KL",
+            likelier, Power(0.1, 0.177, PILOT),
+            unit="teacher's nats a token of the student's texts, forward less reverse KL",
         ),
         Claim(
-            "less varied", "It makes it write less varied texts", less_varied, Power(0.02),
+            "less varied", "It makes it write less varied texts", less_varied,
+            Power(0.02, 0.0165, PILOT),
             unit="share of different runs of four tokens, forward less reverse KL",
         ),
     ),
