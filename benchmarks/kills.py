@@ -4,7 +4,7 @@
     python -m benchmarks.kills train --kills 50 --keep kills.jsonl
 
 SIGKILL comes after a random share of an undisturbed run's time, so that it strikes every part of it alike; the same
-command then goes on. The moments are drawn by `--seed`. After each kill no child may be left, what had been kept must
+command then goes on. That time is measured again and again, for computers are now more and now less busy. The moments are drawn by `--seed`. After each kill no child may be left, what had been kept must
 still be there, and not more than one interval between checkpoints may be lost; in the end the result must be the
 undisturbed run's to the last bit, and of runs in real time a whole one. With `--keep` each finished run is a line of a
 file, and a bench that was ended goes on after the last one.
@@ -45,6 +45,8 @@ ORPHANS = 20.0
 """Children of a process that was killed end within so many seconds."""
 EACH = 10
 """Kills of one run, at most."""
+AGAIN = 5
+"""Runs, after which an undisturbed one is timed anew."""
 MARK = "BARKOUR_KILLS"
 """Variable of a run's processes, by which children of children are known."""
 
@@ -223,13 +225,15 @@ class Kind:
     program: tuple[str, ...] = (sys.executable, "-m", "barkour")
     statuses: tuple[int, ...] = (0,)
     """Exit statuses of a run that came to its end."""
+    goes_on: bool = True
+    """Whether the same command goes on after a kill; otherwise it begins anew."""
 
 
 KINDS = {
     "language": Kind(language, student, stage, home),
     "recipe": Kind(recipe, measured, finished_arms),
     "train": Kind(train, trained, iterations, lost=iterations_lost, statuses=(0, 2)),  # 2: it had come to its end
-    "ros": Kind(ros, whole_course, course_killed, lost=unreadable, statuses=(0, 1)),
+    "ros": Kind(ros, whole_course, course_killed, lost=unreadable, statuses=(0, 1), goes_on=False),
 }
 
 
@@ -262,14 +266,16 @@ def begin(kind: Kind, where: Path, out: Path, mark: str) -> subprocess.Popen[byt
     )  # fmt: skip
 
 
-def finished(kind: Kind, where: Path, out: Path) -> None:
-    """Runs a command to its end. Raises `InputError` where it is no good one."""
+def finished(kind: Kind, where: Path, out: Path) -> float:
+    """Runs a command to its end and says how long that took, s. Raises `InputError` where it is no good one."""
+    began = time.monotonic()
     with tempfile.TemporaryFile("w+") as said:
         command = [*kind.program, *kind.words(where, out), "--json"]
         status = subprocess.call(command, stdout=subprocess.DEVNULL, stderr=said, env=_surroundings(where, ""))
         said.seek(0)
         if status not in kind.statuses:
             raise InputError(f"status {status}: {(said.read().strip() or 'nothing').splitlines()[-1]}")
+    return time.monotonic() - began
 
 
 def _surroundings(where: Path, mark: str) -> dict[str, str]:
@@ -289,17 +295,28 @@ def left(mark: str) -> list[int]:
     return found
 
 
-def once(name: str, kind: Kind, where: Path, seed: int, number: int, lasts: float, wanted: str, most: int) -> Run:
-    """One run, killed `most` times at most; `lasts` is an undisturbed one's time, s, `wanted` its result."""
+@dataclass
+class Undisturbed:
+    """What a run is that nobody kills."""
+
+    result: str
+    seconds: float
+    """Of the last one that was timed."""
+
+
+def once(name: str, kind: Kind, where: Path, seed: int, number: int, undisturbed: Undisturbed, most: int) -> Run:
+    """One run, killed `most` times at most. Where it ends before it is killed, that tells how long one takes now."""
     rng, struck, best = random.Random(f"{seed} {number}"), Counter[str](), -1
     kills = orphans = fell = lost = 0
     with tempfile.TemporaryDirectory(dir=where) as place:
         out = Path(place) / "run"
         while kills < most:
             mark = uuid.uuid4().hex
-            process = begin(kind, where, out, mark)
+            process, began = begin(kind, where, out, mark), time.monotonic()
             try:
-                process.wait(rng.uniform(0.2, 1.05) * lasts)
+                process.wait(rng.uniform(0.2, 1.05) * undisturbed.seconds)
+                if process.returncode in kind.statuses and not (kills and kind.goes_on):
+                    undisturbed.seconds = time.monotonic() - began
                 break
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
@@ -315,8 +332,11 @@ def once(name: str, kind: Kind, where: Path, seed: int, number: int, lasts: floa
             lost += kind.lost(out) > 1
             best = max(best, far)
             struck[words] += 1
-        finished(kind, where, out)
-        return Run(name, seed, number, kills, kind.result(out) == wanted, orphans, fell, lost, dict(struck))
+        seconds = finished(kind, where, out)
+        if not kind.goes_on:
+            undisturbed.seconds = seconds
+        equal = kind.result(out) == undisturbed.result
+        return Run(name, seed, number, kills, equal, orphans, fell, lost, dict(struck))
 
 
 def campaign(name: str, kind: Kind, kills: int, seed: int, keep: Path | None = None) -> list[Run]:
@@ -332,18 +352,27 @@ def campaign(name: str, kind: Kind, kills: int, seed: int, keep: Path | None = N
         where = Path(place)
         kind.home(where)
         finished(kind, where, where / "first")  # and fills caches
-        began = time.monotonic()
-        finished(kind, where, where / "whole")
-        lasts, wanted = time.monotonic() - began, kind.result(where / "whole")
-        if kind.result(where / "first") != wanted:
-            raise InputError(f"two undisturbed runs of {name} end differently")
+        wanted = kind.result(where / "first")
+        undisturbed = Undisturbed(wanted, _timed(name, kind, where, wanted))
+        begun = len(runs)
         while (done := sum(run.kills for run in runs)) < kills:
-            runs.append(once(name, kind, where, seed, len(runs), lasts, wanted, min(EACH, kills - done)))
+            if kind.goes_on and len(runs) > begun and (len(runs) - begun) % AGAIN == 0:
+                undisturbed.seconds = _timed(name, kind, where, wanted)
+            runs.append(once(name, kind, where, seed, len(runs), undisturbed, min(EACH, kills - done)))
             if keep is not None:
                 with keep.open("a") as file:
                     file.write(json.dumps(asdict(runs[-1])) + "\n")
             print(json.dumps(total(runs)), file=sys.stderr, flush=True)
     return runs
+
+
+def _timed(name: str, kind: Kind, where: Path, wanted: str) -> float:
+    """How long an undisturbed run takes now, s; raises `InputError` where it ends otherwise than the first."""
+    with tempfile.TemporaryDirectory(dir=where) as place:
+        seconds = finished(kind, where, Path(place) / "whole")
+        if kind.result(Path(place) / "whole") != wanted:
+            raise InputError(f"two undisturbed runs of {name} end differently")
+    return seconds
 
 
 def kept(file: Path | None, name: str, seed: int) -> list[Run]:

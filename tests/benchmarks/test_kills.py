@@ -35,11 +35,28 @@ time.sleep(0.4)
 """Counts to eight, goes on where it was ended, and waits there for its first two kills; or does what it must not."""
 
 
+BUSY = """
+import sys, time
+from pathlib import Path
+out = Path(sys.argv[1])
+out.mkdir(parents=True, exist_ok=True)
+with Path(sys.argv[2]).open("a+") as starts:
+    starts.write(".")
+    starts.seek(0)
+    begun = len(starts.read())
+time.sleep(2.5 if begun < 3 else 0.5)
+sys.exit(3 if begun > 20 else 0)
+"""
+"""Runs slowly twice, as on a busy computer, and fast then; after twenty times it fails."""
+
+
 class Late:
     """Kills when a run has come to where it waits."""
 
+    share = 0.95
+
     def uniform(self, low: float, high: float) -> float:
-        return 0.95
+        return self.share
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +87,16 @@ def test_every_fault_is_counted_and_no_other(how, seen):
     for name in ("fell", "lost", "orphans"):
         assert (found[name] > 0) == (name == seen), found
     assert (found["equal"] < found["runs"]) == (seen == "equal"), found
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_a_computer_that_became_fast_is_noticed(goes_on, monkeypatch):
+    monkeypatch.setattr(Late, "share", 0.6)
+    busy = Kind(
+        lambda where, out: [str(out), str(where / "starts")], lambda out: "", lambda out: (0, ""),
+        program=(sys.executable, "-c", BUSY), goes_on=goes_on,
+    )  # fmt: skip
+    assert total(campaign("busy", busy, 1, seed=0))["kills"] == 1
 
 
 def test_a_bench_that_was_ended_goes_on(tmp_path, monkeypatch):
