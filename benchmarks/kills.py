@@ -4,10 +4,11 @@
     python -m benchmarks.kills train --kills 50 --keep kills.jsonl
 
 SIGKILL comes after a random share of an undisturbed run's time, so that it strikes every part of it alike; the same
-command then goes on. That time is measured again and again, for computers are now more and now less busy. The moments are drawn by `--seed`. After each kill no child may be left, what had been kept must
-still be there, and not more than one interval between checkpoints may be lost; in the end the result must be the
-undisturbed run's to the last bit, and of runs in real time a whole one. With `--keep` each finished run is a line of a
-file, and a bench that was ended goes on after the last one.
+command then goes on. That time is measured again and again, for computers are now more and now less busy. The moments
+are drawn by `--seed`. After each kill no child may be left, what had been kept must still be there, and not more than
+one interval between checkpoints may be lost; in the end the result must be the undisturbed run's to the last bit, and
+of runs in real time a whole one. With `--keep` each finished run is a line of a file, and a bench that was ended goes
+on after the last one.
 
 - `language`: two small models are made on the spot and one is distilled into the other by `barkour distill language`,
   with dropout, a checkpoint after every step and answers that the student writes.

@@ -28,8 +28,8 @@ class Range:
     above: bool = False
 
     def __contains__(self, value: Any) -> bool:
-        if not isinstance(value, (int, float)) or not math.isfinite(value):
-            return False
+        if not isinstance(value, (int, float)) or (isinstance(value, float) and not math.isfinite(value)):
+            return False  # whole numbers are compared as they are: a float does not hold every one
         return (self.low < value if self.above else self.low <= value) and value <= self.high
 
     def __str__(self) -> str:
@@ -74,6 +74,8 @@ class Options:
                 raise InputError(
                     f"{name} must be {kind} {least} {_words(allowed.low)} {till} {_words(allowed.high)}, got {value}"
                 )
+        if types_in(hint) == [bool] and not isinstance(value, bool):
+            raise InputError(f"{name} must be true or false, got {value!r}")
         text = str(value)
         if "\0" in text:
             raise InputError(f"{name} must not hold a NUL character")

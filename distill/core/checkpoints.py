@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from distill.core.errors import DistillError
-from distill.core.reading import read_json
+from distill.core.errors import DistillError, first_line
+from distill.core.reading import check_regular, read_json, read_text
 
 NAME, OLD = "checkpoint", "checkpoint.old"
 VALUES, TENSORS, SUMS = "state.json", "tensors.pt", "SHA256SUMS"
@@ -38,7 +38,7 @@ def save(folder: Path, values: Mapping[str, Any], tensors: Mapping[str, Any], ke
         (partial / SUMS).write_text("".join(lines))
     except (OSError, RuntimeError) as error:  # torch says RuntimeError where a disk is full
         shutil.rmtree(partial, ignore_errors=True)
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise DistillError(f"cannot write a checkpoint to {folder}: {reason}; the one before is kept") from error
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
@@ -52,7 +52,7 @@ def save(folder: Path, values: Mapping[str, Any], tensors: Mapping[str, Any], ke
 def newest(folder: Path) -> Path | None:
     """The whole checkpoint in a folder, or None: the one before, where a run was cut off between two renames."""
     for name in (NAME, OLD):
-        if (folder / name / VALUES).is_file():
+        if os.path.lexists(folder / name / VALUES):
             return folder / name
     return None
 
@@ -65,7 +65,7 @@ def known(folder: Path) -> dict[str, dict[str, int]]:
     """
     found: dict[str, dict[str, int]] = {}
     for name in (NAME, OLD):
-        if (folder / name / VALUES).is_file():
+        if os.path.lexists(folder / name / VALUES):
             try:
                 values = read_json(folder / name / VALUES, LARGEST_VALUES)
                 found[name] = {"saves": int(values.get("saves", 0)), "processes": int(values.get("processes", 1))}
@@ -82,11 +82,12 @@ def load(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         values: dict[str, Any] = dict(read_json(path / VALUES, LARGEST_VALUES))
         if values.pop("sums", False) and not (path / SUMS).is_file():
             raise DistillError(f"the checkpoint {path} has lost its {SUMS}")
+        check_regular(path / TENSORS)
         return values, torch.load(path / TENSORS, weights_only=True, map_location="cpu")
     except DistillError:
         raise
     except Exception as error:  # what torch's reader makes of a damaged archive has no end of kinds
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise DistillError(f"the checkpoint {path} cannot be read: {reason}") from error
 
 
@@ -94,14 +95,15 @@ def _check(path: Path) -> None:
     """Raises `DistillError` where a file is not what it was when it was written."""
     if not (path / SUMS).is_file():
         return
-    said = dict(line.split("  ", 1)[::-1] for line in (path / SUMS).read_text().splitlines())
+    said = dict(line.split("  ", 1)[::-1] for line in read_text(path / SUMS).splitlines())
     for name in (TENSORS, VALUES):
         if said.get(name) != digest(path / name):
             raise DistillError(f"the checkpoint {path} cannot be read: {name} is not what was written")
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file."""
+    """SHA-256 of a file. Raises what `check_regular` does."""
+    check_regular(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -3,12 +3,18 @@
 import json
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from distill.core.checkpoints import write_json
+from distill.core.reading import check_regular, read_text
 
 LOG = "log.jsonl"
+LARGEST_LOG = 2**30
+"""Bytes."""
+DRAWN = {"fit": {"step", "loss"}, "round": {"step", "proxy", "golden"}}
+"""What a line of each kind must have."""
 
 
 def logged(folder: Path) -> int:
@@ -54,7 +60,10 @@ class Journal:
         """One line at optimiser step `step`."""
         if not self.write:
             return
-        with (self.folder / LOG).open("a") as log:
+        path = self.folder / LOG
+        if path.exists():
+            check_regular(path)
+        with path.open("a") as log:
             rounded = {name: float(f"{value:.6g}") for name, value in values.items()}
             log.write(json.dumps({"kind": kind, "step": step, **rounded}) + "\n")
         for name, value in values.items():
@@ -63,10 +72,20 @@ class Journal:
             self._tracker(step, {f"{kind}/{name}": value for name, value in values.items()})
 
     def rows(self, kind: str) -> list[dict[str, Any]]:
-        """What was logged of one kind, oldest first; where a run went back to a checkpoint, the newest of each step."""
+        """What was logged of one kind, oldest first; where a run went back to a checkpoint, the newest of each step.
+
+        Lines that were changed into something else are left out: what is drawn of them must not cost a run its end.
+        """
         path = self.folder / LOG
-        lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-        return [v for _, v in sorted({line["step"]: line for line in lines if line["kind"] == kind}.items())]
+        found: dict[int, dict[str, Any]] = {}
+        if not path.exists():
+            return []
+        for line in read_text(path, LARGEST_LOG).splitlines():
+            with suppress(ValueError, KeyError, TypeError, RecursionError):
+                row: dict[str, Any] = json.loads(line)
+                if row["kind"] == kind and set(row) >= DRAWN[kind]:
+                    found[int(row["step"])] = row
+        return [row for _, row in sorted(found.items())]
 
     def plot(self, title: str) -> Path | None:
         """`curve.png`: training loss, loss on held-out experience, golden metric. None where nothing is logged."""

@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from distill.core import checkpoints, precision, sharding
 from distill.core.averaging import Average
 from distill.core.collect import CollectionPlan, Collector, Resumable, Sampler, Student
-from distill.core.errors import DistillError
+from distill.core.errors import DistillError, first_line
 from distill.core.folders import hold
 from distill.core.journal import Journal, cut, logged
 from distill.core.mixture import Mixture
@@ -566,4 +566,4 @@ def _give(student: Student, tensors: Mapping[str, Any], path: Path) -> None:
     try:
         student.module.load_state_dict(tensors["student"])
     except (RuntimeError, KeyError) as error:
-        raise DistillError(f"{path} is of another student: {str(error).splitlines()[0]}") from error
+        raise DistillError(f"{path} is of another student: {first_line(error)}") from error

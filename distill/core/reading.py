@@ -12,18 +12,29 @@ LARGEST = 64 * 2**20
 """Bytes of a file that a run wrote about itself."""
 
 
+def check_regular(path: Path) -> int:
+    """The bytes of a file that is to be read, or appended to.
+
+    Raises:
+      OSError: as `stat` does, `FileNotFoundError` above all.
+      DistillError: no regular file: a pipe or a device would never end.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise DistillError(f"{path} is no regular file")
+    return status.st_size
+
+
 def read_text(path: Path, largest: int = LARGEST) -> str:
     """A text in UTF-8, with or without a byte order mark.
 
     Raises:
       OSError: as opening it does, `FileNotFoundError` above all.
-      DistillError: no regular file (a pipe or a device would never end), one of more than `largest` bytes, or no text.
+      DistillError: no regular file, one of more than `largest` bytes, or no text.
     """
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise DistillError(f"{path} is no regular file")
-    if status.st_size > largest:
-        raise DistillError(f"{path} has {status.st_size} bytes, {largest} are allowed")
+    size = check_regular(path)
+    if size > largest:
+        raise DistillError(f"{path} has {size} bytes, {largest} are allowed")
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

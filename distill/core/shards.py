@@ -6,6 +6,7 @@ on from its last one; what was cut off or changed afterwards is found by `verify
 opening.
 """
 
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import numpy as np
 
 from distill.core.checkpoints import digest, write_json
 from distill.core.errors import DistillError
-from distill.core.reading import read_json
+from distill.core.reading import check_regular, read_json
 
 INDEX, CARD = "index.json", "card.json"
 FORMAT = 1
@@ -53,7 +54,7 @@ class Shards:
         self.shards: list[Shard] = []
         self._arrays: dict[tuple[str, str], np.ndarray] = {}
         index = self.folder / INDEX
-        if index.is_file():
+        if os.path.lexists(index):
             try:
                 data = read_json(index, LARGEST_INDEX)
                 if data["format"] != FORMAT:
@@ -121,6 +122,7 @@ class Shards:
         if key not in self._arrays:
             path = self.folder / shard.name / f"{field}.npy"
             try:
+                check_regular(path)
                 values = np.load(path, mmap_mode="r")
             except (OSError, EOFError, ValueError) as error:
                 raise DistillError(f"the shard file {path} is missing or cut off ({error})") from error

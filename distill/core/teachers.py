@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.core.errors import DistillError
+from distill.core.reading import check_regular
 from distill.core.signals import Actions, DenseLogits, HiddenStates, TeacherSignal
 
 log = logging.getLogger(__name__)
@@ -333,6 +334,7 @@ def _write(path: Path, signal: TeacherSignal, identity: str) -> None:
 
 def _read(path: Path, identity: str, kind: type[TeacherSignal]) -> TeacherSignal:
     """Raises `ValueError`, `OSError` or `SafetensorError` for a file that is not what was written for `identity`."""
+    check_regular(path)
     opened: Any = safetensors.safe_open(path, "pt")  # from Rust, without types
     with opened as file:
         metadata: dict[str, str] = file.metadata() or {}

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from distill.core.errors import DistillError
+from distill.core.errors import DistillError, first_line
 
 
 def checkpoint_gradients(model: Any) -> None:
@@ -38,7 +38,7 @@ def with_adapters(model: nn.Module, rank: int, alpha: float, seed: int, task: st
         ).eval()
     except ValueError as error:
         raise DistillError(
-            f"adapters cannot be put on a {type(model).__name__}: {str(error).splitlines()[0]}"
+            f"adapters cannot be put on a {type(model).__name__}: {first_line(error)}"
         ) from error
 
 

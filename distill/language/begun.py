@@ -1,5 +1,6 @@
 """What a run of `barkour distill language` or `classifier` keeps of its beginning, and what goes on from it."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -61,13 +62,13 @@ def read_begun(folder: Path, name: str, kind: Callable[[Any], T]) -> Begun | Non
     """
     path = folder / OPTIONS
     try:
-        found = read_json(path, parse_constant=_number) if path.is_file() else None
+        found = read_json(path, parse_constant=_number) if os.path.lexists(path) else None
         if found is None:
             return None
         if isinstance(found[name], str | bool):  # `float` would read "nan", and true as 1
             raise ValueError(f"{name} is {found[name]!r}")
         return Begun(dict(found["options"]), kind(found[name]))
-    except (ValueError, KeyError, TypeError, OverflowError) as error:  # JSON's own are ValueErrors
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:  # JSON's own are ValueErrors
         raise DistillError(f"{path} is damaged: {error}") from error
 
 

@@ -27,7 +27,7 @@ from distill.language.own_options import (
     TaggerOptions,
     VisionOptions,
 )
-from distill.language.places import load_silently
+from distill.language.places import check_files, load_silently
 from distill.language.serving import sentence, servable
 from distill.language.students import open_tokenizer
 from distill.language.trained_options import RunOptions, TrainedOptions
@@ -63,6 +63,11 @@ def command(options: Asked) -> str:
 
 def write_card(folder: Path, options: Asked, found: Mapping[str, Any]) -> None:
     """Writes `README.md`; `found` is what the command's `distil` returns."""
+    write_text(folder / "README.md", card_of(folder, options, found))
+
+
+def card_of(folder: Path, options: Asked, found: Mapping[str, Any]) -> str:
+    """The text of the card."""
     form = FORMS[type(options)]
     method = form.method(found["method"])
     bases, facts, figures = form.parts(options, found)
@@ -84,7 +89,7 @@ def write_card(folder: Path, options: Asked, found: Mapping[str, Any]) -> None:
         "## Made with", "", "```", command(options), "```", "", "| file | SHA-256 |", "|---|---|",
         *(f"| {name} | `{digest}` |" for name, digest in data["files"].items()), "",
     ]  # fmt: skip
-    write_text(folder / "README.md", "\n".join(lines))
+    return "\n".join(lines)
 
 
 def _figures(title: str, rows: Iterable[tuple[str, float]]) -> list[str]:
@@ -223,56 +228,52 @@ def measure(options: MeasureOptions) -> StudentMeasured:
     load_silently()
     with _described(folder):
         (folder / SUMMARY).stat()
-        with alone(folder):
+    with alone(folder):
+        with _described(folder):
             found, restored = _finished(folder)
-            if isinstance(restored, RecommenderOptions):
-                return _measured_on_patients(options, found, restored)
-            if isinstance(restored, VisionOptions):
-                return _measured_on_images(options, found, restored)
-            if not isinstance(restored, LanguageOptions):
-                raise DistillError("tasks of lm-eval are for models that write, this student names or finds")
-            harness.open_tasks(options.tasks)
-            models = {"student": load(str(folder), dtype=torch.float32)}
-            if found["teacher"] is not None and restored.teacher_url is None:
-                try:
-                    models["teacher"] = load(found["teacher"], dtype=torch.float32)
-                except DistillError as error:  # it may have been another machine's
-                    print(printable(f"measured without the teacher: {error}"), file=sys.stderr)
-            if torch.cuda.is_available():
-                for model in models.values():
-                    model.to("cuda")
-            told = harness.asked(options.tasks, models, open_tokenizer(str(folder)), options.limit)
-            found["lm_eval"] = harness.together(found.get("lm_eval", {}), told)
+            card_of(folder, restored, found)  # what cannot be told in the end is refused before anything is measured
+        try:
+            told = _asked(options, found, restored)
+        except DistillError as error:  # of a model, or of what it was to be asked
+            raise InputError(str(error)) from error
+        with _described(folder):
+            if isinstance(restored, LanguageOptions):
+                found["lm_eval"] = harness.together(found.get("lm_eval", {}), told)
+            else:
+                found["measured_later"] = {**found.get("measured_later", {}), **told}
             write_json(folder / SUMMARY, found)
             write_card(folder, restored, found)
-    return StudentMeasured(card=str(folder / "README.md"), lm_eval=told)
+    kind = "lm_eval" if isinstance(restored, LanguageOptions) else "figures"
+    return StudentMeasured.of({"card": str(folder / "README.md"), kind: told})
 
 
-def _measured_on_patients(
-    options: MeasureOptions, found: dict[str, Any], restored: RecommenderOptions
-) -> StudentMeasured:
-    from distill.language.recommender import Recommender  # it imports this module
+def _asked(options: MeasureOptions, found: Mapping[str, Any], restored: Asked) -> dict[str, Any]:
+    """What a student says to tasks or files. Raises `DistillError` where it or they cannot be read."""
+    folder = options.folder
+    if isinstance(restored, RecommenderOptions):
+        from distill.language.recommender import Recommender  # it imports this module
 
-    if options.limit:
-        raise DistillError("--limit is of lm-eval's tasks: of patients all are measured")
-    recommender = Recommender(options.folder)
-    return _told(options, found, restored, {path: recommender.measure([Path(path)]) for path in options.tasks})
+        if options.limit:
+            raise DistillError("--limit is of lm-eval's tasks: of patients all are measured")
+        recommender = Recommender(folder)
+        return {path: recommender.measure([Path(path)]) for path in options.tasks}
+    if isinstance(restored, VisionOptions):
+        from distill.language.seeing import evaluated  # it imports this module
 
-
-def _measured_on_images(options: MeasureOptions, found: dict[str, Any], restored: VisionOptions) -> StudentMeasured:
-    from distill.language.seeing import evaluated  # it imports this module
-
-    told = evaluated(options.folder, restored.teacher, restored.length, options.tasks, options.limit)
-    return _told(options, found, restored, told)
-
-
-def _told(
-    options: MeasureOptions, found: dict[str, Any], restored: RunOptions, told: Mapping[str, dict[str, float]]
-) -> StudentMeasured:
-    found["measured_later"] = {**found.get("measured_later", {}), **told}
-    write_json(options.folder / SUMMARY, found)
-    write_card(options.folder, restored, found)
-    return StudentMeasured(card=str(options.folder / "README.md"), figures=dict(told))
+        return evaluated(folder, restored.teacher, restored.length, options.tasks, options.limit)
+    if not isinstance(restored, LanguageOptions):
+        raise DistillError("tasks of lm-eval are for models that write, this student names or finds")
+    harness.open_tasks(options.tasks)
+    models = {"student": load(str(folder), dtype=torch.float32)}
+    if restored.teacher and restored.teacher_url is None:
+        try:
+            models["teacher"] = load(restored.teacher, dtype=torch.float32)
+        except DistillError as error:  # it may have been another machine's
+            print(printable(f"measured without the teacher: {error}"), file=sys.stderr)
+    if torch.cuda.is_available():
+        for model in models.values():
+            model.to("cuda")
+    return harness.asked(options.tasks, models, open_tokenizer(str(folder)), options.limit)
 
 
 @contextmanager
@@ -289,6 +290,7 @@ def _described(folder: Path) -> Iterator[None]:
 
 def _finished(folder: Path) -> tuple[dict[str, Any], Asked]:
     """What a folder's summary says, and the options of its run."""
+    check_files(folder)
     found = read_json(folder / SUMMARY)
     if not isinstance(found, dict) or not isinstance(found.get("method"), str):
         raise DistillError(f"{folder / SUMMARY} names no method")

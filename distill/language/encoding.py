@@ -110,11 +110,9 @@ class Encoder:
             options["chat_template"] = TEMPLATE
         if example.tools:
             options["tools"] = [dict(tool) for tool in example.tools]
-        from jinja2 import TemplateError
-
         try:
             return self.tokenizer.apply_chat_template([dict(m) for m in example.messages[:turns]], **options)
-        except (TemplateError, IndexError, ValueError):
+        except Exception:  # a template is a program, which raises what it likes
             return None
 
     def _masked(self, text: str, spans: Sequence[tuple[int, int]]) -> Encoded:

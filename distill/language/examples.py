@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from distill.core.errors import DistillError
+from distill.core.errors import DistillError, first_line
 
 Line = TypeVar("Line", str, bytes)
 FORMS = "text | prompt, completion | messages | question, answer | instruction, input, output"
@@ -170,7 +170,7 @@ def each_row(path: Path, digests: dict[str, str]) -> Iterator[tuple[str, Any]]:
         except UnicodeDecodeError as error:
             raise DistillError(f"{file} is not UTF-8 (byte {error.start}): save it as UTF-8") from error
         except (OSError, csv.Error, ValueError, RecursionError) as error:
-            raise DistillError(f"{file} cannot be read: {str(error).splitlines()[0]}") from error
+            raise DistillError(f"{file} cannot be read: {first_line(error)}") from error
 
 
 def _from_datasets(path: str, rows: Any, digests: dict[str, str]) -> Iterator[tuple[str, Any]]:
@@ -182,7 +182,7 @@ def _from_datasets(path: str, rows: Any, digests: dict[str, str]) -> Iterator[tu
         try:
             row = next(each, None)
         except Exception as error:  # network, archives, scripts: what it raises is its own affair
-            raise DistillError(f"{path} cannot be read: {_line(error)}") from error
+            raise DistillError(f"{path} cannot be read: {first_line(error)}") from error
         if row is None:
             return
         number += 1
@@ -202,7 +202,7 @@ def _saved(path: Path) -> Any:
     try:
         found = datasets.load_from_disk(str(path))
     except Exception as error:
-        raise DistillError(f"{path} cannot be read: {_line(error)}") from error
+        raise DistillError(f"{path} cannot be read: {first_line(error)}") from error
     if isinstance(found, dict):
         raise DistillError(f"{path} has the splits {', '.join(found)}: give the folder of one")
     return found
@@ -217,11 +217,7 @@ def _hub(name: str, path: str) -> Any:
     except DistillError:
         raise
     except Exception as error:
-        raise DistillError(f"{path} cannot be loaded: {_line(error)}") from error
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DistillError(f"{path} cannot be loaded: {first_line(error)}") from error
 
 
 def _take(found: Reading, row: Any, where: str, route: str) -> None:
@@ -438,7 +434,7 @@ def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
                 number += 1
                 yield f"row {number}", row
     except ArrowInvalid as error:
-        raise DistillError(f"{path} is no Parquet file: {str(error).splitlines()[0]}") from error
+        raise DistillError(f"{path} is no Parquet file: {first_line(error)}") from error
 
 
 def _document(path: Path) -> Iterator[tuple[str, Any]]:

@@ -10,7 +10,7 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from distill.core.errors import DistillError
+from distill.core.errors import DistillError, first_line
 
 BOOTSTRAPS = 1000
 """Draws for the standard error of a measure that is no mean."""
@@ -122,5 +122,5 @@ def _quiet(what: str) -> Iterator[None]:
         with redirect_stdout(sys.stderr):
             yield
     except Exception as error:  # the harness, its tasks' own code and their downloads raise whatever they like
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise DistillError(f"{what}: {reason[:200]}") from error

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from distill.core.checkpoints import write_text
-from distill.core.errors import DistillError
+from distill.core.errors import DistillError, first_line
 from distill.core.reading import read_text
 from distill.language.examples import Chat, Example, Pair
 
@@ -109,7 +109,7 @@ class KnowledgeBase:
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             if isinstance(error, DistillError):
                 raise
-            raise DistillError(f"{path} holds no knowledge: {str(error).splitlines()[0]}") from error
+            raise DistillError(f"{path} holds no knowledge: {first_line(error)}") from error
 
 
 def words(text: str) -> list[str]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer
 
-from distill.core.errors import DistillError
+from distill.core.errors import DistillError, first_line
 from distill.core.tables import Rows
 from distill.language.examples import EMPTY, NOT_TEXT, rows_with
 from distill.language.models import CLASSES, Read, require_body, require_finite
@@ -70,7 +70,7 @@ class Reader:
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(name)
         except Exception as error:  # damaged files raise whatever their readers do
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = first_line(error)
             raise DistillError(f"the tokenizer of '{name}' cannot be loaded: {reason}") from error
         if self.tokenizer.pad_token_id is None:
             if self.tokenizer.eos_token_id is None:
@@ -144,7 +144,7 @@ def classifier_of(source: str, classes: Sequence[str], pad: int, seed: int) -> A
     except DistillError:
         raise
     except Exception as error:  # damaged files raise whatever their readers do
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise DistillError(f"the classifier '{source}' cannot be loaded: {reason}") from error
 
 
@@ -168,7 +168,7 @@ def teacher_of(source: str, classes: Sequence[str]) -> tuple[Any, list[int]]:
     try:
         model, said = CLASSES["encoder"].from_pretrained(source, dtype=torch.float32, output_loading_info=True)
     except Exception as error:  # damaged files raise whatever their readers do
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise DistillError(f"the teacher '{source}' cannot be loaded: {reason}") from error
     if said["missing_keys"]:
         raise DistillError(f"the teacher '{source}' is no classifier: it lacks {sorted(said['missing_keys'])[0]}")

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -27,7 +26,7 @@ from transformers import (
     T5Config,
 )
 
-from distill.core.errors import DistillError
+from distill.core.errors import DistillError, first_line
 from distill.core.objectives.base import choice
 from distill.language.places import check_place
 
@@ -135,8 +134,8 @@ def load(
             _no_longer_quantized(model)
     except DistillError:
         raise
-    except (ImportError, OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    except Exception as error:  # damaged files raise whatever their readers do
+        reason = first_line(error)
         raise DistillError(f"the model '{source}' cannot be loaded: {reason}") from error
     for key, in_weights, in_config, *_ in said.get("mismatched_keys", ()):
         sizes = " and not ".join(str(list(size)) for size in (in_weights, in_config))

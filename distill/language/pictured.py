@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from distill.core.errors import DistillError
+from distill.core.errors import DistillError, first_line
 from distill.language.encoding import REWRITTEN, TOO_LONG, Encoded, Encoder
 from distill.language.examples import EMPTY, HUB, NO_ANSWER, NOT_TEXT, Chat, each_row
 
@@ -89,7 +89,8 @@ class Pictures:
         try:
             found = self.processor(images=[image], return_tensors="pt")["pixel_values"]
         except Exception as error:  # what processors raise is their own affair
-            raise DistillError(f"the processor cannot prepare an image: {str(error).splitlines()[0]}") from error
+            reason = first_line(error)
+            raise DistillError(f"the processor cannot prepare an image: {reason}") from error
         if not isinstance(found, Tensor) or found.ndim != 4 or len(found) != 1:
             raise DistillError("the processor cuts an image into parts: only models that see it as a whole learn here")
         return found[0].float()
@@ -109,7 +110,7 @@ def _opened(path: Path) -> Image.Image:
     except FileNotFoundError as error:
         raise DistillError(f"the image {path} does not exist") from error
     except Exception as error:  # damaged files raise whatever their readers do
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise DistillError(f"the image {path} cannot be read: {reason}") from error
 
 
@@ -281,10 +282,7 @@ class PicturedEncoder(Encoder):
         return f"{self.word}\n" if part["type"] == "image" else part["text"]
 
     def _render(self, example: Chat, turns: int, asks: bool = False) -> str | None:
-        try:
-            said = super()._render(example, turns, asks)
-        except TypeError:  # a template for texts, given parts
-            return None
+        said = super()._render(example, turns, asks)  # None where a template for texts is given parts
         return None if said is None else said.replace(self.word, self.word * self.patches)
 
 

@@ -11,21 +11,33 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from distill.core.errors import DistillError
+from distill.core.errors import DistillError, first_line
+from distill.core.reading import check_regular, read_json
 
 NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
 """Of a model on the hub, with its owner's where it has one."""
+WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt")
+READ = (*WEIGHTS, ".json", ".jinja", ".model", ".txt", ".py")
+"""Endings of what is read of a model's folder."""
+GENERATION = "generation_config.json"
+"""What ends an answer, above all: libraries pass over a damaged one without a word."""
+LARGEST_TEXT = 2**29
+"""Bytes of a file that is read as a whole: the largest published tokenizers have a tenth of that."""
 
 
 def check_place(source: str | Path) -> None:
     """Whether a model, a config or a tokenizer can be there: a folder, a `.gguf` or `.json` file, or a published name.
 
     Raises:
-      DistillError: it is another file, no name, or a name that is not in the cache while the hub cannot be reached.
+      DistillError: it is another file, a folder with what libraries would read for ever, no name, or a name that is not
+        in the cache while the hub cannot be reached.
     """
     text = str(source)
     path = Path(text)
-    if path.is_dir() or (path.is_file() and path.suffix in (".gguf", ".json")):
+    if path.is_dir():
+        check_files(path)
+        return
+    if path.is_file() and path.suffix in (".gguf", ".json"):
         return
     if os.path.lexists(path):
         raise DistillError(f"'{text}' is no folder of a model")
@@ -40,6 +52,24 @@ def check_place(source: str | Path) -> None:
     constants.HF_HUB_OFFLINE = True  # what is cached is read without asking again
 
 
+def check_files(folder: Path) -> None:
+    """Raises `DistillError` where a pipe, a device, a folder or a link to nothing stands for a file of a model, or a
+    text fills the memory."""
+    try:
+        files = [path for path in folder.iterdir() if path.suffix in READ]
+    except OSError as error:
+        raise DistillError(f"the folder {folder} cannot be read: {error.strerror}") from error
+    for path in files:
+        try:
+            size = check_regular(path)
+        except OSError as error:  # a link to nothing, which libraries would pass over as if it were not there
+            raise DistillError(f"{path} cannot be read: {error.strerror}") from error
+        if path.suffix not in WEIGHTS and size > LARGEST_TEXT:
+            raise DistillError(f"{path} has {size} bytes, {LARGEST_TEXT} are allowed")
+        if path.name == GENERATION and not isinstance(read_json(path), dict):
+            raise DistillError(f"{path} is no object")
+
+
 @contextmanager
 def loading(what: str, source: str) -> Iterator[None]:
     """Whatever goes wrong while a model is read, as one `DistillError` that says `what` was to be read from where."""
@@ -49,7 +79,7 @@ def loading(what: str, source: str) -> Iterator[None]:
     except DistillError:
         raise
     except Exception as error:  # damaged files raise whatever their readers do
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise DistillError(f"the {what} '{source}' cannot be loaded: {reason}") from error
 
 
@@ -72,5 +102,5 @@ def _unreachable(endpoint: str) -> str | None:
     try:
         get_session().head(endpoint, timeout=5.0)
     except Exception as error:  # its client's own, of which there have been three
-        return (str(error).strip() or type(error).__name__).splitlines()[0]
+        return first_line(error)
     return None

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from distill.core.errors import DistillError
+from distill.core.errors import DistillError, first_line
 from distill.language.models import Shape, build, load
 
 
@@ -147,7 +147,7 @@ def _cut_into(small: Any, model: Any, found: Importance) -> Any:
     try:
         small.load_state_dict(cut)
     except RuntimeError as error:
-        raise DistillError(f"{type(model).__name__} cannot be made narrower: {str(error).splitlines()[0]}") from error
+        raise DistillError(f"{type(model).__name__} cannot be made narrower: {first_line(error)}") from error
     return small
 
 

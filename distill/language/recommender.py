@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 from distill.core.checkpoints import write_json
 from distill.core.errors import DistillError
-from distill.core.reading import read_json
+from distill.core.reading import check_regular, read_json
 from distill.core.tables import Rows
 from distill.language.adapters import with_adapters
 from distill.language.evaluate import over
@@ -275,10 +275,11 @@ class Asked:
 def _kept(path: Path, digest: str) -> dict[str, torch.Tensor] | None:
     """What a teacher said of these texts, None where it was not asked or the file is damaged."""
     try:
+        check_regular(path)
         with safe_open(path, framework="pt") as opened:
             if (opened.metadata() or {}).get("texts") == digest:
                 return {name: opened.get_tensor(name) for name in ("states", "logits")}
-    except (OSError, SafetensorError):
+    except (OSError, DistillError, SafetensorError):
         pass
     return None
 
@@ -313,9 +314,11 @@ class Recommender:
         try:
             about = read_json(Path(folder) / VOCABULARY)
             self.vocabulary = Vocabulary.from_json(about)
-            self.threshold, self.visits = float(about["threshold"]), int(about["visits"])
-            self.every_visit = bool(about["every_visit"])
-            self.pairs = [(str(first), str(second)) for first, second in about["interactions"]]
+            others = {name: about[name] for name in ("threshold", "visits", "every_visit")}
+            RecommenderOptions(**others)  # in the ranges that they were asked in
+            self.threshold, self.visits, self.every_visit = others.values()
+            self.pairs = [(first, second) for first, second in about["interactions"]]
+            clashes(self.pairs, self.vocabulary.medications)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DistillError(f"{folder} holds no recommender: {error}") from error
         if self.vocabulary.sizes() != {n: v for n, v in model.settings.items() if n not in ("width", "heads")}:

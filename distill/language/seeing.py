@@ -390,6 +390,8 @@ def evaluated(folder: Path, teacher: str, length: int, paths: Sequence[str], lim
         for model in models.values():
             model.to("cuda")
     pictures = Pictures(processor.whole.image_processor)
+    for who, model in models.items():
+        require_fits(who, model, processor, length)
     count = [patches(who, model, processor, pictures) for who, model in models.items()][0]
     encoder = PicturedEncoder(processor.tokenizer, length, processor.word, count)
     both = Models(models.get("teacher"), models["student"], processor, pictures, encoder)

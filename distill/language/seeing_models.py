@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
-from distill.core.errors import DistillError
+from distill.core.errors import DistillError, first_line
 from distill.language.models import load, require_finite
 from distill.language.own import require_room
 from distill.language.pictured import Pictures
@@ -141,10 +141,10 @@ def patches(what: str, model: Any, processor: Processor, pictures: Pictures) -> 
         found = model.get_image_features(pixel_values=pixels)
         features = getattr(found, "pooler_output", found)
         count = int(features[0].reshape(-1, features[0].shape[-1]).shape[0])
+        said = processor.whole(text=processor.word, images=[image])["input_ids"][0]
     except Exception as error:  # each kind of model says it in its own way
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise DistillError(f"the {what} cannot look at an image as the processor prepares it: {reason}") from error
-    said = processor.whole(text=processor.word, images=[image])["input_ids"][0]
     there = list(said).count(processor.token)
     if there != count:
         raise DistillError(f"the {what} makes {count} tokens of an image, and the processor writes {there}")

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer
 
+from distill.core.errors import first_line
 from distill.core.reading import read_json
 
 VERSION = "0.33.0"
@@ -119,13 +120,13 @@ def _weights(folder: Path, name: str) -> list[str]:
             with safe_open(file, "pt") as opened:
                 place |= dict.fromkeys(opened.keys(), file)
         except (OSError, SafetensorError) as error:
-            return [f"{file.name} cannot be read ({str(error).splitlines()[0]})"]
+            return [f"{file.name} cannot be read ({first_line(error)})"]
     if not files:
         return ["there are no weights in safetensors"]
     try:
         tied = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config().tie_word_embeddings
     except Exception as error:  # damaged files raise whatever their readers do
-        return [f"config.json cannot be read ({(str(error) or type(error).__name__).splitlines()[0]})"]
+        return [f"config.json cannot be read ({first_line(error)})"]
     pairs: Any = getattr(getattr(transformers, name, None), "_tied_weights_keys", None)
     for output, embeddings in pairs.items() if isinstance(pairs, Mapping) else ():
         if output not in place and embeddings in place and not tied:
@@ -146,7 +147,7 @@ def _tokens(folder: Path, config: Mapping[str, Any]) -> list[str]:
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # damaged files raise whatever their readers do
-        return [f"the tokenizer cannot be loaded ({(str(error) or type(error).__name__).splitlines()[0]})"]
+        return [f"the tokenizer cannot be loaded ({first_line(error)})"]
     found: list[str] = []
     text = config.get("text_config")
     size = config.get("vocab_size") or (text.get("vocab_size") if isinstance(text, Mapping) else None)
@@ -158,7 +159,7 @@ def _tokens(folder: Path, config: Mapping[str, Any]) -> list[str]:
         asked = [{"role": "user", "content": "a"}]
         tokenizer.apply_chat_template(asked, add_generation_prompt=True, tokenize=False)
     except Exception as error:  # a template may do anything
-        found.append(f"the chat template fails ({(str(error) or type(error).__name__).splitlines()[0]})")
+        found.append(f"the chat template fails ({first_line(error)})")
     return found
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from distill.core.errors import DistillError
+from distill.core.errors import DistillError, first_line
 from distill.core.teachers import Batch
 from distill.language.models import in_file, load, parameters
 from distill.language.places import check_place
@@ -32,7 +32,7 @@ def open_tokenizer(name: str) -> Any:
     except DistillError:
         raise
     except Exception as error:  # damaged files raise whatever their readers do
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise DistillError(f"the tokenizer of '{name}' cannot be loaded: {reason}") from error
     if found.eos_token_id is None or not getattr(found, "is_fast", False):
         raise DistillError(f"the tokenizer of '{name}' has no end token or no fast form")
@@ -95,13 +95,13 @@ def from_config(source: str, tokenizer: Any, seed: int) -> Any:
     try:
         config = AutoConfig.from_pretrained(source)
     except (OSError, ValueError, KeyError) as error:
-        raise DistillError(f"the config '{source}' cannot be read: {str(error).splitlines()[0]}") from error
+        raise DistillError(f"the config '{source}' cannot be read: {first_line(error)}") from error
     for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
         setattr(config, name, getattr(tokenizer, name))
     try:
         return load(config, seed=seed)
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise DistillError(f"the config '{source}' gives no causal model: {str(error).splitlines()[0]}") from error
+        raise DistillError(f"the config '{source}' gives no causal model: {first_line(error)}") from error
 
 
 def sizes(sources: Sequence[str]) -> list[int]:
@@ -121,7 +121,7 @@ def sizes(sources: Sequence[str]) -> list[int]:
         except DistillError:
             raise
         except Exception as error:  # damaged files raise whatever their readers do
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = first_line(error)
             raise DistillError(f"the config '{source}' gives no causal model: {reason}") from error
         found.append(parameters(model, embeddings=False))
     return found

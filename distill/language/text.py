@@ -7,7 +7,7 @@ from pathlib import Path
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from distill.core.errors import DistillError
+from distill.core.errors import DistillError, first_line
 from distill.language.places import check_place
 
 PAD, END, UNKNOWN = "<pad>", "<end>", "<unk>"
@@ -98,7 +98,7 @@ def published(name: str) -> Tokens:
     try:
         loaded = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
-        raise DistillError(f"the tokenizer '{name}' cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise DistillError(f"the tokenizer '{name}' cannot be loaded: {first_line(error)}") from error
     if loaded.eos_token is None or not hasattr(loaded, "backend_tokenizer"):
         raise DistillError(f"the tokenizer '{name}' has no end token or no fast form")
     loaded.backend_tokenizer.no_truncation()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from distill.core.errors import DistillError
+from distill.core.errors import DistillError, first_line
 
 ID = "wandb_id"
 
@@ -36,7 +36,7 @@ class Tracked:
                 project=project, id=number, resume="allow", name=name, config=dict(config), dir=str(folder)
             )
         except (wandb.Error, OSError, ValueError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = first_line(error)
             raise DistillError(f"W&B cannot be used: {reason}") from error
         kept.write_text(number)
         self.before = 0

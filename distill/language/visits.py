@@ -180,9 +180,16 @@ class Vocabulary:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Of what `vars` of one says. Raises what a mapping of another form makes Python raise."""
-        profile = {str(name): tuple(map(str, each)) for name, each in values["profile"].items()}
-        return cls(**{kind: tuple(map(str, values[kind])) for kind in KINDS}, profile=profile)
+        """Of what `vars` of one says. Raises what a mapping of another form makes Python raise, or `ValueError`."""
+
+        def codes(name: str, each: Any) -> Codes:
+            texts = isinstance(each, list) and all(isinstance(one, str) for one in each)
+            if not texts or len(set(each)) < len(each):
+                raise ValueError(f"{name} is no list of codes, each once")
+            return tuple(each)
+
+        profile = {name: codes(name, each) for name, each in values["profile"].items()}
+        return cls(**{kind: codes(kind, values[kind]) for kind in KINDS}, profile=profile)
 
     def sizes(self) -> dict[str, Any]:
         """Of a `VisitRecommender`. Without a profile a vector that all have stands for drugs at a first visit."""

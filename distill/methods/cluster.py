@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from distill.core.errors import DistillError
+from distill.core.errors import DistillError, first_line
 from distill.core.folders import hold
 
 SHARED = ("timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node", "name")
@@ -50,7 +50,7 @@ def executor(folder: Path, given: Sequence[str] = (), at_once: int = 0, kind: st
         found = submitit.AutoExecutor(folder=folder, cluster=kind)
         found.update_parameters(**parameters(given, at_once))
     except (NameError, TypeError, ValueError, AssertionError) as error:
-        raise DistillError(f"--slurm: {(str(error).strip() or type(error).__name__).splitlines()[0]}") from error
+        raise DistillError(f"--slurm: {first_line(error)}") from error
     return found
 
 

@@ -5,15 +5,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel, PreTrainedTokenizerFast
 
 from distill.core.checkpoints import write_json
-from distill.core.errors import DistillError
+from distill.core.errors import DistillError, first_line
 from distill.core.reading import read_json
 from distill.language.models import CLASSES, Kind
+from distill.language.places import check_files
 from distill.language.text import END, PAD, Tokens
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -102,13 +102,17 @@ def save(module: nn.Module, folder: Path, tokens: Tokens | None = None) -> None:
 def load(folder: Path) -> nn.Module:
     """The student of a folder that `save` wrote, in evaluation mode. Raises `DistillError` where it holds none."""
     try:
+        check_files(folder)
         about = read_json(folder / CONFIG)
         if OWN not in about:
             return _pretrained(folder)
         module = KINDS[about[OWN]](about["settings"])
         module.load_state_dict(load_file(folder / WEIGHTS))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise DistillError(f"{folder} holds no student: {str(error).splitlines()[0]}") from error
+    except DistillError as error:
+        raise DistillError(f"{folder} holds no student: {error}") from error
+    except Exception as error:  # damaged files raise whatever their readers do
+        reason = first_line(error)
+        raise DistillError(f"{folder} holds no student: {reason}") from error
     return module.eval()
 
 

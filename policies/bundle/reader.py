@@ -26,7 +26,7 @@ from policies.bundle.runtime import onnxruntime
 from policies.bundle.shipped import folder as shipped_folder
 from sim import gait as clocks
 from sim import observation as obs
-from sim.errors import InputError
+from sim.errors import InputError, first_line
 from sim.observation import Layout, Sensors
 from sim.reading import check_file
 from sim.robots.description import Robot, robot_by_name
@@ -179,7 +179,7 @@ def _session(content: bytes) -> onnxruntime.InferenceSession:
 
 
 def _first(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]
+    return first_line(error)[:120]
 
 
 class FixedBatch:

@@ -16,6 +16,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from sim.errors import first_line
+
 WALL, PROCESSOR = 20, 6
 """Seconds that the child may take, and of processor time. The shipped generalist takes 0.4 s of it."""
 MEMORY = 1 << 30
@@ -135,7 +137,7 @@ def _problem(content: bytes) -> str:
     except MemoryError:
         return "its network takes too much memory"
     except Exception as error:  # onnxruntime raises its own unrelated classes
-        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        text = first_line(error)
         if "bad_alloc" in text or "llocate" in text:
             return f"its network takes more than {(MEMORY + PER_BYTE * len(content)) >> 20} MiB of memory"
     return ""

@@ -17,7 +17,7 @@ import numpy as np
 
 from policies.evaluation.measure import RobotMeasured, at_rest, standing
 from policies.evaluation.options import RobotAddOptions
-from sim.errors import InputError
+from sim.errors import InputError, first_line
 from sim.folders import alone
 from sim.reading import read_text
 from sim.robots.description import NAME, Fall, Leg, Robot, Spread, derived_gains, find_robot, robot_folders
@@ -168,7 +168,7 @@ def _read(file: Path) -> tuple[mujoco.MjSpec, dict[str, float]]:
         text = read_text(file, LARGEST, "the model")
         root = ElementTree.fromstring(text)
     except (OSError, ElementTree.ParseError) as error:
-        raise InputError(f"cannot read the model {file}: {str(error).splitlines()[0]}") from error
+        raise InputError(f"cannot read the model {file}: {first_line(error)}") from error
     for element in root.iter():
         for name, value in element.attrib.items():  # MuJoCo warns of one in a file of its own, and goes on
             if not all(map(_believed, value.split())):
@@ -207,7 +207,7 @@ def _read(file: Path) -> tuple[mujoco.MjSpec, dict[str, float]]:
                 spec.delete(thing)
         spec.compile()
     except (ValueError, TypeError) as error:
-        raise InputError(f"cannot read the model {file}: {str(error).splitlines()[0]}") from error
+        raise InputError(f"cannot read the model {file}: {first_line(error)}") from error
     return spec, speeds
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from sim.errors import InputError
+from sim.errors import InputError, first_line
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Hosts:
                 coordinator_bind_address=self._bound(),
             )
         except RuntimeError as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise InputError(
                 f"host {self.index} of {self.count} found no training at {self.coordinator}: {reason}"
             ) from error

@@ -9,7 +9,7 @@ import numpy as np
 
 from sim.course.description import Course, Pole
 from sim.course.terrain import Piece, Ramp, Terrain
-from sim.errors import InputError
+from sim.errors import InputError, first_line
 from sim.robots.description import Robot
 
 DECK = 0.05
@@ -206,7 +206,7 @@ def build(
     try:
         return spec.compile()
     except ValueError as error:
-        raise InputError(f"cannot build the scene: {str(error).splitlines()[0]}") from error
+        raise InputError(f"cannot build the scene: {first_line(error)}") from error
 
 
 def course_model(course: Course, robot: Robot, options: SolverOptions = EVALUATION) -> mujoco.MjModel:

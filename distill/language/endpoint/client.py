@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 import torch
 from torch import Tensor
 
-from distill.core.errors import DistillError
+from distill.core.errors import DistillError, first_line
 from distill.core.signals import SampledLogProbs, Text
 from distill.core.teachers import Batch
 from distill.language.endpoint.answers import AnswerCache, canonical
@@ -433,7 +433,7 @@ class Failed(Exception):
 
 
 def _line(error: BaseException, key: str | None) -> str:
-    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    text = first_line(error)
     return (text.replace(key, "***") if key else text)[:200]
 
 
@@ -467,7 +467,7 @@ def _request(options: EndpointOptions, prompt: Prompt, sample: int) -> dict[str,
         canonical(messages).encode()
         "".join(message["content"] for message in messages).encode()
     except (TypeError, ValueError) as error:  # half of a surrogate pair is no text; what else is in it must be JSON
-        raise DistillError(f"a prompt cannot be sent: {str(error).splitlines()[0]}") from error
+        raise DistillError(f"a prompt cannot be sent: {first_line(error)}") from error
     parameters = options.parameters() | ({} if options.seed is None else {"seed": options.seed + sample})
     about = {"endpoint": options.identity or options.base_url, "model": options.model, "sample": sample}
     return about | {"messages": messages, "parameters": parameters}

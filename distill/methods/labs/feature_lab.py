@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer
 
-from distill.core.errors import DistillError
+from distill.core.errors import DistillError, first_line
 from distill.core.objectives.base import Objective
 from distill.core.tables import FixedDomain, Rows
 from distill.core.teachers import Teacher, Teachers
@@ -156,7 +156,7 @@ def vectors(texts: Sequence[str], encoder: str, size: int = 64) -> np.ndarray:
         tokenizer: Any = AutoTokenizer.from_pretrained(place)
         model: Any = AutoModel.from_pretrained(place).eval()
     except (OSError, ValueError) as error:
-        raise DistillError(f"the encoder {encoder} cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise DistillError(f"the encoder {encoder} cannot be loaded: {first_line(error)}") from error
     order = np.argsort([len(text) for text in texts], kind="stable")
     found = np.zeros((len(texts), model.config.hidden_size), np.float32)
     for first in range(0, len(order), size):

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.core.collect import Collector, Student
-from distill.core.errors import DistillError
+from distill.core.errors import DistillError, first_line
 from distill.core.objectives.base import Objective, RowsAndTokens, StudentOutput
 from distill.core.objectives.contrast import Contrast, SameRow
 from distill.core.objectives.divergences import CrossEntropy, ForwardKL
@@ -165,7 +165,7 @@ def looks_ahead(model: Any) -> bool:
         tokens = torch.tensor([[1, 2, 3, 1], [1, 2, 3, 2]], device=next(model.parameters()).device)
         states = model(input_ids=tokens, attention_mask=torch.ones_like(tokens)).last_hidden_state
     except (AttributeError, TypeError, ValueError, RuntimeError, IndexError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise DistillError(f"a {type(model).__name__} cannot read a text: {reason}") from error
     finally:
         model.train(training)

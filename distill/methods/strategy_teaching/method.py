@@ -25,10 +25,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from jinja2 import TemplateError
 
 from distill.core.checkpoints import write_text
-from distill.core.errors import DistillError
+from distill.core.errors import DistillError, first_line
 from distill.core.reading import read_text
 from distill.language.knowledge import Embed, Entry, KnowledgeBase, words
 
@@ -135,7 +134,7 @@ class Library:
                 embed,
             )  # fmt: skip
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise DistillError(f"{path} holds no library: {str(error).splitlines()[0]}") from error
+            raise DistillError(f"{path} holds no library: {first_line(error)}") from error
 
 
 class Student(Protocol):
@@ -375,8 +374,9 @@ def speaker(model: Any, tokenizer: Any, new_tokens: int = 128) -> Speak:
         if getattr(tokenizer, "chat_template", None):
             try:
                 text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-            except TemplateError as error:
-                raise DistillError(f"a chat template refuses the dialogue: {error}") from error
+            except Exception as error:  # a template is a program, which raises what it likes
+                reason = first_line(error)
+                raise DistillError(f"a chat template refuses the dialogue: {reason}") from error
         else:
             text = "".join(f"{turn['role']}: {turn['content']}\n" for turn in chat) + "assistant:"
         read = tokenizer(text, return_tensors="pt", add_special_tokens=False)

@@ -3,11 +3,18 @@
 import json
 import os
 
+import numpy as np
 import pytest
+import torch
 
+import distill.core.errors
+import sim.errors
+from distill.core import checkpoints
 from distill.core.checkpoints import write_json, write_text
 from distill.core.errors import DistillError
+from distill.core.journal import Journal
 from distill.core.reading import read_json, read_text
+from distill.core.shards import Shards
 
 
 def changed(path, how: str) -> None:
@@ -41,6 +48,45 @@ def test_what_is_no_json_any_more_is_one_sentence(tmp_path, how):
     with pytest.raises(DistillError) as found:
         read_json(path)
     assert "\n" not in str(found.value) and "summary.json" in str(found.value)
+
+
+@pytest.mark.parametrize("name", ["state.json", "tensors.pt", "SHA256SUMS"])
+@pytest.mark.parametrize("sums", [True, False])
+def test_a_checkpoint_with_a_pipe_is_refused_at_once(tmp_path, name, sums):
+    checkpoint = checkpoints.save(tmp_path, {"a": 1}, {"t": torch.zeros(2)})
+    if not sums:  # as those of before there were checksums
+        (checkpoint / "SHA256SUMS").unlink()
+        write_json(checkpoint / "state.json", {"a": 1})
+    if (checkpoint / name).exists():
+        changed(checkpoint / name, "pipe")
+        with pytest.raises(DistillError, match="checkpoint"):
+            checkpoints.load(checkpoint)
+
+
+@pytest.mark.parametrize("name", ["index.json", "shard_00000/x.npy"])
+def test_experience_with_a_pipe_is_refused_at_once(tmp_path, name):
+    Shards(tmp_path).append({"x": np.zeros((2, 1))}, [2], {})
+    changed(tmp_path / name, "pipe")
+    with pytest.raises(DistillError, match="regular"):
+        Shards(tmp_path)
+
+
+def test_a_log_with_other_lines_is_drawn_without_them_and_a_pipe_is_not_waited_for(tmp_path):
+    with Journal(tmp_path) as journal:
+        journal.add(1, {"loss": 0.5})
+        journal.add(2, {"loss": 0.25})
+        with (tmp_path / "log.jsonl").open("a") as log:
+            log.write("[" * 100_000 + '\n7\n{"kind": "fit"}\n{"kind": "fit", "step": []}\n{"kind"')
+        assert [row["loss"] for row in journal.rows("fit")] == [0.5, 0.25]
+        changed(tmp_path / "log.jsonl", "pipe")
+        with pytest.raises(DistillError, match="regular"):
+            journal.add(3, {"loss": 0.1})
+
+
+@pytest.mark.parametrize("kind", [distill.core.errors, sim.errors])
+def test_an_error_of_a_library_is_one_line_even_where_it_says_nothing(kind):
+    assert kind.first_line(MemoryError()) == "MemoryError" and kind.first_line(KeyError("a\nb")) == r"'a\nb'"
+    assert kind.first_line(ValueError("\n one\ntwo")) == "one"
 
 
 def test_a_file_that_is_not_there_is_told_apart(tmp_path):

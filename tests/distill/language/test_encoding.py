@@ -61,6 +61,16 @@ def test_without_a_template_conversations_get_the_projects_own():
     assert row.tokens[: len(prompt)] == prompt and encoder.tokenizer.decode(prompt).endswith("assistant:\n")
 
 
+@pytest.mark.parametrize(
+    "template",
+    ["{% for", "{{ 1 / 0 }}", "{{ raise_exception('no') }}", "{{ " + "(" * 5000, "{{ messages[0].content + 1 }}",
+     "{% for i in range(10**9) %}x{% endfor %}", "{{ messages.pop }}{{ messages[0].content.x.y }}"],
+)  # fmt: skip
+def test_a_template_that_fails_drops_the_row_and_says_why(template):
+    encoder = Encoder(tokenizer(template), 200)
+    assert encoder.encode(chat("one", "two")) == [] and encoder.dropped
+
+
 def test_completions_are_learned_with_their_end_and_are_tokens_as_written_after_the_prompt():
     encoder = Encoder(tokenizer(), 200)
     (row,) = encoder.encode(Pair("one tw", "o three"))

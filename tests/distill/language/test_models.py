@@ -1,5 +1,6 @@
 """Small models, generation, and measures, against slow and plain ways to the same numbers."""
 
+import json
 import math
 import os
 from pathlib import Path
@@ -28,6 +29,7 @@ from distill.language.pruning import importance, pruned
 from distill.language.students import open_tokenizer
 from distill.language.text import published
 from distill.language.window import WindowModel
+from distill.methods import kept
 
 SHAPE = Shape(20, 16, 2, 2)
 
@@ -107,6 +109,49 @@ def test_what_is_no_folder_and_no_name_is_refused_without_asking_the_hub(name, t
         with pytest.raises(DistillError) as error:
             opened(name)
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"])
+@pytest.mark.parametrize("how", ["pipe", "device", "folder", "link to nothing", "huge"])
+def test_a_folder_with_what_would_be_read_for_ever_is_refused_at_once(name, how, tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    path = tmp_path / name
+    path.unlink(missing_ok=True)
+    if how == "pipe":
+        os.mkfifo(path)
+    elif how == "device":
+        path.symlink_to("/dev/zero")
+    elif how == "folder":
+        path.mkdir()
+    elif how == "link to nothing":
+        path.symlink_to("gone")
+    else:
+        with path.open("wb") as file:
+            file.truncate(40 * 2**30)
+    if how == "huge" and path.suffix == ".safetensors":
+        places.check_place(tmp_path)
+        return
+    for opened in (load, open_tokenizer, published, lambda place: Reader(place, 8)):
+        with pytest.raises(DistillError, match=name):
+            opened(str(tmp_path))
+    with pytest.raises(DistillError, match=name):
+        kept.load(tmp_path)
+
+
+def test_what_ends_an_answer_must_be_readable(tmp_path):
+    build(SHAPE).save_pretrained(tmp_path)
+    for text in ('{"eos_token_id": ', "[1]", "\0"):
+        (tmp_path / "generation_config.json").write_text(text)
+        with pytest.raises(DistillError, match=r"generation_config\.json"):
+            load(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "value"), [("n_embd", "x"), ("n_layer", None), ("n_head", [1]), ("vocab_size", -3)])
+def test_a_config_of_other_types_is_one_sentence(name, value, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2", name: value}))
+    with pytest.raises(DistillError, match="cannot be loaded") as error:
+        load(tmp_path)
+    assert "\n" not in str(error.value)
 
 
 def test_a_name_is_looked_for_in_the_cache_where_the_hub_cannot_be_reached(monkeypatch):

@@ -82,7 +82,7 @@ def options(home: Path, out: Path, **changed: Any) -> RecommenderOptions:
 
 
 def test_a_recommender_learns_and_is_asked_and_measured_from_its_folder(
-    home: Path, tmp_path: Path, capsys: Any
+    home: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
     found = distil(options(home, out))
@@ -111,8 +111,24 @@ def test_a_recommender_learns_and_is_asked_and_measured_from_its_folder(
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert told["figures"] == {str(home / "test.jsonl"): end}
     assert f"| prauc, on {home / 'test.jsonl'} |" in (out / "README.md").read_text()
-    for words in (["gone.jsonl"], [str(home / "test.jsonl"), "--limit", "3"]):
-        assert main(["distill", "evaluate", str(out), *words]) == 2 and len(capsys.readouterr().err.splitlines()) == 1
+    for words in (["gone.jsonl"], [str(home / "test.jsonl"), "--limit", "3"], [str(home / "other.jsonl")]):
+        assert main(["distill", "evaluate", str(out), *words]) == 2
+        (said,) = capsys.readouterr().err.splitlines()
+        assert str(out) not in said, "the data are at fault, not the student"
+    vocabulary = json.loads((out / "vocabulary.json").read_text())
+    for bad in (
+        {"threshold": "0.3"}, {"threshold": float("nan")}, {"visits": -1}, {"visits": 10**400}, {"every_visit": "no"},
+        {"interactions": [["M-heart", "none"]]}, {"medications": [1, *vocabulary["medications"][1:]]},
+    ):  # fmt: skip
+        (out / "vocabulary.json").write_text(json.dumps({**vocabulary, **bad}))
+        with pytest.raises(DistillError, match="holds no recommender"):
+            Recommender(out)
+    (out / "vocabulary.json").write_text(json.dumps(vocabulary))
+    summary = json.loads((out / "summary.json").read_text())
+    (out / "summary.json").write_text(json.dumps({**summary, "parameters": 3}))
+    monkeypatch.setattr(Recommender, "measure", lambda *_: pytest.fail("measured, for a card that cannot be written"))
+    assert main(["distill", "evaluate", str(out), str(home / "test.jsonl")]) == 2
+    assert "cannot be described" in capsys.readouterr().err
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:

@@ -392,3 +392,11 @@ def test_a_finished_student_is_asked_about_other_rows(home, tmp_path, capsys):
     assert f"on {rows}" in (out / "README.md").read_text()
     assert found.figures is not None and json.loads((out / "summary.json").read_text())["measured_later"] == told
     assert main(["distill", "evaluate", str(out), str(tmp_path / "gone.jsonl")]) == 2
+    for name, changed in (
+        ("processor_config.json", {"patch_size": 0}), ("config.json", {"image_token_id": "a"}),
+        ("config.json", {"image_token_id": 3}),
+    ):  # fmt: skip
+        text = (out / name).read_text()
+        (out / name).write_text(json.dumps({**json.loads(text), **changed}))
+        assert main(["distill", "evaluate", str(out), str(rows)]) == 2, changed
+        (out / name).write_text(text)
