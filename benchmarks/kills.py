@@ -12,6 +12,8 @@ on after the last one.
 
 - `language`: two small models are made on the spot and one is distilled into the other by `barkour distill language`,
   with dropout, a checkpoint after every step and answers that the student writes.
+- `recommender`: a language model learns to prescribe, and what it says is distilled by `barkour distill recommender`.
+- `vision`: one model that sees is distilled into another in two stages by `barkour distill vision`.
 - `recipe`: a recipe with a small budget and two seeds side by side, whose arms are kept one by one.
 - `train`: PPO on a few worlds, with a checkpoint after every iteration.
 - `ros`: the course over four ROS 2 processes on loopback, with a recording of the control loop. Nothing goes on there:
@@ -82,6 +84,61 @@ def language(where: Path, out: Path) -> list[str]:
     return [*map(str, words), "--checkpoint-minutes", "0"]
 
 
+def patients(folder: Path) -> None:
+    """A teacher, and patients whose medications follow from their diagnoses."""
+    home(folder)
+    rows = [
+        {"visits": [{"diagnoses": [f"D{i % 6}"], "procedures": [], "medications": [f"M{i % 3}", f"N{i % 2}"]}]}
+        for i in range(60)
+    ]
+    (folder / "patients.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def recommender(where: Path, out: Path) -> list[str]:
+    """The command, as a user gives it again and again."""
+    words = ["distill", "recommender", "--resume", "--teacher", where / "teacher", "--data", where / "patients.jsonl"]
+    words += ["--out", out, "--steps", STEPS, "--rounds", 4, "--batch", 8, "--length", 60, "--width", 16, "--heads", 2]
+    return [*map(str, words), "--teacher-epochs", "2", "--checkpoint-minutes", "0"]
+
+
+def pictures(folder: Path) -> None:
+    """Two models that see, their processors, and images of one colour."""
+    import numpy as np
+    from PIL import Image
+    from transformers import LlavaProcessor, PreTrainedTokenizerFast
+    from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+
+    from distill.language.models import Shape
+    from distill.language.text import END, PAD, byte_level
+    from distill.language.vision import VisionShape, build_seeing
+
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=byte_level().tokenizer, pad_token=PAD, eos_token=END,
+        extra_special_tokens={"image_token": "<image>"},
+    )  # fmt: skip
+    images: Any = SiglipImageProcessorPil(size={"height": 8, "width": 8})
+    for name, width in (("teacher", 24), ("student", 16)):
+        token = tokenizer.get_vocab()["<image>"]
+        shape = VisionShape(Shape(len(tokenizer), width, 2, 2, context=64), token, width=8, heads=2)
+        build_seeing(shape, width, eyes=3).save_pretrained(folder / name)
+        whole = LlavaProcessor(images, tokenizer, patch_size=2, vision_feature_select_strategy="full")
+        whole.save_pretrained(folder / name)
+    rows: list[dict[str, str]] = []
+    for i in range(24):
+        colour = [(255, 0, 0), (0, 255, 0), (0, 0, 255)][i % 3]
+        Image.fromarray(np.full((8, 8, 3), colour, np.uint8)).save(folder / f"{i}.png")
+        rows.append({"image": f"{i}.png", "prompt": "what?", "answer": ["red", "green", "blue"][i % 3]})
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def vision(where: Path, out: Path) -> list[str]:
+    """The command, as a user gives it again and again."""
+    words = ["distill", "vision", "--resume", "--teacher", where / "teacher", "--student", where / "student"]
+    words += ["--data", where / "rows.jsonl", "--stages", "SFT", "DFT", "--out", out, "--steps", STEPS // 2]
+    words += ["--rounds", 3, "--batch", 4, "--length", 60]
+    return [*map(str, words), "--checkpoint-minutes", "0"]
+
+
 def student(out: Path) -> str:
     """SHA-256 of the weights."""
     return hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest()
@@ -90,13 +147,16 @@ def student(out: Path) -> str:
 def stage(out: Path) -> tuple[int, str]:
     """How far a run had come, as a number that never falls and in words."""
     if (out / "summary.json").is_file():
-        return STEPS + 1, "folder written"
-    for name in ("checkpoint", "checkpoint.old"):
-        state = out / "run" / name / "state.json"
-        if state.is_file():
-            position = json.loads(state.read_text())["position"]
-            return position["round"], f"round {position['round']}"
-    return -1, "before the first checkpoint"
+        return 10**6, "folder written"
+    run, rounds = out / "run", dict[str, int]()
+    for folder in (run, *sorted(path for path in run.glob("*") if path.name != "best")):
+        for name in ("checkpoint.old", "checkpoint"):
+            state = folder / name / "state.json"
+            if state.is_file():
+                rounds["" if folder == run else f"{folder.name}, "] = json.loads(state.read_text())["position"]["round"]
+    if not rounds:
+        return -1, "before the first checkpoint"
+    return sum(1 + number for number in rounds.values()), "; ".join(f"{name}round {n}" for name, n in rounds.items())
 
 
 def recipe(where: Path, out: Path) -> list[str]:
@@ -232,6 +292,8 @@ class Kind:
 
 KINDS = {
     "language": Kind(language, student, stage, home),
+    "recommender": Kind(recommender, student, stage, patients),
+    "vision": Kind(vision, student, stage, pictures),
     "recipe": Kind(recipe, measured, finished_arms),
     "train": Kind(train, trained, iterations, lost=iterations_lost, statuses=(0, 2)),  # 2: it had come to its end
     "ros": Kind(ros, whole_course, course_killed, lost=unreadable, statuses=(0, 1), goes_on=False),

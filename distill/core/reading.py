@@ -59,5 +59,5 @@ def read_json(
         return json.loads(text, parse_int=parse_int, parse_float=parse_float, parse_constant=parse_constant)
     except RecursionError as error:
         raise DistillError(f"{path} is nested too deeply") from error
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # numbers of thousands of digits have one that is not JSON's
         raise DistillError(f"{path} is no JSON: {error}") from error

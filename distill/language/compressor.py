@@ -20,7 +20,7 @@ from distill.core.errors import DistillError
 from distill.core.tables import Rows
 from distill.language.encoding import Encoder
 from distill.language.evaluate import answer_figures, answered, over
-from distill.language.examples import EMPTY, NOT_TEXT, Text, read_examples, require_different, rows_with
+from distill.language.examples import EMPTY, Text, fault_of, read_examples, require_different, rows_with
 from distill.language.labelled import chosen_rows
 from distill.language.models import body, load, parameters
 from distill.language.own import Stage, Task, held_out_rows, require_room
@@ -61,10 +61,8 @@ def read_tasks(paths: Sequence[Path]) -> Tasks:
     for _, row in rows_with(paths, FIELDS, found.files):
         shown, *others = (row[name] for name in FIELDS)
         texts = [*(shown if isinstance(shown, list | tuple) else [shown]), *others]
-        if not all(isinstance(each, str) for each in texts):
-            found.dropped[EMPTY if None in texts else NOT_TEXT] += 1
-        elif len(texts) < len(FIELDS) or not all(each.strip() for each in texts):
-            found.dropped[EMPTY] += 1
+        if fault := fault_of(*texts) or EMPTY * (len(texts) < len(FIELDS)):
+            found.dropped[fault] += 1
         else:
             found.rows.append(("".join(f"{each}\n" for each in texts[:-2]), texts[-2], texts[-1]))
     if not found.rows:

@@ -111,7 +111,9 @@ class Encoder:
         if example.tools:
             options["tools"] = [dict(tool) for tool in example.tools]
         try:
-            return self.tokenizer.apply_chat_template([dict(m) for m in example.messages[:turns]], **options)
+            said = self.tokenizer.apply_chat_template([dict(m) for m in example.messages[:turns]], **options)
+            said.encode()  # what a row has beside its texts, as a call of a tool, may hold half of a surrogate pair
+            return said
         except Exception:  # a template is a program, which raises what it likes
             return None
 

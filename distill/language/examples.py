@@ -34,6 +34,7 @@ HUB = "datasets:"
 LARGEST_WHOLE, LONGEST_LINE = 1 << 30, 1 << 26
 """Bytes of a file that is read as a whole, and characters of a line of the others; more fills the memory."""
 EMPTY, NOT_TEXT, NO_ANSWER = "a field is empty or missing", "a field is no text", "no turn of the assistant"
+NO_TOOLS = "tools that are no list of objects"
 NO_ROUTE = "no teacher is named"
 """Why rows are dropped."""
 
@@ -224,7 +225,7 @@ def _take(found: Reading, row: Any, where: str, route: str) -> None:
     if not isinstance(row, Mapping):
         raise DistillError(f"{where}: a row is an object with the fields {FORMS}, got {type(row).__name__}")
     example = _example(row, where)
-    if not isinstance(example, str) and route and _fault(row.get(route)):
+    if not isinstance(example, str) and route and fault_of(row.get(route)):
         example = NO_ROUTE
     if isinstance(example, str):
         found.dropped[example] += 1
@@ -236,7 +237,7 @@ def _take(found: Reading, row: Any, where: str, route: str) -> None:
 
 def _example(row: Mapping[str, Any], where: str) -> Example | str:
     """The row's example, or why there is none."""
-    why, known = (row[name] if name in row and not _fault(row[name]) else "" for name in ("rationale", "knowledge"))
+    why, known = (row[name] if name in row and not fault_of(row[name]) else "" for name in ("rationale", "knowledge"))
     if "messages" in row:
         return _chat(row["messages"], row.get("tools"))
     if "prompt" in row and "completion" in row:
@@ -245,18 +246,18 @@ def _example(row: Mapping[str, Any], where: str) -> Example | str:
         if isinstance(prompt, list) and isinstance(completion, list):
             return _chat([*prompt, *completion], row.get("tools"))
         text: tuple[Any, Any] = (prompt, completion)
-        return _fault(*text) or Pair(*text, rationale=why, knowledge=known)
+        return fault_of(*text) or Pair(*text, rationale=why, knowledge=known)
     if "question" in row and "answer" in row:
-        return _fault(row["question"], row["answer"]) or _turns(row["question"], row["answer"], why, known)
+        return fault_of(row["question"], row["answer"]) or _turns(row["question"], row["answer"], why, known)
     if "instruction" in row and "output" in row:
-        fault = _fault(row["instruction"], row["output"])
+        fault = fault_of(row["instruction"], row["output"])
         more = row.get("input") or ""
         if fault or not isinstance(more, str):
             return fault or NOT_TEXT
         asked = f"{row['instruction']}\n\n{more}" if more.strip() else row["instruction"]
         return _turns(asked, row["output"], why, known)
     if "text" in row:
-        return _fault(row["text"]) or Text(row["text"], _entities(row.get("entities")))
+        return fault_of(row["text"]) or Text(row["text"], _entities(row.get("entities")))
     known = ", ".join(map(str, row)) or "none"
     raise DistillError(f"{where}: the fields are {known}, wanted are {FORMS}")
 
@@ -268,7 +269,7 @@ def _entities(given: Any) -> dict[str, tuple[str, ...]]:
     if isinstance(given, str):  # as tables without nested types keep them
         try:
             given = json.loads(given)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             return {}
     if isinstance(given, Mapping):
         pairs = [(kind, span) for kind, spans in given.items() if isinstance(spans, list) for span in spans]
@@ -278,12 +279,13 @@ def _entities(given: Any) -> dict[str, tuple[str, ...]]:
     else:
         return {}
     for kind, span in pairs:
-        if isinstance(kind, str) and isinstance(span, str) and not _fault(kind, span):
+        if isinstance(kind, str) and isinstance(span, str) and not fault_of(kind, span):
             found.setdefault(kind, []).append(span)
     return {kind: tuple(spans) for kind, spans in found.items()}
 
 
-def _fault(*values: Any) -> str:
+def fault_of(*values: Any) -> str:
+    """Why these are not all texts that a tokenizer reads, the first fault; empty where they are."""
     for value in values:
         if value is None or value == "":
             return EMPTY
@@ -316,14 +318,19 @@ def _chat(messages: Any, tools: Any) -> Chat | str:
                 return NOT_TEXT
             content = "".join(part["text"] for part in content)
         if not (message.get("tool_calls") and not content):  # a call of a tool may say nothing
-            fault = _fault(content)
+            fault = fault_of(content)
             if fault:
                 return fault
         turns.append({**message, "content": content or ""})
     if not any(turn["role"] == "assistant" for turn in turns):
         return NO_ANSWER
     if isinstance(tools, str):  # as data sets keep them where tables take no nested types
-        tools = json.loads(tools)
+        try:
+            tools = json.loads(tools)
+        except (ValueError, RecursionError):
+            return NO_TOOLS
+    if tools is not None and not (isinstance(tools, list) and all(isinstance(tool, Mapping) for tool in tools)):
+        return NO_TOOLS
     return Chat(tuple(turns), tuple(tools or ()))
 
 

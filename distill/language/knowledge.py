@@ -14,7 +14,7 @@ import torch
 from distill.core.checkpoints import write_text
 from distill.core.errors import DistillError, first_line
 from distill.core.reading import read_text
-from distill.language.examples import Chat, Example, Pair
+from distill.language.examples import NOT_TEXT, Chat, Example, Pair, fault_of
 
 Embed = Callable[[Sequence[str]], np.ndarray]
 """Texts -> vectors `[N, D]` of length 1."""
@@ -103,7 +103,7 @@ class KnowledgeBase:
             # lines of the file alone: `splitlines` also breaks where a text within a row has U+2028
             rows = [json.loads(line) for line in read_text(path, 2**30).split("\n") if line.strip()]
             texts = [(row["question"], row["knowledge"]) for row in rows]
-            if not all(isinstance(text, str) for pair in texts for text in pair):
+            if NOT_TEXT in (fault_of(text) for pair in texts for text in pair):
                 raise DistillError(f"{path} holds no knowledge: a question or its knowledge is no text")
             return cls([Entry(*pair) for pair in texts], embed)
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:

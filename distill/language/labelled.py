@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from distill.core.errors import DistillError, first_line
 from distill.core.tables import Rows
-from distill.language.examples import EMPTY, NOT_TEXT, rows_with
+from distill.language.examples import fault_of, rows_with
 from distill.language.models import CLASSES, Read, require_body, require_finite
 from distill.language.places import check_place
 from distill.language.students import is_config
@@ -43,10 +43,8 @@ def read_labelled(paths: Sequence[Path]) -> LabelledTexts:
     for _, row in rows_with(paths, ("text", "|".join(LABELS)), found.files):
         text, label = row["text"], next(row[name] for name in LABELS if name in row)
         label = str(label) if isinstance(label, int) else label
-        if not isinstance(text, str) or not isinstance(label, str):
-            found.dropped[EMPTY if text is None or label is None else NOT_TEXT] += 1
-        elif not text.strip() or not label.strip():
-            found.dropped[EMPTY] += 1
+        if fault := fault_of(text, label):
+            found.dropped[fault] += 1
         else:
             found.texts.append(text)
             found.labels.append(label)
@@ -58,7 +56,7 @@ def read_labelled(paths: Sequence[Path]) -> LabelledTexts:
 def classes_of(labels: Sequence[str]) -> list[str]:
     """The classes in order: of their numbers where all are numbers, of their letters otherwise."""
     names = sorted(set(labels))
-    return sorted(names, key=int) if all(name.isdecimal() for name in names) else names
+    return sorted(names, key=int) if all(name.isdecimal() and len(name) < 100 for name in names) else names
 
 
 class Reader:

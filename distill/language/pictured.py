@@ -9,6 +9,7 @@ Beside both may stand `rejected`: a worse answer than the last one. A row has on
 """
 
 import hashlib
+import warnings
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,8 +22,9 @@ from PIL import Image
 from torch import Tensor
 
 from distill.core.errors import DistillError, first_line
+from distill.core.reading import check_regular
 from distill.language.encoding import REWRITTEN, TOO_LONG, Encoded, Encoder
-from distill.language.examples import EMPTY, HUB, NO_ANSWER, NOT_TEXT, Chat, each_row
+from distill.language.examples import EMPTY, HUB, NO_ANSWER, NOT_TEXT, Chat, each_row, fault_of
 
 FORMS = "image, prompt, answer | image, messages"
 SEVERAL, STRAY = "more than one image", "the word for an image stands where there is none"
@@ -105,8 +107,14 @@ class Pictures:
 
 def _opened(path: Path) -> Image.Image:
     try:
-        with Image.open(path) as image:
-            return image.convert("RGB")  # decodes all of it
+        check_regular(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on how files were written
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                if image.format == "EPS":
+                    raise DistillError("it is PostScript, a program")
+                return image.convert("RGB")  # decodes all of it
     except FileNotFoundError as error:
         raise DistillError(f"the image {path} does not exist") from error
     except Exception as error:  # damaged files raise whatever their readers do
@@ -198,6 +206,8 @@ def _parts(content: Any, images: list[Any], word: str) -> list[dict[str, str]] |
     if content is None:
         return EMPTY
     found: list[dict[str, str]] = []
+    if not isinstance(content, str | list):
+        return NOT_TEXT
     for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
         kind = part.get("type") if isinstance(part, Mapping) else None
         if kind == "image":
@@ -224,17 +234,11 @@ def _fault(turns: Sequence[Mapping[str, Any]], rejected: Any, word: str) -> str:
             return STRAY
         if not "".join(part["text"] for part in turn["content"]).strip():
             return EMPTY
-    if rejected is not None:
-        if not isinstance(rejected, str):
-            return NOT_TEXT
-        if not rejected.strip():
-            return EMPTY
-        return STRAY * (word in rejected)
-    try:
-        for turn in turns:
-            "".join(part.get("text", "") for part in turn["content"]).encode()
-    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can write and no tokenizer reads
+    texts = [part.get("text", "") for turn in turns for part in turn["content"]] + [turn["role"] for turn in turns]
+    if NOT_TEXT in map(fault_of, texts):
         return NOT_TEXT
+    if rejected is not None:
+        return fault_of(rejected) or STRAY * (word in rejected)
     return ""
 
 

@@ -29,7 +29,7 @@ def records(answer: str, fields: Sequence[str], rejects: Counter[str]) -> list[d
     if 0 <= opens < closes:
         try:
             found = json.loads(answer[opens : closes + 1])
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             found = None
     if not isinstance(found, list):
         rejects[NO_JSON if opens < 0 or found is None else NO_LIST] += 1

@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoTokenizer
 from distill.core.errors import DistillError
 from distill.core.tables import Rows
 from distill.language.evaluate import over
-from distill.language.examples import EMPTY, NOT_TEXT, require_different, rows_with
+from distill.language.examples import EMPTY, NOT_TEXT, fault_of, require_different, rows_with
 from distill.language.labelled import Reader, chosen_rows
 from distill.language.models import body, parameters
 from distill.language.own import Stage, Task, held_out_rows, require_room
@@ -62,8 +62,9 @@ def read_answers(paths: Sequence[Path], fields: tuple[str, str]) -> Answers:
     found = Answers()
     for _, row in rows_with(paths, FIELDS, found.files):
         text, mentions, answer = (row[name] for name in FIELDS)
-        if not isinstance(text, str) or not isinstance(answer, str) or not _texts(mentions):
-            found.dropped[EMPTY if None in (text, mentions, answer) else NOT_TEXT] += 1
+        listed = isinstance(mentions, list | tuple)
+        if fault := fault_of(text, answer, *(mentions if listed else ())) or _no_list(mentions):
+            found.dropped[fault] += 1
             continue
         words = split(text)
         places = [located(words, split(mention)) for mention in mentions]
@@ -77,8 +78,8 @@ def read_answers(paths: Sequence[Path], fields: tuple[str, str]) -> Answers:
     return found
 
 
-def _texts(value: Any) -> bool:
-    return isinstance(value, list | tuple) and all(isinstance(each, str) for each in value)
+def _no_list(value: Any) -> str:
+    return "" if isinstance(value, list | tuple) else EMPTY if value is None else NOT_TEXT
 
 
 def prepare(options: TaggerOptions) -> Task:

@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from distill.core.errors import DistillError
-from distill.language.examples import NOT_TEXT, rows_with
+from distill.language.examples import NOT_TEXT, fault_of, rows_with
 
 DIAGNOSES, PROCEDURES, MEDICATIONS = KINDS = ("diagnoses", "procedures", "medications")
 NO_VISIT, NO_CODES, TOO_MANY = "no visit", "codes that are no texts", "more codes of a kind in a visit than 256"
@@ -111,7 +111,7 @@ def patient_of(row: Mapping[str, Any], where: str) -> Patient:
         raise Unusable(NO_VISIT)
     if not isinstance(profile, Mapping):
         raise Unusable(NO_PROFILE)
-    if text is not None and not isinstance(text, str):
+    if text is not None and fault_of(text) == NOT_TEXT:
         raise Unusable(NOT_TEXT)
     found: list[Visit] = []
     for place, visit in enumerate(visits, 1):
@@ -120,7 +120,7 @@ def patient_of(row: Mapping[str, Any], where: str) -> Patient:
             raise DistillError(f"{where}, visit {place}: the fields are {there}; wanted are {', '.join(KINDS)}")
         given = _codes(visit.get(MEDICATIONS))
         found.append(Visit(_codes(visit[DIAGNOSES]) or (), _codes(visit.get(PROCEDURES)) or (), given))
-    told = {str(name): _word(value, NO_PROFILE) for name, value in profile.items() if value is not None}
+    told = {_word(name, NO_PROFILE): _word(value, NO_PROFILE) for name, value in profile.items() if value is not None}
     return Patient(tuple(found), told, text if text and text.strip() else None)
 
 
@@ -140,7 +140,7 @@ def _word(value: Any, why: str) -> str:
     """A code or a value of a profile: a text, or a whole number. Raises `Unusable`, and `why`, for anything else."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    if not isinstance(value, str) or not value.strip():
+    if fault_of(value):
         raise Unusable(why)
     return value.strip()
 

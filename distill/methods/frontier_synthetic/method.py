@@ -34,7 +34,7 @@ def target(written: str, rejects: Counter[str], mode: Target = "answer") -> str 
     opens, closes = written.find("{"), written.rfind("}")
     try:
         found: Any = json.loads(written[opens : closes + 1]) if 0 <= opens < closes else None
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         rejects["no JSON object"] += 1

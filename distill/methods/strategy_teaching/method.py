@@ -29,6 +29,7 @@ import torch
 from distill.core.checkpoints import write_text
 from distill.core.errors import DistillError, first_line
 from distill.core.reading import read_text
+from distill.language.examples import NOT_TEXT, fault_of
 from distill.language.knowledge import Embed, Entry, KnowledgeBase, words
 
 Message = Mapping[str, str]
@@ -123,11 +124,18 @@ class Library:
             # lines of the file alone: `splitlines` also breaks where a text within a row has U+2028
             rows = [json.loads(line) for line in read_text(path).split("\n") if line.strip()]
             more = ("origin", "date", "reviewer")
+            for number, row in enumerate(rows, 1):
+                strategies = row["strategies"]
+                if not isinstance(strategies, list):
+                    raise ValueError(f"the strategies of lesson {number} are no list")
+                others = (fault_of(row.get(name)) for name in more)
+                if fault_of(row["scenario"], *strategies) or NOT_TEXT in others:
+                    raise ValueError(f"lesson {number} has a scenario, a strategy or more that is no text")
             return cls(
                 [
                     Lesson(
-                        str(row["scenario"]), tuple(map(str, row["strategies"])),
-                        **{name: str(row.get(name, "")) for name in more},
+                        row["scenario"], tuple(row["strategies"]),
+                        **{name: row.get(name) or "" for name in more},
                     )
                     for row in rows
                 ],

@@ -37,7 +37,7 @@ def parsed(written: str) -> list[str]:
     """The mentions of an answer; none where it is no JSON list of texts."""
     try:
         found = json.loads(written.strip())
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return []
     return [item for item in found if isinstance(item, str)] if isinstance(found, list) else []
 

@@ -1,6 +1,7 @@
 """`barkour distill vision`: models that see and rows with images in, a folder that transformers loads out."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -22,10 +23,11 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 
 from barkour import main
 from distill.core.collect import CollectionPlan
+from distill.core.errors import DistillError
 from distill.language import seeing as command
 from distill.language.models import Shape
 from distill.language.own_options import VisionOptions
-from distill.language.pictured import SEVERAL, STRAY
+from distill.language.pictured import SEVERAL, STRAY, Pictures
 from distill.language.sparse import sparse_layers
 from distill.language.text import END, PAD, bpe
 from distill.language.vision import VisionShape, build_seeing, part_of
@@ -365,6 +367,29 @@ def test_a_plan_times_every_stage_and_writes_nothing(home, tmp_path, capsys):
     assert set(found["seconds"]) == {"DPT", "SFT", "DFT"} and found["steps"] == 150 and found["peak_gb"] > 0
     assert found["training_gb"] == pytest.approx(16e-9 * found["parameters"]["student"])
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("how", ["pipe", "device", "folder", "empty", "bomb", "PostScript"])
+def test_what_is_no_image_is_refused_at_once_and_without_other_lines(how, tmp_path, monkeypatch, recwarn):
+    path = tmp_path / "image.png"
+    if how == "pipe":
+        os.mkfifo(path)
+    elif how == "device":
+        path.symlink_to("/dev/zero")
+    elif how == "folder":
+        path.mkdir()
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "bomb":  # between the size of which Pillow warns and the one that it refuses
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 60)
+        Image.new("RGB", (10, 10)).save(path)
+    else:
+        path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n{} loop\n")
+    pictures = Pictures(None)
+    with pytest.raises(DistillError, match=r"image\.png") as error:
+        pictures.prepared(pictures.add(path))
+    assert "\n" not in str(error.value) and not recwarn.list
+    assert "Ghostscript" not in str(error.value)
 
 
 def test_a_finished_student_is_asked_about_other_rows(home, tmp_path, capsys):
