@@ -371,13 +371,24 @@ def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:
     for number, line in enumerate(_lines(path, "\n"), 1):  # other line ends are part of the texts
         if line.strip():
             try:
-                yield f"line {number}", json.loads(line)
+                yield f"line {number}", json.loads(line, object_pairs_hook=_object)
             except json.JSONDecodeError as error:
                 raise DistillError(f"{path}, line {number} is no JSON: {error.msg}") from error
+            except ValueError as error:
+                raise DistillError(f"{path}, line {number} cannot be read: {first_line(error)}") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of JSON; raises `ValueError` where it has a field twice: JSON takes the last in silence."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"it has the field {next(name for name in names if names.count(name) > 1)!r} twice")
+    return found
 
 
 def _json(path: Path) -> Iterator[tuple[str, Any]]:
-    rows = json.loads(path.read_text(encoding="utf-8-sig"))
+    rows = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_object)
     if not isinstance(rows, list):
         raise DistillError(f"{path} must be a list of rows, got {type(rows).__name__}")
     for number, row in enumerate(rows, 1):

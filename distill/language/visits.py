@@ -268,6 +268,8 @@ def read_names(path: Path | None, files: dict[str, str]) -> Mapping[tuple[str, s
         code, name = (_word(row[field], f"{where}: the {field} is no text") for field in ("code", "name"))
         if found.setdefault((kind, code), name) != name:
             raise DistillError(f"{where}: {code} is called {name!r}, and before {found[kind, code]!r}")
+    if not found:
+        raise DistillError(f"{path} holds no name")
     return found
 
 

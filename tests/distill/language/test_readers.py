@@ -80,12 +80,24 @@ def test_what_no_tokenizer_reads_is_dropped_and_counted(name: str, tmp_path: Pat
     assert count_of(found) == 1 and sum(found.dropped.values()) == len(changes), found.dropped
 
 
+@pytest.mark.parametrize("ending", [".jsonl", ".json"])
+def test_a_field_that_stands_twice_is_refused(ending: str, tmp_path: Path) -> None:
+    row = '{"text": "a", "label": "b", "text": "c"}'
+    path = tmp_path / f"rows{ending}"
+    path.write_text(row if ending == ".jsonl" else f"[{row}]")
+    with pytest.raises(DistillError, match="the field 'text' twice"):
+        read_labelled([path])
+
+
 def test_names_that_are_no_texts_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "names.jsonl"
     for bad in ({"code": HALF, "name": "a"}, {"code": "a", "name": HALF}):
         path.write_text(json.dumps(bad))
         with pytest.raises(DistillError, match="line 1"):
             read_names(path, {})
+    path.write_text("")
+    with pytest.raises(DistillError, match="holds no name"):
+        read_names(path, {})
 
 
 @pytest.mark.parametrize(
