@@ -13,7 +13,9 @@ import numpy as np
 
 from policies.evaluation.options import CourseRunOptions
 from policies.evaluation.outcome import CourseRun, Switch, Trace
+from policies.evaluation.own_senses import own_senses
 from policies.evaluation.results import RunReport
+from policies.navigation.map_match import MapMatch
 from policies.navigation.navigator import Navigator, course_navigator
 from policies.navigation.paces import Paces
 from policies.navigation.pose_estimate import PoseEstimate
@@ -74,7 +76,7 @@ class CourseWorlds:
         else:
             navigator = rehearsed(course, self.route, limits, response, paces.made_up)
         self.navigators: list[Navigator] = [navigator.copy() for _ in range(n)]
-        self.estimates = [PoseEstimate(response) for _ in range(n)]
+        self.estimates = [PoseEstimate(response, MapMatch(course.height, robot.foot_radius)) for _ in range(n)]
         """Of where the robots are, from poses with errors; the true pose is taken as it is."""
         self.scorers = [Scorer(course) for _ in range(n)]
         self.policy: Runner = policy or PolicyRunner(skills, n)
@@ -89,6 +91,8 @@ class CourseWorlds:
         self.finals: list[tuple[float, list[float], float]] = [(0.0, [], 0.0)] * n
         x, y, yaw = course.start
         self.robots.place(np.full(n, x), np.full(n, y), np.full(n, yaw), course.height, course.pit)
+        self.senses = own_senses(self.robots) if pose_errors else None
+        """How the robots have moved by their own senses, which holds poses with errors together."""
         for i, (px, py, _) in enumerate(self.robots.pose.tolist()):
             self.scorers[i].update(0.0, px, py)
             self.logs[i].append((0.0, px, py))
@@ -122,6 +126,8 @@ class CourseWorlds:
                 self.estimates[i].asked(out.velocity)
             command[i], users[i] = out.velocity, self.skills.uses[out.skill]
             asked[i] = (out.skill, out.waypoint)
+        if self.senses:
+            self.senses.awake = active
         began = self.time
         robots.step(lambda sensors, heights: self.policy.step(sensors, command, users, heights))
         if len(self.skills.bundles) > 1:  # who really drives: a jumper lands before it is taken over
@@ -143,7 +149,9 @@ class CourseWorlds:
             return robots.known_pose
         places = np.array(told.pose)
         for i in np.flatnonzero(active).tolist():
-            places[i] = self.estimates[i].told(told.pose[i], self.time - float(told.stamp[i]))
+            own = self.senses.odometry[i] if self.senses else None
+            moved, feet = (own.moved(self.dt), own.feet) if own else (None, None)
+            places[i] = self.estimates[i].told(told.pose[i], self.time - float(told.stamp[i]), moved, feet)
         robots.estimated = places
         return places[:, [0, 1, 3]]
 

@@ -1,1 +1,1 @@
-"""Where a robot is by its own senses: an invariant Kalman filter over IMU, joints and feet, in numpy alone."""
+"""How far a robot that goes by its own senses is off."""

@@ -12,9 +12,7 @@ import numpy as np
 
 from policies.bundle.reader import Bundle, FixedBatch, Policy
 from policies.bundle.shipped import bundle_file
-from robot.estimation.accelerometer import Accelerometer
-from robot.estimation.filter import ContactFilter
-from robot.estimation.kinematics import matrix_of
+from policies.estimation.kinematics import matrix_of
 from robot.loop.transport import Array
 from robot.options import RobotDriftOptions
 from robot.results import DriftReport
@@ -22,8 +20,6 @@ from sim import observation as obs
 from sim.errors import InputError
 from sim.robots.description import find_robot
 
-RATE = 250
-"""Readings a second."""
 COMMANDS = (1.0, 0.4, 0.8)
 """Largest forward and sideward velocity (m/s) and yaw rate (rad/s) that are asked for."""
 HOLD = 3.0
@@ -72,39 +68,28 @@ def _seeds(options: RobotDriftOptions) -> list[int]:
 
 def _walk(bundle: Bundle, seed: int, options: RobotDriftOptions) -> dict[str, Any]:
     """One robot's walk, JSON-ready: way (m), errors at its end, mean errors of velocity (m/s) and tilt (degrees)."""
+    from policies.evaluation.own_senses import OwnSenses
     from sim.course import scene
     from sim.course.terrain import Terrain
     from sim.envs.worlds import SimulatedRobots, flat
-    from sim.tasks.randomization import noise_numbers
 
     robot = bundle.robot
     model = cast(Any, scene).build(robot, Terrain())
     walks = SimulatedRobots(robot, model, [seed], randomize=options.randomize, threads=1)
     walks.place(np.zeros(1), np.zeros(1), np.zeros(1), flat)
     physics = walks.physics
-    filter_ = ContactFilter(robot)
-    filter_.begin(np.array(physics.qpos[0, :3]), np.array(physics.qpos[0, 3:7]))
-    felt = Accelerometer(filter_.legs.imu, seed)
     rng = np.random.default_rng([0xD21F, seed])
-    every = round(1 / RATE / physics.timestep)
-    state = {"steps": 0, "way": 0.0, "speed": 0.0, "tilt": 0.0, "count": 0}
+    senses = OwnSenses(walks, [rng])
+    filter_ = senses.odometry[0].filter
+    state = {"way": 0.0, "speed": 0.0, "tilt": 0.0, "count": 0}
     last = np.array(physics.qpos[0, :2])
-    look = walks.look
 
     def hear() -> None:
-        """After every physics step: the filter has a reading whenever one is due."""
+        """After every physics step: the filter has a reading whenever one is due, and is held against the truth."""
         nonlocal last
-        look()
-        state["steps"] += 1
-        if state["steps"] % every:
+        if not senses.hear():
             return
-        seen = walks.sense(rng.random((1, noise_numbers(robot)), np.float32))
         qpos, qvel = np.array(physics.qpos[0]), np.array(physics.qvel[0])
-        filter_.step(
-            1 / RATE, np.asarray(seen.angular_velocity[0], float), felt.read(1 / RATE, qpos, qvel),
-            np.asarray(seen.joint_position[0], float), np.asarray(seen.joint_velocity[0], float),
-            np.array(walks.force[0]),
-        )  # fmt: skip
         state["way"] += float(np.linalg.norm(qpos[:2] - last))
         last = qpos[:2]
         turn = matrix_of(qpos[3:7])
@@ -112,7 +97,7 @@ def _walk(bundle: Bundle, seed: int, options: RobotDriftOptions) -> dict[str, An
         state["tilt"] += math.acos(min(1.0, float(turn[2] @ filter_.turn[2])))
         state["count"] += 1
 
-    setattr(walks, "look", hear)  # noqa: B010 (an instance's own)
+    walks.listener = hear
     policy = Policy(cast(Any, FixedBatch(bundle)), 1)
     command, fell = np.zeros((1, 3), np.float32), False
     hold = round(HOLD / robot.control_period)

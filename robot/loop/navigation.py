@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from policies.estimation.odometry import Motion
+from policies.navigation.map_match import MapMatch
 from policies.navigation.navigator import Command
 from policies.navigation.pose_estimate import PoseEstimate
 from policies.navigation.rehearsal import rehearsed
@@ -20,16 +22,19 @@ class NavigationProgram:
         route = planned(course, skills.robot.footprint, skills.able, paces)
         self.navigator = rehearsed(course, route, trained_limits(skills, paces.limits), response, paces.made_up)
         self.period = skills.robot.control_period
-        self.estimate = PoseEstimate(response)
+        self.estimate = PoseEstimate(response, MapMatch(course.height, skills.robot.foot_radius))
 
     def step(self, x: float, y: float, yaw: float) -> Command:
         """The next command for the base at `x`, `y` (m), `yaw` (rad) in the course frame."""
         return self.navigator.step(np.array([x, y, yaw]), self.period)
 
-    def step_told(self, place: Sequence[float] | np.ndarray, age: float) -> Command:
+    def step_told(
+        self, place: Sequence[float] | np.ndarray, age: float, moved: Motion | None = None,
+        feet: np.ndarray | None = None,
+    ) -> Command:
         """The next command where all that is known is where the base was `age` s ago: `place`, x, y, z (m) and heading
-        (rad)."""
-        x, y, _, yaw = self.estimate.told(place, age).tolist()
+        (rad), and perhaps how it has `moved` in the last control period and which `feet` stand, by its own senses."""
+        x, y, _, yaw = self.estimate.told(place, age, moved, feet).tolist()
         command = self.step(x, y, yaw)
         self.estimate.asked(command.velocity)
         return command

@@ -11,8 +11,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from robot.estimation.accelerometer import Accelerometer
-from robot.estimation.filter import ContactFilter
+from policies.estimation.accelerometer import Accelerometer
+from policies.estimation.odometry import Motion, Odometry, odometry_of
 from robot.loop.clock import Clock
 from robot.loop.plausibility import GAP
 from robot.loop.transport import NEVER, NS, Array, Mode
@@ -105,8 +105,9 @@ class SimulatedHardware:
         self.wrong = ""
         """Why the last command was refused."""
         self._waiting: deque[tuple[int, Mode, Array]] = deque()
-        self._reckoned: ContactFilter | None = ContactFilter(robot) if own_odometry else None
-        self._felt = Accelerometer(self._reckoned.legs.imu, seed) if self._reckoned else None
+        self._own = own_odometry
+        self._odometry = Odometry(robot) if own_odometry else odometry_of(robot) if pose_errors else None
+        self._felt = Accelerometer(self._odometry.filter.legs.imu, seed) if self._odometry else None
         self._read_at = NEVER
         self._noise, self._numbers = np.random.default_rng([0x5E2, seed]), noise_numbers(robot)
         self._per_period = round(robot.control_period * NS) // STEP_NS
@@ -191,17 +192,17 @@ class SimulatedHardware:
         return reading
 
     def _reckon(self, reading: dict[str, Any]) -> None:
-        """Takes a reading into what the robot believes of its place, where it goes by its own senses."""
-        if self._reckoned is None or self._felt is None or self.time == self._read_at:
+        """Takes a reading into what the robot believes of its place and motion, where it goes by its own senses."""
+        if self._odometry is None or self._felt is None or self.time == self._read_at:
             return
         seconds, first = (self.time - self._read_at) / NS, self._read_at == NEVER
         self._read_at = self.time
         qpos, qvel = np.array(self.physics.qpos[0], float), np.array(self.physics.qvel[0], float)
         force = self._felt.read(1.0 if first else seconds, qpos, qvel)
         if first:
-            self._reckoned.begin(*self.pose())
+            self._odometry.begin(*self.pose())
             return
-        self._reckoned.step(
+        self._odometry.filter.step(
             seconds, reading["angular_velocity"], force, reading["position"], reading["velocity"], reading["effort"]
         )
 
@@ -213,15 +214,23 @@ class SimulatedHardware:
     @property
     def tells_truth(self) -> bool:
         """Whether what is told of the robot's place is the truth: then `pose` says it, and nothing else does."""
-        return self.worlds.localization is None and self._reckoned is None
+        return self.worlds.localization is None and not self._own
+
+    def felt(self, seconds: float) -> tuple[Motion | None, Array | None]:
+        """How the robot has moved since the last call, `seconds` ago, by its own senses, and the feet that stand, m
+        `[n, 3]`, as `Odometry` has them; None where it does not know."""
+        if self._odometry is None or self._read_at == NEVER:
+            return None, None
+        return self._odometry.moved(seconds), self._odometry.feet
 
     def told_pose(self) -> tuple[Array, Array, int] | None:
         """The pose that is told now, with its errors: position (m) `[3]`, orientation `[4]` and when it was true (ns);
         None while there is nothing new. To be called every slice. Roll and pitch are the IMU's, which are not late."""
         localization = self.worlds.localization
-        if self._reckoned is not None and self._read_at != NEVER:
+        if self._own and self._odometry is not None and self._read_at != NEVER:
             due = self._steps % (SLICE * POSE_EVERY) == 0
-            return (self._reckoned.position, self._reckoned.orientation, self.time) if due else None
+            reckoned = self._odometry.filter
+            return (reckoned.position, reckoned.orientation, self.time) if due else None
         if localization is None:
             return (*self.pose(), self.time)
         if self.time > self._told:
@@ -253,7 +262,9 @@ class SimulatedHardware:
     def told_velocity(self) -> tuple[Array, Array]:
         """As `velocity`, as the robot believes it where it goes by its own senses."""
         speed, turning = self.velocity()
-        return (speed, turning) if self._reckoned is None else (self._reckoned.base_velocity, turning)
+        if not self._own or self._odometry is None:
+            return speed, turning
+        return self._odometry.filter.base_velocity, turning
 
     def overturn(self) -> None:
         """Lays the robot on its back, for tests of what follows."""

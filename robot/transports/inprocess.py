@@ -139,7 +139,8 @@ class InProcess:
                 asked = self.navigation.step(float(position[0]), float(position[1]), yaw)
             else:
                 age = (self.hardware.time - self._known_at) / NS
-                asked = self.navigation.step_told([*position.tolist(), yaw], age)
+                felt = self.hardware.felt(COMMAND_EVERY * SLICE * STEP_NS / NS)
+                asked = self.navigation.step_told([*position.tolist(), yaw], age, *felt)
             command = tuple(asked.velocity.tolist())
             self.messages.skill(SKILLS.index(asked.skill))
         if command is not None:

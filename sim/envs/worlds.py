@@ -160,6 +160,8 @@ class SimulatedRobots:
         what they are told than `known_pose`: terrain heights are seen from there."""
         self.chance = self._no_chance()
         """This control step's random numbers: those of `look_around`."""
+        self.listener: Callable[[], object] | None = None
+        """Called after every physics step: for what hears its sensors more often than once a control step."""
 
     def place(self, x: np.ndarray, y: np.ndarray, yaw: np.ndarray, ground: Ground, pits: Ground | None = None) -> None:
         """Stands the robots at `x`, `y` (m) with heading `yaw` (rad), all `[worlds]`, plus drawn start offsets, on a
@@ -335,10 +337,12 @@ class SimulatedRobots:
             self.earlier = [self.targets, *self.earlier][:whole]
 
     def look(self) -> None:
-        """Keeps what a physics step has shown: peak torques, and touches of the board."""
+        """Keeps what a physics step has shown: peak torques, and touches of the board; then calls `listener`."""
         np.maximum(self.torque_peak, np.abs(self.force), out=self.torque_peak)
         if self.boards:
             self.touched_boards |= self.physics.sensordata[:, self.boards] > 0
+        if self.listener:
+            self.listener()
 
     @property
     def touched(self) -> np.ndarray:

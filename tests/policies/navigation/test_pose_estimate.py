@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from kinematic import DT, Robot, drive
 
+from policies.estimation.odometry import Motion
 from policies.navigation.paces import Paces
 from policies.navigation.path import MotionLimits
 from policies.navigation.pose_estimate import PoseEstimate
@@ -12,7 +13,7 @@ from policies.navigation.response import Response
 from policies.navigation.route_cache import planned
 from sim.course.description import official
 from sim.localization import Localization, PoseErrors
-from sim.planar import wrap
+from sim.planar import to_body, wrap
 from sim.robots.description import default_robot
 
 SEED = np.array([7])
@@ -20,10 +21,13 @@ RESPONSE = Response.first_order(DT, (0.2, 0.2, 0.1))
 """Roughly the kinematic robot's, which has a dead time and a limit besides."""
 
 
-def errors_of(errors: PoseErrors, seconds: float = 12.0, slope: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+def errors_of(
+    errors: PoseErrors, seconds: float = 12.0, slope: float = 0.0, reckons: float | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """How far what is told and what is estimated are from the truth, `[T, 4]` each: m, m, m, rad.
 
-    The robot's speed is `slope` short of what is asked, and it rises as it goes.
+    The robot's speed is `slope` short of what is asked, and it rises as it goes. With `reckons` it knows its motion,
+    but for that share of it.
     """
     rng, robot = np.random.default_rng(1), Robot(np.array([1.0, -2.0, 3.0]))
     estimate, height, asked = PoseEstimate(RESPONSE), 0.25, np.zeros(3)
@@ -32,12 +36,14 @@ def errors_of(errors: PoseErrors, seconds: float = 12.0, slope: float = 0.0) -> 
         return np.array([[*robot.pose[:2], height, wrap(robot.pose[2])]])
 
     localization = Localization(errors, SEED, place())
-    told, estimated = [], []
+    told, estimated, before = [], [], place()[0]
     for k in range(int(seconds / DT)):
         if k % 30 == 0:
             asked = rng.uniform([-1.0, -1.0, -2.0], [2.2, 1.0, 2.0])
-        now = estimate.told(localization.pose[0], k * DT - float(localization.stamp[0]))
         true = place()[0]
+        moved = None if reckons is None else motion(before, true, 1 + reckons)
+        now = estimate.told(localization.pose[0], k * DT - float(localization.stamp[0]), moved)
+        before = true
         told.append(localization.pose[0] - true)
         estimated.append(now - true)
         estimate.asked(asked)
@@ -48,6 +54,13 @@ def errors_of(errors: PoseErrors, seconds: float = 12.0, slope: float = 0.0) -> 
     for off in out:
         off[:, 3] = wrap(off[:, 3])
     return out
+
+
+def motion(before: np.ndarray, now: np.ndarray, share: float) -> Motion:
+    """That between two poses x, y, z (m), heading (rad), a control period apart, times `share`."""
+    turned = wrap(now[3] - before[3])
+    ahead, left = to_body(now[0] - before[0], now[1] - before[1], before[3] + turned / 2)
+    return Motion(*(share * np.array([ahead, left, now[2] - before[2], turned]) / DT).tolist())
 
 
 def size(off: np.ndarray) -> np.ndarray:
@@ -69,6 +82,24 @@ def test_noise_is_filtered_without_being_told_of_it(age):
     told, estimated = errors_of(PoseErrors(noise=0.02, yaw_noise=0.035, delay=age, rate=50))
     assert (size(estimated) < size(told) / 1.5).all()
     assert np.std(estimated[50:, 2]) < 0.013, "the height is not commanded, but filtered"
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.3])
+def test_motion_that_the_robot_reckons_itself_holds_noisy_poses_together(slope):
+    errors = PoseErrors(noise=0.02, yaw_noise=0.035, delay=0.06, rate=50)
+    _, modelled = errors_of(errors, slope=slope)
+    _, reckoned = errors_of(errors, slope=slope, reckons=0.03)
+    assert (size(reckoned) < size(modelled) / 1.8).all()
+    assert np.std(reckoned[50:, 2]) < np.std(modelled[50:, 2]) / 1.5
+
+
+def test_motion_that_is_no_number_is_left_to_the_model():
+    estimate = PoseEstimate(RESPONSE)
+    here = np.array([0.5, -0.5, 0.3, 0.1])
+    for _ in range(3):
+        now = estimate.told(here, 0.0, Motion(np.nan, 0.0, 0.0, 0.0))
+        estimate.asked(np.zeros(3))
+    np.testing.assert_allclose(now, here)
 
 
 def test_the_truth_is_hardly_changed():

@@ -28,7 +28,7 @@ def run(errors: PoseErrors, seconds: float = 0.4) -> dict[str, Any]:
     hardware = SimulatedHardware(default_robot(), official(), 3, pose_errors=errors)
     clock = SimulatedClock()
     messages = MessageFilter(default_robot(), clock.now)
-    told: dict[str, Any] = {"loop": [], "navigator": [], "referee": [], "age": [], "hardware": hardware}
+    told: dict[str, Any] = {"loop": [], "navigator": [], "referee": [], "age": [], "moved": [], "hardware": hardware}
 
     def pose(message: dict[str, Any]) -> dict[str, Any]:
         told["loop"].append((message["stamp"] - transport.epoch, *message["position"], *message["orientation"]))
@@ -38,8 +38,10 @@ def run(errors: PoseErrors, seconds: float = 0.4) -> dict[str, Any]:
         told["navigator"].append((x, y, yaw))
         return SimpleNamespace(velocity=np.zeros(3), skill="walk")
 
-    def step_told(place: list[float], age: float) -> Any:
+    def step_told(place: list[float], age: float, moved: Any, feet: Any) -> Any:
         told["age"].append(age)
+        told["moved"].append(moved)
+        assert feet.shape[1:] == (3,)
         return step(place[0], place[1], place[3])
 
     def seen(stamp: int, position: np.ndarray, orientation: np.ndarray) -> bool:
@@ -76,6 +78,7 @@ def test_late_poses_are_old_ones_with_their_own_stamps(true):
     np.testing.assert_allclose(moved[:, :4], true["loop"][: len(moved), :4], atol=1e-12)
     assert np.abs(late["navigator"] - true["navigator"]).max() > 0.02
     assert not true["age"] and np.allclose(late["age"][5:], 0.04, atol=0.011), "the navigator knows how old they are"
+    assert np.isfinite(np.array(late["moved"])).all() and len(late["moved"]) == len(late["age"])
 
 
 def test_drift_and_a_wrong_heading_leave_roll_and_pitch_alone(true):

@@ -7,9 +7,9 @@ import mujoco
 import numpy as np
 import pytest
 
+from policies.estimation.filter import ContactFilter
+from policies.estimation.kinematics import GRAVITY, kinematics_of, matrix_of, quaternion_of, rotation
 from robot.estimation.drift import drift
-from robot.estimation.filter import ContactFilter
-from robot.estimation.kinematics import GRAVITY, kinematics_of, matrix_of, quaternion_of, rotation
 from robot.options import RobotDriftOptions
 from sim.course.scene import build
 from sim.course.terrain import Terrain

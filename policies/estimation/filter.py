@@ -14,8 +14,9 @@ from typing import cast
 
 import numpy as np
 
-from robot.estimation.kinematics import (
+from policies.estimation.kinematics import (
     GRAVITY,
+    Array,
     Foot,
     Kinematics,
     cross,
@@ -25,7 +26,6 @@ from robot.estimation.kinematics import (
     rotation,
     skew,
 )
-from robot.loop.transport import Array
 from sim.robots.description import Robot
 
 R, V, P = slice(0, 3), slice(3, 6), slice(6, 9)

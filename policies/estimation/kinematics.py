@@ -2,14 +2,16 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
+import numpy.typing as npt
 
-from robot.loop.transport import Array
 from sim.errors import InputError
 from sim.robots.description import Robot
+
+Array = npt.NDArray[Any]
 
 TURNS = ("euler", "axisangle", "xyaxes", "zaxis")
 """Ways to give an attitude that are not read here."""

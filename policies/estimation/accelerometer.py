@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from robot.estimation.kinematics import GRAVITY, cross, matrix_of
-from robot.loop.transport import Array
+from policies.estimation.kinematics import GRAVITY, Array, cross, matrix_of
 
 NOISE = 0.3
 """Half-width of the uniform noise on the specific force, m/s^2."""
