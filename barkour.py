@@ -15,8 +15,9 @@ import sys
 import textwrap
 import traceback
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, make_dataclass
+from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -77,7 +78,7 @@ from robot.options import (
 )
 from sim.course.options import ScoreOptions
 from sim.errors import InputError
-from sim.options import Options, range_of, types_in, words_in
+from sim.options import Options, flag, range_of, types_in, words_in
 from sim.results import Result, printable
 
 
@@ -232,7 +233,7 @@ def parse(arguments: list[str]) -> Call:
         if stop.code in (0, None):
             print(_fitted(shown.getvalue()), end="")
             raise
-        raise InputError(_one_line(said.getvalue())) from None
+        raise InputError(_unknown_option(_today(arguments)) or _one_line(said.getvalue())) from None
     words = []
     while not hasattr(found, "json"):
         found = found.command
@@ -340,6 +341,56 @@ def _fitted(text: str) -> str:
     except UnicodeEncodeError:
         out = out.translate(str.maketrans("╭╮╰╯─│•", "++++-|*"))
     return out
+
+
+def _unknown_option(arguments: list[str]) -> str:
+    """What is wrong with the first option that a command does not have: what is meant, or who has it; empty if none is.
+
+    tyro looks for likely options among those of all commands.
+    """
+    words, command = _command_of(arguments)
+    if command is None:
+        return ""
+    own = _options_of(command)
+    given = [word.partition("=")[0].replace("_", "-") for word in arguments if word.startswith("--")]
+    name = next((one for one in given if one not in own and one not in ("--", "--help")), None)
+    if name is None:
+        return ""
+    near = get_close_matches(name, own, 1, 0.8)
+    others = [there for there, each in _subcommands(COMMANDS) if name in _options_of(each)]
+    hint = f"; perhaps {near[0]} is meant" if near else f"; {' and '.join(others[:3])} have it" if others else ""
+    hint = hint.replace("have it", "has it") if len(others) == 1 else hint
+    return f"{words} has no option {name}{hint} (see barkour {words} --help)"
+
+
+def _command_of(arguments: list[str]) -> tuple[str, Subcommand | None]:
+    """The command that the first words name, and its options; None where they name none."""
+    words: list[str] = []
+    here: Mapping[str, Subcommand | Group] = COMMANDS
+    for word in arguments:
+        each = here.get(word)
+        if each is None:
+            break
+        words.append(word)
+        if isinstance(each, Subcommand):
+            return " ".join(words), each
+        here = each.commands
+    return " ".join(words), None
+
+
+def _options_of(command: Subcommand) -> list[str]:
+    """Options of a command by name; what stands in its place without one is not among them."""
+    named = [each for each in fields(command.options) if each.default is not MISSING]
+    return ["--json", *(flag(each.name) for each in named if not each.metadata.get("positional"))]
+
+
+def _subcommands(commands: Mapping[str, Subcommand | Group], before: str = "") -> Iterator[tuple[str, Subcommand]]:
+    """Every command with its words."""
+    for word, each in commands.items():
+        if isinstance(each, Group):
+            yield from _subcommands(each.commands, f"{before}{word} ")
+        else:
+            yield f"{before}{word}", each
 
 
 def _one_line(text: str) -> str:

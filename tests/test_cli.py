@@ -69,6 +69,8 @@ def good_log(tmp_path: Path) -> Path:
         ([], ["run", "score", "evaluate", "train", "distill", "export", "inspect", "bench"]),
         (["fly"], ["fly"]),
         (["run", "--sead", "3"], ["--sead", "perhaps --seed"]),
+        (["evaluate", "--threads", "3"], ["evaluate has no option --threads", "train", "distill locomotion have it"]),
+        (["distill", "vision", "--video", "x"], ["distill vision has no option --video (see"]),
         (["run", "--seed", "x"], ["--seed", "'x'"]),
         (["run", "--seed"], ["--seed"]),
         (["score"], ["LOG"]),
