@@ -2,8 +2,35 @@
 
 import os
 import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 
 CACHE = tempfile.TemporaryDirectory(prefix="barkour-jax-")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", CACHE.name)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 os.environ["BARKOUR_CACHE"] = os.path.join(CACHE.name, "routes")
+
+
+@pytest.fixture
+def spoil() -> Callable[[Path, str], None]:
+    """Puts what cannot be read in a file's place: a pipe, a device, a folder, a link to nothing, 40 GB or nothing."""
+
+    def put(path: Path, how: str) -> None:
+        path.unlink(missing_ok=True)
+        if how == "pipe":
+            os.mkfifo(path)
+        elif how == "device":
+            path.symlink_to("/dev/zero")
+        elif how == "folder":
+            path.mkdir()
+        elif how == "link to nothing":
+            path.symlink_to("gone")
+        elif how in ("huge", "empty"):
+            with path.open("wb") as file:
+                file.truncate(40 * 2**30 if how == "huge" else 0)
+        else:
+            raise ValueError(how)
+
+    return put

@@ -17,30 +17,25 @@ from distill.core.reading import read_json, read_text
 from distill.core.shards import Shards
 
 
-def changed(path, how: str) -> None:
-    path.unlink()
-    if how == "pipe":
-        os.mkfifo(path)
-    elif how == "device":
-        path.symlink_to("/dev/zero")
-    elif how == "folder":
-        path.mkdir()
-    elif how == "huge":
-        with path.open("wb") as file:
-            file.truncate(40 * 2**30)
-    elif how == "nested":
-        path.write_text("[" * 100_000)
-    elif how == "bytes":
-        path.write_bytes(b"\xff\xfe\x00")
-    else:
-        path.write_text('{"a": 1')
+@pytest.fixture
+def changed(spoil):
+    """As `spoil`, and text that is no JSON."""
+
+    def change(path, how: str) -> None:
+        texts = {"nested": b"[" * 100_000, "bytes": b"\xff\xfe\x00", "cut off": b'{"a": 1'}
+        if how in texts:
+            path.write_bytes(texts[how])
+        else:
+            spoil(path, how)
+
+    return change
 
 
 KINDS = ["pipe", "device", "folder", "huge", "nested", "bytes", "cut off"]
 
 
 @pytest.mark.parametrize("how", KINDS)
-def test_what_is_no_json_any_more_is_one_sentence(tmp_path, how):
+def test_what_is_no_json_any_more_is_one_sentence(tmp_path, how, changed):
     path = tmp_path / "summary.json"
     write_json(path, {"a": 1})
     assert read_json(path) == {"a": 1}
@@ -52,7 +47,7 @@ def test_what_is_no_json_any_more_is_one_sentence(tmp_path, how):
 
 @pytest.mark.parametrize("name", ["state.json", "tensors.pt", "SHA256SUMS"])
 @pytest.mark.parametrize("sums", [True, False])
-def test_a_checkpoint_with_a_pipe_is_refused_at_once(tmp_path, name, sums):
+def test_a_checkpoint_with_a_pipe_is_refused_at_once(tmp_path, name, sums, changed):
     checkpoint = checkpoints.save(tmp_path, {"a": 1}, {"t": torch.zeros(2)})
     if not sums:  # as those of before there were checksums
         (checkpoint / "SHA256SUMS").unlink()
@@ -64,14 +59,14 @@ def test_a_checkpoint_with_a_pipe_is_refused_at_once(tmp_path, name, sums):
 
 
 @pytest.mark.parametrize("name", ["index.json", "shard_00000/x.npy"])
-def test_experience_with_a_pipe_is_refused_at_once(tmp_path, name):
+def test_experience_with_a_pipe_is_refused_at_once(tmp_path, name, changed):
     Shards(tmp_path).append({"x": np.zeros((2, 1))}, [2], {})
     changed(tmp_path / name, "pipe")
     with pytest.raises(DistillError, match="regular"):
         Shards(tmp_path)
 
 
-def test_a_log_with_other_lines_is_drawn_without_them_and_a_pipe_is_not_waited_for(tmp_path):
+def test_a_log_with_other_lines_is_drawn_without_them_and_a_pipe_is_not_waited_for(tmp_path, changed):
     with Journal(tmp_path) as journal:
         journal.add(1, {"loss": 0.5})
         journal.add(2, {"loss": 0.25})

@@ -113,21 +113,10 @@ def test_what_is_no_folder_and_no_name_is_refused_without_asking_the_hub(name, t
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"])
 @pytest.mark.parametrize("how", ["pipe", "device", "folder", "link to nothing", "huge"])
-def test_a_folder_with_what_would_be_read_for_ever_is_refused_at_once(name, how, tmp_path):
+def test_a_folder_with_what_would_be_read_for_ever_is_refused_at_once(name, how, tmp_path, spoil):
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
     path = tmp_path / name
-    path.unlink(missing_ok=True)
-    if how == "pipe":
-        os.mkfifo(path)
-    elif how == "device":
-        path.symlink_to("/dev/zero")
-    elif how == "folder":
-        path.mkdir()
-    elif how == "link to nothing":
-        path.symlink_to("gone")
-    else:
-        with path.open("wb") as file:
-            file.truncate(40 * 2**30)
+    spoil(path, how)
     if how == "huge" and path.suffix == ".safetensors":
         places.check_place(tmp_path)
         return

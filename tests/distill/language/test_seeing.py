@@ -1,7 +1,6 @@
 """`barkour distill vision`: models that see and rows with images in, a folder that transformers loads out."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -370,19 +369,13 @@ def test_a_plan_times_every_stage_and_writes_nothing(home, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("how", ["pipe", "device", "folder", "empty", "bomb", "PostScript"])
-def test_what_is_no_image_is_refused_at_once_and_without_other_lines(how, tmp_path, monkeypatch, recwarn):
+def test_what_is_no_image_is_refused_at_once_and_without_other_lines(how, tmp_path, monkeypatch, recwarn, spoil):
     path = tmp_path / "image.png"
-    if how == "pipe":
-        os.mkfifo(path)
-    elif how == "device":
-        path.symlink_to("/dev/zero")
-    elif how == "folder":
-        path.mkdir()
-    elif how == "empty":
-        path.write_bytes(b"")
-    elif how == "bomb":  # between the size of which Pillow warns and the one that it refuses
+    if how == "bomb":  # between the size of which Pillow warns and the one that it refuses
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 60)
         Image.new("RGB", (10, 10)).save(path)
+    elif how != "PostScript":
+        spoil(path, how)
     else:
         path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n{} loop\n")
     pictures = Pictures(None)
