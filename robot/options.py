@@ -1,17 +1,15 @@
 """What `barkour onboard`, `barkour ros` and `barkour bench onboard` are asked for. Light to import."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from sim.localization import PoseDelay, PoseDrift, PoseDropouts, PoseErrors, PoseNoise, PoseRate, YawNoise
+from sim.localization import POSE, PoseDelay, PoseDrift, PoseDropouts, PoseNoise, PoseRate, YawNoise
 from sim.options import Options, Range, Seed, Torque
 
 LAST_DOMAIN = 232
 """DDS has no ports for higher ROS domains."""
 Domain = Annotated[int, Range(0, LAST_DOMAIN)]
-POSE = tuple(f"pose_{field.name}" for field in fields(PoseErrors))
-"""Options that say how wrong, late and rare poses are."""
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ PoseDrift = Annotated[float, Range(0, 1)]
 """Share of the way gone."""
 PoseDropouts = Annotated[float, Range(0, 0.9)]
 """Share of the time."""
+OWN_ODOMETRY = "own odometry"
+"""In words, for conditions: no poses at all; IMU, joints, feet and the map."""
 DROPOUT = 0.1
 """A dropout lasts so long on average, s."""
 
@@ -81,6 +83,10 @@ class PoseErrors:
             f"{100 * self.dropouts:g} % dropouts" if self.dropouts else "",
         ]
         return "pose with " + ", ".join(filter(None, said))
+
+
+POSE = tuple(f"pose_{field.name}" for field in fields(PoseErrors))
+"""The options that say how wrong poses are."""
 
 
 class Localization:

@@ -13,9 +13,9 @@ import numpy as np
 
 from policies.evaluation.options import CourseRunOptions
 from policies.evaluation.outcome import CourseRun, Switch, Trace
-from policies.evaluation.own_senses import own_senses
+from policies.evaluation.own_senses import OwnSenses, own_senses
 from policies.evaluation.results import RunReport
-from policies.navigation.map_match import MapMatch
+from policies.navigation.map_match import MapMatch, OwnPlace
 from policies.navigation.navigator import Navigator, course_navigator
 from policies.navigation.paces import Paces
 from policies.navigation.pose_estimate import PoseEstimate
@@ -31,7 +31,7 @@ from sim.envs.variation import Variation
 from sim.envs.worlds import SimulatedRobots
 from sim.errors import InputError
 from sim.folders import alone, writable
-from sim.localization import PoseErrors
+from sim.localization import OWN_ODOMETRY, PoseErrors
 
 # --- the simulation --------------------------------------------------------------------------------------------------
 
@@ -52,6 +52,7 @@ class CourseWorlds:
         threads: int = 0,
         policy: Runner | None = None,
         pose_errors: PoseErrors = PoseErrors(),
+        own_odometry: bool = False,
         variation: Variation = Variation(),
     ) -> None:
         """`torque_limit` (N m) replaces the robot's own, see `SimulatedRobots`; `paces` what the skills allow;
@@ -91,8 +92,13 @@ class CourseWorlds:
         self.finals: list[tuple[float, list[float], float]] = [(0.0, [], 0.0)] * n
         x, y, yaw = course.start
         self.robots.place(np.full(n, x), np.full(n, y), np.full(n, yaw), course.height, course.pit)
-        self.senses = own_senses(self.robots) if pose_errors else None
+        self.senses = OwnSenses(self.robots) if own_odometry else own_senses(self.robots) if pose_errors else None
         """How the robots have moved by their own senses, which holds poses with errors together."""
+        self.own: list[OwnPlace] = []
+        """Where the robots take themselves to be where nobody tells them."""
+        if own_odometry and self.senses:
+            matches = (MapMatch(course.height, robot.foot_radius) for _ in range(n))
+            self.own = [OwnPlace(one, match) for one, match in zip(self.senses.odometry, matches, strict=True)]
         for i, (px, py, _) in enumerate(self.robots.pose.tolist()):
             self.scorers[i].update(0.0, px, py)
             self.logs[i].append((0.0, px, py))
@@ -145,6 +151,10 @@ class CourseWorlds:
     def _poses(self, active: np.ndarray) -> np.ndarray:
         """x, y (m) and heading (rad) now as the robots make them out from what they are told, `[worlds, 3]`."""
         robots, told = self.robots, self.robots.localization
+        if self.own:
+            before = np.zeros((robots.worlds, 4)) if robots.estimated is None else robots.estimated
+            robots.estimated = np.array([one.now() if active[i] else before[i] for i, one in enumerate(self.own)])
+            return robots.estimated[:, [0, 1, 3]]
         if told is None:
             return robots.known_pose
         places = np.array(told.pose)
@@ -258,7 +268,7 @@ def _run(options: CourseRunOptions) -> RunReport:
     skills = load_skills(options.policy, options.robot)
     worlds = CourseWorlds(
         where, skills, [options.seed], randomize=options.randomize, torque_limit=options.torque_limit,
-        pose_errors=PoseErrors.of(options),
+        pose_errors=PoseErrors.of(options), own_odometry=options.own_odometry,
     )  # fmt: skip
     states: list[np.ndarray] = []
     viewer = recording = None
@@ -289,7 +299,7 @@ def _run(options: CourseRunOptions) -> RunReport:
         "skills": skills.describe(),
         "randomize": options.randomize,
         "torque_limit_nm": worlds.robots.torque_limit,
-        "navigator_pose": PoseErrors.of(options).words(),
+        "navigator_pose": OWN_ODOMETRY if options.own_odometry else PoseErrors.of(options).words(),
         "log": None,
     }
     if folder is not None and recording is not None:

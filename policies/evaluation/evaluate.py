@@ -24,7 +24,7 @@ from sim.envs.variation import Variation
 from sim.envs.worlds import world_seeds
 from sim.errors import InputError
 from sim.folders import alone, writable
-from sim.localization import PoseErrors
+from sim.localization import OWN_ODOMETRY, PoseErrors
 from sim.results import Result, plain
 from sim.robots.description import Robot
 from sim.tasks.events import PUSH_EVERY
@@ -113,7 +113,8 @@ def _all_runs(
         here = range(first, runs, count)[:MOST_WORLDS]
         worlds = CourseWorlds(
             courses[k], skills, [seeds[i] for i in here], randomize=options.randomize,
-            torque_limit=options.torque_limit, pose_errors=PoseErrors.of(options), variation=Variation(options.engine),
+            torque_limit=options.torque_limit, pose_errors=PoseErrors.of(options), own_odometry=options.own_odometry,
+            variation=Variation(options.engine),
         )  # fmt: skip
         ahead = len(by_world) + len(here)
         by_world |= dict(zip(here, worlds.run(lambda s, going, ahead=ahead: progress(ahead - going, s)), strict=True))
@@ -131,7 +132,8 @@ def _result(policy: str, skills: Skills, runs: Sequence[CourseRun], options: Eva
         "seed": options.seed,
         "skills": skills.describe(),
         "conditions": conditions(skills.robot, options.randomize, PoseErrors.of(options), Variation(options.engine))
-        | {"torque_limit_nm": options.torque_limit or skills.robot.peak_torque},
+        | {"torque_limit_nm": options.torque_limit or skills.robot.peak_torque}
+        | ({"navigator_pose": OWN_ODOMETRY} if options.own_odometry else {}),
     }
 
 

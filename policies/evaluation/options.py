@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from sim.errors import InputError
-from sim.localization import PoseDelay, PoseDrift, PoseDropouts, PoseNoise, PoseRate, YawNoise
+from sim.localization import POSE, PoseDelay, PoseDrift, PoseDropouts, PoseNoise, PoseRate, YawNoise
 from sim.options import Options, Range, Torque, WorldSeed
 from sim.physics.engines import Engine
 
@@ -45,9 +45,13 @@ class CourseRunOptions(Options):
     """error of the position as a share of the way gone, in a direction drawn per run"""
     pose_dropouts: PoseDropouts = 0.0
     """share of the time without poses, in dropouts of 0.1 s on average"""
+    own_odometry: bool = False
+    """no poses: the robot knows its place by IMU, joints, feet and the course's map alone"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.own_odometry:
+            self.refuse(POSE, "with --own-odometry")
         if not self.watch:
             self.refuse(("listen",), "without --watch")
         try:
@@ -90,6 +94,8 @@ class EvaluateOptions(Options):
     """as for run"""
     pose_dropouts: PoseDropouts = 0.0
     """as for run"""
+    own_odometry: bool = False
+    """as for run"""
     engine: Engine = "cpu"
     """physics: cpu (MuJoCo's C engine), drake (needs the sim2sim extra) or mjx (needs the train extra; slow)"""
     sim2sim: bool = False
@@ -98,8 +104,10 @@ class EvaluateOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.own_odometry:
+            self.refuse(POSE, "with --own-odometry")
         if self.sim2sim:
-            self.refuse(("against",), "with --sim2sim")
+            self.refuse(("against", "own_odometry"), "with --sim2sim")
             if self.engine == "drake":
                 raise InputError("--sim2sim has MuJoCo and Drake always: --engine mjx adds MJX")
 

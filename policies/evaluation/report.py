@@ -8,7 +8,7 @@ import numpy as np
 
 from policies.evaluation.outcome import CourseRun
 from policies.evaluation.published import RATES, TIMES, Published
-from sim.localization import PoseErrors
+from sim.localization import OWN_ODOMETRY, PoseErrors
 from sim.options import flag
 from sim.robots.description import DEFAULT
 
@@ -101,6 +101,7 @@ def _words(result: Mapping[str, Any], command: str, course: str, seed: str) -> s
     words += ["--torque-limit", _number(conditions["torque_limit_nm"])]
     for name, value in PoseErrors(**conditions["pose_errors"]).options().items():
         words += [flag(name), _number(value)]
+    words += ["--own-odometry"] if conditions["navigator_pose"] == OWN_ODOMETRY else []
     return shlex.join(words)
 
 

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from policies.estimation.odometry import Odometry
+from sim import observation as obs
+
 Ground = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Height of the map (m) at x, y (m), vectorised."""
 
@@ -87,3 +90,18 @@ class MapMatch:
         slope = np.stack([z[:, 1] - z[:, 2], z[:, 3] - z[:, 4]], 1) / (2 * r)
         bent = np.abs(np.stack([z[:, 1] + z[:, 2], z[:, 3] + z[:, 4]], 1) / 2 - z[:, :1]).max(1)
         return z[:, 0], slope, bent < self.tuning.bent
+
+
+class OwnPlace:
+    """Where a robot is by its own senses and the map, without anything that sees it."""
+
+    def __init__(self, odometry: Odometry, match: MapMatch) -> None:
+        self.odometry, self.match = odometry, match
+
+    def now(self) -> np.ndarray:
+        """x, y, z (m) and heading (rad) `[4]`. To be asked once a control period."""
+        filter_ = self.odometry.filter
+        place = np.array([*filter_.position, float(obs.yaw_of(np, filter_.orientation))])
+        self.match.see(place, self.odometry.feet)
+        place[:3] -= self.match.offset
+        return place

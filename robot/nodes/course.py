@@ -36,7 +36,7 @@ from robot.transports.senders import check_free
 from sim.course.files import by_name
 from sim.errors import InputError
 from sim.folders import alone
-from sim.localization import PoseErrors
+from sim.localization import OWN_ODOMETRY, PoseErrors
 
 NODES = ("sim", "onboard", "navigator", "referee")
 SENT = ("/joint_states", "/joint_commands", "/cmd_vel", "/score")
@@ -131,7 +131,7 @@ def run_course(options: CourseOptions, started: Callable[[Processes], None] | No
             "course": used["referee"].course,
             "seed": used["sim"].seed,
             "randomize": used["sim"].randomize,
-            "navigator_pose": "own odometry" if used["sim"].own_odometry else errors.words(),
+            "navigator_pose": OWN_ODOMETRY if used["sim"].own_odometry else errors.words(),
             "log": str(place / LOG) if out is not None and result["log"] else None,
             "died": died[0] if died else None,
             "controller": onboard.get("controller", UNKNOWN),

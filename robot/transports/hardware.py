@@ -13,6 +13,7 @@ import numpy as np
 
 from policies.estimation.accelerometer import Accelerometer
 from policies.estimation.odometry import Motion, Odometry, odometry_of
+from policies.navigation.map_match import MapMatch, OwnPlace
 from robot.loop.clock import Clock
 from robot.loop.plausibility import GAP
 from robot.loop.transport import NEVER, NS, Array, Mode
@@ -75,8 +76,8 @@ class SimulatedHardware:
     ) -> None:
         """`lying` lets the drives damp from the start instead of holding the pose; `pose_errors` part what is told of
         the robot's place (`told_pose`) from the truth; with `own_odometry` that is what the robot reckons by its own
-        senses from where it is at the first reading. `variation` is what is other in MuJoCo's physics than in
-        evaluation; its time step is 1 ms always.
+        senses and the map from where it is at the first reading. `variation` is what is other in MuJoCo's physics than
+        in evaluation; its time step is 1 ms always.
 
         Raises:
           InputError: a torque limit or a seed that cannot be, or two kinds of poses.
@@ -105,8 +106,12 @@ class SimulatedHardware:
         self.wrong = ""
         """Why the last command was refused."""
         self._waiting: deque[tuple[int, Mode, Array]] = deque()
-        self._own = own_odometry
         self._odometry = Odometry(robot) if own_odometry else odometry_of(robot) if pose_errors else None
+        self._own: OwnPlace | None = None
+        if own_odometry and self._odometry:
+            self._own = OwnPlace(self._odometry, MapMatch(course.height, robot.foot_radius))
+        self._matched = NEVER
+        """When what the robot reckons was last held against the map, ns."""
         self._felt = Accelerometer(self._odometry.filter.legs.imu, seed) if self._odometry else None
         self._read_at = NEVER
         self._noise, self._numbers = np.random.default_rng([0x5E2, seed]), noise_numbers(robot)
@@ -214,7 +219,7 @@ class SimulatedHardware:
     @property
     def tells_truth(self) -> bool:
         """Whether what is told of the robot's place is the truth: then `pose` says it, and nothing else does."""
-        return self.worlds.localization is None and not self._own
+        return self.worlds.localization is None and self._own is None
 
     def felt(self, seconds: float) -> tuple[Motion | None, Array | None]:
         """How the robot has moved since the last call, `seconds` ago, by its own senses, and the feet that stand, m
@@ -227,10 +232,9 @@ class SimulatedHardware:
         """The pose that is told now, with its errors: position (m) `[3]`, orientation `[4]` and when it was true (ns);
         None while there is nothing new. To be called every slice. Roll and pitch are the IMU's, which are not late."""
         localization = self.worlds.localization
-        if self._own and self._odometry is not None and self._read_at != NEVER:
+        if self._own is not None and self._read_at != NEVER:
             due = self._steps % (SLICE * POSE_EVERY) == 0
-            reckoned = self._odometry.filter
-            return (reckoned.position, reckoned.orientation, self.time) if due else None
+            return (*self._own_pose(self._own), self.time) if due else None
         if localization is None:
             return (*self.pose(), self.time)
         if self.time > self._told:
@@ -245,6 +249,14 @@ class SimulatedHardware:
         qw, qx, qy, qz = orientation.tolist()
         turned = np.array([c * qw - s * qz, c * qx - s * qy, c * qy + s * qx, c * qz + s * qw])
         return np.array([x, y, z]), turned, round(float(localization.stamp[0]) * NS)
+
+    def _own_pose(self, own: OwnPlace) -> tuple[Array, Array]:
+        """Position (m) and orientation by the robot's own senses, held against the map once a control period."""
+        if self._matched == NEVER or self.time - self._matched >= self.robot.control_period * NS:
+            self._matched = self.time
+            own.now()
+        reckoned = own.odometry.filter
+        return reckoned.position - own.match.offset, reckoned.orientation
 
     def velocity(self) -> tuple[Array, Array]:
         """True velocity (m/s) and angular velocity (rad/s) in the base frame, `[3]` each."""
@@ -262,9 +274,7 @@ class SimulatedHardware:
     def told_velocity(self) -> tuple[Array, Array]:
         """As `velocity`, as the robot believes it where it goes by its own senses."""
         speed, turning = self.velocity()
-        if not self._own or self._odometry is None:
-            return speed, turning
-        return self._odometry.filter.base_velocity, turning
+        return (speed, turning) if self._own is None else (self._own.odometry.filter.base_velocity, turning)
 
     def overturn(self) -> None:
         """Lays the robot on its back, for tests of what follows."""

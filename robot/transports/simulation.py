@@ -25,7 +25,7 @@ from sim.course.files import by_name
 from sim.envs.variation import Variation
 from sim.errors import InputError
 from sim.folders import replacing
-from sim.localization import PoseErrors
+from sim.localization import OWN_ODOMETRY, PoseErrors
 from sim.results import plain
 
 ARM_WITHIN = 2.0
@@ -101,7 +101,7 @@ def onboard_in_simulation(
     return OnboardReport.of({
         **referee.result(), **assembly.summary(), "log": None, "policy": options.policy, "course": options.course,
         "seed": seed, "randomize": asked.randomize,
-        "navigator_pose": "own odometry" if asked.own_odometry else PoseErrors.of(asked).words(),
+        "navigator_pose": OWN_ODOMETRY if asked.own_odometry else PoseErrors.of(asked).words(),
         "latency_ms": transport.latencies.milliseconds(),
         "limits": asdict(assembly.controller.limits), "recording": options.record or None, "real_time": asked.real_time,
     })  # fmt: skip

@@ -9,9 +9,11 @@ import pytest
 from policies.estimation.kinematics import quaternion_of, rotation
 from policies.estimation.odometry import Odometry, odometry_of
 from policies.evaluation.course_run import CourseWorlds
+from policies.evaluation.options import CourseRunOptions, EvaluateOptions
 from policies.evaluation.own_senses import own_senses
 from policies.skills.library import load_skills
 from sim.course.description import official
+from sim.errors import InputError
 from sim.localization import PoseErrors
 from sim.planar import place
 from sim.robots.description import default_robot
@@ -64,3 +66,25 @@ def test_poses_without_errors_need_no_odometry():
     worlds = CourseWorlds(official(), load_skills(), [11])
     assert worlds.senses is None and worlds.robots.listener is None
     assert own_senses(worlds.robots) is not None and worlds.robots.listener is not None
+
+
+def test_a_robot_that_nobody_tells_where_it_is_knows_it_by_itself_and_the_map():
+    worlds = CourseWorlds(official(), load_skills(), [11, 12], randomize=True, own_odometry=True)
+    began = np.array(worlds.robots.pose)
+    for _ in range(200):
+        worlds.step()
+    known, true = worlds.robots.estimated, worlds.robots.pose
+    walked = np.linalg.norm(true[:, :2] - began[:, :2], axis=1)
+    assert known is not None and (walked > 1.5).all()
+    off = np.linalg.norm(known[:, :2] - true[:, :2], axis=1)
+    assert ((off > 0) & (off < 0.1)).all(), "by its own senses: near the truth, and not the truth"
+    assert (np.abs(known[:, 2] - worlds.robots.height) < 0.04).all(), "the map says how high it stands"
+
+
+@pytest.mark.parametrize("options", [{"pose_noise": 0.1}, {"pose_delay": 0.1}])
+def test_own_odometry_is_not_made_worse_by_errors_of_poses(options):
+    for kind in (CourseRunOptions, EvaluateOptions):
+        with pytest.raises(InputError, match="own-odometry"):
+            kind(own_odometry=True, **options)
+    with pytest.raises(InputError, match="sim2sim"):
+        EvaluateOptions(own_odometry=True, sim2sim=True)

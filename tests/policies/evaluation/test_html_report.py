@@ -6,7 +6,7 @@ import re
 import shlex
 import shutil
 import subprocess
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.resources import files
 from xml.etree import ElementTree
 
@@ -22,10 +22,11 @@ from policies.evaluation.evaluate import conditions, summarize
 from policies.evaluation.html_report import MARGIN, SAMPLE, SCALE, SPEED_BIN, Evaluated, score_bin
 from policies.evaluation.options import CourseRunOptions
 from policies.evaluation.outcome import CourseRun, Trace
+from policies.evaluation.report import run_command
 from policies.evaluation.results import Evaluation
 from sim.course.description import Course, official
 from sim.course.score import Scorer
-from sim.localization import PoseErrors
+from sim.localization import OWN_ODOMETRY, PoseErrors
 from sim.robots.description import default_robot
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -169,6 +170,13 @@ def test_each_failure_comes_with_the_command_that_runs_it_again(runs, policy):
     assert row is not None and parse(shlex.split(row.text or "")[1:]).options.robot == "my dog"
     title = root.find(".//h1")
     assert title is not None and title.text == policy
+
+
+def test_runs_by_own_odometry_are_run_again_so(runs):
+    result = dict(evaluated(runs).result)
+    result["conditions"] |= {"navigator_pose": OWN_ODOMETRY, "pose_errors": asdict(PoseErrors())}
+    asked = parse(shlex.split(run_command(result, runs[1]))[1:]).options
+    assert isinstance(asked, CourseRunOptions) and asked.own_odometry and asked.pose_noise == 0
 
 
 def test_failures_on_several_courses_name_their_own(runs):
