@@ -103,7 +103,7 @@ class KnowledgeBase:
             # lines of the file alone: `splitlines` also breaks where a text within a row has U+2028
             rows = [json.loads(line) for line in read_text(path, 2**30).split("\n") if line.strip()]
             texts = [(row["question"], row["knowledge"]) for row in rows]
-            if NOT_TEXT in (fault_of(text) for pair in texts for text in pair):
+            if any(text is None or fault_of(text) == NOT_TEXT for pair in texts for text in pair):
                 raise DistillError(f"{path} holds no knowledge: a question or its knowledge is no text")
             return cls([Entry(*pair) for pair in texts], embed)
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
