@@ -358,8 +358,8 @@ def _unknown_option(arguments: list[str]) -> str:
         return ""
     near = get_close_matches(name, own, 1, 0.8)
     others = [there for there, each in _subcommands(COMMANDS) if name in _options_of(each)]
-    hint = f"; perhaps {near[0]} is meant" if near else f"; {' and '.join(others[:3])} have it" if others else ""
-    hint = hint.replace("have it", "has it") if len(others) == 1 else hint
+    who = f"; {' and '.join(others[:3])} {'has' if len(others) == 1 else 'have'} it" if others else ""
+    hint = f"; perhaps {near[0]} is meant" if near else who
     return f"{words} has no option {name}{hint} (see barkour {words} --help)"
 
 

@@ -31,34 +31,34 @@ class Odometry:
     def __init__(self, robot: Robot) -> None:
         """Raises `InputError` where the robot's legs cannot be read."""
         self.filter = ContactFilter(robot)
-        self._last = self._place()
+        self._last = self.place
 
     def begin(self, position: Array, orientation: Array) -> None:
         """The base is at `position` (m `[3]`) with `orientation` (w, x, y, z), at rest."""
         self.filter.begin(position, orientation)
-        self._last = self._place()
+        self._last = self.place
 
     def moved(self, seconds: float) -> Motion:
         """The motion since the last call, which was `seconds` ago."""
-        before, now = self._last, self._place()
+        before, now = self._last, self.place
         self._last = now
-        turned = float(wrap(now[1] - before[1]))
-        way = now[0] - before[0]
-        ahead, left = to_body(float(way[0]), float(way[1]), before[1] + turned / 2)
-        return Motion(float(ahead) / seconds, float(left) / seconds, float(way[2]) / seconds, turned / seconds)
+        x, y, up, turned = (now - before).tolist()
+        turned = float(wrap(turned))
+        ahead, left = to_body(x, y, float(before[3]) + turned / 2)
+        return Motion(float(ahead) / seconds, float(left) / seconds, up / seconds, turned / seconds)
 
     @property
     def feet(self) -> Array:
         """Centres of the feet that stand, from the base, m `[n, 3]`: ahead and left in its heading, and up."""
-        filter_ = self.filter
-        yaw = float(obs.yaw_of(np, filter_.orientation))
-        x, y, z = (filter_.feet[filter_.standing] - filter_.position).T
-        ahead, left = to_body(x, y, yaw)
+        place = self.place
+        x, y, z = (self.filter.feet[self.filter.standing] - place[:3]).T
+        ahead, left = to_body(x, y, float(place[3]))
         return np.stack([ahead, left, z], 1)
 
-    def _place(self) -> tuple[Array, float]:
-        """Position, m `[3]`, and heading, rad."""
-        return np.array(self.filter.position), float(obs.yaw_of(np, self.filter.orientation))
+    @property
+    def place(self) -> Array:
+        """x, y, z (m) and heading (rad) of the base, `[4]`, as the filter has them."""
+        return np.array([*self.filter.position, float(obs.yaw_of(np, self.filter.orientation))])
 
 
 def odometry_of(robot: Robot) -> Odometry | None:

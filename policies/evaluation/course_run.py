@@ -152,8 +152,9 @@ class CourseWorlds:
         """x, y (m) and heading (rad) now as the robots make them out from what they are told, `[worlds, 3]`."""
         robots, told = self.robots, self.robots.localization
         if self.own:
-            before = np.zeros((robots.worlds, 4)) if robots.estimated is None else robots.estimated
-            robots.estimated = np.array([one.now() if active[i] else before[i] for i, one in enumerate(self.own)])
+            for i in np.flatnonzero(active).tolist():
+                self.own[i].see()
+            robots.estimated = np.array([one.place for one in self.own])
             return robots.estimated[:, [0, 1, 3]]
         if told is None:
             return robots.known_pose

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from policies.estimation.accelerometer import Accelerometer
-from policies.estimation.odometry import Odometry
+from policies.estimation.odometry import Odometry, odometry_of
 from sim.envs.worlds import SimulatedRobots
-from sim.errors import InputError
 from sim.tasks.randomization import noise_numbers
 
 RATE = 250
@@ -56,7 +55,4 @@ class OwnSenses:
 
 def own_senses(robots: SimulatedRobots) -> OwnSenses | None:
     """Those of robots whose legs can be read; None of others, which have the walker's model alone."""
-    try:
-        return OwnSenses(robots)
-    except InputError:
-        return None
+    return OwnSenses(robots) if odometry_of(robots.robot) else None

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from policies.estimation.odometry import Odometry
-from sim import observation as obs
 
 Ground = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Height of the map (m) at x, y (m), vectorised."""
@@ -98,10 +97,11 @@ class OwnPlace:
     def __init__(self, odometry: Odometry, match: MapMatch) -> None:
         self.odometry, self.match = odometry, match
 
-    def now(self) -> np.ndarray:
-        """x, y, z (m) and heading (rad) `[4]`. To be asked once a control period."""
-        filter_ = self.odometry.filter
-        place = np.array([*filter_.position, float(obs.yaw_of(np, filter_.orientation))])
-        self.match.see(place, self.odometry.feet)
-        place[:3] -= self.match.offset
-        return place
+    def see(self) -> None:
+        """Holds what the robot reckons against the map. To be called once a control period."""
+        self.match.see(self.odometry.place, self.odometry.feet)
+
+    @property
+    def place(self) -> np.ndarray:
+        """x, y, z (m) and heading (rad) now, `[4]`."""
+        return self.odometry.place - np.append(self.match.offset, 0.0)

@@ -254,9 +254,8 @@ class SimulatedHardware:
         """Position (m) and orientation by the robot's own senses, held against the map once a control period."""
         if self._matched == NEVER or self.time - self._matched >= self.robot.control_period * NS:
             self._matched = self.time
-            own.now()
-        reckoned = own.odometry.filter
-        return reckoned.position - own.match.offset, reckoned.orientation
+            own.see()
+        return own.place[:3], own.odometry.filter.orientation
 
     def velocity(self) -> tuple[Array, Array]:
         """True velocity (m/s) and angular velocity (rad/s) in the base frame, `[3]` each."""
