@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from sim.errors import InputError
 from sim.options import Options, Range, Seed, Threads
 from sim.robots.description import DEFAULT
+from sim.tasks.patches import LEVELS
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class TrainOptions(Options):
     """for jump: half of the episodes begin as this policy's walker hands the robot over; specialists are the shipped"""
     ways: Annotated[int, Range(0, 2000)] = 0
     """for walk: three in four commands on the flat follow one of so many planned ways, as on a course"""
+    level: Annotated[float, Range(0, LEVELS - 1)] | None = None
+    """of the curriculum, where worlds begin; without it the skill's own start. For --start-from a trained run"""
     checkpoint_minutes: Annotated[float, Range(0, 24 * 60)] = 2.0
     """minutes between checkpoints: the most that an interruption can lose"""
     coordinator: str = ""

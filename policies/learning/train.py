@@ -97,6 +97,8 @@ class Run:
             self.task = replace(self.task, handovers=self._handovers(options))
         if options.ways:
             self.task = walk(self.task.robot, self._ways(options))
+        if options.level is not None:
+            self.task = replace(self.task, start_level=options.level)
         config = PPOConfig(worlds=options.worlds, **HYPERPARAMETERS.get(options.skill, {}))
         self.commit = runs.commit()
         self.options = TrainOptions(**{**asdict(options), "worlds": config.worlds})
@@ -167,6 +169,7 @@ class Run:
         words += ["--start-from", o.start_from] if o.start_from else []
         words += ["--handovers", o.handovers] if o.handovers else []
         words += ["--ways", o.ways] if o.ways else []
+        words += ["--level", o.level] if o.level is not None else []
         return shlex.join(map(str, words))
 
     def description(self) -> dict[str, Any]:
@@ -181,6 +184,7 @@ class Run:
             "hosts": self.options.hosts,
             "handovers": self.options.handovers,
             "ways": self.options.ways,
+            "level": self.options.level,
             "seconds": self.seconds,
             "command": self.command(),
             "commit": self.commit,
@@ -225,8 +229,8 @@ class Run:
 
     def _restore(self, path: Path) -> None:
         arrays, values = self._parameters(path, LearnerState._fields)
-        begun = {"hosts": 1, "handovers": "", "ways": 0, **values}
-        for key in ("seed", "worlds", "backend", "hosts", "handovers", "ways"):
+        begun = {"hosts": 1, "handovers": "", "ways": 0, "level": None, **values}
+        for key in ("seed", "worlds", "backend", "hosts", "handovers", "ways", "level"):
             before, now = (str(value) or "none" for value in (begun[key], getattr(self.options, key)))
             if before != now:
                 raise InputError(f"{self.folder} was begun with {key} {before}, not {now}")
@@ -411,7 +415,7 @@ def stall_warning(levels: Sequence[float]) -> str:
 
 def _begun_with(options: TrainOptions) -> dict[str, Any]:
     """What tells runs in one folder apart."""
-    names = ("skill", "robot", "backend", "seed", "worlds", "hosts", "host", "handovers", "ways")
+    names = ("skill", "robot", "backend", "seed", "worlds", "hosts", "host", "handovers", "ways", "level")
     return {"by": "barkour train", **{name: getattr(options, name) for name in names}}
 
 

@@ -61,6 +61,16 @@ def test_a_training_run_keeps_its_hand_overs_and_goes_on_with_them(found, tmp_pa
         Run(replace(options, resume=True, handovers=""))
 
 
+def test_worlds_begin_at_the_level_that_is_asked_for(tmp_path):
+    options = TrainOptions("jump", worlds=24, out=tmp_path / "run", level=3.5)
+    run = Run(options)
+    assert (run.env.state.level == 3.5).all() and "--level 3.5" in run.command()
+    run.save()
+    Run(replace(options, resume=True))
+    with pytest.raises(InputError):
+        Run(replace(options, resume=True, level=None))
+
+
 def test_a_policy_without_a_jumper_of_its_own_hands_nothing_over():
     with pytest.raises(InputError):
         handovers.record(load_skills("generalist"), say=lambda text: None)
