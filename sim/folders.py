@@ -66,7 +66,7 @@ def writable(folder: Path) -> Path:
     """`folder`, made if need be; `InputError` if nothing can be written there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".barkour-write-test"
+        probe = folder / f".barkour-write-test-{secrets.token_hex(4)}"  # no other program's, and no pipe's
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as error:

@@ -116,7 +116,9 @@ def write_json(path: Path, value: Any, indent: int = 2) -> None:
 def write_text(path: Path, text: str) -> None:
     """Writes a file in UTF-8 whole, or leaves the one before."""
     partial = path.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
+    partial.unlink(missing_ok=True)  # of an earlier end, or a pipe, to which writing would wait for ever
+    with partial.open("x", encoding="utf-8") as stream:
+        stream.write(text)
     os.replace(partial, path)
 
 

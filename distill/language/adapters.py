@@ -37,9 +37,7 @@ def with_adapters(model: nn.Module, rank: int, alpha: float, seed: int, task: st
             how(r=rank, lora_alpha=alpha, target_modules="all-linear", task_type=task),  # pyright: ignore
         ).eval()
     except ValueError as error:
-        raise DistillError(
-            f"adapters cannot be put on a {type(model).__name__}: {first_line(error)}"
-        ) from error
+        raise DistillError(f"adapters cannot be put on a {type(model).__name__}: {first_line(error)}") from error
 
 
 def merged(model: Any) -> Any:

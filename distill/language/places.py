@@ -13,14 +13,22 @@ from pathlib import Path
 
 from distill.core.errors import DistillError, first_line
 from distill.core.reading import check_regular, read_json
+from distill.language.template_trial import check_templates
 
 NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
 """Of a model on the hub, with its owner's where it has one."""
 WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt")
 READ = (*WEIGHTS, ".json", ".jinja", ".model", ".txt", ".py")
 """Endings of what is read of a model's folder."""
+CONFIG = "config.json"
 GENERATION = "generation_config.json"
 """What ends an answer, above all: libraries pass over a damaged one without a word."""
+COUNTED = {
+    re.compile(r"(^|_)n(um)?_\w*(layer|block|expert|stage)|layers$|depths?$", re.IGNORECASE): 20_000,
+    re.compile(r"^num_labels$"): 10_000_000,
+}
+"""Keys of a config which say how many there are of what is built one by one, and the most of them. Libraries build a
+billion until the memory ends; published models have some hundred layers, and experts up to 16,384."""
 LARGEST_TEXT = 2**29
 """Bytes of a file that is read as a whole: the largest published tokenizers have a tenth of that."""
 
@@ -37,7 +45,10 @@ def check_place(source: str | Path) -> None:
     if path.is_dir():
         check_files(path)
         return
-    if path.is_file() and path.suffix in (".gguf", ".json"):
+    if path.is_file() and path.suffix == ".json":
+        check_counts(path)
+        return
+    if path.is_file() and path.suffix == ".gguf":
         return
     if os.path.lexists(path):
         raise DistillError(f"'{text}' is no folder of a model")
@@ -53,8 +64,8 @@ def check_place(source: str | Path) -> None:
 
 
 def check_files(folder: Path) -> None:
-    """Raises `DistillError` where a pipe, a device, a folder or a link to nothing stands for a file of a model, or a
-    text fills the memory."""
+    """Raises `DistillError` where a pipe, a device, a folder or a link to nothing stands for a file of a model, a text
+    fills the memory, its config asks for a billion layers, or its chat template computes for ever."""
     try:
         files = [path for path in folder.iterdir() if path.suffix in READ]
     except OSError as error:
@@ -68,6 +79,24 @@ def check_files(folder: Path) -> None:
             raise DistillError(f"{path} has {size} bytes, {LARGEST_TEXT} are allowed")
         if path.name == GENERATION and not isinstance(read_json(path), dict):
             raise DistillError(f"{path} is no object")
+        if path.name == CONFIG:
+            check_counts(path)
+    check_templates(folder)
+
+
+def check_counts(path: Path) -> None:
+    """Raises `DistillError` where a config asks for more layers, experts or the like than any model has."""
+
+    def check(said: object) -> None:
+        for key, value in said.items() if isinstance(said, dict) else ():
+            for pattern, most in COUNTED.items():
+                if pattern.search(key) and isinstance(value, int | float) and not value <= most:
+                    raise DistillError(f"{path}: {key} is {value}, {most} are allowed")
+            check(value)
+        for value in said if isinstance(said, list) else ():
+            check(value)
+
+    check(read_json(path))
 
 
 @contextmanager

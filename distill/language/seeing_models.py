@@ -183,6 +183,4 @@ def require_becomes_sparse(model: Any) -> None:
     kind, layers = model.config.model_type, getattr(model.get_decoder(), "layers", ())
     seeing = [name for name, auto in FAMILIES.items() if auto is AutoModelForImageTextToText]
     if kind not in seeing or not layers or not all(hasattr(layer, "mlp") for layer in layers):
-        raise DistillError(
-            f"experts are for models of {', '.join(seeing)} with an mlp in each layer, not for a {kind}"
-        )
+        raise DistillError(f"experts are for models of {', '.join(seeing)} with an mlp in each layer, not for a {kind}")

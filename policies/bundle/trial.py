@@ -11,12 +11,12 @@ import contextlib
 import hashlib
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from sim.errors import first_line
+from sim.limited import answer, limit
 
 WALL, PROCESSOR = 20, 6
 """Seconds that the child may take, and of processor time. The shipped generalist takes 0.4 s of it."""
@@ -39,23 +39,8 @@ def try_out(content: bytes) -> None:
     file = _file(digest)
     if digest in _tried or (file is not None and file.is_file()):
         return
-    command = [sys.executable, "-P", __file__]
-    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    child = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
-    )
-    try:
-        answer, _ = child.communicate(content, timeout=WALL + 2)
-    except subprocess.TimeoutExpired:
-        answer = b""
-    finally:
-        if child.poll() is None:
-            child.kill()
-        child.wait()
-    try:
-        problem = json.loads(answer)["problem"] if answer else None
-    except (ValueError, KeyError, TypeError):
-        problem = None
+    said = answer(__file__, content, WALL + 2)
+    problem = said.get("problem") if isinstance(said, dict) else None
     if problem is None:
         problem = f"its network did not answer within {PROCESSOR} s of processor time and {WALL} s in all, or crashed"
     if problem:
@@ -100,30 +85,13 @@ def _file(digest: str) -> Path | None:
 # --- the child --------------------------------------------------------------------------------------------------------
 
 
-def _limit(size: int) -> None:
-    """This process ends when its time is over, whoever waits for it, and cannot have more memory."""
-    import resource
-    import signal
-
-    signal.setitimer(signal.ITIMER_REAL, WALL)
-    memory = MEMORY + PER_BYTE * size
-    for what, most in (
-        (resource.RLIMIT_CPU, PROCESSOR), (resource.RLIMIT_AS, memory), (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_FSIZE, 0),
-    ):  # fmt: skip
-        _, hard = resource.getrlimit(what)
-        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        with contextlib.suppress(ValueError, OSError):  # a system without this limit
-            resource.setrlimit(what, (most, most))
-
-
 def _problem(content: bytes) -> str:
     """What the network takes too much of, in a sentence; empty where it answers, or is refused."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import numpy as np
     import onnxruntime
 
-    _limit(len(content))
+    limit(WALL, PROCESSOR, MEMORY + PER_BYTE * len(content))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4

@@ -1,5 +1,7 @@
 """Locks on folders that are written, over two processes."""
 
+import json
+import os
 import re
 import signal
 import subprocess
@@ -9,10 +11,11 @@ import time
 import pytest
 
 import barkour
+from distill.core.checkpoints import write_json
 from distill.core.errors import DistillError
 from distill.core.folders import hold
 from sim.errors import InputError
-from sim.folders import LOCK, alone, replacing
+from sim.folders import LOCK, alone, replacing, writable
 from sim.robots.description import default_robot
 
 HOLDER = """
@@ -154,3 +157,11 @@ def test_a_child_ends_when_its_parent_is_killed(tmp_path):
         if not trace.exists():
             return
     raise AssertionError("the child goes on")
+
+
+def test_a_pipe_that_stands_where_something_is_written_for_a_moment_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "said.partial")
+    os.mkfifo(tmp_path / ".barkour-write-test")
+    write_json(tmp_path / "said.json", {"a": 1})
+    assert json.loads((tmp_path / "said.json").read_text()) == {"a": 1}
+    assert writable(tmp_path) == tmp_path

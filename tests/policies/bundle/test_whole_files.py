@@ -17,6 +17,7 @@ from policies.bundle.metadata import flat
 from policies.bundle.reader import KEY, SCHEMA, Bundle, Metadata
 from policies.bundle.shipped import bundle_file
 from policies.bundle.writer import FORMERLY, renew, write_bundle
+from sim import limited
 
 
 @pytest.fixture(autouse=True)
@@ -266,12 +267,12 @@ def test_a_loop_is_refused_unseen_and_by_the_child_where_it_is_hidden(tmp_path, 
     )
     assert "Loop" in refusal(file)
     monkeypatch.setattr("policies.bundle.reader.LOOPS", ())
-    popen = trial.subprocess.Popen
+    popen = limited.subprocess.Popen
 
     def shorter(command, **more):
         return popen(["sh", "-c", 'ulimit -t 1; exec "$0" "$@"', *command], **more)
 
-    monkeypatch.setattr(trial.subprocess, "Popen", shorter)
+    monkeypatch.setattr(limited.subprocess, "Popen", shorter)
     assert "answer within" in refusal(file)
 
 
@@ -291,7 +292,7 @@ def test_a_file_that_ran_is_not_tried_again(stamped, tmp_path, monkeypatch):
     monkeypatch.setattr(trial, "_tried", set())
     monkeypatch.setenv(trial.VARIABLE, "")  # nothing is kept: it is tried
     Bundle.load(file)
-    monkeypatch.setattr(trial.subprocess, "Popen", None)
+    monkeypatch.setattr(limited.subprocess, "Popen", None)
     Bundle.load(file)  # by this process
     monkeypatch.setattr(trial, "_tried", set())
     with pytest.raises(TypeError):
