@@ -23,6 +23,8 @@ class NavigationProgram:
         self.navigator = rehearsed(course, route, trained_limits(skills, paces.limits), response, paces.made_up)
         self.period = skills.robot.control_period
         self.estimate = PoseEstimate(response, MapMatch(course.height, skills.robot.foot_radius))
+        self.place: np.ndarray | None = None
+        """x, y, z (m) and heading (rad) of the base at the last `step_told`, as estimated, `[4]`."""
 
     def step(self, x: float, y: float, yaw: float) -> Command:
         """The next command for the base at `x`, `y` (m), `yaw` (rad) in the course frame."""
@@ -34,7 +36,8 @@ class NavigationProgram:
     ) -> Command:
         """The next command where all that is known is where the base was `age` s ago: `place`, x, y, z (m) and heading
         (rad), and perhaps how it has `moved` in the last control period and which `feet` stand, by its own senses."""
-        x, y, _, yaw = self.estimate.told(place, age, moved, feet).tolist()
+        self.place = self.estimate.told(place, age, moved, feet)
+        x, y, _, yaw = self.place.tolist()
         command = self.step(x, y, yaw)
         self.estimate.asked(command.velocity)
         return command

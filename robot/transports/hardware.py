@@ -58,6 +58,14 @@ class Pace:
         self.clock.sleep_until(due)
 
 
+def facing(orientation: Array, yaw: float) -> Array:
+    """An orientation (w, x, y, z) `[4]` turned about the vertical to the heading `yaw`, rad; it leans as before."""
+    half = (yaw - float(obs.yaw_of(np, orientation))) / 2
+    c, s = np.cos(half), np.sin(half)
+    w, x, y, z = orientation.tolist()
+    return np.array([c * w - s * z, c * x - s * y, c * y + s * x, c * z + s * w])
+
+
 class SimulatedHardware:
     """One robot at the start of a course, held in its pose by its drives until the first command comes."""
 
@@ -217,9 +225,14 @@ class SimulatedHardware:
         return qpos[:3], qpos[3:7]
 
     @property
+    def localized(self) -> bool:
+        """Whether what is told of the robot's place comes from a localisation that has errors."""
+        return self.worlds.localization is not None
+
+    @property
     def tells_truth(self) -> bool:
         """Whether what is told of the robot's place is the truth: then `pose` says it, and nothing else does."""
-        return self.worlds.localization is None and self._own is None
+        return not self.localized and self._own is None
 
     def felt(self, seconds: float) -> tuple[Motion | None, Array | None]:
         """How the robot has moved since the last call, `seconds` ago, by its own senses, and the feet that stand, m
@@ -243,12 +256,7 @@ class SimulatedHardware:
         if not localization.arrived[0]:
             return None
         x, y, z, yaw = localization.pose[0].tolist()
-        orientation = self.pose()[1]
-        half = (yaw - float(obs.yaw_of(np, orientation))) / 2
-        c, s = np.cos(half), np.sin(half)
-        qw, qx, qy, qz = orientation.tolist()
-        turned = np.array([c * qw - s * qz, c * qx - s * qy, c * qy + s * qx, c * qz + s * qw])
-        return np.array([x, y, z]), turned, round(float(localization.stamp[0]) * NS)
+        return np.array([x, y, z]), facing(self.pose()[1], yaw), round(float(localization.stamp[0]) * NS)
 
     def _own_pose(self, own: OwnPlace) -> tuple[Array, Array]:
         """Position (m) and orientation by the robot's own senses, held against the map once a control period."""

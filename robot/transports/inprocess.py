@@ -15,12 +15,15 @@ from robot.loop.message_filter import MessageFilter
 from robot.loop.navigation import NavigationProgram
 from robot.loop.referee import Referee
 from robot.loop.transport import NS, Array, Output
-from robot.transports.hardware import POSE_EVERY, SLICE, STEP_NS, SimulatedHardware
+from robot.transports.hardware import POSE_EVERY, SLICE, STEP_NS, SimulatedHardware, facing
 from sim import observation as obs
 from sim.course.description import SKILLS
 
 COMMAND_EVERY = 5
 """Slices between two commands: 50 Hz."""
+
+BLIND = 0.1
+"""s without a new pose for which the loop is still told where the robot must be; then it hears nothing, and stops."""
 
 Message = dict[str, Any]
 Tamper = Callable[[Message], Message | None]
@@ -57,7 +60,9 @@ class InProcess:
         self._known = hardware.pose()
         """The pose that was told last."""
         self._known_at = hardware.time
-        """When it was true, ns of the hardware's time."""
+        """When it was true, ns of the hardware's time..."""
+        self._told_at = hardware.time
+        """... and when it was told."""
         self._lock = threading.Lock()
         self._ending = threading.Event()
         self._thread: threading.Thread | None = None
@@ -121,9 +126,9 @@ class InProcess:
         told = hardware.told_pose() if self._slices % POSE_EVERY == 0 or not hardware.tells_truth else None
         if told is not None:
             place, turned, true_at = told
-            self._known, self._known_at = (place, turned), true_at
-            message = {"position": place, "orientation": turned, "stamp": self.epoch + true_at}
-            self._deliver("pose", self.messages.odometry, message)
+            self._known, self._known_at, self._told_at = (place, turned), true_at, hardware.time
+            if not self._estimates:
+                self._tell_pose(place, turned, self.epoch + true_at)
         if self._slices % POSE_EVERY == 0 and self.referee is not None:
             if hardware.touched_board:
                 self.referee.touch_board()
@@ -141,10 +146,24 @@ class InProcess:
                 age = (self.hardware.time - self._known_at) / NS
                 felt = self.hardware.felt(COMMAND_EVERY * SLICE * STEP_NS / NS)
                 asked = self.navigation.step_told([*position.tolist(), yaw], age, *felt)
+                place = self.navigation.place
+                known = self.hardware.time - self._told_at <= BLIND * NS
+                if self._estimates and place is not None and known:
+                    self._tell_pose(place[:3], facing(orientation, float(place[3])), stamp)
             command = tuple(asked.velocity.tolist())
             self.messages.skill(SKILLS.index(asked.skill))
         if command is not None:
             self._deliver("command", self.messages.velocity_command, {"command": command, "stamp": stamp})
+
+    @property
+    def _estimates(self) -> bool:
+        """Whether the loop is told what the navigation program makes of poses with errors, not these themselves: its
+        heights are then those that the robot will tread on."""
+        return self.navigation is not None and self.hardware.localized
+
+    def _tell_pose(self, position: Array, orientation: Array, stamp: int) -> None:
+        message = {"position": position, "orientation": orientation, "stamp": stamp}
+        self._deliver("pose", self.messages.odometry, message)
 
     def _deliver(self, kind: str, accept: Callable[..., bool], message: Message) -> None:
         tamper = self.tampers.get(kind)

@@ -15,15 +15,18 @@ from robot.nodes.processes import free_domain
 from robot.options import OnboardOptions
 from robot.transports import ros2
 from robot.transports.hardware import POSE_EVERY, SLICE, SimulatedHardware
-from robot.transports.inprocess import InProcess
+from robot.transports.inprocess import BLIND, InProcess
 from sim import observation as obs
 from sim.course.description import official
 from sim.errors import InputError
 from sim.localization import PoseErrors
 from sim.robots.description import default_robot
 
+ESTIMATE = np.array([0.03, -0.02, 0.01, 0.4])
+"""What the navigator below makes of a pose, less that pose."""
 
-def run(errors: PoseErrors, seconds: float = 0.4) -> dict[str, Any]:
+
+def run(errors: PoseErrors, seconds: float = 0.4, navigated: bool = True) -> dict[str, Any]:
     """A robot that is thrown ahead, turning; what the loop, the navigator and the referee are told of its place."""
     hardware = SimulatedHardware(default_robot(), official(), 3, pose_errors=errors)
     clock = SimulatedClock()
@@ -42,6 +45,7 @@ def run(errors: PoseErrors, seconds: float = 0.4) -> dict[str, Any]:
         told["age"].append(age)
         told["moved"].append(moved)
         assert feet.shape[1:] == (3,)
+        navigation.place = np.array(place) + ESTIMATE
         return step(place[0], place[1], place[3])
 
     def seen(stamp: int, position: np.ndarray, orientation: np.ndarray) -> bool:
@@ -51,7 +55,9 @@ def run(errors: PoseErrors, seconds: float = 0.4) -> dict[str, Any]:
     hardware.physics.qvel[0, [0, 1, 5]] = 1.0, 0.3, 2.0
     transport = InProcess(messages, hardware, clock)
     transport.tampers["pose"] = pose
-    transport.navigation = SimpleNamespace(step=step, step_told=step_told)  # type: ignore[assignment]
+    navigation: Any = SimpleNamespace(step=step, step_told=step_told, place=None)
+    if navigated:
+        transport.navigation = navigation
     transport.referee = SimpleNamespace(pose=seen, touch_board=lambda: None)  # type: ignore[assignment]
     transport.follow(clock)
     clock.pass_by(seconds)
@@ -71,18 +77,35 @@ def test_without_errors_all_are_told_the_truth(true):
 
 
 def test_late_poses_are_old_ones_with_their_own_stamps(true):
-    late = run(PoseErrors(delay=0.04))
+    late = run(PoseErrors(delay=0.04), navigated=False)
     np.testing.assert_array_equal(late["referee"], true["referee"])
     moved = late["loop"][late["loop"][:, 0] > 0]
     assert len(moved) == len(true["loop"]) - 5, "those of the last 40 ms are still on their way"
     np.testing.assert_allclose(moved[:, :4], true["loop"][: len(moved), :4], atol=1e-12)
+    late = run(PoseErrors(delay=0.04))
     assert np.abs(late["navigator"] - true["navigator"]).max() > 0.02
     assert not true["age"] and np.allclose(late["age"][5:], 0.04, atol=0.011), "the navigator knows how old they are"
     assert np.isfinite(np.array(late["moved"])).all() and len(late["moved"]) == len(late["age"])
 
 
+def test_the_loop_is_told_what_the_navigator_makes_of_late_poses(true):
+    """Every control period, as of now, and it leans as the IMU says."""
+    late = run(PoseErrors(delay=0.04, noise=0.01))
+    told, asked = late["loop"], late["navigator"]
+    assert np.diff(told[:, 0]).tolist() == [20_000_000] * (len(told) - 1) and len(told) == len(asked)
+    np.testing.assert_allclose(told[:, 1:3], asked[:, :2] + ESTIMATE[:2])
+    np.testing.assert_allclose(obs.yaw_of(np, told[:, 4:]), asked[:, 2] + ESTIMATE[3])
+    np.testing.assert_array_equal(late["referee"], true["referee"])
+
+
+def test_what_is_estimated_is_told_no_longer_where_poses_stay_away(monkeypatch):
+    monkeypatch.setattr(SimulatedHardware, "told_pose", lambda self: None)
+    told = run(PoseErrors(noise=0.01))
+    assert told["loop"][-1, 0] <= BLIND * NS < told["referee"][-1, 0] and len(told["navigator"]) > len(told["loop"])
+
+
 def test_drift_and_a_wrong_heading_leave_roll_and_pitch_alone(true):
-    wrong = run(PoseErrors(yaw_noise=0.3, drift=0.2))
+    wrong = run(PoseErrors(yaw_noise=0.3, drift=0.2), navigated=False)
     np.testing.assert_array_equal(wrong["referee"], true["referee"])
     n = len(wrong["loop"])
     told, truth = wrong["loop"], np.array([row for row in true["loop"] if row[0] in set(wrong["loop"][:, 0])])
@@ -98,10 +121,10 @@ def test_drift_and_a_wrong_heading_leave_roll_and_pitch_alone(true):
 
 
 def test_the_loop_sees_what_it_is_told_and_poses_can_be_rare():
-    rare = run(PoseErrors(rate=20.0, noise=0.05))
+    rare = run(PoseErrors(rate=20.0, noise=0.05), navigated=False)
     assert len(rare["loop"]) == pytest.approx(0.4 * 20, abs=1)
     np.testing.assert_allclose(rare["latest"].pose[:3], rare["loop"][-1, 1:4])
-    known = rare["navigator"][-1]
+    known = run(PoseErrors(rate=20.0, noise=0.05))["navigator"][-1]
     np.testing.assert_allclose(known[:2], rare["loop"][-1, 1:3])
 
 
