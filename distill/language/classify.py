@@ -26,7 +26,7 @@ from distill.core.tables import Epochs, FixedDomain, Rows
 from distill.language.begun import OPTIONS, begins, check_begun, read_begun
 from distill.language.card import write_card
 from distill.language.evaluate import accuracy, calibration_error, class_probabilities, label_nats
-from distill.language.examples import Text, read_examples, require_different
+from distill.language.examples import Text, add_files, read_examples, require_different
 from distill.language.inner import seen
 from distill.language.labelled import (
     Reader,
@@ -231,6 +231,7 @@ def prepare(options: ClassifierOptions) -> Run:
         foreign = sorted(set(tested.labels) - set(classes))
         if foreign:
             raise DistillError(f"{options.test} has the class {foreign[0]}, which the data do not")
+        add_files(told.files, tested.files)
         test = rows(tested.texts, [places[name] for name in tested.labels])
     cut = Counter({CUT: reader.cut} if reader.cut else {})
     writer = None
@@ -256,7 +257,7 @@ def prepare(options: ClassifierOptions) -> Run:
     steps = options.steps or max(math.ceil(options.epochs * len(trained["label"]) / options.batch), 1)
     data = {
         "trained": len(trained["label"]), "held_out": len(held_out["label"]), "dropped": dict(told.dropped),
-        "cut": dict(cut), "files": told.files | (tested.files if tested else {}),
+        "cut": dict(cut), "files": told.files,
     }  # fmt: skip
     return Run(
         options, method, settings, student, teacher, teacher_read, reader, classes, trained, held_out, test, writer,

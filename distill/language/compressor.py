@@ -20,7 +20,16 @@ from distill.core.errors import DistillError
 from distill.core.tables import Rows
 from distill.language.encoding import Encoder
 from distill.language.evaluate import answer_figures, answered, over
-from distill.language.examples import EMPTY, Text, fault_of, read_examples, require_different, rows_with
+from distill.language.examples import (
+    EMPTY,
+    Text,
+    add_files,
+    fault_of,
+    read_examples,
+    reasons,
+    require_different,
+    rows_with,
+)
 from distill.language.labelled import chosen_rows
 from distill.language.models import body, load, parameters
 from distill.language.own import Stage, Task, held_out_rows, require_room
@@ -66,7 +75,8 @@ def read_tasks(paths: Sequence[Path]) -> Tasks:
         else:
             found.rows.append(("".join(f"{each}\n" for each in texts[:-2]), texts[-2], texts[-1]))
     if not found.rows:
-        raise DistillError(f"{', '.join(map(str, paths))}: no row has demonstrations, a prompt and a completion")
+        where, why = ", ".join(map(str, paths)), reasons(found.dropped)
+        raise DistillError(f"{where}: no row has demonstrations, a prompt and a completion ({why})")
     return found
 
 
@@ -194,7 +204,7 @@ def _pieces(options: CompressorOptions, encoder: Encoder, files: dict[str, str])
     found = 0
     for path in options.general:
         read = read_examples(path)
-        files |= {f"{path.name}/{name}": digest for name, digest in read.files.items()}
+        add_files(files, read.files, path.name)
         for each in read.examples:
             if isinstance(each, Text):
                 tokens = encoder.tokenizer(each.text, add_special_tokens=False)["input_ids"]

@@ -14,7 +14,7 @@ import torch
 from transformers import AutoModelForMaskedLM
 
 from distill.core.errors import DistillError
-from distill.language.examples import Text, read_examples, require_different
+from distill.language.examples import Text, add_files, read_examples, require_different
 from distill.language.labelled import Reader, chosen_rows
 from distill.language.models import parameters, require_finite
 from distill.language.own import Stage, Task, held_out_rows, require_room
@@ -61,7 +61,7 @@ def prepare(options: EncoderOptions) -> Task:
         read = read_examples(path)
         texts += [each.text for each in read.examples if isinstance(each, Text)]
         others += sum(not isinstance(each, Text) for each in read.examples)
-        files |= {f"{path.name}/{name}": digest for name, digest in read.files.items()}
+        add_files(files, read.files, path.name)
     if not texts:
         raise DistillError(f"{', '.join(map(str, options.data))}: there is no plain text")
     pieces = reader.pieces(texts)

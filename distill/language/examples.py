@@ -19,6 +19,7 @@ line.
 import csv
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ EMPTY, NOT_TEXT, NO_ANSWER = "a field is empty or missing", "a field is no text"
 NO_TOOLS = "tools that are no list of objects"
 NO_ROUTE = "no teacher is named"
 """Why rows are dropped."""
+TWICE = "what is held out of one copy is in the other"
 
 
 @dataclass(frozen=True)
@@ -91,11 +93,40 @@ class Reading:
 
 
 def require_different(paths: Sequence[Path]) -> None:
-    """Raises `DistillError` where data are given twice: what is held out of one copy would be learned."""
-    places = [str(path) if str(path).startswith(HUB) else str(path.resolve()) for path in paths]
+    """Raises `DistillError` where data are given twice, under whatever name: what is held out of one copy would be
+    learned. Files of rows are the same where their bytes are; documents may be, as licences in many folders are."""
+    places = [str(path) if str(path).startswith(HUB) else os.path.realpath(path) for path in paths]
     twice = next((path for i, path in enumerate(paths) if places[i] in places[:i]), None)
     if twice is not None:
-        raise DistillError(f"the data {twice} are given twice: what is held out of one copy is in the other")
+        raise DistillError(f"the data {twice} are given twice: {TWICE}")
+    found = [(number, file, file.stat()) for number, path in enumerate(paths) for file in _files(path)]
+    sizes = Counter(status.st_size for _, _, status in found)
+    known: dict[Any, tuple[int, Path]] = {}
+    for number, file, status in found:
+        rows = READERS[file.suffix] is not _document
+        marks: list[Any] = [(status.st_dev, status.st_ino)]
+        if rows and status.st_size and sizes[status.st_size] > 1:
+            marks.append(_digest(file))
+        for mark in marks:
+            owner, other = known.setdefault(mark, (number, file))
+            if other is not file and (rows or owner != number):
+                raise DistillError(f"the data {file} are given twice, as {other} too: {TWICE}")
+
+
+def add_files(files: dict[str, str], more: Mapping[str, str], below: str = "") -> None:
+    """Adds files with their digests, `below` before their names; a name that another file has already gets a number."""
+    for name, digest in more.items():
+        wanted = place = f"{below}/{name}" if below else name
+        number = 1
+        while files.get(place, digest) != digest:
+            number += 1
+            place = f"{wanted} ({number})"
+        files[place] = digest
+
+
+def reasons(dropped: Mapping[str, int], otherwise: str = "its files are empty") -> str:
+    """Why rows were dropped, for an error's line."""
+    return ", ".join(f"{count} rows: {reason}" for reason, count in dropped.items() if count) or otherwise
 
 
 def read_examples(path: Path | str, limit: int = 0, route: str = "") -> Reading:
@@ -114,8 +145,7 @@ def read_examples(path: Path | str, limit: int = 0, route: str = "") -> Reading:
             break
         _take(found, row, where, route)
     if not found.examples:
-        why = ", ".join(f"{count} rows: {reason}" for reason, count in found.dropped.items()) or "its files are empty"
-        raise DistillError(f"{path} holds no example ({why})")
+        raise DistillError(f"{path} holds no example ({reasons(found.dropped)})")
     return found
 
 
@@ -139,7 +169,7 @@ def rows_with(
                 names = ", ".join(name.replace("|", " or ") for name in wanted)
                 raise DistillError(f"{where}: the fields are {', '.join(map(str, there))}; wanted are {names}")
             yield where, row
-        files.update({f"{path.name}/{name}": digest for name, digest in digests.items()})
+        add_files(files, digests, path.name)
 
 
 def each_row(path: Path, digests: dict[str, str]) -> Iterator[tuple[str, Any]]:
@@ -152,18 +182,16 @@ def each_row(path: Path, digests: dict[str, str]) -> Iterator[tuple[str, Any]]:
         return
     if not path.exists():
         raise DistillError(f"the data {path} do not exist")
-    if (path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file():
+    if _is_saved(path):
         yield from _from_datasets(str(path), _saved(path), digests)
         return
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix in READERS and p.is_file())
-    if not files or files[0].suffix not in READERS:
+    files = _files(path)
+    if not files:
         raise DistillError(f"{path} holds no data in a form that is read: {', '.join(READERS)}")
     for file in files:
         name = file.name if file == path else str(file.relative_to(path))
         try:
-            check_size(file)
-            with file.open("rb") as opened:
-                digests[name] = hashlib.file_digest(opened, "sha256").hexdigest()
+            digests[name] = _digest(file)
             for where, row in READERS[file.suffix](file):
                 yield f"{file}, {where}", row
         except DistillError:
@@ -172,6 +200,24 @@ def each_row(path: Path, digests: dict[str, str]) -> Iterator[tuple[str, Any]]:
             raise DistillError(f"{file} is not UTF-8 (byte {error.start}): save it as UTF-8") from error
         except (OSError, csv.Error, ValueError, RecursionError) as error:
             raise DistillError(f"{file} cannot be read: {first_line(error)}") from error
+
+
+def _files(path: Path) -> list[Path]:
+    """The file, or every file below the folder in the order of their names, of a known ending."""
+    if str(path).startswith(HUB) or _is_saved(path):
+        return []
+    every = [path] if path.is_file() else sorted(path.rglob("*"))
+    return [file for file in every if file.suffix in READERS and file.is_file()]
+
+
+def _digest(file: Path) -> str:
+    """SHA-256 of a file. Raises `DistillError` where it cannot be read with bounded memory, or not at all."""
+    try:
+        check_size(file)
+        with file.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+    except OSError as error:
+        raise DistillError(f"{file} cannot be read: {first_line(error)}") from error
 
 
 def _from_datasets(path: str, rows: Any, digests: dict[str, str]) -> Iterator[tuple[str, Any]]:
@@ -196,6 +242,10 @@ def _datasets(path: str) -> Any:
     except ImportError as error:
         raise DistillError(f"{path} needs datasets: pip install 'barkour[data]'") from error
     return datasets
+
+
+def _is_saved(path: Path) -> bool:
+    return any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json"))
 
 
 def _saved(path: Path) -> Any:
@@ -409,9 +459,7 @@ def table(path: Path) -> Iterator[dict[str, str | None]]:
     """
     csv.field_size_limit(LONGEST_LINE)
     rows = _rows(path)
-    names = rows.fieldnames or []
-    if twice := next((name for name in names if list(names).count(name) > 1), ""):
-        raise DistillError(f"{path} has the column '{twice}' twice")
+    _require_once(path, rows.fieldnames or [])
     number = 0
     while True:
         number += 1
@@ -424,6 +472,12 @@ def table(path: Path) -> Iterator[dict[str, str | None]]:
         if None in row:
             raise DistillError(f"{path}, row {number} has more fields than the header: a text with commas needs quotes")
         yield row
+
+
+def _require_once(path: Path, names: Sequence[str]) -> None:
+    """Raises `DistillError` where a table has a column twice: the last would count, in silence."""
+    if twice := next((name for name in names if names.count(name) > 1), ""):
+        raise DistillError(f"{path} has the column '{twice}' twice")
 
 
 def _rows(path: Path) -> "csv.DictReader[str]":
@@ -445,14 +499,20 @@ def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
     from pyarrow import ArrowInvalid
     from pyarrow.parquet import ParquetFile
 
+    number = 0
     try:
-        number = 0
-        for batch in ParquetFile(path).iter_batches(4096):
+        file = ParquetFile(path, page_checksum_verification=True)
+        _require_once(path, file.schema_arrow.names)
+        for batch in file.iter_batches(4096):
             for row in batch.to_pylist():
                 number += 1
                 yield f"row {number}", row
+    except (DistillError, MemoryError):
+        raise
     except ArrowInvalid as error:
         raise DistillError(f"{path} is no Parquet file: {first_line(error)}") from error
+    except Exception as error:  # damaged pages, and times that Python has no value for, raise whatever they do
+        raise DistillError(f"{path} cannot be read after row {number}: {first_line(error)}") from error
 
 
 def _document(path: Path) -> Iterator[tuple[str, Any]]:

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from distill.core.errors import DistillError, first_line
 from distill.core.tables import Rows
-from distill.language.examples import fault_of, rows_with
+from distill.language.examples import fault_of, reasons, rows_with
 from distill.language.models import CLASSES, Read, require_body, require_finite
 from distill.language.places import check_place
 from distill.language.students import is_config
@@ -49,7 +49,7 @@ def read_labelled(paths: Sequence[Path]) -> LabelledTexts:
             found.texts.append(text)
             found.labels.append(label)
     if not found.texts:
-        raise DistillError(f"{', '.join(map(str, paths))}: no row has a text and a label")
+        raise DistillError(f"{', '.join(map(str, paths))}: no row has a text and a label ({reasons(found.dropped)})")
     return found
 
 

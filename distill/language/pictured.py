@@ -24,7 +24,7 @@ from torch import Tensor
 from distill.core.errors import DistillError, first_line
 from distill.core.reading import check_regular
 from distill.language.encoding import REWRITTEN, TOO_LONG, Encoded, Encoder
-from distill.language.examples import EMPTY, HUB, NO_ANSWER, NOT_TEXT, Chat, each_row, fault_of
+from distill.language.examples import EMPTY, HUB, NO_ANSWER, NOT_TEXT, Chat, add_files, each_row, fault_of, reasons
 
 FORMS = "image, prompt, answer | image, messages"
 SEVERAL, STRAY = "more than one image", "the word for an image stands where there is none"
@@ -158,10 +158,9 @@ def read_pictured(paths: Sequence[Path], pictures: Pictures, word: str) -> Pictu
                 found.dropped[one] += 1
             else:
                 found.rows.append(one)
-        found.files.update({f"{path.name}/{name}": digest for name, digest in digests.items()})
+        add_files(found.files, digests, path.name)
     if not found.rows:
-        why = ", ".join(f"{count} rows: {reason}" for reason, count in found.dropped.items()) or "its files are empty"
-        raise DistillError(f"{', '.join(map(str, paths))}: no row can be used ({why})")
+        raise DistillError(f"{', '.join(map(str, paths))}: no row can be used ({reasons(found.dropped)})")
     digest = pictures.check(before)
     if len(pictures.paths) > before:
         found.files[f"{paths[0].name}: {len(pictures.paths) - before} images"] = digest
@@ -340,8 +339,7 @@ def _laid(
     found: Sequence[tuple[Sequence[Encoded], int, int]], encoder: PicturedEncoder, pad: int, views: int = 1
 ) -> Laid:
     if not found:
-        why = ", ".join(f"{count} rows: {reason}" for reason, count in encoder.dropped.items())
-        raise DistillError(f"no row fits ({why}): see --length, {encoder.length} tokens")
+        raise DistillError(f"no row fits ({reasons(encoder.dropped)}): see --length, {encoder.length} tokens")
     longest = max(len(each.tokens) for both, *_ in found for each in both)
     tokens = np.full((len(found), views, longest), pad, np.int64)
     responses = np.zeros(tokens.shape, bool)

@@ -24,7 +24,7 @@ from distill.core.reading import check_regular, read_json
 from distill.core.tables import Rows
 from distill.language.adapters import with_adapters
 from distill.language.evaluate import over
-from distill.language.examples import require_different
+from distill.language.examples import add_files, require_different
 from distill.language.labelled import Reader, chosen_rows
 from distill.language.models import body, parameters
 from distill.language.own import RUN, Stage, Task, held_out_rows, require_room
@@ -109,7 +109,7 @@ def _examples(options: RecommenderOptions, told: Patients) -> Examples:
     judged = held_out
     if options.test is not None:
         tested = read_patients([options.test])
-        told.files.update(tested.files)
+        add_files(told.files, tested.files)
         judged = [one for own in of(tested) for one in own if one.known]
         if not judged:
             raise DistillError(f"{options.test}: {UNKNOWN}")

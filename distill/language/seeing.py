@@ -21,7 +21,7 @@ from distill.core.errors import DistillError
 from distill.core.objectives.preference import DirectPreference, PairedKto
 from distill.core.tables import Rows
 from distill.language.evaluate import answer_figures, answered, over
-from distill.language.examples import require_different
+from distill.language.examples import add_files, require_different
 from distill.language.labelled import chosen_rows
 from distill.language.models import Read, parameters
 from distill.language.own import Parts, Stage, Task, held_out_rows, planned, told_of
@@ -334,12 +334,15 @@ def _task(
             beside["experts"] = experts(student, tables["data"][1], read)
         return {"beside": beside, "parameters": {**about["parameters"], "student": parameters(student)}}
 
+    files: dict[str, str] = {}
+    for found in told.values():
+        add_files(files, found.files)
     dropped = sum((found.dropped for found in told.values()), Counter(models.encoder.dropped))
     others = {name: sum(len(half["tokens"]) for half in both) for name, both in tables.items() if name != "data"}
     data = {
         "trained": len(tables["data"][0]["tokens"]), "held_out": len(tables["data"][1]["tokens"]), **others,
         "images": len(models.pictures.paths), "image_tokens": models.encoder.patches, "dropped": dict(dropped),
-        "cut": dict(models.encoder.cut), "files": {k: v for found in told.values() for k, v in found.files.items()},
+        "cut": dict(models.encoder.cut), "files": files,
     }  # fmt: skip
     about: dict[str, Any] = {
         "method": options.method, "teacher": options.teacher, "student": options.student or options.language_model,

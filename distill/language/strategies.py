@@ -19,7 +19,7 @@ from distill.core.errors import DistillError
 from distill.language.begun import OPTIONS
 from distill.language.endpoint.answers import AnswerCache
 from distill.language.endpoint.client import Endpoint, EndpointOptions, served
-from distill.language.examples import Text, read_examples
+from distill.language.examples import Text, add_files, read_examples, require_different
 from distill.language.models import load, parameters
 from distill.language.own import begun, carried, finished, held_out_rows
 from distill.language.own_options import StrategiesOptions
@@ -67,6 +67,7 @@ def prepare(options: StrategiesOptions) -> Prepared:
     for name in ("student", "teacher", "judge", "data"):
         if not getattr(options, name):
             raise DistillError(f"there is nothing to begin with: give --{name}")
+    require_different(options.data)
     library = Library() if options.library is None else Library.load(options.library)
     read = [(path, read_examples(path)) for path in options.data]
     personas = [each.text for _, found in read for each in found.examples if isinstance(each, Text)]
@@ -76,7 +77,9 @@ def prepare(options: StrategiesOptions) -> Prepared:
     tokenizer = open_tokenizer(options.tokenizer or options.student)
     if torch.cuda.is_available():
         student.to("cuda")
-    files = {f"{path.name}/{name}": digest for path, found in read for name, digest in found.files.items()}
+    files: dict[str, str] = {}
+    for path, found in read:
+        add_files(files, found.files, path.name)
     data = {
         "trained": int((~held).sum()), "held_out": int(held.sum()), "files": files,
         "dropped": {"no plain text": others} if others else {},

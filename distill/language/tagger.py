@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoTokenizer
 from distill.core.errors import DistillError
 from distill.core.tables import Rows
 from distill.language.evaluate import over
-from distill.language.examples import EMPTY, NOT_TEXT, fault_of, require_different, rows_with
+from distill.language.examples import EMPTY, NOT_TEXT, add_files, fault_of, reasons, require_different, rows_with
 from distill.language.labelled import Reader, chosen_rows
 from distill.language.models import body, parameters
 from distill.language.own import Stage, Task, held_out_rows, require_room
@@ -74,7 +74,7 @@ def read_answers(paths: Sequence[Path], fields: tuple[str, str]) -> Answers:
         found.texts += bool(about)
     found.dropped = +found.dropped  # reasons that there were
     if not found.asked:
-        raise DistillError(f"{', '.join(map(str, paths))}: no mention stands in its text")
+        raise DistillError(f"{', '.join(map(str, paths))}: no mention stands in its text ({reasons(found.dropped)})")
     return found
 
 
@@ -112,7 +112,7 @@ def prepare(options: TaggerOptions) -> Task:
     if options.test is not None:
         tested = read_answers([options.test], fields)
         judged, judged_by = rows(tested)
-        told.files |= tested.files
+        add_files(told.files, tested.files)
 
     def judge() -> dict[str, float]:
         return {"golden": -_nats(student, held_out)}

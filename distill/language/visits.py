@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from distill.core.errors import DistillError
-from distill.language.examples import NOT_TEXT, fault_of, rows_with
+from distill.language.examples import NOT_TEXT, fault_of, reasons, rows_with
 
 DIAGNOSES, PROCEDURES, MEDICATIONS = KINDS = ("diagnoses", "procedures", "medications")
 NO_VISIT, NO_CODES, TOO_MANY = "no visit", "codes that are no texts", "more codes of a kind in a visit than 256"
@@ -94,7 +94,7 @@ def read_patients(paths: Sequence[Path]) -> Patients:
         except Unusable as why:
             found.dropped[str(why)] += 1
     if not found.rows:
-        why = "; ".join(f"{count} rows: {reason}" for reason, count in found.dropped.items()) or "there is no row"
+        why = reasons(found.dropped, "there is no row")
         raise DistillError(f"{', '.join(map(str, paths))}: no row is of a patient with visits ({why})")
     return found
 

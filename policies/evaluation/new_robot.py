@@ -6,6 +6,7 @@ from its kinematics (which leg stands where, which way angles count, a standing 
 """
 
 import math
+import os
 import tempfile
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass, field, replace
@@ -88,7 +89,8 @@ def add(options: RobotAddOptions) -> RobotAdded:
     """
     folder = options.robots / options.name
     known = robot_folders()
-    if not NAME.fullmatch(options.name) or known.get(options.name, folder).resolve() != folder.resolve():
+    taken = os.path.realpath(known.get(options.name, folder)) != os.path.realpath(folder)
+    if taken or not NAME.fullmatch(options.name):
         others = ", ".join(sorted(known))
         raise InputError(f"a robot's name is lower case, digits and _, and none that is known: {others}")
     if folder.exists() and not options.force:

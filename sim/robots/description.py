@@ -292,9 +292,9 @@ def find_robot(name_or_folder: str) -> Robot:
     folder = Path(name_or_folder)
     if name_or_folder in robot_folders() or not (folder / "__init__.py").is_file():
         return robot_by_name(name_or_folder)
-    folder = folder.resolve()
+    folder = Path(os.path.realpath(folder))
     known = robot_folders().get(folder.name)
-    if known is not None and known.resolve() != folder:
+    if known is not None and os.path.realpath(known) != str(folder):
         raise InputError(f"there is a robot called {folder.name} in {known.parent} already: rename {folder}")
     if known is None:
         listed = os.environ.get(VARIABLE, "")

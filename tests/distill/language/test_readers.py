@@ -1,15 +1,20 @@
 """Readers of every form of rows: what no tokenizer reads is dropped and counted, whichever field it stands in."""
 
 import json
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from PIL import Image
 
 from distill.core.errors import DistillError
 from distill.language.compressor import read_tasks
-from distill.language.examples import read_examples
+from distill.language.examples import add_files, read_examples, require_different
 from distill.language.knowledge import KnowledgeBase
 from distill.language.labelled import classes_of, read_labelled
 from distill.language.pictured import Pictures, read_pictured
@@ -128,3 +133,70 @@ def test_an_answer_of_a_model_may_be_anything(answer: str, tmp_path: Path) -> No
 def test_classes_that_are_long_numbers_are_in_the_order_of_their_letters() -> None:
     assert classes_of(["10", "9"]) == ["9", "10"]
     assert classes_of(["9" * 5000, "10"]) == ["10", "9" * 5000]
+
+
+ROWS = '{"text": "a"}\n{"text": "b"}\n'
+COPIES: dict[str, Callable[[Path, Path], object]] = {
+    "a link": lambda old, new: new.symlink_to(old), "a hard link": os.link, "a copy": shutil.copyfile,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", COPIES)
+@pytest.mark.parametrize("given", [("one/rows.jsonl", "two/more.jsonl"), ("one", "two"), (".",)])
+def test_rows_that_are_given_twice_under_any_name_are_refused(how: str, given: tuple[str, ...], tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "one/rows.jsonl").write_text(ROWS)
+    COPIES[how](tmp_path / "one/rows.jsonl", tmp_path / "two/more.jsonl")
+    with pytest.raises(DistillError, match="given twice"):
+        require_different([tmp_path / name for name in given])
+
+
+def test_a_file_beside_its_folder_is_given_twice_and_licences_in_many_folders_are_not(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "LICENSE.md").write_text("the same everywhere")
+        (tmp_path / name / "rows.jsonl").write_text(ROWS.replace("a", name))
+        (tmp_path / name / "empty.jsonl").touch()
+    require_different([tmp_path / "one", tmp_path / "two"])
+    with pytest.raises(DistillError, match="given twice"):
+        require_different([tmp_path / "one", tmp_path / "one/LICENSE.md"])
+    (tmp_path / "loop.jsonl").symlink_to("loop.jsonl")
+    require_different([tmp_path / "loop.jsonl"])  # that it is not there is said by its reader
+    with pytest.raises(DistillError, match="do not exist"):
+        read_examples(tmp_path / "loop.jsonl")
+
+
+def test_two_files_of_one_name_are_both_among_those_that_were_read() -> None:
+    files: dict[str, str] = {}
+    for digest in ("1", "2", "1", "3"):
+        add_files(files, {"rows.jsonl": digest}, "rows.jsonl")
+    assert [*files.values()] == ["1", "2", "3"] and "rows.jsonl/rows.jsonl (3)" in files
+
+
+def test_tables_with_a_column_twice_and_values_that_python_has_none_for_are_refused(tmp_path: Path) -> None:
+    twice = pyarrow.table([pyarrow.array(["a"]), pyarrow.array(["b"])], names=["text", "text"])
+    late = pyarrow.table({"text": pyarrow.array([2**62], pyarrow.timestamp("ms"))})
+    for table, message in ((twice, "column 'text' twice"), (late, "cannot be read")):
+        pyarrow.parquet.write_table(table, tmp_path / "rows.parquet")
+        with pytest.raises(DistillError, match=message):
+            read_examples(tmp_path / "rows.parquet")
+
+
+def test_pages_of_a_table_that_do_not_fit_their_checksums_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    table = pyarrow.table({"text": ["the first text", "the second text"]})
+    pyarrow.parquet.write_table(
+        table, path, compression="none", use_dictionary=False, write_statistics=False, write_page_checksum=True
+    )
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"first", b"fifth", 1))
+    with pytest.raises(DistillError, match="cannot be read"):
+        read_examples(path)
+
+
+def test_rows_without_one_that_can_be_used_say_why(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "a", "label": 1.5}\n')
+    with pytest.raises(DistillError, match="no row has a text and a label .1 rows: a field is no text"):
+        read_labelled([path])
