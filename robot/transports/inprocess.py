@@ -158,7 +158,7 @@ class InProcess:
     @property
     def _estimates(self) -> bool:
         """Whether the loop is told what the navigation program makes of poses with errors, not these themselves: its
-        heights are then those that the robot will tread on."""
+        heights are then those that the robot will step on."""
         return self.navigation is not None and self.hardware.localized
 
     def _tell_pose(self, position: Array, orientation: Array, stamp: int) -> None:
