@@ -3,10 +3,12 @@
 import json
 import math
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sim.errors import InputError
+from sim.errors import InputError, first_line
 
 
 def check_file(path: Path, largest: int, what: str = "") -> None:
@@ -31,6 +33,19 @@ def read_text(path: Path, largest: int, what: str = "") -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
         raise InputError(f"cannot read {f'{what} {path}'.strip()}: {reason}") from error
+
+
+@contextmanager
+def reading(path: Path, largest: int, what: str = "") -> Iterator[None]:
+    """A library's reading of a file, such as numpy's of arrays: raises `InputError` as `check_file` does, and for
+    whatever it raises of a damaged one."""
+    check_file(path, largest, what)
+    try:
+        yield
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:
+        raise InputError(f"cannot read {f'{what} {path}'.strip()}: {first_line(error)}") from error
 
 
 LARGEST_OWN = 2**30

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from distill.core.checkpoints import plain, write_json
+from distill.core.checkpoints import plain, write_json, write_text
 from distill.core.errors import DistillError
 from distill.core.folders import hold
 from distill.core.reading import read_json
@@ -145,7 +145,7 @@ def _sweep(
         "seconds": round(sum(result["seconds"] for result in found), 1), "estimate": before,
     }  # fmt: skip
     write_json(Path(asked.out) / "sweep.json", plain(merged))
-    (Path(asked.out) / "sweep.md").write_text(table(found))
+    write_text(Path(asked.out) / "sweep.md", table(found))
     return merged
 
 

@@ -30,7 +30,7 @@ from sim.course.score import MAX_TIME, Scorer, write_log
 from sim.envs.variation import Variation
 from sim.envs.worlds import SimulatedRobots
 from sim.errors import InputError
-from sim.folders import alone, writable
+from sim.folders import alone, replacing, writable
 from sim.localization import OWN_ODOMETRY, PoseErrors
 
 # --- the simulation --------------------------------------------------------------------------------------------------
@@ -310,9 +310,10 @@ def _run(options: CourseRunOptions) -> RunReport:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes `text`; a full or read-only disk is an `InputError`."""
+    """Writes `text` whole, or leaves what was there before; a full or read-only disk is an `InputError`."""
     try:
-        path.write_text(text, encoding="utf-8")
+        with replacing(path) as partial:
+            partial.write_text(text, encoding="utf-8")
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from error
 

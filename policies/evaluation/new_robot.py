@@ -19,7 +19,7 @@ import numpy as np
 from policies.evaluation.measure import RobotMeasured, at_rest, standing
 from policies.evaluation.options import RobotAddOptions
 from sim.errors import InputError, first_line
-from sim.folders import alone
+from sim.folders import alone, replacing
 from sim.reading import read_text
 from sim.robots.description import NAME, Fall, Leg, Robot, Spread, derived_gains, find_robot, robot_folders
 from sim.robots.footprint import Footprint
@@ -115,8 +115,9 @@ def add(options: RobotAddOptions) -> RobotAdded:
     _check(robot, model, base, options.model)
     with alone(folder, "writes a description"):
         try:
-            (folder / "robot.xml").write_text(spec.to_xml())
-            (folder / "__init__.py").write_text(_source(robot, str(options.model), guessed))
+            with replacing(folder / "robot.xml") as model_file, replacing(folder / "__init__.py") as source:
+                model_file.write_text(spec.to_xml())
+                source.write_text(_source(robot, str(options.model), guessed))
         except OSError as error:
             raise InputError(f"cannot write to {folder}: {error.strerror}") from error
     robot = find_robot(str(folder))

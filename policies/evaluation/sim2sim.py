@@ -27,7 +27,7 @@ from sim.envs.worlds import world_seeds
 from sim.errors import InputError
 from sim.folders import alone, replacing
 from sim.localization import PoseErrors
-from sim.reading import read_json
+from sim.reading import LARGEST_OWN, number, read_json, read_text
 from sim.results import Result, cell, plain
 
 if TYPE_CHECKING:
@@ -191,15 +191,28 @@ def _walk(skills: Skills, variation: Variation, options: EvaluateOptions) -> dic
 def _kept(file: Path, asked: dict[str, Any]) -> list[dict[str, Any]]:
     """Rows that an earlier call left there."""
     try:
-        found = read_json(file.read_text(encoding="utf-8"))
+        found = read_json(read_text(file, LARGEST_OWN))
         rows = found["rows"]
         different = [name for name, value in plain(asked).items() if found.get(name) != value]
-        [(row["engine"], row["change"], row["score_mean"]) for row in rows]
+        for row in rows:
+            _check(row)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InputError(f"{file} is no table of this command: {type(error).__name__}") from error
     if different:
         raise InputError(f"{file} was measured with other {', '.join(different)}: choose another folder")
     return rows
+
+
+def _check(row: dict[str, Any]) -> None:
+    """Raises `TypeError` or `KeyError` where a row has not what is shown of it."""
+    for name in ("score_mean", "all_obstacles", "fell", "walk_falls"):
+        number(row[name])
+    for name in ("time_s_median", "velocity_error"):
+        if row[name] is not None:
+            number(row[name])
+    for name in ("engine", "change"):
+        if not isinstance(row[name], str):
+            raise TypeError(f"{name} is no text")
 
 
 def _keep(file: Path, table: dict[str, Any]) -> None:

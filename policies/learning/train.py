@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -31,7 +31,7 @@ from sim.envs.batched import BatchedEnv, DivergedError
 from sim.errors import InputError
 from sim.folders import alone, replacing
 from sim.machine import check_xla, need_memory
-from sim.reading import read_own
+from sim.reading import read_own, reading
 from sim.robots.description import DEFAULT, find_robot, robot_by_name
 from sim.tasks.handovers import Handovers
 from sim.tasks.patches import LEVELS
@@ -54,6 +54,9 @@ HANDOVERS = "handovers.npz"
 """In a run's folder: the hand-overs in which its episodes begin."""
 WAYS = "ways.npz"
 """In a run's folder: the planned ways that its commands follow."""
+Made = TypeVar("Made", Handovers, Ways)
+LARGEST_MADE = 2**30
+"""Bytes of either file."""
 HOST_SEED_STRIDE = 1_000_000
 """Between the seeds of two hosts' worlds."""
 WORLD_BYTES = 200_000
@@ -92,6 +95,10 @@ class Run:
             raise InputError(f"{self.folder} already holds a run: add --resume to continue it, or choose another --out")
         if newest is None:
             runs.check_own(self.folder, _begun_with(options), (*FILES, f"{options.skill}.onnx"))
+        # what can be refused at once, before minutes of hand-overs or ways
+        config = PPOConfig(worlds=options.worlds, **HYPERPARAMETERS.get(options.skill, {}))
+        if newest is None and options.start_from is not None:
+            checkpoint.load(_source(options.start_from))
         self.task: Task = TASKS[options.skill](find_robot(options.robot))
         if options.handovers:
             self.task = replace(self.task, handovers=self._handovers(options))
@@ -99,7 +106,6 @@ class Run:
             self.task = walk(self.task.robot, self._ways(options))
         if options.level is not None:
             self.task = replace(self.task, start_level=options.level)
-        config = PPOConfig(worlds=options.worlds, **HYPERPARAMETERS.get(options.skill, {}))
         self.commit = runs.commit()
         self.options = TrainOptions(**{**asdict(options), "worlds": config.worlds})
         self.learner = Learner(config, self.task.layout.size, self.task.privileged_size, self.task.robot.joints)
@@ -134,7 +140,7 @@ class Run:
             skills = load_skills(options.handovers, self.task.robot.name)
             return record(skills, options.seed, options.threads, Console(stderr=True).print)
 
-        return Handovers.load(self._made_once(HANDOVERS, make, options), self.task.robot)
+        return self._made_once(HANDOVERS, make, lambda file: Handovers.load(file, self.task.robot), options)
 
     def _ways(self, options: TrainOptions) -> Ways:
         """Those that this run planned when it began; planned now where it begins."""
@@ -144,10 +150,12 @@ class Run:
 
             return planned_ways(self.task.robot, options.ways, options.seed, Console(stderr=True).print)
 
-        return Ways.load(self._made_once(WAYS, make, options))
+        return self._made_once(WAYS, make, Ways.load, options)
 
-    def _made_once(self, name: str, make: Callable[[], Handovers | Ways], options: TrainOptions) -> Path:
-        """The run's file of that name, made where it is not there yet."""
+    def _made_once(
+        self, name: str, make: Callable[[], Made], load: Callable[[Path], Made], options: TrainOptions
+    ) -> Made:
+        """What the run's file of that name holds, made where it is not there yet."""
         file = self.folder / name
         if not file.exists():
             made = make()
@@ -155,7 +163,8 @@ class Run:
             runs.mark(self.folder, _begun_with(options))
             with replacing(file) as partial:
                 made.save(partial)
-        return file
+        with reading(file, LARGEST_MADE):
+            return load(file)
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
@@ -240,8 +249,7 @@ class Run:
         self._check_log()
 
     def _warm_start(self, source: Path) -> None:
-        found = checkpoint.latest(source / "checkpoints") or source
-        self._parameters(found, TAKEN_OVER)
+        self._parameters(_source(source), TAKEN_OVER)
         config = self.learner.config
         rate = jax.numpy.asarray(config.warm_learning_rate, jax.numpy.float32)
         self.state = self.state._replace(learning_rate=rate)
@@ -396,7 +404,8 @@ class Run:
             export(ExportOptions(where, bundle, force=True))
             summary["bundle"] = str(bundle)
             summary["start"] = str(self.save_start(self.folder / "start"))
-        (self.folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+        with replacing(self.folder / "summary.json") as partial:
+            partial.write_text(json.dumps(summary, indent=2) + "\n")
         return summary
 
 
@@ -411,6 +420,11 @@ def stall_warning(levels: Sequence[float]) -> str:
     if new - old < STALL_RISE and old - older < STALL_RISE:
         return f" CURRICULUM STALLED at level {new:.1f} of {LEVELS - 1}"
     return ""
+
+
+def _source(given: Path) -> Path:
+    """The checkpoint that is meant: the newest of a run, or itself."""
+    return checkpoint.latest(given / "checkpoints") or given
 
 
 def _begun_with(options: TrainOptions) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from sim.errors import InputError
+from sim.folders import replacing
 from sim.reading import number, read_json, read_text
 
 LONGEST = 200
@@ -58,7 +59,8 @@ class Response:
         """Writes the table."""
         rows = {name: [round(float(v), 4) for v in getattr(self, name)] for name in ("forward", "sideways", "yaw")}
         body = ",\n".join(f' "{name}": {json.dumps(row)}' for name, row in rows.items())
-        file.write_text(f'{{\n "period": {self.period},\n{body}\n}}\n', encoding="utf-8")
+        with replacing(file) as partial:
+            partial.write_text(f'{{\n "period": {self.period},\n{body}\n}}\n', encoding="utf-8")
 
     @classmethod
     def read(cls, file: Path) -> "Response":

@@ -1,5 +1,6 @@
 """Locks on folders that are written, over two processes."""
 
+import errno
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,8 @@ import barkour
 from distill.core.checkpoints import write_json
 from distill.core.errors import DistillError
 from distill.core.folders import hold
+from policies.evaluation.course_run import write_text
+from policies.navigation.response import Response
 from sim.errors import InputError
 from sim.folders import LOCK, alone, replacing, writable
 from sim.robots.description import default_robot
@@ -165,3 +169,20 @@ def test_a_pipe_that_stands_where_something_is_written_for_a_moment_is_not_waite
     write_json(tmp_path / "said.json", {"a": 1})
     assert json.loads((tmp_path / "said.json").read_text()) == {"a": 1}
     assert writable(tmp_path) == tmp_path
+
+
+def test_what_was_there_stays_where_the_disk_is_full(tmp_path, monkeypatch):
+    file = tmp_path / "run.json"
+    file.write_text("before")
+
+    def full(path, text, encoding=None):
+        with path.open("w") as stream:
+            stream.write(text[:3])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(InputError, match="No space"):
+        write_text(file, "afterwards")
+    with pytest.raises(OSError, match="No space"):
+        Response.first_order(0.02).write(file)
+    assert file.read_text() == "before" and [path.name for path in tmp_path.iterdir()] == ["run.json"]

@@ -75,10 +75,28 @@ def test_an_interrupted_table_goes_on(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("score", ["NaN", "1e400", "Infinity"])
 def test_a_figure_that_was_never_measured_is_refused(tmp_path, score):
-    row = f'{{"engine": "MuJoCo", "change": "none", "score_mean": {score}}}'
-    (tmp_path / FILE).write_text(f'{{"runs": 1, "rows": [{row}]}}')
+    table = json.dumps({"runs": 1, "rows": [{**ROW, "engine": "MuJoCo", "change": "none"}]})
+    (tmp_path / FILE).write_text(table)
+    assert len(module._kept(tmp_path / FILE, {"runs": 1})) == 1
+    (tmp_path / FILE).write_text(table.replace(f'"score_mean": {ROW["score_mean"]}', f'"score_mean": {score}'))
     with pytest.raises(InputError):
         module._kept(tmp_path / FILE, {"runs": 1})
+
+
+@pytest.mark.parametrize("name", ["all_obstacles", "fell", "walk_falls", "time_s_median", "velocity_error", "change"])
+def test_a_row_without_what_is_shown_of_it_is_refused(tmp_path, name):
+    row = {**ROW, "engine": "MuJoCo", "change": "none"}
+    for changed in ({**row, name: [1]}, {key: value for key, value in row.items() if key != name}):
+        (tmp_path / FILE).write_text(json.dumps({"runs": 1, "rows": [changed]}))
+        with pytest.raises(InputError, match=FILE):
+            module._kept(tmp_path / FILE, {"runs": 1})
+
+
+def test_a_table_that_never_ends_is_not_waited_for(tmp_path, spoil):
+    for how in ("device", "huge"):
+        spoil(tmp_path / FILE, how)
+        with pytest.raises(InputError, match=FILE):
+            module._kept(tmp_path / FILE, {"runs": 1})
 
 
 def test_a_damaged_table_is_refused(tmp_path):

@@ -1,9 +1,13 @@
 """Ways that are planned for a walker's training."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from policies.learning.options import TrainOptions
+from policies.learning.train import WAYS, Run
 from policies.learning.ways import ACCELERATION, AHEAD, LATERAL, planned_ways
 from sim.errors import InputError
 from sim.robots.description import default_robot
@@ -24,3 +28,25 @@ def test_ways_are_smooth_motions_within_their_paces_and_the_same_for_a_seed():
 def test_only_walkers_follow_ways():
     with pytest.raises(InputError, match="ways"):
         TrainOptions("jump", ways=8)
+
+
+def test_ways_of_a_run_that_were_spoilt_are_one_line(tmp_path, spoil):
+    options = TrainOptions("walk", worlds=24, out=tmp_path, ways=1)
+    Run(options)
+    whole = (tmp_path / WAYS).read_bytes()
+    for how in ("pipe", "device", "folder", "empty", "huge", whole[:-9000], whole[:5000] + b"other" + whole[5005:]):
+        file = tmp_path / WAYS
+        if isinstance(how, str):
+            spoil(file, how)
+        else:
+            file.write_bytes(how)
+        with pytest.raises(InputError, match=WAYS):
+            Run(replace(options, resume=True))
+        file.rmdir() if file.is_dir() else file.unlink()
+
+
+@pytest.mark.parametrize("change", [{"start_from": Path("gone")}, {"worlds": 2}])
+def test_what_cannot_be_trained_is_refused_before_ways_are_planned(tmp_path, change):
+    with pytest.raises(InputError, match="gone|PPO"):
+        Run(TrainOptions("walk", **{"worlds": 24, "out": tmp_path / "run", "ways": 2000, **change}))
+    assert not (tmp_path / "run").exists()
