@@ -198,6 +198,8 @@ EXTRAS |= {
 }
 LIBRARIES = ("ACCELERATE_", "HF_", "MPL", "PYTORCH_", "TOKENIZERS_", "TORCH_", "TRANSFORMERS_", "WANDB_")
 """How variables begin that libraries read when they are imported."""
+LONGEST_LINE = 2000
+"""Characters of an error's line; longer ones, such as of a class of 100,000 letters, lose their middle."""
 GL_OFF = ("disable", "disabled", "off", "false", "0")
 EXTRAS |= {f"{name}_msgs": "ros" for name in ("sensor", "nav", "geometry", "trajectory", "diagnostic", "std")}
 
@@ -545,8 +547,12 @@ def no_memory(error: Exception) -> bool:
 
 
 def _fail(sentence: str, status: int = 2) -> int:
-    """One line on standard error."""
-    print("barkour: " + printable(" ".join(sentence.split())), file=sys.stderr)
+    """One line on standard error, which may lead nowhere by now; what others wrote into it does not make it endless."""
+    line = printable(" ".join(sentence.split()))
+    if len(line) > LONGEST_LINE:
+        line = f"{line[: LONGEST_LINE // 2]} ... {line[-LONGEST_LINE // 4 :]}"
+    with contextlib.suppress(OSError):
+        print(f"barkour: {line}", file=sys.stderr, flush=True)
     return status
 
 

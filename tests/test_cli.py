@@ -374,6 +374,13 @@ def test_an_output_that_is_closed_or_full_is_no_traceback(good_log: Path) -> Non
     assert call("score", "nowhere.csv", begin=">&- 2>&-").returncode == 2
     assert_one_line(call("score", good_log, begin=">/dev/full"))
     assert call("score", good_log, begin="| head -c 1").stderr == ""
+    assert call("score", "nowhere.csv", begin="2>/dev/full").returncode == 2
+
+
+def test_a_line_is_no_longer_than_people_read(capsys: pytest.CaptureFixture[str]) -> None:
+    assert barkour._fail(f"the class {'x' * 100_000} is not known") == 2
+    said = capsys.readouterr().err
+    assert len(said) < 3000 and said.startswith("barkour: the class x") and said.endswith("x is not known\n")
 
 
 @pytest.mark.parametrize("value", ["nonsense", "osmesa", "EGL", " disable "])
