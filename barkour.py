@@ -62,6 +62,7 @@ from distill.methods.options import RecipeRunOptions as RecipeOptions
 from distill.options import DistillBenchOptions
 from policies.bundle.options import InspectOptions
 from policies.evaluation.options import CourseRunOptions, EvaluateOptions, RobotAddOptions, RobotMeasureOptions
+from policies.learning import runs
 from policies.learning.options import ExportOptions, PhysicsBenchOptions, TrainOptions
 from robot.options import (
     ConvertOptions,
@@ -433,7 +434,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         call = parse(sys.argv[1:] if arguments is None else arguments)
         _check_gl()
-        with contextlib.redirect_stdout(_Aside()) as aside, contextlib.ExitStack() as ending:
+        with runs.stopping(), contextlib.redirect_stdout(_Aside()) as aside, contextlib.ExitStack() as ending:
             ending.callback(aside.end)
             result = call.command(call.options)
         _print(result, call.json)
@@ -530,6 +531,8 @@ def _unexpected(error: Exception) -> int:
         return _fail(f"MUJOCO_GL={os.environ.get('MUJOCO_GL')} does not work here: {error}")
     if no_memory(error):
         return _fail("there is not enough memory for this", 1)
+    if system := re.search(r"\(os error (\d+)\)", str(error)):  # as libraries written in Rust say it
+        return _fail(f"a file cannot be read or written: {os.strerror(int(system[1]))}")
     told = sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith("JAX_"))
     inner = files[-1] if files and f"{os.sep}jax{os.sep}" in files[-1] else ""
     if told and inner and (inner.endswith("config.py") or not str(error) or "backend" in str(error)):

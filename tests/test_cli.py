@@ -5,11 +5,14 @@ import dataclasses
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 import barkour
 from distill.results import Distilled
@@ -375,6 +378,28 @@ def test_an_output_that_is_closed_or_full_is_no_traceback(good_log: Path) -> Non
     assert_one_line(call("score", good_log, begin=">/dev/full"))
     assert call("score", good_log, begin="| head -c 1").stderr == ""
     assert call("score", "nowhere.csv", begin="2>/dev/full").returncode == 2
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_a_command_that_keeps_no_checkpoints_ends_politely_too(
+    kind: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(kind)
+    monkeypatch.setattr("sim.course.score.score", lambda _: signal.raise_signal(kind))
+    assert barkour.main(["score", "log.csv"]) == 130
+    assert capsys.readouterr().err == "barkour: interrupted\n" and signal.getsignal(kind) is before
+
+
+def test_a_full_disk_that_a_library_met_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def full(_: object) -> None:
+        save_file({"a": np.zeros(4)}, tmp_path / "gone" / "a.safetensors")
+
+    monkeypatch.setattr("sim.course.score.score", full)
+    assert barkour.main(["score", "log.csv"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "No such file or directory" in said and "unexpected" not in said
 
 
 def test_a_line_is_no_longer_than_people_read(capsys: pytest.CaptureFixture[str]) -> None:
