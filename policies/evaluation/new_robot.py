@@ -20,12 +20,14 @@ from policies.evaluation.measure import RobotMeasured, at_rest, standing
 from policies.evaluation.options import RobotAddOptions
 from sim.errors import InputError, first_line
 from sim.folders import alone, replacing
-from sim.reading import read_text
+from sim.reading import check_file, read_text
 from sim.robots.description import NAME, Fall, Leg, Robot, Spread, derived_gains, find_robot, robot_folders
 from sim.robots.footprint import Footprint
 
 LARGEST = 1 << 26
 """Bytes of a model, at most."""
+LARGEST_PART = 1 << 32
+"""The same of a mesh or a picture that it refers to."""
 LEG_JOINTS = ("abduction", "hip", "knee")
 ALONG = 0.8
 """Cosine up to which a joint's axis counts as lying along x or y."""
@@ -165,17 +167,21 @@ def _fixed(model: mujoco.MjModel, body: int) -> bool:
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def _read(file: Path) -> tuple[mujoco.MjSpec, dict[str, float]]:
-    """An editable model without meshes, actuators and sensors, and the joints' speeds as far as the file has them."""
+def _parsed(file: Path) -> ElementTree.Element:
     try:
-        text = read_text(file, LARGEST, "the model")
-        root = ElementTree.fromstring(text)
+        return ElementTree.fromstring(read_text(file, LARGEST, "the model"))
     except (OSError, ElementTree.ParseError) as error:
         raise InputError(f"cannot read the model {file}: {first_line(error)}") from error
+
+
+def _read(file: Path) -> tuple[mujoco.MjSpec, dict[str, float]]:
+    """An editable model without meshes, actuators and sensors, and the joints' speeds as far as the file has them."""
+    root = _parsed(file)
     for element in root.iter():
         for name, value in element.attrib.items():  # MuJoCo warns of one in a file of its own, and goes on
             if not all(map(_believed, value.split())):
                 raise InputError(f"{file}: '{name}' of <{element.tag[:40]}> is not finite, or too large: {value[:40]}")
+    _check_parts(root, file, {file})
     speeds: dict[str, float] = {}
     try:
         if root.tag == "robot":
@@ -212,6 +218,24 @@ def _read(file: Path) -> tuple[mujoco.MjSpec, dict[str, float]]:
     except (ValueError, TypeError) as error:
         raise InputError(f"cannot read the model {file}: {first_line(error)}") from error
     return spec, speeds
+
+
+def _check_parts(root: ElementTree.Element, file: Path, known: set[Path]) -> None:
+    """Raises `InputError` where a model refers to what is no regular file, or too large: MuJoCo would wait for a pipe.
+    What is not there, and what is included twice, MuJoCo says itself."""
+    compilers = [element for element in root.iter("compiler")]
+    named = [element.get(name, "") for element in compilers for name in ("assetdir", "meshdir", "texturedir")]
+    folders = [file.parent / name for name in ("", *named)]
+    for element in root.iter():
+        for name, value in element.attrib.items():
+            if not name.startswith("file"):
+                continue
+            for part in {folder / value for folder in folders} - known:
+                if os.path.lexists(part):
+                    check_file(part, LARGEST if element.tag == "include" else LARGEST_PART, "the model's")
+                    if element.tag == "include":
+                        known.add(part)
+                        _check_parts(_parsed(part), part, known)
 
 
 def _believed(word: str) -> bool:

@@ -190,3 +190,22 @@ def test_a_name_that_is_taken_or_none_is_refused(tmp_path, name):
         add(RobotAddOptions(name, Path("none.xml"), tmp_path))
     with pytest.raises(InputError, match="cannot read"):
         add(RobotAddOptions("fine", tmp_path / "none.xml", tmp_path))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        '<mujoco><include file="part"/></mujoco>',
+        '<mujoco><compiler assetdir="."/><asset><texture name="a" type="2d" file="part"/></asset></mujoco>',
+        '<mujoco><asset><hfield name="a" file="part" size="1 1 1 1"/></asset></mujoco>',
+    ],
+    ids=["include", "texture", "height field"],
+)
+@pytest.mark.parametrize("how", ["pipe", "device", "huge"])
+def test_a_model_that_refers_to_what_never_ends_is_refused(tmp_path, spoil, model, how):
+    (tmp_path / "model.xml").write_text('<mujoco><include file="inner.xml"/></mujoco>')
+    (tmp_path / "inner.xml").write_text(model)
+    spoil(tmp_path / "part", how)
+    with pytest.raises(InputError, match="the model's .*part"):
+        add(RobotAddOptions("cat", tmp_path / "model.xml", tmp_path / "robots"))
+    assert not (tmp_path / "robots").exists()
