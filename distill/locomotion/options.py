@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from sim import options
-from sim.options import Range, Seed, Threads
+from sim.options import Range, Seed, Threads, Torque
 
 OPTIONS = "options.json"
 """Where a run keeps the options it was begun with."""
 SIMULATED = (
-    "teachers", "rounds", "first_rows", "rows", "steps", "beta_decay", "smoothing", "between",
+    "teachers", "rounds", "first_rows", "rows", "steps", "beta_decay", "smoothing", "between", "weak",
     "score_runs", "patience", "threads",
 )  # fmt: skip
 """Options that say how experience is made and students are scored."""
@@ -76,6 +76,8 @@ class Options(options.Options):
     """courses on which experience is collected"""
     between: Annotated[int, Range(0, 1000)] = 0
     """courses of every two obstacles that are a domain of their own, for the hand-overs; 0: no such domain"""
+    weak: Torque | None = None
+    """peak torque of the motors, N m, in half of the courses' runs; without it all have the robot's own"""
     score_runs: Annotated[int, Range(1, 100_000)] = 32
     """runs of the first course that score the student after each round"""
     keep: Literal["best", "last"] = "best"

@@ -196,7 +196,7 @@ def simulated(options: Options) -> Source:
         raise InputError(f"the teachers '{options.teachers}' have no policy for {', '.join(missing)}")
     courses = [by_name(name) for name in options.courses]
     collectors: Sequence[Collector] = [
-        CourseCollector(teachers, courses, threads=options.threads),
+        CourseCollector(teachers, courses, (None, options.weak) if options.weak else (None,), options.threads),
         *([between_obstacles(teachers, options.between, options.threads)] if options.between else []),
         *(TaskCollector(skill, teachers, options.threads) for skill in SKILLS),
     ]

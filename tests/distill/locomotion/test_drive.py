@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from distill.core.collect import CollectionPlan
+from distill.locomotion import recipe
 from distill.locomotion.course import CourseCollector, as_bundle, between_obstacles
 from distill.locomotion.drive import Memory, RecordingDriver, Wheel, actions_to_targets, targets_to_actions
+from distill.locomotion.options import Options
 from distill.locomotion.student import TransformerStudent, student_skills
 from distill.locomotion.tasks import TaskCollector
 from policies.evaluation.course_run import CourseWorlds
@@ -145,6 +147,22 @@ def test_the_course_gives_labelled_runs(teachers):
     found = CourseCollector(teachers, [official()]).collect(None, CollectionPlan(0, 1.0, 2000, 11))
     assert set(np.unique(found.fields["skill"])) == {0, 1, 2}
     assert sum(found.episodes) == len(found.fields["skill"]) and 0 < found.measured["gain"] <= 1
+
+
+def test_half_of_the_runs_of_courses_can_have_weak_motors(teachers, monkeypatch):
+    limits = []
+    worlds = CourseWorlds.__init__
+    monkeypatch.setattr(
+        CourseWorlds, "__init__",
+        lambda self, *given, **named: limits.append(named["torque_limit"]) or worlds(self, *given, **named),
+    )  # fmt: skip
+    monkeypatch.setattr("distill.locomotion.course.LONGEST_RUN", 0.1)
+    course = recipe.simulated(Options(weak=12.0)).collectors[0]
+    course.collect(None, CollectionPlan(1, 1.0, 2000, 11))
+    assert limits == [None, 12.0]
+    limits.clear()
+    recipe.simulated(Options()).collectors[0].collect(None, CollectionPlan(1, 1.0, 1000, 11))
+    assert limits == [None]
 
 
 def test_ways_between_two_obstacles_are_a_domain_of_their_own(teachers):
