@@ -67,6 +67,7 @@ from policies.learning.options import ExportOptions, PhysicsBenchOptions, TrainO
 from robot.options import (
     ConvertOptions,
     CourseOptions,
+    LocalizerOptions,
     NavigatorOptions,
     OnboardBenchOptions,
     OnboardOptions,
@@ -161,6 +162,7 @@ COMMANDS: dict[str, Subcommand | Group] = {
         {
             "course": Subcommand(CourseOptions, "robot.nodes.start:course"),
             "sim": Subcommand(SimOptions, "robot.nodes.start:sim"),
+            "localizer": Subcommand(LocalizerOptions, "robot.nodes.start:localizer"),
             "navigator": Subcommand(NavigatorOptions, "robot.nodes.start:navigator"),
             "referee": Subcommand(RefereeOptions, "robot.nodes.start:referee"),
         },

@@ -2,7 +2,8 @@
 
     ros2 launch barkour course.launch.py [course:=reversed] [policy:=specialists] [robot:=NAME] [seed:=3] [out:=DIR]
 
-The launch ends with the referee, that is with the run.
+With poses that have errors (pose_noise:=0.02 pose_delay:=0.06) or own_odometry:=true the localizer runs as well. The
+launch ends with the referee, that is with the run.
 """
 
 import os
@@ -14,11 +15,14 @@ from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction
 from launch import LaunchDescription
 
 HERE = Path(__file__).resolve().parent
+ERRORS = ("pose_noise", "pose_yaw_noise", "pose_delay", "pose_rate", "pose_drift", "pose_dropouts", "own_odometry")
+"""Launch arguments with which poses are not the truth."""
 GIVEN = {
-    "sim": ("robot", "course", "seed", "randomize", "torque_limit"),
+    "sim": ("robot", "course", "seed", "randomize", "torque_limit", *ERRORS),
     "onboard": ("policy", "robot", "course"),
     "navigator": ("policy", "robot", "course"),
     "referee": ("robot", "course", "out"),
+    "localizer": ("policy", "robot", "course", "own_odometry"),
 }
 """Node -> launch arguments that are parameters of it."""
 OLD = ("humble", "iron", "jazzy")
@@ -26,14 +30,19 @@ OLD = ("humble", "iron", "jazzy")
 
 
 def processes(context, *_):
-    """The four processes, with the launch arguments that were given on top of the parameter file."""
+    """The four or five processes, with the launch arguments that were given on top of the parameter file."""
     values = context.launch_configurations
+    wrong = any(values.get(name) not in ("", None, "false") for name in ERRORS)
     found = []
     for node, names in GIVEN.items():
+        if node == "localizer" and not wrong:
+            continue
         command = [sys.executable, "-m", "robot.nodes", node, "--ros-args", "--params-file", values["parameters"]]
         for name in names:
             if values.get(name):
                 command += ["-p", f"{name}:={values[name]}"]
+        if node == "referee" and wrong:
+            command += ["-p", "true_pose:=true"]
         ending = {"on_exit": [Shutdown(reason="the run has ended")]} if node == "referee" else {}
         patience = {"sigterm_timeout": "10"} if node == "onboard" else {}  # it stops the robot softly first
         found.append(ExecuteProcess(cmd=command, name=node, output="screen", **ending, **patience))
@@ -52,6 +61,10 @@ def generate_launch_description():
             DeclareLaunchArgument("seed", default_value="", description="seed of the simulation"),
             DeclareLaunchArgument("randomize", default_value="", description="true: draw the physics"),
             DeclareLaunchArgument("torque_limit", default_value="", description="peak joint torque, N m, with a point"),
+            *(
+                DeclareLaunchArgument(name, default_value="", description="as for barkour ros course, with a point")
+                for name in ERRORS
+            ),
             DeclareLaunchArgument("out", default_value="", description="folder for RESULT.json and pose.csv"),
             SetEnvironmentVariable(f"{profile}_DEFAULT_PROFILES_FILE", str(HERE / "fastdds_loopback.xml")),
             SetEnvironmentVariable("ROS_AUTOMATIC_DISCOVERY_RANGE", "SYSTEM_DEFAULT"),

@@ -104,7 +104,7 @@ class ConvertOptions(Options):
 
 @dataclass(frozen=True)
 class CourseOptions(Options):
-    """Run the course over four processes of this computer and print the result."""
+    """Run the course over four processes of this computer, with poses that have errors five, and print the result."""
 
     policy: str | None = None
     """specialists, generalist or a bundle FILE.onnx; the parameter file's without it"""
@@ -139,7 +139,7 @@ class CourseOptions(Options):
     pose_dropouts: PoseDropouts = 0.0
     """as for run; 0: the parameter file's"""
     own_odometry: bool = False
-    """odom is what the robot reckons by IMU, joints and feet, which drifts"""
+    """nothing tells the robot's place: the localizer reckons it by IMU, joints, feet and the map"""
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,19 @@ class SimOptions(NodeOptions):
     pose_dropouts: PoseDropouts = 0.0
     """as for run; 0: the parameter file's"""
     own_odometry: bool = False
-    """odom is what the robot reckons by IMU, joints and feet, which drifts"""
+    """nothing tells the robot's place, as for course"""
+
+
+@dataclass(frozen=True)
+class LocalizerOptions(NodeOptions):
+    """Say where the robot is, by its own senses and poses that may be late and noisy, until Ctrl-C."""
+
+    policy: str | None = None
+    """specialists, generalist or a bundle FILE.onnx; the parameter file's without it"""
+    own_odometry: bool = False
+    """nothing tells the robot's place: it is reckoned from where the robot begins"""
+    start: str | None = None
+    """where that is, "X Y HEADING" in m and rad; the parameter file's without it, else the course's start"""
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ class LoopReport(Result):
 
 @dataclass(frozen=True, kw_only=True)
 class OnboardReport(CourseReport):
-    """A course run through the control loop: in simulation, or over four processes."""
+    """A course run through the control loop: in simulation, or over processes of ROS."""
 
     fell: bool
     policy: str
@@ -132,6 +132,22 @@ class UnitreeSimReport(Result):
     refusals: dict[str, int]
     run: dict[str, Any] | None = None
     """What the referee says, where the run was scored."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalizerReport(Result):
+    """The localizer's side of a run."""
+
+    poses: int
+    """Sent."""
+    lost: str
+    """Why the place is not known any more; empty where it is."""
+    refusals: dict[str, int]
+
+    @property
+    def failure(self) -> str:
+        """Where the place was lost."""
+        return f"the place was lost: {self.lost}" if self.lost else ""
 
 
 @dataclass(frozen=True, kw_only=True)

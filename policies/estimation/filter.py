@@ -88,21 +88,22 @@ class ContactFilter:
         self._touching = np.zeros(self.count)
         """Since when each foot has touched, s."""
         self._rates = np.zeros(3)
-        self._without = 0.0
+        self.aloft = 0.0
         """For how long no foot has stood, s."""
 
-    def begin(self, position: Array, orientation: Array) -> None:
-        """The base is at `position` (m `[3]`) with `orientation` (w, x, y, z), at rest."""
+    def begin(self, position: Array, orientation: Array, velocity: Array | None = None) -> None:
+        """The base is at `position` (m `[3]`) with `orientation` (w, x, y, z), at rest, or with about that `velocity`
+        (m/s `[3]`, world axes)."""
         self.turn = matrix_of(orientation)
         self.place = np.asarray(position, float) + self.turn @ self.legs.imu
-        self.velocity = np.zeros(3)
+        self.velocity = np.zeros(3) if velocity is None else np.array(velocity, float)
         self.gyro_bias, self.accelerometer_bias = np.zeros(3), np.zeros(3)
         spread = np.full(self.size, 1.0)
-        spread[R], spread[V], spread[P] = self.noise.attitude, 0.05, 1e-3
+        spread[R], spread[V], spread[P] = self.noise.attitude, 0.05 if velocity is None else REGAINED, 1e-3
         spread[2] = 1e-3  # the heading is what it is said to be
         spread[self._bg], spread[self._ba] = 0.01, 0.1
         self.covariance = np.diag(spread**2)
-        self.standing[:], self._touching[:], self._without = False, 0.0, 0.0
+        self.standing[:], self._touching[:], self.aloft = False, 0.0, 0.0
 
     def step(
         self, seconds: float, angular_velocity: Array, acceleration: Array, position: Array, speed: Array, torque: Array
@@ -129,14 +130,14 @@ class ContactFilter:
             ]
         )
         bears = loads > STANDS * self.legs.mass * GRAVITY / self.count
-        if self._without > LOST and bears.any():
+        if self.aloft > LOST and bears.any():
             self.velocity = -self.turn @ moves[bears].mean(0)
             self.covariance[V, :], self.covariance[:, V] = 0.0, 0.0
             self.covariance[V, V] = REGAINED**2 * np.eye(3)
         here = self.turn.T @ self.velocity
         loads[np.linalg.norm(moves + here, axis=1) > STILL] = 0.0
         self._notice(seconds, loads, arms)
-        self._without = 0.0 if self.standing.any() else self._without + seconds
+        self.aloft = 0.0 if self.standing.any() else self.aloft + seconds
         if self.standing.any():
             self._correct(arms)
 

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 import numpy as np
 import numpy.typing as npt
 
+from sim import observation as obs
 from sim.errors import InputError
 from sim.robots.description import Robot
 
@@ -120,6 +121,14 @@ def quaternion_of(matrix: Array) -> Array:
     values, vectors = np.linalg.eigh(four)  # of the largest eigenvalue: holds for every rotation
     found = vectors[:, int(np.argmax(values))]
     return found if found[0] >= 0 else -found
+
+
+def facing(orientation: Array, yaw: float) -> Array:
+    """An orientation (w, x, y, z) `[4]` turned about the vertical to the heading `yaw`, rad; it leans as before."""
+    half = (yaw - float(obs.yaw_of(np, orientation))) / 2
+    c, s = np.cos(half), np.sin(half)
+    w, x, y, z = orientation.tolist()
+    return np.array([c * w - s * z, c * x - s * y, c * y + s * x, c * z + s * w])
 
 
 def kinematics_of(robot: Robot) -> Kinematics:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from robot.loop.controller import Times
+from robot.loop.localization import Locating
 from robot.loop.parameters import declared, number, switch, text, whole
 from robot.loop.safety import Limits
 from robot.loop.terrain import GridPlace
@@ -27,14 +28,14 @@ class SimParameters:
     seed: int = whole(0, 0, 2**31 - 1, "Seed of everything that is drawn.")
     randomize: bool = switch(False, "Draws physics, latency, noise and start pose from the ranges of evaluation.")
     torque_limit: float = number(0.0, 0.0, 1000.0, "Peak joint torque, in N m; 0 means the robot's own.")
-    pose_noise: float = number(0.0, 0.0, 1.0, "Standard deviation of the position that is sent on odom, in m.")
-    pose_yaw_noise: float = number(0.0, 0.0, 1.0, "Standard deviation of the heading that is sent on odom, in rad.")
+    pose_noise: float = number(0.0, 0.0, 1.0, "Standard deviation of the position on localization, in m.")
+    pose_yaw_noise: float = number(0.0, 0.0, 1.0, "Standard deviation of the heading on localization, in rad.")
     pose_delay: float = number(0.0, 0.0, 2.0, "Age of a pose when it is sent, in s.")
     pose_rate: float = number(0.0, 0.0, 1000.0, "Poses a second, in Hz; 0 means as many as the driver sends.")
     pose_drift: float = number(0.0, 0.0, 1.0, "Error of the position as a share of the way gone (no unit).")
     pose_dropouts: float = number(0.0, 0.0, 0.9, "Share of the time without poses, 0.1 s each on average (no unit).")
     own_odometry: bool = switch(
-        False, "Whether odom is what the robot reckons by IMU, joints and feet, which drifts, in place of a pose."
+        False, "Whether nothing tells the robot's place: the localizer has what it reckons by IMU, joints and feet."
     )
     report: str = text("", "JSON file for latency and final state; empty writes none.")
 
@@ -63,6 +64,17 @@ class OnboardParameters(Limits, Times, GridPlace):
 
 
 @dataclass(frozen=True)
+class LocalizerParameters(Locating):
+    """Parameters of the node `localizer`."""
+
+    policy: str = text(
+        "generalist", "The policy whose walker answers the commands: specialists, generalist or a bundle FILE.onnx."
+    )
+    robot: str = text("", WHOSE)
+    course: str = text("official", "Map of the ground, as a course's name or FILE.yaml; empty means flat ground.")
+
+
+@dataclass(frozen=True)
 class NavigatorParameters:
     """Parameters of the node `navigator`."""
 
@@ -82,7 +94,7 @@ class RefereeParameters:
     course: str = text("official", COURSE)
     out: str = text("", "Folder for RESULT.json and pose.csv; empty writes none.")
     true_pose: bool = switch(
-        False, "Scores by true_odom, which a simulated robot sends where what it sends on odom has errors."
+        False, "Scores by true_odom, which a simulated robot sends where odom is the localizer's."
     )
     time_limit: float = number(MAX_TIME, 1.0, 3600.0, "A run ends this long after the start table's gate, in s.")
     patience: float = number(10.0, 0.5, 3600.0, "A run ends when no pose comes for this long, in s.")
@@ -116,6 +128,7 @@ class UnitreeParameters:
 PARAMETERS: dict[str, type[Any]] = {
     "sim": SimParameters,
     "onboard": OnboardParameters,
+    "localizer": LocalizerParameters,
     "navigator": NavigatorParameters,
     "referee": RefereeParameters,
 }

@@ -1,10 +1,12 @@
 """A course run over ROS 2 without ROS's own launch: four processes, one result, and nothing left running.
 
-The processes talk over loopback alone, in a ROS domain of their own. Each is started in a process group of its own and
-ends with its parent, even if that is killed. The run ends with the referee, or with the first process that dies:
+Where poses have errors, or nothing tells the robot's place, a fifth says where it is: the localizer. The processes
+talk over loopback alone, in a ROS domain of their own. Each is started in a process group of its own and ends with its
+parent, even if that is killed. The run ends with the referee, or with the first process that dies:
 
 - sim dies: the control loop's sensors go stale, it damps at once (emergency).
 - onboard dies: the drives' own watchdog damps.
+- localizer dies: the pose goes stale, the control loop stops softly.
 - navigator dies: the command goes stale, the control loop stops softly: brakes, stands, damps, disarms.
 - referee dies: the run cannot be scored; everything is stopped, the robot softly.
 """
@@ -24,6 +26,7 @@ from policies.skills.library import load_skills
 from robot.loop import parameters as files
 from robot.loop.controller import Punctuality
 from robot.loop.declarations import PARAMETERS, names
+from robot.loop.localization import OLDEST
 from robot.loop.referee import Referee
 from robot.loop.timing import LOOK_EVERY
 from robot.nodes.ending import write_report
@@ -39,8 +42,10 @@ from sim.folders import alone
 from sim.localization import OWN_ODOMETRY, PoseErrors
 
 NODES = ("sim", "onboard", "navigator", "referee")
-SENT = ("/joint_states", "/joint_commands", "/cmd_vel", "/score")
-"""A topic of each process, that it alone may send on."""
+LOCALIZER = "localizer"
+"""The fifth."""
+SENT = ("/joint_states", "/odom", "/joint_commands", "/cmd_vel", "/score")
+"""What the processes send, each topic one of them alone."""
 
 
 def launch_folder() -> Path:
@@ -72,7 +77,7 @@ def command(node: str, parameters: Path | None, given: Mapping[str, Any]) -> lis
 
 
 def run_course(options: CourseOptions, started: Callable[[Processes], None] | None = None) -> OnboardReport:
-    """Runs a course once over four processes and returns what `barkour ros course` prints.
+    """Runs a course once over its processes and returns what `barkour ros course` prints.
 
     Args:
       options: on top of the parameter file's, which is `launch/course.yaml` where none is given. Without `out` nothing
@@ -101,17 +106,24 @@ def run_course(options: CourseOptions, started: Callable[[Processes], None] | No
                 **PoseErrors.of(options).options(), "own_odometry": options.own_odometry or None,
             },
             "onboard": shared | {"report": str(place / "onboard.json"), "record": recording},
+            LOCALIZER: dict(shared),
             "navigator": shared,
             "referee": {"course": options.course, "out": str(place)},
         }  # fmt: skip
         used = {node: files.load(PARAMETERS[node], file, node, elsewhere=names(), **given[node]) for node in NODES}
-        errors = PoseErrors.of(used["sim"])
-        given["referee"]["true_pose"] = True if errors or used["sim"].own_odometry else None
+        errors, unseen = PoseErrors.of(used["sim"]), used["sim"].own_odometry
+        _check(errors, unseen)
+        nodes = NODES
+        if errors or unseen:
+            nodes = (*NODES, LOCALIZER)
+            given["referee"]["true_pose"] = True
+            given[LOCALIZER]["own_odometry"] = unseen
+            files.load(PARAMETERS[LOCALIZER], file, LOCALIZER, elsewhere=names(), **given[LOCALIZER])
         where = by_name(used["referee"].course)
         robot = load_skills(used["onboard"].policy, used["onboard"].robot or None).robot.name
         for node in ("sim", "referee"):
             given[node]["robot"] = robot
-        commands = {node: command(node, file, given[node]) for node in NODES}
+        commands = {node: command(node, file, given[node]) for node in nodes}
         if domain is None:
             domain = free_domain()
         else:
@@ -131,7 +143,7 @@ def run_course(options: CourseOptions, started: Callable[[Processes], None] | No
             "course": used["referee"].course,
             "seed": used["sim"].seed,
             "randomize": used["sim"].randomize,
-            "navigator_pose": OWN_ODOMETRY if used["sim"].own_odometry else errors.words(),
+            "navigator_pose": OWN_ODOMETRY if unseen else errors.words(),
             "log": str(place / LOG) if out is not None and result["log"] else None,
             "died": died[0] if died else None,
             "controller": onboard.get("controller", UNKNOWN),
@@ -145,6 +157,14 @@ def run_course(options: CourseOptions, started: Callable[[Processes], None] | No
         if out is not None:
             write_report(place / RESULT, report)
         return OnboardReport.of(report)
+
+
+def _check(errors: PoseErrors, unseen: bool) -> None:
+    """Raises `InputError` for poses of which the localizer makes nothing."""
+    if errors and unseen:
+        raise InputError("--own-odometry has the errors of its own: leave out the others of the pose")
+    if errors.delay > OLDEST:
+        raise InputError(f"--pose-delay {errors.delay:g}: the localizer takes no pose that is older than {OLDEST:g} s")
 
 
 def _prepare(place: Path) -> None:

@@ -22,7 +22,8 @@ LARGEST_DOMAIN = 101
 NICE = -10
 """Niceness of the processes, where it may be lowered."""
 REAL_TIME = ("sim", "onboard")
-"""Processes that get the lowest real-time priority, where that is permitted: what they do does not wait for others."""
+"""Processes that get the lowest real-time priority, where that is permitted: what they do does not wait for others. The
+localizer is none of them: one that has fallen behind must not hold the control loop up."""
 PR_SET_PDEATHSIG = 1
 UNKNOWN: dict[str, Any] = {"state": "unknown", "reason": "its process left no report", "refusals": {}, "history": []}
 """What is said of a controller whose process was killed."""
@@ -79,6 +80,7 @@ class Processes:
         """Seconds for which the others go on after one died: so long it takes until the robot is in its safe state."""
         return {
             "navigator": self.soft_stop + SOFT_STOP_SPARE,
+            "localizer": self.soft_stop + SOFT_STOP_SPARE,
             "referee": 0.0,  # ending the others stops the robot softly
         }.get(died, DAMPED_WITHIN)
 

@@ -1,6 +1,7 @@
 """The programs of a robot on ROS 2, one process each: `python -m robot.nodes NODE [--ros-args ...]`.
 
-`sim` is a simulated robot with its driver, `onboard` the control loop, `navigator` says where to go, `referee` scores.
+`sim` is a simulated robot with its driver, `onboard` the control loop, `localizer` says where the robot is, `navigator`
+where to go, `referee` scores.
 Parameters come from ROS: a parameter file (`--params-file`) and single values (`-p NAME:=VALUE`).
 """
 
@@ -12,6 +13,7 @@ from typing import Any
 
 from robot.loop.controller import SWITCH_INTERVAL
 from robot.nodes.ending import Ending
+from robot.nodes.localizer import run_localizer
 from robot.nodes.navigator import run_navigator
 from robot.nodes.onboard import run_onboard
 from robot.nodes.referee import run_referee
@@ -23,6 +25,7 @@ from sim.results import printable
 PROGRAMS: dict[str, Callable[[RosNode, Ending], dict[str, Any]]] = {
     "sim": run_sim,
     "onboard": run_onboard,
+    "localizer": run_localizer,
     "navigator": run_navigator,
     "referee": run_referee,
 }

@@ -1,4 +1,6 @@
-"""The simulated robot as a ROS 2 driver, in real time: joints and IMU at 250 Hz, poses at 125 Hz, joint commands in."""
+"""The simulated robot as a ROS 2 driver, in real time: joints and IMU at 250 Hz, poses at 125 Hz, joint commands in.
+
+Poses with errors go to the localizer, and where nothing tells the robot's place there are none."""
 
 import threading
 from pathlib import Path
@@ -10,7 +12,7 @@ from robot.loop.refusals import Refusals
 from robot.loop.transport import NS, Output
 from robot.nodes.ending import Ending, check_report, write_report
 from robot.transports.hardware import POSE_EVERY, SLICE, Pace, SimulatedHardware
-from robot.transports.ros2 import DriverPort, RosNode
+from robot.transports.ros2 import LOCALIZATION, ODOMETRY, DriverPort, RosNode
 from sim.course.files import by_name
 from sim.localization import PoseErrors
 from sim.robots.description import find_robot
@@ -26,8 +28,8 @@ class Driver:
     def __init__(self, node: RosNode, hardware: SimulatedHardware) -> None:
         self.node, self.hardware, self.clock = node, hardware, SteadyClock()
         self.refusals = Refusals(node.say)
-        truth = not hardware.tells_truth
-        self.port = DriverPort(node, hardware.robot, self._drive, self.refusals, self.clock.now, truth=truth)
+        poses = None if hardware.unseen else LOCALIZATION if hardware.localized else ODOMETRY
+        self.port = DriverPort(node, hardware.robot, self._drive, self.refusals, self.clock.now, poses=poses)
         self.pace = Pace(self.clock, hardware)
         self.latencies = Durations()
         """From a reading's stamp to the arrival of the command that answers it."""
@@ -102,6 +104,7 @@ def run_sim(node: RosNode, ending: Ending) -> dict[str, Any]:
         torque_limit=options.torque_limit or None,
         pose_errors=PoseErrors.of(options),
         own_odometry=options.own_odometry,
+        reckons=False,
     )
     driver = Driver(node, hardware)
     node.spin()

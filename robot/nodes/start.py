@@ -1,23 +1,23 @@
-"""`barkour onboard --transport ros2`, `barkour ros course` and `barkour ros sim|navigator|referee`: a program with
-options of the command line on top of its parameter file. ROS is loaded when its surroundings are checked."""
+"""`barkour onboard --transport ros2`, `barkour ros course` and `barkour ros sim|localizer|navigator|referee`: a program
+with options of the command line on top of its parameter file. ROS is loaded when its surroundings are checked."""
 
 from pathlib import Path
 from typing import Any
 
 from policies.learning.runs import stopping
 from robot.nodes.surroundings import check_surroundings
-from robot.options import CourseOptions, NavigatorOptions, OnboardOptions, RefereeOptions, SimOptions
-from robot.results import LoopReport, NavigatorReport, OnboardReport, RefereeReport, SimReport
+from robot.options import CourseOptions, LocalizerOptions, NavigatorOptions, OnboardOptions, RefereeOptions, SimOptions
+from robot.results import LocalizerReport, LoopReport, NavigatorReport, OnboardReport, RefereeReport, SimReport
 from sim.folders import alone
 from sim.localization import PoseErrors
 
 
 def course(options: CourseOptions) -> OnboardReport:
-    """A course over four processes; see `robot.nodes.course.run_course`."""
+    """A course over four processes, or five; see `robot.nodes.course.run_course`."""
     check_surroundings(domain=False)
     from robot.nodes.course import run_course
 
-    with stopping():  # a polite kill ends the four processes first, as Ctrl-C does
+    with stopping():  # a polite kill ends the processes first, as Ctrl-C does
         return run_course(options)
 
 
@@ -34,6 +34,13 @@ def sim(options: SimOptions) -> SimReport:
     given |= {"robot": options.robot, "course": options.course}
     given |= {**PoseErrors.of(options).options(), "own_odometry": options.own_odometry or None}
     return SimReport.of(_given("sim", options.parameters, options.domain, **given))
+
+
+def localizer(options: LocalizerOptions) -> LocalizerReport:
+    """The localizer; see `run`."""
+    given: dict[str, Any] = {"course": options.course, "policy": options.policy, "robot": options.robot}
+    given |= {"own_odometry": options.own_odometry, "start": options.start}
+    return LocalizerReport.of(_given("localizer", options.parameters, options.domain, **given))
 
 
 def navigator(options: NavigatorOptions) -> NavigatorReport:

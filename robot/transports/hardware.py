@@ -12,12 +12,12 @@ from typing import Any, cast
 import numpy as np
 
 from policies.estimation.accelerometer import Accelerometer
+from policies.estimation.kinematics import facing
 from policies.estimation.odometry import Motion, Odometry, odometry_of
 from policies.navigation.map_match import MapMatch, OwnPlace
 from robot.loop.clock import Clock
 from robot.loop.plausibility import GAP
 from robot.loop.transport import NEVER, NS, Array, Mode
-from sim import observation as obs
 from sim.course.description import Course
 from sim.envs.variation import Variation
 from sim.errors import InputError
@@ -58,14 +58,6 @@ class Pace:
         self.clock.sleep_until(due)
 
 
-def facing(orientation: Array, yaw: float) -> Array:
-    """An orientation (w, x, y, z) `[4]` turned about the vertical to the heading `yaw`, rad; it leans as before."""
-    half = (yaw - float(obs.yaw_of(np, orientation))) / 2
-    c, s = np.cos(half), np.sin(half)
-    w, x, y, z = orientation.tolist()
-    return np.array([c * w - s * z, c * x - s * y, c * y + s * x, c * z + s * w])
-
-
 class SimulatedHardware:
     """One robot at the start of a course, held in its pose by its drives until the first command comes."""
 
@@ -80,12 +72,14 @@ class SimulatedHardware:
         lying: bool = False,
         pose_errors: PoseErrors = PoseErrors(),
         own_odometry: bool = False,
+        reckons: bool = True,
         variation: Variation = Variation(),
     ) -> None:
         """`lying` lets the drives damp from the start instead of holding the pose; `pose_errors` part what is told of
         the robot's place (`told_pose`) from the truth; with `own_odometry` that is what the robot reckons by its own
-        senses and the map from where it is at the first reading. `variation` is what is other in MuJoCo's physics than
-        in evaluation; its time step is 1 ms always.
+        senses and the map from where it is at the first reading. Without `reckons` that is left to another program: the
+        robot `felt` nothing, and with `own_odometry` nothing at all tells its place. `variation` is what is other in
+        MuJoCo's physics than in evaluation; its time step is 1 ms always.
 
         Raises:
           InputError: a torque limit or a seed that cannot be, or two kinds of poses.
@@ -114,13 +108,20 @@ class SimulatedHardware:
         self.wrong = ""
         """Why the last command was refused."""
         self._waiting: deque[tuple[int, Mode, Array]] = deque()
-        self._odometry = Odometry(robot) if own_odometry else odometry_of(robot) if pose_errors else None
+        self._odometry: Odometry | None = None
+        if reckons:
+            self._odometry = Odometry(robot) if own_odometry else odometry_of(robot) if pose_errors else None
+        self.unseen = own_odometry
+        """Whether nothing outside the robot tells its place."""
         self._own: OwnPlace | None = None
         if own_odometry and self._odometry:
             self._own = OwnPlace(self._odometry, MapMatch(course.height, robot.foot_radius))
         self._matched = NEVER
         """When what the robot reckons was last held against the map, ns."""
-        self._felt = Accelerometer(self._odometry.filter.legs.imu, seed) if self._odometry else None
+        imu = np.array(model.site(robot.imu_site).pos, float)
+        self._accelerometer = Accelerometer(imu, seed)
+        self._felt = np.zeros(3)
+        """What it read last, m/s^2."""
         self._read_at = NEVER
         self._noise, self._numbers = np.random.default_rng([0x5E2, seed]), noise_numbers(robot)
         self._per_period = round(robot.control_period * NS) // STEP_NS
@@ -191,8 +192,13 @@ class SimulatedHardware:
 
     def sense(self) -> dict[str, Any]:
         """A noisy reading: `names`, `position`, `velocity`, `effort` `[J]`, `orientation` `[4]`,
-        `angular_velocity` `[3]`."""
+        `angular_velocity` `[3]`, `linear_acceleration` (m/s^2 `[3]`, with gravity, the mean since the last reading)."""
         seen = self.worlds.sense(self._noise.random((1, self._numbers), np.float32))
+        first, seconds = self._read_at == NEVER, (self.time - self._read_at) / NS
+        new = self.time != self._read_at
+        if new:
+            qpos, qvel = np.array(self.physics.qpos[0], float), np.array(self.physics.qvel[0], float)
+            self._felt, self._read_at = self._accelerometer.read(1.0 if first else seconds, qpos, qvel), self.time
         reading = {
             "names": self.robot.joint_names,
             "position": np.asarray(seen.joint_position[0], float),
@@ -200,24 +206,21 @@ class SimulatedHardware:
             "effort": np.array(self.worlds.force[0], float),
             "orientation": np.asarray(seen.orientation[0], float),
             "angular_velocity": np.asarray(seen.angular_velocity[0], float),
+            "linear_acceleration": self._felt,
         }
-        self._reckon(reading)
+        if new and self._odometry is not None:
+            self._reckon(self._odometry, reading, None if first else seconds)
         return reading
 
-    def _reckon(self, reading: dict[str, Any]) -> None:
-        """Takes a reading into what the robot believes of its place and motion, where it goes by its own senses."""
-        if self._odometry is None or self._felt is None or self.time == self._read_at:
+    def _reckon(self, odometry: Odometry, reading: dict[str, Any], seconds: float | None) -> None:
+        """Takes a reading, so long after the last, into what the robot believes of its place and motion."""
+        if seconds is None:
+            odometry.begin(*self.pose())
             return
-        seconds, first = (self.time - self._read_at) / NS, self._read_at == NEVER
-        self._read_at = self.time
-        qpos, qvel = np.array(self.physics.qpos[0], float), np.array(self.physics.qvel[0], float)
-        force = self._felt.read(1.0 if first else seconds, qpos, qvel)
-        if first:
-            self._odometry.begin(*self.pose())
-            return
-        self._odometry.filter.step(
-            seconds, reading["angular_velocity"], force, reading["position"], reading["velocity"], reading["effort"]
-        )
+        odometry.filter.step(
+            seconds, reading["angular_velocity"], reading["linear_acceleration"], reading["position"],
+            reading["velocity"], reading["effort"],
+        )  # fmt: skip
 
     def pose(self) -> tuple[Array, Array]:
         """True position (m) `[3]` and orientation (w, x, y, z) `[4]` in the course frame."""
@@ -232,7 +235,7 @@ class SimulatedHardware:
     @property
     def tells_truth(self) -> bool:
         """Whether what is told of the robot's place is the truth: then `pose` says it, and nothing else does."""
-        return not self.localized and self._own is None
+        return not self.localized and not self.unseen
 
     def felt(self, seconds: float) -> tuple[Motion | None, Array | None]:
         """How the robot has moved since the last call, `seconds` ago, by its own senses, and the feet that stand, m
@@ -248,6 +251,8 @@ class SimulatedHardware:
         if self._own is not None and self._read_at != NEVER:
             due = self._steps % (SLICE * POSE_EVERY) == 0
             return (*self._own_pose(self._own), self.time) if due else None
+        if self.unseen:
+            return None
         if localization is None:
             return (*self.pose(), self.time)
         if self.time > self._told:

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from policies.estimation.kinematics import facing
 from robot.loop.clock import Clock, Durations, SimulatedClock
 from robot.loop.message_filter import MessageFilter
 from robot.loop.navigation import NavigationProgram
 from robot.loop.referee import Referee
 from robot.loop.transport import NS, Array, Output
-from robot.transports.hardware import POSE_EVERY, SLICE, STEP_NS, SimulatedHardware, facing
+from robot.transports.hardware import POSE_EVERY, SLICE, STEP_NS, SimulatedHardware
 from sim import observation as obs
 from sim.course.description import SKILLS
 

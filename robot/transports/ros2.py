@@ -121,8 +121,10 @@ KIB = 1024
 JOINT_STATES = Topic("joint_states", JointState, rate=1000, size=64 * KIB, depth=8)
 IMU = Topic("imu/data", Imu, rate=1000, size=4 * KIB, depth=8)
 ODOMETRY = Topic("odom", Odometry, rate=500, size=8 * KIB)
+LOCALIZATION = Topic("localization", Odometry, rate=500, size=8 * KIB)
+"""Poses that may be late and noisy, for the localizer."""
 TRUE_ODOMETRY = Topic("true_odom", Odometry, rate=500, size=8 * KIB)
-"""Of a simulated robot whose odometry has errors."""
+"""Of a simulated robot whose odometry is not the truth."""
 VELOCITY_COMMAND = Topic("cmd_vel", TwistStamped, rate=200, size=4 * KIB)
 SKILL = Topic("skill", String, rate=50, size=KIB, latched=True)
 HEIGHT_GRID = Topic(
@@ -135,11 +137,13 @@ JOINT_COMMANDS = Topic("joint_commands", JointTrajectory, rate=1000, size=64 * K
 DIAGNOSTICS = Topic("diagnostics", DiagnosticArray, rate=100, size=256 * KIB, depth=10, alone=False)
 BOARD_TOUCHED = Topic("board_touched", Bool, rate=50, size=KIB, latched=True, alone=False)
 SCORE = Topic("score", String, rate=50, size=64 * KIB, depth=10)
+EVERY_READING = 50
+"""The localizer wants every reading, of 0.2 s at 250 Hz: motion is the sum of them."""
 EVERY_POSE = 10
 """The referee wants every pose, so this many may wait for it."""
 TOPICS = (
-    JOINT_STATES, IMU, ODOMETRY, TRUE_ODOMETRY, VELOCITY_COMMAND, SKILL, HEIGHT_GRID, JOINT_COMMANDS, DIAGNOSTICS,
-    BOARD_TOUCHED, SCORE,
+    JOINT_STATES, IMU, ODOMETRY, LOCALIZATION, TRUE_ODOMETRY, VELOCITY_COMMAND, SKILL, HEIGHT_GRID, JOINT_COMMANDS,
+    DIAGNOSTICS, BOARD_TOUCHED, SCORE,
 )  # fmt: skip
 SERVICES = ("arm", "disarm", "stop")
 """std_srvs/Trigger each; asked of the control loop, which answers in its next step."""
@@ -204,6 +208,14 @@ def take_imu(messages: MessageFilter, message: Imu) -> bool:
         return messages.refuse(Refusal(Code.MALFORMED, sentence, source=Source.IMU))
     rate = message.angular_velocity
     return messages.imu(wxyz(message.orientation), [rate.x, rate.y, rate.z], stamp_of(message))
+
+
+def force_of(message: Imu) -> Array | None:
+    """The specific force, m/s^2 `[3]`, base frame; None where the message says that it holds none."""
+    if message.linear_acceleration_covariance[0] == -1:
+        return None
+    force = message.linear_acceleration
+    return np.array([force.x, force.y, force.z])
 
 
 def take_odometry(messages: MessageFilter, message: Odometry) -> bool:
@@ -302,12 +314,16 @@ def joints_message(reading: dict[str, Any], stamp: int) -> JointState:
     return stamped(message, stamp)
 
 
-def imu_message(orientation: Array, angular_velocity: Array, stamp: int) -> Imu:
-    """Attitude (w, x, y, z) `[4]` and gyro (rad/s, base frame) `[3]`; there is no accelerometer."""
+def imu_message(orientation: Array, angular_velocity: Array, stamp: int, force: Array | None = None) -> Imu:
+    """Attitude (w, x, y, z) `[4]`, gyro (rad/s) `[3]` and, where there is an accelerometer, specific force (m/s^2)
+    `[3]`, both in the base frame."""
     message = Imu()
     _set_quaternion(message.orientation, orientation)
     _set_vector(message.angular_velocity, angular_velocity)
-    message.linear_acceleration_covariance[0] = -1.0
+    if force is None:
+        message.linear_acceleration_covariance[0] = -1.0
+    else:
+        _set_vector(message.linear_acceleration, force)
     return stamped(message, stamp, "base")
 
 
@@ -910,17 +926,19 @@ class DriverPort:
         refusals: Refusals,
         clock: Callable[[], int],
         *,
-        truth: bool = False,
+        poses: Topic | None = ODOMETRY,
     ) -> None:
         """`drive` gets every joint command, and damping while two programs command; it may raise `InputError` to refuse
-        one. `truth`: the true pose is sent as well, by `true_pose`.
+        one. `poses` is where `pose` sends; None where nothing tells the robot's place. Where that is not `odom` the
+        true pose is sent as well, by `true_pose`.
 
         Raises:
           InputError: another driver of this computer sends in this domain.
         """
-        self.node = node
+        self.node, self.poses = node, poses
         damped = Output(Mode.DAMP, np.zeros(robot.joints, np.float32), 0)
-        node.advertise(JOINT_STATES, IMU, ODOMETRY, BOARD_TOUCHED, *([TRUE_ODOMETRY] if truth else []))
+        others = [topic for topic in (poses, TRUE_ODOMETRY if poses is not ODOMETRY else None) if topic]
+        node.advertise(JOINT_STATES, IMU, BOARD_TOUCHED, *others)
 
         def take(message: JointTrajectory) -> None:
             drive(damped if senders.contested(clock()) else command_of(robot, message))
@@ -930,11 +948,13 @@ class DriverPort:
     def joints(self, reading: dict[str, Any], stamp: int) -> None:
         """A reading of joints and IMU."""
         self.node.publish(JOINT_STATES, joints_message(reading, stamp))
-        self.node.publish(IMU, imu_message(reading["orientation"], reading["angular_velocity"], stamp))
+        felt = reading["orientation"], reading["angular_velocity"]
+        self.node.publish(IMU, imu_message(*felt, stamp, reading.get("linear_acceleration")))
 
     def pose(self, pose: tuple[Array, Array], velocity: tuple[Array, Array], stamp: int) -> None:
-        """Pose and velocity of the base, see `odometry_message`."""
-        self.node.publish(ODOMETRY, odometry_message(*pose, *velocity, stamp))
+        """Pose and velocity of the base, see `odometry_message`; nothing where nothing tells them."""
+        if self.poses is not None:
+            self.node.publish(self.poses, odometry_message(*pose, *velocity, stamp))
 
     def true_pose(self, pose: tuple[Array, Array], velocity: tuple[Array, Array], stamp: int) -> None:
         """The true one of a simulated robot whose `pose` has errors, for the referee."""
@@ -943,6 +963,57 @@ class DriverPort:
     def board_touched(self, touched: bool) -> None:
         """Whether the board was touched."""
         self.node.publish(BOARD_TOUCHED, Bool(data=touched))
+
+
+class Locates(Protocol):
+    """What becomes of the localizer's messages, once the message filter has believed them; `LocalizationProgram`."""
+
+    def joints(self) -> None:
+        """A joint reading."""
+        ...
+
+    def inertial(self, stamp: int, force: Array | None) -> None:
+        """An IMU reading with its stamp, ns, and the specific force, m/s^2 `[3]`."""
+        ...
+
+    def seen(self, stamp: int) -> bool:
+        """A pose that was true at `stamp`, ns."""
+        ...
+
+
+class LocalizerPort:
+    """Readings, poses with errors and velocity commands in, the pose of now out."""
+
+    def __init__(self, node: RosNode, messages: MessageFilter) -> None:
+        """Raises `InputError` where another program of this computer sends `odom` in this domain."""
+        self.node, self._messages = node, messages
+        node.advertise(ODOMETRY)
+
+    def hear(self, program: Locates) -> None:
+        """Hands on what comes in."""
+        node, messages = self.node, self._messages
+
+        def joints(message: JointState) -> None:
+            if take_joints(messages, message):
+                program.joints()
+
+        def imu(message: Imu) -> None:
+            if take_imu(messages, message):
+                program.inertial(stamp_of(message), force_of(message))
+
+        def pose(message: Odometry) -> None:
+            if take_odometry(messages, message):
+                program.seen(stamp_of(message))
+
+        rest = messages.refusals, messages.clock
+        node.subscribe(JOINT_STATES, joints, *rest, depth=EVERY_READING)
+        node.subscribe(IMU, imu, *rest, depth=EVERY_READING)
+        node.subscribe(LOCALIZATION, pose, *rest)
+        node.subscribe(VELOCITY_COMMAND, lambda message: take_command(messages, message), *rest)
+
+    def pose(self, pose: tuple[Array, Array], velocity: tuple[Array, Array], stamp: int) -> None:
+        """Pose and velocity of the base, see `odometry_message`."""
+        self.node.publish(ODOMETRY, odometry_message(*pose, *velocity, stamp))
 
 
 class NavigatorPort:

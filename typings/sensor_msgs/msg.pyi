@@ -18,6 +18,7 @@ class Imu:
     orientation_covariance: list[float]
     angular_velocity_covariance: list[float]
     angular_velocity: Vector3
+    linear_acceleration: Vector3
     linear_acceleration_covariance: list[float]
 
 class Image:

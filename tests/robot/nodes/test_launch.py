@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 from robot.loop import parameters
-from robot.loop.declarations import PARAMETERS, OnboardParameters
+from robot.loop.declarations import PARAMETERS, LocalizerParameters, OnboardParameters
 from robot.nodes.course import launch_folder
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -75,6 +75,26 @@ def test_the_course_starts_four_processes_and_ends_with_the_referee() -> None:
     (end,) = processes[3].named["on_exit"]
     assert type(end).__name__ == "Shutdown" and all("on_exit" not in process.named for process in processes[:3])
     assert Path(environment["FASTDDS_DEFAULT_PROFILES_FILE"]).is_file()
+
+
+def test_where_poses_are_not_the_truth_the_localizer_runs_and_the_referee_has_the_truth() -> None:
+    for given in ({"pose_noise": "0.02", "pose_delay": "0.06"}, {"own_odometry": "true"}):
+        processes, _, _ = described("course.launch.py", **given)
+        assert nodes(processes) == ["sim", "onboard", "navigator", "referee", "localizer"]
+        commands = {process.named["cmd"][3]: process.named["cmd"] for process in processes}
+        assert "true_pose:=true" in commands["referee"]
+        assert all(f"{name}:={value}" in commands["sim"] for name, value in given.items())
+        assert ("own_odometry:=true" in commands["localizer"]) == ("own_odometry" in given)
+    commands = [process.named["cmd"] for process in described("course.launch.py", own_odometry="false")[0]]
+    assert len(commands) == 4 and not any("true_pose:=true" in command for command in commands)
+
+
+def test_a_robots_localizer_is_asked_for() -> None:
+    given = {"localizer": "true", "own_odometry": "true", "start": "1.0 2.0 0.5"}
+    processes, arguments, _ = described("onboard.launch.py", **given)
+    assert nodes(processes) == ["onboard", "localizer"]
+    assert "start:=1.0 2.0 0.5" in processes[1].named["cmd"] and "own_odometry:=true" in processes[1].named["cmd"]
+    assert parameters.load(LocalizerParameters, Path(arguments["parameters"]), "localizer") == LocalizerParameters()
 
 
 def test_older_ros_gets_the_profile_under_its_older_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,20 +115,25 @@ class Killer:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("victim", ros_course.NODES)
+@pytest.mark.parametrize("victim", (*ros_course.NODES, ros_course.LOCALIZER))
 def test_whoever_dies_the_robot_ends_safe_and_everything_ends(
     victim: str, patient: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FASTDDS_DEFAULT_PROFILES_FILE", str(launch_folder() / "fastdds_loopback.xml"))
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "SYSTEM_DEFAULT")
     killer = Killer(victim, free_domain())
-    result = run_course(CourseOptions(seed=1, parameters=patient, domain=killer.domain), killer)
+    own = victim == ros_course.LOCALIZER
+    asked = CourseOptions(seed=1, parameters=patient, domain=killer.domain, own_odometry=own)
+    result = run_course(asked, killer)
+    assert len(killer.pids) == 4 + own
     assert killer.running and gone(killer.pids, 60.0)
     assert result.died == victim and victim in result["end"] and not result["finished"]
     controller, drives = result["controller"], result["drives"]
     codes = {} if victim == "onboard" else set(controller["codes"])
     if victim == "navigator":
         assert {Code.COMMAND_STALE, Code.COMMAND_STUCK} & set(codes)  # a patient loop may see the second first
+    elif own:
+        assert {Code.POSE_STALE, Code.COMMAND_STALE, Code.COMMAND_STUCK} & set(codes)
     elif victim == "sim":
         assert controller["state"] == "emergency" and drives is None
         assert controller["code"] in (Code.JOINTS_STALE, Code.IMU_STALE)
@@ -196,6 +201,8 @@ def test_a_control_loop_that_was_told_to_stand_for_long_is_left_to_it() -> None:
         ({"domain": 300}, "--domain"),
         ({"parameters": Path("none.yaml")}, "cannot read none.yaml"),
         ({"out": Path("/proc/none")}, "cannot write to the folder"),
+        ({"pose_delay": 1.0}, "--pose-delay"),
+        ({"own_odometry": True, "pose_noise": 0.1}, "--own-odometry"),
     ],
 )
 def test_bad_input_is_refused_before_anything_starts(given: dict[str, Any], words: str) -> None:

@@ -135,11 +135,14 @@ def test_pose_errors_belong_to_simulated_robots():
 
 def test_over_ros_the_referee_hears_the_truth_and_the_navigator_does_not() -> None:
     robot = default_robot()
-    domain, heard, messages = free_domain(), [], MessageFilter(robot, time.monotonic_ns)
-    nodes = [ros2.RosNode(name, (), domain) for name in ("sim", "referee", "navigator")]
+    domain, heard, told, messages = free_domain(), [], [], MessageFilter(robot, time.monotonic_ns)
+    nodes = [ros2.RosNode(name, (), domain) for name in ("sim", "referee", "navigator", "localizer")]
     still, level = np.zeros(3), np.array([1.0, 0.0, 0.0, 0.0])
     try:
-        driver = ros2.DriverPort(nodes[0], robot, lambda output: None, Refusals(), time.monotonic_ns, truth=True)
+        poses = ros2.LOCALIZATION
+        driver = ros2.DriverPort(nodes[0], robot, lambda output: None, Refusals(), time.monotonic_ns, poses=poses)
+        localizer = ros2.LocalizerPort(nodes[3], MessageFilter(robot, time.monotonic_ns))
+        localizer.hear(SimpleNamespace(seen=told.append))  # type: ignore[arg-type]
         ros2.RefereePort(
             nodes[1], lambda stamp, position, turned: heard.append(position), lambda: None, Refusals(),
             time.monotonic_ns, truth=True,
@@ -148,15 +151,16 @@ def test_over_ros_the_referee_hears_the_truth_and_the_navigator_does_not() -> No
         for node in nodes:
             node.spin()
         deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and (not heard or messages.snapshot().pose_time < 0):
+        while time.monotonic() < deadline and (not (heard and told) or messages.snapshot().pose_time < 0):
             driver.pose((np.array([1.0, 2.0, 0.3]), level), (still, still), nodes[0].now())
+            localizer.pose((np.array([6.0, 7.0, 0.3]), level), (still, still), nodes[3].now())
             driver.true_pose((np.array([4.0, 5.0, 0.3]), level), (still, still), nodes[0].now())
             time.sleep(0.02)
     finally:
         for node in nodes:
             node.close()
     assert heard[0].tolist() == [4.0, 5.0, 0.3]
-    assert messages.snapshot().pose[:2].tolist() == [1.0, 2.0]
+    assert messages.snapshot().pose[:2].tolist() == [6.0, 7.0]
 
 
 def test_a_robot_that_reckons_its_place_tells_that_in_place_of_the_truth():
