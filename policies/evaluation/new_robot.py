@@ -17,6 +17,7 @@ import mujoco
 import numpy as np
 
 from policies.evaluation.measure import RobotMeasured, at_rest, standing
+from policies.evaluation.model_trial import try_out
 from policies.evaluation.options import RobotAddOptions
 from sim.errors import InputError, first_line
 from sim.folders import alone, replacing
@@ -97,7 +98,8 @@ def add(options: RobotAddOptions) -> RobotAdded:
         raise InputError(f"a robot's name is lower case, digits and _, and none that is known: {others}")
     if folder.exists() and not options.force:
         raise InputError(f"{folder} exists: add --force to replace its description")
-    spec, speeds = _read(options.model)
+    try_out(options.model)
+    spec, speeds = read(options.model)
     guessed: list[str] = []
     base, legs = _legs(spec)
     _tidy(spec, base)
@@ -174,8 +176,9 @@ def _parsed(file: Path) -> ElementTree.Element:
         raise InputError(f"cannot read the model {file}: {first_line(error)}") from error
 
 
-def _read(file: Path) -> tuple[mujoco.MjSpec, dict[str, float]]:
-    """An editable model without meshes, actuators and sensors, and the joints' speeds as far as the file has them."""
+def read(file: Path) -> tuple[mujoco.MjSpec, dict[str, float]]:
+    """An editable model without meshes, actuators and sensors, and the joints' speeds as far as the file has them.
+    Raises `InputError` where it cannot be read."""
     root = _parsed(file)
     for element in root.iter():
         for name, value in element.attrib.items():  # MuJoCo warns of one in a file of its own, and goes on

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from policies.bundle.shipped import folder as shipped
+from policies.evaluation import model_trial
 from policies.evaluation.new_robot import RobotAdded, add
 from policies.evaluation.options import RobotAddOptions
 from policies.learning import checkpoint
@@ -209,3 +210,18 @@ def test_a_model_that_refers_to_what_never_ends_is_refused(tmp_path, spoil, mode
     with pytest.raises(InputError, match="the model's .*part"):
         add(RobotAddOptions("cat", tmp_path / "model.xml", tmp_path / "robots"))
     assert not (tmp_path / "robots").exists()
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        '<worldbody><replicate count="100000000" offset="0 0 1"><body><geom size="1"/></body></replicate></worldbody>',
+        '<asset><hfield name="a" nrow="100000" ncol="100000" size="1 1 1 1"/></asset>',
+    ],
+    ids=["bodies", "height field"],
+)
+def test_a_model_that_asks_for_everything_is_refused(tmp_path, monkeypatch, model):
+    monkeypatch.setattr(model_trial, "WALL", 2.0)
+    (tmp_path / "model.xml").write_text(f"<mujoco>{model}</mujoco>")
+    with pytest.raises(InputError, match="cannot read the model"):
+        add(RobotAddOptions("cat", tmp_path / "model.xml", tmp_path / "robots"))
