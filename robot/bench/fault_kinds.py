@@ -46,6 +46,10 @@ FRONT_HIP, FRONT_KNEE = 1, 2
 """One that is asked to move while the robot brakes."""
 TURN = 0.8, 0.0, 1.6
 """A command for a turn, m/s, m/s, rad/s."""
+ASIDE = 0.6, 0.8, 0.0
+"""The same for a walk aside, in which abductions turn as well."""
+SLOW = 0.6, 0.0, 0.0
+"""The same for a slow walk: all feet stand in turn, and a robot whose drives damp does not roll over."""
 ONE_JOINT = ("position", "velocity", "effort")
 
 

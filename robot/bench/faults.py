@@ -29,6 +29,7 @@ from robot.bench.fault_kinds import (
     ABDUCTION,
     AGES,
     ALL,
+    ASIDE,
     ASKED,
     BLIND,
     BRAKES,
@@ -49,6 +50,7 @@ from robot.bench.fault_kinds import (
     ONE_JOINT,
     SHOWS,
     SINGLE,
+    SLOW,
     SOFT,
     TURN,
     UNUSED,
@@ -246,7 +248,7 @@ JOINTS: tuple[Fault, ...] = (
           JOINT_SPEEDS),
     *(
         Fault(f"{name} speed {what}", "running", disagreeing("joints", SHOWS, velocity=change), EMERGENCY, DISAGREE,
-              JOINT_SPEEDS, watched=0.8)
+              JOINT_SPEEDS, watched=0.8, rig={"command": ASIDE} if index == ABDUCTION else {})
         for name, index in (("abduction", ABDUCTION), ("hip", HIP), ("knee", KNEE))
         for what, change in (("dead", at(index, 0.0)), ("reversed", at(index, 0.0, -1.0)),
                              ("doubled", at(index, 0.0, 2.0)))
@@ -376,7 +378,8 @@ OPERATORS: tuple[Fault, ...] = (
     Fault("stop in a soft stop", "soft stop", asked("stop"), SOFT, ASKED, Code.OPERATOR, disarms),
     Fault("stop in an emergency", "emergency", asked("stop"), EMERGENCY, "it has stopped already", Code.OPERATOR),
     Fault("disarm while standing up", "standing up", asked("disarm"), EMERGENCY, ASKED, Code.OPERATOR),
-    Fault("disarm while running", "running", asked("disarm"), EMERGENCY, ASKED, Code.OPERATOR, armed_again),
+    Fault("disarm while running", "running", asked("disarm"), EMERGENCY, ASKED, Code.OPERATOR, armed_again,
+          rig={"command": SLOW}),
     Fault("disarm in a soft stop", "soft stop", asked("disarm"), SOFT, "damping at once, then disarmed",
           Code.OPERATOR, lambda rig: "" if rig.controller.phase == "damp" else "it does not damp"),
     Fault("double arm", "running", asked("arm", "arm"), GOES_ON, "it is armed already", Code.ALREADY_ARMED),

@@ -20,6 +20,7 @@ from robot.bench.fault_kinds import (
     GOES_ON,
     HIP,
     KNEE,
+    SLOW,
     SOFT,
     TURN,
     Fault,
@@ -394,7 +395,7 @@ POSES: tuple[Fault, ...] = (
 )  # fmt: skip
 ATTITUDE: tuple[Fault, ...] = tuple(
     Fault(f"attitude and gyro drift, {what}", "running", drifting(rate, axis), EMERGENCY, DISAGREE,
-          Code.FEET_LEAN, watched=3.2)
+          Code.FEET_LEAN, watched=3.2, rig={"command": SLOW} if axis else {})
     for what, rate, axis in (
         ("roll by 0.3 rad/s", 0.3, 0), ("roll by -0.3 rad/s", -0.3, 0), ("pitch by 0.3 rad/s", 0.3, 1),
     )
