@@ -31,10 +31,13 @@ from sim.errors import InputError
 from sim.planar import place as ahead_of
 from sim.planar import to_body, wrap
 
+RECKON_EVERY = 0.007
+"""s between two readings that are taken at least: two of 250 Hz are taken as their mean; each takes a millisecond."""
 SEND_EVERY = 0.008
 """s between two poses at least: 125 Hz, as often as the simulated robot's driver tells the truth."""
-WAIT = 0.01
-"""s of IMU readings for which joints of the same time are waited for."""
+WAIT = 0.1
+"""s of IMU readings for which joints of the same time are waited for: a program that was held up takes all readings of
+one kind before those of the other, and more come meanwhile."""
 APART = 0.03
 """s that joints may be older than the IMU reading that they are taken with."""
 KEPT = 64
@@ -159,6 +162,8 @@ class LocalizationProgram:
         self._joints: deque[_Joints] = deque(maxlen=KEPT)
         self._waiting: deque[_Inertial] = deque()
         self._window: deque[_Reading] = deque(maxlen=SETTLES)
+        self._early: _Inertial | None = None
+        """The reading before this one, where it came too early to be taken by itself."""
         self._now = self._arrived = NEVER
         """Stamp of the newest IMU reading that was taken, ns, and when it came in on the steady clock."""
         self._reckoned = NEVER
@@ -227,10 +232,12 @@ class LocalizationProgram:
 
     def _take(self, imu: _Inertial) -> None:
         self._now, self._arrived = imu.stamp, self.messages.clock()
-        if self.odometry is not None:
-            reading = self._complete(imu)
+        early = 0 <= imu.stamp - self._reckoned < RECKON_EVERY * NS
+        if self.odometry is not None and not early:
+            reading = self._complete(_mean(self._early, imu))
             if reading is not None:
                 self._reckon(self.odometry, reading)
+        self._early = imu if early else None
         elapsed = (imu.stamp - self._estimated) / NS
         due = not 0 <= elapsed < self.period - 0.001
         if due:
@@ -454,3 +461,10 @@ def _start(asked: str, course: Course | None) -> tuple[float, float, float]:
     if not (abs(x) <= FARTHEST and abs(y) <= FARTHEST and abs(heading) <= 2 * math.pi):
         raise InputError(f"the parameter 'start' must be 'X Y HEADING' in m and rad, got {asked[:60]!r}")
     return x, y, heading
+
+
+def _mean(before: _Inertial | None, imu: _Inertial) -> _Inertial:
+    """A reading with the mean force and turning of two."""
+    if before is None or before.force is None or imu.force is None:
+        return imu
+    return imu._replace(force=(before.force + imu.force) / 2, rates=(before.rates + imu.rates) / 2)

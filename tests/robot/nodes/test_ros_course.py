@@ -123,7 +123,7 @@ def test_whoever_dies_the_robot_ends_safe_and_everything_ends(
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "SYSTEM_DEFAULT")
     killer = Killer(victim, free_domain())
     own = victim == ros_course.LOCALIZER
-    asked = CourseOptions(seed=1, parameters=patient, domain=killer.domain, own_odometry=own)
+    asked = CourseOptions(seed=1, parameters=patient, domain=killer.domain, pose_delay=0.02 if own else 0.0)
     result = run_course(asked, killer)
     assert len(killer.pids) == 4 + own
     assert killer.running and gone(killer.pids, 60.0)
