@@ -85,6 +85,12 @@ class PoseErrors:
         return "pose with " + ", ".join(filter(None, said))
 
 
+def check_kinds(errors: PoseErrors, own_odometry: bool) -> None:
+    """Raises `InputError` where poses have errors, and there are none: a robot goes by one kind or the other."""
+    if own_odometry and errors:
+        raise InputError("--own-odometry has the errors of its own: leave out the others of the pose")
+
+
 POSE = tuple(f"pose_{field.name}" for field in fields(PoseErrors))
 """The options that say how wrong poses are."""
 

@@ -24,10 +24,10 @@ MEMORY = 1 << 30
 """Bytes of address space."""
 LARGEST = 1 << 20
 """Characters that it may make of a conversation of a few words."""
-SEVERAL, TOKENIZER = (
-    "additional_chat_templates",
-    ("tokenizer_config.json", "processor_config.json", "chat_template.json"),
-)
+SEVERAL = "additional_chat_templates"
+"""Folder of a model's named templates."""
+KEEPERS = ("tokenizer_config.json", "processor_config.json", "chat_template.json")
+"""Files that hold templates under `chat_template`."""
 _SAID = [("system", "Be brief."), ("user", "How far?"), ("assistant", "Two miles."), ("user", "And back?")]
 CHATS = [
     [{"role": role, "content": text} for role, text in _SAID[first:last]] for first, last in ((1, 2), (1, 3), (0, 4))
@@ -45,7 +45,7 @@ def _templates(folder: Path) -> Iterator[tuple[Path, str]]:
     for file in (folder / "chat_template.jinja", *sorted((folder / SEVERAL).glob("*.jinja"))):
         if file.is_file():
             yield file, file.read_text(encoding="utf-8", errors="replace")
-    for name in TOKENIZER:
+    for name in KEEPERS:
         file = folder / name
         said = read_json(file) if file.is_file() else None
         kept = said.get("chat_template") if isinstance(said, dict) else None

@@ -94,7 +94,7 @@ class RefereeParameters:
     course: str = text("official", COURSE)
     out: str = text("", "Folder for RESULT.json and pose.csv; empty writes none.")
     true_pose: bool = switch(
-        False, "Scores by true_odom, which a simulated robot sends where odom is the localizer's."
+        False, "Scores by true_odom, which a simulated robot sends where its poses are not the truth."
     )
     time_limit: float = number(MAX_TIME, 1.0, 3600.0, "A run ends this long after the start table's gate, in s.")
     patience: float = number(10.0, 0.5, 3600.0, "A run ends when no pose comes for this long, in s.")

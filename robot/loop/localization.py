@@ -64,6 +64,8 @@ AHEAD = 0.05
 """s by which a pose's stamp may be ahead of the readings': clocks are never quite equal."""
 BELIEVED = Plausible(delay=0.25)
 """What messages may contain: old readings are of use here, of which the sum counts, and so many are kept for it."""
+BLIND = 0.1
+"""s without a new pose for which it is still told where the robot must be; then nothing is, and the loop stops."""
 OBEYED = 0.25
 """s for which a velocity command holds."""
 FARTHEST = 1e5
@@ -81,7 +83,7 @@ class Locating:
         "", "Where the robot stands or lies at rest when it begins by own odometry: 'X Y HEADING' in m and rad; "
         "empty means the course's start, or the origin without a course."
     )  # fmt: skip
-    blind: float = number(0.1, 0.02, 5.0, "Without a pose on localization for longer nothing is sent, in s.")
+    blind: float = number(BLIND, 0.02, 5.0, "Without a pose on localization for longer nothing is sent, in s.")
     gap: float = number(
         0.1, 0.03, 2.0, "Without readings for longer the place that own odometry knew is lost for good, in s."
     )

@@ -1,8 +1,8 @@
 """A course run over ROS 2 without ROS's own launch: four processes, one result, and nothing left running.
 
-Where poses have errors a fifth says where the robot is: the localizer. The processes
-talk over loopback alone, in a ROS domain of their own. Each is started in a process group of its own and ends with its
-parent, even if that is killed. The run ends with the referee, or with the first process that dies:
+Where poses have errors a fifth says where the robot is: the localizer. The processes talk over loopback alone, in a ROS
+domain of their own. Each is started in a process group of its own and ends with its parent, even if that is killed. The
+run ends with the referee, or with the first process that dies:
 
 - sim dies: the control loop's sensors go stale, it damps at once (emergency).
 - onboard dies: the drives' own watchdog damps.
@@ -39,7 +39,7 @@ from robot.transports.senders import check_free
 from sim.course.files import by_name
 from sim.errors import InputError
 from sim.folders import alone
-from sim.localization import OWN_ODOMETRY, PoseErrors
+from sim.localization import OWN_ODOMETRY, PoseErrors, check_kinds
 
 NODES = ("sim", "onboard", "navigator", "referee")
 LOCALIZER = "localizer"
@@ -160,8 +160,7 @@ def run_course(options: CourseOptions, started: Callable[[Processes], None] | No
 
 def _check(errors: PoseErrors, unseen: bool) -> None:
     """Raises `InputError` for poses of which the localizer makes nothing."""
-    if errors and unseen:
-        raise InputError("--own-odometry has the errors of its own: leave out the others of the pose")
+    check_kinds(errors, unseen)
     if errors.delay > OLDEST:
         raise InputError(f"--pose-delay {errors.delay:g}: the localizer takes no pose that is older than {OLDEST:g} s")
 

@@ -29,7 +29,10 @@ class Driver:
         self.node, self.hardware, self.clock = node, hardware, SteadyClock()
         self.refusals = Refusals(node.say)
         poses = LOCALIZATION if hardware.localized else ODOMETRY
-        self.port = DriverPort(node, hardware.robot, self._drive, self.refusals, self.clock.now, poses=poses)
+        truth = not hardware.tells_truth
+        self.port = DriverPort(
+            node, hardware.robot, self._drive, self.refusals, self.clock.now, poses=poses, truth=truth
+        )
         self.pace = Pace(self.clock, hardware)
         self.latencies = Durations()
         """From a reading's stamp to the arrival of the command that answers it."""

@@ -4,7 +4,6 @@ with options of the command line on top of its parameter file. ROS is loaded whe
 from pathlib import Path
 from typing import Any
 
-from policies.learning.runs import stopping
 from robot.nodes.surroundings import check_surroundings
 from robot.options import CourseOptions, LocalizerOptions, NavigatorOptions, OnboardOptions, RefereeOptions, SimOptions
 from robot.results import LocalizerReport, LoopReport, NavigatorReport, OnboardReport, RefereeReport, SimReport
@@ -17,8 +16,7 @@ def course(options: CourseOptions) -> OnboardReport:
     check_surroundings(domain=False)
     from robot.nodes.course import run_course
 
-    with stopping():  # a polite kill ends the processes first, as Ctrl-C does
-        return run_course(options)
+    return run_course(options)
 
 
 def onboard(options: OnboardOptions) -> LoopReport:

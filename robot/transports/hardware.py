@@ -20,8 +20,7 @@ from robot.loop.plausibility import GAP
 from robot.loop.transport import NEVER, NS, Array, Mode
 from sim.course.description import Course
 from sim.envs.variation import Variation
-from sim.errors import InputError
-from sim.localization import PoseErrors
+from sim.localization import PoseErrors, check_kinds
 from sim.robots.description import Robot
 
 STEP_NS = 1_000_000
@@ -84,8 +83,7 @@ class SimulatedHardware:
         Raises:
           InputError: a torque limit or a seed that cannot be, or two kinds of poses.
         """
-        if own_odometry and pose_errors:
-            raise InputError("--own-odometry has the errors of its own: leave out the others of the pose")
+        check_kinds(pose_errors, own_odometry)
         from sim.course import scene
         from sim.envs.worlds import SimulatedRobots, check_seed
         from sim.tasks.randomization import noise_numbers

@@ -12,6 +12,7 @@ import numpy as np
 
 from policies.estimation.kinematics import facing
 from robot.loop.clock import Clock, Durations, SimulatedClock
+from robot.loop.localization import BLIND
 from robot.loop.message_filter import MessageFilter
 from robot.loop.navigation import NavigationProgram
 from robot.loop.referee import Referee
@@ -22,10 +23,6 @@ from sim.course.description import SKILLS
 
 COMMAND_EVERY = 5
 """Slices between two commands: 50 Hz."""
-
-BLIND = 0.1
-"""s without a new pose for which the loop is still told where the robot must be; then it hears nothing, and stops."""
-
 Message = dict[str, Any]
 Tamper = Callable[[Message], Message | None]
 

@@ -124,7 +124,7 @@ ODOMETRY = Topic("odom", Odometry, rate=500, size=8 * KIB)
 LOCALIZATION = Topic("localization", Odometry, rate=500, size=8 * KIB)
 """Poses that may be late and noisy, for the localizer."""
 TRUE_ODOMETRY = Topic("true_odom", Odometry, rate=500, size=8 * KIB)
-"""Of a simulated robot whose odometry is not the truth."""
+"""Of a simulated robot whose poses are not the truth."""
 VELOCITY_COMMAND = Topic("cmd_vel", TwistStamped, rate=200, size=4 * KIB)
 SKILL = Topic("skill", String, rate=50, size=KIB, latched=True)
 HEIGHT_GRID = Topic(
@@ -926,19 +926,18 @@ class DriverPort:
         refusals: Refusals,
         clock: Callable[[], int],
         *,
-        poses: Topic | None = ODOMETRY,
+        poses: Topic = ODOMETRY,
+        truth: bool = False,
     ) -> None:
         """`drive` gets every joint command, and damping while two programs command; it may raise `InputError` to refuse
-        one. `poses` is where `pose` sends; None where nothing tells the robot's place. Where that is not `odom` the
-        true pose is sent as well, by `true_pose`.
+        one. `poses` is where `pose` sends. `truth`: the true pose is sent as well, by `true_pose`.
 
         Raises:
           InputError: another driver of this computer sends in this domain.
         """
         self.node, self.poses = node, poses
         damped = Output(Mode.DAMP, np.zeros(robot.joints, np.float32), 0)
-        others = [topic for topic in (poses, TRUE_ODOMETRY if poses is not ODOMETRY else None) if topic]
-        node.advertise(JOINT_STATES, IMU, BOARD_TOUCHED, *others)
+        node.advertise(JOINT_STATES, IMU, BOARD_TOUCHED, poses, *([TRUE_ODOMETRY] if truth else []))
 
         def take(message: JointTrajectory) -> None:
             drive(damped if senders.contested(clock()) else command_of(robot, message))
@@ -952,9 +951,8 @@ class DriverPort:
         self.node.publish(IMU, imu_message(*felt, stamp, reading.get("linear_acceleration")))
 
     def pose(self, pose: tuple[Array, Array], velocity: tuple[Array, Array], stamp: int) -> None:
-        """Pose and velocity of the base, see `odometry_message`; nothing where nothing tells them."""
-        if self.poses is not None:
-            self.node.publish(self.poses, odometry_message(*pose, *velocity, stamp))
+        """Pose and velocity of the base, see `odometry_message`."""
+        self.node.publish(self.poses, odometry_message(*pose, *velocity, stamp))
 
     def true_pose(self, pose: tuple[Array, Array], velocity: tuple[Array, Array], stamp: int) -> None:
         """The true one of a simulated robot whose `pose` has errors, for the referee."""

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from robot.loop.clock import NS, SimulatedClock
+from robot.loop.localization import BLIND
 from robot.loop.message_filter import MessageFilter
 from robot.loop.refusals import Refusals
 from robot.loop.transport import Snapshot
@@ -15,7 +16,7 @@ from robot.nodes.processes import free_domain
 from robot.options import OnboardOptions
 from robot.transports import ros2
 from robot.transports.hardware import POSE_EVERY, SLICE, SimulatedHardware
-from robot.transports.inprocess import BLIND, InProcess
+from robot.transports.inprocess import InProcess
 from sim import observation as obs
 from sim.course.description import official
 from sim.errors import InputError
@@ -139,8 +140,9 @@ def test_over_ros_the_referee_hears_the_truth_and_the_navigator_does_not() -> No
     nodes = [ros2.RosNode(name, (), domain) for name in ("sim", "referee", "navigator", "localizer")]
     still, level = np.zeros(3), np.array([1.0, 0.0, 0.0, 0.0])
     try:
-        poses = ros2.LOCALIZATION
-        driver = ros2.DriverPort(nodes[0], robot, lambda output: None, Refusals(), time.monotonic_ns, poses=poses)
+        driver = ros2.DriverPort(
+            nodes[0], robot, lambda output: None, Refusals(), time.monotonic_ns, poses=ros2.LOCALIZATION, truth=True
+        )
         localizer = ros2.LocalizerPort(nodes[3], MessageFilter(robot, time.monotonic_ns))
         localizer.hear(SimpleNamespace(seen=told.append))  # type: ignore[arg-type]
         ros2.RefereePort(
