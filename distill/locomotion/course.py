@@ -86,15 +86,18 @@ class CourseCollector:
         return Experience(joined, episodes, {"gain": max(score, 0.01), "finished": finished})
 
 
-def between_obstacles(teachers: Skills, each: int, threads: int = 0) -> CourseCollector:
-    """Hand-overs, close together: `each` random courses of every two obstacles, in either order.
+def between_obstacles(
+    teachers: Skills, each: int, torque_limits: Sequence[float | None] = (None,), threads: int = 0
+) -> CourseCollector:
+    """Hand-overs, close together: `each` random courses of every two obstacles, in either order; motors as in
+    `CourseCollector`.
 
     A run of the whole course is mostly poles, ramps and the end table; how a robot comes out of one obstacle, turns and
     goes into the next is over within a second, and is where students fail.
     """
     courses = [short(kinds, seed) for seed in range(each) for kinds in combinations(BETWEEN, 2)]
     return CourseCollector(
-        teachers, courses, threads=threads, name="between", always=0, others=4, rows_per_run=SHORT_ROWS_PER_RUN
+        teachers, courses, torque_limits, threads, name="between", always=0, others=4, rows_per_run=SHORT_ROWS_PER_RUN
     )
 
 

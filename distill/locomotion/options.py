@@ -77,7 +77,7 @@ class Options(options.Options):
     between: Annotated[int, Range(0, 1000)] = 0
     """courses of every two obstacles that are a domain of their own, for the hand-overs; 0: no such domain"""
     weak: Torque | None = None
-    """peak torque of the motors, N m, in half of the courses' runs; without it all have the robot's own"""
+    """peak torque of the motors, N m, in half of the runs of courses, the short ones too; the robot's own without it"""
     score_runs: Annotated[int, Range(1, 100_000)] = 32
     """runs of the first course that score the student after each round"""
     keep: Literal["best", "last"] = "best"

@@ -195,9 +195,10 @@ def simulated(options: Options) -> Source:
     if missing:
         raise InputError(f"the teachers '{options.teachers}' have no policy for {', '.join(missing)}")
     courses = [by_name(name) for name in options.courses]
+    motors = (None, options.weak) if options.weak else (None,)
     collectors: Sequence[Collector] = [
-        CourseCollector(teachers, courses, (None, options.weak) if options.weak else (None,), options.threads),
-        *([between_obstacles(teachers, options.between, options.threads)] if options.between else []),
+        CourseCollector(teachers, courses, motors, options.threads),
+        *([between_obstacles(teachers, options.between, motors, options.threads)] if options.between else []),
         *(TaskCollector(skill, teachers, options.threads) for skill in SKILLS),
     ]
     return Source(teachers.robot, collectors, course_score(teachers, courses[0], options.score_runs, 1000))

@@ -115,9 +115,7 @@ def _there(tokens: np.ndarray, pad: int | None) -> np.ndarray:
     return np.ones(inputs.shape, bool) if pad is None else inputs != pad
 
 
-def parts(
-    student: Any, teacher: Any, table: Rows, parts_: Losses, read: Read, held_out: Rows | None = None
-) -> Given:
+def parts(student: Any, teacher: Any, table: Rows, parts_: Losses, read: Read, held_out: Rows | None = None) -> Given:
     """What `distill.core.fit.fit` is given for one stage; `table` as `rows` or, of preferences, as `pairs` makes it;
     `teacher` is then whom they are measured against. A dense student has no balance."""
     sparse = bool(sparse_layers(student))

@@ -157,9 +157,12 @@ def test_half_of_the_runs_of_courses_can_have_weak_motors(teachers, monkeypatch)
         lambda self, *given, **named: limits.append(named["torque_limit"]) or worlds(self, *given, **named),
     )  # fmt: skip
     monkeypatch.setattr("distill.locomotion.course.LONGEST_RUN", 0.1)
-    course = recipe.simulated(Options(weak=12.0)).collectors[0]
+    course, between = recipe.simulated(Options(weak=12.0, between=1)).collectors[:2]
     course.collect(None, CollectionPlan(1, 1.0, 2000, 11))
     assert limits == [None, 12.0]
+    limits.clear()
+    between.collect(None, CollectionPlan(1, 1.0, 2000, 11))
+    assert limits == [None, 12.0] * (len(limits) // 2) and limits, "hand-overs as whole courses"
     limits.clear()
     recipe.simulated(Options()).collectors[0].collect(None, CollectionPlan(1, 1.0, 1000, 11))
     assert limits == [None]
