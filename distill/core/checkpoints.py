@@ -7,9 +7,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -115,10 +116,23 @@ def write_json(path: Path, value: Any, indent: int = 2) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a file in UTF-8 whole, or leaves the one before."""
+    with _replacing(path) as stream:
+        stream.write(text.encode())
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Writes a picture of matplotlib as PNG whole, or leaves the one before."""
+    with _replacing(path) as stream:
+        figure.savefig(stream, dpi=120, format="png")
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """A new file beside `path`, which takes its place where all is written."""
     partial = path.with_suffix(".partial")
     partial.unlink(missing_ok=True)  # of an earlier end, or a pipe, to which writing would wait for ever
-    with partial.open("x", encoding="utf-8") as stream:
-        stream.write(text)
+    with partial.open("xb") as stream:
+        yield stream
     os.replace(partial, path)
 
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from distill.core.checkpoints import write_json
+from distill.core.checkpoints import save_figure, write_json
 from distill.core.reading import check_regular, read_text
 
 LOG = "log.jsonl"
@@ -107,7 +107,7 @@ class Journal:
         left.set(xlabel="optimiser step", ylabel="imitation loss", yscale="log", title=title)
         left.legend(loc="upper right")
         path = self.folder / "curve.png"
-        figure.savefig(path, dpi=120)
+        save_figure(figure, path)
         return path
 
     def summary(self, values: Mapping[str, Any]) -> Path:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from distill.core.checkpoints import save_figure
 from distill.methods.statistics import Results
 
 
@@ -25,5 +26,5 @@ def plot(result: dict[str, Any], results: Results, path: Path) -> Path:
     axes.set_yticks(range(len(arms)), arms)
     axes.invert_yaxis()
     axes.grid(axis="x", alpha=0.3)
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)
     return path

@@ -9,6 +9,7 @@ import numpy as np
 from sim.course.description import Course, Waypoint
 from sim.course.terrain import Ramp, footprint
 from sim.errors import InputError
+from sim.folders import replacing
 
 if TYPE_CHECKING:
     from policies.evaluation.outcome import CourseRun
@@ -135,7 +136,8 @@ def speed_profile(runs: Sequence["CourseRun"], path: Path, title: str = "") -> N
 
 def _save(plt: Any, figure: Any, path: Path) -> None:
     try:
-        figure.savefig(path, dpi=110)
+        with replacing(path) as partial:
+            figure.savefig(partial, dpi=110, format="png")
     except OSError as error:
         raise InputError(f"cannot write the picture {path}: {error.strerror}") from error
     finally:

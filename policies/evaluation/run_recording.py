@@ -57,7 +57,8 @@ class RunRecording:
         """
         self.path, self.robots, model = Path(path), robots, robots.model
         try:
-            self._file = self.path.open("wb")
+            self.path.unlink(missing_ok=True)  # of an earlier run, or a pipe, to which writing would wait for ever
+            self._file = self.path.open("xb")
         except OSError as error:
             raise InputError(f"cannot write {path}: {error.strerror}") from error
         self._chunks = ChunkWriter(self._append, topics(robots.robot))

@@ -9,6 +9,8 @@ import numpy as np
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402
 
+from sim.folders import replacing  # noqa: E402
+
 PANELS = (
     ("reward", "reward per s"),
     ("velocity_error", "velocity error, m/s"),
@@ -35,5 +37,8 @@ def plot(history: Sequence[dict[str, float]], path: Path, title: str) -> None:
     for axis in axes[1]:
         axis.set_xlabel("million steps", fontsize=8)
     figure.suptitle(title)
-    figure.savefig(path, dpi=80)
-    plt.close(figure)
+    try:
+        with replacing(path) as partial:
+            figure.savefig(partial, dpi=80, format="png")
+    finally:
+        plt.close(figure)

@@ -11,12 +11,15 @@ import time
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 import barkour
 from distill.core.checkpoints import write_json
 from distill.core.errors import DistillError
 from distill.core.folders import hold
+from policies.evaluation import plots
 from policies.evaluation.course_run import write_text
+from policies.learning import curves
 from policies.navigation.response import Response
 from sim.errors import InputError
 from sim.folders import LOCK, alone, replacing, writable
@@ -186,3 +189,31 @@ def test_what_was_there_stays_where_the_disk_is_full(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         Response.first_order(0.02).write(file)
     assert file.read_text() == "before" and [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def save_failures(path: Path) -> None:
+    plots.score_histogram([0.5, 0.9], path, "scores")
+
+
+def save_curve(path: Path) -> None:
+    curves.plot([{"steps": 1, "reward": 0.1}], path, "a run")
+
+
+@pytest.mark.parametrize("save", [save_failures, save_curve])
+def test_a_picture_takes_the_place_of_a_pipe_and_leaves_the_one_before_where_the_disk_is_full(
+    tmp_path, monkeypatch, spoil, save
+):
+    file = tmp_path / "curve.png"
+    spoil(file, "pipe")
+    save(file)
+    before = file.read_bytes()
+    assert before.startswith(b"\x89PNG")
+
+    def full(figure, path, **options):
+        Path(path).write_bytes(before[:9])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", full)
+    with pytest.raises((InputError, OSError), match="No space"):
+        save(file)
+    assert file.read_bytes() == before and [path.name for path in tmp_path.iterdir()] == ["curve.png"]

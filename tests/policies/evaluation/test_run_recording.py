@@ -1,6 +1,8 @@
 """A course run's MCAP file: what was simulated stands in it, every shape of the scene too, and the layouts fit it."""
 
+import fcntl
 import json
+import os
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -74,6 +76,18 @@ def test_what_the_robot_did_stands_in_the_file(recorded):
     assert standing > 10.0, "a robot that stands presses on the ground"
     assert json.loads(found["/score"][0][1].data)["progress"] == found["/progress"][0][1].data
     assert len(found["/path"][0][1].poses) == len(worlds.way())
+
+
+def test_a_recording_takes_the_place_of_a_pipe_which_it_would_wait_for(recorded, tmp_path, spoil):
+    path = tmp_path / "run.mcap"
+    spoil(path, "pipe")
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a recording that opens the pipe fails here, and does not wait
+    fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 2**20)
+    try:
+        RunRecording(path, recorded.worlds.robots, recorded.worlds.way()).close()
+    finally:
+        os.close(reader)
+    assert path.is_file() and "/path" in decoded(path)
 
 
 def rotation(quaternion) -> np.ndarray:
