@@ -2,8 +2,8 @@
 
     ros2 launch barkour course.launch.py [course:=reversed] [policy:=specialists] [robot:=NAME] [seed:=3] [out:=DIR]
 
-With poses that have errors (pose_noise:=0.02 pose_delay:=0.06) the localizer runs as well; with own_odometry:=true the
-simulated robot reckons its place itself. The launch ends with the referee, that is with the run.
+With poses that have errors (pose_noise:=0.02 pose_delay:=0.06) or own_odometry:=true the localizer runs as well. The
+launch ends with the referee, that is with the run.
 """
 
 import os
@@ -15,15 +15,14 @@ from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction
 from launch import LaunchDescription
 
 HERE = Path(__file__).resolve().parent
-ERRORS = ("pose_noise", "pose_yaw_noise", "pose_delay", "pose_rate", "pose_drift", "pose_dropouts")
-"""Launch arguments with which poses have errors."""
-OWN = "own_odometry"
+ERRORS = ("pose_noise", "pose_yaw_noise", "pose_delay", "pose_rate", "pose_drift", "pose_dropouts", "own_odometry")
+"""Launch arguments with which poses are not the truth."""
 GIVEN = {
-    "sim": ("robot", "course", "seed", "randomize", "torque_limit", *ERRORS, OWN),
+    "sim": ("robot", "course", "seed", "randomize", "torque_limit", *ERRORS),
     "onboard": ("policy", "robot", "course"),
     "navigator": ("policy", "robot", "course"),
     "referee": ("robot", "course", "out"),
-    "localizer": ("policy", "robot", "course"),
+    "localizer": ("policy", "robot", "course", "own_odometry"),
 }
 """Node -> launch arguments that are parameters of it."""
 OLD = ("humble", "iron", "jazzy")
@@ -33,16 +32,16 @@ OLD = ("humble", "iron", "jazzy")
 def processes(context, *_):
     """The four or five processes, with the launch arguments that were given on top of the parameter file."""
     values = context.launch_configurations
-    given = {name for name in (*ERRORS, OWN) if values.get(name) not in ("", None, "false")}
+    wrong = any(values.get(name) not in ("", None, "false") for name in ERRORS)
     found = []
     for node, names in GIVEN.items():
-        if node == "localizer" and not given & {*ERRORS}:
+        if node == "localizer" and not wrong:
             continue
         command = [sys.executable, "-m", "robot.nodes", node, "--ros-args", "--params-file", values["parameters"]]
         for name in names:
             if values.get(name):
                 command += ["-p", f"{name}:={values[name]}"]
-        if node == "referee" and given:
+        if node == "referee" and wrong:
             command += ["-p", "true_pose:=true"]
         ending = {"on_exit": [Shutdown(reason="the run has ended")]} if node == "referee" else {}
         patience = {"sigterm_timeout": "10"} if node == "onboard" else {}  # it stops the robot softly first
@@ -64,7 +63,7 @@ def generate_launch_description():
             DeclareLaunchArgument("torque_limit", default_value="", description="peak joint torque, N m, with a point"),
             *(
                 DeclareLaunchArgument(name, default_value="", description="as for barkour ros course, with a point")
-                for name in (*ERRORS, OWN)
+                for name in ERRORS
             ),
             DeclareLaunchArgument("out", default_value="", description="folder for RESULT.json and pose.csv"),
             SetEnvironmentVariable(f"{profile}_DEFAULT_PROFILES_FILE", str(HERE / "fastdds_loopback.xml")),

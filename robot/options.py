@@ -139,7 +139,7 @@ class CourseOptions(Options):
     pose_dropouts: PoseDropouts = 0.0
     """as for run; 0: the parameter file's"""
     own_odometry: bool = False
-    """nothing tells the robot's place: it is reckoned by IMU, joints, feet and the map"""
+    """nothing tells the robot's place: the localizer reckons it by IMU, joints, feet and the map"""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ say so, since not every robot feels its feet.
 What cannot be known from inside is not: heading and place in the plane drift.
 """
 
+import math
 from dataclasses import dataclass
 from typing import cast
 
@@ -17,7 +18,7 @@ import numpy as np
 from policies.estimation.kinematics import (
     GRAVITY,
     Array,
-    Foot,
+    Feet,
     Kinematics,
     cross,
     kinematics_of,
@@ -25,6 +26,7 @@ from policies.estimation.kinematics import (
     quaternion_of,
     rotation,
     skew,
+    skews,
 )
 from sim.robots.description import Robot
 
@@ -63,8 +65,12 @@ LOST = 0.5
 from the feet that bear something."""
 REGAINED = 0.3
 """Standard deviation of that speed, m/s."""
+FLAT = 1e-9
+"""m^3 of a leg's jacobian from which its torques say something."""
 SLIPPED = 16.0
 """Squared distance in standard deviations (three of them: 99.9 %) from which a standing foot has slipped instead."""
+
+_FALLS = skew(np.array([0.0, 0.0, -GRAVITY]))
 
 
 class ContactFilter:
@@ -78,6 +84,13 @@ class ContactFilter:
         n = 9 + 3 * self.count
         self.size = n + 6
         self._bg, self._ba = slice(n, n + 3), slice(n + 3, n + 6)
+        self._roll = skew(np.array([0.0, 0.0, robot.foot_radius]))
+        """How a ball on the ground rolls: times its angular velocity (from the left), its centre's velocity."""
+        driven = np.zeros(self.size)
+        driven[V], driven[9:n] = noise.accelerometer, noise.slip
+        driven[self._bg], driven[self._ba] = noise.gyro_bias, noise.accelerometer_bias
+        self._driven = np.diag(driven**2)
+        """What noise adds to the covariance in a second, beside the gyro's; the same along every axis."""
         self.turn, self.velocity, self.place = np.eye(3), np.zeros(3), np.zeros(3)
         """Attitude (base to world), velocity (m/s) and place (m) of the IMU."""
         self.feet = np.zeros((self.count, 3))
@@ -118,17 +131,12 @@ class ContactFilter:
         rates = np.asarray(angular_velocity, float) - self.gyro_bias
         force = np.asarray(acceleration, float) - self.accelerometer_bias
         self._rates = rates
-        feet = [self.legs.foot(leg, position) for leg in range(self.count)]
-        spins = [foot.axes @ speed[list(self.legs.joints[leg])] for leg, foot in enumerate(feet)]
+        feet, speeds = self.legs.feet(position), np.asarray(speed, float)[self.legs.joints][..., None]
+        spins = (feet.axes @ speeds)[..., 0]
         self._propagate(seconds, rates, force, spins)
-        arms = np.stack([foot.place for foot in feet]) - self.legs.imu
-        loads = np.array([self._load(f.jacobian, torque[list(self.legs.joints[leg])]) for leg, f in enumerate(feet)])
-        moves = np.stack(
-            [
-                self._motion(foot, spins[leg], arms[leg], speed[list(self.legs.joints[leg])])
-                for leg, foot in enumerate(feet)
-            ]
-        )
+        arms = feet.place - self.legs.imu
+        loads = self._loads(feet.jacobian, np.asarray(torque, float)[self.legs.joints])
+        moves = self._motions(feet, spins, arms, speeds)
         bears = loads > STANDS * self.legs.mass * GRAVITY / self.count
         if self.aloft > LOST and bears.any():
             self.velocity = -self.turn @ moves[bears].mean(0)
@@ -152,58 +160,58 @@ class ContactFilter:
         return quaternion_of(self.turn)
 
     @property
+    def heading(self) -> float:
+        """Of the base, rad."""
+        return math.atan2(self.turn[1, 0], self.turn[0, 0])
+
+    @property
     def base_velocity(self) -> Array:
         """Of the base's origin in its own axes, m/s `[3]`."""
         return self.turn.T @ self.velocity - cross(self._rates, self.legs.imu)
 
     # --- the parts of a step --------------------------------------------------------------------------------------
 
-    def _propagate(self, dt: float, rates: Array, force: Array, spins: list[Array]) -> None:
+    def _propagate(self, dt: float, rates: Array, force: Array, spins: Array) -> None:
         turn, noise = self.turn, self.noise
         middle = turn @ rotation(rates * dt / 2)
         pull = middle @ force - np.array([0.0, 0.0, GRAVITY])
-        roll = np.array([0.0, 0.0, self.robot.foot_radius])
-        before_v, before_p, before_d = self.velocity, self.place, np.array(self.feet)
+        moved = skews(np.stack([self.velocity, self.place, *self.feet])) @ turn
         self.place = self.place + self.velocity * dt + 0.5 * pull * dt**2
         self.velocity = self.velocity + pull * dt
         self.turn = turn @ rotation(rates * dt)
-        for leg in np.flatnonzero(self.standing).tolist():
-            self.feet[leg] += cross(turn @ (rates + spins[leg]), roll) * dt
-        flow = np.zeros((self.size, self.size))
-        flow[V, R] = skew(np.array([0.0, 0.0, -GRAVITY]))
+        if self.standing.any():
+            rolls = (rates + spins[self.standing]) @ turn.T
+            self.feet[self.standing] += rolls @ self._roll * dt
+        d, flow = slice(9, 9 + 3 * self.count), np.zeros((self.size, self.size))
+        flow[V, R] = _FALLS
         flow[P, V] = np.eye(3)
         flow[R, self._bg] = -turn
-        flow[V, self._bg], flow[V, self._ba] = -skew(before_v) @ turn, -turn
-        flow[P, self._bg] = -skew(before_p) @ turn
-        drive = np.zeros((self.size, 12 + 3 * self.count))
-        drive[R, 0:3] = turn
-        drive[V, 0:3], drive[V, 3:6] = skew(before_v) @ turn, turn
-        drive[P, 0:3] = skew(before_p) @ turn
-        spread = np.zeros(drive.shape[1])
-        spread[0:3], spread[3:6] = noise.gyro, noise.accelerometer
-        spread[6:9], spread[9:12] = noise.gyro_bias, noise.accelerometer_bias
-        drive[self._bg, 6:9] = drive[self._ba, 9:12] = np.eye(3)
-        for leg in range(self.count):
-            d, k = self._foot(leg), slice(12 + 3 * leg, 15 + 3 * leg)
-            flow[d, self._bg] = -skew(before_d[leg]) @ turn
-            drive[d, 0:3], drive[d, k] = skew(before_d[leg]) @ turn, turn
-            spread[k] = noise.slip
+        flow[V, self._bg], flow[V, self._ba] = -moved[0], -turn
+        flow[P, self._bg] = -moved[1]
+        flow[d, self._bg] = -moved[2:].reshape(-1, 3)
         step = np.eye(self.size) + flow * dt + flow @ flow * (dt**2 / 2)
-        driven = step @ (drive * spread)
-        self.covariance = step @ self.covariance @ step.T + driven @ driven.T * dt
+        turned = np.zeros((self.size, 3))
+        turned[R], turned[V], turned[P], turned[d] = turn, moved[0], moved[1], moved[2:].reshape(-1, 3)
+        turned *= noise.gyro
+        driven = turned @ turned.T + self._driven
+        self.covariance = step @ (self.covariance + driven * dt) @ step.T
 
-    def _motion(self, foot: Foot, spin: Array, arm: Array, speed: Array) -> Array:
-        """How fast the sole under a foot's centre moves against the IMU, m/s `[3]` in the base's axes."""
-        roll = self.turn.T @ np.array([0.0, 0.0, self.robot.foot_radius])
-        return cross(self._rates, arm) + foot.jacobian @ speed - cross(self._rates + spin, roll)
+    def _motions(self, feet: Feet, spins: Array, arms: Array, speeds: Array) -> Array:
+        """How fast the soles under the feet's centres move against the IMU, m/s `[legs, 3]` in the base's axes."""
+        roll = self.turn[2] * self.robot.foot_radius
+        turning = arms @ skew(self._rates).T + (feet.jacobian @ speeds)[..., 0]
+        return turning + (self._rates + spins) @ skew(roll).T
 
-    def _load(self, jacobian: Array, torque: Array) -> float:
-        """What a foot bears, N: the force that the joints' torques hold, along the world's up."""
-        try:
-            force = np.linalg.solve(jacobian.T, -np.asarray(torque, float))
-        except np.linalg.LinAlgError:  # a stretched leg says nothing
-            return 0.0
-        return float(self.turn[2] @ force)
+    def _loads(self, jacobian: Array, torque: Array) -> Array:
+        """What the feet bear, N `[legs]`: what the joints' torques (N m `[legs, joints]`) hold, along the world's up.
+        A stretched leg says nothing, and neither does one that has not three joints."""
+        if torque.shape[1] != 3:
+            return np.zeros(self.count)
+        volume = np.linalg.det(jacobian)
+        says = np.abs(volume) > FLAT
+        held = np.where(says[:, None, None], jacobian, np.eye(3)).swapaxes(1, 2)
+        forces = np.linalg.solve(held, -torque[..., None])[..., 0]
+        return np.where(says, forces @ self.turn[2], 0.0)
 
     def _notice(self, dt: float, loads: Array, arms: Array) -> None:
         """Which feet stand; one that has come down is put into the state where the joints say that it is."""

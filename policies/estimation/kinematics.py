@@ -1,6 +1,8 @@
 """Where the feet are, from joint angles: read from a robot's MJCF without MuJoCo, as a robot has none onboard."""
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
@@ -31,45 +33,66 @@ class Link(NamedTuple):
     """Unit vector in the link's own axes `[3]`."""
 
 
-class Foot(NamedTuple):
-    """One foot at some joint angles, in the base's axes."""
+class Feet(NamedTuple):
+    """All feet at some joint angles, in the base's axes."""
 
     place: Array
-    """Of the foot's centre, from the base's origin, m `[3]`."""
+    """Of the feet's centres, from the base's origin, m `[legs, 3]`."""
     jacobian: Array
-    """Its velocity over the leg's joint speeds, m/rad `[3, joints of the leg]`."""
+    """Their velocities over the legs' joint speeds, m/rad `[legs, 3, joints of a leg]`."""
     axes: Array
-    """Of the leg's joints `[3, joints of the leg]`: times their speeds, the shank's angular velocity."""
+    """Of the legs' joints `[legs, 3, joints of a leg]`: times their speeds, the shanks' angular velocities."""
 
 
 @dataclass(frozen=True)
 class Kinematics:
-    """The legs of a robot, in the order of `Robot.legs`."""
+    """The legs of a robot, in the order of `Robot.legs`; all have as many joints."""
 
     chains: tuple[tuple[Link, ...], ...]
-    joints: tuple[tuple[int, ...], ...]
-    """Index of each chain's joints among the robot's."""
-    feet: tuple[Array, ...]
-    """Centre of each foot in its last link, m `[3]`."""
+    joints: Array
+    """Index of each chain's joints among the robot's `[legs, joints of a leg]`."""
+    centres: Array
+    """Of each foot in its last link, m `[legs, 3]`."""
     imu: Array
     """Of the IMU in the base, m `[3]`."""
     mass: float
     """Of the whole robot, kg."""
 
-    def foot(self, leg: int, position: Array) -> Foot:
-        """A leg's foot at the robot's joint angles (rad `[J]`)."""
-        place, turn = np.zeros(3), np.eye(3)
-        origins: list[Array] = []
-        axes: list[Array] = []
-        for link, joint in zip(self.chains[leg], self.joints[leg], strict=True):
-            place = place + turn @ link.place
-            turn = turn @ link.turn
-            origins.append(place)
-            axes.append(turn @ link.axis)
-            turn = turn @ rotation(link.axis * float(position[joint]))
-        place = place + turn @ self.feet[leg]
-        columns = [cross(axis, place - origin) for axis, origin in zip(axes, origins, strict=True)]
-        return Foot(place, np.stack(columns, -1), np.stack(axes, -1))
+    @cached_property
+    def _links(self) -> list[tuple[Array, Array, Array, Array, Array]]:
+        """By joint, of all legs at once: place `[legs, 3, 1]`, turn `[legs, 3, 3]`, axis `[legs, 3, 1]`, and the matrix
+        `[legs, 3, 3]` of its vector product and that one's square."""
+        found = []
+        for links in zip(*self.chains, strict=True):
+            axes = np.stack([link.axis for link in links])
+            s = np.stack([skew(axis) for axis in axes])
+            places, turns = np.stack([link.place for link in links]), np.stack([link.turn for link in links])
+            found.append((places[..., None], turns, axes[..., None], s, s @ s))
+        return found
+
+    def feet(self, position: Array) -> Feet:
+        """The feet at the robot's joint angles (rad `[J]`)."""
+        legs, joints = self.joints.shape
+        place, turn = np.zeros((legs, 3, 1)), np.broadcast_to(np.eye(3), (legs, 3, 3))
+        origins, axes = np.empty((legs, 3, joints)), np.empty((legs, 3, joints))
+        angles = np.asarray(position, float)[self.joints]
+        sines, versines = np.sin(angles), 1 - np.cos(angles)
+        for k, (there, facing, axis, s, squared) in enumerate(self._links):
+            place = place + turn @ there
+            turn = turn @ facing
+            origins[:, :, k : k + 1] = place
+            axes[:, :, k : k + 1] = turn @ axis
+            turn = turn @ (np.eye(3) + sines[:, k, None, None] * s + versines[:, k, None, None] * squared)
+        place = place + turn @ self.centres[..., None]
+        return Feet(place[:, :, 0], _cross(axes, place - origins), axes)
+
+
+def _cross(a: Array, b: Array) -> Array:
+    """Vector products along the middle of three axes, `[n, 3, m]`."""
+    return a[:, _NEXT] * b[:, _LAST] - a[:, _LAST] * b[:, _NEXT]
+
+
+_NEXT, _LAST = [1, 2, 0], [2, 0, 1]
 
 
 def cross(a: Array, b: Array) -> Array:
@@ -83,6 +106,14 @@ def skew(v: Array) -> Array:
     """The matrix `[3, 3]` whose product with b is the vector product of `v` with b."""
     x, y, z = v.tolist()
     return np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
+
+
+def skews(v: Array) -> Array:
+    """`skew` of each of so many vectors `[n, 3]`: `[n, 3, 3]`."""
+    out = np.zeros((len(v), 3, 3))
+    out[:, [2, 0, 1], [1, 2, 0]] = v
+    out[:, [1, 2, 0], [2, 0, 1]] = -v
+    return out
 
 
 def rotation(v: Array) -> Array:
@@ -107,20 +138,21 @@ def matrix_of(quaternion: Array) -> Array:
 
 
 def quaternion_of(matrix: Array) -> Array:
-    """Quaternion w, x, y, z of a rotation matrix `[3, 3]`, w not negative."""
-    m = matrix
-    four = np.array(
-        [
-            [m[0, 0] + m[1, 1] + m[2, 2], m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1]],
-            [0.0, m[0, 0] - m[1, 1] - m[2, 2], m[1, 0] + m[0, 1], m[0, 2] + m[2, 0]],
-            [0.0, 0.0, m[1, 1] - m[0, 0] - m[2, 2], m[2, 1] + m[1, 2]],
-            [0.0, 0.0, 0.0, m[2, 2] - m[0, 0] - m[1, 1]],
-        ]
-    )
-    four = four + np.triu(four, 1).T
-    values, vectors = np.linalg.eigh(four)  # of the largest eigenvalue: holds for every rotation
-    found = vectors[:, int(np.argmax(values))]
-    return found if found[0] >= 0 else -found
+    """Quaternion w, x, y, z of a rotation matrix `[3, 3]`, w not negative.
+
+    By the largest of its four numbers, so that nothing small is divided by.
+    """
+    (a, b, c), (d, e, f), (g, h, i) = matrix.tolist()
+    squares = (1 + a + e + i, 1 + a - e - i, 1 - a + e - i, 1 - a - e + i)
+    largest = squares.index(max(squares))
+    found = (
+        (squares[0], h - f, c - g, d - b),
+        (h - f, squares[1], b + d, c + g),
+        (c - g, b + d, squares[2], f + h),
+        (d - b, c + g, f + h, squares[3]),
+    )[largest]
+    scale = math.copysign(1 / math.sqrt(sum(value * value for value in found)), found[0] or 1.0)
+    return np.array([value * scale for value in found])
 
 
 def facing(orientation: Array, yaw: float) -> Array:
@@ -159,8 +191,8 @@ class _Reader:
         base = self._named("body", self.robot.base_body)
         names = list(self.robot.joint_names)
         chains: list[tuple[Link, ...]] = []
-        joints: list[tuple[int, ...]] = []
-        feet: list[Array] = []
+        joints: list[list[int]] = []
+        centres: list[Array] = []
         for leg in self.robot.legs:
             geom = self._named("geom", leg.foot)
             chain: list[Link] = []
@@ -189,8 +221,10 @@ class _Reader:
                     offset = here + facing @ offset
                 body = self.parents[body]
             chains.append(tuple(chain))
-            joints.append(tuple(order))
-            feet.append(offset)
+            joints.append(order)
+            centres.append(offset)
+        if len({len(chain) for chain in chains}) > 1:
+            raise self._wrong("its legs have different numbers of joints")
         imu = self._named("site", self.robot.imu_site)
         if self.parents[imu] is not base or not np.allclose(self._turn(imu), np.eye(3)):
             raise self._wrong("the IMU's site is not on the base with its axes")
@@ -198,7 +232,7 @@ class _Reader:
         if not masses or not np.isfinite(masses).all():
             raise self._wrong("bodies have no 'inertial' with a mass")
         place = self._vector(imu, "pos", "0 0 0")
-        return Kinematics(tuple(chains), tuple(joints), tuple(feet), place, sum(masses))
+        return Kinematics(tuple(chains), np.array(joints), np.stack(centres), place, sum(masses))
 
     def _wrong(self, why: str) -> InputError:
         return InputError(f"the feet of {self.robot.name} cannot be read from {self.robot.mjcf}: {why}")

@@ -6,7 +6,6 @@ import numpy as np
 
 from policies.estimation.filter import ContactFilter
 from policies.estimation.kinematics import Array
-from sim import observation as obs
 from sim.errors import InputError
 from sim.planar import to_body, wrap
 from sim.robots.description import Robot
@@ -58,7 +57,7 @@ class Odometry:
     @property
     def place(self) -> Array:
         """x, y, z (m) and heading (rad) of the base, `[4]`, as the filter has them."""
-        return np.array([*self.filter.position, float(obs.yaw_of(np, self.filter.orientation))])
+        return np.array([*self.filter.position, self.filter.heading])
 
 
 def odometry_of(robot: Robot) -> Odometry | None:

@@ -35,7 +35,7 @@ class SimParameters:
     pose_drift: float = number(0.0, 0.0, 1.0, "Error of the position as a share of the way gone (no unit).")
     pose_dropouts: float = number(0.0, 0.0, 0.9, "Share of the time without poses, 0.1 s each on average (no unit).")
     own_odometry: bool = switch(
-        False, "Whether nothing tells the robot's place: poses are what it reckons by IMU, joints, feet and the map."
+        False, "Whether nothing tells the robot's place: the localizer has what it reckons by IMU, joints and feet."
     )
     report: str = text("", "JSON file for latency and final state; empty writes none.")
 

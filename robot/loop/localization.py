@@ -32,7 +32,13 @@ from sim.planar import place as ahead_of
 from sim.planar import to_body, wrap
 
 RECKON_EVERY = 0.007
-"""s between two readings that are taken at least: two of 250 Hz are taken as their mean; each takes a millisecond."""
+"""s between two readings that are taken at least: two of 250 Hz are taken as their mean; each takes half a
+millisecond."""
+BEHIND = 0.04
+"""s by which readings that came in are ahead of the one that is taken when this program is behind; it then reckons less
+often, and tells no more places than anybody can hear."""
+COARSE = 0.015
+"""s between two readings that are taken then."""
 SEND_EVERY = 0.008
 """s between two poses at least: 125 Hz, as often as the simulated robot's driver tells the truth."""
 WAIT = 0.1
@@ -40,8 +46,8 @@ WAIT = 0.1
 one kind before those of the other, and more come meanwhile."""
 APART = 0.03
 """s that joints may be older than the IMU reading that they are taken with."""
-KEPT = 64
-"""Readings that are kept at most, of either kind: a quarter of a second at 250 Hz."""
+KEPT = 256
+"""Readings that are kept at most, of either kind: a second at 250 Hz."""
 SETTLES = 25
 """Readings over which a robot is seen to be at rest, and its accelerometer to feel gravity."""
 OFF = 1.5
@@ -62,7 +68,7 @@ OLDEST = EstimateTuning().longest
 """s: older poses are of no use, since no motion is remembered for longer."""
 AHEAD = 0.05
 """s by which a pose's stamp may be ahead of the readings': clocks are never quite equal."""
-BELIEVED = Plausible(delay=0.25)
+BELIEVED = Plausible(delay=1.0)
 """What messages may contain: old readings are of use here, of which the sum counts, and so many are kept for it."""
 BLIND = 0.1
 """s without a new pose for which it is still told where the robot must be; then nothing is, and the loop stops."""
@@ -164,8 +170,8 @@ class LocalizationProgram:
         self._joints: deque[_Joints] = deque(maxlen=KEPT)
         self._waiting: deque[_Inertial] = deque()
         self._window: deque[_Reading] = deque(maxlen=SETTLES)
-        self._early: _Inertial | None = None
-        """The reading before this one, where it came too early to be taken by itself."""
+        self._early: list[_Inertial] = []
+        """The readings before this one that came too early to be taken by themselves."""
         self._now = self._arrived = NEVER
         """Stamp of the newest IMU reading that was taken, ns, and when it came in on the steady clock."""
         self._reckoned = NEVER
@@ -178,8 +184,8 @@ class LocalizationProgram:
         """The newest pose that was told, x, y, z (m) and heading (rad)."""
         self._pose_at = self._pose_came = NEVER
         """When it was true by its own stamp, and when it came in on the steady clock, ns."""
-        self._estimated = self._told = NEVER
-        """Stamps of the last estimate and of the last pose that was sent, ns."""
+        self._estimated = self._told = self._told_at = NEVER
+        """Stamps of the last estimate and of the last pose that was sent, and when that was on the steady clock, ns."""
         self._place: Array | None = None
         """The last estimate, `[4]`, and where the filter was then."""
         self._then = np.zeros(4)
@@ -229,24 +235,28 @@ class LocalizationProgram:
             if not there and waited < WAIT * NS and len(self._waiting) < KEPT:
                 return
             self._waiting.popleft()
+            known = max(self._waiting[-1].stamp if self._waiting else 0, self._joints[-1].stamp if self._joints else 0)
             with np.errstate(all="ignore"):
-                self._take(imu)
+                self._take(imu, known - imu.stamp > BEHIND * NS)
 
-    def _take(self, imu: _Inertial) -> None:
+    def _take(self, imu: _Inertial, behind: bool) -> None:
         self._now, self._arrived = imu.stamp, self.messages.clock()
-        early = 0 <= imu.stamp - self._reckoned < RECKON_EVERY * NS
+        early = 0 <= imu.stamp - self._reckoned < (COARSE if behind else RECKON_EVERY) * NS
+        self._early.append(imu)
         if self.odometry is not None and not early:
-            reading = self._complete(_mean(self._early, imu))
+            reading = self._complete(_mean(self._early))
             if reading is not None:
                 self._reckon(self.odometry, reading)
-        self._early = imu if early else None
+        if not early:
+            self._early.clear()
         elapsed = (imu.stamp - self._estimated) / NS
         due = not 0 <= elapsed < self.period - 0.001
         if due:
             self._look(imu.stamp, elapsed)
         fresh = self._goes_on(imu.stamp)
         since = (imu.stamp - self._told) / NS
-        if fresh and not 0 <= since < SEND_EVERY - 0.001 or due and not fresh:
+        often = behind and self._arrived - self._told_at < SEND_EVERY * NS
+        if not often and (fresh and not 0 <= since < SEND_EVERY - 0.001 or due and not fresh):
             self._tell(imu, fresh)
 
     def _complete(self, imu: _Inertial) -> _Reading | None:
@@ -324,7 +334,7 @@ class LocalizationProgram:
     def _standing(self, odometry: Odometry, reading: _Reading, x: float, y: float, turned: Array) -> float:
         """Height of the base (m) whose feet are on the ground."""
         turn, legs = matrix_of(turned), odometry.filter.legs
-        feet = np.stack([turn @ legs.foot(leg, reading.joints.position).place for leg in range(len(legs.chains))])
+        feet = legs.feet(reading.joints.position).place @ turn.T
         ground = self.ground(x + feet[:, 0], y + feet[:, 1])
         return float(np.mean(ground + self._radius - feet[:, 2]))
 
@@ -357,8 +367,7 @@ class LocalizationProgram:
         whose torques say nothing, is lost."""
         filter_ = odometry.filter
         if filter_.aloft == 0.0:
-            ahead = filter_.turn[:, 0].tolist()
-            self._anchor = filter_.position, math.atan2(ahead[1], ahead[0])
+            self._anchor = filter_.position, filter_.heading
             return
         if filter_.aloft <= HELD:
             return
@@ -434,7 +443,7 @@ class LocalizationProgram:
         filter_ = self.odometry.filter if fresh and self.odometry else None
         orientation = facing(filter_.orientation if filter_ else imu.orientation, float(place[3]))
         velocity = filter_.base_velocity if filter_ else self._speed
-        self._told = imu.stamp
+        self._told, self._told_at = imu.stamp, self._arrived
         self.sent += 1
         self.send(Believed(np.array(place[:3]), orientation, velocity, imu.rates, imu.stamp))
 
@@ -465,8 +474,10 @@ def _start(asked: str, course: Course | None) -> tuple[float, float, float]:
     return x, y, heading
 
 
-def _mean(before: _Inertial | None, imu: _Inertial) -> _Inertial:
-    """A reading with the mean force and turning of two."""
-    if before is None or before.force is None or imu.force is None:
-        return imu
-    return imu._replace(force=(before.force + imu.force) / 2, rates=(before.rates + imu.rates) / 2)
+def _mean(readings: list[_Inertial]) -> _Inertial:
+    """The last of some readings, with the mean force and turning of all."""
+    last = readings[-1]
+    forces = [one.force for one in readings if one.force is not None]
+    if len(readings) == 1 or len(forces) < len(readings):
+        return last
+    return last._replace(force=sum(forces) / len(forces), rates=sum(one.rates for one in readings) / len(readings))

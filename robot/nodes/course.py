@@ -1,8 +1,8 @@
 """A course run over ROS 2 without ROS's own launch: four processes, one result, and nothing left running.
 
-Where poses have errors a fifth says where the robot is: the localizer. The processes talk over loopback alone, in a ROS
-domain of their own. Each is started in a process group of its own and ends with its parent, even if that is killed. The
-run ends with the referee, or with the first process that dies:
+Where poses have errors, or nothing tells the robot's place, a fifth says where it is: the localizer. The processes talk
+over loopback alone, in a ROS domain of their own. Each is started in a process group of its own and ends with its
+parent, even if that is killed. The run ends with the referee, or with the first process that dies:
 
 - sim dies: the control loop's sensors go stale, it damps at once (emergency).
 - onboard dies: the drives' own watchdog damps.
@@ -114,9 +114,10 @@ def run_course(options: CourseOptions, started: Callable[[Processes], None] | No
         errors, unseen = PoseErrors.of(used["sim"]), used["sim"].own_odometry
         _check(errors, unseen)
         nodes = NODES
-        given["referee"]["true_pose"] = True if errors or unseen else None
-        if errors:
+        if errors or unseen:
             nodes = (*NODES, LOCALIZER)
+            given["referee"]["true_pose"] = True
+            given[LOCALIZER]["own_odometry"] = unseen or None
             files.load(PARAMETERS[LOCALIZER], file, LOCALIZER, elsewhere=names(), **given[LOCALIZER])
         where = by_name(used["referee"].course)
         robot = load_skills(used["onboard"].policy, used["onboard"].robot or None).robot.name

@@ -21,9 +21,9 @@ LARGEST_DOMAIN = 101
 """Domains up to here have ports below those that Linux gives to clients."""
 NICE = -10
 """Niceness of the processes, where it may be lowered."""
-REAL_TIME = ("sim", "onboard")
-"""Processes that get the lowest real-time priority, where that is permitted: what they do does not wait for others. The
-localizer is none of them: one that has fallen behind must not hold the control loop up."""
+REAL_TIME = {"sim": 2, "onboard": 2, "localizer": 1}
+"""Processes that get one of the lowest real-time priorities, where that is permitted: what they do does not wait for
+ordinary work. A localizer that has fallen behind must not hold drives and control loop up, so it comes after them."""
 PR_SET_PDEATHSIG = 1
 UNKNOWN: dict[str, Any] = {"state": "unknown", "reason": "its process left no report", "refusals": {}, "history": []}
 """What is said of a controller whose process was killed."""
@@ -62,7 +62,7 @@ class Processes:
                     stdout=2,
                     stderr=2,
                     process_group=0,
-                    preexec_fn=_beginning(os.getpid(), name in REAL_TIME),
+                    preexec_fn=_beginning(os.getpid(), REAL_TIME.get(name, 0)),
                 )
         except BaseException:
             self.end()
@@ -112,9 +112,9 @@ def _signal(process: subprocess.Popen[bytes], kind: signal.Signals) -> None:
         os.killpg(process.pid, kind)
 
 
-def _beginning(parent: int, real_time: bool) -> Callable[[], None]:
+def _beginning(parent: int, priority: int) -> Callable[[], None]:
     """What a child does before it becomes its program: it asks to be ended when its parent is gone, and to be let
-    before other work on this computer, where that is permitted."""
+    before other work on this computer, where that is permitted; with a real-time `priority` that is not 0."""
     library = ctypes.CDLL(None)
 
     def begin() -> None:
@@ -123,9 +123,9 @@ def _beginning(parent: int, real_time: bool) -> Callable[[], None]:
             os._exit(1)
         with contextlib.suppress(OSError):
             os.nice(NICE)
-        if real_time:
+        if priority:
             with contextlib.suppress(OSError):
-                os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+                os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(priority))
 
     return begin
 

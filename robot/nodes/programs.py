@@ -18,7 +18,7 @@ from robot.nodes.navigator import run_navigator
 from robot.nodes.onboard import run_onboard
 from robot.nodes.referee import run_referee
 from robot.nodes.sim import run_sim
-from robot.transports.ros2 import RosNode
+from robot.transports.ros2 import POLL, SELDOM, RosNode
 from sim.errors import InputError
 from sim.results import printable
 
@@ -29,6 +29,8 @@ PROGRAMS: dict[str, Callable[[RosNode, Ending], dict[str, Any]]] = {
     "navigator": run_navigator,
     "referee": run_referee,
 }
+PROMPT = ("sim", "onboard")
+"""Those that drives and operators wait for; the others act 50 or 125 times a second."""
 
 
 def ros_arguments(parameters: Path | None = None, given: Mapping[str, Any] | None = None) -> list[str]:
@@ -55,7 +57,7 @@ def run(name: str, arguments: Sequence[str] = (), domain: int | None = None) -> 
     sys.setswitchinterval(SWITCH_INTERVAL)
     ending = Ending()
     ending.listen()
-    node = RosNode(name, arguments, domain)
+    node = RosNode(name, arguments, domain, POLL if name in PROMPT else SELDOM)
     try:
         return PROGRAMS[name](node, ending)
     finally:

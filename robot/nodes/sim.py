@@ -1,6 +1,6 @@
 """The simulated robot as a ROS 2 driver, in real time: joints and IMU at 250 Hz, poses at 125 Hz, joint commands in.
 
-Poses with errors go to the localizer; where nothing tells the robot's place they are what it reckons itself."""
+Poses with errors go to the localizer; by own odometry there are none."""
 
 import threading
 from pathlib import Path
@@ -28,7 +28,7 @@ class Driver:
     def __init__(self, node: RosNode, hardware: SimulatedHardware) -> None:
         self.node, self.hardware, self.clock = node, hardware, SteadyClock()
         self.refusals = Refusals(node.say)
-        poses = LOCALIZATION if hardware.localized else ODOMETRY
+        poses = None if hardware.unseen else LOCALIZATION if hardware.localized else ODOMETRY
         truth = not hardware.tells_truth
         self.port = DriverPort(
             node, hardware.robot, self._drive, self.refusals, self.clock.now, poses=poses, truth=truth
@@ -107,7 +107,7 @@ def run_sim(node: RosNode, ending: Ending) -> dict[str, Any]:
         torque_limit=options.torque_limit or None,
         pose_errors=PoseErrors.of(options),
         own_odometry=options.own_odometry,
-        reckons=options.own_odometry,
+        reckons=False,
     )
     driver = Driver(node, hardware)
     node.spin()

@@ -137,8 +137,8 @@ JOINT_COMMANDS = Topic("joint_commands", JointTrajectory, rate=1000, size=64 * K
 DIAGNOSTICS = Topic("diagnostics", DiagnosticArray, rate=100, size=256 * KIB, depth=10, alone=False)
 BOARD_TOUCHED = Topic("board_touched", Bool, rate=50, size=KIB, latched=True, alone=False)
 SCORE = Topic("score", String, rate=50, size=64 * KIB, depth=10)
-EVERY_READING = 50
-"""The localizer wants every reading, of 0.2 s at 250 Hz: motion is the sum of them."""
+EVERY_READING = 250
+"""The localizer wants every reading, of 1 s at 250 Hz: motion is the sum of them."""
 EVERY_POSE = 10
 """The referee wants every pose, so this many may wait for it."""
 TOPICS = (
@@ -151,6 +151,8 @@ TOLD_EVERY = 0.1
 """s between two times that the loop is told of a second sender: ten times before it forgets one."""
 POLL = 0.001
 """s between two looks for messages: a quarter of what lies between two readings at 250 Hz."""
+SELDOM = 0.004
+"""The same in programs that act 50 or 125 times a second: a look costs more than what it finds."""
 PENALTY = 1.0
 """s for which a topic is left alone after a message that was too large: one of 36 MB holds up all else for 0.1 s."""
 JUDGED_EVERY = 1.0
@@ -526,8 +528,9 @@ class RosNode:
     From `spin` on one thread looks for messages and calls of services, and another answers what asks for parameters.
     """
 
-    def __init__(self, name: str, arguments: Sequence[str] = (), domain: int | None = None) -> None:
-        """`arguments` are ROS's own (`--ros-args ...`); `domain` takes the place of ROS_DOMAIN_ID.
+    def __init__(self, name: str, arguments: Sequence[str] = (), domain: int | None = None, poll: float = POLL) -> None:
+        """`arguments` are ROS's own (`--ros-args ...`); `domain` takes the place of ROS_DOMAIN_ID; messages are looked
+        for every `poll` s.
 
         Raises:
           InputError: arguments or a parameter file that ROS does not take.
@@ -550,7 +553,7 @@ class RosNode:
                 )
         except Exception as error:  # rclpy raises half a dozen kinds that have no common ancestor
             raise InputError(f"ROS does not start: {' '.join(str(error).split())}") from error
-        self.name = name
+        self.name, self._every = name, poll
         self._readers: list[_Reader] = []
         self._judged: dict[str, set[bytes]] = {}
         """Topic -> the publishers whose quality of service was looked at."""
@@ -802,7 +805,7 @@ class RosNode:
             if now >= judge:
                 judge = now + JUDGED_EVERY
                 self._judge()
-            due = max(due + POLL, now)
+            due = max(due + self._every, now)
             time.sleep(max(due - time.monotonic(), 0.0))
 
     def _judge(self) -> None:
@@ -926,18 +929,20 @@ class DriverPort:
         refusals: Refusals,
         clock: Callable[[], int],
         *,
-        poses: Topic = ODOMETRY,
+        poses: Topic | None = ODOMETRY,
         truth: bool = False,
     ) -> None:
         """`drive` gets every joint command, and damping while two programs command; it may raise `InputError` to refuse
-        one. `poses` is where `pose` sends. `truth`: the true pose is sent as well, by `true_pose`.
+        one. `poses` is where `pose` sends; None where nothing tells the robot's place. `truth`: the true pose is sent
+        as well, by `true_pose`.
 
         Raises:
           InputError: another driver of this computer sends in this domain.
         """
         self.node, self.poses = node, poses
         damped = Output(Mode.DAMP, np.zeros(robot.joints, np.float32), 0)
-        node.advertise(JOINT_STATES, IMU, BOARD_TOUCHED, poses, *([TRUE_ODOMETRY] if truth else []))
+        places = (poses, TRUE_ODOMETRY if truth else None)
+        node.advertise(JOINT_STATES, IMU, BOARD_TOUCHED, *(topic for topic in places if topic))
 
         def take(message: JointTrajectory) -> None:
             drive(damped if senders.contested(clock()) else command_of(robot, message))
@@ -951,7 +956,8 @@ class DriverPort:
         self.node.publish(IMU, imu_message(*felt, stamp, reading.get("linear_acceleration")))
 
     def pose(self, pose: tuple[Array, Array], velocity: tuple[Array, Array], stamp: int) -> None:
-        """Pose and velocity of the base, see `odometry_message`."""
+        """Pose and velocity of the base, see `odometry_message`; where `poses` is a topic."""
+        assert self.poses is not None
         self.node.publish(self.poses, odometry_message(*pose, *velocity, stamp))
 
     def true_pose(self, pose: tuple[Array, Array], velocity: tuple[Array, Array], stamp: int) -> None:

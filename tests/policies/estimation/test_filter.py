@@ -33,14 +33,15 @@ def test_feet_are_where_mujoco_has_them_and_move_as_it_says(robot):
         data.qpos[:] = [0, 0, 0, 1, 0, 0, 0, *joints]
         data.qvel[:] = [*np.zeros(6), *speeds]
         mujoco.mj_forward(model, data)
+        feet = legs.feet(joints)
         for i, leg in enumerate(robot.legs):
-            foot, own = legs.foot(i, joints), speeds[list(legs.joints[i])]
+            own = speeds[legs.joints[i]]
             geom = model.geom(leg.foot).id
-            np.testing.assert_allclose(foot.place, data.geom_xpos[geom], atol=1e-9)
+            np.testing.assert_allclose(feet.place[i], data.geom_xpos[geom], atol=1e-9)
             moved = np.zeros(6)
             mujoco.mj_objectVelocity(model, data, mujoco.mjtObj.mjOBJ_GEOM, geom, moved, 0)
-            np.testing.assert_allclose(foot.axes @ own, moved[:3], atol=1e-9)
-            np.testing.assert_allclose(foot.jacobian @ own, moved[3:], atol=1e-9)
+            np.testing.assert_allclose(feet.axes[i] @ own, moved[:3], atol=1e-9)
+            np.testing.assert_allclose(feet.jacobian[i] @ own, moved[3:], atol=1e-9)
 
 
 def test_quaternions_and_matrices_are_inverse():
@@ -57,7 +58,7 @@ def standing(robot: Robot) -> tuple[ContactFilter, np.ndarray, np.ndarray]:
     joints, torque = np.asarray(robot.default_pose, float), np.zeros(robot.joints)
     up = np.array([0.0, 0.0, filter_.legs.mass * GRAVITY / 4])
     for leg in range(4):
-        torque[list(filter_.legs.joints[leg])] = -filter_.legs.foot(leg, joints).jacobian.T @ up
+        torque[filter_.legs.joints[leg]] = -filter_.legs.feet(joints).jacobian[leg].T @ up
     return filter_, joints, torque
 
 
@@ -88,7 +89,7 @@ def test_a_base_that_sways_over_its_feet_is_followed(robot):
     before, steps = filter_.position, 250
     for k in range(steps):
         filter_.step(0.004, np.zeros(3), force, joints + lean * (k + 1) / steps, lean / (0.004 * steps), torque)
-    feet = [filter_.legs.foot(leg, joints).place - filter_.legs.foot(leg, joints + lean).place for leg in range(4)]
+    feet = filter_.legs.feet(joints).place - filter_.legs.feet(joints + lean).place
     moved, expected = filter_.position - before, np.mean(feet, 0)
     rolled = robot.foot_radius * 0.05
     assert expected[0] < -0.005
@@ -98,7 +99,7 @@ def test_a_base_that_sways_over_its_feet_is_followed(robot):
 def test_a_leg_that_swings_bears_nothing_and_a_lost_filter_believes_loads_again(robot):
     filter_, joints, torque = standing(robot)
     fast = np.zeros(robot.joints)
-    fast[list(filter_.legs.joints[0])] = 8.0
+    fast[filter_.legs.joints[0]] = 8.0
     force = np.array([0.0, 0.0, GRAVITY])
     for _ in range(20):
         filter_.step(0.004, np.zeros(3), force, joints, fast, torque)
@@ -126,6 +127,7 @@ def test_a_walk_is_reckoned_to_a_few_parts_in_a_hundred(name):
         (("<mujoco", "<!-- <mujoco"), "cannot read"),
         (('<geom name="foot_front_left"', '<geom name="paw"'), "foot_front_left"),
         (('<site name="imu"/>', '<site name="imu" quat="0 1 0 0"/>'), "IMU"),
+        (('<joint name="hip_front_left"', '<site name="hip_front_left"'), "different numbers of joints"),
     ],
 )
 def test_a_model_that_cannot_be_read_here_is_refused_in_one_line(tmp_path: Path, change, said):

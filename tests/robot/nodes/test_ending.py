@@ -47,7 +47,7 @@ STARTS = f"""
 import subprocess, sys, time
 from robot.nodes.processes import _beginning
 import os
-subprocess.Popen([sys.executable, "-c", {HANGS!r}], preexec_fn=_beginning(os.getpid(), False))
+subprocess.Popen([sys.executable, "-c", {HANGS!r}], preexec_fn=_beginning(os.getpid(), 0))
 time.sleep(600)
 """
 

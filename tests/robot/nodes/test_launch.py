@@ -77,13 +77,13 @@ def test_the_course_starts_four_processes_and_ends_with_the_referee() -> None:
     assert Path(environment["FASTDDS_DEFAULT_PROFILES_FILE"]).is_file()
 
 
-def test_where_poses_have_errors_the_localizer_runs_and_where_they_are_not_the_truth_the_referee_has_it() -> None:
+def test_where_poses_are_not_the_truth_the_localizer_runs_and_the_referee_has_the_truth() -> None:
     for given in ({"pose_noise": "0.02", "pose_delay": "0.06"}, {"own_odometry": "true"}):
         processes, _, _ = described("course.launch.py", **given)
-        localizer = [] if "own_odometry" in given else ["localizer"]
-        assert nodes(processes) == ["sim", "onboard", "navigator", "referee", *localizer]
+        assert nodes(processes) == ["sim", "onboard", "navigator", "referee", "localizer"]
         commands = {process.named["cmd"][3]: process.named["cmd"] for process in processes}
         assert "true_pose:=true" in commands["referee"]
+        assert ("own_odometry:=true" in commands["localizer"]) == ("own_odometry" in given)
         assert all(f"{name}:={value}" in commands["sim"] for name, value in given.items())
     commands = [process.named["cmd"] for process in described("course.launch.py", own_odometry="false")[0]]
     assert len(commands) == 4 and not any("true_pose:=true" in command for command in commands)
