@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -127,7 +127,7 @@ def save_figure(figure: Any, path: Path) -> None:
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
+def _replacing(path: Path) -> Generator[BinaryIO]:
     """A new file beside `path`, which takes its place where all is written."""
     partial = path.with_suffix(".partial")
     partial.unlink(missing_ok=True)  # of an earlier end, or a pipe, to which writing would wait for ever
