@@ -3,10 +3,12 @@
 import json
 import math
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from sim.errors import InputError, first_line
 
@@ -35,21 +37,31 @@ def read_text(path: Path, largest: int, what: str = "") -> str:
         raise InputError(f"cannot read {f'{what} {path}'.strip()}: {reason}") from error
 
 
-@contextmanager
-def reading(path: Path, largest: int, what: str = "") -> Iterator[None]:
-    """A library's reading of a file, such as numpy's of arrays: raises `InputError` as `check_file` does, and for
-    whatever it raises of a damaged one."""
-    check_file(path, largest, what)
-    try:
-        yield
-    except (InputError, MemoryError):
-        raise
-    except Exception as error:
-        raise InputError(f"cannot read {f'{what} {path}'.strip()}: {first_line(error)}") from error
-
-
 LARGEST_OWN = 2**30
 """Bytes of a file that a run wrote about itself."""
+
+
+def read_arrays(path: Path, names: Iterable[str], what: str) -> dict[str, np.ndarray]:
+    """Finite float32 arrays by name, as `numpy.savez` writes them.
+
+    Raises:
+      InputError: as `check_file` does; the file is damaged or holds no such arrays; they have no dimension, hold no
+        number or one that is not finite, or are larger than such a file may be.
+    """
+    check_file(path, LARGEST_OWN, what)
+    try:
+        with zipfile.ZipFile(path) as packed:
+            size = sum(each.file_size for each in packed.infolist())
+        if size > LARGEST_OWN:
+            raise ValueError(f"it has {size} bytes unpacked, {LARGEST_OWN} are allowed")
+        with np.load(path, allow_pickle=False) as found:
+            arrays = {name: np.asarray(found[name], np.float32) for name in names}
+        for name, array in arrays.items():
+            if not array.ndim or not array.size or not np.isfinite(array).all():
+                raise ValueError(f"{name} is empty or not finite")
+    except Exception as error:  # a damaged one raises what zipfile, zlib, numpy and its header's parser raise
+        raise InputError(f"cannot read {what} {path}: {first_line(error)}") from error
+    return arrays
 
 
 def read_own(path: Path) -> Any:

@@ -31,7 +31,7 @@ from sim.envs.batched import BatchedEnv, DivergedError
 from sim.errors import InputError
 from sim.folders import alone, replacing
 from sim.machine import check_xla, need_memory
-from sim.reading import read_own, reading
+from sim.reading import read_own
 from sim.robots.description import DEFAULT, find_robot, robot_by_name
 from sim.tasks.handovers import Handovers
 from sim.tasks.patches import LEVELS
@@ -55,8 +55,6 @@ HANDOVERS = "handovers.npz"
 WAYS = "ways.npz"
 """In a run's folder: the planned ways that its commands follow."""
 Made = TypeVar("Made", Handovers, Ways)
-LARGEST_MADE = 2**30
-"""Bytes of either file."""
 HOST_SEED_STRIDE = 1_000_000
 """Between the seeds of two hosts' worlds."""
 WORLD_BYTES = 200_000
@@ -163,8 +161,7 @@ class Run:
             runs.mark(self.folder, _begun_with(options))
             with replacing(file) as partial:
                 made.save(partial)
-        with reading(file, LARGEST_MADE):
-            return load(file)
+        return load(file)
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 

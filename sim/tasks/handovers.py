@@ -13,6 +13,7 @@ import numpy as np
 from sim import observation as obs
 from sim.arrays import Array, Namespace
 from sim.errors import InputError
+from sim.reading import read_arrays
 from sim.robots.description import Robot
 from sim.tasks.draws import Drawn
 
@@ -58,11 +59,7 @@ class Handovers(NamedTuple):
         Raises:
           InputError: no such file, or not hand-overs of this robot.
         """
-        try:
-            with np.load(file, allow_pickle=False) as found:
-                made = cls(**{name: np.asarray(found[name], np.float32) for name in cls._fields})
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"{file} holds no recorded hand-overs: {error}") from error
+        made = cls(**read_arrays(file, cls._fields, "the hand-overs"))
         made.check(robot, str(file))
         return made
 

@@ -14,6 +14,7 @@ import numpy as np
 from sim.arrays import Array, Namespace
 from sim.errors import InputError
 from sim.planar import to_body, to_world, wrap
+from sim.reading import read_arrays
 from sim.tasks.draws import Drawn
 
 DRAWS = (("way", 4),)
@@ -68,14 +69,10 @@ class Ways(NamedTuple):
         Raises:
           InputError: no such file, or not ways.
         """
-        try:
-            with np.load(file, allow_pickle=False) as found:
-                made = cls(**{name: np.asarray(found[name], np.float32) for name in cls._fields})
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"{file} holds no planned ways: {error}") from error
+        made = cls(**read_arrays(file, cls._fields, "the planned ways"))
         n, t = made.pose.shape[:2] if made.pose.ndim == 3 else (0, 0)
         fit = made.pose.shape == made.velocity.shape == (n, t, 3) and made.steps.shape == (n,)
-        if not n or not fit or not all(np.isfinite(value).all() for value in made):
+        if not fit or (made.steps < 1).any() or (made.steps > t).any():
             raise InputError(f"{file} holds no planned ways")
         return made
 
