@@ -32,6 +32,8 @@ LONGEST = 1 << 25
 """No record and no chunk, packed or not, is longer, bytes."""
 UNPACKED = 1 << 32
 """All chunks of a file together are not longer, bytes."""
+LARGEST_VALUE = 1e9
+"""No joint, speed, place or command in a recording is as large; their squares are numbers in float32 too."""
 PROFILE, LIBRARY = "ros2", "barkour"
 SETTINGS, HEIGHTS, STATUS = "/recording", "/height_grid", "/diagnostics"
 """Topics of a control loop's recording: what it was begun with (JSON), measured heights of the ground, its state."""

@@ -217,11 +217,16 @@ def recorded(options: Options) -> Source:
     robot = robot_of(paths, options.robot)
     course = options.courses[0] if options.courses != Options().courses else None
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         read = [read_log(path, robot, course) for path in progress.track(paths, description="reading recordings")]
     logs = [log for log in read if log is not None]
     if not logs:
         raise InputError(f"no recording in {options.recordings} holds half a second of a policy that runs")
+    if sum(len(log.episodes) for log in logs) < 2:
+        raise InputError(
+            f"the recordings in {options.recordings} hold one run without a gap: two are needed, one of which is never "
+            "trained on"
+        )
     collector = RecordingCollector(logs)
     sums = {str(log.path.relative_to(options.recordings)): log.sha256 for log in logs}
     about = {"robot": robot.name, "command_ranges": collector.command_ranges(), "recordings_sha256": sums}

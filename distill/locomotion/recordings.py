@@ -7,12 +7,14 @@ the course or a height grid. What the drives were asked for is what the student 
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mcap.records import Channel
 from mcap_ros2.decoder import DecoderFactory
 
 from distill.core.collect import CollectionPlan, Experience, Student
@@ -25,8 +27,21 @@ from sim.course.files import by_name
 from sim.errors import InputError
 from sim.messages import NS
 from sim.observation import Layout, Sensors
-from sim.recordings import COMMAND, HEIGHTS, IMU, JOINTS, ODOMETRY, SETTINGS, STATUS, TARGETS, Digest, Reader
-from sim.results import printable
+from sim.reading import check_file, number
+from sim.recordings import (
+    COMMAND,
+    HEIGHTS,
+    IMU,
+    JOINTS,
+    LARGEST,
+    LARGEST_VALUE,
+    ODOMETRY,
+    SETTINGS,
+    STATUS,
+    TARGETS,
+    Digest,
+    Reader,
+)
 from sim.robots.description import DEFAULT, Robot, find_robot
 
 LATE = 1.5
@@ -62,13 +77,15 @@ def logs_below(folder: Path) -> list[Path]:
       InputError: no folder, or none or too many in it.
     """
     try:
-        found = sorted(path for path in Path(folder).rglob("*.mcap") if path.is_file())
+        found = sorted(path for path in Path(folder).rglob("*.mcap") if not path.is_dir())
     except OSError as error:
         raise InputError(f"cannot read {folder}: {error.strerror}") from error
     if not found:
         raise InputError(f"there is no recording *.mcap in {folder}")
     if len(found) > MOST:
         raise InputError(f"{folder} has {len(found)} recordings, {MOST} are allowed")
+    for path in found:
+        check_file(path, LARGEST)
     return found
 
 
@@ -79,7 +96,7 @@ def robot_of(paths: Sequence[Path], asked: str | None) -> Robot:
       InputError: unknown, or a recording cannot be read.
     """
     if asked is None:
-        asked = next((str(_json(data)["robot"]) for data in _settings(paths[0])), DEFAULT)
+        asked = next((str(_json(data).get("robot", DEFAULT)) for data in _settings(paths[0])), DEFAULT)
     return find_robot(asked)
 
 
@@ -87,7 +104,7 @@ def _settings(path: Path) -> Iterator[Any]:
     decoded = _Decoder(path)
     for topic, message, _ in decoded:
         if topic == SETTINGS:
-            yield message.data
+            yield getattr(message, "data", "")
             return
 
 
@@ -111,17 +128,22 @@ class _Decoder:
             if channel.topic not in HEARD:
                 continue
             if channel.schema_id not in self._decoders:
-                schema = self.reader.schemas.get(channel.schema_id)
-                self._decoders[channel.schema_id] = self._factory.decoder_for(channel.message_encoding, schema)
+                self._decoders[channel.schema_id] = self._decoder(channel)
             decode = self._decoders[channel.schema_id]
             if decode is None:
                 raise InputError(f"{self.reader.path}: {channel.topic} holds no ROS 2 messages")
             try:
-                yield channel.topic, decode(message.data), message.log_time
+                found = decode(message.data)
             except Exception as error:  # the library raises whatever its reading of the bytes runs into
-                raise InputError(
-                    f"{self.reader.path}: a message on {printable(channel.topic)} cannot be read"
-                ) from error
+                raise InputError(f"{self.reader.path}: a message on {channel.topic} cannot be read") from error
+            yield channel.topic, found, message.log_time
+
+    def _decoder(self, channel: Channel) -> Callable[[bytes], Any] | None:
+        schema = self.reader.schemas.get(channel.schema_id)
+        try:
+            return self._factory.decoder_for(channel.message_encoding, schema)
+        except Exception as error:  # or whatever its reading of the definition runs into
+            raise InputError(f"{self.reader.path}: the messages on {channel.topic} are of no kind of ROS 2") from error
 
 
 class _Assembler:
@@ -150,11 +172,26 @@ class _Assembler:
             self.state = pairs.get("state", self.state)
         elif topic == SETTINGS:
             said = _json(message.data)
-            self.grid = {k: float(v) for k, v in dict(said.get("grid") or {}).items() if isinstance(v, int | float)}
-            if self.course is None and isinstance(said.get("course"), str):
-                self.course = course_files.loads(said["course"], str(self.path))
+            self.grid = self._place_of_grid(said.get("grid"))
+            course = said.get("course")
+            if not isinstance(course, str | None):
+                raise InputError(f"{self.path} has a header that cannot be used: its course is no text")
+            if self.course is None and course is not None:
+                self.course = course_files.loads(course, str(self.path))
         else:
             self.newest[topic] = message
+
+    def _place_of_grid(self, said: Any) -> dict[str, float]:
+        """Where a measured grid lies, m; empty where nothing is said."""
+        if said is None:
+            return {}
+        try:
+            place = {name: number(said[name]) for name in ("resolution", "front", "left")}
+        except (KeyError, TypeError, OverflowError):
+            place = {"resolution": 0.0}
+        if not 0 < place["resolution"] < math.inf or not np.isfinite(list(place.values())).all():
+            raise InputError(f"{self.path} has a header that cannot be used: its height grid has no place")
+        return place
 
     def _settle(self) -> None:
         """Takes the waiting step in, where the loop ran the policy in it."""
@@ -186,7 +223,7 @@ class _Assembler:
         command = np.array([twist.linear.x, twist.linear.y, twist.angular.z])
         heights = self._heights()
         values = np.concatenate([*sensors, command, targets, heights])
-        if not np.isfinite(values).all() or abs(np.linalg.norm(orientation) - 1.0) > 0.1:
+        if not (np.abs(values) < LARGEST_VALUE).all() or abs(np.linalg.norm(orientation) - 1.0) > 0.1:
             raise InputError(f"{self.path}: a control step at {when} ns holds values that no step can have")
         return when, sensors, command, heights, targets
 
@@ -210,9 +247,11 @@ class _Assembler:
 
         def ground(x: np.ndarray, y: np.ndarray) -> np.ndarray:
             mapped = np.zeros(np.shape(x)) if course is None else course.height(x, y)
-            if HEIGHTS not in self.newest or len(self.grid) < 3:
+            if HEIGHTS not in self.newest or not self.grid:
                 return mapped
             image = self.newest[HEIGHTS]
+            if image.encoding != "32FC1" or len(image.data) != 4 * image.height * image.width or not len(image.data):
+                raise InputError(f"{self.path}: a height grid holds no {image.height} x {image.width} float32 values")
             cells = np.frombuffer(bytes(image.data), "<f4").reshape(image.height, image.width)
             seen = obs.sampled(cells, x, y, place, self.grid["resolution"], self.grid["front"], self.grid["left"])
             return np.where(np.isnan(seen), mapped, seen)
@@ -262,7 +301,12 @@ def read_log(path: Path, robot: Robot, course: str | None = None) -> Log | None:
     decoder = _Decoder(path, digest)
     assembler = _Assembler(Path(path), robot, None if course is None else by_name(course))
     for topic, message, when in decoder:
-        assembler.hear(topic, message, when)
+        try:
+            assembler.hear(topic, message, when)
+        except InputError:
+            raise
+        except (AttributeError, TypeError, ValueError, LookupError) as error:  # another definition of the same name
+            raise InputError(f"{path}: a message on {topic} is not of its kind") from error
     return assembler.log(digest.hexdigest())
 
 

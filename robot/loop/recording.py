@@ -13,8 +13,10 @@ import os
 import queue
 import re
 import threading
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,6 +33,7 @@ from sim.recordings import (
     IMU,
     JOINTS,
     LARGEST,
+    LARGEST_VALUE,
     ODOMETRY,
     SETTINGS,
     SKILL,
@@ -332,8 +335,12 @@ class Recording:
 
     def grid_at(self, index: int) -> Array | None:
         """The height grid that step `index` saw."""
-        known = [k for k in self.grids if k <= index]
-        return self.grids[max(known)] if known else None
+        before = bisect_right(self._grid_steps, index)
+        return self.grids[self._grid_steps[before - 1]] if before else None
+
+    @cached_property
+    def _grid_steps(self) -> list[int]:
+        return sorted(self.grids)
 
 
 def read(path: Path) -> Recording:
@@ -411,10 +418,11 @@ def _kind(path: Path, schema: bytes) -> np.dtype:
 
 def check_steps(path: Path, steps: Array) -> None:
     """Raises `InputError` where one of the steps `[N]` holds what none can."""
-    fits = (steps["state"] <= max(State)) & (steps["mode"] <= max(Mode)) & np.isfinite(steps["took"])
+    fits = (steps["state"] <= max(State)) & (steps["mode"] <= max(Mode))
+    fits &= (np.abs(steps["late"]) < LARGEST_VALUE) & (np.abs(steps["took"]) < LARGEST_VALUE)
     fits &= (steps["requests"] <= len(REQUESTS)).all(axis=1)
     for name in ("position", "velocity", "orientation", "angular_velocity", "pose", "command"):
-        fits &= np.isfinite(steps[name]).all(axis=1)
+        fits &= (np.abs(steps[name]) < LARGEST_VALUE).all(axis=1)
     if not fits.all():
         raise InputError(f"{path}: step {int(np.argmin(fits))} holds values that no step can have")
 

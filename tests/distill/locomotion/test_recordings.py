@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import struct
 from collections import Counter
 from pathlib import Path
 
@@ -10,11 +11,12 @@ import pytest
 
 import barkour
 from distill.locomotion.drive import targets_to_actions
-from distill.locomotion.recordings import SHORTEST, RecordingCollector, logs_below, read_log, robot_of
+from distill.locomotion.recordings import HEARD, SHORTEST, RecordingCollector, logs_below, read_log, robot_of
 from policies.bundle.reader import Bundle, Policy
 from policies.transformer import generalist_layout
 from robot.loop import recording
 from robot.loop.transport import NEVER, NS, Mode, State
+from sim import messages
 from sim import observation as obs
 from sim.course import files
 from sim.course.description import official
@@ -198,7 +200,71 @@ def test_a_recording_that_was_cut_off_counts_as_far_as_it_is_whole(tmp_path):
     np.testing.assert_array_equal(cut.frames, whole.frames[: len(cut.frames)])
 
 
-@pytest.mark.parametrize("what", ["nothing", "text", "other robot", "no run", "not finite"])
+GRID_LESS = [[1, 2], "abc", {"resolution": 0.05}, {"resolution": 0, "front": 1.0, "left": 1.0},
+             {"resolution": float("nan"), "front": 1.0, "left": 1.0}]  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", [{"course": 5}, {"course": "a: ["}, *({"grid": grid} for grid in GRID_LESS)])
+def test_settings_that_cannot_be_used_are_refused(changes, tmp_path):
+    recording.write(tmp_path / "a.mcap", header(**changes), steps(), {})
+    with pytest.raises(InputError) as said:
+        read_log(tmp_path / "a.mcap", ROBOT)
+    assert "a.mcap" in str(said.value) and "\n" not in str(said.value)
+
+
+def test_a_recording_that_names_no_robot_is_of_the_usual_one(tmp_path):
+    said = header()
+    del said["robot"]
+    recording.write(tmp_path / "a.mcap", said, steps(), {})
+    assert robot_of([tmp_path / "a.mcap"], None).name == ROBOT.name
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (7, 5)])
+def test_a_height_grid_of_another_size_than_its_data_is_refused(shape, tmp_path, monkeypatch):
+    image = messages.image
+
+    def wrong(now, grid):
+        data = bytearray(image(now, grid))
+        data[28:36] = struct.pack("<II", *shape)  # rows and columns, behind the frame's name
+        return bytes(data)
+
+    monkeypatch.setattr(messages, "image", wrong)
+    rows = steps()
+    rows["heights_time"] = rows["now"]
+    recording.write(tmp_path / "a.mcap", header(), rows, {20: np.zeros((6, 6), np.float32)})
+    with pytest.raises(InputError, match="grid"):
+        read_log(tmp_path / "a.mcap", ROBOT)
+
+
+@pytest.mark.parametrize("topic", HEARD)
+@pytest.mark.parametrize("text", ["float64[[[ x", "", "float64 x"])
+def test_messages_of_a_definition_that_is_none_or_another_are_refused(topic, text, tmp_path, monkeypatch):
+    kinds = {each.name: each.kind for each in recording.topics(J)}
+
+    def other(kind, fields=""):
+        return text if kind == kinds[topic] else messages.definition(kind, fields)
+
+    monkeypatch.setattr("sim.recordings.definition", other)
+    rows = steps()
+    rows["heights_time"] = rows["now"]
+    recording.write(tmp_path / "a.mcap", header(), rows, {20: np.zeros((6, 6), np.float32)})
+    with pytest.raises(InputError) as said:
+        robot_of([tmp_path / "a.mcap"], None)
+        if read_log(tmp_path / "a.mcap", ROBOT) is None:
+            raise InputError("nothing in it can be learned from")
+    assert "\n" not in str(said.value)
+
+
+@pytest.mark.parametrize("how", ["pipe", "device", "link to nothing", "huge", "empty"])
+def test_what_cannot_be_read_among_recordings_is_refused_and_not_left_out(how, tmp_path, spoil):
+    written(tmp_path, steps())
+    spoil(tmp_path / "b.mcap", how)
+    with pytest.raises(InputError, match=r"b\.mcap"):
+        for path in logs_below(tmp_path):
+            read_log(path, ROBOT)
+
+
+@pytest.mark.parametrize("what", ["nothing", "text", "other robot", "no run", "not finite", "too large", "one run"])
 def test_what_cannot_be_learned_from_is_one_line_and_status_2(what, tmp_path, capsys):
     logs, rows, extra = tmp_path / "logs", steps(), []
     logs.mkdir()
@@ -213,10 +279,15 @@ def test_what_cannot_be_learned_from_is_one_line_and_status_2(what, tmp_path, ca
     elif what == "not finite":
         rows["position"][40, 3] = np.inf
         written(logs, rows)
+    elif what == "too large":
+        rows["velocity"][40, 3] = 1e300
+        written(logs, rows)
+    elif what == "one run":
+        written(logs, rows)
     arguments = ["--recordings", str(logs), "--run", str(tmp_path / "run"), *extra]
     assert barkour.main(["distill", "locomotion", *arguments]) == 2
     said = capsys.readouterr().err.strip().splitlines()
-    assert said and "Traceback" not in "".join(said) and not (tmp_path / "run/options.json").exists()
+    assert len(said) == 1 and "unexpected" not in said[0] and not (tmp_path / "run/options.json").exists()
 
 
 @pytest.mark.parametrize(

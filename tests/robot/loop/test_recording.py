@@ -28,6 +28,7 @@ from robot.loop.recording import (
     SETTINGS,
     STEPS,
     Recorder,
+    Recording,
     check_steps,
     read,
     snapshot_of,
@@ -466,3 +467,21 @@ def test_packing_leaves_the_file_as_it_was_where_it_fails(tmp_path):
 def test_a_process_that_is_killed_at_any_moment_leaves_what_it_recorded():
     ages = kills.lost(2)
     assert len(ages) == 2 and np.isfinite(ages).all()
+
+
+@pytest.mark.parametrize("field", ["late", "took", "position", "velocity", "orientation", "pose", "command"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
+def test_a_step_with_a_value_that_none_can_have_is_refused(field, value):
+    steps = np.zeros(3, step_type(12))
+    check_steps(Path("run.mcap"), steps)
+    steps[field][1] = value
+    with pytest.raises(InputError, match="step 1 "):
+        check_steps(Path("run.mcap"), steps)
+
+
+def test_each_step_is_shown_the_newest_grid_before_it():
+    grids = {5: np.ones((1, 1)), 2: np.zeros((1, 1)), 900: np.full((1, 1), 3.0)}
+    recording = Recording(Path("run.mcap"), {}, np.zeros(1000, step_type(12)), grids, 0)
+    assert recording.grid_at(1) is None
+    found = [float(grid[0, 0]) for k in (2, 4, 5, 899, 900, 999) if (grid := recording.grid_at(k)) is not None]
+    assert found == [0.0, 0.0, 1.0, 1.0, 3.0, 3.0]
