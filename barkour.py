@@ -3,15 +3,43 @@
 Exit status: 0 done as asked; 1 ran but failed its own check; 2 bad usage or bad input, with one line on standard error.
 """
 
-# ruff: noqa: E402 (our packages are imported after it is certain that they are ours)
+# ruff: noqa: E402, I001 (what ends this process is known first; ours are imported after it is certain that they are)
+
+import atexit
+import os
+import signal
+import sys
+import threading
+
+CALLED = __name__ == "__main__" or os.path.basename(sys.argv[0]) == "barkour"
+PROGRAM = CALLED and "multiprocessing.spawn" not in sys.modules
+"""Whether this process is the command line, not one that imports it or a child of it."""
+
+
+def _leave(number: int, frame: object) -> None:
+    """Ends the process at once: it is asked to while nothing is at work that could be lost."""
+    try:
+        os.write(2, b"barkour: interrupted\n")
+    finally:
+        os._exit(130)
+
+
+def _listen(handler: object) -> None:
+    """What is done where the process is asked to end; under `nohup` it is not asked by its terminal."""
+    for kind in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if kind != signal.SIGHUP or signal.getsignal(kind) != signal.SIG_IGN:
+            signal.signal(kind, handler)  # type: ignore[arg-type]
+
+
+if PROGRAM and threading.current_thread() is threading.main_thread():
+    _listen(_leave)
+    atexit.register(_listen, signal.SIG_IGN)  # the last of all: Python's end would make each a kill without a status
 
 import contextlib
 import io
 import json
-import os
 import re
 import shutil
-import sys
 import textwrap
 import traceback
 import warnings
@@ -203,6 +231,8 @@ LIBRARIES = ("ACCELERATE_", "HF_", "MPL", "PYTORCH_", "TOKENIZERS_", "TORCH_", "
 """How variables begin that libraries read when they are imported."""
 LONGEST_LINE = 2000
 """Characters of an error's line; longer ones, such as of a class of 100,000 letters, lose their middle."""
+NARROWEST, WIDEST = 40, 1000
+"""Columns that a terminal is taken to have, whatever it says: in 4 tyro wraps its help for ever."""
 GL_OFF = ("disable", "disabled", "off", "false", "0")
 EXTRAS |= {f"{name}_msgs": "ros" for name in ("sensor", "nav", "geometry", "trajectory", "diagnostic", "std")}
 
@@ -431,6 +461,8 @@ def _one_line(text: str) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
     _open_streams()
+    _check_width()
+    os.environ["MPLBACKEND"] = "agg"  # nothing here opens a window, and matplotlib is first asked when all work is done
     for kind in (FutureWarning, DeprecationWarning):  # of libraries, for those who write programs
         warnings.filterwarnings("ignore", category=kind)
     try:
@@ -449,6 +481,9 @@ def main(arguments: list[str] | None = None) -> int:
             return _unexpected(error)
         return _fail(f"this needs the package {error.name}: pip install 'barkour[{extra}]'")
     except KeyboardInterrupt:
+        if PROGRAM:  # asked again, it ends without what libraries do at an end, and has said so
+            _listen(lambda *_: os._exit(130))
+            exec("")  # where the interrupt passed through another exec, Python would forget the status and kill itself
         return _fail("interrupted", 130)
     except BrokenPipeError:  # the reader of standard output has gone, as `| head` does
         _forget_output()
@@ -489,6 +524,14 @@ def _open_streams() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (for as long as this process)
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _check_width() -> None:
+    """Terminals narrower or wider than libraries can lay a table out for are taken to have the next width that is; a
+    variable that says 0 means that nobody knows, for which rich would show nothing."""
+    width = shutil.get_terminal_size().columns
+    if "COLUMNS" in os.environ or not NARROWEST <= width <= WIDEST:
+        os.environ["COLUMNS"] = str(min(max(width, NARROWEST), WIDEST))
 
 
 def _forget_output() -> None:

@@ -8,6 +8,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -380,14 +382,137 @@ def test_an_output_that_is_closed_or_full_is_no_traceback(good_log: Path) -> Non
     assert call("score", "nowhere.csv", begin="2>/dev/full").returncode == 2
 
 
-@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("columns", ["1", "3", "20", "0", "-5", "abc", "9" * 30])
+def test_help_and_results_are_shown_whatever_width_a_terminal_says(columns: str, good_log: Path) -> None:
+    """In a process of its own: in a terminal of 4 columns tyro wraps its help for ever."""
+    done = call("distill", "--help", COLUMNS=columns)
+    assert done.returncode == 0 and done.stderr == "" and "locomotion" in done.stdout
+    assert "weave poles" in call("score", good_log, COLUMNS=columns).stdout
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_command_that_keeps_no_checkpoints_ends_politely_too(
     kind: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = signal.getsignal(kind)
-    monkeypatch.setattr("sim.course.score.score", lambda _: signal.raise_signal(kind))
+    before = signal.signal(kind, signal.SIG_DFL)  # whatever started this one
+    try:
+        monkeypatch.setattr("sim.course.score.score", lambda _: signal.raise_signal(kind))
+        assert barkour.main(["score", "log.csv"]) == 130
+        assert capsys.readouterr().err == "barkour: interrupted\n" and signal.getsignal(kind) == signal.SIG_DFL
+    finally:
+        signal.signal(kind, before)
+
+
+def test_a_terminal_that_closes_ends_nothing_under_nohup(monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(_: Options) -> Result:
+        signal.raise_signal(signal.SIGHUP)
+        return Result(more={"done": True})
+
+    monkeypatch.setattr("sim.course.score.score", work)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert barkour.main(["score", "log.csv", "--json"]) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_an_interrupt_of_which_a_library_makes_another_error_is_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As an extension module does that is being imported."""
+
+    def work(_: Options) -> Result:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise ImportError("initialization failed") from None
+        raise AssertionError
+
+    monkeypatch.setattr("sim.course.score.score", work)
     assert barkour.main(["score", "log.csv"]) == 130
-    assert capsys.readouterr().err == "barkour: interrupted\n" and signal.getsignal(kind) is before
+    assert capsys.readouterr().err == "barkour: interrupted\n"
+
+
+def test_an_import_that_swallows_interrupts_is_waited_for_and_then_the_command_ends(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    asked = "    signal.raise_signal(signal.SIGTERM)\n    whole = True\n"
+    (tmp_path / "swallows.py").write_text(f"import signal\ntry:\n{asked}except BaseException:\n    pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def work(_: Options) -> Result:
+        whole = import_module("swallows").whole
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            time.sleep(0.01)
+        raise AssertionError(whole)
+
+    monkeypatch.setattr("sim.course.score.score", work)
+    before = signal.getsignal(signal.SIGALRM)
+    assert barkour.main(["score", "log.csv"]) == 130
+    assert capsys.readouterr().err == "barkour: interrupted\n" and signal.getsignal(signal.SIGALRM) is before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_an_interrupt_that_python_swallows_comes_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in what JAX has called when garbage is collected."""
+
+    class Swallows:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    def work(_: Options) -> Result:
+        del [Swallows()][0]
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            time.sleep(0.01)
+        raise AssertionError
+
+    monkeypatch.setattr("sim.course.score.score", work)
+    before = sys.unraisablehook
+    assert barkour.main(["score", "log.csv"]) == 130
+    assert capsys.readouterr().err == "barkour: interrupted\n" and sys.unraisablehook is before
+
+
+ASKED = {
+    "while it is imported": "",
+    "while it reads its arguments": "barkour.parse = lambda _: signal.raise_signal(kind)",
+    "in code made of text": "import sim.course.score as s; s.score = lambda _: exec('signal.raise_signal(kind)')",
+    "when it has ended": "sys.last = Last()",
+}
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("when", ASKED)
+def test_whenever_the_command_line_is_asked_to_end_its_status_is_its_own(
+    when: str, kind: signal.Signals, tmp_path: Path
+) -> None:
+    """Python's own handlers would make a traceback of it, and Python's end a kill."""
+    (tmp_path / "difflib.py").write_text("import signal, sys\nif sys.kind: signal.raise_signal(sys.kind)\n"
+                                         "def get_close_matches(*_): return []\n")  # fmt: skip
+    early = when == "while it is imported"
+    program = f"""
+import os, signal, sys
+kind = signal.Signals({int(kind)})
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+sys.argv[0], sys.kind = "barkour", kind if {early} else 0
+class Last:
+    def __del__(self, kill=os.kill, me=os.getpid(), kind=kind):
+        kill(me, kind)
+import barkour
+{ASKED[when]}
+sys.exit(barkour.main(["score", "nowhere.csv"]))
+"""
+    (tmp_path / "started.py").write_text(program)
+    done = subprocess.run(
+        [sys.executable, "-m", "started"], capture_output=True, text=True, timeout=120, check=False,
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
+    )  # fmt: skip
+    ended = when == "when it has ended"
+    assert done.returncode == (2 if ended else 130), done.stderr
+    assert done.stderr.count("\n") == 1 and ("nowhere.csv" if ended else "interrupted") in done.stderr
 
 
 def test_a_full_disk_that_a_library_met_is_one_line(
@@ -412,6 +537,13 @@ def test_a_line_is_no_longer_than_people_read(capsys: pytest.CaptureFixture[str]
 def test_every_mujoco_gl_works_or_is_one_line(value: str) -> None:
     done = call("run", "--course", "moon", MUJOCO_GL=value)
     assert_one_line(done, "MUJOCO_GL" if value == "nonsense" else "")
+
+
+def test_no_backend_of_matplotlib_is_believed(monkeypatch: pytest.MonkeyPatch, good_log: Path) -> None:
+    """It would be refused when pictures are drawn, after hours."""
+    monkeypatch.setenv("MPLBACKEND", "nope")
+    assert barkour.main(["score", str(good_log), "--json"]) == 0
+    assert os.environ["MPLBACKEND"] == "agg"
 
 
 @pytest.mark.parametrize(

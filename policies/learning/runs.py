@@ -5,18 +5,23 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from sim.errors import InputError
 from sim.folders import replacing
 from sim.reading import read_own
 from sim.results import printable
+from sim.signals import polite
 
 MARK = "run.json"
 """What a folder's run was begun with."""
+IMPORT = 10.0
+"""s that an import may take from when an end is asked for; heavy libraries take 2."""
 
 
 def commit() -> str:
@@ -61,21 +66,55 @@ def _mark(folder: Path) -> Any:
         return None
 
 
+def _importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
+
+
 @contextmanager
 def stopping() -> Iterator[None]:
-    """Ctrl-C and a polite `kill` both end the block with `KeyboardInterrupt`, also where the shell ignores Ctrl-C; not
-    in a thread, which hears no signals."""
+    """Ctrl-C, a polite `kill` and a terminal that closes end the block with `KeyboardInterrupt`, also where the shell
+    ignores Ctrl-C; not in a thread, which hears no signals. An import is waited for, up to `IMPORT` s: libraries
+    swallow what is raised while they are imported, or make another error of it. Where Python itself swallows it, as in
+    what a library has called when garbage is collected, it comes again."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def stop(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
+    asked: list[float] = []
 
-    kinds = (signal.SIGINT, signal.SIGTERM)
+    def stop(number: int, frame: FrameType | None) -> None:
+        asked.append(time.monotonic())
+        if _importing(frame) and asked[-1] < asked[0] + IMPORT:
+            come_again()
+        else:
+            raise KeyboardInterrupt
+
+    def come_again() -> None:
+        signal.signal(signal.SIGALRM, stop)
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+
+    def ignored(what: Any) -> None:
+        if asked and what.exc_type is KeyboardInterrupt:
+            come_again()
+        else:
+            say(what)
+
+    kinds, say, sys.unraisablehook = polite(), sys.unraisablehook, ignored
     before = [signal.signal(kind, stop) for kind in kinds]
     try:
         yield
+    except Exception as error:
+        if asked:  # in the middle of a library's call, which made another error of it
+            raise KeyboardInterrupt from error
+        raise
     finally:
+        sys.unraisablehook = say
+        if asked:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
         for kind, handler in zip(kinds, before, strict=True):
             signal.signal(kind, handler)

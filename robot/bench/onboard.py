@@ -38,6 +38,7 @@ from robot.transports.inprocess import InProcess
 from sim.course.files import by_name
 from sim.errors import InputError
 from sim.machine import machine
+from sim.signals import unheard
 
 WARM_UP_SECONDS = 2.0
 """The policy runs so long after arming, s. What the loop needs is allocated before; by now every part of it has been
@@ -217,7 +218,8 @@ def measure(
     context = multiprocessing.get_context("spawn")
     pipe, robots = context.Pipe()
     process = context.Process(target=_robot, args=(robots, policy, robot, course, seed), daemon=True)
-    process.start()
+    with unheard():
+        process.start()
     robots.close()
     interval = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_INTERVAL)

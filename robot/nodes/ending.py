@@ -10,10 +10,11 @@ from typing import Any, cast
 from robot.loop.timing import ENDED_WITHIN
 from sim.errors import InputError
 from sim.folders import replacing, writable
+from sim.signals import polite
 
 
 class Ending:
-    """Counts how often an end was asked for (SIGINT, SIGTERM).
+    """Counts how often an end was asked for (SIGINT, SIGTERM, SIGHUP).
 
     Who started a program ends it by force where it does not obey. Where that one is gone, the program's own alarm does
     (SIGALRM, which ends a process whatever it hangs in): nobody else would.
@@ -27,7 +28,7 @@ class Ending:
 
     def listen(self) -> None:
         """Takes the signals over, in the main thread."""
-        for kind in (signal.SIGINT, signal.SIGTERM):
+        for kind in polite():
             signal.signal(kind, self._ask)
 
     def _ask(self, *_: Any) -> None:

@@ -81,3 +81,21 @@ def test_a_program_whose_starter_is_there_sets_no_alarm():
     ending = Ending()
     ending._ask()
     assert ending.asked == 1 and signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_a_connection_that_is_gone_asks_for_an_end():
+    ending, kinds = Ending(), (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(kind) for kind in kinds]
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        ending.listen()
+        for kind in kinds:
+            signal.raise_signal(kind)
+        assert ending.asked == 3
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # under nohup it is none of a program's business
+        ending.listen()
+        signal.raise_signal(signal.SIGHUP)
+        assert ending.asked == 3
+    finally:
+        for kind, handler in zip(kinds, before, strict=True):
+            signal.signal(kind, handler)

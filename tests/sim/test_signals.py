@@ -1,0 +1,43 @@
+"""Children that their parent ends do not hear what a terminal says to all of them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from sim.signals import polite, unheard
+
+WAITS = "import sys, time; print('begun', flush=True); time.sleep(60)"
+
+
+def test_a_program_that_is_started_unheard_hears_its_parent_alone():
+    with unheard(), subprocess.Popen([sys.executable, "-c", WAITS], stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None and child.stdout.readline() == b"begun\n"
+        child.send_signal(signal.SIGINT)
+        child.send_signal(signal.SIGHUP)
+        time.sleep(0.3)
+        assert child.poll() is None
+        child.terminate()
+    assert child.returncode == -signal.SIGTERM
+
+
+def test_what_comes_meanwhile_is_heard_by_the_end():
+    heard = []
+    before = signal.signal(signal.SIGINT, lambda *_: heard.append("end"))
+    try:
+        with unheard():
+            os.kill(os.getpid(), signal.SIGINT)
+        assert heard == ["end"]
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_closed_terminal_asks_for_an_end_except_under_nohup():
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        assert signal.SIGHUP in polite()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        assert polite() == [signal.SIGINT, signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGHUP, before)
