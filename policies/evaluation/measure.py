@@ -117,8 +117,10 @@ def measure(options: RobotMeasureOptions) -> RobotMeasured:
       InputError: no such robot, a model that is not as described, or a policy of another robot.
     """
     robot = find_robot(options.robot)
-    found: dict[str, Any] = {"robot": robot.name, **at_rest(robot)}
     file = Path(options.policy) if options.policy is not None else bundle_file("walk", robot.name)
+    if options.response and file.with_suffix(SUFFIX).is_dir():
+        raise InputError(f"cannot write {file.with_suffix(SUFFIX)}: it is a folder")
+    found: dict[str, Any] = {"robot": robot.name, **at_rest(robot)}
     if options.policy is not None or file.is_file():
         bundle = Bundle.load(file)
         if bundle.robot.name != robot.name:

@@ -109,3 +109,10 @@ def test_a_response_is_identified_and_kept_beside_the_policy(tmp_path):
     assert response_beside(file, 0.02) == table != response_beside(tmp_path / "none" / "walk.onnx", 0.02)
     with pytest.raises(InputError, match="at least 4"):
         identify(bundle, robots=3)
+
+
+def test_a_response_that_could_not_be_kept_is_not_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(measuring, "at_rest", lambda _: pytest.fail("it had begun"))
+    (tmp_path / f"walk{SUFFIX}").mkdir()
+    with pytest.raises(InputError, match="folder"):
+        measure(RobotMeasureOptions(ROBOT.name, policy=tmp_path / "walk.onnx", response=True))
