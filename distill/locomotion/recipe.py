@@ -217,7 +217,8 @@ def recorded(options: Options) -> Source:
     robot = robot_of(paths, options.robot)
     course = options.courses[0] if options.courses != Options().courses else None
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         read = [read_log(path, robot, course) for path in progress.track(paths, description="reading recordings")]
     logs = [log for log in read if log is not None]
     if not logs:
