@@ -32,6 +32,8 @@ from sim.tasks.randomization import Ranges, SensorNoise, nominal
 
 MOST_WORLDS = 128
 """Worlds simulated at once; more runs go in turns."""
+REPORT = ("report.json", "report.md", "failures.md", "report.html", "scores.png", "speed.png", "paths.png")
+"""What `--report` writes into its folder."""
 
 
 def answer(options: EvaluateOptions) -> Result:
@@ -65,7 +67,7 @@ def _evaluate(options: EvaluateOptions) -> Evaluation:
     names = several(options.course)
     if len(names) > options.runs:
         raise InputError(f"{options.course} is {len(names)} courses: --runs must be {len(names)} at least")
-    folder = writable(options.report) if options.report is not None else None
+    folder = None if options.report is None else _prepared(options.report)
     seeds = world_seeds(options.seed, options.runs)
     courses = [by_name(name) for name in names]
     asked = (options.policy, *([options.against] if options.against else []))
@@ -220,6 +222,14 @@ def conditions(
         "ranges": {f.name: list(getattr(ranges, f.name)) for f in fields(ranges)},
         "sensor_noise": {f.name: getattr(noise, f.name) for f in fields(noise)},
     }
+
+
+def _prepared(folder: Path) -> Path:
+    """A folder for a report. Raises `InputError` where one of its files could not be written after all runs."""
+    for name in REPORT:
+        if (folder / name).is_dir():
+            raise InputError(f"cannot write {folder / name}: it is a folder")
+    return writable(folder)
 
 
 def _write(

@@ -12,7 +12,7 @@ import pytest
 from policies.evaluation import video
 from policies.evaluation.comparison import compare, confidence95
 from policies.evaluation.course_run import CourseWorlds, run
-from policies.evaluation.evaluate import evaluate, summarize
+from policies.evaluation.evaluate import REPORT, evaluate, summarize
 from policies.evaluation.options import CourseRunOptions, EvaluateOptions
 from policies.skills.library import load_skills
 from sim.course.description import official
@@ -211,3 +211,14 @@ def test_navigator_and_heights_take_the_pose_that_the_robot_knows():
     x, y, _ = again[0].trace.pose[-1]
     true = CourseWorlds(official(), skills, seeds[:1], **kept)
     assert true.robots.localization is None and (true.run()[0].trace.pose[-1][:2]) != (x, y)
+
+
+def test_a_report_that_could_not_be_written_is_refused_before_the_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "policies.evaluation.evaluate.CourseWorlds", lambda *given, **named: pytest.fail("a run was begun")
+    )
+    for name in REPORT:
+        folder = tmp_path / name.replace(".", "_")
+        (folder / name).mkdir(parents=True)
+        with pytest.raises(InputError, match=name):
+            evaluate(EvaluateOptions(runs=1, report=folder))
