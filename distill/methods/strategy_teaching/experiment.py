@@ -317,6 +317,8 @@ def rule(results: Results) -> list[Check]:
     ]
 
 
+PILOT = (910, 911, 912)
+"""There strategies less random ones were 0.23, 0.24 and 0.17, and less fine-tuning -0.21, -0.13 and -0.10."""
 RECIPE = Recipe(
     name="strategy_teaching",
     title="Strategies as text beside a student that stays as it is",
@@ -344,7 +346,7 @@ RECIPE = Recipe(
         "teacher": Service("bound: the teacher serves", "teacher"),
     },
     metric="satisfaction",
-    seeds=5,
+    seeds=0,
     prepare=Lab,
     arm=run_arm,
     rule=rule,
@@ -352,11 +354,11 @@ RECIPE = Recipe(
         Claim(
             "nearest", "Strategies of the nearest scenarios leave customers more satisfied than others of the same "
             "library",
-            Difference("strategies", "random"), Power(0.05),
+            Difference("strategies", "random"), Power(0.05, 0.034, PILOT),
         ),
         Claim(
             "instead of training", "They do so more than fine-tuning on as many of the teacher's answers",
-            Difference("strategies", "fine-tuned"), Power(0.05),
+            Difference("strategies", "fine-tuned"), Power(0.05, 0.058, PILOT),
         ),
     ),
     presets={"small": Settings()},
