@@ -65,7 +65,7 @@ class Kinematics:
         found = []
         for links in zip(*self.chains, strict=True):
             axes = np.stack([link.axis for link in links])
-            s = np.stack([skew(axis) for axis in axes])
+            s = skews(axes)
             places, turns = np.stack([link.place for link in links]), np.stack([link.turn for link in links])
             found.append((places[..., None], turns, axes[..., None], s, s @ s))
         return found
