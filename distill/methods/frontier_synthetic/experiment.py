@@ -1,7 +1,7 @@
 """A strong model's answers after thinking, learned without the thoughts (arXiv 2410.18588).
 
-A teacher answers questions about chains of operators at once, badly, or step by step, well. Students learn answers of
-either kind to the same questions. Answers that are made as wrong as the weaker ones, at random and by the weaker
+A teacher says of short texts whether they praise or blame: at once, badly, or step by step, well. Students learn
+answers of either kind to the same texts. Answers that are made as wrong as the weaker ones, at random and by the weaker
 annotator's own confusions, say whether it is their truth that matters.
 """
 
@@ -23,11 +23,10 @@ from distill.language.writing import answers
 from distill.methods.claims import Claim, Difference, Power
 from distill.methods.framework import Arm, Place, Recipe, Scale, Trial
 from distill.methods.frontier_synthetic.method import target
+from distill.methods.frontier_synthetic.opinions import VERDICTS, Opinions, Question
 from distill.methods.labs.text_lab import learn_rows, model_of
-from distill.methods.nesycd.operator_world import OperatorWorld
 from distill.methods.statistics import Check, Interval, Results
 
-Question = tuple[int, list[int]]
 Kind = Literal["none", "direct", "stripped", "chains", "truth", "flipped", "confused"]
 DIRECT, STEPS = "at once", "by steps"
 """How the teacher is asked."""
@@ -37,22 +36,26 @@ DIRECT, STEPS = "at once", "by steps"
 class Settings:
     """Sizes of the experiment."""
 
-    operators: int = 12
+    words: int = 40
+    said: int = 6
+    """Words of a text."""
     teacher: Shape = Shape(0, 96, 3, 4)
     student: Shape = Shape(0, 64, 2, 4)
-    teacher_questions: int = 3000
-    teacher_steps: int = 1500
+    teacher_questions: int = 1500
+    at_once: int = 400
+    """Of those, the ones that the teacher learned to answer at once as well: few, so that it does so badly."""
+    teacher_steps: int = 800
     weak_steps: int = 100
     """Of the student before it is taught, on true answers to a few questions: it knows the form."""
-    questions: int = 2000
-    more: int = 4000
+    questions: int = 1000
+    more: int = 2000
     """Questions beside them that one arm has answered as well."""
     labelled: float = 0.1
-    test: int = 400
-    steps: int = 800
+    test: int = 1000
+    steps: int = 600
     batch: int = 32
     learning_rate: float = 2e-3
-    length: int = 40
+    length: int = 32
 
 
 @dataclass(frozen=True)
@@ -64,11 +67,11 @@ class Answers(Arm):
 
 
 class Lab:
-    """One seed's operators, a teacher with two ways to answer, and its answers."""
+    """One seed's words, a teacher with two ways to answer, and its answers."""
 
     def __init__(self, trial: Trial) -> None:
         self.trial, self.settings, s = trial, trial.settings, trial.settings
-        self.world = OperatorWorld(trial.rng(1), s.operators, 0.0)
+        self.world = Opinions(trial.rng(1), s.words, s.said)
         self.tokens = words([" ".join([*self.world.text, DIRECT, STEPS])])
         self.read, rng = causal(self.tokens.size), trial.rng(2)
         sizes = [trial.scaled(n, 12) for n in (s.teacher_questions, s.questions, s.more, s.test)]
@@ -76,7 +79,7 @@ class Lab:
         held = {str(q) for q in self.test}
         self.asked, self.extra = ([q for q in part if str(q) not in held] for part in (self.asked, self.extra))
         self.teacher = model_of(trial, s.teacher, self.tokens.size, 3)
-        both = [Pair(f"{DIRECT} {q}", y) for q, y in map(self.direct, self.taught)]
+        both = [Pair(f"{DIRECT} {q}", y) for q, y in map(self.direct, self.taught[: trial.scaled(s.at_once, 4)])]
         both += [Pair(f"{STEPS} {q}", y) for q, y in map(self.steps, self.taught)]
         self.learn(self.teacher, both, s.teacher_steps)
         self.start = model_of(trial, s.student, self.tokens.size, 4)
@@ -104,7 +107,9 @@ class Lab:
         """What a model writes after each text, and the tokens that it takes on the average."""
         prompts = [self.tokens.encode(text) for text in texts]
         ends, pad = [self.tokens.end], self.tokens.pad
-        written = answers(model, prompts, 24, self.tokens.size, ends, pad, 0, temperature=0, batch=256)
+        written = answers(
+            model, prompts, 2 * self.settings.said + 4, self.tokens.size, ends, pad, 0, temperature=0, batch=256
+        )
         return [self.tokens.decode(ids) for ids in written], float(np.mean([len(ids) for ids in written]))
 
     def annotated(self, questions: Sequence[Question], way: str) -> list[str]:
@@ -142,7 +147,7 @@ class Lab:
         candidates = rng.permutation(np.flatnonzero(self.right(good, self.asked)))
         found = list(good)
         for i in candidates[: round(max(share, 0.0) * len(good))]:
-            others = [f"is {n}" for n in range(10) if f"is {n}" != true[i]]
+            others = [f"is {verdict}" for verdict in VERDICTS if f"is {verdict}" != true[i]]
             found[i] = str(rng.choice(confusions.get(true[i], others) if kind == "confused" else others))
         return found
 
@@ -206,7 +211,7 @@ RECIPE = Recipe(
         skill="reasoning",
     ),
     signals=("text",),
-    data="questions about chains of 12 operators, generated; a trained teacher answers them at once or by steps",
+    data="short texts that praise or blame, generated; a trained teacher judges them at once or by steps",
     claim="A student that learns the answers a teacher reaches step by step, without the steps, is right more often "
     "than one that learns the answers the teacher gives at once, and writes no more",
     falsified="it is right less often",

@@ -37,10 +37,16 @@ HEAD = 50
 """Largest probabilities that the adaptive KL's network sees."""
 
 
+def span_loss() -> SpanCorrelation:
+    """Products of neighbours' probabilities divided by their sum, and the square of their distance: the gradient of the
+    plain norm does not fade as it nears 0, and at the paper's weight of 1 it drowns the other two losses."""
+    return SpanCorrelation(normalised=True, squared=True)
+
+
 def losses(options: MethodOptions, head: int = HEAD) -> Losses:
     """Right answers, adaptive KL on corrected ones, correlation inside spans with the weight given."""
     parts: dict[str, Any] = {"labels": (1.0, CrossEntropy()), "tokens": (1.0, DistributionAdaptiveKL(head=head))}
-    return {**parts, **({"spans": (options.weight, SpanCorrelation())} if options.weight else {})}
+    return {**parts, **({"spans": (options.weight, span_loss())} if options.weight else {})}
 
 
 def two_views(parts: Losses, teacher: Any, read: Read) -> tuple[Views, Teachers]:

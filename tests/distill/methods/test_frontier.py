@@ -52,7 +52,7 @@ def test_worsened_answers_are_as_wrong_as_the_weaker_ones(tmp_path):
     sizes = {"teacher_questions": 12, "teacher_steps": 1, "weak_steps": 1, "questions": 60, "test": 4, "more": 4}
     lab = Lab(Trial(0, tmp_path, Settings(**sizes)))
     true = [lab.direct(q)[1] for q in lab.asked]
-    weak = ["is 3" if i % 2 and text != "is 3" else text for i, text in enumerate(true)]
+    weak = ["is even" if i % 2 else text for i, text in enumerate(true)]
     lab.answers = {STEPS: list(true), DIRECT: weak}
     wrong = (lab.right(weak, lab.asked) == 0).sum()
     for kind in ("flipped", "confused"):
@@ -62,5 +62,5 @@ def test_worsened_answers_are_as_wrong_as_the_weaker_ones(tmp_path):
         if kind == "confused":
             known = {t for t, w in zip(true, weak, strict=True) if t != w}
             pairs = zip(found, true, strict=True)
-            assert all(text == "is 3" for text, truth in pairs if text != truth and truth in known)
+            assert all(text == "is even" for text, truth in pairs if text != truth and truth in known)
     assert not {q for q, _ in map(lab.direct, lab.asked)} & {q for q, _ in map(lab.direct, lab.test)}
