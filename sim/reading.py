@@ -4,6 +4,7 @@ import json
 import math
 import stat
 import zipfile
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -69,13 +70,23 @@ def read_own(path: Path) -> Any:
     does, and where it is none."""
     text = read_text(path, LARGEST_OWN)
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is no JSON: {error}") from error
 
 
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, for `json.loads`; raises `ValueError` where it has a key twice: JSON takes the last in
+    silence."""
+    twice = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
+    if twice:
+        raise ValueError(f"it has the key {twice[0]!r} twice")
+    return dict(pairs)
+
+
 def read_json(text: str) -> Any:
-    """JSON whose numbers are numbers that a float holds: no 1e400, which is read as infinity, no 400 digits, no NaN.
+    """JSON whose numbers are numbers that a float holds: no 1e400, which is read as infinity, no 400 digits, no NaN;
+    and whose objects have no key twice.
 
     Raises:
       ValueError: it is no such JSON.
@@ -89,7 +100,7 @@ def read_json(text: str) -> Any:
     def refuse(said: str) -> Any:
         raise ValueError(f"{said} is no number of JSON")
 
-    return json.loads(text, parse_int=known, parse_float=known, parse_constant=refuse)
+    return json.loads(text, parse_int=known, parse_float=known, parse_constant=refuse, object_pairs_hook=unique)
 
 
 def number(value: Any) -> float:

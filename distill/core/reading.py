@@ -41,6 +41,16 @@ def read_text(path: Path, largest: int = LARGEST) -> str:
         raise DistillError(f"{path} is not text") from error
 
 
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, for `json.loads`; raises `ValueError` where it has a field twice: the last would be taken in
+    silence."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"it has the field {next(name for name in names if names.count(name) > 1)!r} twice")
+    return found
+
+
 def read_json(
     path: Path,
     largest: int = LARGEST,
@@ -52,11 +62,13 @@ def read_json(
     """What a JSON file holds; its numbers are read as `json.loads` is told. Raises what `read_text` does.
 
     Raises:
-      DistillError: also where it is no JSON, or nested too deeply to be read.
+      DistillError: also where it is no JSON, has a field twice, or is nested too deeply to be read.
     """
     text = read_text(path, largest)
     try:
-        return json.loads(text, parse_int=parse_int, parse_float=parse_float, parse_constant=parse_constant)
+        return json.loads(
+            text, parse_int=parse_int, parse_float=parse_float, parse_constant=parse_constant, object_pairs_hook=unique
+        )
     except RecursionError as error:
         raise DistillError(f"{path} is nested too deeply") from error
     except ValueError as error:  # numbers of thousands of digits have one that is not JSON's

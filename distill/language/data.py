@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from distill.core.errors import DistillError
+from distill.core.reading import unique
 from distill.language.examples import Pair, Text, check_size, read_examples, table
 from sim.results import printable
 
@@ -196,7 +197,7 @@ def read_folder(folder: Path | str) -> Corpus:
         try:
             check_size(path)
             READERS[path.suffix](corpus, name, path)
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, ValueError) as error:
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, ValueError, RecursionError) as error:
             if isinstance(error, DistillError):
                 raise
             raise DistillError(f"{path} cannot be read: {type(error).__name__} {error}") from error
@@ -254,7 +255,7 @@ def _table(corpus: Corpus, name: str, path: Path) -> None:
 
 
 def _examples(corpus: Corpus, name: str, path: Path) -> None:
-    data = json.loads(path.read_text(encoding="utf-8-sig"))
+    data = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique)
     rows = data.get("examples", []) if isinstance(data, dict) else data
     pairs = [(e["input"], e["target"]) for e in rows if isinstance(e, dict) and {"input", "target"} <= set(e)]
     if pairs:  # lists of labels lie beside the data and are no text

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from distill.core.errors import DistillError, first_line
+from distill.core.reading import unique
 
 Line = TypeVar("Line", str, bytes)
 FORMS = "text | prompt, completion | messages | question, answer | instruction, input, output"
@@ -318,7 +319,7 @@ def _entities(given: Any) -> dict[str, tuple[str, ...]]:
     found: dict[str, list[str]] = {}
     if isinstance(given, str):  # as tables without nested types keep them
         try:
-            given = json.loads(given)
+            given = json.loads(given, object_pairs_hook=unique)
         except (ValueError, RecursionError):
             return {}
     if isinstance(given, Mapping):
@@ -376,7 +377,7 @@ def _chat(messages: Any, tools: Any) -> Chat | str:
         return NO_ANSWER
     if isinstance(tools, str):  # as data sets keep them where tables take no nested types
         try:
-            tools = json.loads(tools)
+            tools = json.loads(tools, object_pairs_hook=unique)
         except (ValueError, RecursionError):
             return NO_TOOLS
     if tools is not None and not (isinstance(tools, list) and all(isinstance(tool, Mapping) for tool in tools)):
@@ -421,24 +422,15 @@ def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:
     for number, line in enumerate(_lines(path, "\n"), 1):  # other line ends are part of the texts
         if line.strip():
             try:
-                yield f"line {number}", json.loads(line, object_pairs_hook=_object)
+                yield f"line {number}", json.loads(line, object_pairs_hook=unique)
             except json.JSONDecodeError as error:
                 raise DistillError(f"{path}, line {number} is no JSON: {error.msg}") from error
             except ValueError as error:
                 raise DistillError(f"{path}, line {number} cannot be read: {first_line(error)}") from error
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Of JSON; raises `ValueError` where it has a field twice: JSON takes the last in silence."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"it has the field {next(name for name in names if names.count(name) > 1)!r} twice")
-    return found
-
-
 def _json(path: Path) -> Iterator[tuple[str, Any]]:
-    rows = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_object)
+    rows = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique)
     if not isinstance(rows, list):
         raise DistillError(f"{path} must be a list of rows, got {type(rows).__name__}")
     for number, row in enumerate(rows, 1):

@@ -13,7 +13,7 @@ import torch
 
 from distill.core.checkpoints import write_text
 from distill.core.errors import DistillError, first_line
-from distill.core.reading import read_text
+from distill.core.reading import read_text, unique
 from distill.language.examples import NOT_TEXT, Chat, Example, Pair, fault_of
 
 Embed = Callable[[Sequence[str]], np.ndarray]
@@ -101,7 +101,8 @@ class KnowledgeBase:
         """What `save` wrote. Raises `DistillError` where the file is something else."""
         try:
             # lines of the file alone: `splitlines` also breaks where a text within a row has U+2028
-            rows = [json.loads(line) for line in read_text(path, 2**30).split("\n") if line.strip()]
+            lines = read_text(path, 2**30).split("\n")
+            rows = [json.loads(line, object_pairs_hook=unique) for line in lines if line.strip()]
             texts = [(row["question"], row["knowledge"]) for row in rows]
             if any(text is None or fault_of(text) == NOT_TEXT for pair in texts for text in pair):
                 raise DistillError(f"{path} holds no knowledge: a question or its knowledge is no text")

@@ -27,7 +27,7 @@ from sim.course.files import by_name
 from sim.errors import InputError
 from sim.messages import NS
 from sim.observation import Layout, Sensors
-from sim.reading import check_file, number
+from sim.reading import check_file, number, unique
 from sim.recordings import (
     COMMAND,
     HEIGHTS,
@@ -110,7 +110,7 @@ def _settings(path: Path) -> Iterator[Any]:
 
 def _json(text: Any) -> dict[str, Any]:
     try:
-        found: object = json.loads(str(text))
+        found: object = json.loads(str(text), object_pairs_hook=unique)
     except (ValueError, RecursionError):
         found = None
     return found if isinstance(found, dict) else {}  # type: ignore[return-value]

@@ -31,7 +31,7 @@ def _said_once(work: Callable[[Asked], Found]) -> Callable[[Asked], Found]:
         except OSError as error:
             if not isinstance(options, ExperimentOptions):
                 raise
-            raise InputError(f"cannot write to {options.out}: {error.strerror or error}") from error
+            raise InputError(f"cannot write to {error.filename or options.out}: {error.strerror or error}") from error
 
     return checked
 

@@ -136,6 +136,13 @@ class Sweep(Result):
     estimate: dict[str, Any]
     """Before it began: `seconds` of computing that were left, and the names of recipes of which they are `unknown`."""
 
+    @property
+    def failure(self) -> str:
+        """The first of the recipes that failed, and why."""
+        failed = [found for found in self.recipes if "error" in found]
+        first = f": {failed[0]['name']}: {failed[0]['error']}" if failed else ""
+        return f"{len(failed)} of {len(self.recipes)} recipes failed{first}" if failed else ""
+
     def show(self, console: "Console") -> None:
         """One line a recipe."""
         from rich.table import Table

@@ -1,6 +1,8 @@
 """Runs recipes: seeds side by side, finished arms kept, one verdict."""
 
 import math
+import os
+import re
 import shutil
 import time
 from collections.abc import Sequence
@@ -15,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from distill.core.checkpoints import plain, write_json
-from distill.core.errors import DistillError
+from distill.core.errors import DistillError, first_line
 from distill.core.folders import end_with_parent, hold
 from distill.core.reading import read_json
 from distill.language.data import Corpus, read_folder
@@ -32,7 +34,7 @@ from distill.methods.statistics import Interval, Results, verdict
 from sim.machine import need_memory
 from sim.robots.description import DEFAULT, robot_by_name
 
-OPTIONS, ARMS, RESULT, STUDENTS = "options.json", "arms.json", "result.json", "students"
+OPTIONS, ARMS, RESULT, PICTURE, STUDENTS = "options.json", "arms.json", "result.json", "result.png", "students"
 WORKER_BYTES = 300e6
 """What a process takes of memory before it has any model: 400 MB were measured."""
 
@@ -93,7 +95,8 @@ def _run(
     through: Any = None,
 ) -> dict[str, Any]:
     _claim(folder, options)
-    left = [s for s in chosen if set(_arms(folder, s)) != set(recipe.arms)]
+    check_places(folder, (RESULT, PICTURE))
+    left = [s for s in chosen if not set(recipe.arms) <= set(arms_of(recipe, folder, s))]
     jobs = [(recipe, folder, s, options, corpus) for s in left]
     workers = min(asked.workers or processors(), max(len(left), 1))
     if through is None:
@@ -112,11 +115,17 @@ def _run(
 
 def summary(recipe: Recipe, folder: Path, seeds: Sequence[int], options: dict[str, Any]) -> dict[str, Any]:
     """The result over `seeds` that are all finished; writes `result.json` and `result.png`."""
-    kept = {s: _arms(folder, s) for s in seeds}
+    kept = {s: arms_of(recipe, folder, s) for s in seeds}
     rows = {s: {arm: found["measures"] for arm, found in arms.items()} for s, arms in kept.items()}
     results = Results(rows, recipe.metric)
-    checks = list(recipe.rule(results))
-    judged = judge(recipe.claims, results, checks)
+    try:
+        checks = list(recipe.rule(results))
+        judged = judge(recipe.claims, results, checks)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        if isinstance(error, DistillError):
+            raise
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise DistillError(f"what {folder} holds is not what {recipe.name} measures ({reason})") from error
     result = {
         "name": recipe.name, "title": recipe.title, "source": recipe.source, "claim": recipe.claim,
         "verdict": conclusion(judged) if judged else verdict(checks),
@@ -125,7 +134,7 @@ def summary(recipe: Recipe, folder: Path, seeds: Sequence[int], options: dict[st
         "seconds": round(sum(found["seconds"] for arms in kept.values() for found in arms.values()), 1),
         "seed": seeds[0], "seeds": list(seeds), "metric": recipe.metric, "out": str(folder), **options,
     }  # fmt: skip
-    result["plot"] = str(plot(result, results, folder / "result.png"))
+    result["plot"] = str(plot(result, results, folder / PICTURE))
     write_json(folder / RESULT, plain(result))
     return result
 
@@ -213,28 +222,46 @@ def _claim(folder: Path, options: dict[str, Any]) -> None:
     path = folder / OPTIONS
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        known = read_json(path) if path.is_file() else None
-        if not isinstance(known, dict | None):
+        begun = os.path.lexists(path)
+        known: Any = read_json(path) if begun else {}
+        if not isinstance(known, dict):
             raise ValueError(f"{path.name} holds no options")
+        if not begun and any(folder.glob(f"seed_*/{ARMS}")):
+            raise ValueError(f"there are results, but no {path.name} that says how they were measured")
     except (OSError, ValueError) as error:
         raise DistillError(f"{folder} cannot be used: {error}") from error
-    if known is None:
+    if not begun:
         write_json(path, options)
         return
-    for name, value in plain(options).items():
-        if known.get(name, False if name == "save" else None) != value:
-            was = str(known.get(name))[:200]
+    for name, value in {"robot": None, **plain(options)}.items():
+        was = known.get(name, False if name == "save" else None)
+        if was != value or isinstance(was, bool) != isinstance(value, bool):
+            was = str(was)[:200]
             raise DistillError(f"{folder} was begun with {name} {was}, not {value}: choose another --out")
 
 
-def _arms(folder: Path, seed: int) -> dict[str, Any]:
+def check_places(folder: Path, names: Sequence[str]) -> None:
+    """Raises `DistillError` where a file could not be written after hours of work: it, or its part, is a folder."""
+    for name in names:
+        for path in (folder / name, (folder / name).with_suffix(".partial")):
+            if path.is_dir() and not path.is_symlink():
+                raise DistillError(f"cannot write {folder / name}: {path} is a folder")
+
+
+def arms_of(recipe: Recipe, folder: Path, seed: int) -> dict[str, Any]:
+    """Arm -> `measures` and `seconds`, of a seed of a folder that `run` wrote; arms that the recipe has no longer are
+    left out. Raises `DistillError` where they cannot be what `run` wrote."""
     path = folder / f"seed_{seed}" / ARMS
     try:
-        found = read_json(path, parse_int=_known, parse_float=_known) if path.is_file() else {}
+        found = read_json(path, parse_int=_known, parse_float=_known) if os.path.lexists(path) else {}
         for arm, one in found.items():
-            if not isinstance(one["measures"], dict) or not 0 <= float(one["seconds"]) < math.inf:
+            main = one["measures"].get(recipe.metric, None if arm in recipe.arms else 0)
+            numbers = [main, one["seconds"]]
+            if not all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers):
                 raise ValueError(f"what it says of '{arm}' is no result")
-        return found
+            if not math.isfinite(main) or not 0 <= one["seconds"] < math.inf:
+                raise ValueError(f"what it says of '{arm}' cannot be")
+        return {arm: one for arm, one in found.items() if arm in recipe.arms}
     except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise DistillError(f"{path} is damaged ({error}): delete it to run this seed again") from error
 
@@ -248,20 +275,22 @@ def _known(digits: str) -> float:
 
 
 def _finished(recipe: Recipe, folder: Path) -> list[int]:
-    seeds = sorted(int(path.name[5:]) for path in folder.glob("seed_*"))
-    return [s for s in seeds if set(_arms(folder, s)) == set(recipe.arms)]
+    names = (path.name.removeprefix("seed_") for path in folder.glob("seed_*"))
+    seeds = sorted(int(name) for name in names if re.fullmatch(r"0|[1-9][0-9]{,18}", name))
+    return [s for s in seeds if set(recipe.arms) <= set(arms_of(recipe, folder, s))]
 
 
 def kept_arms(recipe: Recipe, folder: Path) -> dict[int, dict[str, Any]]:
     """Finished seed -> arm -> `measures` and `seconds`, of a folder that `run` wrote."""
-    return {seed: _arms(folder, seed) for seed in _finished(recipe, folder)}
+    return {seed: arms_of(recipe, folder, seed) for seed in _finished(recipe, folder)}
 
 
 def _seed(
     recipe: Recipe, folder: Path, seed: int, options: dict[str, Any], corpus: Corpus | None, show: Any = None
 ) -> None:
-    kept, mine = _arms(folder, seed), folder / f"seed_{seed}"
+    kept, mine = arms_of(recipe, folder, seed), folder / f"seed_{seed}"
     mine.mkdir(exist_ok=True)
+    check_places(mine, (ARMS,))
     threads = torch.get_num_threads()
     trial = Trial(
         seed, mine, recipe.presets.get(options["preset"]), options["budget"], corpus, options["domain"],
@@ -340,7 +369,7 @@ class _Progress:
 
     def show(self) -> None:
         """Counts the arms on disk."""
-        done = sum(len(_arms(self.folder, seed)) for seed in self.seeds)
+        done = sum(len(arms_of(self.recipe, self.folder, seed)) for seed in self.seeds)
         self.progress.update(self.bar, completed=done)
         if done != self.seen and not self.console.is_terminal:
             total = len(self.seeds) * len(self.recipe.arms)

@@ -10,6 +10,8 @@ import numpy as np
 
 from distill.core.errors import DistillError
 
+LARGEST = 1e150
+"""Above which a number has no square, and so no spread."""
 SUPPORTED, NULL, CONTRADICTED, UNDECIDED = "supported", "null", "contradicted", "undecided"
 
 
@@ -24,9 +26,9 @@ class Interval:
 
     @classmethod
     def of(cls, values: Sequence[float] | np.ndarray, confidence: float = 0.95) -> "Interval":
-        """Raises `DistillError` for no values or values that are not finite."""
+        """Raises `DistillError` for no values, or values that are not finite or have no finite square."""
         values = np.asarray(values, float)
-        if not len(values) or not np.isfinite(values).all():
+        if not len(values) or not (np.abs(values) < LARGEST).all():
             raise DistillError(f"an interval needs finite values, got {values.tolist()}")
         mean = float(values.mean())
         if len(values) == 1:
@@ -109,9 +111,12 @@ class Results:
     def values(self, arm: str, metric: str = "") -> np.ndarray:
         """`[seeds]`, in order of the seeds."""
         try:
-            return np.array([row[arm][metric or self.metric] for row in self.rows.values()], float)
+            found = [row[arm][metric or self.metric] for row in self.rows.values()]
         except KeyError as error:
             raise DistillError(f"the results have no {error} for the arm '{arm}'") from error
+        if not all(isinstance(value, int | float | np.number) for value in found):
+            raise DistillError(f"the arm '{arm}' has no number as its {metric or self.metric} of every seed")
+        return np.array(found, float)
 
     def mean(self, arm: str, metric: str = "") -> Interval:
         """Over seeds."""

@@ -21,11 +21,12 @@ from distill.methods.catalogue import NAMES, find
 from distill.methods.framework import Recipe, processors
 from distill.methods.measured import read
 from distill.methods.options import SMALL, ExperimentOptions
-from distill.methods.run import OPTIONS, folder_of, kept_arms, run, summary, table
+from distill.methods.run import OPTIONS, check_places, folder_of, kept_arms, run, summary, table
 
 HOURS = 4.0
 """Of a sweep with a small budget, on `CORES` of a computer."""
 CORES = 2
+SWEPT = ("sweep.json", "sweep.md")
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ def sweep(
         recipe.check_budget(asked.budget)
     lock = hold(Path(asked.out))
     try:
+        check_places(Path(asked.out), SWEPT)
         return _sweep(recipes, asked, console or Console(stderr=True), hours)
     finally:
         lock.release()
@@ -144,8 +146,9 @@ def _sweep(
         "verdicts": {result["name"]: result.get("verdict", "failed") for result in found},
         "seconds": round(sum(result["seconds"] for result in found), 1), "estimate": before,
     }  # fmt: skip
-    write_json(Path(asked.out) / "sweep.json", plain(merged))
-    write_text(Path(asked.out) / "sweep.md", table(found))
+    merged_file, table_file = (Path(asked.out) / name for name in SWEPT)
+    write_json(merged_file, plain(merged))
+    write_text(table_file, table(found))
     return merged
 
 

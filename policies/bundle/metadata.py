@@ -11,6 +11,7 @@ import numpy as np
 from sim.course.description import SKILLS
 from sim.errors import InputError
 from sim.observation import Layout
+from sim.reading import unique
 from sim.robots.description import Robot
 
 SCHEMA = 2
@@ -64,7 +65,7 @@ class Metadata:
     def from_json(cls, text: str) -> "Metadata":
         """Inverse of `to_json`; `InputError` names a key that is missing or unknown."""
         try:
-            data = json.loads(text, parse_constant=_refuse, object_pairs_hook=_object)
+            data = json.loads(text, parse_constant=_refuse, object_pairs_hook=unique)
         except InputError:
             raise
         except (ValueError, RecursionError) as error:  # also numbers of thousands of digits
@@ -82,13 +83,6 @@ class Metadata:
 
 def _refuse(constant: str) -> Any:
     raise InputError(f"its metadata holds {constant}")
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise InputError("its metadata has a key twice")
-    return found
 
 
 def robot_fields(robot: Robot) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from robot.loop.transport import Array
 from robot.options import ConvertOptions
 from robot.results import Converted
 from sim.errors import InputError
-from sim.reading import check_file
+from sim.reading import check_file, unique
 from sim.recordings import LARGEST, LONGEST, finish
 from sim.results import printable
 
@@ -151,7 +151,7 @@ def _torn(rest: bytes, size: int) -> bool:
 
 def _header(path: Path, kind: bytes, payload: bytes) -> dict[str, Any]:
     try:
-        header: object = json.loads(payload) if kind == b"H" else None
+        header: object = json.loads(payload, object_pairs_hook=unique) if kind == b"H" else None
     except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict):

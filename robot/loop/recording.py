@@ -26,7 +26,7 @@ from robot.loop.transport import IMPLAUSIBLE_DAMPS, NEVER, Array, Mode, Output, 
 from sim import messages
 from sim.course.description import SKILLS
 from sim.errors import InputError
-from sim.reading import check_file
+from sim.reading import check_file, unique
 from sim.recordings import (
     COMMAND,
     HEIGHTS,
@@ -399,7 +399,7 @@ def _older(path: Path) -> InputError | None:
 
 def _header(path: Path, data: bytes) -> dict[str, Any]:
     try:
-        header: object = json.loads(data[8:].rstrip(b"\0"))
+        header: object = json.loads(data[8:].rstrip(b"\0"), object_pairs_hook=unique)
     except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict):

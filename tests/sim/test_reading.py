@@ -18,7 +18,7 @@ def test_what_a_run_wrote_and_somebody_exchanged_is_refused(tmp_path):
     path = tmp_path / "summary.json"
     path.write_text('{"steps": 3}')
     assert read_own(path) == {"steps": 3}
-    for content in (b"[" * 100_000, b"\xff\xfe", b'{"steps"', b""):
+    for content in (b"[" * 100_000, b"\xff\xfe", b'{"steps"', b"", b'{"steps": 3, "steps": 4}'):
         path.write_bytes(content)
         with pytest.raises(InputError):
             read_own(path)

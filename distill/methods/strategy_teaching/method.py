@@ -28,7 +28,7 @@ import torch
 
 from distill.core.checkpoints import write_text
 from distill.core.errors import DistillError, first_line
-from distill.core.reading import read_text
+from distill.core.reading import read_text, unique
 from distill.language.examples import NOT_TEXT, fault_of
 from distill.language.knowledge import Embed, Entry, KnowledgeBase, words
 
@@ -122,7 +122,7 @@ class Library:
         """What `save` wrote, or a person did. Raises `DistillError` where the file is something else."""
         try:
             # lines of the file alone: `splitlines` also breaks where a text within a row has U+2028
-            rows = [json.loads(line) for line in read_text(path).split("\n") if line.strip()]
+            rows = [json.loads(line, object_pairs_hook=unique) for line in read_text(path).split("\n") if line.strip()]
             more = ("origin", "date", "reviewer")
             for number, row in enumerate(rows, 1):
                 strategies = row["strategies"]

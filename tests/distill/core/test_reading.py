@@ -22,7 +22,12 @@ def changed(spoil):
     """As `spoil`, and text that is no JSON."""
 
     def change(path, how: str) -> None:
-        texts = {"nested": b"[" * 100_000, "bytes": b"\xff\xfe\x00", "cut off": b'{"a": 1'}
+        texts = {
+            "nested": b"[" * 100_000,
+            "bytes": b"\xff\xfe\x00",
+            "cut off": b'{"a": 1',
+            "twice": b'{"a": 1, "a": 2}',
+        }
         if how in texts:
             path.write_bytes(texts[how])
         else:
@@ -31,7 +36,7 @@ def changed(spoil):
     return change
 
 
-KINDS = ["pipe", "device", "folder", "huge", "nested", "bytes", "cut off"]
+KINDS = ["pipe", "device", "folder", "huge", "nested", "bytes", "cut off", "twice"]
 
 
 @pytest.mark.parametrize("how", KINDS)

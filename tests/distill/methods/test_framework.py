@@ -2,8 +2,10 @@
 
 import fcntl
 import json
+import os
 import pickle
 import re
+import shutil
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,7 +25,7 @@ from distill.methods.catalogue import NAMES, find
 from distill.methods.claims import Claim, Difference, Power
 from distill.methods.framework import Arm, Place, Recipe, Trial
 from distill.methods.options import ExperimentOptions
-from distill.methods.run import plan, summary, table
+from distill.methods.run import kept_arms, plan, summary, table
 from distill.methods.statistics import Check
 
 QUIET = Console(quiet=True)
@@ -247,6 +249,80 @@ def test_results_of_other_options_are_refused(tmp_path):
         path.write_text(content)
         with pytest.raises(DistillError, match="is damaged"):
             run(RECIPE, out=tmp_path, seeds=1, workers=1)
+
+
+def a(change):
+    """What `change` makes of the first arm of a seed's results, as a file."""
+
+    def made(whole: str) -> str:
+        arms = json.loads(whole)
+        change(next(iter(arms.values())))
+        return json.dumps(arms)
+
+    return made
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        a(lambda arm: arm["measures"].update(accuracy="0.1")), a(lambda arm: arm["measures"].update(accuracy=True)),
+        a(lambda arm: arm["measures"].update(accuracy=[1, 2])), a(lambda arm: arm["measures"].pop("accuracy")),
+        a(lambda arm: arm.update(seconds="5")), a(lambda arm: arm["measures"].update(accuracy=1.7e308)),
+        lambda whole: whole.replace('"accuracy"', '"accuracy": 0.5, "accuracy"', 1), None,
+    ],
+)  # fmt: skip
+def test_results_that_no_run_wrote_are_refused(tmp_path, spoilt):
+    run(RECIPE, out=tmp_path, seeds=2, workers=1)
+    path = tmp_path / "halves" / "seed_0" / "arms.json"
+    whole = path.read_text()
+    path.unlink()
+    if spoilt is None:
+        os.mkfifo(path)
+    else:
+        path.write_text(spoilt(whole))
+    with pytest.raises(DistillError):
+        run(RECIPE, out=tmp_path, seeds=2, workers=1)
+
+
+def test_folders_that_only_look_like_a_seeds_are_passed_over(tmp_path):
+    run(RECIPE, out=tmp_path, seeds=1, workers=1)
+    folder = tmp_path / "halves"
+    for name in ("seed_", "seed_x", "seed_-1", "seed_00", "seed_1_0", "seed_\u0663"):
+        shutil.copytree(folder / "seed_0", folder / name)
+    assert list(kept_arms(RECIPE, folder)) == [0]
+
+
+def test_arms_that_a_recipe_has_no_longer_do_not_make_a_seed_unfinished(tmp_path):
+    run(RECIPE, out=tmp_path, seeds=1, workers=1)
+    path = tmp_path / "halves" / "seed_0" / "arms.json"
+    arms = json.loads(path.read_text())
+    path.write_text(json.dumps({"earlier": {"measures": {}, "seconds": 1.0}, **arms}))
+    assert kept_arms(RECIPE, tmp_path / "halves") == {0: arms}
+
+
+@pytest.mark.parametrize("name", ["result.json", "result.png", "result.partial", "seed_0/arms.partial"])
+def test_a_folder_in_place_of_a_file_is_refused_before_any_arm_runs(tmp_path, name):
+    ran = []
+    recipe = replace(RECIPE, prepare=lambda trial: ran.append(trial) or prepare(trial))
+    (tmp_path / "halves" / name).mkdir(parents=True)
+    with pytest.raises(DistillError, match="is a folder"):
+        run(recipe, out=tmp_path, seeds=1, workers=1)
+    assert not ran
+
+
+def test_results_without_the_options_they_were_measured_with_are_refused(tmp_path):
+    run(RECIPE, out=tmp_path, seeds=1, workers=1)
+    options = tmp_path / "halves" / "options.json"
+    whole = json.loads(options.read_text())
+    for other in (
+        None, "null", json.dumps(whole)[:-1] + ', "budget": 1.0}', {"budget": True}, {"save": 0}, {"robot": "go2"},
+    ):  # fmt: skip
+        options.unlink()
+        if other is not None:
+            options.write_text(other if isinstance(other, str) else json.dumps({**whole, **other}))
+        with pytest.raises(DistillError, match=r"cannot be used|was begun with"):
+            run(RECIPE, out=tmp_path, seeds=1, workers=1)
+        options.write_text("")
 
 
 def test_one_seed_proves_nothing(tmp_path):

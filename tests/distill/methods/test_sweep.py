@@ -100,3 +100,11 @@ def test_the_command_takes_the_word_and_numbers(two, tmp_path):
     for wrong in ({"budget": "large"}, {"budget": 0.0}, {"budget": "small", "seeds": 3}):
         with pytest.raises(InputError):
             SweepOptions(**wrong)
+
+
+def test_a_sweep_in_which_a_recipe_failed_is_not_done_as_asked(two, tmp_path):
+    (tmp_path / "first_one").mkdir()
+    (tmp_path / "first_one" / "options.json").write_text("[]")
+    found = command.sweep(SweepOptions(out=tmp_path, workers=1))
+    assert found.status == 1 and "first_one" in found.failure and found["verdicts"]["first_one"] == "failed"
+    assert set(found["verdicts"].values()) - {"failed"}, "the other one was run all the same"
