@@ -144,6 +144,9 @@ class PoseAgainstMotion:
     Over `WINDOW` the way by the pose must lie between the way of the lowest foot, which stands, and the way that was
     commanded: feet slip on ramps and fly in jumps, and commands are not reached, but not both at once. How far it lies
     off, in m, is the residual: in the step in which the error passes the limit, or up to a tenth of a second later.
+
+    A robot that is too weak for a ramp slides back while its legs walk up, so both ways are ahead of it: what it may
+    have slid while it was tilted by more than `STEEP` is no error.
     """
 
     CODE, SOURCE, UNIT = Code.POSE_DISAGREES, Source.POSE, "m"
@@ -151,6 +154,8 @@ class PoseAgainstMotion:
     """Control steps: 0.8 s."""
     LAG = 0.2
     """Robots follow their commands so much later, s."""
+    STEEP, SLIDE = 0.35, 0.5
+    """rad, below a ramp's 30 degrees; m/s. One that slid in `robot.bench.monitors` was 0.83 m off in 0.8 s."""
 
     def __init__(self, limit: float) -> None:
         """`limit` in m."""
@@ -164,8 +169,8 @@ class PoseAgainstMotion:
         self._ways.clear()
         self._before: list[list[float]] | None = None
         self._ahead = self._left = 0.0
-        self._way = (0.0, 0.0, 0.0, 0.0)
-        """Of the feet, and of the command: x, y, m."""
+        self._way = (0.0, 0.0, 0.0, 0.0, 0.0)
+        """Of the feet, and of the command: x, y, m; and that it may have slid, m."""
         self.residual = 0.0
 
     def see(self, now: Stance) -> Refusal | None:
@@ -178,14 +183,16 @@ class PoseAgainstMotion:
             self._ahead += share * (float(now.command[0]) - self._ahead)
             self._left += share * (float(now.command[1]) - self._left)
             c, s = now.seconds * math.cos(yaw), now.seconds * math.sin(yaw)
-            fx, fy, cx, cy = self._way
+            fx, fy, cx, cy, slid = self._way
             self._way = (
                 fx + before[lowest][0] - feet[lowest][0], fy + before[lowest][1] - feet[lowest][1],
                 cx + c * self._ahead - s * self._left, cy + s * self._ahead + c * self._left,
+                slid + self.SLIDE * now.seconds * (now.tilt > self.STEEP),
             )  # fmt: skip
         self._ways.append((*self._way, x, y))
-        fx, fy, cx, cy, px, py = (later - earlier for later, earlier in zip(self._ways[-1], self._ways[0], strict=True))
-        self.residual = residual = from_segment((fx, fy), (cx, cy), (px, py))
+        ways = (later - earlier for later, earlier in zip(self._ways[-1], self._ways[0], strict=True))
+        fx, fy, cx, cy, slid, px, py = ways
+        self.residual = residual = max(from_segment((fx, fy), (cx, cy), (px, py)) - slid, 0.0)
         self.peak = max(self.peak, residual)
         if residual <= self.limit:
             return None

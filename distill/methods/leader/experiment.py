@@ -29,11 +29,11 @@ class Settings:
     teacher: Shape = Shape(VOCABULARY, 96, 2, 4, kind="encoder", context=80, classes=DRUGS)
     width: int = 32
     labelled: int = 500
-    more: int = 1500
+    more: int = 6000
     """Patients that the teacher has learned from as well; the student has no labels of them."""
     dev: int = 300
     test: int = 1000
-    teacher_steps: int = 800
+    teacher_steps: int = 3000
     steps: int = 600
     batch: int = 32
     learning_rate: float = 1e-3

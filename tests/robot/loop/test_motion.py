@@ -1,6 +1,7 @@
 """Each monitor of the robot's motion by itself: quiet while everything agrees, and there when something does not."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -92,6 +93,16 @@ def test_a_pose_that_stays_runs_off_or_is_turned_does_not():
         PoseAgainstMotion(LIMITS.pose_differs), lambda k, s: moved(s, s.pose + [0.0, 2.0 * PERIOD * k, 0.0, 0.0])
     )
     assert off is not None and off <= steps / 2 + 5
+
+
+def test_a_robot_that_slides_down_a_ramp_agrees_with_its_pose_and_a_place_that_runs_off_there_does_not():
+    def sliding(tilt, speed):
+        return lambda k, s: replace(moved(s, s.pose - [speed * PERIOD * k, 0.0, 0.0, 0.0]), tilt=tilt)
+
+    slid, steep = 1.05, 0.55  # m/s back, rad
+    assert first(PoseAgainstMotion(LIMITS.pose_differs), sliding(0.1, slid)) is not None
+    assert first(PoseAgainstMotion(LIMITS.pose_differs), sliding(steep, slid)) is None
+    assert first(PoseAgainstMotion(LIMITS.pose_differs), sliding(steep, 2.0 * slid)) is not None
 
 
 def test_a_heading_that_turns_alone_is_known_at_once():
