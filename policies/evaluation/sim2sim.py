@@ -4,7 +4,9 @@ A policy is judged in an engine that shares no code with the one it learned in, 
 latency and motors. No row is trained for. Rows are kept as they are measured, so an interrupted table goes on.
 """
 
+import hashlib
 import json
+import os
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
@@ -21,7 +23,7 @@ from policies.evaluation.outcome import CourseRun
 from policies.evaluation.walking import WalkEval, tracking
 from policies.skills.library import Skills, load_skills
 from sim.course.description import Course
-from sim.course.files import by_name, several
+from sim.course.files import by_name, dumps, several
 from sim.envs.variation import Variation
 from sim.envs.worlds import world_seeds
 from sim.errors import InputError
@@ -51,6 +53,8 @@ class Sim2Sim(Result):
     runs: int
     seed: int
     randomized: bool
+    course_sha256: str
+    """Of all that is in the course: a file may be changed under its name."""
     bundles: list[str | None]
     """Checksums of the policy's files."""
     rows: list[dict[str, Any]]
@@ -104,7 +108,8 @@ def sim2sim(options: EvaluateOptions) -> Sim2Sim:
     """Measures every row of `variations` and returns what `barkour evaluate --sim2sim` prints.
 
     MuJoCo and Drake are always there, MJX where it is the `engine`. With `report` the rows stand in `sim2sim.json` of
-    that folder as they come; called again with the same options, those that are there are not measured anew.
+    that folder as they come; called again with the same options, those that are there are not measured anew, and those
+    of an engine that is not asked for now stay.
 
     Raises:
       InputError: unknown policy or course, a folder that cannot be written, or rows in it of other options.
@@ -119,6 +124,7 @@ def sim2sim(options: EvaluateOptions) -> Sim2Sim:
         "policy": options.policy,
         "robot": skills.robot.name,
         "course": options.course,
+        "course_sha256": hashlib.sha256(dumps(course).encode()).hexdigest(),
         "runs": options.runs,
         "seed": options.seed,
         "randomized": options.randomize,
@@ -129,19 +135,18 @@ def sim2sim(options: EvaluateOptions) -> Sim2Sim:
     console = Console(stderr=True)
     with alone(options.report, "measures") if options.report is not None else nullcontext():
         file = options.report / FILE if options.report is not None else None
-        rows = _kept(file, asked) if file is not None and file.is_file() else []
-        done = {(row["engine"], row["change"]): row for row in rows}
-        every = list(variations(engines))
-        rows = []
-        for number, (change, variation) in enumerate(every):
-            key = ENGINE[variation.engine], change
+        kept = _kept(file, asked) if file is not None and os.path.lexists(file) else []
+        done = {(row["engine"], row["change"]): row for row in kept}
+        every = {(ENGINE[variation.engine], change): variation for change, variation in variations(engines)}
+        for number, (key, variation) in enumerate(every.items()):
             if key not in done:
-                console.print(f"{number + 1} of {len(every)}: {key[0]}, {change}", highlight=False)
-                done[key] = {"engine": key[0], "change": change, **measure(skills, course, variation, options)}
-            rows.append(done[key])
-            if file is not None:
-                _keep(file, plain({**asked, "rows": rows}))
-    return Sim2Sim.of({**asked, "rows": rows})
+                console.print(f"{number + 1} of {len(every)}: {key[0]}, {key[1]}", highlight=False)
+                found = measure(skills, course, variation, options)
+                done[key] = {"engine": key[0], "change": key[1], **found}
+                if file is not None:  # with every row that is there, also those that come after it
+                    order = [*(each for each in every if each in done), *(each for each in done if each not in every)]
+                    _keep(file, plain({**asked, "rows": [done[each] for each in order]}))
+    return Sim2Sim.of({**asked, "rows": [done[key] for key in every]})
 
 
 def measure(skills: Skills, course: Course, variation: Variation, options: EvaluateOptions) -> dict[str, Any]:
@@ -193,9 +198,11 @@ def _kept(file: Path, asked: dict[str, Any]) -> list[dict[str, Any]]:
     try:
         found = read_json(read_text(file, LARGEST_OWN))
         rows = found["rows"]
-        different = [name for name, value in plain(asked).items() if found.get(name) != value]
+        different = [name for name, value in plain(asked).items() if json.dumps(found.get(name)) != json.dumps(value)]
         for row in rows:
             _check(row)
+        if len({(row["engine"], row["change"]) for row in rows}) < len(rows):
+            raise ValueError("a row stands twice")
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InputError(f"{file} is no table of this command: {type(error).__name__}") from error
     if different:

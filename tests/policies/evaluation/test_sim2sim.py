@@ -1,6 +1,7 @@
 """The table over engines and physics: what is in it, that it goes on where it stopped, and what it refuses."""
 
 import json
+import os
 
 import pytest
 
@@ -11,6 +12,8 @@ from policies.evaluation.options import EvaluateOptions
 from policies.evaluation.sim2sim import FILE, Sim2Sim, measure, sim2sim, variations
 from policies.skills.library import load_skills
 from sim.course.description import official
+from sim.course.files import save
+from sim.course.generator import generate
 from sim.envs.variation import Variation
 from sim.errors import InputError
 
@@ -97,6 +100,47 @@ def test_a_table_that_never_ends_is_not_waited_for(tmp_path, spoil):
         spoil(tmp_path / FILE, how)
         with pytest.raises(InputError, match=FILE):
             module._kept(tmp_path / FILE, {"runs": 1})
+
+
+def test_no_row_is_lost_while_others_are_measured_anew(tmp_path, monkeypatch):
+    def ends(*_):
+        raise KeyboardInterrupt
+
+    options = EvaluateOptions(runs=1, sim2sim=True, report=tmp_path)
+    monkeypatch.setattr(module, "measure", lambda *_: dict(ROW))
+    sim2sim(options)
+    table = json.loads((tmp_path / FILE).read_text())
+    rows = [*table["rows"][:1], *table["rows"][2:], {**ROW, "engine": "mjx", "change": "none"}]
+    (tmp_path / FILE).write_text(json.dumps({**table, "rows": rows}))
+    monkeypatch.setattr(module, "measure", ends)
+    with pytest.raises(KeyboardInterrupt):
+        sim2sim(options)
+    assert json.loads((tmp_path / FILE).read_text())["rows"] == rows
+    monkeypatch.setattr(module, "measure", lambda *_: dict(ROW))
+    assert sim2sim(options).rows == table["rows"]
+    assert json.loads((tmp_path / FILE).read_text())["rows"] == [*table["rows"], rows[-1]]
+
+
+def test_a_table_of_another_course_under_the_same_name_is_refused(tmp_path, monkeypatch):
+    course = tmp_path / "course.yaml"
+    save(official(), course)
+    options = EvaluateOptions(runs=1, sim2sim=True, report=tmp_path / "table", course=str(course))
+    monkeypatch.setattr(module, "measure", lambda *_: dict(ROW))
+    sim2sim(options)
+    save(generate(3), course)
+    with pytest.raises(InputError, match="course_sha256"):
+        sim2sim(options)
+
+
+def test_a_table_with_a_row_twice_or_that_is_a_pipe_is_refused(tmp_path):
+    row = {**ROW, "engine": "mujoco", "change": "none"}
+    (tmp_path / FILE).write_text(json.dumps({"runs": 1, "rows": [row, {**row, "score_mean": 0.1}]}))
+    with pytest.raises(InputError, match=FILE):
+        module._kept(tmp_path / FILE, {"runs": 1})
+    (tmp_path / FILE).unlink()
+    os.mkfifo(tmp_path / FILE)
+    with pytest.raises(InputError, match=FILE):
+        sim2sim(EvaluateOptions(runs=1, sim2sim=True, report=tmp_path))
 
 
 def test_a_damaged_table_is_refused(tmp_path):
