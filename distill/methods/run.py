@@ -1,14 +1,16 @@
 """Runs recipes: seeds side by side, finished arms kept, one verdict."""
 
+import contextlib
 import math
 import os
 import re
 import shutil
+import signal
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, is_dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ from distill.methods.results import excluded
 from distill.methods.statistics import Interval, Results, verdict
 from sim.machine import need_memory
 from sim.robots.description import DEFAULT, robot_by_name
+from sim.signals import unheard
 
 OPTIONS, ARMS, RESULT, PICTURE, STUDENTS = "options.json", "arms.json", "result.json", "result.png", "students"
 WORKER_BYTES = 300e6
@@ -318,18 +321,30 @@ def _seed(
 
 
 def _side_by_side(jobs: Sequence[tuple], workers: int, progress: "_Progress") -> None:
-    with ProcessPoolExecutor(workers, get_context("spawn"), end_with_parent) as pool:
-        futures: set[Future] = {pool.submit(_seed, *job) for job in jobs}
+    before, futures = active_children(), set[Future]()
+    with contextlib.ExitStack() as ending:
         try:
+            with unheard(signal.SIGTERM):  # a child that is only half begun would end with a traceback
+                pool = ending.enter_context(ProcessPoolExecutor(workers, get_context("spawn"), _begin))
+                futures = {pool.submit(_seed, *job) for job in jobs}
             while futures:
                 done, futures = wait(futures, timeout=1.0, return_when="FIRST_EXCEPTION")
                 progress.show()
                 for future in done:
                     future.result()
-        except BaseException:
+        except BaseException as error:
             for future in futures:
                 future.cancel()
+            if not isinstance(error, Exception):  # asked to end: arms at work, of minutes or hours, are not waited for
+                for child in set(active_children()).difference(before):
+                    child.terminate()
             raise
+
+
+def _begin() -> None:
+    """In a child, which begins without an ear for SIGTERM."""
+    end_with_parent()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
 
 
 def _arm(recipe: Recipe, results: Results, arm: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 from sim.signals import polite, unheard
@@ -31,6 +32,23 @@ def test_what_comes_meanwhile_is_heard_by_the_end():
         assert heard == ["end"]
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_what_another_thread_takes_meanwhile_is_heard_by_the_end():
+    heard, ends = [], threading.Event()
+    other = threading.Thread(target=ends.wait)
+    other.start()
+    before = signal.signal(signal.SIGTERM, lambda *_: heard.append("end"))
+    try:
+        with unheard(signal.SIGTERM):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.3)
+            assert not heard
+        assert heard == ["end"]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        ends.set()
+        other.join()
 
 
 def test_a_closed_terminal_asks_for_an_end_except_under_nohup():

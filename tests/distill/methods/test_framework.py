@@ -6,7 +6,9 @@ import os
 import pickle
 import re
 import shutil
+import time
 from dataclasses import dataclass, replace
+from multiprocessing import active_children
 
 import numpy as np
 import pytest
@@ -221,6 +223,26 @@ def test_seeds_side_by_side_give_the_same_result(tmp_path):
     alone = run(recipe, out=tmp_path / "a", budget=0.003, workers=1)
     together = run(recipe, out=tmp_path / "b", budget=0.003, workers=2)
     assert {a: f["mean"] for a, f in alone["arms"].items()} == {a: f["mean"] for a, f in together["arms"].items()}
+
+
+def begins(trial):
+    (trial.folder / "begun").touch()
+    time.sleep(20)
+    (trial.folder / "done").touch()
+
+
+@pytest.mark.slow
+def test_a_run_that_is_asked_to_end_does_not_wait_for_the_arms_at_work(tmp_path, monkeypatch):
+    def asked(*_, **__):
+        while len(list(tmp_path.rglob("begun"))) < 2:
+            time.sleep(0.1)
+        raise KeyboardInterrupt
+
+    before = active_children()
+    monkeypatch.setattr(experiments, "wait", asked)
+    with pytest.raises(KeyboardInterrupt):
+        run(replace(RECIPE, prepare=begins), out=tmp_path, seeds=2, workers=2)
+    assert not list(tmp_path.rglob("done")) and set(active_children()) <= set(before)
 
 
 def test_a_budget_is_refused_before_any_work(tmp_path):
