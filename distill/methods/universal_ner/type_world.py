@@ -44,6 +44,10 @@ class TypeWorld:
         lists = [*self.names.values(), *self.markers.values(), self.fillers, DOMAINS, KINDS]
         self.vocabulary = {word: i for i, word in enumerate((word for part in lists for word in part), 1)}
 
+    def goes_with(self, word: str) -> list[str]:
+        """The words that one word of a type's name speaks of: names of a domain, or what a kind's mentions end with."""
+        return self.names[word] if word in self.names else self.markers[word]
+
     def draw(self, rng: np.random.Generator, count: int, test: bool = False) -> list[Passage]:
         """Passages with up to four entities; in tests of every type, each as likely."""
         return [self._passage(rng, test) for _ in range(count)]
