@@ -33,6 +33,13 @@ BESIDE = {
 }
 """Keys under which files up to version 0.1 have geometry beside the obstacles -> kind of obstacle and its own key."""
 
+FARTHEST, SMALLEST = 1e4, 1e-4
+"""A course's numbers are not larger, and its `SIZES` (m, rad, m/s) not smaller: what is computed of 1e308 or 1e-320 is
+no number any more."""
+SIZES = frozenset(
+    "nominal_size size height radius ramp_length width length thickness slope target_velocity".split()  # noqa: SIM905
+)
+
 
 def save(course: Course, path: Path) -> None:
     """Writes a course, whole or not at all; `load` returns an equal one."""
@@ -151,6 +158,10 @@ def _build(kind: Any, data: Any, where: str) -> Any:
         number = float(data) if isinstance(data, float) or type(data) is int and abs(data) < 2**53 else math.nan
         if not math.isfinite(number):
             raise InputError(f"'{where}' must be a finite number, got {reprlib.repr(data)}")
+        least = SMALLEST if re.sub(r"\[\d+\]$", "", where).rpartition(".")[2] in SIZES else 0.0
+        if abs(number) > FARTHEST or 0 < abs(number) < least:
+            said = f"at most {FARTHEST:g}" if abs(number) > FARTHEST else f"0 or at least {least:g}"
+            raise InputError(f"'{where}' must be {said}, got {reprlib.repr(data)}")
         return number
     if not isinstance(data, kind):
         raise InputError(f"'{where}' must be {'text' if kind is str else kind.__name__}, got {reprlib.repr(data)}")

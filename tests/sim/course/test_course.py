@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from sim.course.description import Board, Course, EndTable, Gate, Pole, StartTable, Table, Waypoint, official
-from sim.course.files import SHIPPED, by_name, load, save
+from sim.course.files import SHIPPED, SIZES, by_name, load, save
 from sim.course.scene import course_model
 from sim.course.score import score_log
 from sim.course.terrain import Ramp, footprint
@@ -138,7 +138,7 @@ def test_files_with_geometry_beside_the_obstacles_are_read(tmp_path):
         (set_at("obstacles", 1, "poles", 2, "x", 1.72), "'pole 1' and 'pole 3' overlap"),
         (set_at("area", [5.0, -5.0, 0.0, 0.0]), "lower below upper"),
         (set_at("route", 0, "tolerance", -0.1), "waypoint 1 needs positive speed and tolerance, got .* -0.1"),
-        (set_at("route", 0, "speed", 1e300), "waypoint 1 needs .* speed"),
+        (set_at("route", 0, "speed", 1e3), "waypoint 1 needs .* speed"),
         (set_at("obstacles", 2, "gates", []), "'a frame' needs at least one gate"),
         (set_at("obstacles", 2, "nominal_size", 0), "positive nominal_size, got 0"),
     ],
@@ -151,6 +151,23 @@ def test_mistakes_are_named_in_one_sentence(tmp_path, edit, message):
     with pytest.raises(InputError, match=message) as caught:
         edited(tmp_path, edit)
     assert "\n" not in str(caught.value)
+
+
+NUMBERS = [
+    ("obstacles", 0, "table", "center", 0), ("obstacles", 0, "table", "size", 1), ("obstacles", 1, "poles", 0, "x"),
+    ("obstacles", 2, "nominal_size"), ("obstacles", 2, "frame", "yaw"), ("obstacles", 2, "frame", "ramp_length"),
+    ("obstacles", 3, "board", "thickness"), ("obstacles", 3, "gates", 0, "left", 1), ("start", 0),
+    ("target_velocity",), ("area", 2),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("place", NUMBERS)
+def test_numbers_that_nothing_can_be_computed_of_are_refused(tmp_path, place):
+    for value in (1e308, 1e30, *([1e-320, 1e-12] if set(place) & SIZES else [])):
+        with pytest.raises(InputError, match="must be (at most|0 or at least)"):
+            edited(tmp_path, set_at(*place, value))
+    if not set(place) & SIZES:
+        edited(tmp_path, set_at("start", 2, 1e-17))  # what is left of 0 where an angle was computed
 
 
 BROKEN = ["a: [1,", "- 1\n- 2", "", "\x00", "[" * 3000, "[1, 2]: 3", "!!python/name:a.b c", "a: 1\n---\n"]
