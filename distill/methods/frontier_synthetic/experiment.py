@@ -42,7 +42,7 @@ class Settings:
     teacher: Shape = Shape(0, 96, 3, 4)
     student: Shape = Shape(0, 64, 2, 4)
     teacher_questions: int = 1500
-    at_once: int = 400
+    at_once: int = 300
     """Of those, the ones that the teacher learned to answer at once as well: few, so that it does so badly."""
     teacher_steps: int = 800
     weak_steps: int = 100
@@ -52,7 +52,7 @@ class Settings:
     """Questions beside them that one arm has answered as well."""
     labelled: float = 0.1
     test: int = 1000
-    steps: int = 600
+    steps: int = 1200
     batch: int = 32
     learning_rate: float = 2e-3
     length: int = 32
@@ -236,12 +236,12 @@ RECIPE = Recipe(
         Claim(
             "better answers", "A student that learns the answers a teacher reaches step by step is right more often "
             "than one that learns those it gives at once",
-            Difference("stripped", "direct"), Power(0.05),
+            Difference("stripped", "direct"), Power(0.1),
         ),
         Claim(
             "truth", "It is their truth: made as wrong as the others, by the weaker annotator's confusions, they "
             "teach less",
-            Difference("stripped", "flipped by confusions"), Power(0.05), role="mechanism",
+            Difference("stripped", "flipped by confusions"), Power(0.1), role="mechanism",
         ),
     ),
     presets={"small": Settings()},
