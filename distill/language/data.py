@@ -11,7 +11,7 @@ import numpy as np
 
 from distill.core.errors import DistillError
 from distill.core.reading import unique
-from distill.language.examples import Pair, Text, check_size, read_examples, table
+from distill.language.examples import NOT_TEXT, Pair, Text, check_size, fault_of, read_examples, table
 from sim.results import printable
 
 Rng = np.random.Generator
@@ -257,7 +257,8 @@ def _table(corpus: Corpus, name: str, path: Path) -> None:
 def _examples(corpus: Corpus, name: str, path: Path) -> None:
     data = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique)
     rows = data.get("examples", []) if isinstance(data, dict) else data
-    pairs = [(e["input"], e["target"]) for e in rows if isinstance(e, dict) and {"input", "target"} <= set(e)]
+    rows = [e for e in rows if isinstance(e, dict) and {"input", "target"} <= set(e)] if isinstance(rows, list) else []
+    pairs = [(e["input"], e["target"]) for e in rows if fault_of(e["input"], e["target"]) != NOT_TEXT]
     if pairs:  # lists of labels lie beside the data and are no text
         corpus.pairs[name] = pairs
 

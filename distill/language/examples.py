@@ -36,7 +36,7 @@ HUB = "datasets:"
 LARGEST_WHOLE, LONGEST_LINE = 1 << 30, 1 << 26
 """Bytes of a file that is read as a whole, and characters of a line of the others; more fills the memory."""
 EMPTY, NOT_TEXT, NO_ANSWER = "a field is empty or missing", "a field is no text", "no turn of the assistant"
-NO_TOOLS = "tools that are no list of objects"
+NO_TOOLS, NO_CALLS = "tools that are no list of objects", "calls of tools that are no list of objects"
 NO_ROUTE = "no teacher is named"
 """Why rows are dropped."""
 TWICE = "what is held out of one copy is in the other"
@@ -368,7 +368,10 @@ def _chat(messages: Any, tools: Any) -> Chat | str:
             if not all(isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in content):
                 return NOT_TEXT
             content = "".join(part["text"] for part in content)
-        if not (message.get("tool_calls") and not content):  # a call of a tool may say nothing
+        calls = message.get("tool_calls")
+        if calls and not (isinstance(calls, list) and all(isinstance(call, Mapping) and call for call in calls)):
+            return NO_CALLS
+        if not (calls and not content):  # a call of a tool may say nothing
             fault = fault_of(content)
             if fault:
                 return fault
@@ -382,6 +385,10 @@ def _chat(messages: Any, tools: Any) -> Chat | str:
             return NO_TOOLS
     if tools is not None and not (isinstance(tools, list) and all(isinstance(tool, Mapping) for tool in tools)):
         return NO_TOOLS
+    try:  # names and arguments too become text that is learned from
+        json.dumps([turns, tools], ensure_ascii=False, allow_nan=False, default=str).encode()
+    except (ValueError, RecursionError):
+        return NOT_TEXT
     return Chat(tuple(turns), tuple(tools or ()))
 
 

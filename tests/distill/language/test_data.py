@@ -67,6 +67,19 @@ def test_bad_folders_are_one_sentence(tmp_path):
         read_folder(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "5", '{"examples": 5}', '[{"input": 5, "target": "b"}]', '[{"input": "a", "target": ["b"]}]',
+        '[{"input": "a", "input": "c", "target": "b"}]', "[" * 100_000,
+    ],
+)  # fmt: skip
+def test_json_without_pairs_of_texts_is_one_sentence(rows, tmp_path):
+    (tmp_path / "task.json").write_text(rows)
+    with pytest.raises(DistillError):
+        read_folder(tmp_path)
+
+
 def test_the_posterior_of_a_task_is_calibrated_and_flips_are_counted():
     task, rng = Unigrams(classes=5, words=30, length=6), np.random.default_rng(0)
     tokens, labels = task.draw(rng, 20_000)

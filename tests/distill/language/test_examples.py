@@ -2,13 +2,14 @@
 
 import hashlib
 import json
+import math
 from collections import Counter
 
 import pytest
 
 from distill.core.errors import DistillError
 from distill.language.data import read_folder
-from distill.language.examples import EMPTY, NO_ANSWER, NOT_TEXT, Chat, Pair, Text, read_examples, rows_with
+from distill.language.examples import EMPTY, NO_ANSWER, NO_CALLS, NOT_TEXT, Chat, Pair, Text, read_examples, rows_with
 
 ASKED = Chat(({"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}))
 ROWS = {
@@ -73,6 +74,12 @@ def test_line_ends_of_other_alphabets_are_part_of_a_text(tmp_path):
         ({"question": "a \ud83d", "answer": "x"}, NOT_TEXT), ({"messages": []}, EMPTY),
         ({"messages": [{"role": "user", "content": "hi"}]}, NO_ANSWER), ({"messages": ["hi"]}, NOT_TEXT),
         ({"messages": [{"role": "assistant", "content": None}]}, EMPTY),
+        ({"messages": [{"role": "assistant", "content": "", "tool_calls": "f"}]}, NO_CALLS),
+        ({"messages": [{"role": "assistant", "content": None, "tool_calls": [{}]}]}, NO_CALLS),
+        ({"messages": [{"role": "\ud800", "content": "hi"}, ASKED.messages[1]]}, NOT_TEXT),
+        ({"messages": list(ASKED.messages), "tools": [{"name": "\ud800"}]}, NOT_TEXT),
+        ({"messages": [{"role": "assistant", "content": "", "tool_calls": [{"arguments": "\ud800"}]}]}, NOT_TEXT),
+        ({"messages": [{"role": "user", "content": "hi", "weight": math.nan}, ASKED.messages[1]]}, NOT_TEXT),
     ],
 )  # fmt: skip
 def test_rows_without_content_are_dropped_and_counted(row, why, tmp_path):
