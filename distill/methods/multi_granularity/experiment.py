@@ -29,6 +29,9 @@ from distill.methods.multi_granularity.method import span_loss, two_views
 from distill.methods.multi_granularity.word_tasks import PROMPT, WORD, WordTasks
 from distill.methods.statistics import Check, Interval, Results
 
+PILOT = (920, 921, 922)
+"""There all three less KL on as many answers were -0.09, -0.05 and -0.03."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -221,7 +224,7 @@ RECIPE = Recipe(
         "all": GranularityArm("all three together", "corrected", partial(DistributionAdaptiveKL, head=8), "words"),
     },
     metric="exact_match",
-    seeds=5,
+    seeds=0,
     prepare=Lab,
     arm=run_arm,
     rule=rule,
@@ -231,31 +234,31 @@ RECIPE = Recipe(
             "Corrections, an adaptive KL and span consistency together teach more than forward KL on as "
             "many of the student's answers",
             Difference("all", "KL, equal budget"),
-            Power(0.03),
+            Power(0.03, 0.0325, PILOT),
         ),
         Claim(
             "corrections",
             "Corrected answers teach more than twice as many of the student's own",
             Difference("SCRG", "KL, equal budget"),
-            Power(0.03),
+            Power(0.03, 0.0161, PILOT),
         ),
         Claim(
             "adaptive",
             "A part of the vocabulary that a network picks teaches more than the likeliest 0.95",
             Difference("DAC-KL", "top-p"),
-            Power(0.03),
+            Power(0.03, 0.0126, PILOT),
         ),
         Claim(
             "phrases",
             "Pairs inside words teach more than pairs of spans from anywhere",
             Difference("spans", "random spans"),
-            Power(0.03),
+            Power(0.03, 0.0056, PILOT),
         ),
         Claim(
             "where to correct",
             "A correction where the teacher disagrees most leaves it surer than one at a random error",
             surer,
-            Power(0.03),
+            Power(0.03, 0.0099, PILOT),
             role="mechanism",
             unit="teacher's nats after a random correction less after that one",
         ),

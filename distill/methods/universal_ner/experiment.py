@@ -25,6 +25,8 @@ from distill.methods.universal_ner.method import absent
 from distill.methods.universal_ner.type_world import Passage, TypeWorld
 
 LENGTH = 40
+PILOT = (920, 921, 922)
+"""There F1 of unseen types was 0.39, 0.33 and 0.31 above that without absent types."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,7 @@ RECIPE = Recipe(
         "frequency": Asking("the method: absent types by how often they occur"),
     },
     metric="unseen f1",
-    seeds=8,
+    seeds=0,
     prepare=Lab,
     arm=run_arm,
     rule=rule,
@@ -173,7 +175,7 @@ RECIPE = Recipe(
         Claim(
             "absent types", "Questions about types that a text lacks, drawn by how often each occurs, make a student "
             "find entities of unseen types more exactly",
-            Difference("frequency", "none"), Power(0.03),
+            Difference("frequency", "none"), Power(0.03, 0.0446, PILOT),
         ),
     ),
     presets={"small": Settings()},
