@@ -5,8 +5,10 @@ from its kinematics (which leg stands where, which way angles count, a standing 
 (gains that hold it up) or set to a value that the folder calls a guess.
 """
 
+import itertools
 import math
 import os
+import re
 import tempfile
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass, field, replace
@@ -522,7 +524,18 @@ def _around(values: np.ndarray) -> tuple[float, float]:
 
 
 def _name_parts(spec: mujoco.MjSpec, base: Any, legs: list[_Leg]) -> None:
-    """Feet, shanks, trunk and IMU under the names that the description uses."""
+    """Feet, shanks, trunk and IMU under the names that the description uses; the file's own parts that have one of
+    these names get another."""
+    ours = re.compile("|".join([*(f"foot_{leg.corner}|shank_{leg.corner}" for leg in legs), r"trunk(_\d+)?"]))
+    for kind, parts in ((mujoco.mjtObj.mjOBJ_GEOM, spec.geoms), (mujoco.mjtObj.mjOBJ_SITE, spec.sites)):
+        names = {part.name for part in parts}
+        for part in [part for part in parts if ours.fullmatch(part.name)]:
+            free = next(name for n in itertools.count(1) if (name := f"{part.name}_own_{n}") not in names)
+            for sensor in spec.sensors:
+                if sensor.objtype == kind and sensor.objname == part.name:
+                    sensor.objname = free
+            names.add(free)
+            part.name = free
     for leg in legs:
         shank = leg.joints[2].parent
         knee = np.array(leg.joints[2].pos)

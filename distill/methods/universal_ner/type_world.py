@@ -30,7 +30,8 @@ class TypeWorld:
     def __init__(self, rng: np.random.Generator, names: int = 15, markers: int = 3, fillers: int = 60) -> None:
         syllables = [c + v for c in "bdfghklmnprstvz" for v in "aeiou"]
         pool = sorted({a + b for a in syllables for b in syllables})
-        words = iter([pool[int(i)] for i in rng.permutation(len(pool))])
+        shuffled = (pool[int(i)] for i in rng.permutation(len(pool)))
+        words = (word for word in shuffled if word not in (*DOMAINS, *KINDS))  # "date" is two syllables
         self.names = {domain: [next(words) for _ in range(names)] for domain in DOMAINS}
         self.markers = {kind: [next(words) for _ in range(markers)] for kind in KINDS}
         self.fillers = [next(words) for _ in range(fillers)]

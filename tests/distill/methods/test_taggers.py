@@ -129,6 +129,12 @@ def test_each_labelling_model_errs_as_it_says():
     assert scores["none"] == 1.0 and all(0.6 < scores[n] < 0.95 for n in ("independent", "systematic", "mixed"))
 
 
+def test_no_made_up_word_is_one_of_a_types_name():
+    for seed in range(100):
+        numbers = TypeWorld(np.random.default_rng(seed)).vocabulary.values()
+        assert sorted(numbers) == list(range(1, len(numbers) + 1))
+
+
 def test_unseen_types_are_in_no_training_text_and_their_words_are():
     world = TypeWorld(np.random.default_rng(0))
     trained = world.draw(np.random.default_rng(1), 400)

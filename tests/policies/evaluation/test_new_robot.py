@@ -157,6 +157,14 @@ def test_a_mjcf_gives_what_is_described_by_hand(tmp_path):
         add(RobotAddOptions("another", by_hand.mjcf, tmp_path, force=False))
 
 
+def test_a_file_whose_parts_have_our_names_keeps_them_under_others(tmp_path):
+    by_hand = robot_by_name("barkour_v0")  # has sites of its own at the feet, and sensors that read them
+    assert add(RobotAddOptions("own_names", by_hand.mjcf, tmp_path)).status == 0
+    assert add(RobotAddOptions("named_twice", tmp_path / "own_names" / "robot.xml", tmp_path)).status == 0
+    again = find_robot(str(tmp_path / "named_twice"))
+    assert [leg.corner for leg in again.legs] == [leg.corner for leg in by_hand.legs]
+
+
 @pytest.mark.parametrize(
     "wrong, says",
     [
