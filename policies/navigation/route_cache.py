@@ -23,6 +23,7 @@ from typing import Any
 from policies.navigation.paces import WEAK, Paces
 from policies.navigation.route import plan
 from sim.course.description import SKILLS, Course, Waypoint
+from sim.reading import read_text
 from sim.robots.footprint import Footprint
 
 FORMAT = 1
@@ -200,9 +201,7 @@ def _make_room(folder: Path) -> None:
 def read(path: Path, key: str) -> tuple[Waypoint, ...]:
     """The route in a file, if it is the one of this key by this planner and nothing in it was changed; else empty."""
     try:
-        if path.stat().st_size > LARGEST:
-            return ()
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(read_text(path, LARGEST))
         if data["key"] != key:  # most shipped files are of other courses: nothing more of them is looked at
             return ()
         said = {name: data[name] for name in ("format", "key", "planner", "checksum")}

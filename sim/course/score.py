@@ -41,6 +41,8 @@ LARGEST_LOG, LONGEST_LOG, FARTHEST = 1 << 26, 3600.0, 1e5
 SHORTEST_STEP, SLOWEST, FASTEST, FAR_OUTSIDE = 1e-4, 0.02, 50.0, 20.0
 """Of a log in other units than s and m: rows are nearer in time (s) on average, it never goes faster or mostly goes
 faster than this (m/s), or most of it lies farther outside the course (m)."""
+BREAKS = re.compile("[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
+"""What other programs take for the end of a line."""
 OUTSIDE = 2.0
 """Metres outside the course area at which a run is given up."""
 
@@ -258,7 +260,10 @@ def read_log(path: Path) -> tuple[list[float], list[Point]]:
     times: list[float] = []
     positions: list[Point] = []
     for number, line in enumerate(lines, 1):
-        text = line.split("#")[0].strip()
+        text, _, comment = line.partition("#")
+        if BREAKS.search(comment):  # what is behind it may be a row
+            raise InputError(f"{path} line {number}: lines must end with LF or CR LF, also in comments")
+        text = text.strip()
         if not text:
             continue
         try:
@@ -306,6 +311,8 @@ def _wrong_unit(times: list[float], positions: list[Point]) -> str:
             before, here = time, position
     moving = sorted(speed for speed in speeds if speed > 0)
     gone = sum(math.dist(a, b) for a, b in itertools.pairwise(positions))
+    if gone > 0.5 and not speeds:
+        return f"covers {gone:.1f} m in {lasting:g} s: times are seconds, not minutes or hours"
     if gone > 0.5 and moving and moving[-1] < SLOWEST:
         return f"never goes faster than {moving[-1]:g} m/s: times are seconds, not ms or ns"
     if moving and (middle := moving[len(moving) // 2]) > FASTEST:
