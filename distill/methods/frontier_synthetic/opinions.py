@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from distill.language.examples import Pair
+from distill.methods.labs.made_up import made_up
 
 Question = tuple[Sequence[int], Sequence[bool]]
 """A text's words, and which of them are denied."""
@@ -17,9 +18,7 @@ class Opinions:
 
     def __init__(self, rng: np.random.Generator, count: int, length: int, denied: float = 0.25) -> None:
         """`count` words, texts of `length` of them, of which the share `denied` has a `not` before it."""
-        syllables = [c + v for c in "bdfgklmnprstvz" for v in "aeiou"]
-        pairs = [a + b for a in syllables for b in syllables if a != b]
-        self.names = [pairs[int(i)] for i in rng.permutation(len(pairs))[:count]]
+        self.names = made_up(rng, count)
         self.strengths = [int(s) for s in rng.choice(STRENGTHS, count)]
         self.length, self.denied = length, denied
         most = max(STRENGTHS) * length

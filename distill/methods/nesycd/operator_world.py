@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from distill.language.examples import Pair
+from distill.methods.labs.made_up import made_up
 
 KINDS = ("adds", "takes", "turns")
 """value + n, value - n and n - value, modulo 10."""
@@ -15,9 +16,7 @@ class OperatorWorld:
     """Operators with a fixed rule each, drawn by Zipf's law: most of them hardly ever occur."""
 
     def __init__(self, rng: np.random.Generator, operators: int, exponent: float) -> None:
-        syllables = [c + v for c in "bdfgklmnprstvz" for v in "aeiou"]
-        pairs = [(a + b) for a in syllables for b in syllables if a != b]
-        self.names = [pairs[int(i)] for i in rng.permutation(len(pairs))[:operators]]
+        self.names = made_up(rng, operators)
         self.rules = [(str(rng.choice(KINDS)), int(rng.integers(1, 10))) for _ in self.names]
         weights = np.arange(1, operators + 1.0) ** -exponent
         self.shares = weights / weights.sum()
