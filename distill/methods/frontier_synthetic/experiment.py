@@ -202,6 +202,9 @@ def rule(results: Results) -> list[Check]:
     ]
 
 
+PILOT = (930, 931, 932)
+"""There stripped less direct was 0.400, 0.334 and 0.400, less flipped by confusions 0.446, 0.440 and 0.534. Five seeds
+would do by these spreads; ten are run, since three seeds say little of them."""
 RECIPE = Recipe(
     name="frontier_synthetic",
     title="A strong model's answers after thinking, without the thoughts",
@@ -228,7 +231,7 @@ RECIPE = Recipe(
         "flipped by confusions": Answers("control: made wrong as those at once are", "confused"),
     },
     metric="accuracy",
-    seeds=8,
+    seeds=10,
     prepare=Lab,
     arm=run_arm,
     rule=rule,
@@ -236,12 +239,12 @@ RECIPE = Recipe(
         Claim(
             "better answers", "A student that learns the answers a teacher reaches step by step is right more often "
             "than one that learns those it gives at once",
-            Difference("stripped", "direct"), Power(0.1),
+            Difference("stripped", "direct"), Power(0.1, 0.0381, PILOT),
         ),
         Claim(
             "truth", "It is their truth: made as wrong as the others, by the weaker annotator's confusions, they "
             "teach less",
-            Difference("stripped", "flipped by confusions"), Power(0.1), role="mechanism",
+            Difference("stripped", "flipped by confusions"), Power(0.1, 0.0526, PILOT), role="mechanism",
         ),
     ),
     presets={"small": Settings()},

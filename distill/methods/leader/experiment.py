@@ -127,6 +127,9 @@ def rule(results: Results) -> list[Check]:
     ]
 
 
+PILOT = (920, 921, 922)
+"""There features less shuffled was 0.0549, 0.0542 and 0.0548. Two seeds would do by this spread; ten are run, since
+three seeds say little of it."""
 RECIPE = Recipe(
     name="leader",
     title="LEADER: a text model's state of a patient in a small recommender",
@@ -152,7 +155,7 @@ RECIPE = Recipe(
         "both": Taught("states, and drugs told apart by profiles", features=0.4, align=0.05),
     },
     metric="prauc",
-    seeds=8,
+    seeds=10,
     prepare=Lab,
     arm=run_arm,
     rule=rule,
@@ -160,7 +163,7 @@ RECIPE = Recipe(
         Claim(
             "own state", "A recommender recommends better where its middle layer follows a text model's state of the "
             "same patient than where it follows that of another",
-            Difference("features", "shuffled"), Power(0.01),
+            Difference("features", "shuffled"), Power(0.01, 0.00037, PILOT),
         ),
     ),
     presets={"small": Settings()},
