@@ -44,7 +44,7 @@ import textwrap
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, dataclass, field, fields, make_dataclass
+from dataclasses import MISSING, Field, dataclass, field, fields, make_dataclass
 from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
@@ -137,6 +137,11 @@ class Group:
     commands: Mapping[str, Subcommand]
 
 
+ONBOARD = {
+    "loop": Subcommand(OnboardOptions, "robot.onboard:onboard"),
+    "replay": Subcommand(ReplayOptions, "robot.loop.replay:replay"),
+    "convert": Subcommand(ConvertOptions, "robot.loop.old_recording:convert"),
+}
 COMMANDS: dict[str, Subcommand | Group] = {
     "run": Subcommand(CourseRunOptions, "policies.evaluation.course_run:run"),
     "score": Subcommand(ScoreOptions, "sim.course.score:score"),
@@ -177,14 +182,7 @@ COMMANDS: dict[str, Subcommand | Group] = {
     ),
     "export": Subcommand(ExportOptions, "distill.locomotion.export:export"),
     "inspect": Subcommand(InspectOptions, "policies.bundle.inspection:inspect"),
-    "onboard": Group(
-        "The 50 Hz control loop with its safety chain; without a further word, loop.",
-        {
-            "loop": Subcommand(OnboardOptions, "robot.onboard:onboard"),
-            "replay": Subcommand(ReplayOptions, "robot.loop.replay:replay"),
-            "convert": Subcommand(ConvertOptions, "robot.loop.old_recording:convert"),
-        },
-    ),
+    "onboard": Group("The 50 Hz control loop with its safety chain; without a further word, loop.", ONBOARD),
     "ros": Group(
         "Programs of a robot on ROS 2. The control loop is onboard.",
         {
@@ -268,7 +266,8 @@ def parse(arguments: list[str]) -> Call:
         if stop.code in (0, None):
             print(_fitted(shown.getvalue()), end="")
             raise
-        raise InputError(_unknown_option(_today(arguments)) or _one_line(said.getvalue())) from None
+        given = _today(arguments)
+        raise InputError(_unknown_option(given) or _one_line(said.getvalue(), given)) from None
     words = []
     while not hasattr(found, "json"):
         found = found.command
@@ -306,7 +305,7 @@ def _numbers() -> tyro.constructors.ConstructorRegistry:
 
 def _today(arguments: list[str]) -> list[str]:
     """Older spellings as today's: `onboard ...` is `onboard loop ...`, and its `--replay FILE` is `replay FILE`."""
-    if arguments[:1] != ["onboard"] or arguments[1:2] in (["loop"], ["replay"], ["convert"]):
+    if arguments[:1] != ["onboard"] or arguments[1:2] in [[word] for word in ONBOARD]:
         return arguments
     rest = arguments[1:]
     for i, word in enumerate(rest):
@@ -341,11 +340,15 @@ def _leaf(name: str, command: Subcommand) -> type:
     for each in fields(command.options):
         hint, required = hints[each.name], each.default is MISSING
         allowed = range_of(hint)
-        shown = each.name.upper() if required else _kind(hint)
+        shown = each.name.upper() if required else each.metadata.get("metavar") or _kind(hint)
         if allowed is not None:
             shown = "|".join(map(str, (allowed, *words_in(hint))))
         if shown and get_origin(hint) is not Literal:
             hint = Annotated[hint, arg(metavar=shown)]
+        if other := _others(each):
+            hint = Annotated[hint, arg(aliases=other)]
+        if not required and each.default in (None, "", ()):  # what it is then stands in its sentence
+            hint = Annotated[hint, arg(help_behavior_hint="")]
         if required or each.metadata.get("positional"):
             hint = Positional[hint]
         if hint is not hints[each.name]:
@@ -354,6 +357,11 @@ def _leaf(name: str, command: Subcommand) -> type:
     changed.append(("json", Annotated[bool, arg(help=json_text)], field(default=False)))
     space = {"__doc__": command.about, "__post_init__": lambda self: None}
     return make_dataclass(name, changed, bases=(command.options,), namespace=space, frozen=True, kw_only=True)
+
+
+def _others(option: Field[Any]) -> list[str]:
+    """Further names of an option, such as one that other commands have for the same."""
+    return [flag(name) for name in option.metadata.get("aliases", ())]
 
 
 def _kind(hint: Any) -> str:
@@ -416,7 +424,8 @@ def _command_of(arguments: list[str]) -> tuple[str, Subcommand | None]:
 def _options_of(command: Subcommand) -> list[str]:
     """Options of a command by name; what stands in its place without one is not among them."""
     named = [each for each in fields(command.options) if each.default is not MISSING]
-    return ["--json", *(flag(each.name) for each in named if not each.metadata.get("positional"))]
+    own = [each for each in named if not each.metadata.get("positional")]
+    return ["--json", *(flag(each.name) for each in own), *(name for each in own for name in _others(each))]
 
 
 def _subcommands(commands: Mapping[str, Subcommand | Group], before: str = "") -> Iterator[tuple[str, Subcommand]]:
@@ -428,7 +437,7 @@ def _subcommands(commands: Mapping[str, Subcommand | Group], before: str = "") -
             yield f"{before}{word}", each
 
 
-def _one_line(text: str) -> str:
+def _one_line(text: str, arguments: list[str]) -> str:
     """The message of tyro's error box: a title, then the message and advice with rules between them.
 
     A terminal without box characters gets the title as a part of its own; otherwise it stands in the frame.
@@ -450,9 +459,17 @@ def _one_line(text: str) -> str:
     message = re.sub(r"^Error parsing (--\S+): no type .*Exceeds the limit .*$", r"\1 has too many digits", message)
     meant = re.search(r"[Pp]erhaps you meant.*?(--[\w-]+)", " ".join(texts))
     known = next((text.partition(": ")[2] for text in texts if text.startswith("Available subcommands: ")), "")
+    words, command = _command_of(arguments)
+    extra = message.partition("Unrecognized options: ")[2]
     if known and not meant:
         message = f"{message.replace('options', 'command')}; there are {known}"
-    return f"{message.rstrip('. ')}{f'; perhaps {meant[1]} is meant' if meant else ''} (see barkour --help)"
+    elif extra and command is not None:
+        message = f"{words} does not know what to do with {extra}"
+        if words == "onboard loop" and arguments[2] == extra.split(",")[0]:  # a word that may be meant as a command
+            message += f"; commands of onboard are {', '.join(ONBOARD)}"
+    help_of = f"barkour {words} --help".replace("  ", " ")
+    message = message if message.endswith("...") else message.rstrip(". ")
+    return f"{message}{f'; perhaps {meant[1]} is meant' if meant else ''} (see {help_of})"
 
 
 # --- what came of it --------------------------------------------------------------------------------------------------

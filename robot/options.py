@@ -1,12 +1,14 @@
 """What `barkour onboard`, `barkour ros` and `barkour bench onboard` are asked for. Light to import."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 from sim.localization import POSE, PoseDelay, PoseDrift, PoseDropouts, PoseNoise, PoseRate, YawNoise
 from sim.options import Options, Range, Seed, Torque
 
+POLICY = {"aliases": ("policy",)}
+"""Of `bundle`: other commands call it `policy`."""
 LAST_DOMAIN = 232
 """DDS has no ports for higher ROS domains."""
 Domain = Annotated[int, Range(0, LAST_DOMAIN)]
@@ -14,9 +16,13 @@ Domain = Annotated[int, Range(0, LAST_DOMAIN)]
 
 @dataclass(frozen=True)
 class OnboardOptions(Options):
-    """Run the 50 Hz control loop with its safety chain: on a robot over ROS 2, or against simulated hardware."""
+    """Run the 50 Hz control loop with its safety chain: on a robot over ROS 2, or against simulated hardware.
 
-    bundle: str | None = None
+    What it records is fed through it again by barkour onboard replay FILE; barkour onboard convert FILE NEW makes a
+    recording of an earlier version, or one that was cut off, a whole one.
+    """
+
+    bundle: str | None = field(default=None, metadata=POLICY)
     """generalist, specialists or a bundle FILE.onnx; without it the parameter file's, else generalist"""
     robot: str | None = None
     """a robot's name or folder; without it barkour_v0, or the robot of FILE.onnx"""
@@ -88,7 +94,7 @@ class ReplayOptions(Options):
 
     recording: Path
     """the file that `onboard --record` wrote"""
-    bundle: str | None = None
+    bundle: str | None = field(default=None, metadata=POLICY)
     """a policy in place of the recorded one, to compare with it"""
 
 

@@ -31,6 +31,8 @@ class LoopReport(Result):
     def show(self, console: "Console") -> None:
         """State, refusals, bundles."""
         _show_loop(console, self)
+        if self.get("recording"):
+            line(console, "recording", self["recording"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,8 +224,6 @@ def _show_loop(console: "Console", report: LoopReport | OnboardReport) -> None:
         line(console, "loop", ", ".join(f"{name} {loop[name]:.3g}" for name in names if loop.get(name) is not None))
     for name, digest in report.bundles.items():
         line(console, f"sha256 of {name}", digest)
-    if report.get("recording"):
-        line(console, "recording", report["recording"])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ import sys
 import time
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -108,6 +109,10 @@ def good_log(tmp_path: Path) -> Path:
         (["distill", "classifier", "--method", "labels", "--new-tokens", "5"], ["--new-tokens", "labels"]),
         (["robot", "measure", "barkour_v0", "--response", "--repeats", "2"], ["--repeats", "--response"]),
         (["ros", "referee", "--seed", "1"], ["--seed"]),
+        (["run", "extra"], ["run", "extra", "barkour run --help"]),
+        (["run", "..."], ["...", "barkour run --help"]),
+        (["onboard", "play", "run.mcap"], ["play", "replay", "convert"]),
+        (["ros", "bla"], ["bla", "navigator", "barkour ros --help"]),
     ],
 )
 def test_bad_usage_is_one_sentence_that_names_what_was_wrong(arguments: list[str], words: list[str]) -> None:
@@ -120,6 +125,13 @@ def test_bad_usage_is_one_sentence_that_names_what_was_wrong(arguments: list[str
 
 def test_bad_usage_exits_2_with_one_line() -> None:
     assert_one_line(call("run", "--sead", "3"), "--sead")
+
+
+@pytest.mark.parametrize("words", [["onboard"], ["onboard", "replay", "run.mcap"]])
+def test_the_loop_takes_its_policy_under_the_name_that_other_commands_have(words: list[str]) -> None:
+    for name in ("--policy", "--bundle"):
+        found: Any = barkour.parse([*words, name, "specialists"]).options
+        assert found.bundle == "specialists"
 
 
 def test_help_goes_to_standard_output_and_exits_0() -> None:

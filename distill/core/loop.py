@@ -361,7 +361,8 @@ class Distiller:
             here.collected = k + 1
             here.seconds += time.perf_counter() - began
             journal.add(here.step, {**found.measured, "rows": sum(found.episodes), "beta": beta}, collector.name)
-            self._tell(f"{collector.name}: {sum(found.episodes)} rows, beta {beta:.2f}", found.measured, began)
+            if found.episodes:
+                self._tell(f"{collector.name}: {sum(found.episodes)} rows, beta {beta:.2f}", found.measured, began)
             self.save()
         if self.ratios and set(self.ratios) == set(self.mixture.names):
             weights = (self.mixture.update if here.round else self.mixture.begin)(self.ratios)
@@ -503,7 +504,8 @@ class Distiller:
 
     def _tell(self, what: str, values: Mapping[str, float], began: float) -> None:
         numbers = " ".join(f"{name} {value:.4g}" for name, value in values.items())
-        self.console.print(f"{what}: {numbers} ({time.perf_counter() - began:.0f} s)", highlight=False)
+        what = f"{what}: {numbers}" if numbers else what
+        self.console.print(f"{what} ({time.perf_counter() - began:.0f} s)", highlight=False)
 
     def _summary(self, journal: Journal, interrupted: bool) -> dict[str, Any]:
         here = self.position

@@ -109,9 +109,12 @@ def published(name: str) -> Tokens:
 def require_same(teacher: Tokens, student: Tokens) -> None:
     """Raises `DistillError` unless both split text alike: token distributions cannot be compared otherwise."""
     if teacher.fingerprint() != student.fingerprint():
+        known = [tokens.tokenizer.get_vocab(with_added_tokens=True) for tokens in (teacher, student)]
+        apart = min(known[0].items() ^ known[1].items(), key=lambda token: (token[1], token[0]), default=None)
+        what = f"'{apart[0]}' is not the same token in both" if apart else "equal tokens, of texts split otherwise"
         raise DistillError(
-            f"teacher and student have different tokenizers ({teacher.size} and {student.size} tokens): their token "
-            "distributions are about different events; distil on the teacher's text instead"
+            f"teacher and student have different tokenizers ({teacher.size} and {student.size} tokens; {what}): their "
+            "token distributions are about different events; distil on the teacher's text instead"
         )
 
 

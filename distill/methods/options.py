@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from sim.errors import InputError
 from sim.options import Budget, Options, Range, Seed
 
-POSITIONAL = {"positional": True}
+NAMES = {"positional": True, "metavar": "[NAME ...]"}
 SMALL = ("small", "real-small")
 """Presets for a computer's cores: seeds side by side, each with one thread."""
 
@@ -96,7 +96,7 @@ class RecipeRunOptions(PlannedOptions):
 class SweepOptions(PlannedOptions):
     """Run several recipes one after the other, and merge their verdicts."""
 
-    names: tuple[str, ...] = field(default=(), metadata=POSITIONAL)
+    names: tuple[str, ...] = field(default=(), metadata=NAMES)
     """of the recipes; all without one"""
     budget: Budget | Literal["small"] = 1.0  # pyright: ignore[reportIncompatibleVariableOverride] (a word more)
     """share of each recipe's steps, less than 1 proves nothing; small: all steps, of as many seeds as four hours on two

@@ -31,7 +31,7 @@ class Catalogue(Result):
             {
                 **{name: str(recipe[name]) for name in ("algorithm", "seeds", "title")},
                 "name": recipe["name"] + " *" * bool(recipe["own_models"]),
-                "power": _share(recipe["claims"][0]["power"]) if recipe["claims"] else "-",
+                "power": chance(recipe["claims"][0]["power"]) if recipe["claims"] else "-",
                 "showed": recipe["showed"]["verdict"],
             }
             for recipe in ordered
@@ -193,12 +193,13 @@ def power_line(claim: dict[str, Any]) -> str:
     pilot = f"{len(claim['pilot'])} pilot seeds"
     return (
         f"{claim['effect']:g} at a spread of {claim['spread']:g} ({pilot}) takes {claim['seeds_needed']} seeds; "
-        f"{claim['seeds']} have {claim['power']:.0%}"
+        f"{claim['seeds']} have {chance(claim['power'])}"
     )
 
 
-def _share(power: float | None) -> str:
-    return "-" if power is None else f"{power:.0%}"
+def chance(power: float | None) -> str:
+    """A power in words: no test is certain."""
+    return "-" if power is None else ">99%" if power > 0.995 else f"{power:.0%}"
 
 
 def _show_claim(console: "Console", claim: dict[str, Any]) -> None:

@@ -31,7 +31,7 @@ from distill.methods.claims import summary as conclusion
 from distill.methods.framework import Recipe, Trial, one_seed, processors
 from distill.methods.options import SMALL, ExperimentOptions
 from distill.methods.plot import plot
-from distill.methods.results import excluded
+from distill.methods.results import chance, excluded
 from distill.methods.statistics import Interval, Results, verdict
 from sim.machine import need_memory
 from sim.robots.description import DEFAULT, robot_by_name
@@ -170,8 +170,8 @@ def table(results: Sequence[dict[str, Any]]) -> str:
 
 def powered(claim: dict[str, Any]) -> str:
     """A claim's power for the effect worth finding, in short."""
-    chance = "not known" if claim["power"] is None else ">99%" if claim["power"] > 0.995 else f"{claim['power']:.0%}"
-    return f"{chance} for {claim['effect']:g}"
+    known = "not known" if claim["power"] is None else chance(claim["power"])
+    return f"{known} for {claim['effect']:g}"
 
 
 def plan(recipe: Recipe | str) -> dict[str, Any]:

@@ -33,23 +33,25 @@ class CourseReport(Result):
         """Obstacles in a table; score, time and end in a line."""
         from rich.table import Table
 
-        times = self.get("gate_times", {})
+        took = self.get("obstacle_s")
         table = Table(title=f"course {cell(self.course)}")
-        for column in ("obstacle", "gates", "completed", *(["last gate at"] if times else [])):
+        for column in ("obstacle", "gates", "completed", *(["took"] if took is not None else [])):
             table.add_column(column)
         for name, obstacle in self.obstacles.items():
             gates = f"{obstacle['gates_passed']}/{obstacle['gates']}"
-            last = [f"{times[name][-1]:.2f} s" if times.get(name) else "-"] if times else []
-            table.add_row(cell(name), gates, "[green]yes[/]" if obstacle["completed"] else "[red]no[/]", *last)
+            times = [] if took is None else [f"{took[name]:.2f} s" if name in took else "-"]
+            table.add_row(cell(name), gates, "[green]yes[/]" if obstacle["completed"] else "[red]no[/]", *times)
         console.print(table)
         words = [f"score {self.score:.4f}", "no time" if self.time_s is None else f"time {self.time_s:.2f} s"]
         words += ["finished" if self.finished else "not finished"]
         words += [f"ended: {cell(self.end)}"] if self.end else []
         words += ["touched the board"] if self.touched_jump else []
         console.print(", ".join(words))
-        for skill, bundle in self.get("skills", {}).items():
-            line(console, skill, bundle)
-        for name in ("log", "video"):
+        skills = self.get("skills", {})
+        one = len(set(skills.values())) == 1
+        for skill, bundle in list(skills.items())[: 1 if one else None]:
+            line(console, "policy" if one else skill, bundle)
+        for name in ("log", "picture", "recording", "video"):
             if self.get(name):
                 line(console, name, self[name])
 

@@ -24,7 +24,7 @@ RUN: dict[str, Any] = {
     "course": "[red]odd\x1b[2J.yaml", "score": 0.8123, "time_s": 12.5, "finished": False, "touched_jump": True,
     "end": "time limit", "path_m": 1.0, "progress": 0.5, "log": "[bold]/pose.csv",
     "obstacles": {"weave poles": OBSTACLE, "jump": {"completed": False, "gates_passed": 0, "gates": 2}},
-    "gate_times": {"weave poles": [3.0, 4.5]}, "skills": {"walk": "models/walk.onnx"},
+    "obstacle_s": {"weave poles": 4.5}, "skills": {"walk": "models/walk.onnx"},
 }  # fmt: skip
 LOOP: dict[str, Any] = {
     "fell": False, "policy": "generalist", "seed": 0, "randomize": False, "real_time": False, "loop": {},
@@ -64,6 +64,13 @@ def test_a_run_shows_score_time_end_obstacles_and_files() -> None:
         assert words in text
     for words in ("weave poles", "6/6", "4.50 s", "0/2", "models/walk.onnx", "[bold]/pose.csv"):
         assert words in text
+
+
+def test_a_policy_of_all_skills_is_named_once_and_several_each() -> None:
+    one = shown(CourseReport.of(RUN | {"skills": {"walk": "models/a.onnx", "jump": "models/a.onnx"}}))
+    assert one.count("models/a.onnx") == 1 and "walk" not in one
+    two = shown(CourseReport.of(RUN | {"skills": {"walk": "models/a.onnx", "jump": "models/b.onnx"}}))
+    assert "walk: models/a.onnx" in two and "jump: models/b.onnx" in two
 
 
 def test_no_control_character_of_a_users_file_reaches_the_terminal() -> None:

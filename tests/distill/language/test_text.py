@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from tokenizers import pre_tokenizers
 
 from distill.core.errors import DistillError
 from distill.language.packing import answers, chunks, packed, padded
@@ -35,6 +36,15 @@ def test_equal_texts_give_equal_fingerprints_and_others_are_refused():
     require_same(characters([TEXT]), characters([TEXT]))
     with pytest.raises(DistillError, match="different tokenizers"):
         require_same(characters([TEXT]), byte_level())
+
+
+def test_what_two_tokenizers_differ_in_is_named():
+    with pytest.raises(DistillError, match="'dog' is not the same token in both"):
+        require_same(words(["cat"]), words(["cat dog"]))
+    same = words(["cat dog"])
+    same.tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    with pytest.raises(DistillError, match="split otherwise"):
+        require_same(words(["cat dog"]), same)
 
 
 def test_an_empty_text_gives_no_vocabulary():

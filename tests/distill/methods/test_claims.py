@@ -194,3 +194,9 @@ def test_the_figures_of_every_experiment_are_of_its_own_arms_and_point_the_claim
                     for seed in range(3)
                 }
                 assert set(apart) == set(on.arms) and (claim.figure(Results(rows, on.metric)) == 1).all()
+
+
+def test_no_power_is_told_as_certain():
+    for found, said in ((0.9991, ">99%"), (0.8123, "81%"), (0.994, "99%")):
+        about = {"power": found, "effect": 0.5, "spread": 0.1, "pilot": [1, 2], "seeds": 9, "seeds_needed": 7}
+        assert powered(about) == f"{said} for 0.5" and power_line(about).endswith(f"9 have {said}")

@@ -1,12 +1,14 @@
 """Methods for own models: every loss is what its paper's formula gives, and each says what it cannot do."""
 
 import json
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+import barkour
 from distill.core.collect import CollectionPlan
 from distill.core.errors import DistillError
 from distill.core.objectives.base import StudentOutput
@@ -17,7 +19,7 @@ from distill.language.models import Shape, build, causal
 from distill.language.views import Views
 from distill.language.writing import answers
 from distill.methods.capacity_gap.method import chosen
-from distill.methods.method import METHODS, Material, MethodOptions, TextDomain, Writing, find
+from distill.methods.method import CLASSIFIERS, METHODS, Material, MethodOptions, TextDomain, Writing, find
 from distill.methods.multi_granularity.method import phrases, prompt_of
 from distill.methods.self_distillation.method import targets
 from distill.methods.universal_ner.method import absent, conversations, parsed, strict_scores
@@ -317,3 +319,25 @@ def test_mentions_are_scored_letter_for_letter():
     found = strict_scores([{"p": ["a", "b"]}, {"p": ["c"]}], [{"p": ["a", "A"], "q": ["b"]}, {"p": ["c"]}])
     assert found["precision"] == pytest.approx(2 / 4) and found["recall"] == pytest.approx(2 / 3)
     assert found["f1"] == pytest.approx(4 / 7)
+
+
+@pytest.mark.parametrize("command", ["distill language", "distill classifier"])
+def test_help_says_what_each_method_takes_without_its_options(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
+    with pytest.raises(SystemExit):
+        barkour.parse([*command.split(), "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "default: None" not in text
+    (names,) = re.findall(r"--method {([^}]*)}", text)
+    methods = [find(name.strip(), METHODS + CLASSIFIERS) for name in names.split(",")]
+    flags = {option: f" --{option.replace('_', '-')} " for method in methods for option in method.reads}
+    for option, flag in flags.items():
+        before, _, after = text[text.index(flag) + len(flag) :].partition("; without it ")
+        assert not [other for other in flags.values() if other in before], f"{flag} does not say it"
+        (said,) = re.findall(r"^[\d.]+(?:, of \w+ [\d.]+)*", after)
+        usual, *others = said.split(", of ")
+        assert float(usual) == getattr(MethodOptions(), option)
+        own = {name: float(value) for name, value in (other.split() for other in others)}
+        assert own == {m.name: m.defaults[option] for m in methods if option in m.defaults}
