@@ -7,7 +7,7 @@ one control step after the other and only what is recorded, so that a replay fin
 import math
 from collections import deque
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -138,6 +138,18 @@ class Stance:
     """Of the base's up axis to the vertical by the IMU, rad."""
 
 
+class _Way(NamedTuple):
+    """Since the beginning, in m of the course frame: by the feet that stand, as commanded, by the pose, maybe slid."""
+
+    feet_x: float = 0.0
+    feet_y: float = 0.0
+    asked_x: float = 0.0
+    asked_y: float = 0.0
+    pose_x: float = 0.0
+    pose_y: float = 0.0
+    slid: float = 0.0
+
+
 class PoseAgainstMotion:
     """Sees a pose that freezes, runs off, or is turned in the course frame, while the robot moves.
 
@@ -161,7 +173,7 @@ class PoseAgainstMotion:
         """`limit` in m."""
         self.limit = limit
         self.residual = self.peak = 0.0
-        self._ways: deque[tuple[float, ...]] = deque(maxlen=self.WINDOW + 1)
+        self._ways: deque[_Way] = deque(maxlen=self.WINDOW + 1)
         self.reset()
 
     def reset(self) -> None:
@@ -169,8 +181,7 @@ class PoseAgainstMotion:
         self._ways.clear()
         self._before: list[list[float]] | None = None
         self._ahead = self._left = 0.0
-        self._way = (0.0, 0.0, 0.0, 0.0, 0.0)
-        """Of the feet, and of the command: x, y, m; and that it may have slid, m."""
+        self._way = _Way()
         self.residual = 0.0
 
     def see(self, now: Stance) -> Refusal | None:
@@ -183,16 +194,18 @@ class PoseAgainstMotion:
             self._ahead += share * (float(now.command[0]) - self._ahead)
             self._left += share * (float(now.command[1]) - self._left)
             c, s = now.seconds * math.cos(yaw), now.seconds * math.sin(yaw)
-            fx, fy, cx, cy, slid = self._way
-            self._way = (
-                fx + before[lowest][0] - feet[lowest][0], fy + before[lowest][1] - feet[lowest][1],
-                cx + c * self._ahead - s * self._left, cy + s * self._ahead + c * self._left,
-                slid + self.SLIDE * now.seconds * (now.tilt > self.STEEP),
-            )  # fmt: skip
-        self._ways.append((*self._way, x, y))
-        ways = (later - earlier for later, earlier in zip(self._ways[-1], self._ways[0], strict=True))
-        fx, fy, cx, cy, slid, px, py = ways
-        self.residual = residual = max(from_segment((fx, fy), (cx, cy), (px, py)) - slid, 0.0)
+            way = self._way
+            self._way = _Way(
+                feet_x=way.feet_x + before[lowest][0] - feet[lowest][0],
+                feet_y=way.feet_y + before[lowest][1] - feet[lowest][1],
+                asked_x=way.asked_x + c * self._ahead - s * self._left,
+                asked_y=way.asked_y + s * self._ahead + c * self._left,
+                slid=way.slid + self.SLIDE * now.seconds * (now.tilt > self.STEEP),
+            )
+        self._ways.append(self._way._replace(pose_x=x, pose_y=y))
+        way = _Way(*(later - earlier for later, earlier in zip(self._ways[-1], self._ways[0], strict=True)))
+        off = from_segment((way.feet_x, way.feet_y), (way.asked_x, way.asked_y), (way.pose_x, way.pose_y))
+        self.residual = residual = max(off - way.slid, 0.0)
         self.peak = max(self.peak, residual)
         if residual <= self.limit:
             return None
