@@ -14,7 +14,7 @@ from distill.core.objectives.base import OwnMasks, StudentOutput
 from distill.core.signals import DenseLogits, SampledLogProbs
 from distill.language.models import Shape, build
 from distill.methods.kept import load, save
-from distill.methods.mend.experiment import FIRST_LABEL, KEYS, USED, VOCABULARY, maps, stream_rows, tasks_rows
+from distill.methods.mend.experiment import FIRST_LABEL, KEYS, USED, VOCABULARY, maps, repeated, stream_rows, tasks_rows
 from distill.methods.mend.method import PARTS, Compressor, SharedPrompt, losses, parts
 from distill.methods.method import MethodOptions
 
@@ -113,3 +113,14 @@ def test_the_key_that_is_asked_for_is_always_shown_and_labels_are_few():
         assert tuple(tokens.tolist()) in pairs and len(dict(pairs)) == len(pairs)
     tasks = maps(np.random.default_rng(1), 50)
     assert tasks.shape == (50, KEYS) and tasks.min() >= FIRST_LABEL and max(len(set(t)) for t in tasks.tolist()) <= USED
+
+
+def test_text_that_repeats_itself_is_learned_where_it_repeats():
+    rows = repeated(np.random.default_rng(2), 200, 34)
+    tokens, mask = rows["tokens"], rows["mask"]
+    assert tokens.shape == (200, 34) and mask.shape == (200, 33) and tokens.min() > 0
+    for row, learned in zip(tokens, mask, strict=True):
+        after = 33 - int(learned.sum()) + 1
+        assert 3 <= after <= 12
+        np.testing.assert_array_equal(row[after:], row[:-after])
+        assert not learned[: after - 1].any() and learned[after - 1 :].all()
