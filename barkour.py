@@ -484,6 +484,7 @@ def main(arguments: list[str] | None = None) -> int:
         warnings.filterwarnings("ignore", category=kind)
     try:
         call = parse(sys.argv[1:] if arguments is None else arguments)
+        _check_place()
         _check_gl()
         with runs.stopping(), contextlib.redirect_stdout(_Aside()) as aside, contextlib.ExitStack() as ending:
             ending.callback(aside.end)
@@ -549,6 +550,17 @@ def _check_width() -> None:
     width = shutil.get_terminal_size().columns
     if "COLUMNS" in os.environ or not NARROWEST <= width <= WIDEST:
         os.environ["COLUMNS"] = str(min(max(width, NARROWEST), WIDEST))
+
+
+def _check_place() -> None:
+    """Raises `InputError` for what libraries do not start with: a current folder that has been removed, and a Python
+    that leaves out docstrings, of which transformers makes its own."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise InputError(f"the current folder cannot be read ({error.strerror}): change to another") from error
+    if sys.flags.optimize > 1:
+        raise InputError("Python leaves docstrings out (-OO, PYTHONOPTIMIZE=2), which libraries read: take -O, or none")
 
 
 def _forget_output() -> None:

@@ -6,21 +6,21 @@ no look at the file tells. A child tries it first; only then does the caller's o
 
 import contextlib
 import json
-import os
 import resource
 import signal
 import subprocess
 import sys
 from typing import Any
 
+from sim.children import APART, environment
+
 
 def answer(program: str, content: bytes, wall: float) -> Any:
     """What a Python file prints as JSON when it is run with `content` on its standard input; None where it does not
     answer within `wall` seconds, prints no JSON, or ends by a signal. It limits itself: see `limit`."""
-    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     child = subprocess.Popen(
         [sys.executable, "-P", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        env=environment,
+        env=environment(**APART),
     )  # fmt: skip
     try:
         said, _ = child.communicate(content, timeout=wall)

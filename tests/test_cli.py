@@ -366,6 +366,21 @@ def test_a_foreign_package_before_ours_is_named_in_one_line(name: str, tmp_path:
     assert_one_line(done, f"'{name}'", str(tmp_path), str(ROOT))
 
 
+def test_a_current_folder_that_was_removed_is_one_line(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    program = f"import os, sys; os.rmdir({str(gone)!r}); import barkour; sys.exit(barkour.main())"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "recipe", "list"], capture_output=True, text=True, timeout=120, check=False,
+        cwd=gone, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert_one_line(done, "the current folder")
+
+
+def test_python_without_docstrings_is_one_line() -> None:
+    assert_one_line(call("recipe", "list", PYTHONOPTIMIZE="2"), "-OO")
+
+
 @pytest.mark.parametrize(
     "variables",
     [

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from multiprocessing import connection, parent_process
 from pathlib import Path
 
@@ -32,14 +33,22 @@ def hold(folder: Path) -> FileLock:
     return lock
 
 
-def end_with_parent() -> None:
-    """In a child of `multiprocessing`: ends this process at once when its parent is gone, however that ended."""
+LOOK_EVERY = 0.5
+"""s between looks for a parent that cannot be waited for."""
+
+
+def end_with_parent(program: int = 0) -> None:
+    """In a child of `multiprocessing`, or of the process `program`: ends this process at once when its parent is gone,
+    however that ended."""
     parent = parent_process()
-    if parent is None:
+    if parent is None and not program:
         return
 
     def watch() -> None:
-        connection.wait([parent.sentinel])
+        if parent is not None:
+            connection.wait([parent.sentinel])
+        while program and os.getppid() == program:
+            time.sleep(LOOK_EVERY)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True, name="ends with the parent").start()

@@ -28,8 +28,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from distill.core.folders import end_with_parent
 from distill.options import DistillBenchOptions
 from distill.results import DistillBench
+from sim.children import environment
 from sim.errors import InputError
 from sim.machine import machine
 
@@ -395,11 +397,10 @@ def _version(name: str) -> str | None:
 
 
 def _child(arm: Arm) -> dict[str, Any]:
-    command = [sys.executable, "-m", "distill.language.throughput", "--arm", json.dumps(asdict(arm))]
-    root = str(Path(__file__).resolve().parents[2])
-    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    command = [sys.executable, "-P", "-m", "distill.language.throughput"]  # -P: not what lies in the current folder
+    command += ["--arm", json.dumps(asdict(arm)), "--parent", str(os.getpid())]
     done = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+        command, capture_output=True, text=True, errors="replace", check=False, env=environment()
     )
     if done.returncode:
         said = (done.stderr.strip() or "nothing").splitlines()[-1]
@@ -415,9 +416,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--vocabularies", type=int, nargs="*", default=[])
     parser.add_argument("--lengths", type=int, nargs="*", default=[])
     parser.add_argument("--arm", help=argparse.SUPPRESS)
+    parser.add_argument("--parent", type=int, default=0, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     try:
         if options.arm:
+            end_with_parent(options.parent)
             print(json.dumps(measure(Arm(**json.loads(options.arm)))))
             return 0
         found = run(

@@ -116,14 +116,16 @@ def add(options: RobotAddOptions) -> RobotAdded:
     _compiled(spec, options.model)
     with tempfile.TemporaryDirectory() as place:  # the folder is made for what is a robot
         trial = Path(place) / "robot.xml"
-        trial.write_text(spec.to_xml())
+        trial.write_text(spec.to_xml(), encoding="utf-8")
         robot = replace(_held_up(replace(robot, mjcf=trial)), mjcf=folder / "robot.xml")
     _check(robot, model, base, options.model)
     with alone(folder, "writes a description"):
+        if not options.force and any(os.path.lexists(folder / name) for name in ("robot.xml", "__init__.py")):
+            raise InputError(f"{folder} was written meanwhile: add --force to replace its description")
         try:
             with replacing(folder / "robot.xml") as model_file, replacing(folder / "__init__.py") as source:
-                model_file.write_text(spec.to_xml())
-                source.write_text(_source(robot, str(options.model), guessed))
+                model_file.write_text(spec.to_xml(), encoding="utf-8")
+                source.write_text(_source(robot, str(options.model), guessed), encoding="utf-8")
         except OSError as error:
             raise InputError(f"cannot write to {folder}: {error.strerror}") from error
     robot = find_robot(str(folder))
@@ -612,7 +614,8 @@ def _source(robot: Robot, origin: str, guessed: list[str]) -> str:
         )
     )  # fmt: skip
     notes = f"Guessed, because the file does not say: {', '.join(guessed)}." if guessed else "Nothing was guessed."
-    return f'''"""{robot.name}, from {Path(origin).name} by `barkour robot add`. {notes}
+    name = re.sub(r"[^\w .+-]", "_", Path(origin).name)  # whoever named the file writes no Python
+    return f'''"""{robot.name}, from {name} by `barkour robot add`. {notes}
 
 Gains are the softest springs on the armature that hold it up; poses have the feet below the hips. Look through every
 number before a robot moves by them.

@@ -12,7 +12,6 @@ parent, even if that is killed. The run ends with the referee, or with the first
 """
 
 import contextlib
-import os
 import sys
 import tempfile
 import time
@@ -36,6 +35,7 @@ from robot.nodes.referee import LOG, RESULT
 from robot.options import CourseOptions
 from robot.results import OnboardReport
 from robot.transports.senders import check_free
+from sim import children
 from sim.course.files import by_name
 from sim.errors import InputError
 from sim.folders import alone
@@ -56,8 +56,7 @@ def launch_folder() -> Path:
 def environment(domain: int, logs: Path) -> dict[str, str]:
     """This process' environment with the loopback profile and the domain, for a process of its own."""
     apart = ("ROS_LOCALHOST_ONLY", "ROS_STATIC_PEERS", "ROS_DISCOVERY_SERVER", "FASTRTPS_DEFAULT_PROFILES_FILE")
-    kept = {name: value for name, value in os.environ.items() if name not in apart}
-    root = str(Path(__file__).resolve().parents[2])
+    kept = {name: value for name, value in children.environment(**children.APART).items() if name not in apart}
     return kept | {
         "ROS_DOMAIN_ID": str(domain),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "SYSTEM_DEFAULT",  # the profile alone says who is looked for
@@ -65,9 +64,6 @@ def environment(domain: int, logs: Path) -> dict[str, str]:
         "FASTDDS_DEFAULT_PROFILES_FILE": str(launch_folder() / "fastdds_loopback.xml"),
         "ROS_LOG_DIR": str(logs),
         "RCUTILS_CONSOLE_OUTPUT_FORMAT": "[{name}] {message}",
-        "PYTHONPATH": os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])]),
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
     }
 
 

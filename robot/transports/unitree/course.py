@@ -8,7 +8,6 @@ or, if a process dies before, when the other has had the time to come to its saf
 
 import contextlib
 import json
-import os
 import sys
 import tempfile
 import time
@@ -27,6 +26,7 @@ from robot.nodes.processes import UNKNOWN, Processes, free_domain, read_report
 from robot.options import UnitreeCourseOptions
 from robot.results import OnboardReport
 from sim import strict_yaml
+from sim.children import APART, environment
 from sim.course.files import by_name
 from sim.errors import InputError
 from sim.folders import alone
@@ -63,13 +63,6 @@ def commands(options: UnitreeCourseOptions, domain: int, place: Path) -> dict[st
     return {"sim": [*front, *robot], "onboard": [*front, *loop]}
 
 
-def environment() -> dict[str, str]:
-    """This process' environment, for processes that find this package and whose linear algebra has one thread."""
-    root = str(models().parent)
-    paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    return os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-
-
 def unitree_course(options: UnitreeCourseOptions) -> OnboardReport:
     """Runs the course once over two processes and returns what `barkour unitree course` prints.
 
@@ -93,7 +86,7 @@ def unitree_course(options: UnitreeCourseOptions) -> OnboardReport:
             lines = commands(options, domain, place)
         except OSError as error:
             raise InputError(f"cannot write to the folder {place}: {error.strerror}") from error
-        with Processes(lines, environment(), OnboardParameters().soft_stop) as processes:
+        with Processes(lines, environment(**APART), OnboardParameters().soft_stop) as processes:
             died = _wait(processes, place / "sim.json")
         sim, loop = read_report(place / "sim.json"), read_report(place / "onboard.json")
         result = sim.get("run") or Referee(by_name(options.course)).result()

@@ -1,7 +1,11 @@
 """The comparison of language-model distillation: arms train alike, the report is complete, bad input is one line."""
 
 import json
-from dataclasses import replace
+import os
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 
@@ -79,3 +83,21 @@ def test_sizes_that_are_asked_for_are_measured_where_they_fit(monkeypatch):
     assert len([line for line in said if line.startswith("left out")]) == len(found["left_out"]) > 0
     with pytest.raises(InputError):
         DistillBenchOptions(1, lengths=(16,))
+
+
+def test_an_arm_takes_no_module_of_the_current_folder(monkeypatch, tmp_path):
+    (tmp_path / "statistics.py").write_text("raise RuntimeError('a foreign module was imported')\n")
+    monkeypatch.chdir(tmp_path)
+    assert bench._child(Arm("plain", **SMALL))["tokens_per_second"] > 0
+
+
+def test_an_arm_ends_when_its_parent_was_killed():
+    arm = json.dumps(asdict(Arm("plain", vocabulary=64, length=32, steps=20_000)))
+    child = [sys.executable, "-P", "-m", "distill.language.throughput", "--arm", arm, "--parent"]
+    program = f"import os, subprocess; print(subprocess.Popen([*{child!r}, str(os.getpid())]).pid, flush=True)"
+    root = str(Path(bench.__file__).resolve().parents[2])
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": root}
+    )
+    said, _ = parent.communicate(timeout=60)  # until the child has gone too, whose output this is
+    assert said.strip().isdigit()

@@ -1,5 +1,8 @@
 """From somebody's file to a robot of one's own: what is taken over, what is worked out, what is refused."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import mujoco
@@ -7,7 +10,7 @@ import numpy as np
 import pytest
 
 from policies.bundle.shipped import folder as shipped
-from policies.evaluation import model_trial
+from policies.evaluation import model_trial, new_robot
 from policies.evaluation.new_robot import RobotAdded, add
 from policies.evaluation.options import RobotAddOptions
 from policies.learning import checkpoint
@@ -191,6 +194,38 @@ def test_a_file_that_is_no_such_robot_is_refused_in_one_line(tmp_path, wrong, sa
     with pytest.raises(InputError, match=says) as raised:
         add(RobotAddOptions("odd", tmp_path / "dog.urdf", tmp_path))
     assert "\n" not in str(raised.value) and [path.name for path in tmp_path.iterdir()] == ["dog.urdf"]
+
+
+def test_the_name_of_a_file_is_no_python(tmp_path):
+    name = '"""; raise SystemExit("run"); """ü.urdf'
+    (tmp_path / name).write_text(urdf())
+    assert add(RobotAddOptions("named", tmp_path / name, tmp_path)).status == 0
+    assert "raise" in (tmp_path / "named" / "__init__.py").read_text(encoding="utf-8").split('"""')[1]
+
+
+def test_names_that_the_locale_lacks_are_written(tmp_path):
+    (tmp_path / "dog.urdf").write_text(urdf().replace('"torso"', '"rümpf"'), encoding="utf-8")
+    words = ["robot", "add", "ascii", str(tmp_path / "dog.urdf"), "--robots", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "-m", "barkour", *words],
+        capture_output=True, text=True, check=False,
+        env=os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert find_robot(str(tmp_path / "ascii")).base_body == "rümpf"
+
+
+def test_of_two_that_add_a_robot_at_once_one_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "dog.urdf").write_text(urdf())
+    asked = RobotAddOptions("twice", tmp_path / "dog.urdf", tmp_path)
+
+    def meanwhile(model: Path) -> None:
+        monkeypatch.undo()
+        add(asked)
+
+    monkeypatch.setattr(new_robot, "try_out", meanwhile)
+    with pytest.raises(InputError, match="meanwhile"):
+        add(asked)
 
 
 @pytest.mark.parametrize("name", ["barkour_v0", "My Dog", "../dog"])

@@ -1,0 +1,30 @@
+"""Processes that are started from here run this code."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import sim
+from sim.limited import answer
+
+ROOT = Path(sim.__file__).resolve().parents[1]
+PROGRAM = "import json, sys, sim; print(json.dumps([sim.__file__, sys.stdin.read()]))\n"
+
+
+def test_a_child_runs_the_code_of_its_parent(tmp_path, monkeypatch):
+    (tmp_path / "installed" / "sim").mkdir(parents=True)
+    (tmp_path / "installed" / "sim" / "__init__.py").write_text("")
+    (tmp_path / "child.py").write_text(PROGRAM)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "installed"))
+    assert answer(str(tmp_path / "child.py"), b"said", 60) == [sim.__file__, "said"]
+
+
+def test_a_robot_is_added_from_a_checkout_that_is_not_installed(tmp_path):
+    model = ROOT / "sim" / "robots" / "barkour_v0" / "robot.xml"
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "barkour.py"), "robot", "add", "own", str(model), "--robots", ".", "--json"],
+        capture_output=True, text=True, check=False, cwd=tmp_path, env={"PATH": "/usr/bin:/bin"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["robot"] == "own"
