@@ -33,13 +33,17 @@ def save(folder: Path, values: Mapping[str, Any], tensors: Mapping[str, Any], ke
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
-        torch.save(dict(tensors), partial / TENSORS)
+        with (partial / TENSORS).open("wb") as file:  # a file of Python's own: its error says why it cannot be written
+            torch.save(dict(tensors), file)
         (partial / VALUES).write_text(json.dumps({**values, "sums": True}))
         lines = [f"{digest(partial / name)}  {name}\n" for name in (TENSORS, VALUES)]
         (partial / SUMS).write_text("".join(lines))
     except (OSError, RuntimeError) as error:  # torch says RuntimeError where a disk is full
         shutil.rmtree(partial, ignore_errors=True)
-        reason = getattr(error, "strerror", None) or first_line(error)
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__cause__ or cause.__context__
+        reason = getattr(cause, "strerror", None) or first_line(error)
         raise DistillError(f"cannot write a checkpoint to {folder}: {reason}; the one before is kept") from error
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():

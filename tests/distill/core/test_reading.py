@@ -2,6 +2,8 @@
 
 import json
 import os
+import resource
+import signal
 
 import numpy as np
 import pytest
@@ -112,3 +114,18 @@ def test_what_cannot_be_written_leaves_the_file_before(tmp_path, monkeypatch):
         write_text(path, "after")
     assert read_text(path) == "before\u2028"
     assert json.dumps(read_text(path))
+
+
+@pytest.mark.parametrize("room", [0, 100, 5_000], ids=["none", "of the header", "of a part"])
+def test_a_checkpoint_that_a_full_disk_cannot_take_says_so(room, tmp_path):
+    checkpoints.save(tmp_path, {"step": 1}, {"a": torch.zeros(10)})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    heard = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        with pytest.raises(DistillError, match="File too large; the one before is kept"):
+            checkpoints.save(tmp_path, {"step": 2}, {"a": torch.zeros(10_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, heard)
+    assert checkpoints.load(checkpoints.newest(tmp_path))[0]["step"] == 1
