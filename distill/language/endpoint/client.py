@@ -28,7 +28,7 @@ from distill.core.errors import DistillError, first_line
 from distill.core.signals import SampledLogProbs, Text
 from distill.core.teachers import Batch
 from distill.language.endpoint.answers import AnswerCache, canonical
-from distill.language.endpoint.limits import Ledger, Prices, RateLimit, Stopped, Usage
+from distill.language.endpoint.limits import Ledger, Prices, RateLimit, Stopped, Usage, possible
 
 log = logging.getLogger(__name__)
 
@@ -485,7 +485,7 @@ def opened(body: bytes, most: tuple[int, int]) -> tuple[Any, list[Any], list[int
         raise Failed("answers with malformed JSON", True) from error
     usage = data.get("usage") if isinstance(data, dict) else None
     counts = [usage.get(name) if isinstance(usage, dict) else None for name in ("prompt_tokens", "completion_tokens")]
-    return data, counts, [n if type(n) is int and n >= 0 else bound for n, bound in zip(counts, most, strict=True)]
+    return data, counts, [n if possible(n) else bound for n, bound in zip(counts, most, strict=True)]
 
 
 def _read(body: bytes, request: dict[str, Any], most: tuple[int, int]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import os
 import threading
 import time
 from collections import deque
@@ -11,10 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distill.core.errors import DistillError
+from distill.core.reading import check_regular, unique
 
 log = logging.getLogger(__name__)
 
 MINUTE_S = 60.0
+
+
+MOST_TOKENS = 10**9
+"""Of a request; more is no number that a server means."""
+
+
+def possible(count: object) -> bool:
+    """Whether that can be a request's number of tokens, of a prompt or an answer."""
+    return type(count) is int and 0 <= count <= MOST_TOKENS
 
 
 class Stopped(Exception):
@@ -116,7 +127,8 @@ class Ledger:
     def __init__(
         self, path: Path, prices: Prices | None = None, money: float = math.inf, tokens: float = math.inf
     ) -> None:
-        """`money` and `tokens` are the budget of the whole file. Raises `DistillError` for money without prices."""
+        """`money` and `tokens` are the budget of the whole file. Raises `DistillError` for money without prices,
+        and for a path that is no regular file."""
         if prices is None and money < math.inf:
             raise DistillError("a budget in money needs the prices of prompt and completion tokens")
         self.path, self.prices, self.money, self.tokens = Path(path), prices, money, tokens
@@ -192,11 +204,18 @@ class Ledger:
             self._used[i] += value
 
     def _read(self) -> None:
-        text = self.path.read_text(errors="replace") if self.path.is_file() else ""
-        self._cut_off = bool(text) and not text.endswith("\n")
-        for number, line in enumerate(text.splitlines(), 1):
-            try:
-                values = json.loads(line)
-                self._add(int(values["prompt_tokens"]), int(values["completion_tokens"]))
-            except (ValueError, KeyError, TypeError):
-                log.warning("line %d of %s is damaged and not counted", number, self.path)
+        if not os.path.lexists(self.path):
+            return
+        check_regular(self.path)  # a pipe would be waited for, also where it is appended to
+        with self.path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+            line = "\n"
+            for number, line in enumerate(file, 1):
+                try:
+                    values = json.loads(line, object_pairs_hook=unique)
+                    counts = [values[name] for name in ("prompt_tokens", "completion_tokens")]
+                    if not all(possible(count) for count in counts):
+                        raise ValueError("no numbers of tokens")
+                    self._add(*counts)
+                except (ValueError, KeyError, TypeError, RecursionError):
+                    log.warning("line %d of %s is damaged and not counted", number, self.path)
+        self._cut_off = not line.endswith("\n")

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from distill.core.errors import DistillError
 from distill.language.endpoint.answers import AnswerCache
+from distill.language.endpoint.client import opened
 from distill.language.endpoint.limits import Ledger, Prices, RateLimit, Stopped
 
 
@@ -84,6 +85,31 @@ def test_a_ledger_goes_on_in_the_next_process_even_after_a_cut_off_line(tmp_path
     assert (
         Ledger(path).usage.requests == 2 and Ledger(path).usage.prompt_tokens == 11 and Ledger(path).usage.money is None
     )
+
+
+DAMAGED = ["-5", "true", '"7"', "1e400", "NaN", "9" * 4000, "[" * 100_000, "2.5", '7, "prompt_tokens": 0']
+
+
+@pytest.mark.parametrize("count", DAMAGED, ids=lambda count: count[:9])
+def test_what_is_no_number_of_tokens_is_not_taken_off_the_budget(count, tmp_path, caplog):
+    path = tmp_path / "usage.jsonl"
+    sound = '{"prompt_tokens": 3, "completion_tokens": 2}'
+    changed = f'{{"completion_tokens": 1, "prompt_tokens": {count}}}'
+    path.write_text(f"{sound}\n{changed}\n")
+    usage = Ledger(path, Prices(2.0, 10.0), money=1.0).usage
+    assert (usage.requests, usage.prompt_tokens, usage.completion_tokens) == (1, 3, 2) and "line 2" in caplog.text
+
+
+@pytest.mark.parametrize("how", ["pipe", "device", "folder"])
+def test_a_ledger_that_is_no_file_is_refused_at_once(how, tmp_path, spoil):
+    spoil(tmp_path / "usage.jsonl", how)
+    with pytest.raises(DistillError, match="no regular file"):
+        Ledger(tmp_path / "usage.jsonl")
+
+
+def test_a_servers_impossible_number_of_tokens_is_the_most_that_was_asked_for():
+    body = b'{"usage": {"prompt_tokens": %s, "completion_tokens": 4}}' % (b"9" * 4000)
+    assert opened(body, (10, 20))[2] == [10, 4]
 
 
 def test_requests_under_way_cannot_exceed_the_budget_together(tmp_path):
