@@ -56,6 +56,11 @@ class LanguageDistilled(Stoppable):
     """Student and teacher on the tasks that were asked for: `tasks`, `examples`, `version`."""
     minutes: float | None = None
 
+    @property
+    def _taught_by(self) -> str:
+        """Who is meant by the teacher in figures: a student that learns from itself has no other."""
+        return "the teacher" if self.teacher or self.get("teachers") else "the generation before"
+
     def show(self, console: "Console") -> None:
         """What was read, what was left out, what came of it."""
         settings = "".join(f", {name} {value:g}" for name, value in self.settings.items())
@@ -71,10 +76,10 @@ class LanguageDistilled(Stoppable):
                 line(console, what, f"{count}, {reason}")
         if self.perplexity:
             found = {name: f"{value:.4g}" for name, value in self.perplexity.items()}
-            taught = f", the teacher's {found['teacher']}" if "teacher" in found else ""
+            taught = f", {self._taught_by}'s {found['teacher']}" if "teacher" in found else ""
             line(console, "perplexity on held-out data", f"{found['start']} before, {found['end']} after{taught}")
         if self.agreement is not None:
-            line(console, "agreement with the teacher", f"{self.agreement:.1%} of the held-out tokens")
+            line(console, f"agreement with {self._taught_by}", f"{self.agreement:.1%} of the held-out tokens")
         if "seconds_per_step" in self.more:
             line(console, "a step", f"{self.more['seconds_per_step']:.3g} s, {self.steps} steps {self.minutes:.3g} min")
             line(console, "memory", f"{self.more['peak_gb']:.3g} GB at the peak")

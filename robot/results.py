@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from robot.loop.refusals import Code
 from sim.course.report import CourseReport
 from sim.results import Result, line
 
@@ -55,9 +56,12 @@ class OnboardReport(CourseReport):
 
     @property
     def failure(self) -> str:
-        """Where a process died or the controller ended in emergency."""
+        """Where a process died, the loop was never armed or the controller ended in emergency."""
         if self.died:
             return f"the process {self.died} ended before the run did: {self.end}"
+        if self.controller.get("code") == Code.NOT_ARMED:
+            refused = "; ".join(self.controller.get("last_refusals", {}).values()) or "nothing was refused"
+            return f"the run did not begin, the loop was never armed: {refused}"
         return _emergency(self.controller)
 
     def show(self, console: "Console") -> None:

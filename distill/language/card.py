@@ -108,6 +108,8 @@ def _language(options: LanguageOptions, found: Mapping[str, Any]) -> Parts:
         taught += f", {count['teacher']:,} parameters"
     elif options.teacher_url or options.cache:
         taught += f", by its {found['likeliest']} likeliest tokens"
+    elif "teacher" in perplexity and not teachers:
+        taught += "; below it is the student of the generation before"
     facts = [
         f"teacher: {taught}",
         f"student: {found['student']}, {count['student']:,} parameters",

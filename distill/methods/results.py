@@ -222,5 +222,5 @@ def _show_all(console: "Console", result: Mapping[str, Any]) -> None:
     for key, value in result.items():
         inner = value.items() if isinstance(value, dict) else [("", value)]
         text = "\n".join(cell(f"{name}: {item}" if name else item) for name, item in inner)
-        table.add_row(cell(key), text)
+        table.add_row(cell(key), "-" if value in (None, "", [], {}) else text)
     console.print(table)

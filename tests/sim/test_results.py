@@ -14,6 +14,7 @@ from rich.console import Console
 from distill.methods.catalogue import NAMES
 from distill.methods.results import Catalogue
 from distill.methods.standing import catalogue
+from distill.results import LanguageDistilled
 from policies.evaluation.results import Evaluation
 from robot.results import OnboardBench, OnboardReport, Replay
 from sim.course.report import CourseReport
@@ -86,6 +87,9 @@ def test_the_loops_report_adds_what_the_controller_says() -> None:
         assert words in text
     assert report.status == 0
     assert OnboardReport.of(RUN | LOOP | {"died": "sim"}).status == 1
+    waiting = LOOP["controller"] | {"code": "not armed yet", "last_refusals": {"late": "joints: it is late"}}
+    report = OnboardReport.of(RUN | LOOP | {"controller": waiting})
+    assert report.status == 1 and "joints: it is late" in report.failure
     emergency = LOOP["controller"] | {"state": "emergency"}
     assert OnboardReport.of(RUN | LOOP | {"controller": emergency}).status == 1
 
@@ -130,3 +134,18 @@ def test_the_catalogue_has_one_line_a_recipe_at_80_columns() -> None:
 )  # fmt: skip
 def test_a_failed_check_is_status_1_and_one_sentence(result: Result, status: int) -> None:
     assert result.status == status and bool(result.failure) == bool(status) and "\n" not in result.failure
+
+
+def test_a_student_that_learns_from_itself_is_compared_with_no_teacher() -> None:
+    found: dict[str, Any] = {
+        "method": "self_distillation", "settings": {"alpha": 0.5}, "teacher": None, "student": "small",
+        "parameters": {"student": 10}, "steps": 3, "agreement": 0.5,
+        "interrupted": False, "perplexity": {"start": 9.0, "end": 7.0, "teacher": 8.0},
+        "data": {
+            "rows": 4, "packed": False, "held_out_rows": 1, "examples": 4, "learned_tokens": 9, "dropped": {},
+            "cut": {},
+        },
+    }  # fmt: skip
+    text = shown(LanguageDistilled.of(found))
+    assert "the teacher" not in text and text.count("the generation before") == 2
+    assert "the teacher's 8" in shown(LanguageDistilled.of(found | {"teacher": "large"}))
