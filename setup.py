@@ -113,6 +113,12 @@ setup(
             for robot in glob("models/*")
             if glob(f"{robot}/*.onnx")
         ),
+        # parameters that another training begins with
+        *(
+            (f"share/{NAME}/{skill}", glob(f"{skill}/*"))
+            for skill in glob("models/*") + glob("models/*/*")
+            if glob(f"{skill}/*.safetensors")
+        ),
         (f"share/{NAME}/launch", [file for end in ("py", "yaml", "xml", "json") for file in glob(f"launch/*.{end}")]),
     ],
     install_requires=[

@@ -116,7 +116,9 @@ def test_files_that_are_read_at_run_time_are_installed() -> None:
         data = {path for path in (ROOT / package).rglob("*") if path.suffix in read}
         assert data and data <= covered
     installed = {name for _, files in SETUP["data_files"] for name in files}  # type: ignore[union-attr]
-    for shipped in [*ROOT.glob("models/**/*.onnx"), *ROOT.glob("launch/*.py"), *ROOT.glob("launch/*.yaml")]:
+    kept = ("onnx", "safetensors", "json")
+    patterns = (*(f"models/**/*.{end}" for end in kept), "launch/*.py", "launch/*.yaml")
+    for shipped in [file for pattern in patterns for file in ROOT.glob(pattern)]:
         assert str(shipped.relative_to(ROOT)) in installed
 
 

@@ -181,8 +181,8 @@ def _parsed(file: Path) -> ElementTree.Element:
 
 
 def read(file: Path) -> tuple[mujoco.MjSpec, dict[str, float]]:
-    """An editable model without meshes, actuators and sensors, and the joints' speeds as far as the file has them.
-    Raises `InputError` where it cannot be read."""
+    """An editable model without meshes, pictures, grounds of heights, actuators and sensors, and the joints' speeds as
+    far as the file has them. Raises `InputError` where it cannot be read."""
     root = _parsed(file)
     for element in root.iter():
         for name, value in element.attrib.items():  # MuJoCo warns of one in a file of its own, and goes on
@@ -217,7 +217,12 @@ def read(file: Path) -> tuple[mujoco.MjSpec, dict[str, float]]:
             if not (body.explicitinertial or body.name == "world"):
                 raise InputError(f"the body '{body.name}' of {file} has its mass from a mesh: give it an <inertial>")
             spec.delete(geom)
-        for things in (spec.meshes, spec.actuators, spec.sensors, spec.keys, spec.excludes, spec.tendons):
+        for geom in [g for g in spec.geoms if g.type == mujoco.mjtGeom.mjGEOM_HFIELD]:
+            spec.delete(geom)
+        for material in spec.materials:
+            material.textures = [""] * len(material.textures)
+        looks = (spec.skins, spec.textures, spec.hfields)
+        for things in (spec.meshes, *looks, spec.actuators, spec.sensors, spec.keys, spec.excludes, spec.tendons):
             for thing in list(things):
                 _remember_torque(thing, speeds, spec)
                 spec.delete(thing)

@@ -81,6 +81,8 @@ def latest(folder: Path) -> Path | None:
 def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Arrays and values of one checkpoint; `InputError` if it is missing, cut off, changed or not a checkpoint.
     Checkpoints of before there were checksums are read without."""
+    if not path.exists():
+        raise InputError(f"{path} is not a checkpoint: there is no such folder")
     if not (path / VALUES).is_file() or not (path / ARRAYS).is_file():
         raise InputError(f"{path} is not a checkpoint: it needs {ARRAYS} and {VALUES}")
     try:

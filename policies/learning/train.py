@@ -18,6 +18,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from policies.bundle.shipped import folder as shipped
 from policies.learning import checkpoint, curves, runs
 from policies.learning.export import describe, export
 from policies.learning.hosts import Hosts
@@ -96,7 +97,7 @@ class Run:
         # what can be refused at once, before minutes of hand-overs or ways
         config = PPOConfig(worlds=options.worlds, **HYPERPARAMETERS.get(options.skill, {}))
         if newest is None and options.start_from is not None:
-            checkpoint.load(_source(options.start_from))
+            checkpoint.load(source_of(options.start_from))
         self.task: Task = TASKS[options.skill](find_robot(options.robot))
         if options.handovers:
             self.task = replace(self.task, handovers=self._handovers(options))
@@ -246,7 +247,7 @@ class Run:
         self._check_log()
 
     def _warm_start(self, source: Path) -> None:
-        self._parameters(_source(source), TAKEN_OVER)
+        self._parameters(source_of(source), TAKEN_OVER)
         config = self.learner.config
         rate = jax.numpy.asarray(config.warm_learning_rate, jax.numpy.float32)
         self.state = self.state._replace(learning_rate=rate)
@@ -419,8 +420,10 @@ def stall_warning(levels: Sequence[float]) -> str:
     return ""
 
 
-def _source(given: Path) -> Path:
-    """The checkpoint that is meant: the newest of a run, or itself."""
+def source_of(given: Path) -> Path:
+    """The checkpoint meant: the newest of a run, or itself; `models/SKILL` in every folder is the shipped one."""
+    if not given.exists() and given.parts[:1] == ("models",):
+        given = shipped().joinpath(*given.parts[1:])
     return checkpoint.latest(given / "checkpoints") or given
 
 

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import mujoco
 import numpy as np
@@ -158,6 +159,22 @@ def test_a_mjcf_gives_what_is_described_by_hand(tmp_path):
         assert ours.forward == theirs.forward
     with pytest.raises(InputError, match="--force"):
         add(RobotAddOptions("another", by_hand.mjcf, tmp_path, force=False))
+
+
+def test_pictures_and_a_ground_of_heights_are_left_out(tmp_path):
+    root = ElementTree.parse(robot_by_name("unitree_go2").mjcf).getroot()
+    added = ElementTree.fromstring(
+        '<mujoco><asset><texture name="look" type="2d" file="look.png"/><material name="paint" texture="look"/>'
+        '<hfield name="hills" file="hills.png" size="9 9 1 1"/></asset>'
+        '<default><default class="painted"><geom material="paint"/></default></default>'
+        '<worldbody><geom type="hfield" hfield="hills"/></worldbody></mujoco>'
+    )
+    root.extend(added)
+    next(geom for geom in root.iter("geom") if geom.get("type") == "box").set("class", "painted")
+    file = tmp_path / "painted.xml"
+    file.write_bytes(ElementTree.tostring(root))
+    assert add(RobotAddOptions("painted", file, tmp_path / "robots")).status == 0
+    assert ".png" not in (tmp_path / "robots" / "painted" / "robot.xml").read_text()
 
 
 def test_a_file_whose_parts_have_our_names_keeps_them_under_others(tmp_path):

@@ -17,7 +17,7 @@ from policies.bundle.shipped import bundle_file
 from policies.learning import checkpoint, runs
 from policies.learning import train as training
 from policies.learning.options import TrainOptions
-from policies.learning.train import FILES, STALL_ITERATIONS, STEPS, Run, stall_warning, train
+from policies.learning.train import FILES, STALL_ITERATIONS, STEPS, Run, source_of, stall_warning, train
 from sim.envs.batched import DivergedError
 from sim.errors import InputError
 from sim.tasks.patches import LEVELS
@@ -272,3 +272,12 @@ def test_each_skill_learns_from_its_shipped_checkpoint(tmp_path, skill):
     returns = [run.iterate()["reward"] for _ in range(20)]
     assert np.isfinite(returns).all()
     assert np.mean(returns[-6:]) > np.mean(returns[:6]) + 0.03, returns
+
+
+def test_a_shipped_skill_is_begun_with_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert source_of(Path("models/walk")) == bundle_file("walk").with_suffix("")
+    assert source_of(Path("models/unitree_go2/jump")) == bundle_file("jump", "unitree_go2").with_suffix("")
+    assert source_of(Path("walk")) == Path("walk")
+    Path("models/walk").mkdir(parents=True)
+    assert source_of(Path("models/walk")) == Path("models/walk")
