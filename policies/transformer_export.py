@@ -63,7 +63,7 @@ def export_transformer(
         provenance=provenance,
         golden={"observation": seen[:GOLDEN_COUNT].tolist(), "action": actions[:GOLDEN_COUNT].tolist()},
     )
-    write_bundle(graph_of(model), metadata, file)
+    write_bundle(graph_of(model), metadata, file, force)
     bundle = Bundle.load(file)
     return {
         **bundle.describe(),

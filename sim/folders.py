@@ -4,6 +4,7 @@
 the distillation core imports nothing of the robot's packages, and these import nothing that is above them.
 """
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -45,21 +46,37 @@ def alone(folder: Path | None, does: str = "is at work") -> Iterator[None]:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, new: bool = False) -> Iterator[Path]:
     """A new file beside `path` to write to, which takes its place at the end, or goes where that fails.
 
-    Its name is no other program's: of two that write `path` at once one is there afterwards, whole.
+    Its name is no other program's: of two that write `path` at once one is there afterwards, whole; the first where
+    each may only make a `new` one.
 
     Raises:
-      OSError: it cannot take the place of `path`.
+      OSError: it cannot take the place of `path`; `FileExistsError` where it was to be new and something is there.
     """
     made = path.with_name(f"{path.name[:200]}.{os.getpid()}-{secrets.token_hex(4)}.partial")
     try:
         yield made
-        os.replace(made, path)
+        if new:
+            _put(made, path)
+        else:
+            os.replace(made, path)
     finally:
         with suppress(OSError):
             made.unlink(missing_ok=True)
+
+
+def _put(made: Path, path: Path) -> None:
+    """Gives a file a name that nothing has."""
+    try:
+        os.link(made, path, follow_symlinks=False)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links: between looking and writing another may come
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(made), None, str(path)) from None
+        os.replace(made, path)
 
 
 def writable(folder: Path) -> Path:

@@ -25,9 +25,13 @@ FORMERLY = "formerly"
 """Entry of the provenance with the SHA-256 of the file that a bundle was before it was given today's schema."""
 
 
-def write_bundle(graph: Any, metadata: Metadata, file: Path) -> None:
+def write_bundle(graph: Any, metadata: Metadata, file: Path, force: bool = True) -> None:
     """Serialises graph and metadata to `file`, with the flat keys that other tools read and a checksum over all of it:
-    equal input gives equal bytes; whole or not at all."""
+    equal input gives equal bytes; whole or not at all. One that is there is replaced only with `force`.
+
+    Raises:
+      InputError: it is there, or cannot be written.
+    """
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9, producer_name="barkour")
     try:
         entries = {
@@ -44,10 +48,12 @@ def write_bundle(graph: Any, metadata: Metadata, file: Path) -> None:
     content = stamped(model.SerializeToString(deterministic=True))
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(file) as partial:
+        with replacing(file, new=not force) as partial:
             partial.write_bytes(content)
             Bundle.load(partial, trusted=True)  # a graph of our own making
     except OSError as error:
+        if isinstance(error, FileExistsError) and error.filename2:  # not a file where its folder should be
+            raise InputError(f"{file} exists: add --force to replace it") from error
         raise InputError(f"cannot write {file}: {error.strerror}") from error
 
 

@@ -174,6 +174,6 @@ def write_network(
         provenance={name: values[name] for name in PROVENANCE if name in values},
         golden=golden,
     )
-    write_bundle(graph, metadata, file)
+    write_bundle(graph, metadata, file, force)
     bundle = Bundle.load(file)
     return Exported.of({**bundle.describe(), "parity": float(np.abs(bundle(seen) - actions).max())})

@@ -149,6 +149,20 @@ def test_of_two_that_write_a_file_at_once_one_is_there_whole(tmp_path):
     assert file.read_text() == "first" and list(tmp_path.iterdir()) == [file]
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_of_two_that_make_a_file_at_once_the_first_is_kept(tmp_path, monkeypatch, links):
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(1, "a file system without links")
+
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    file = tmp_path / "file"
+    with pytest.raises(FileExistsError), replacing(file, new=True) as first, replacing(file, new=True) as second:
+        first.write_text("first")
+        second.write_text("second")
+    assert file.read_text() == "second" and list(tmp_path.iterdir()) == [file]
+
+
 def test_a_child_ends_when_its_parent_is_killed(tmp_path):
     script, trace = tmp_path / "parent.py", tmp_path / "trace"
     script.write_text(PARENT)

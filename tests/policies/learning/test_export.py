@@ -190,6 +190,22 @@ def test_an_existing_file_is_replaced_only_by_force(small, tmp_path):
     Bundle.load(file)
 
 
+def test_a_file_that_is_made_while_another_is_written_is_kept(small, tmp_path, monkeypatch):
+    file = tmp_path / "policy.onnx"
+
+    def write(self: Path, content: bytes) -> None:
+        file.write_text("precious")
+        with self.open("wb") as stream:
+            stream.write(content)
+
+    monkeypatch.setattr(Path, "write_bytes", write)
+    with pytest.raises(InputError, match="exists: add --force"):
+        export(small, file)
+    assert file.read_text() == "precious" and list(tmp_path.iterdir()) == [file]
+    with pytest.raises(InputError, match="cannot write .*: (File exists|Not a directory)"):
+        export(small, file / "below.onnx")
+
+
 def test_a_run_folder_its_checkpoints_and_a_single_checkpoint_export_alike(tmp_path):
     older = write_checkpoint(tmp_path / "run" / "checkpoints", seed=1)
     older.rename(older.with_name("step_000000000003"))
