@@ -23,7 +23,8 @@ LOCK = ".lock"
 def alone(folder: Path | None, does: str = "is at work") -> Iterator[None]:
     """Makes the folder and keeps other processes out of it; the same process may ask twice.
 
-    `does` says what the others do. Without a folder nothing is locked: the run writes none.
+    `does` says what the others do. Without a folder nothing is locked: the run writes none. What fails before it has
+    written anything leaves no folder that was not there before.
 
     Raises:
       InputError: another process is at work there, or nothing can be written there.
@@ -32,6 +33,7 @@ def alone(folder: Path | None, does: str = "is at work") -> Iterator[None]:
         yield
         return
     try:
+        made = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK, is_singleton=True)
         lock.acquire(blocking=False)
@@ -41,6 +43,13 @@ def alone(folder: Path | None, does: str = "is at work") -> Iterator[None]:
         raise InputError(f"cannot write to the folder {folder}: {error.strerror or error}") from error
     try:
         yield
+    except Exception:
+        with suppress(OSError):  # another has come, or all of it is gone: the refusal is what must be said
+            if made and os.listdir(folder) == [LOCK]:
+                (folder / LOCK).unlink()
+                for path in made:
+                    path.rmdir()
+        raise
     finally:
         lock.release()
 

@@ -136,6 +136,22 @@ def test_a_folder_that_is_described_anew_is_left_alone_while_another_program_wri
     assert sorted((path, path.read_bytes()) for path in folder.rglob("*") if path.is_file()) == before
 
 
+def test_what_is_refused_leaves_no_folder_behind(tmp_path):
+    words = ["train", "walk", "--robot", "nobody", "--out", str(tmp_path / "runs" / "walk")]
+    assert barkour.main(words) == 2 and list(tmp_path.iterdir()) == []
+    for kept in ("here", "there/below"):
+        folder = tmp_path / kept
+        (folder.mkdir if kept == "here" else (lambda: None))()
+        with pytest.raises(InputError, match="no"), alone(folder):
+            if kept != "here":
+                (folder / "row").write_text("written")
+            raise InputError("no")
+    assert (tmp_path / "here").is_dir() and (tmp_path / "there" / "below" / "row").read_text() == "written"
+    with pytest.raises(InputError, match="no"), alone(tmp_path / "a" / "b"), alone(tmp_path / "a" / "b"):
+        raise InputError("no")
+    assert not (tmp_path / "a").exists()
+
+
 def test_of_two_that_write_a_file_at_once_one_is_there_whole(tmp_path):
     file = tmp_path / "file"
     with replacing(file) as first, replacing(file) as second:
