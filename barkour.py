@@ -108,7 +108,7 @@ from robot.options import (
 )
 from sim.course.options import ScoreOptions
 from sim.errors import InputError
-from sim.options import Options, flag, range_of, types_in, words_in
+from sim.options import Options, flag, range_of, takes_several, types_in, words_in
 from sim.results import Result, printable
 
 
@@ -275,8 +275,22 @@ def parse(arguments: list[str]) -> Call:
     command: Any = COMMANDS[words[0]]
     for word in words[1:]:
         command = command.commands[word]
+    _check_lists(_today(arguments), command)
     options = command.options(**{f.name: getattr(found, f.name) for f in fields(command.options)})
     return Call(" ".join(words), command, options, found.json)
+
+
+def _check_lists(arguments: list[str], command: Subcommand) -> None:
+    """Raises `InputError` where an option that takes several values has none, or is there twice: its former ones would
+    be left out in silence."""
+    names = [word.partition("=")[0].replace("_", "-") if word.startswith("--") else "" for word in arguments]
+    hints = get_type_hints(command.options, include_extras=True)
+    for name in [flag(each.name) for each in fields(command.options) if takes_several(hints[each.name])]:
+        places = [i for i, word in enumerate(names) if word == name]
+        if len(places) > 1:
+            raise InputError(f"{name} is there {len(places)} times: write all its values behind one")
+        if places and "=" not in arguments[places[0]] and [*arguments, "--"][places[0] + 1].startswith("--"):
+            raise InputError(f"{name} needs at least one value")
 
 
 @cache

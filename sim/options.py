@@ -110,6 +110,13 @@ def types_in(hint: Any) -> list[Any]:
     return [item for item in _parts(hint) if isinstance(item, type)]
 
 
+def takes_several(hint: Any) -> bool:
+    """Whether an option takes any number of values: its type is a tuple."""
+    if get_origin(hint) is Annotated:
+        return takes_several(hint.__origin__)
+    return get_origin(hint) is tuple
+
+
 def _parts(hint: Any) -> Iterator[Any]:
     """A type's members and what is written beside them in `Annotated`, through unions and tuples."""
     if get_origin(hint) is Annotated:

@@ -20,7 +20,7 @@ import pytest
 import barkour
 import sim.course.description
 import sim.course.files
-from sim.options import Range, range_of, types_in
+from sim.options import Range, range_of, takes_several, types_in
 from sim.results import Result
 
 SEED = 20261127
@@ -151,6 +151,23 @@ def test_lines_made_from_the_option_types_keep_the_contract(no_work: list[Any]) 
             assert set(json.loads(out)) == {"options"}
         counts[status] = counts.get(status, 0) + 1
     assert min(counts.values()) > LINES / 5, f"one-sided lines: {counts}"
+
+
+@pytest.mark.parametrize("name", ["distill language", "distill locomotion", "bench distill", "recipe run"])
+def test_an_option_of_several_values_has_some_and_is_there_once(name: str, no_work: list[Any]) -> None:
+    """`--data a --data b` learned from b alone, in silence, and `--vocabularies` began without one."""
+    hints = get_type_hints(commands()[name].options, include_extras=True)
+    several = [f"--{key.replace('_', '-')}" for key, hint in hints.items() if takes_several(hint)]
+    begun = [*name.split(), *(["ddk"] if name == "recipe run" else [])]
+    assert several
+    for option in several:
+        value = "teacher=64" if option in ("--teachers", "--slurm") else "64"
+        for wrong in ([option], [option, "--json"], [option, value] * 2, [f"{option}={value}", option, value]):
+            no_work.clear()
+            status, out, err = said([*begun, *wrong])
+            assert_contract([*begun, *wrong], status, out, err)
+            assert status == 2 and option in err and not no_work, (wrong, err)
+        assert said([*begun, option, value, "--json"])[0] == 0 or option in ("--slurm", "--weights", "--teachers")
 
 
 def test_what_is_written_arrives(no_work: list[Any]) -> None:
