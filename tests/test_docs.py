@@ -75,6 +75,41 @@ def test_modules_that_are_run_exist(page: Path) -> None:
         ), module
 
 
+def missing(page: Path) -> list[str]:
+    """What stands in backticks on a page as a file of Python, or as a name of one of our packages, and is not there."""
+    files = {str(path.relative_to(ROOT)) for path in ROOT.rglob("*.py") if ".venv" not in path.parts}
+    found = []
+    for word in re.findall(r"`([\w./]+)(?:\(\))?`", page.read_text()):
+        if re.search(r"\w\.py$", word):
+            known = any(file == word or file.endswith(f"/{word}") for file in files)
+        elif word.partition(".")[0] in ("sim", "policies", "distill", "robot") and re.search(r"\w\.(?!xml)\w", word):
+            *parts, name = word.split(".")
+            places = [f"{'/'.join(parts)}{end}" for end in (".py", "/__init__.py")]
+            texts = [(ROOT / place).read_text() for place in places if place in files]
+            known = (ROOT / word.replace(".", "/")).is_dir() or f"{word.replace('.', '/')}.py" in files
+            known |= any(re.search(rf"^(?:class |def )?{name}\b|\bimport .*\b{name}\b", text, re.M) for text in texts)
+        else:
+            continue
+        found += [] if known else [word]
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_and_names_of_the_code_exist(page: Path) -> None:
+    assert missing(page) == []
+
+
+def test_a_file_and_a_name_that_are_not_there_are_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("`gone.py` `.py` `sim.errors.InputError` `sim.errors.Gone` `sim.gone` `sim/errors.py` `robot.loop`")
+    assert missing(page) == ["gone.py", "sim.errors.Gone", "sim.gone"]
+
+
+def test_the_first_page_leads_to_every_other() -> None:
+    led = {link.partition("#")[0] for link in LINK.findall((ROOT / "docs" / "index.md").read_text())}
+    assert {page.name for page in (ROOT / "docs").glob("*.md")} - {"index.md"} <= led
+
+
 def test_a_link_without_a_file_or_a_heading_is_found(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
