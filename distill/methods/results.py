@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 COLOURS = {"supported": "green", "null": "yellow", "undecided": "cyan", "contradicted": "red", "failed": "red"}
 
 
+LEAST_TITLE = 20
+"""Characters of a title that say something."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Catalogue(Result):
     """All recipes, and their names by three axes of the survey's catalogue."""
@@ -23,7 +27,8 @@ class Catalogue(Result):
     by_vertical: dict[str, list[str]]
 
     def show(self, console: "Console") -> None:
-        """One line a recipe by algorithm, long titles cut where the line ends; then names by skill and by vertical."""
+        """One line a recipe by algorithm, with as much of its title as a line has room for; then names by skill and by
+        vertical."""
         from rich.table import Table
 
         ordered = sorted(self.recipes, key=lambda recipe: (recipe["algorithm"], recipe["name"]))
@@ -37,11 +42,16 @@ class Catalogue(Result):
             for recipe in ordered
         ]
         table = Table(box=None, pad_edge=False, expand=True)
-        for name in ("name", "algorithm", "seeds", "power", "showed"):
-            table.add_column(name, no_wrap=True, width=max(len(name), *(len(row[name]) for row in shown)))
-        table.add_column("title", no_wrap=True, overflow="ellipsis", ratio=1)
+        columns, room = ["name", "algorithm", "seeds", "power", "showed"], console.width
+        for name in columns:
+            width = max(len(name), *(len(row[name]) for row in shown))
+            table.add_column(name, no_wrap=True, width=width)
+            room -= width + 2
+        if room >= LEAST_TITLE:
+            table.add_column("title", no_wrap=True, overflow="ellipsis", ratio=1)
+            columns.append("title")
         for row in shown:
-            table.add_row(*(cell(row[name]) for name in ("name", "algorithm", "seeds", "power", "showed", "title")))
+            table.add_row(*(cell(row[name]) for name in columns))
         console.print(table)
         line(console, "power", "chance that so many seeds find an effect worth finding")
         line(console, "* on your own models", "as barkour recipe show NAME says")

@@ -107,6 +107,7 @@ def test_the_catalogue_has_one_line_a_recipe_at_80_columns() -> None:
     found = Catalogue.of(catalogue())
     whole = shown(found)
     assert max(map(len, whole.splitlines())) <= 80
+    assert "…" not in whole and "title" in shown(found, 120)
     listing, *axes = whole.split("\n\n")
     lines = listing.splitlines()
     for text, groups in zip(axes, (found.by_skill, found.by_vertical), strict=True):
