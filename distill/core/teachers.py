@@ -58,7 +58,7 @@ class Teachers:
 
     def fingerprint(self) -> str:
         """Of all of them together."""
-        return _digest(json.dumps({name: teacher.fingerprint() for name, teacher in self.named.items()}), {})
+        return digest_of(json.dumps({name: teacher.fingerprint() for name, teacher in self.named.items()}), {})
 
 
 class RecordedLogits:
@@ -155,7 +155,7 @@ class LocalModel:
         about = f"{self.name}\n{self.kind.KIND}\n{self.module}\n{_config(self.module)}\n{_autocast(self.module)}"
         known = self._known is not None and self._known[1] == about and _unchanged(self._known[0], versions)
         if self._known is None or not known or not counted:
-            self._known = versions, about, _digest(about, dict(_own_tensors(self.module)))
+            self._known = versions, about, digest_of(about, dict(_own_tensors(self.module)))
         return self._known[2]
 
 
@@ -237,7 +237,7 @@ class DiskCache:
         if not batch:
             raise DistillError("a batch needs at least one tensor to be cached")
         fingerprint = self.fingerprint()
-        key = _digest(fingerprint, batch)
+        key = digest_of(fingerprint, batch)
         identity = json.dumps({"teacher": fingerprint, "batch": key, "kind": self.kind.KIND})
         return self.folder / fingerprint[:16] / f"{key}.safetensors", identity
 
@@ -302,7 +302,7 @@ def _unchanged(before: list[tuple[str, Tensor, int | None]], after: list[tuple[s
     )
 
 
-def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+def digest_of(text: str, tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 of a text and of named tensors: names, dtypes, shapes and bytes."""
     state = hashlib.sha256(text.encode())
     for name in sorted(tensors):
@@ -320,7 +320,7 @@ def _write(path: Path, signal: TeacherSignal, identity: str) -> None:
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in signal.tensors().items()
     }
-    metadata = {"about": json.dumps([identity, _digest(identity, tensors)])}  # one entry: several have no set order
+    metadata = {"about": json.dumps([identity, digest_of(identity, tensors)])}  # one entry: several have no set order
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem[:16], suffix=".part")
     try:
@@ -340,6 +340,6 @@ def _read(path: Path, identity: str, kind: type[TeacherSignal]) -> TeacherSignal
         metadata: dict[str, str] = file.metadata() or {}
         about = json.loads(metadata.get("about", "[]"))
         tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
-    if about != [identity, _digest(identity, tensors)]:
+    if about != [identity, digest_of(identity, tensors)]:
         raise DistillError("it does not hold what was written for this teacher and batch")
     return kind.from_tensors(tensors)

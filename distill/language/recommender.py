@@ -22,6 +22,7 @@ from distill.core.checkpoints import write_json
 from distill.core.errors import DistillError
 from distill.core.reading import check_regular, read_json
 from distill.core.tables import Rows
+from distill.core.teachers import digest_of
 from distill.language.adapters import with_adapters
 from distill.language.evaluate import over
 from distill.language.examples import add_files, require_different
@@ -266,7 +267,8 @@ class Asked:
             logits = over(self.reader.head, {"states": states.numpy()}, lambda b: self.reader.head(b["states"]))
             found = {"states": states.contiguous(), "logits": logits.contiguous()}
             partial = path.with_suffix(".partial")
-            save_file(found, partial, {"texts": digest})
+            partial.unlink(missing_ok=True)  # a pipe, to which writing would wait for ever
+            save_file(found, partial, {"sha256": digest_of(digest, found)})  # one entry: several have no set order
             os.replace(partial, path)
         states = found["states"].numpy()
         return {"states": standardised(states, states[: self.learned]), "logits": two(found["logits"]).numpy()}
@@ -277,8 +279,9 @@ def _kept(path: Path, digest: str) -> dict[str, torch.Tensor] | None:
     try:
         check_regular(path)
         with safe_open(path, framework="pt") as opened:
-            if (opened.metadata() or {}).get("texts") == digest:
-                return {name: opened.get_tensor(name) for name in ("states", "logits")}
+            found = {name: opened.get_tensor(name) for name in ("states", "logits")}
+            if (opened.metadata() or {}).get("sha256") == digest_of(digest, found):
+                return found
     except (OSError, DistillError, SafetensorError):
         pass
     return None

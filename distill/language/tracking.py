@@ -1,12 +1,16 @@
 """Weights & Biases beside TensorBoard, where it is installed and asked for."""
 
 import importlib
+import os
+import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from distill.core.checkpoints import write_text
 from distill.core.errors import DistillError, first_line
+from distill.core.reading import read_text
 
 ID = "wandb_id"
 
@@ -30,7 +34,11 @@ class Tracked:
         """
         wandb = require_wandb()
         kept = folder / ID
-        number = kept.read_text().strip() if kept.is_file() else secrets.token_hex(8)
+        number = secrets.token_hex(8)
+        if os.path.lexists(kept):
+            number = read_text(kept, 1 << 10).strip()
+            if not re.fullmatch("[0-9a-f]{16}", number):
+                raise DistillError(f"{kept} holds no id of a run of W&B: remove it, and the run there begins anew")
         try:
             self._run = wandb.init(
                 project=project, id=number, resume="allow", name=name, config=dict(config), dir=str(folder)
@@ -38,7 +46,7 @@ class Tracked:
         except (wandb.Error, OSError, ValueError) as error:
             reason = first_line(error)
             raise DistillError(f"W&B cannot be used: {reason}") from error
-        kept.write_text(number)
+        write_text(kept, number)
         self.before = 0
         """Optimiser steps of the generations before, so that steps never fall."""
 

@@ -22,8 +22,10 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from distill.core.checkpoints import write_text
 from distill.core.errors import DistillError
 from distill.core.fit import fit
+from distill.core.reading import read_text
 from distill.language.data import Corpus
 from distill.language.models import Shape
 from distill.language.text import Tokens
@@ -292,10 +294,10 @@ class Trial:
         called = _digest((student.module.state_dict(), objective, teacher, collectors, steps, plain))
         rank = os.environ.get("RANK", "0")  # of several processes each has its own
         begun = folder.with_suffix(f".{rank}.call")
-        if not (called and begun.is_file() and begun.read_text() == called):
+        if not (called and _said(begun) == called):
             _forget(folder)
             self.folder.mkdir(parents=True, exist_ok=True)
-            begun.write_text(called)
+            write_text(begun, called)
         return fit(student, objective, teacher, collectors, folder, steps=self.scaled(steps), **options)
 
 
@@ -346,6 +348,14 @@ class _Digesting:
         """Adds to the digest."""
         self.digest.update(part)
         return len(part)
+
+
+def _said(path: Path) -> str:
+    """What a file of a line says; nothing where it is none."""
+    try:
+        return read_text(path, 1 << 10)
+    except (OSError, DistillError):
+        return ""
 
 
 def _digest(value: Any) -> str:

@@ -6,6 +6,7 @@ Everything a run leaves is below its folder: `log.jsonl` (one line an iteration)
 
 import json
 import logging
+import os
 import shlex
 import time
 from collections.abc import Callable, Sequence
@@ -32,7 +33,7 @@ from sim.envs.batched import BatchedEnv, DivergedError
 from sim.errors import InputError
 from sim.folders import alone, replacing
 from sim.machine import check_xla, need_memory
-from sim.reading import read_own
+from sim.reading import LARGEST_OWN, read_own, read_text
 from sim.robots.description import DEFAULT, find_robot, robot_by_name
 from sim.tasks.handovers import Handovers
 from sim.tasks.patches import LEVELS
@@ -357,7 +358,8 @@ class Run:
     def _check_log(self) -> None:
         """Raises `InputError` where the log is another run's: it does not begin with what the checkpoint knows."""
         log = self.folder / "log.jsonl"
-        lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
+        lines = read_text(log, LARGEST_OWN).split("\n") if os.path.lexists(log) else []
+        lines = lines[:-1] if lines[-1:] == [""] else lines
         for k, (line, row) in enumerate(zip(lines, self.history, strict=False)):
             whole = json.dumps(row)
             cut = k == len(lines) - 1 and whole.startswith(line)  # the computer lost its power
@@ -366,9 +368,8 @@ class Run:
 
     def _cut_log(self) -> None:
         """The log holds what the checkpoint knows: what was logged beyond is done again."""
-        partial = self.folder / "log.partial"
-        partial.write_text("".join(json.dumps(row) + "\n" for row in self.history))
-        partial.replace(self.folder / "log.jsonl")
+        with replacing(self.folder / "log.jsonl") as partial:
+            partial.write_text("".join(json.dumps(row) + "\n" for row in self.history))
 
     def finished(self) -> bool:
         """Whether all that a run leaves at its end is there: the summary comes last."""

@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from barkour import main
 from distill.core.errors import DistillError
+from distill.core.teachers import digest_of
 from distill.language import recommender as command
 from distill.language.models import Shape, build
 from distill.language.own_options import RecommenderOptions
-from distill.language.recommender import Recommender, distil, figures_of
+from distill.language.recommender import Recommender, _kept, distil, figures_of
 from distill.language.text import bpe
 from distill.language.visits import Patient, Visit, Vocabulary, described, naming, patient_of, read_patients
 from distill.methods.kept import save
@@ -79,6 +80,16 @@ def options(home: Path, out: Path, **changed: Any) -> RecommenderOptions:
         "teacher_learning_rate": 0.01, "align": 0.01,
     }  # fmt: skip
     return RecommenderOptions(**{**given, **changed})
+
+
+def test_what_a_teacher_said_is_asked_again_where_a_bit_of_it_changed(tmp_path: Path) -> None:
+    path, found = tmp_path / "states.safetensors", {"states": torch.ones(4, 3), "logits": torch.zeros(4, 2, 2)}
+    save_file(found, path, {"sha256": digest_of("texts", found)})
+    assert _kept(path, "texts") is not None and _kept(path, "other texts") is None
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    assert _kept(path, "texts") is None
 
 
 def test_a_recommender_learns_and_is_asked_and_measured_from_its_folder(

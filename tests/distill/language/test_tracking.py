@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from distill.core.errors import DistillError
 from distill.core.journal import Journal
 from distill.language import distil as command
 from distill.language.options import LanguageOptions
@@ -63,6 +64,17 @@ def test_the_same_run_goes_on(tmp_path, wandb):
         Tracked("own", tmp_path, "student", {}).finish({}, interrupted)
     first, second = wandb.begun
     assert first["id"] == second["id"] and second["resume"] == "allow" and wandb.ends == [1, 0]
+
+
+@pytest.mark.parametrize("how", ["pipe", "folder", "empty", b"\xff\xfe", b"../other", b"0123456789abcdef" * 1000])
+def test_an_id_that_is_none_is_one_line(how, tmp_path, wandb, spoil):
+    if isinstance(how, bytes):
+        (tmp_path / "wandb_id").write_bytes(how)
+    else:
+        spoil(tmp_path / "wandb_id", how)
+    with pytest.raises(DistillError, match="wandb_id"):
+        Tracked("own", tmp_path, "student", {})
+    assert not wandb.begun
 
 
 @pytest.mark.parametrize("why", ["not installed", "refused"])

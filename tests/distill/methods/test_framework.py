@@ -21,7 +21,7 @@ from distill.core.folders import LOCK
 from distill.core.objectives.divergences import CrossEntropy
 from distill.core.tables import FixedDomain
 from distill.language.student import ModelStudent, Next
-from distill.methods import cluster
+from distill.methods import cluster, framework
 from distill.methods import run as experiments
 from distill.methods.catalogue import NAMES, find
 from distill.methods.claims import Claim, Difference, Power
@@ -254,6 +254,19 @@ def test_a_budget_is_refused_before_any_work(tmp_path):
     assert not prepared and not (tmp_path / "runs").exists()
     run(recipe, out=tmp_path / "runs", seeds=1, budget=0.2, workers=1)
     assert prepared
+
+
+@pytest.mark.parametrize("how", ["pipe", "device", "folder", "huge", "empty", b"\xff\xfe"])
+def test_what_says_how_a_fit_was_called_is_a_line_or_nothing(how, tmp_path, spoil):
+    path = tmp_path / "labels_1.0.call"
+    path.write_text("a digest")
+    assert framework._said(path) == "a digest"
+    path.unlink()
+    if isinstance(how, bytes):
+        path.write_bytes(how)
+    else:
+        spoil(path, how)
+    assert framework._said(path) == ""
 
 
 def test_results_of_other_options_are_refused(tmp_path):

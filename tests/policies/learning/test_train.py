@@ -117,6 +117,15 @@ def test_a_log_that_the_checkpoint_does_not_know_is_not_cut(copy):
     assert (copy / "log.jsonl").read_text() == other
 
 
+def test_a_pipe_where_a_log_belongs_is_not_waited_for(copy):
+    os.mkfifo(copy / "log.partial")  # where the log was once written before it took its place
+    Run(options(copy, resume=True))._cut_log()
+    (copy / "log.jsonl").unlink()
+    os.mkfifo(copy / "log.jsonl")
+    with pytest.raises(InputError, match="no regular file"):
+        Run(options(copy, resume=True))
+
+
 def test_worlds_that_fit_into_no_memory_are_refused_before_anything_is_made(tmp_path, monkeypatch):
     monkeypatch.setattr("sim.machine.memory", lambda: 1 << 30)
     with pytest.raises(InputError, match="--worlds"):
