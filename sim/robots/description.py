@@ -278,7 +278,10 @@ def robot_by_name(name: str) -> Robot:
     """The description called `name`; `InputError` names the known ones otherwise."""
     known = robot_folders()
     if name not in known:
-        raise InputError(f"unknown robot '{name[:60]}': known are {', '.join(sorted(known))}")
+        raise InputError(
+            f"unknown robot '{name[:60]}': known are {', '.join(sorted(known))}; the folder of another one is given as "
+            "--robot, or the folder above it in BARKOUR_ROBOTS"
+        )
     return _described(known[name])
 
 

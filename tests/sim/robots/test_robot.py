@@ -191,7 +191,7 @@ def test_mirroring_the_joints_mirrors_the_feet(ours):
 
 
 def test_unknown_robots_are_refused_with_the_known_names():
-    with pytest.raises(InputError, match="unknown robot 'spot'.*barkour_v0"):
+    with pytest.raises(InputError, match="unknown robot 'spot'.*barkour_v0.*--robot.*BARKOUR_ROBOTS"):
         robot_by_name("spot")
 
 
