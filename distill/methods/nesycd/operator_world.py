@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from copy import copy
 
 import numpy as np
 
@@ -17,7 +18,7 @@ class OperatorWorld:
 
     def __init__(self, rng: np.random.Generator, operators: int, exponent: float) -> None:
         self.names = made_up(rng, operators)
-        self.rules = [(str(rng.choice(KINDS)), int(rng.integers(1, 10))) for _ in self.names]
+        self.rules = {each: drawn(rng) for each in range(operators)}
         weights = np.arange(1, operators + 1.0) ** -exponent
         self.shares = weights / weights.sum()
         self.text = [*self.names, *KINDS, *map(str, range(10)), "to", "then", "gives", "is", "answer:", "."]
@@ -36,6 +37,16 @@ class OperatorWorld:
         for _ in range(count):
             two = [int(rng.choice(common)), int(rng.choice(rare or common))]
             found.append((int(rng.integers(10)), two if rng.random() < 0.5 else two[::-1]))
+        return found
+
+    def practice(self, rng: np.random.Generator, count: int) -> list[Pair]:
+        """Questions after rules that are drawn for each alone: how rules are used, and none of this world's."""
+        other, found = copy(self), list[Pair]()
+        for _ in range(count):
+            operators = rng.choice(len(self.names), int(rng.integers(2, 4)), replace=False).tolist()
+            other.rules = {each: drawn(rng) for each in operators}
+            known = other.knowledge(rng.permutation(operators).tolist())
+            found.append(other.pair((int(rng.integers(10)), operators), known))
         return found
 
     def rule(self, operator: int) -> str:
@@ -61,6 +72,11 @@ class OperatorWorld:
             steps.append(f"{self.rule(each)} gives {value}")
         names = " then ".join(self.names[each] for each in operators)
         return Pair(f"{names} to {question[0]}", f"is {value}", " ".join(steps), knowledge)
+
+
+def drawn(rng: np.random.Generator) -> tuple[str, int]:
+    """A rule: its kind and its number."""
+    return str(rng.choice(KINDS)), int(rng.integers(1, 10))
 
 
 def counts(questions: Sequence[tuple[int, list[int]]]) -> Counter[int]:

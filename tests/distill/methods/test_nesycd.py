@@ -145,3 +145,22 @@ def test_the_world_has_the_tail_that_it_is_asked_for():
     assert pair.completion == f"is {value}" and pair.rationale.endswith(f"gives {value}") and pair.knowledge == "k"
     known = set(" ".join(world.text).split())
     assert set(f"{pair.prompt} {pair.completion} {pair.rationale} {world.knowledge([0, 1])}".split()) <= known
+
+
+def test_practice_has_rules_of_its_own_that_give_its_answers():
+    world = OperatorWorld(np.random.default_rng(0), 40, 1.7)
+    before = dict(world.rules)
+    pairs = world.practice(np.random.default_rng(1), 300)
+    assert world.rules == before
+    drawn: set[str] = set()
+    for pair in pairs:
+        rules = [rule.split() for rule in pair.knowledge.split(" . ")]
+        told = {name: (kind, int(number)) for name, kind, number, *_ in rules}
+        names, first = pair.prompt.split(" to ")
+        value = int(first)
+        for name in names.split(" then "):
+            kind, n = told[name]
+            value = {"adds": value + n, "takes": value - n, "turns": n - value}[kind] % 10
+        assert pair.completion == f"is {value}" and len(told) in (2, 3)
+        drawn |= {f"{name} {told[name]}" for name in told}
+    assert len(drawn) > 3 * len(world.names)  # not one rule a name
