@@ -1,8 +1,8 @@
 """The law of the capacity gap: is there a best teacher size for a student, and does it grow with it? (arXiv 2311.07052)
 
-Every student is distilled from every teacher. In language once from weights that are pruned out of its teacher, as in
-the paper, and once from the same random ones: a larger teacher also means harsher pruning. On the robot specialists
-teach Locomotion-Transformers, which start from random weights alone.
+Every student is distilled from every teacher, which has converged, and begins with the same random weights: where it is
+pruned out of its teacher, as in the paper, a larger one also means harsher pruning, which is shown for the smallest. On
+the robot specialists teach Locomotion-Transformers.
 """
 
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ def run_arm(trial: Trial, lab: Any, arm: StudentArm) -> dict[str, Any]:
         **{key: [student[key] for student in found] for key in found[0]},
         "loss": found[-1]["loss"], "losses": [student["loss"] for student in found], "size": lab.size(width),
         "teachers": [lab.teacher_size(teacher) for teacher in s.teachers],
-        "teacher_losses": [lab.teacher_loss(teacher) for teacher in s.teachers],
+        "teacher_losses": [lab.teacher_loss(teacher) for teacher in s.teachers], **lab.about(s.teachers),
     }  # fmt: skip
 
 
@@ -80,7 +80,8 @@ RECIPE = Recipe(
     falsified="the largest teacher is the best for every student, or the best teacher shrinks as students grow",
     needs="text, and teachers of several sizes that share the student's tokenizer",
     costs="as plain distillation",
-    arms=arms("student", text.STUDENTS, text.STARTS),
+    arms=arms("student", text.STUDENTS, ("random",))
+    | {f"pruned {text.STUDENTS[0]}": StudentArm("the smallest, cut out of each teacher as in the paper", 0, "pruned")},
     metric="loss",
     seeds=3,
     prepare=text.TextGap,

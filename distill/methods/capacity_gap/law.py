@@ -120,9 +120,10 @@ def _of(results: Results, widths: Sequence[int], start: str) -> list[Check]:
     best = ", ".join(f"{b / 1000:.0f}k ({r:.1f}x)" for b, r in zip(found["best"], found["ratio"], strict=True))
     low, high = found["slope"]
     inside, of = sum(found["interior"]), len(widths)
+    most = 3 * inside >= 2 * of
     line = f"{start}: a line tells a left-out student's best teacher better than a constant"
     return [
-        Check(f"{start}: the largest teacher is worse than the best for {inside} of {of} students", inside >= 2, role),
+        Check(f"{start}: the largest teacher is worse than the best for {inside} of {of} students", most, role),
         Check(f"{start}: best teachers {best}; slope over students [{low:.2f}, {high:.2f}] above 0", low > 0, role),
         Check(line, found["line"] > 0, role),
     ]

@@ -169,6 +169,10 @@ class RobotGap:
         """Parameters of a Transformer."""
         return parameters(TransformerStudent(_config(width, self.joints)).module)
 
+    def about(self, teachers: Sequence[int]) -> dict[str, Any]:  # noqa: ARG002 (as in language)
+        """Nothing more."""
+        return {}
+
     def answered(self, student: Student) -> Rollouts:
         """The rows with a specialist's actions."""
         return self.rows.labelled(_actions(student, self.rows, SEEN))

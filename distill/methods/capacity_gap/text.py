@@ -1,8 +1,8 @@
 """The capacity gap in language: characters of source and prose, students pruned out of their teachers or random."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -17,28 +17,32 @@ from distill.methods.labs.text_lab import TextLab
 from distill.methods.method import MethodOptions
 from distill.methods.statistics import Check, Results
 
-HEAD = 8
+HEAD = 4
 """Width of every attention head."""
-STARTS: tuple[Literal["pruned", "random"], ...] = ("pruned", "random")
-STUDENTS = (16, 24, 32)
+STUDENTS = (8, 12, 16, 24, 32)
 
 
 @dataclass(frozen=True)
 class Settings:
     """Sizes of the experiment: widths of 2-layer models, 20 width^2 parameters without embeddings."""
 
-    teachers: tuple[int, ...] = (32, 40, 56, 72, 96, 128, 176)
+    teachers: tuple[int, ...] = (12, 16, 24, 32, 48, 80, 160)
+    """The same for all students: of a grid that moves with them an end would grow as they do."""
     students: tuple[int, ...] = STUDENTS
     length: int = 64
-    rows: int = 700
+    rows: int = 2000
     """Of each of two domains, standard-library source and prose."""
+    valid: int = 64
+    """Rows of each that say when a teacher is at its best."""
     test: int = 64
-    teacher_steps: int = 400
+    teacher_steps: int = 2000
+    looks: int = 8
+    """At a teacher while it learns, of which the best is kept: converged, and its rows not learned by heart."""
     steps: int = 300
     batch: int = 16
     quality: tuple[float, ...] = (0.25, 0.5, 1.0)
     """Shares of `teacher_steps` of the control's teacher, which has one size."""
-    quality_teacher: int = 96
+    quality_teacher: int = 48
     learning_rate: float = 3e-3
 
 
@@ -52,22 +56,32 @@ class TextGap(TextLab):
 
     def __init__(self, trial: Trial) -> None:
         self.settings = s = trial.settings
-        super().__init__(trial, ("python", "prose"), s.length, {"train": s.rows, "test": s.test})
-        parts = list(self.of("train").values())
-        self.rows: Rows = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-        tests = list(self.of("test").values())
-        self.test: Rows = {key: np.concatenate([part[key] for part in tests]) for key in tests[0]}
+        super().__init__(trial, ("python", "prose"), s.length, {"train": s.rows, "valid": s.valid, "test": s.test})
+        self.rows, self.valid, self.test = (self._together(split) for split in ("train", "valid", "test"))
         self.options: Any = {"batch": s.batch, "learning_rate": s.learning_rate}
         self.teachers: dict[int, tuple[Any, Importance, Rows]] = {}
+        self.curves: dict[int, list[float]] = {}
+        """Of fully trained teachers by width: nats at each look."""
+
+    def _together(self, split: str) -> Rows:
+        parts = list(self.of(split).values())
+        return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
     def loss(self, model: Any) -> float:
         """Held-out nats a token on true text."""
         return nats_per_token(model, self.read, self.test)
 
     def taught(self, width: int, steps: int) -> Any:
-        """A teacher after so many steps."""
-        model = self.model(shape(width), width)
-        self.learn(model, {"text": self.rows}, steps, **self.options)
+        """A teacher at its best within so many steps."""
+        model, looks = self.model(shape(width), width), min(self.settings.looks, self.trial.scaled(steps))
+
+        def look(_: Any) -> dict[str, float]:
+            return {"golden": -nats_per_token(model, self.read, self.valid)}
+
+        how = {**self.options, "rounds": looks, "evaluate": look, "best": looks > 1}
+        found = self.learn(model, {"text": self.rows}, steps, **how)
+        if steps == self.settings.teacher_steps:
+            self.curves[width] = [-each["golden"] for each in found["measured"]]
         return model
 
     def teacher(self, width: int) -> tuple[Any, Importance, Rows]:
@@ -81,6 +95,10 @@ class TextGap(TextLab):
     def teacher_loss(self, width: int) -> float:
         """Of a fully trained teacher."""
         return self.loss(self.teacher(width)[0])
+
+    def about(self, teachers: Sequence[int]) -> dict[str, Any]:
+        """Of fully trained teachers: `teacher_curves` `[T, looks]`, nats on text that is not learned from."""
+        return {"teacher_curves": [self.curves[width] for width in teachers]}
 
     def answered(self, model: Any) -> Rows:
         """The rows with a teacher's logits."""
@@ -114,5 +132,17 @@ class TextGap(TextLab):
 
 
 def rule(results: Results) -> list[Check]:
-    """Of both starts: interior minima, a best teacher that grows, along a line."""
-    return checks(results, STUDENTS, STARTS)
+    """Interior minima, a best teacher that grows, along a line; what pruning changes; whether teachers converged."""
+    curves = np.array([row[f"random {STUDENTS[0]}"]["teacher_curves"] for row in results.rows.values()])
+    late = (curves[..., curves.shape[-1] // 2 - 1] - curves.min(-1)).mean(0).max()
+    text = f"what the second half of its steps is worth to the teacher that gains most: {late:.3f} nats, below 0.05"
+    small = np.array([[row[f"{start} {STUDENTS[0]}"]["losses"] for start in ("random", "pruned")]
+                      for row in results.rows.values()]).mean(0)  # fmt: skip
+    best = [results.rows[results.seeds[0]][f"pruned {STUDENTS[0]}"]["teachers"][k] for k in small.argmin(-1)]
+    smallest = (
+        f"the best teacher of the smallest student has {best[0]:,} parameters, {best[1]:,} where it is cut out of it"
+    )
+    return [
+        *checks(results, STUDENTS, ("random",)), Check(smallest, best[1] < best[0], "reported"),
+        Check(text, bool(late < 0.05), "reported"),
+    ]  # fmt: skip

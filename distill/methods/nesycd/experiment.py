@@ -2,7 +2,7 @@
 
 Questions chain named operators, most of which hardly ever occur. Students begin with a skill, as those that have read
 much do: they have practised on rules that hold for one question alone and stand before it. A program writes chains of
-thought and, where a first student is wrong, the rules that the question takes. Questions about rare operators are
+thought and, where a first student is wrong, the rules that it did not state. Questions about rare operators are
 judged apart: those whose rule the knowledge base holds, and those whose rule it lacks.
 """
 
@@ -90,7 +90,7 @@ class Lab:
             asked,
             lambda texts: self.said(first, texts),
             lambda i, text: text.split()[-1:] == self.world.pair(self.questions[i]).completion.split()[-1:],
-            lambda i, text: self.world.knowledge(self.questions[i][1]),
+            lambda i, text: self.world.knowledge(self.missed(self.questions[i][1], text)),
         )
         self.tests = self._tests(trial.rng(2))
         asked = self.world.practice(trial.rng(6), trial.scaled(s.test, 8))
@@ -98,10 +98,15 @@ class Lab:
         self.reads = float(np.mean(self.right(self.start(wide=False), texts, asked)))
         """Share of practice questions that the start answers, of which it has seen none."""
 
+    def missed(self, operators: Sequence[int], text: str) -> list[int]:
+        """Operators of a question whose rules a wrong chain of thought does not state; all where it states each."""
+        return [each for each in operators if self.world.rule(each) not in text] or list(operators)
+
     def _tests(self, rng: np.random.Generator) -> dict[str, list[tuple[int, list[int]]]]:
         """Questions about common operators, and about a rare one whose rule the base holds or lacks."""
         seen, count = counts(self.questions), self.trial.scaled(self.settings.test, 8)
-        held = {each for (_, ops), text in zip(self.questions, self.knowledge, strict=True) if text for each in ops}
+        told = " ".join(self.knowledge)
+        held = {each for each in range(len(self.world.names)) if self.world.rule(each) in told}
         common = [each for each, times in seen.most_common(len(self.world.names) // 20) if times > RARE]
         rare = [each for each in range(len(self.world.names)) if seen[each] <= RARE]
         parts = [[e for e in rare if e in held], [e for e in rare if e not in held]]
