@@ -100,13 +100,13 @@ class Lab:
 
     def missed(self, operators: Sequence[int], text: str) -> list[int]:
         """Operators of a question whose rules a wrong chain of thought does not state; all where it states each."""
-        return [each for each in operators if self.world.rule(each) not in text] or list(operators)
+        return [each for each in operators if not self.world.states(text, each)] or list(operators)
 
     def _tests(self, rng: np.random.Generator) -> dict[str, list[tuple[int, list[int]]]]:
         """Questions about common operators, and about a rare one whose rule the base holds or lacks."""
         seen, count = counts(self.questions), self.trial.scaled(self.settings.test, 8)
         told = " ".join(self.knowledge)
-        held = {each for each in range(len(self.world.names)) if self.world.rule(each) in told}
+        held = {each for each in range(len(self.world.names)) if self.world.states(told, each)}
         common = [each for each, times in seen.most_common(len(self.world.names) // 20) if times > RARE]
         rare = [each for each in range(len(self.world.names)) if seen[each] <= RARE]
         parts = [[e for e in rare if e in held], [e for e in rare if e not in held]]
@@ -192,7 +192,7 @@ class Lab:
             found[name] = float(np.mean(self.right(model, texts, pairs)))
             added = [len(t.split()) - len(a.split()) for t, a in zip(texts, asked, strict=True)]
             found[f"{name}, words added"] = float(np.mean(added))
-            rarest = [self.world.rule(max(q[1])) in t for q, t in zip(questions, texts, strict=True)]
+            rarest = [self.world.states(t, max(q[1])) for q, t in zip(questions, texts, strict=True)]
             found[f"{name}, rule found"] = float(np.mean(rarest))
         return found
 

@@ -54,6 +54,10 @@ class OperatorWorld:
         kind, number = self.rules[operator]
         return f"{self.names[operator]} {kind} {number} ."
 
+    def states(self, text: str, operator: int) -> bool:
+        """Whether a text has an operator's rule."""
+        return f" {self.rule(operator)} " in f" {text} ".replace("\n", " ")
+
     def knowledge(self, operators: Sequence[int]) -> str:
         """The rules of different operators."""
         return " ".join(self.rule(each) for each in dict.fromkeys(operators))

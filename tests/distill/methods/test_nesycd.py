@@ -142,6 +142,9 @@ def test_the_world_has_the_tail_that_it_is_asked_for():
     for each in (0, 1):
         kind, n = world.rules[each]
         value = {"adds": value + n, "takes": value - n, "turns": n - value}[kind] % 10
+    told = world.knowledge([3, 0])
+    assert [each for each in range(400) if world.states(told, each)] == [0, 3]
+    assert not world.states(f"x{told}", 3) and world.states(f"{told}\nx to 3", 0)
     assert pair.completion == f"is {value}" and pair.rationale.endswith(f"gives {value}") and pair.knowledge == "k"
     known = set(" ".join(world.text).split())
     assert set(f"{pair.prompt} {pair.completion} {pair.rationale} {world.knowledge([0, 1])}".split()) <= known
