@@ -115,7 +115,10 @@ class PoseEstimate:
         return math.sqrt((x + y) / 2), math.sqrt(yaw)
 
     def told(
-        self, pose: Sequence[float] | np.ndarray, age: float, moved: Motion | None = None,
+        self,
+        pose: Sequence[float] | np.ndarray,
+        age: float,
+        moved: Motion | None = None,
         feet: np.ndarray | None = None,
     ) -> np.ndarray:
         """x, y, z (m) and heading (rad) now, `[4]`, from the newest `pose` `[4]`, which was true `age` s ago.

@@ -31,7 +31,10 @@ class NavigationProgram:
         return self.navigator.step(np.array([x, y, yaw]), self.period)
 
     def step_told(
-        self, place: Sequence[float] | np.ndarray, age: float, moved: Motion | None = None,
+        self,
+        place: Sequence[float] | np.ndarray,
+        age: float,
+        moved: Motion | None = None,
         feet: np.ndarray | None = None,
     ) -> Command:
         """The next command where all that is known is where the base was `age` s ago: `place`, x, y, z (m) and heading

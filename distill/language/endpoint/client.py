@@ -484,7 +484,8 @@ def opened(body: bytes, most: tuple[int, int]) -> tuple[Any, list[Any], list[int
     except (ValueError, RecursionError) as error:
         raise Failed("answers with malformed JSON", True) from error
     usage = data.get("usage") if isinstance(data, dict) else None
-    counts = [usage.get(name) if isinstance(usage, dict) else None for name in ("prompt_tokens", "completion_tokens")]
+    used: dict[str, Any] = usage if isinstance(usage, dict) else {}
+    counts = [used.get(name) for name in ("prompt_tokens", "completion_tokens")]
     return data, counts, [n if possible(n) else bound for n, bound in zip(counts, most, strict=True)]
 
 

@@ -190,6 +190,10 @@ def rule(results: Results) -> list[Check]:
     ]
 
 
+PILOT = (910, 911, 912)
+"""There MEND less truncated was 0.208, 0.265 and 0.290, less one shared prompt 0.727, 0.767 and 0.805, less labels
+alone -0.090, -0.003 and -0.013. Ten seeds find 0.05 by the first two spreads; 0.02, which was the effect worth finding
+of the third before, would take 47."""
 RECIPE = Recipe(
     name="mend",
     title="MEND: demonstrations as a few vectors",
@@ -214,23 +218,23 @@ RECIPE = Recipe(
         "one vector": Reading("both stages, one vector: the 33 bits of a map in 64 numbers", vectors=1),
     },
     metric="accuracy",
-    seeds=6,
+    seeds=10,
     prepare=Lab,
     arm=run_arm,
     rule=rule,
     claims=(
         Claim(
             "vectors", "Eight vectors made of demonstrations answer more queries than eight of their tokens",
-            Difference("MEND", "truncated"), Power(0.05),
+            Difference("MEND", "truncated"), Power(0.05, 0.0418, PILOT),
         ),
         Claim(
             "of this task", "They answer more than eight learned vectors that are the same for every task",
-            Difference("MEND", "one shared prompt"), Power(0.05),
+            Difference("MEND", "one shared prompt"), Power(0.05, 0.0392, PILOT),
         ),
         Claim(
             "teacher", "What the frozen model says after the demonstrations teaches more than true answers alone in as "
             "many steps",
-            Difference("MEND", "labels alone"), Power(0.02), role="mechanism",
+            Difference("MEND", "labels alone"), Power(0.05, 0.0474, PILOT), role="mechanism",
         ),
     ),
     presets={"small": Settings()},
