@@ -485,7 +485,7 @@ def opened(body: bytes, most: tuple[int, int]) -> tuple[Any, list[Any], list[int
         raise Failed("answers with malformed JSON", True) from error
     usage = data.get("usage") if isinstance(data, dict) else None
     used: dict[str, Any] = usage if isinstance(usage, dict) else {}
-    counts = [used.get(name) for name in ("prompt_tokens", "completion_tokens")]
+    counts: list[Any] = [used.get(name) for name in ("prompt_tokens", "completion_tokens")]
     return data, counts, [n if possible(n) else bound for n, bound in zip(counts, most, strict=True)]
 
 
