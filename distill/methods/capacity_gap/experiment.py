@@ -46,11 +46,11 @@ def run_arm(trial: Trial, lab: Any, arm: StudentArm) -> dict[str, Any]:
         **{key: [student[key] for student in found] for key in found[0]},
         "loss": found[-1]["loss"], "losses": [student["loss"] for student in found], "size": lab.size(width),
         "teachers": [lab.teacher_size(teacher) for teacher in s.teachers],
-        "teacher_losses": [lab.teacher_loss(teacher) for teacher in s.teachers], **lab.about(s.teachers),
+        "teacher_losses": [lab.teacher_loss(teacher) for teacher in s.teachers], **lab.about(),
     }  # fmt: skip
 
 
-def arms(kind: str, widths: Sequence[int], starts: Sequence[Literal["pruned", "random"]]) -> dict[str, StudentArm]:
+def arms(kind: str, widths: Sequence[int]) -> dict[str, StudentArm]:
     """Of a domain whose students are a `kind` of model."""
     return {
         **{
@@ -58,8 +58,7 @@ def arms(kind: str, widths: Sequence[int], starts: Sequence[Literal["pruned", "r
             for place, w in enumerate(widths)
         },
         **{
-            f"{start} {w}": StudentArm(f"{kind} of width {w}, {start} weights, every teacher", place, start)
-            for start in starts
+            f"random {w}": StudentArm(f"{kind} of width {w}, random weights, every teacher", place)
             for place, w in enumerate(widths)
         },
         "teacher quality": StudentArm(
@@ -80,7 +79,7 @@ RECIPE = Recipe(
     falsified="the largest teacher is the best for every student, or the best teacher shrinks as students grow",
     needs="text, and teachers of several sizes that share the student's tokenizer",
     costs="as plain distillation",
-    arms=arms("student", text.STUDENTS, ("random",))
+    arms=arms("student", text.STUDENTS)
     | {f"pruned {text.STUDENTS[0]}": StudentArm("the smallest, cut out of each teacher as in the paper", 0, "pruned")},
     metric="loss",
     seeds=3,
@@ -105,7 +104,7 @@ RECIPE = Recipe(
             "signals": ("actions",),
             "data": "what the shipped walker does on its randomised training ground",
             "seeds": 5,
-            "arms": arms("Transformer", robot.STUDENTS, ("random",)),
+            "arms": arms("Transformer", robot.STUDENTS),
             "prepare": robot.RobotGap,
             "rule": robot.rule,
             "claims": claims(robot.STUDENTS, "random", Power(0.005), Power(0.5)),

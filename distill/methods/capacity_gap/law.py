@@ -103,27 +103,20 @@ def claims(widths: Sequence[int], start: str, loss: Power, slope: Power) -> tupl
     )  # fmt: skip
 
 
-def checks(results: Results, widths: Sequence[int], starts: Sequence[str]) -> list[Check]:
-    """Interior minima, a best teacher that grows, along a line, of each start; reported beside the claims."""
-    found = [check for start in starts for check in _of(results, widths, start)]
-    points = np.array([row["teacher quality"]["points"] for row in results.rows.values()]).mean(0)
-    text = ", ".join(f"{teacher:.3f} -> {student:.3f}" for teacher, student in points)
-    better = bool(np.all(np.diff(points[:, 1]) < 0))
-    return [
-        *found,
-        Check(f"one teacher size, longer and longer trained, teacher -> student loss: {text}", better, "reported"),
-    ]
-
-
-def _of(results: Results, widths: Sequence[int], start: str) -> list[Check]:
+def checks(results: Results, widths: Sequence[int], start: str) -> list[Check]:
+    """Interior minima, a best teacher that grows, along a line; reported beside the claims."""
     found, role = law(results, widths, start), "reported"
     best = ", ".join(f"{b / 1000:.0f}k ({r:.1f}x)" for b, r in zip(found["best"], found["ratio"], strict=True))
     low, high = found["slope"]
     inside, of = sum(found["interior"]), len(widths)
     most = 3 * inside >= 2 * of
     line = f"{start}: a line tells a left-out student's best teacher better than a constant"
+    points = np.array([row["teacher quality"]["points"] for row in results.rows.values()]).mean(0)
+    text = ", ".join(f"{teacher:.3f} -> {student:.3f}" for teacher, student in points)
+    better = bool(np.all(np.diff(points[:, 1]) < 0))
     return [
         Check(f"{start}: the largest teacher is worse than the best for {inside} of {of} students", most, role),
         Check(f"{start}: best teachers {best}; slope over students [{low:.2f}, {high:.2f}] above 0", low > 0, role),
         Check(line, found["line"] > 0, role),
+        Check(f"one teacher size, longer and longer trained, teacher -> student loss: {text}", better, role),
     ]

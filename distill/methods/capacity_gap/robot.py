@@ -169,8 +169,8 @@ class RobotGap:
         """Parameters of a Transformer."""
         return parameters(TransformerStudent(_config(width, self.joints)).module)
 
-    def about(self, teachers: Sequence[int]) -> dict[str, Any]:  # noqa: ARG002 (as in language)
-        """Nothing more."""
+    def about(self) -> dict[str, Any]:
+        """Nothing more of the teachers."""
         return {}
 
     def answered(self, student: Student) -> Rollouts:
@@ -214,7 +214,7 @@ def rule(results: Results) -> list[Check]:
     found = [float(np.corrcoef(losses, rewards)[0, 1]) for losses, rewards in pairs if np.ptp(rewards) > 0]
     mean = float(np.mean(found)) if found else 0.0
     text = f"students of less loss earn more reward at the wheel: mean correlation over teachers {mean:.2f}, below 0"
-    return [*checks(results, STUDENTS, ("random",)), Check(text, mean < 0, "reported")]
+    return [*checks(results, STUDENTS, "random"), Check(text, mean < 0, "reported")]
 
 
 def _config(width: int, joints: int) -> TransformerConfig:

@@ -71,6 +71,11 @@ class Taught(Arm):
     """Test questions come with the right rules of their rare operators."""
 
 
+def answered(text: str, pair: Pair) -> bool:
+    """Whether a text ends with the answer."""
+    return text.split()[-1:] == pair.completion.split()[-1:]
+
+
 class Lab:
     """One seed's world, its questions, and what the teacher wrote about the first student's mistakes."""
 
@@ -84,13 +89,12 @@ class Lab:
         self.seen = counts(self.questions)
         self.students: dict[tuple[Base, bool], Any] = {}
         self.starts: dict[bool, Any] = {}
-        first = copy.deepcopy(self.start(wide=False))
-        self.learn(first, [self.world.pair(q) for q in self.questions], s.first_steps, ("labels",))
-        asked = [self.world.pair(q).prompt for q in self.questions]
+        first, pairs = copy.deepcopy(self.start(wide=False)), [self.world.pair(q) for q in self.questions]
+        self.learn(first, pairs, s.first_steps, ("labels",))
         self.knowledge = lessons(
-            asked,
+            [pair.prompt for pair in pairs],
             lambda texts: self.said(first, texts),
-            lambda i, text: text.split()[-1:] == self.world.pair(self.questions[i]).completion.split()[-1:],
+            lambda i, text: answered(text, pairs[i]),
             lambda i, text: self.world.knowledge(self.missed(self.questions[i][1], text)),
         )
         self.tests = self._tests(trial.rng(2))
@@ -164,8 +168,7 @@ class Lab:
 
     def right(self, model: Any, texts: Sequence[str], pairs: Sequence[Pair]) -> np.ndarray:
         """Whether what a student says to texts ends with the answers, `[N]`."""
-        said = self.said(model, texts)
-        return np.array([a.split()[-1:] == p.completion.split()[-1:] for a, p in zip(said, pairs, strict=True)])
+        return np.array([answered(text, pair) for text, pair in zip(self.said(model, texts), pairs, strict=True)])
 
     def student(self, base: Base, wide: bool) -> Any:
         """The final student for a base, trained once."""
