@@ -87,7 +87,6 @@ class CourseWorlds:
         self.logs: list[list[tuple[float, float, float]]] = [[] for _ in range(n)]
         """What each scorer was told: s, x and y (m)."""
         self.switches: list[list[Switch]] = [[] for _ in range(n)]
-        self.gate_times: list[dict[str, list[float]]] = [{} for _ in range(n)]
         self.ends = [""] * n
         self.finals: list[tuple[float, list[float], float]] = [(0.0, [], 0.0)] * n
         x, y, yaw = course.start
@@ -197,7 +196,7 @@ class CourseWorlds:
         return [
             CourseRun(
                 int(self.robots.seeds[i]), self.scorers[i].result(), self.ends[i] or "running", self.finals[i][0],
-                self.gate_times[i], self.traces[i], self.finals[i][1], self.finals[i][2], drawn.summary(i),
+                self.traces[i], self.finals[i][1], self.finals[i][2], drawn.summary(i),
                 self.switches[i], self.course.name,
             )
             for i in range(self.robots.worlds)
@@ -211,12 +210,8 @@ class CourseWorlds:
             return
         for before_now, places in robots.places:
             time, (x, y) = round(self.time - before_now, 6), places[i].tolist()
-            before = list(scorer.passed)
             scorer.update(time, x, y)
             self.logs[i].append((time, x, y))
-            for obstacle, was, now in zip(self.course.obstacles, before, scorer.passed, strict=True):
-                if now > was:
-                    self.gate_times[i].setdefault(obstacle.name, []).append(time)
 
     def _remember(self, i: int, time: float, command: np.ndarray, skill: str, waypoint: int) -> None:
         robots, trace = self.robots, self.traces[i]

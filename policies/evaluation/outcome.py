@@ -52,8 +52,6 @@ class CourseRun:
     """Why it ended: `held the end table`, `left the end table`, `fell`, `left the course`, `time limit`, `diverged`."""
     seconds: float
     """Simulated, from the first step."""
-    gate_times: dict[str, list[float]]
-    """Obstacle -> times at which its gates were passed, s from the first step."""
     trace: Trace
     torque_peak: list[float]
     """N m, per joint."""
@@ -71,18 +69,14 @@ class CourseRun:
         return self.end in ("fell", "diverged")
 
     @property
+    def gate_times(self) -> dict[str, list[float]]:
+        """Obstacle -> times at which its gates were passed, s from the first step."""
+        return self.result.gate_times
+
+    @property
     def obstacle_s(self) -> dict[str, float]:
-        """Completed obstacle -> s from the last gate of the obstacle before it (in the order run) to its own last
-        gate; the clock starts at the start table's gate, and the end table ends it where the dwell begins."""
-        last = {name: times[-1] for name, times in self.gate_times.items() if self.result.obstacles[name].completed}
-        start = last.pop("start table", None)
-        if start is None:
-            return {}
-        if self.result.finished:
-            last["end table"] = start + self.result.time_s
-        order = sorted(last, key=lambda name: last[name])
-        starts = [start, *(last[name] for name in order)]
-        return {name: last[name] - before for name, before in zip(order, starts, strict=False)}
+        """Completed obstacle -> s that it took; see `CourseScore.obstacle_s`."""
+        return self.result.obstacle_s
 
     @property
     def weave_s(self) -> float | None:

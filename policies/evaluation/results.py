@@ -21,8 +21,6 @@ class RunReport(CourseReport):
     fell: bool
     simulated_s: float
     weave_s: float | None
-    obstacle_s: dict[str, float]
-    gate_times: dict[str, list[float]]
     policy: str
     skills: dict[str, Any]
     """Skill -> the bundle that has it."""

@@ -47,7 +47,7 @@ class Processes:
     def __init__(
         self, commands: Mapping[str, list[str]], environment: Mapping[str, str], soft_stop: float = Times().soft_stop
     ) -> None:
-        """All that they write goes to standard error. `soft_stop` is how long the control loop takes over one, s."""
+        """What they write to standard error goes there too; their results stand in files. `soft_stop` is how long the control loop takes over one, s."""
         self.soft_stop = soft_stop
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self._commands, self._environment = commands, environment
@@ -59,7 +59,7 @@ class Processes:
                     line,
                     env=dict(self._environment),
                     stdin=subprocess.DEVNULL,
-                    stdout=2,
+                    stdout=subprocess.DEVNULL,
                     stderr=2,
                     process_group=0,
                     preexec_fn=_beginning(os.getpid(), REAL_TIME.get(name, 0)),

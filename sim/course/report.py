@@ -23,6 +23,10 @@ class CourseReport(Result):
     path_m: float
     progress: float
     """Share of all gates that was passed."""
+    obstacle_s: dict[str, float]
+    """Completed obstacle -> s from the last gate of the one before it."""
+    gate_times: dict[str, list[float]]
+    """Obstacle -> times at which its gates were passed, s."""
     course: str
     log: str | None
     """The pose log that was read or written."""
@@ -33,14 +37,13 @@ class CourseReport(Result):
         """Obstacles in a table; score, time and end in a line."""
         from rich.table import Table
 
-        took = self.get("obstacle_s")
         table = Table(title=f"course {cell(self.course)}")
-        for column in ("obstacle", "gates", "completed", *(["took"] if took is not None else [])):
+        for column in ("obstacle", "gates", "completed", "took"):
             table.add_column(column)
         for name, obstacle in self.obstacles.items():
             gates = f"{obstacle['gates_passed']}/{obstacle['gates']}"
-            times = [] if took is None else [f"{took[name]:.2f} s" if name in took else "-"]
-            table.add_row(cell(name), gates, "[green]yes[/]" if obstacle["completed"] else "[red]no[/]", *times)
+            took = f"{self.obstacle_s[name]:.2f} s" if name in self.obstacle_s else "-"
+            table.add_row(cell(name), gates, "[green]yes[/]" if obstacle["completed"] else "[red]no[/]", took)
         console.print(table)
         words = [f"score {self.score:.4f}", "no time" if self.time_s is None else f"time {self.time_s:.2f} s"]
         words += ["finished" if self.finished else "not finished"]

@@ -74,10 +74,26 @@ class CourseScore:
     path_m: float
     progress: float
     """Share of all gates that was passed, 0..1."""
+    gate_times: dict[str, list[float]]
+    """Obstacle -> times at which its gates were passed, s, as the samples have it; nothing of one without any."""
+
+    @property
+    def obstacle_s(self) -> dict[str, float]:
+        """Completed obstacle -> s from the last gate of the obstacle before it (in the order run) to its own last
+        gate; the clock starts at the start table's gate, and the end table ends it where the dwell begins."""
+        last = {name: times[-1] for name, times in self.gate_times.items() if self.obstacles[name].completed}
+        start = last.pop("start table", None)
+        if start is None:
+            return {}
+        if self.finished:
+            last["end table"] = start + self.time_s
+        order = sorted(last, key=lambda name: last[name])
+        starts = [start, *(last[name] for name in order)]
+        return {name: last[name] - before for name, before in zip(order, starts, strict=False)}
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready fields."""
-        return asdict(self)
+        """JSON-ready fields, and `obstacle_s`."""
+        return {**asdict(self), "obstacle_s": self.obstacle_s}
 
 
 class Scorer:
@@ -90,6 +106,8 @@ class Scorer:
         self.touched: set[int] = set()
         """Obstacles, by number, of which something was touched that must not be."""
         self.touched_jump = False
+        self.gate_times: dict[str, list[float]] = {}
+        """Obstacle -> times at which its gates were passed, s."""
         self.over = False
         """The run has ended: the end table was held, or left again."""
         self._starts = [o.STARTS_CLOCK for o in course.obstacles].index(True)
@@ -114,6 +132,7 @@ class Scorer:
         for i, obstacle in enumerate(self.course.obstacles):
             if self.passed[i] < len(obstacle.gates) and passes(obstacle.gates[self.passed[i]], self._last, here, moved):
                 self.passed[i] += 1
+                self.gate_times.setdefault(obstacle.name, []).append(time)
                 if i == self._starts:
                     self._start_time = time
         self._time = time
@@ -168,8 +187,9 @@ class Scorer:
         score = 1.0 - over * PER_SECOND - PENALTY * failed
         progress = sum(self.passed) / sum(len(o.gates) for o in self.course.obstacles)
         return CourseScore(
-            score, course_time, allotted, held, self.touched_jump, obstacles, self._end_table_s, self._path, progress
-        )
+            score, course_time, allotted, held, self.touched_jump, obstacles, self._end_table_s, self._path, progress,
+            {name: list(times) for name, times in self.gate_times.items()},
+        )  # fmt: skip
 
 
 def outside(course: Course, x: float, y: float) -> bool:

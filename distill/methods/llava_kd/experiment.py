@@ -4,6 +4,7 @@ Both see the same frozen patches and answer questions about pictures. What decid
 fine-tuning on the same rows has as many updates and no teacher.
 """
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from distill.language.models import Shape
 from distill.language.vision import VisionShape, build_seeing, seeing, train_only
 from distill.methods.claims import Claim, Difference, Power
 from distill.methods.framework import Arm, Place, Recipe, Scale, Trial
-from distill.methods.llava_kd.method import METHOD_STAGES, losses, parts, rows, stages
+from distill.methods.llava_kd.method import METHOD_STAGES, STAGES, losses, parts, rows, stages
 from distill.methods.llava_kd.picture_world import IMAGE, KINDS, RELATIONAL, VOCABULARY, captions, questions
 from distill.methods.method import MethodOptions
 from distill.methods.statistics import Check, Results
@@ -73,10 +74,31 @@ class Lab:
         self.questions = rows(*questions(rng, trial.scaled(s.questions, 64))[:3], IMAGE)
         self.test = questions(trial.rng(5), trial.scaled(s.test, 50))
         self.heard = self.measure(self.teacher)["accuracy"]
+        self.grown: dict[tuple[Any, ...], Any] = {}
+        """Students after stages that more than one arm begins with."""
 
     def model(self, shape: Shape, stream: int) -> Any:
         """With random weights; all of a seed see with the same eyes."""
         return build_seeing(VisionShape(shape, IMAGE), self.trial.number(stream), self.trial.number(6))
+
+    def grow(self, arm: Plan, count: int) -> Any:
+        """The student after so many stages of an arm; stages that several arms begin with are learned once."""
+        plan = arm.stages[:count]
+        taught = any(STAGES[name].distilled for name in plan)
+        key = plan, *((arm.visual, arm.relation, arm.trained) if taught else ())
+        if key not in self.grown:
+            student = copy.deepcopy(self.grow(arm, count - 1)) if count else self.model(self.settings.student, 7)
+            if count:
+                self.learn(student, arm, plan[-1])
+            self.grown[key] = student
+        return self.grown[key]
+
+    def learn(self, student: Any, arm: Plan, stage: str) -> None:
+        """One stage of an arm."""
+        s, teacher = self.settings, self.teacher if arm.trained else self.untrained
+        distilled = losses(MethodOptions(), visual=arm.visual, relation=arm.relation)
+        for _, given in stages(student, teacher, self.captions, self.questions, READ, (stage,), distilled):
+            self.trial.fit(*given, steps=s.stage_steps, batch=s.batch, learning_rate=s.learning_rate, sampler=Epochs())
 
     def measure(self, model: Any) -> dict[str, float]:
         """Share of the answers that are right, of all questions, of each kind, and of those about two places."""
@@ -92,12 +114,7 @@ class Lab:
 
 def run_arm(trial: Trial, lab: Lab, arm: Plan) -> dict[str, Any]:
     """One plan from the same random student."""
-    s = lab.settings
-    student = lab.model(s.student, 7)
-    teacher = lab.teacher if arm.trained else lab.untrained
-    distilled = losses(MethodOptions(), visual=arm.visual, relation=arm.relation)
-    for _, given in stages(student, teacher, lab.captions, lab.questions, READ, arm.stages, distilled):
-        trial.fit(*given, steps=s.stage_steps, batch=s.batch, learning_rate=s.learning_rate, sampler=Epochs())
+    student = lab.grow(arm, len(arm.stages))
     trial.keep(student)
     return {**lab.measure(student), "teacher": lab.heard}
 

@@ -239,6 +239,9 @@ def rule(results: Results) -> list[Check]:
     ]  # fmt: skip
 
 
+PILOT = (913, 914, 915)
+"""There NesyCD less shuffled was 0.133, 0.187 and 0.200 on covered questions, and what it gained on them less what it
+gained on uncovered ones 0.107, 0.200 and 0.193. Six seeds find 0.1 by these spreads."""
 RECIPE = Recipe(
     name="nesycd",
     title="NesyCD: general skill in the weights, rare knowledge as text beside them",
@@ -263,7 +266,7 @@ RECIPE = Recipe(
         "knowledge of all questions": Taught("not of mistakes alone", "all"),
     },
     metric="covered",
-    seeds=8,
+    seeds=6,
     prepare=Lab,
     arm=run_arm,
     rule=rule,
@@ -271,11 +274,11 @@ RECIPE = Recipe(
         Claim(
             "knowledge", "Knowledge that its predecessor lacked lets a student answer more questions about rare "
             "operators than knowledge about other questions",
-            Difference("NesyCD", "shuffled"), Power(0.1),
+            Difference("NesyCD", "shuffled"), Power(0.1, 0.0353, PILOT),
         ),
         Claim(
             "reach", "It helps where the base holds the rule, and less where it does not",
-            reach, Power(0.1), role="mechanism", unit="gain on covered questions less gain on uncovered ones",
+            reach, Power(0.1, 0.0521, PILOT), role="mechanism", unit="gain on covered questions less gain on uncovered ones",
         ),
     ),
     presets={"small": Settings()},

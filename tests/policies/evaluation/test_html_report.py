@@ -44,6 +44,8 @@ def made_run(seed: int, failed: str = "", course: str = "official", touched: boo
     time_s = 11.0 + 0.1 * seed
     score = (0.98 if not failed else 0.83) - 0.001 * seed
     result = replace(result, obstacles=done, time_s=time_s, finished=not failed, score=score, touched_jump=touched)
+    last = {"start table": 1.0, "weave poles": 6.0 + 0.2 * seed, "a frame": 9.0 + 0.2 * seed, "jump": 11.5 + 0.1 * seed}
+    result = replace(result, gate_times={name: [at] for name, at in last.items() if name != failed})
     trace, x = Trace(), 0.5
     for k in range(117):
         speed = 0.02 * k
@@ -51,10 +53,8 @@ def made_run(seed: int, failed: str = "", course: str = "official", touched: boo
         trace.time.append(0.02 * k)
         trace.pose.append((x, -0.5 - 0.01 * seed, 0.0))
         trace.velocity.append((speed * 0.6, speed * 0.8, 0.0))
-    last = {"start table": 1.0, "weave poles": 6.0 + 0.2 * seed, "a frame": 9.0 + 0.2 * seed, "jump": 11.5 + 0.1 * seed}
-    gates = {name: [at] for name, at in last.items() if name != failed}
     end = "fell" if failed == "a frame" else "held the end table" if not failed else "time limit"
-    return CourseRun(seed, result, end, time_s, gates, trace, [9.0] * 12, 0.3, {}, [], course)
+    return CourseRun(seed, result, end, time_s, trace, [9.0] * 12, 0.3, {}, [], course)
 
 
 def evaluated(
@@ -228,8 +228,8 @@ def test_more_runs_than_can_be_drawn_are_sampled_with_the_failed_ones(monkeypatc
 
 
 def test_runs_that_did_nothing_make_a_page_all_the_same():
-    nothing = [replace(made_run(1, "jump"), trace=Trace(), gate_times={}, end="diverged")]
-    nothing[0].result = replace(nothing[0].result, score=-0.3, finished=False)
+    nothing = [replace(made_run(1, "jump"), trace=Trace(), end="diverged")]
+    nothing[0].result = replace(nothing[0].result, score=-0.3, finished=False, gate_times={})
     alone = Course("alone", official().obstacles, official().start)
     root = parsed(html_report.html_report({"alone": alone}, evaluated(nothing, course="alone.yaml")))
     assert len(section(root, "failures").findall(".//tr[@data-run]")) == 1

@@ -21,14 +21,14 @@ def course_run(seed: int, last: dict[str, float], time_s: float, end: str = "hel
     result = scorer.result()
     done = {name: replace(o, completed=name in last or name == "end table") for name, o in result.obstacles.items()}
     result = replace(result, obstacles=done, time_s=time_s, finished=end.startswith("held"))
+    result = replace(result, gate_times={name: [at - 0.5, at] for name, at in last.items()})
     trace = Trace()
     for k in range(int(50 * (time_s + 2))):
         trace.time.append(0.02 * k)
         trace.pose.append((0.5 + 0.01 * k, -0.5, 0.0))
         trace.velocity.append((0.3 + 0.1 * seed, 0.0, 0.0))
-    gates = {name: [at - 0.5, at] for name, at in last.items()}
     switches = [Switch(3.0, "walk", "climb", 0.02 * seed, 0.2), Switch(6.0, "climb", "walk", 0.03, 0.3)]
-    return CourseRun(seed, result, end, time_s + 6, gates, trace, [10.0] * 12, 0.3, {}, switches)
+    return CourseRun(seed, result, end, time_s + 6, trace, [10.0] * 12, 0.3, {}, switches)
 
 
 @pytest.fixture

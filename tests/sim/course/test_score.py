@@ -123,6 +123,20 @@ def test_a_run_through_all_gates_completes_everything():
     assert_equal(times, positions, False)
 
 
+def test_times_over_obstacles_add_up_to_the_runs():
+    times, positions = full_run()
+    result = score_log([t + 100.0 for t in times], positions, False, COURSE)
+    assert list(result.obstacle_s) == ["weave poles", "a frame", "jump", "end table"]
+    assert sum(result.obstacle_s.values()) == pytest.approx(result.time_s)
+    assert {name: len(gates) for name, gates in result.gate_times.items()} == {
+        obstacle.name: len(obstacle.gates) for obstacle in COURSE.obstacles if obstacle.gates
+    }
+    beyond = next(t for t, (x, _) in zip(times, positions, strict=True) if x > 1.4)  # where the start table's gate is
+    assert result.gate_times["start table"] == [pytest.approx(100.0 + beyond, abs=0.021)]
+    touched = score_log(times, positions, True, COURSE)
+    assert "jump" not in touched.obstacle_s and "jump" in touched.gate_times
+
+
 def test_touching_the_board_costs_the_jump_and_its_time():
     times, positions = full_run(speed=0.6)
     clean, touched = (score_log(times, positions, t, COURSE) for t in (False, True))
