@@ -47,7 +47,8 @@ class Processes:
     def __init__(
         self, commands: Mapping[str, list[str]], environment: Mapping[str, str], soft_stop: float = Times().soft_stop
     ) -> None:
-        """What they write to standard error goes there too; their results stand in files. `soft_stop` is how long the control loop takes over one, s."""
+        """What they write to standard error goes there too; their results stand in files. `soft_stop` is how
+        long the control loop takes over one, s."""
         self.soft_stop = soft_stop
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self._commands, self._environment = commands, environment

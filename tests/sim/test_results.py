@@ -25,7 +25,8 @@ RUN: dict[str, Any] = {
     "course": "[red]odd\x1b[2J.yaml", "score": 0.8123, "time_s": 12.5, "finished": False, "touched_jump": True,
     "end": "time limit", "path_m": 1.0, "progress": 0.5, "log": "[bold]/pose.csv",
     "obstacles": {"weave poles": OBSTACLE, "jump": {"completed": False, "gates_passed": 0, "gates": 2}},
-    "obstacle_s": {"weave poles": 4.5}, "gate_times": {"weave poles": [2.0, 5.5]}, "skills": {"walk": "models/walk.onnx"},
+    "obstacle_s": {"weave poles": 4.5}, "gate_times": {"weave poles": [2.0, 5.5]},
+    "skills": {"walk": "models/walk.onnx"},
 }  # fmt: skip
 LOOP: dict[str, Any] = {
     "fell": False, "policy": "generalist", "seed": 0, "randomize": False, "real_time": False, "loop": {},

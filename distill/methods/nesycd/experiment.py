@@ -278,7 +278,8 @@ RECIPE = Recipe(
         ),
         Claim(
             "reach", "It helps where the base holds the rule, and less where it does not",
-            reach, Power(0.1, 0.0521, PILOT), role="mechanism", unit="gain on covered questions less gain on uncovered ones",
+            reach, Power(0.1, 0.0521, PILOT), role="mechanism",
+            unit="gain on covered questions less gain on uncovered ones",
         ),
     ),
     presets={"small": Settings()},
