@@ -1,7 +1,6 @@
 """Pictures of 4 x 4 coloured shapes, captions that name some of them, and questions about them, as rows of tokens.
 
-A picture is 8 x 8 pixels, a patch 2 x 2: its shape says which of its pixels have its colour. The same can be said in
-words alone, one for each patch.
+A picture is 8 x 8 pixels, a patch 2 x 2: its shape says which of its pixels have its colour.
 """
 
 import numpy as np
@@ -21,9 +20,7 @@ COLOUR = ASK + len(KINDS)
 SHAPE = COLOUR + len(COLOURS)
 PLACE = SHAPE + len(SHAPES)
 NUMBER = PLACE + PLACES
-WORD = NUMBER + PLACES + 1
-"""The first of the words for patches, one for each colour and shape."""
-VOCABULARY = WORD + len(COLOURS) * len(SHAPES)
+VOCABULARY = NUMBER + PLACES + 1
 NAMED = 3
 """Patches that a caption names."""
 
@@ -42,14 +39,8 @@ def drawn(colours: np.ndarray, shapes: np.ndarray, there: np.ndarray | None = No
     return patches.transpose(0, 3, 1, 4, 2, 5).reshape(len(colours), 3, GRID * PATCH, GRID * PATCH)
 
 
-def _shown(colours: np.ndarray, shapes: np.ndarray, words: bool) -> np.ndarray:
-    """Tokens `[N, PLACES]` of pictures, or of the words for their patches."""
-    return WORD + len(SHAPES) * colours + shapes if words else np.full(colours.shape, IMAGE)
-
-
-def captions(rng: np.random.Generator, count: int, words: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Tokens `[N, T]`, pixels, and which tokens are part of the response: colours and shapes at places it names. With
-    `words` the tokens say what the picture is, and pixels are not looked at."""
+def captions(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Tokens `[N, T]`, pixels, and which tokens are part of the response: colours and shapes at places it names."""
     colours, shapes = pictures(rng, count)
     places = rng.permuted(np.tile(np.arange(PLACES), (count, 1)), axis=1)[:, :NAMED]
     said = np.stack(
@@ -60,22 +51,19 @@ def captions(rng: np.random.Generator, count: int, words: bool = False) -> tuple
         ],
         -1,
     ).reshape(count, -1)
-    tokens = np.concatenate([_shown(colours, shapes, words), np.full((count, 1), CAPTION), said], 1)
+    tokens = np.concatenate([np.full((count, PLACES), IMAGE), np.full((count, 1), CAPTION), said], 1)
     response = np.zeros(tokens.shape, bool)
     response[:, PLACES + 1 :] = np.tile([False, True, True], NAMED)
     return tokens, drawn(colours, shapes), response
 
 
-def questions(
-    rng: np.random.Generator, count: int, words: bool = False
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Tokens `[N, T]` that end with the answer, pixels, which tokens are part of the response, and kinds `[N]`;
-    `words` as for `captions`."""
+def questions(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Tokens `[N, T]` that end with the answer, pixels, which tokens are part of the response, and kinds `[N]`."""
     colours, shapes = pictures(rng, count)
     kinds, tail = rng.integers(len(KINDS), size=count), np.zeros((count, 4), np.int64)
     for i, kind in enumerate(kinds):
         tail[i] = [ASK + kind, *_question(KINDS[kind], rng, colours[i], shapes[i])]
-    tokens = np.concatenate([_shown(colours, shapes, words), tail], 1)
+    tokens = np.concatenate([np.full((count, PLACES), IMAGE), tail], 1)
     response = np.zeros(tokens.shape, bool)
     response[:, -1] = True
     return tokens, drawn(colours, shapes), response, kinds
