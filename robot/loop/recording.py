@@ -26,6 +26,7 @@ from robot.loop.transport import IMPLAUSIBLE_DAMPS, NEVER, Array, Mode, Output, 
 from sim import messages
 from sim.course.description import SKILLS
 from sim.errors import InputError
+from sim.folders import writable
 from sim.reading import check_file, unique
 from sim.recordings import (
     COMMAND,
@@ -290,6 +291,19 @@ def _append(file: Any, data: bytes) -> None:
     written = file.write(data)
     if written is not None and written < len(data):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def check_new(path: str | Path | None) -> None:
+    """Before any work: that a recording can be made there; nothing where there is no path.
+
+    Raises:
+      InputError: something is there already, or nothing can be written beside it.
+    """
+    if not path:
+        return
+    if os.path.lexists(path):
+        raise InputError(f"{path} exists: a recording never overwrites another")
+    writable(Path(path).parent)
 
 
 def _new(path: Path) -> io.FileIO:

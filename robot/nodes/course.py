@@ -26,6 +26,7 @@ from robot.loop import parameters as files
 from robot.loop.controller import Punctuality
 from robot.loop.declarations import PARAMETERS, names
 from robot.loop.localization import OLDEST
+from robot.loop.recording import check_new
 from robot.loop.referee import Referee
 from robot.loop.timing import LOOK_EVERY
 from robot.nodes.ending import write_report
@@ -94,14 +95,15 @@ def run_course(options: CourseOptions, started: Callable[[Processes], None] | No
         ending.enter_context(alone(place))
         _prepare(place)
         shared = {"policy": options.policy, "robot": options.robot, "course": options.course}
-        recording = None if options.record is None else str(options.record)
         given: dict[str, dict[str, Any]] = {
             "sim": {
                 "course": options.course, "seed": options.seed, "randomize": options.randomize or None,
                 "torque_limit": options.torque_limit, "report": str(place / "sim.json"),
                 **PoseErrors.of(options).options(), "own_odometry": options.own_odometry or None,
             },
-            "onboard": shared | {"report": str(place / "onboard.json"), "record": recording},
+            "onboard": {
+                **shared, "report": str(place / "onboard.json"), "record": options.record and str(options.record),
+            },
             LOCALIZER: dict(shared),
             "navigator": shared,
             "referee": {"course": options.course, "out": str(place)},
@@ -124,6 +126,7 @@ def run_course(options: CourseOptions, started: Callable[[Processes], None] | No
             domain = free_domain()
         else:
             check_free(domain, SENT)
+        check_new(used["onboard"].record)
         surroundings, stop = environment(domain, place / "log"), used["onboard"].soft_stop
         with Processes(commands, surroundings, stop) as processes:
             if started is not None:
@@ -146,7 +149,7 @@ def run_course(options: CourseOptions, started: Callable[[Processes], None] | No
             "loop": onboard.get("loop", Punctuality().summary()),
             "bundles": onboard.get("bundles", {}),
             "real_time": True,
-            "recording": recording,
+            "recording": used["onboard"].record or None,
             "latency_ms": sim.get("latency_ms"),
             "drives": {key: value for key, value in sim.items() if key != "latency_ms"} or None,
         }

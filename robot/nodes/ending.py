@@ -41,13 +41,14 @@ def check_report(path: str | Path | None) -> None:
     """Before any work: that `write_report` will be able to write there; nothing where there is no path.
 
     Raises:
-      InputError: it is a folder, or nothing can be written beside it.
+      InputError: it is a folder, a pipe or a device, or nothing can be written beside it.
     """
     if not path:
         return
-    if Path(path).is_dir():
-        raise InputError(f"cannot write {path}: it is a folder")
-    writable(Path(path).parent)
+    place = Path(path)
+    if place.exists() and not place.is_file():
+        raise InputError(f"cannot write {path}: it is {'a folder' if place.is_dir() else 'no regular file'}")
+    writable(place.parent)
 
 
 def write_report(path: Path, value: Any) -> None:

@@ -19,6 +19,7 @@ from policies.learning import runs
 from policies.skills.library import load_skills
 from robot.loop.controller import Punctuality
 from robot.loop.declarations import OnboardParameters
+from robot.loop.recording import check_new
 from robot.loop.referee import Referee
 from robot.loop.timing import LOOK_EVERY, SOFT_STOP_SPARE
 from robot.nodes.ending import write_report
@@ -79,6 +80,7 @@ def unitree_course(options: UnitreeCourseOptions) -> OnboardReport:
     ):
         place = Path(options.out or temporary).absolute()
         ending.enter_context(alone(place))
+        check_new(options.record)
         try:
             place.mkdir(parents=True, exist_ok=True)
             for name in (RESULT, "sim.json", "onboard.json"):

@@ -17,7 +17,8 @@ from sim.errors import InputError
 
 def test_a_report_is_refused_where_nothing_can_be_written(tmp_path):
     (tmp_path / "file").write_text("")
-    for bad in (tmp_path, tmp_path / "file" / "report.json", "/dev/null/report.json"):
+    os.mkfifo(tmp_path / "pipe")
+    for bad in (tmp_path, tmp_path / "pipe", "/dev/zero", tmp_path / "file" / "report.json", "/dev/null/report.json"):
         with pytest.raises(InputError, match="cannot write"):
             check_report(bad)
     check_report(None)

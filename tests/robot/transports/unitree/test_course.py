@@ -12,6 +12,7 @@ import pytest
 from robot.loop import parameters as files
 from robot.loop.declarations import OnboardParameters, UnitreeParameters, names
 from robot.options import UnitreeCourseOptions
+from robot.transports.unitree import course
 from robot.transports.unitree.course import commands, unitree_course
 from sim.errors import InputError
 
@@ -29,8 +30,15 @@ def test_the_loop_gets_a_parameter_file_that_it_reads(tmp_path):
     assert robot[robot.index("--domain") + 1] == "7"
 
 
-@pytest.mark.parametrize("wrong", [{"policy": "nobody"}, {"robot": "nobody"}, {"course": "nowhere"}])
-def test_what_is_not_there_is_said_before_anything_starts(wrong):
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"policy": "nobody"}, {"robot": "nobody"}, {"course": "nowhere"}, {"record": Path(__file__)},
+        {"record": Path(__file__) / "run.mcap"},
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_said_before_anything_starts(wrong, monkeypatch):
+    monkeypatch.setattr(course, "Processes", lambda *_: pytest.fail("something was started"))
     with pytest.raises(InputError):
         unitree_course(UnitreeCourseOptions(**wrong))
 
