@@ -31,7 +31,7 @@ class TrainOptions(Options):
     resume: bool = False
     """continue the run in --out from its newest checkpoint"""
     worlds: Annotated[int, Range(1, 2**17)] = 540
-    """simulated robots side by side"""
+    """simulated robots side by side, rounded down to a multiple of 6, the minibatches"""
     threads: Threads = 0
     """physics threads; 0 takes every core"""
     start_from: Path | None = None

@@ -452,7 +452,9 @@ def _train(options: TrainOptions, console: Console) -> Trained:
             return Trained.of(run.finish())
         raise InputError(f"{options.folder} has already {run.steps} steps: ask for more than that with --steps")
     devices = ", ".join(str(d) for d in run.learner.mesh.devices.flat)
-    console.print(f"{options.skill}: {run.options.worlds} worlds on {options.backend}, learner on {devices}")
+    count, of = run.options.worlds, run.learner.config.minibatches
+    rounded = "" if count == options.worlds else f" (of the {options.worlds} asked for: they are a multiple of {of})"
+    console.print(f"{options.skill}: {count} worlds{rounded} on {options.backend}, learner on {devices}")
     try:
         return Trained.of(run.train(console))
     except DivergedError as error:
