@@ -39,7 +39,7 @@ class CourseReport(Result):
 
         table = Table(title=f"course {cell(self.course)}")
         for column in ("obstacle", "gates", "completed", "took"):
-            table.add_column(column)
+            table.add_column(column, no_wrap=column == "obstacle", overflow="fold")
         for name, obstacle in self.obstacles.items():
             gates = f"{obstacle['gates_passed']}/{obstacle['gates']}"
             took = f"{self.obstacle_s[name]:.2f} s" if name in self.obstacle_s else "-"
