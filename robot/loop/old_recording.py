@@ -15,7 +15,7 @@ from typing import Any, cast
 import numpy as np
 
 from robot.loop.recording import OLD_MAGIC as MAGIC
-from robot.loop.recording import Recording, check_steps, read, step_type, write
+from robot.loop.recording import Recording, check_steps, read, step_type, taken, write
 from robot.loop.transport import Array
 from robot.options import ConvertOptions
 from robot.results import Converted
@@ -40,7 +40,7 @@ def convert(options: ConvertOptions) -> Converted:
     """
     path, to = options.recording, options.to
     if to.exists():
-        raise InputError(f"{to} exists: a recording never overwrites another")
+        raise taken(to)
     if is_old(path):
         found = read_old(path)
         write(to, found.header, found.steps, found.grids)

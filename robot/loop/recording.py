@@ -230,7 +230,7 @@ class Recorder:
         try:
             self._file = (opened or _new)(self.path)
         except FileExistsError as error:
-            raise InputError(f"{path} exists: a recording never overwrites another") from error
+            raise taken(path) from error
         except OSError as error:
             raise InputError(f"cannot record to {path}: {error.strerror}") from error
         self._header, self._epoch, self._packs = header, epoch, opened is None
@@ -293,6 +293,11 @@ def _append(file: Any, data: bytes) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+def taken(path: str | Path) -> InputError:
+    """The refusal of a place where something is."""
+    return InputError(f"{path} exists: a recording never overwrites another")
+
+
 def check_new(path: str | Path | None) -> None:
     """Before any work: that a recording can be made there; nothing where there is no path.
 
@@ -302,7 +307,7 @@ def check_new(path: str | Path | None) -> None:
     if not path:
         return
     if os.path.lexists(path):
-        raise InputError(f"{path} exists: a recording never overwrites another")
+        raise taken(path)
     writable(Path(path).parent)
 
 
@@ -323,7 +328,7 @@ def write(path: Path, header: dict[str, Any], steps: Array, grids: dict[int, Arr
             for index, row in enumerate(steps):
                 writer.write(row, grids.get(index))
     except FileExistsError as error:
-        raise InputError(f"{path} exists: a recording never overwrites another") from error
+        raise taken(path) from error
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from error
     finish(path)

@@ -87,10 +87,11 @@ class Lab:
         taught = any(STAGES[name].distilled for name in plan)
         key = plan, *((arm.visual, arm.relation, arm.trained) if taught else ())
         if key not in self.grown:
-            student = copy.deepcopy(self.grow(arm, count - 1)) if count else self.model(self.settings.student, 7)
-            if count:
-                self.learn(student, arm, plan[-1])
-            self.grown[key] = student
+            if plan:
+                self.grown[key] = copy.deepcopy(self.grow(arm, count - 1))
+                self.learn(self.grown[key], arm, plan[-1])
+            else:
+                self.grown[key] = self.model(self.settings.student, 7)
         return self.grown[key]
 
     def learn(self, student: Any, arm: Plan, stage: str) -> None:

@@ -56,10 +56,10 @@ def commands(options: UnitreeCourseOptions, domain: int, place: Path) -> dict[st
     file.write_text(json.dumps(parameters(options, domain, place), indent=1), encoding="utf-8")  # JSON is YAML
     front = [sys.executable, "-P", "-m", "barkour"]
     robot = ["unitree", "sim", "--robot", options.robot, "--course", options.course, "--seed", str(options.seed)]
-    robot += ["--domain", str(domain), "--score", "--out", str(place / "sim.json"), "--json"]
+    robot += ["--domain", str(domain), "--score", "--out", str(place / "sim.json")]
     robot += ["--randomize"] if options.randomize else []
     robot += ["--torque-limit", str(options.torque_limit)] if options.torque_limit else []
-    loop = ["onboard", "--transport", "unitree", "--parameters", str(file), "--json"]
+    loop = ["onboard", "--transport", "unitree", "--parameters", str(file)]
     loop += ["--record", str(options.record)] if options.record else []
     return {"sim": [*front, *robot], "onboard": [*front, *loop]}
 
