@@ -51,6 +51,11 @@ class Settings:
     """About three times as many parameters."""
     practice: int = 30_000
     practice_steps: int = 1500
+    """In a round, of which there is another, on new questions, until the start reads rules: in one seed of six it did
+    not after the first, so that nothing could help its students."""
+    practice_rounds: int = 4
+    reads: float = 0.7
+    """Share of new practice questions that a start which reads rules answers."""
     practice_rate: float = 3e-3
     first_steps: int = 200
     """Of the student whose mistakes are looked at: one that has learned its questions by heart makes none."""
@@ -89,6 +94,9 @@ class Lab:
         self.seen = counts(self.questions)
         self.students: dict[tuple[Base, bool], Any] = {}
         self.starts: dict[bool, Any] = {}
+        self.readers: dict[bool, tuple[int, float]] = {}
+        """Of each start: rounds of practice, and the share of practice questions that it answers, of which it has seen
+        none."""
         first, pairs = copy.deepcopy(self.start(wide=False)), [self.world.pair(q) for q in self.questions]
         self.learn(first, pairs, s.first_steps, ("labels",))
         self.knowledge = lessons(
@@ -98,10 +106,6 @@ class Lab:
             lambda i, text: self.world.knowledge(self.missed(self.questions[i][1], text)),
         )
         self.tests = self._tests(trial.rng(2))
-        asked = self.world.practice(trial.rng(6), trial.scaled(s.test, 8))
-        texts = [informed(pair.prompt, pair.knowledge) for pair in asked]
-        self.reads = float(np.mean(self.right(self.start(wide=False), texts, asked)))
-        """Share of practice questions that the start answers, of which it has seen none."""
 
     def missed(self, operators: Sequence[int], text: str) -> list[int]:
         """Operators of a question whose rules a wrong chain of thought does not state; all where it states each."""
@@ -136,7 +140,14 @@ class Lab:
             s, count = self.settings, self.trial.scaled(self.settings.practice, 40)
             model = model_of(self.trial, s.wide if wide else s.student, self.tokens.size, 4)
             how = {"learning_rate": s.practice_rate, "batch": 2 * s.batch, "warmup": 100}
-            self.learn(model, self.world.practice(self.trial.rng(5), count), s.practice_steps, ("labels",), **how)
+            asked = self.world.practice(self.trial.rng(6), self.trial.scaled(s.test, 8))
+            texts = [informed(pair.prompt, pair.knowledge) for pair in asked]
+            rng = self.trial.rng(5)
+            for done in range(1, 2 if wide else s.practice_rounds + 1):  # the large one is given no rules to read
+                self.learn(model, self.world.practice(rng, count), s.practice_steps, ("labels",), **how)
+                self.readers[wide] = done, float(np.mean(self.right(model, texts, asked)))
+                if self.readers[wide][1] >= s.reads:
+                    break
             self.starts[wide] = model
         return self.starts[wide]
 
@@ -208,8 +219,14 @@ def run_arm(trial: Trial, lab: Lab, arm: Taught) -> dict[str, Any]:
     trial.keep(model, tokens=lab.tokens)
     tail = sum(lab.seen[each] <= RARE for each in range(len(lab.world.names)))
     known = sum(map(bool, lab.knowledge)) / len(lab.knowledge)
-    beside = {"rare operators": tail, "mistakes of the first student": known, "start, practice": lab.reads}
-    return {**lab.measure(model, arm), **beside}
+    rounds, reads = lab.readers[arm.wide]
+    beside = {
+        "rare operators": tail,
+        "mistakes of the first student": known,
+        "start, practice": reads,
+        "rounds": rounds,
+    }
+    return {**lab.measure(model, arm), **beside, "rounds of practice": rounds}
 
 
 def reach(results: Results) -> np.ndarray:
@@ -239,9 +256,9 @@ def rule(results: Results) -> list[Check]:
     ]  # fmt: skip
 
 
-PILOT = (913, 914, 915)
-"""There NesyCD less shuffled was 0.133, 0.187 and 0.200 on covered questions, and what it gained on them less what it
-gained on uncovered ones 0.107, 0.200 and 0.193. Six seeds find 0.1 by these spreads."""
+PILOT = (916, 917, 918)
+"""There NesyCD less shuffled was 0.180, 0.173 and 0.093 on covered questions, and what it gained on them less
+what it gained on uncovered ones 0.273, 0.107 and 0.160."""
 RECIPE = Recipe(
     name="nesycd",
     title="NesyCD: general skill in the weights, rare knowledge as text beside them",
@@ -266,7 +283,7 @@ RECIPE = Recipe(
         "knowledge of all questions": Taught("not of mistakes alone", "all"),
     },
     metric="covered",
-    seeds=6,
+    seeds=0,
     prepare=Lab,
     arm=run_arm,
     rule=rule,
@@ -274,11 +291,11 @@ RECIPE = Recipe(
         Claim(
             "knowledge", "Knowledge that its predecessor lacked lets a student answer more questions about rare "
             "operators than knowledge about other questions",
-            Difference("NesyCD", "shuffled"), Power(0.1, 0.0353, PILOT),
+            Difference("NesyCD", "shuffled"), Power(0.1, 0.0482, PILOT),
         ),
         Claim(
             "reach", "It helps where the base holds the rule, and less where it does not",
-            reach, Power(0.1, 0.0521, PILOT), role="mechanism",
+            reach, Power(0.1, 0.0851, PILOT), role="mechanism",
             unit="gain on covered questions less gain on uncovered ones",
         ),
     ),
