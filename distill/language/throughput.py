@@ -399,7 +399,10 @@ def _version(name: str) -> str | None:
 def _child(arm: Arm) -> dict[str, Any]:
     command = [sys.executable, "-P", "-m", "distill.language.throughput"]  # -P: not what lies in the current folder
     command += ["--arm", json.dumps(asdict(arm)), "--parent", str(os.getpid())]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, env=environment())
+    with tempfile.TemporaryDirectory() as folder:  # what an arm that is interrupted leaves goes with it
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", check=False, env=environment(TMPDIR=folder)
+        )
     if done.returncode:
         said = (done.stderr.strip() or "nothing").splitlines()[-1]
         raise InputError(f"the arm '{arm.who}' failed with status {done.returncode}: {said}")

@@ -136,6 +136,7 @@ def _sweep(
                 raise DistillError(failed[recipe.name])
             result = _run(parts[recipe.name], share, console)
         except DistillError as error:
+            console.print(f"{recipe.name}: {error}", highlight=False, markup=False)
             result = {"name": recipe.name, "error": str(error), "seconds": 0.0}
         found.append(result)
         spent += result["seconds"]

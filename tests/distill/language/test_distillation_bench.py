@@ -91,6 +91,20 @@ def test_an_arm_takes_no_module_of_the_current_folder(monkeypatch, tmp_path):
     assert bench._child(Arm("plain", **SMALL))["tokens_per_second"] > 0
 
 
+def test_what_an_interrupted_arm_had_written_is_deleted(monkeypatch):
+    written: list[Path] = []
+
+    def interrupted(command, env, **_):
+        written.append(Path(env["TMPDIR"], "checkpoint"))
+        written[0].write_text("half of one")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        bench._child(Arm("barkour", **SMALL))
+    assert written and not written[0].parent.exists()
+
+
 def test_an_arm_ends_when_its_parent_was_killed():
     arm = json.dumps(asdict(Arm("plain", vocabulary=64, length=32, steps=20_000)))
     child = [sys.executable, "-P", "-m", "distill.language.throughput", "--arm", arm, "--parent"]

@@ -102,9 +102,12 @@ def test_the_command_takes_the_word_and_numbers(two, tmp_path):
             SweepOptions(**wrong)
 
 
-def test_a_sweep_in_which_a_recipe_failed_is_not_done_as_asked(two, tmp_path):
+def test_a_sweep_in_which_a_recipe_failed_is_not_done_as_asked(two, tmp_path, capsys):
     (tmp_path / "first_one").mkdir()
     (tmp_path / "first_one" / "options.json").write_text("[]")
     found = command.sweep(SweepOptions(out=tmp_path, workers=1))
+    said = capsys.readouterr().err.splitlines()
+    failed, next_one = (next(i for i, line in enumerate(said) if text in line) for text in ("options.json", "1 of 2"))
+    assert failed < next_one, "why is said at once, not hours later"
     assert found.status == 1 and "first_one" in found.failure and found["verdicts"]["first_one"] == "failed"
     assert set(found["verdicts"].values()) - {"failed"}, "the other one was run all the same"
