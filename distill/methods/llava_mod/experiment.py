@@ -41,8 +41,12 @@ from distill.methods.llava_mod.method import METHOD_STAGES, answered, better_of,
 from distill.methods.statistics import Check, Results
 
 READ = seeing(VOCABULARY, IMAGE)
-PILOT = (900, 901)
-"""Their figures, in the order of the claims: -0.082 and 0.029; 0.459 and -0.012; 0.365 and -0.006; -0.137 and 0.066."""
+PILOT = 970, 971, 972
+"""Their figures, in the order of the claims: 0.027, -0.007 and 0.008; 0.001, -0.005 and 0.001; -0.011, -0.056 and
+-0.004; 0.199, 0.161 and 0.202. Before, students of 500 steps a stage had not learned to write a caption and invented
+0.5 to 0.7 objects in each, which was most of the spread; the effects worth finding were 0.08, 0.3, 0.3 and 0.2. Now
+they are what there is room for: half of what the teacher answers more, a fifth and a half of what is invented before
+preferences."""
 VIT_L = {"side": 336, "patch": 14, "width": 1024, "layers": 24, "heads": 16, "inner": 4096}
 """The size of the paper's eyes, of 576 patches."""
 PREFERENCES = ("PD", "PD, own start", "SFT on better")
@@ -64,17 +68,18 @@ class Settings:
     invent it."""
     teacher_rows: int = 12000
     """Captions, and as many questions."""
-    teacher_steps: int = 1500
+    teacher_steps: int = 3000
     general: int = 4000
     """Captions that students learn from."""
     specialised: int = 6000
     """Questions; a third as many other captions stand among them, or students forget how to write one."""
     pairs: int = 2000
     test: int = 1500
-    stage_steps: int = 500
+    stage_steps: int = 1000
     preference_steps: int = 200
     batch: int = 32
-    teacher_rate: float = 1e-3
+    warmup: int = 100
+    teacher_rate: float = 2e-3
     learning_rate: float = 3e-3
     preference_rate: float = 3e-4
     """A tenth, as published."""
@@ -98,7 +103,14 @@ class Lab:
         learned = self.tables(1, s.teacher_rows, s.teacher_rows, s.wrong)["both"]
         free(self.teacher, "all")
         given = parts(self.teacher, None, learned, {"labels": (1.0, CrossEntropy())}, READ)
-        trial.fit(*given, steps=s.teacher_steps, batch=s.batch, learning_rate=s.teacher_rate, sampler=Epochs())
+        trial.fit(
+            *given,
+            steps=s.teacher_steps,
+            batch=s.batch,
+            learning_rate=s.teacher_rate,
+            warmup=s.warmup,
+            sampler=Epochs(),
+        )
         self.made = self.tables(4, s.general, s.specialised)
         self.seen = scenes(trial.rng(5), trial.scaled(s.test, 50))
         self.asked = questions(trial.rng(5), self.seen)
@@ -165,7 +177,7 @@ class Lab:
             late = name in PREFERENCES
             steps = s.preference_steps if late else s.stage_steps * (2 if name == "sparse at once" else 1)
             rate = s.preference_rate if late else s.learning_rate
-            self.trial.fit(*given, steps=steps, batch=s.batch, learning_rate=rate, sampler=Epochs())
+            self.trial.fit(*given, steps=steps, batch=s.batch, learning_rate=rate, sampler=Epochs(), warmup=s.warmup)
             student = given[0].module
         return student
 
@@ -246,20 +258,20 @@ RECIPE = Recipe(
     claims=(
         Claim(
             "experts", "A sparse student answers more than a dense one of as many active weights",
-            Difference("D2D, D2S", "dense of equal active width"), Power(0.08, 0.078, PILOT),
+            Difference("D2D, D2S", "dense of equal active width"), Power(0.03, 0.0167, PILOT),
         ),
         Claim(
             "reference", "Preferences measured against the teacher leave fewer invented objects than against one's own "
             "start", Difference("D2D, D2S, PD, own start", "D2D, D2S, PD", "hallucinated"),
-            Power(0.3, 0.333, PILOT),
+            Power(0.04, 0.0033, PILOT),
         ),
         Claim(
             "preferences", "They leave fewer than imitation of the better captions",
-            Difference("D2D, D2S, SFT on better", "D2D, D2S, PD", "hallucinated"), Power(0.3, 0.263, PILOT),
+            Difference("D2D, D2S, SFT on better", "D2D, D2S, PD", "hallucinated"), Power(0.04, 0.0283, PILOT),
         ),
         Claim(
             "below the teacher", "The student invents less than its teacher", below_teacher,
-            Power(0.2, 0.143, PILOT), unit="hallucinated: teacher less D2D, D2S, PD",
+            Power(0.1, 0.0231, PILOT), unit="hallucinated: teacher less D2D, D2S, PD",
         ),
     ),
     presets={"small": Settings()},
