@@ -18,3 +18,5 @@ class DistillBenchOptions(Options):
     """sizes at which every arm is measured, such as 8192 49152 152064; without them and --lengths, how memory grows"""
     lengths: tuple[Annotated[int, Range(17, 10**5)], ...] = ()
     """tokens of a text, such as 512 2048, at each of the vocabularies"""
+    processes: tuple[Annotated[int, Range(1, 64)], ...] = ()
+    """that train one student together, such as 1 2, at each of these sizes"""

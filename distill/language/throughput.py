@@ -2,6 +2,7 @@
 
     barkour bench distill --rounds 3
     barkour bench distill --vocabularies 8192 49152 152064 --lengths 512 2048
+    barkour bench distill --vocabularies 8192 --lengths 512 --processes 1 2
 
 Every arm trains the same Llama-type student from the same teacher on the same tokens with the same loss (generalised
 Jensen-Shannon, beta 0.5), AdamW, gradient clipping and batch size, in float32, in a process of its own. Arms take
@@ -11,12 +12,14 @@ batch at a time, this project `AHEAD` batches together, which makes its texts up
 `DistillationTrainer` is on-policy alone; off-policy it is given the data's texts where it would write.
 
 Sizes that are asked for have `FEW` texts in a batch; an arm that keeps all logits and would not fit in the memory that
-is free is left out, and said.
+is free is left out, and said. Several processes of one arm share the cores: each has a batch of its own, gradients are
+averaged over all (gloo), tokens are counted over all, memory is of the process that takes most.
 """
 
 import argparse
 import json
 import os
+import socket
 import statistics
 import subprocess
 import sys
@@ -50,7 +53,7 @@ PROMPT = 16
 
 @dataclass(frozen=True)
 class Arm:
-    """One process."""
+    """One process, or several that learn one student."""
 
     who: str
     """`barkour`, `plain`, or one of TRL's trainers: `trl` (GKD) and `trl distillation` (its chunked, on-policy one)."""
@@ -61,6 +64,8 @@ class Arm:
     on_policy: bool = False
     seed: int = 0
     batch: int = BATCH
+    """Texts of a process."""
+    processes: int = 1
 
     @property
     def learned(self) -> int:
@@ -70,14 +75,15 @@ class Arm:
     @property
     def bytes(self) -> int:
         """What all logits of a batch take in memory, where they are kept whole."""
-        return LOGITS_KEPT.get(self.who, 0) * 4 * self.batch * self.length * self.vocabulary
+        return LOGITS_KEPT.get(self.who, 0) * 4 * self.batch * self.length * self.vocabulary * self.processes
 
 
-# --- one arm, in its own process ----------------------------------------------------------------------------------
+# --- one arm, in processes of its own --------------------------------------------------------------------------------
 
 
 def measure(arm: Arm) -> dict[str, Any]:
-    """Trains one arm; `tokens_per_second`, `peak_kb` and the mean `loss` of its last texts before and after."""
+    """Trains one arm, or the part of it that is this process's; `tokens_per_second` of all processes, `peak_kb` of this
+    one, and the mean `loss` of two texts before and after."""
     import numpy as np
     import torch
 
@@ -86,7 +92,8 @@ def measure(arm: Arm) -> dict[str, Any]:
     teacher = build(Shape(arm.vocabulary, *TEACHER, context=2 * arm.length), 1)
     student = build(Shape(arm.vocabulary, *STUDENT, context=2 * arm.length), 2)
     rng = np.random.default_rng(arm.seed)
-    tokens = rng.integers(3, arm.vocabulary, (arm.batch * (arm.steps + WARM_UP_STEPS), arm.length + 1))
+    rows = arm.processes * arm.batch * (arm.steps + WARM_UP_STEPS)
+    tokens = rng.integers(3, arm.vocabulary, (rows, arm.length + 1))
     probe = torch.from_numpy(tokens[:2])
     before = _divergence(teacher, student, probe)
     held, stamps = _reset_peak(), []
@@ -95,7 +102,7 @@ def measure(arm: Arm) -> dict[str, Any]:
     peak = _memory("VmHWM") - held
     steps, spent = len(stamps) - 1 - WARM_UP_STEPS, stamps[-1] - stamps[WARM_UP_STEPS]
     return {
-        "tokens_per_second": steps * arm.batch * arm.learned / spent,
+        "tokens_per_second": steps * arm.processes * arm.batch * arm.learned / spent,
         "peak_kb": peak, "loss": [before, _divergence(teacher, student, probe)], "steps": steps,
     }  # fmt: skip
 
@@ -160,12 +167,17 @@ def _plain(arm: Arm, teacher: Any, student: Any, tokens: Any, stamps: list[float
 
     optimizer = torch.optim.AdamW(student.parameters(), lr=RATE, weight_decay=0.01)
     student.train()
-    for first in range(0, len(tokens), arm.batch):
+    learner = student
+    if arm.processes > 1:
+        torch.distributed.init_process_group("gloo")
+        learner = torch.nn.parallel.DistributedDataParallel(student)
+    mine = arm.batch * int(os.environ.get("RANK", "0"))
+    for first in range(mine, len(tokens), arm.processes * arm.batch):
         stamps.append(time.perf_counter())
         batch = torch.from_numpy(tokens[first : first + arm.batch])[:, :-1]
         with torch.no_grad():
             log_p = teacher(input_ids=batch, use_cache=False).logits.log_softmax(-1)
-        log_q = student(input_ids=batch, use_cache=False).logits.log_softmax(-1)
+        log_q = learner(input_ids=batch, use_cache=False).logits.log_softmax(-1)
         log_m = torch.logaddexp(log_p, log_q) - torch.log(torch.tensor(2.0))
         both = [F.kl_div(log_m, x, reduction="sum", log_target=True) for x in (log_p, log_q)]
         loss = (both[0] + both[1]) / 2 / batch.numel()
@@ -173,6 +185,8 @@ def _plain(arm: Arm, teacher: Any, student: Any, tokens: Any, stamps: list[float
         loss.backward()
         torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
         optimizer.step()
+    if arm.processes > 1:
+        torch.distributed.destroy_process_group()
 
 
 def _trl(arm: Arm, teacher: Any, student: Any, tokens: Any, stamps: list[float]) -> None:
@@ -299,10 +313,12 @@ def _memory(name: str) -> int:
 # --- all arms -----------------------------------------------------------------------------------------------------
 
 
-def arms(quick: bool = False, vocabularies: Sequence[int] = (), lengths: Sequence[int] = ()) -> dict[str, Arm]:
+def arms(
+    quick: bool = False, vocabularies: Sequence[int] = (), lengths: Sequence[int] = (), processes: Sequence[int] = ()
+) -> dict[str, Arm]:
     """Name -> what is measured: each size, or those that show how memory grows where none is asked for."""
-    if vocabularies or lengths:
-        return sized(quick, vocabularies or (8192,), lengths or (512,))
+    if vocabularies or lengths or processes:
+        return sized(quick, vocabularies or (8192,), lengths or (512,), processes or (1,))
     who = ["barkour", "plain", *(["trl"] if find_spec("trl") else [])]
     steps = 4 if quick else 12
     named = {name: Arm(name, steps=steps) for name in who}
@@ -315,19 +331,26 @@ def arms(quick: bool = False, vocabularies: Sequence[int] = (), lengths: Sequenc
     return named
 
 
-def sized(quick: bool, vocabularies: Sequence[int], lengths: Sequence[int]) -> dict[str, Arm]:
-    """Every arm at every size, off- and on-policy."""
+def sized(
+    quick: bool, vocabularies: Sequence[int], lengths: Sequence[int], processes: Sequence[int] = (1,)
+) -> dict[str, Arm]:
+    """Every arm at every size, off- and on-policy, in so many processes."""
     who = ["barkour", "plain", *(["trl", "trl distillation"] if find_spec("trl") else [])]
     return {
-        f"{name}, vocabulary {vocabulary}, texts of {length}{', on-policy' if on_policy else ''}": Arm(
-            name, vocabulary, length, 13 if on_policy else 2 if quick else 8, on_policy, batch=FEW
+        f"{name}, vocabulary {vocabulary}, texts of {length}{_how(on_policy, count)}": Arm(
+            name, vocabulary, length, 13 if on_policy else 2 if quick else 8, on_policy, batch=FEW, processes=count
         )
+        for count in processes
         for vocabulary in vocabularies
         for length in lengths
         for on_policy in (False, True)
         for name in who
         if not (on_policy and name == "plain")
     }
+
+
+def _how(on_policy: bool, processes: int) -> str:
+    return (", on-policy" if on_policy else "") + (f", {processes} processes" if processes > 1 else "")
 
 
 def run(
@@ -344,7 +367,8 @@ def run(
     Raises:
       InputError: an arm failed, with the last line that it said.
     """
-    rounds, named = options.rounds, arms(options.quick, options.vocabularies, options.lengths)
+    rounds = options.rounds
+    named = arms(options.quick, options.vocabularies, options.lengths, options.processes)
     if any(length <= PROMPT for length in options.lengths):
         raise InputError(f"a text begins with {PROMPT} tokens: --lengths must be above")
     free = _available()
@@ -397,16 +421,48 @@ def _version(name: str) -> str | None:
 
 
 def _child(arm: Arm) -> dict[str, Any]:
+    """What the processes of an arm measured; ended together where one fails or this one is interrupted."""
     command = [sys.executable, "-P", "-m", "distill.language.throughput"]  # -P: not what lies in the current folder
     command += ["--arm", json.dumps(asdict(arm)), "--parent", str(os.getpid())]
+    running: list[subprocess.Popen[str]] = []
     with tempfile.TemporaryDirectory() as folder:  # what an arm that is interrupted leaves goes with it
-        done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", check=False, env=environment(TMPDIR=folder)
-        )
-    if done.returncode:
-        said = (done.stderr.strip() or "nothing").splitlines()[-1]
-        raise InputError(f"the arm '{arm.who}' failed with status {done.returncode}: {said}")
-    return json.loads(done.stdout.splitlines()[-1])
+        try:
+            for rank, more in enumerate(_ranks(arm.processes)):
+                with (Path(folder) / f"{rank}.out").open("w") as out, (Path(folder) / f"{rank}.err").open("w") as err:
+                    started = environment(TMPDIR=folder, **more)
+                    running.append(subprocess.Popen(command, stdout=out, stderr=err, text=True, env=started))
+            states: list[int | None] = [None]
+            while None in states and not any(states):
+                time.sleep(0.02)
+                states = [process.poll() for process in running]
+            failed = next((rank for rank, state in enumerate(states) if state), None)
+        finally:
+            for process in running:
+                process.kill()
+                process.wait()
+        if failed is not None:
+            said = (Path(folder) / f"{failed}.err").read_text(errors="replace").strip() or "nothing"
+            status = running[failed].returncode
+            raise InputError(f"the arm '{arm.who}' failed with status {status}: {said.splitlines()[-1]}")
+        files = [Path(folder) / f"{rank}.out" for rank in range(arm.processes)]
+        found = [json.loads(file.read_text(errors="replace").splitlines()[-1]) for file in files]
+    return found[0] | {"peak_kb": max(part["peak_kb"] for part in found)}
+
+
+def _ranks(processes: int) -> list[dict[str, str]]:
+    """What each of several processes finds in its environment, as `torchrun` sets it; nothing where there is one."""
+    if processes == 1:
+        return [{}]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    all_alike = {
+        "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+        "OMP_NUM_THREADS": threads, "ACCELERATE_USE_CPU": "true",
+    }  # fmt: skip
+    ranks = ({**all_alike, "RANK": rank, "LOCAL_RANK": rank} for rank in range(processes))
+    return [{name: str(value) for name, value in rank.items()} for rank in ranks]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -416,6 +472,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="few steps: tries the code, proves nothing")
     parser.add_argument("--vocabularies", type=int, nargs="*", default=[])
     parser.add_argument("--lengths", type=int, nargs="*", default=[])
+    parser.add_argument("--processes", type=int, nargs="*", default=[])
     parser.add_argument("--arm", help=argparse.SUPPRESS)
     parser.add_argument("--parent", type=int, default=0, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -424,9 +481,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             end_with_parent(options.parent)
             print(json.dumps(measure(Arm(**json.loads(options.arm)))))
             return 0
-        found = run(
-            DistillBenchOptions(options.rounds, options.quick, tuple(options.vocabularies), tuple(options.lengths))
-        )
+        sizes = (tuple(each) for each in (options.vocabularies, options.lengths, options.processes))
+        found = run(DistillBenchOptions(options.rounds, options.quick, *sizes))
     except InputError as error:
         print(f"distillation: {error}", file=sys.stderr)
         return 2

@@ -91,18 +91,49 @@ def test_an_arm_takes_no_module_of_the_current_folder(monkeypatch, tmp_path):
     assert bench._child(Arm("plain", **SMALL))["tokens_per_second"] > 0
 
 
-def test_what_an_interrupted_arm_had_written_is_deleted(monkeypatch):
-    written: list[Path] = []
+def test_what_an_interrupted_arm_had_written_is_deleted_and_its_processes_end(monkeypatch):
+    started: list[subprocess.Popen[str]] = []
+    folders: list[Path] = []
 
-    def interrupted(command, env, **_):
-        written.append(Path(env["TMPDIR"], "checkpoint"))
-        written[0].write_text("half of one")
+    class Started(subprocess.Popen[str]):
+        def __init__(self, command, env, **more):
+            super().__init__([sys.executable, "-c", "import time; time.sleep(60)"], env=env, **more)
+            started.append(self)
+            folders.append(Path(env["TMPDIR"]))
+            (folders[0] / "checkpoint").write_text("half of one")
+
+    def interrupted(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(subprocess, "run", interrupted)
+    monkeypatch.setattr(subprocess, "Popen", Started)
+    monkeypatch.setattr(bench.time, "sleep", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        bench._child(Arm("barkour", **SMALL))
-    assert written and not written[0].parent.exists()
+        bench._child(Arm("barkour", **SMALL, processes=2))
+    assert len(started) == 2 and all(process.returncode for process in started) and not folders[0].exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("who", ["barkour", "plain", "trl", "trl distillation"])
+def test_two_processes_learn_one_student(who):
+    if who.startswith("trl"):
+        pytest.importorskip("trl", reason="the bench extra is not installed")
+    found = bench._child(Arm(who, **SMALL, processes=2))
+    assert found["loss"][1] < found["loss"][0] and found["tokens_per_second"] > 0
+
+
+def test_one_process_that_fails_ends_the_others(monkeypatch):
+    ranks = bench._ranks(2)
+    monkeypatch.setattr(bench, "_ranks", lambda _: [ranks[0], {**ranks[1], "MASTER_PORT": "none"}])
+    with pytest.raises(InputError, match="the arm 'plain' failed with status 1"):
+        bench._child(Arm("plain", **SMALL, processes=2))  # the first waits for the second otherwise
+
+
+def test_processes_that_are_asked_for_are_arms_of_their_own():
+    named = bench.arms(processes=(1, 2))
+    assert {arm.processes for arm in named.values()} == {1, 2}
+    assert all(("2 processes" in name) == (arm.processes == 2) for name, arm in named.items())
+    with pytest.raises(InputError):
+        DistillBenchOptions(1, processes=(0,))
 
 
 def test_an_arm_ends_when_its_parent_was_killed():
