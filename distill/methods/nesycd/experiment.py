@@ -220,13 +220,9 @@ def run_arm(trial: Trial, lab: Lab, arm: Taught) -> dict[str, Any]:
     tail = sum(lab.seen[each] <= RARE for each in range(len(lab.world.names)))
     known = sum(map(bool, lab.knowledge)) / len(lab.knowledge)
     rounds, reads = lab.readers[arm.wide]
-    beside = {
-        "rare operators": tail,
-        "mistakes of the first student": known,
-        "start, practice": reads,
-        "rounds": rounds,
-    }
-    return {**lab.measure(model, arm), **beside, "rounds of practice": rounds}
+    beside = {"rare operators": tail, "mistakes of the first student": known}
+    beside |= {"start, practice": reads, "rounds of practice": rounds}
+    return {**lab.measure(model, arm), **beside}
 
 
 def reach(results: Results) -> np.ndarray:
