@@ -23,13 +23,22 @@ def test_a_program_that_is_started_unheard_hears_its_parent_alone():
     assert child.returncode == -signal.SIGTERM
 
 
+def _soon(heard: list[str]) -> list[str]:
+    """What is heard within seconds: the kernel gives a process's signal to any thread, a library's too, which takes it
+    when it next runs."""
+    end = time.monotonic() + 30
+    while not heard and time.monotonic() < end:
+        time.sleep(0.01)
+    return heard
+
+
 def test_what_comes_meanwhile_is_heard_by_the_end():
     heard = []
     before = signal.signal(signal.SIGINT, lambda *_: heard.append("end"))
     try:
         with unheard():
             os.kill(os.getpid(), signal.SIGINT)
-        assert heard == ["end"]
+        assert _soon(heard) == ["end"]
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -44,7 +53,7 @@ def test_what_another_thread_takes_meanwhile_is_heard_by_the_end():
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.3)
             assert not heard
-        assert heard == ["end"]
+        assert _soon(heard) == ["end"]
     finally:
         signal.signal(signal.SIGTERM, before)
         ends.set()
