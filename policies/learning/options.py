@@ -40,6 +40,10 @@ class TrainOptions(Options):
     """for jump: half of the episodes begin as this policy's walker hands the robot over; specialists are the shipped"""
     ways: Annotated[int, Range(0, 2000)] = 0
     """for walk: three in four commands on the flat follow one of so many planned ways, as on a course"""
+    haste: Annotated[float, Range(0.5, 2.0)] = 1.0
+    """speeds that are asked for, and accelerations of --ways, as a multiple of the skill's own"""
+    clock: Annotated[float, Range(1.0, 5.0)] | None = None
+    """for walk and climb: how fast the trot's clock turns at low speed, Hz; without it the robot's own"""
     level: Annotated[float, Range(0, LEVELS - 1)] | None = None
     """of the curriculum, where worlds begin; without it the skill's own start. For --start-from a trained run"""
     checkpoint_minutes: Annotated[float, Range(0, 24 * 60)] = 2.0
@@ -73,6 +77,8 @@ class TrainOptions(Options):
             self.refuse(("handovers",), f"for the skill {self.skill}")
         if self.skill != "walk":
             self.refuse(("ways",), f"for the skill {self.skill}")
+        if self.skill == "jump":
+            self.refuse(("clock",), "for the skill jump, whose strides time its clock")
 
     def _check_reach(self) -> None:
         """Host 0 must listen where the others look for it."""

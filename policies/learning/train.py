@@ -104,6 +104,10 @@ class Run:
             self.task = replace(self.task, handovers=self._handovers(options))
         if options.ways:
             self.task = walk(self.task.robot, self._ways(options))
+        if options.haste != 1.0:
+            self.task = self.task.hastened(options.haste)
+        if options.clock is not None:
+            self.task = replace(self.task, clock=replace(self.task.gait, frequency=options.clock))
         if options.level is not None:
             self.task = replace(self.task, start_level=options.level)
         self.commit = runs.commit()
@@ -148,7 +152,7 @@ class Run:
         def make() -> Ways:
             from policies.learning.ways import planned_ways
 
-            return planned_ways(self.task.robot, options.ways, options.seed, Console(stderr=True).print)
+            return planned_ways(self.task.robot, options.ways, options.seed, Console(stderr=True).print, options.haste)
 
         return self._made_once(WAYS, make, Ways.load, options)
 
@@ -177,6 +181,8 @@ class Run:
         words += ["--start-from", o.start_from] if o.start_from else []
         words += ["--handovers", o.handovers] if o.handovers else []
         words += ["--ways", o.ways] if o.ways else []
+        words += ["--haste", o.haste] if o.haste != 1.0 else []
+        words += ["--clock", o.clock] if o.clock is not None else []
         words += ["--level", o.level] if o.level is not None else []
         return shlex.join(map(str, words))
 
@@ -192,6 +198,8 @@ class Run:
             "hosts": self.options.hosts,
             "handovers": self.options.handovers,
             "ways": self.options.ways,
+            "haste": self.options.haste,
+            "clock": self.options.clock,
             "level": self.options.level,
             "seconds": self.seconds,
             "command": self.command(),
@@ -237,8 +245,8 @@ class Run:
 
     def _restore(self, path: Path) -> None:
         arrays, values = self._parameters(path, LearnerState._fields)
-        begun = {"hosts": 1, "handovers": "", "ways": 0, "level": None, **values}
-        for key in ("seed", "worlds", "backend", "hosts", "handovers", "ways", "level"):
+        begun = {"hosts": 1, "handovers": "", "ways": 0, "haste": 1.0, "clock": None, "level": None, **values}
+        for key in ("seed", "worlds", "backend", "hosts", "handovers", "ways", "haste", "clock", "level"):
             before, now = (str(value) or "none" for value in (begun[key], getattr(self.options, key)))
             if before != now:
                 raise InputError(f"{self.folder} was begun with {key} {before}, not {now}")
@@ -430,8 +438,8 @@ def source_of(given: Path) -> Path:
 
 def _begun_with(options: TrainOptions) -> dict[str, Any]:
     """What tells runs in one folder apart."""
-    names = ("skill", "robot", "backend", "seed", "worlds", "hosts", "host", "handovers", "ways", "level")
-    return {"by": "barkour train", **{name: getattr(options, name) for name in names}}
+    names = ("skill", "robot", "backend", "seed", "worlds", "hosts", "host", "handovers", "ways", "haste", "clock")
+    return {"by": "barkour train", **{name: getattr(options, name) for name in (*names, "level")}}
 
 
 def train(options: TrainOptions) -> Trained:

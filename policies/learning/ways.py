@@ -23,8 +23,12 @@ LATERAL, BRAKING = 1.3, 1.1
 """Of that acceleration, what a path's bends and its speeding up and braking may take."""
 
 
-def planned_ways(robot: Robot, count: int, seed: int = 0, say: Callable[[str], None] = print) -> Ways:
+def planned_ways(
+    robot: Robot, count: int, seed: int = 0, say: Callable[[str], None] = print, haste: float = 1.0
+) -> Ways:
     """`count` ways and their mirror images, as this robot's navigator would lay them.
+
+    What the plans may use is `haste` times `ACCELERATION`, `SIDEWAYS`, `YAW` and `AHEAD`.
 
     Raises:
       InputError: hardly a course has a route for this robot.
@@ -34,7 +38,7 @@ def planned_ways(robot: Robot, count: int, seed: int = 0, say: Callable[[str], N
         if number > 2 * count + 8:
             raise InputError(f"only {len(found)} of {number} courses have a route for {robot.name}")
         low, high = (np.array([r[i] for r in (ACCELERATION, SIDEWAYS, YAW, AHEAD)]) for i in (0, 1))
-        acceleration, sideways, yaw, ahead = (low + rng.random(4) * (high - low)).tolist()
+        acceleration, sideways, yaw, ahead = (haste * (low + rng.random(4) * (high - low))).tolist()
         name = KNOWN[number // 8 % 2] if number % 8 < 2 else f"generated:{FIRST + 1000 * seed + number}"
         number += 1
         paces = Paces()

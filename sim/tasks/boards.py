@@ -8,9 +8,9 @@ left and stops on it. Pure functions over numpy or jax.numpy.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -124,6 +124,11 @@ class Lanes(Ground):
     def land(self) -> patches.Patches:
         """See `Ground.land`."""
         return self.built or lanes(self.kinds)
+
+    def hastened(self, haste: float) -> Self:
+        """See `Ground.hastened`: the highest speeds at a board and behind it are `haste` times as high."""
+        (low, high), (slow, less_slow) = self.speeds, self.slow
+        return replace(self, speeds=(low, high * haste), slow=(slow, less_slow * haste))
 
     def table(self, xp: Namespace, kind: Array) -> Array:
         """Height of the tables on each world's lane, m `[...]`."""

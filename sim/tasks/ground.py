@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -78,6 +78,10 @@ class Ground:
         """The same ground with its height map in arrays of another library, so that traced positions can look it up."""
         heights = replace(self.land.heights, cells=asarray(self.land.heights.cells))
         return replace(self, built=replace(self.land, heights=heights))
+
+    def hastened(self, haste: float) -> Self:
+        """The same ground where what it asks for itself is `haste` times as fast; this one asks for nothing."""
+        return self
 
     # --- where things are -------------------------------------------------------------------------------------------
 

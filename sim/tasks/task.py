@@ -6,9 +6,9 @@ harder (`curriculum`). Pure functions over numpy or jax.numpy, any leading dimen
 of uniform numbers that the caller draws, so the engines differ only in who draws them and who steps the physics.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 
@@ -123,6 +123,10 @@ class Task:
     def episode_steps(self) -> int:
         """Control steps in a full episode."""
         return round(self.episode_seconds / self.robot.control_period)
+
+    def hastened(self, haste: float) -> Self:
+        """The same task where speeds are asked for that reach `haste` times as far."""
+        return replace(self, commands=self.commands.hastened(haste), ground=self.ground.hastened(haste))
 
     # --- start of an episode ----------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from policies.learning.train import FILES, STALL_ITERATIONS, STEPS, Run, source_
 from sim.envs.batched import DivergedError
 from sim.errors import InputError
 from sim.tasks.patches import LEVELS
-from sim.tasks.skills import TASKS
+from sim.tasks.skills import TASKS, jump
 
 WORLDS = 24
 
@@ -290,3 +290,23 @@ def test_a_shipped_skill_is_begun_with_from_any_folder(tmp_path: Path, monkeypat
     assert source_of(Path("walk")) == Path("walk")
     Path("models/walk").mkdir(parents=True)
     assert source_of(Path("models/walk")) == Path("models/walk")
+
+
+def test_haste_and_clock_are_the_runs_own(tmp_path):
+    run = Run(options(tmp_path, haste=1.2, clock=3.2))
+    assert run.task.commands.forward == pytest.approx((-1.6 * 1.2, 2.4 * 1.2)) and run.task.gait.frequency == 3.2
+    assert "--haste 1.2" in run.command() and "--clock 3.2" in run.command()
+    run.save()
+    assert Run(options(tmp_path, haste=1.2, clock=3.2, resume=True)).task.gait == run.task.gait
+    with pytest.raises(InputError, match="haste"):
+        Run(options(tmp_path, clock=3.2, resume=True))
+    with pytest.raises(InputError, match="clock"):
+        Run(options(tmp_path, haste=1.2, resume=True))
+    with pytest.raises(InputError, match="clock"):
+        TrainOptions("jump", clock=3.2)
+
+
+def test_haste_moves_the_highest_speeds_at_boards(tmp_path):
+    own, quick = jump(), jump().hastened(1.2)
+    assert quick.ground.speeds == pytest.approx((own.ground.speeds[0], 1.2 * own.ground.speeds[1]))
+    assert quick.commands.yaw == pytest.approx(tuple(1.2 * limit for limit in own.commands.yaw))

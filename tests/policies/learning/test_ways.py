@@ -25,6 +25,12 @@ def test_ways_are_smooth_motions_within_their_paces_and_the_same_for_a_seed():
         assert np.quantile(change, 0.95) < 2 * LATERAL * ACCELERATION[1]
 
 
+def test_haste_plans_quicker_ways():
+    robot = default_robot()
+    made, quick = (planned_ways(robot, 2, seed=4, say=lambda _: None, haste=haste) for haste in (1.0, 1.3))
+    assert (quick.steps < made.steps).all()
+
+
 def test_only_walkers_follow_ways():
     with pytest.raises(InputError, match="ways"):
         TrainOptions("jump", ways=8)
