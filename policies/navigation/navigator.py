@@ -50,9 +50,9 @@ class Tuning:
     """m/s forward and sideways under which nothing is asked for while holding: the robot rests. By hand."""
     hold_still_turn: float = 0.3
     """rad/s, the same for turning. By hand."""
-    return_speed: float = 0.6
+    return_speed: float = 0.9
     """m/s back to before a missed gate, where the way may be blocked. By hand."""
-    return_gain: float = 2.0
+    return_gain: float = 3.0
     """1/s: at most this much of the distance, so that it arrives slowly. By hand."""
 
     # The A-frame: feet that are asked for more than the deck's grip allows slide, and robots that slide turn over the
@@ -101,6 +101,31 @@ class Tuning:
     """m of path that it backs off. By hand."""
     stuck_tries: int = 6
     """Times per run; after that it keeps pushing. By hand."""
+
+    # Behind a place where the robot was held it goes slowly, and on along the path only as far as it is on it: a robot
+    # that was off by a few centimetres met the same pole again as it came back.
+    held_seconds: float = 0.4
+    """s without progress after which the robot is held. By hand."""
+    careful: float = 0.6
+    """m of path from there on that are gone with care. By hand."""
+    careful_speed: float = 0.6
+    """m/s at most on it. By hand."""
+    careful_gain: float = 6.0
+    """1/s: velocity per m beside the path there. By hand."""
+    careful_least: float = 0.35
+    """m/s that is asked for back to the path, where it is further off than `careful_near`. By hand."""
+    careful_near: float = 0.02
+    """m. By hand."""
+    careful_off: float = 0.08
+    """m beside the path at which nothing is left of the speed along it. By hand."""
+    careful_turned: float = 0.4
+    """rad off the path's heading, the same. By hand."""
+    wedged: float = 0.6
+    """rad off the path's heading at which a robot that is held backs off at once, turned between poles. By hand."""
+    stuck_further: float = 1.0
+    """Of `stuck_back`, how much further every further time. By hand."""
+    return_turn: float = 1.2
+    """rad/s at most on a way back: a robot between two poles cannot turn. By hand."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +176,7 @@ class Navigator:
         self._tries = 0
         self._returned = 0.0
         self._furthest, self._waited, self._stuck = 0.0, 0.0, 0
+        self._careful_until = 0.0
         self._last: np.ndarray | None = None
         self._distrusted = 0
 
@@ -173,7 +199,7 @@ class Navigator:
         xy = pose[:2]
         self._progress(xy, float(pose[2]))
         self._watch_gates(xy)
-        self._watch_progress(dt)
+        self._watch_progress(dt, float(pose[2]))
         if self._last is not None:
             self.made += self.tuning.smoothing * (float(np.linalg.norm(xy - self._last)) / dt - self.made)
         self._last = xy
@@ -190,6 +216,10 @@ class Navigator:
                 return f"the pose jumped by {np.linalg.norm(pose[:2] - self._last):.2f} m"
         self._distrusted = 0
         return ""
+
+    def _sample(self) -> int:
+        """Of the path, where the robot is on it."""
+        return min(int(round(self.s / SPACING)), len(self.path.s) - 1)
 
     def _index(self) -> int:
         return int(min(np.searchsorted(self.path.marks, self.s + 1e-9), len(self.route) - 1))
@@ -239,7 +269,7 @@ class Navigator:
         self.passed = next((end for end in self.ends if end > self.passed), len(self.gates))
         self._tries = 0 if self.passed < len(self.gates) else self._tries
 
-    def _watch_progress(self, dt: float) -> None:
+    def _watch_progress(self, dt: float, yaw: float) -> None:
         """Backs off along the path where a pole or an edge holds the robot; goes on where it cannot even do that."""
         tuning = self.tuning
         self._returned = self._returned + dt if self.state == "returning" else 0.0
@@ -252,15 +282,19 @@ class Navigator:
             self._furthest, self._waited = self.s, 0.0
             return
         self._waited += dt
+        held = self._waited > tuning.held_seconds and self._furthest > 0
+        if held:
+            self._careful_until = max(self._careful_until, self.s + tuning.careful)
+        wedged = held and abs(float(wrap(self.path.yaw[self._sample()] - yaw))) > tuning.wedged
         near_end = self.s > self.path.s[-1] - tuning.arrival  # leaving the end table again would end the run
-        if self._waited > tuning.stuck_seconds and self._stuck < tuning.stuck_tries and not near_end:
-            self.s = max(self.s - tuning.stuck_back, 0.0)
+        if (wedged or self._waited > tuning.stuck_seconds) and self._stuck < tuning.stuck_tries and not near_end:
+            self.s = max(self.s - tuning.stuck_back * (1 + tuning.stuck_further * self._stuck), 0.0)
             self.state, self._stuck = "returning", self._stuck + 1
 
     def _wanted(self, xy: np.ndarray, yaw: float) -> np.ndarray:
         """Unlimited command in the heading frame."""
         path, tuning = self.path, self.tuning
-        i = min(int(round(self.s / SPACING)), len(path.s) - 1)
+        i = self._sample()
         ahead, turning = (
             min(int(round((self.s + path.speed[i] * reaction) / SPACING)), len(path.s) - 1)
             for reaction in (tuning.reaction, tuning.turn_reaction)
@@ -278,11 +312,15 @@ class Navigator:
         elif self.state == "returning":
             velocity = min(tuning.return_gain, tuning.return_speed / max(float(np.linalg.norm(error)), 1e-6)) * error
             speed, turning = 0.0, i
+        elif self.s < self._careful_until and self._waypoint().skill != "jump":  # a slow bound lands on the board
+            return self._careful(i, yaw, error, speed)
         else:
             velocity = speed * path.tangent[ahead] + tuning.cross_track * error + self.ahead_of_errors[i, :2]
         turn = path.yaw_slope[turning] * speed - tuning.heading * float(wrap(yaw - path.yaw[turning]))
         if self.state == "following":
             turn += self.ahead_of_errors[i, 2]
+        if self.state == "returning":
+            turn = float(np.clip(turn, -tuning.return_turn, tuning.return_turn))
         if arriving:
             turn = float(np.clip(turn, -tuning.arrival_turn, tuning.arrival_turn))
         planar = to_heading_frame(velocity, yaw)
@@ -290,6 +328,18 @@ class Navigator:
             planar = np.where(np.abs(planar) < tuning.hold_still, 0.0, planar)
             turn = 0.0 if abs(turn) < tuning.hold_still_turn else turn
         return np.array([*planar, turn])
+
+    def _careful(self, i: int, yaw: float, error: np.ndarray, speed: float) -> np.ndarray:
+        """Unlimited command in the heading frame that keeps to pose `i` of the path, `error` (m `[2]`) from the robot,
+        first and goes on along it at no more than `speed` (m/s) second."""
+        path, tuning = self.path, self.tuning
+        off, turned = float(np.linalg.norm(error)), float(wrap(path.yaw[i] - yaw))
+        share = max(0.0, 1.0 - off / tuning.careful_off - abs(turned) / tuning.careful_turned)
+        speed = share * min(speed, tuning.careful_speed)
+        back = tuning.careful_gain * off
+        back = max(back, tuning.careful_least) if off > tuning.careful_near else back
+        velocity = speed * path.tangent[i] + back * error / max(off, 1e-6)
+        return np.array([*to_heading_frame(velocity, yaw), path.yaw_slope[i] * speed + tuning.heading * turned])
 
     def _limited(self, wanted: np.ndarray, dt: float) -> np.ndarray:
         """`wanted` within the command ranges (direction kept) and the acceleration limits."""

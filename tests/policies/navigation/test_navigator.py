@@ -110,6 +110,41 @@ def test_a_return_that_something_blocks_is_given_up_with_its_gate():
     assert states.count("returning") * DT == pytest.approx(Tuning().return_seconds, abs=0.1)
 
 
+def test_a_robot_that_a_pole_holds_comes_back_to_its_way_before_it_goes_on():
+    """It is 5 cm beside its way, where a pole stands before it and holds it as long as it pushes."""
+    navigator = Navigator((0.0, 0.0, 0.0), (Waypoint(3.0, 0.0, yaw=0.0),))
+    pose = np.zeros(3)
+    for _ in range(500):
+        along, aside = (float(v) for v in navigator.step(pose, DT).velocity[:2])
+        before = 0.9 < pose[0] <= 1.0 and pose[1] > 0.03
+        if pose[0] < 0.9:
+            pose += (DT * along, 0.0, 0.0)
+            pose[1] = 0.05
+        elif before and pose[0] + DT * along > 1.0:
+            pose[1] += DT * aside * (along < 0.1)
+        else:
+            pose += (DT * along, DT * aside, 0.0)
+    assert np.hypot(pose[0] - 3.0, pose[1]) < 0.2
+
+
+def test_a_robot_that_is_turned_between_poles_backs_off_at_once_and_further_every_time():
+    navigator = Navigator((0.0, 0.0, 0.0), (Waypoint(5.0, 0.0, yaw=0.0),))
+    tuning, x, back = Tuning(), 0.0, []
+    for _ in range(3):
+        while x < 3.0:
+            x = min(x + DT * max(float(navigator.step((x, 0.0, 0.0), DT).velocity[0]), 0.0), 3.0)
+        held = 0
+        while navigator.step((3.0, 0.0, 1.0), DT).state != "returning":
+            held += 1
+        assert held * DT < tuning.held_seconds + 0.1
+        back.append(3.0 - navigator.s)
+        turns = [navigator.step((3.0, 0.0, 1.0), DT).velocity[2] for _ in range(25)]
+        assert turns[-1] == pytest.approx(-tuning.return_turn)
+        x = navigator.s
+        navigator.step((x, 0.0, 0.0), DT)
+    np.testing.assert_allclose(back, tuning.stuck_back * np.array([1, 2, 3]), atol=0.05)
+
+
 def test_a_gate_that_cannot_be_passed_is_given_up():
     gate = Gate((1.0, 1.0), (1.0, 2.0))  # the path does not lead through it
     navigator = Navigator((0.0, 0.0, 0.0), (Waypoint(3.0, 0.0, yaw=0.0),), gates=(gate,))
