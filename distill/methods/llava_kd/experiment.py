@@ -23,8 +23,10 @@ from distill.methods.method import MethodOptions
 from distill.methods.statistics import Check, Results
 
 READ = seeing(VOCABULARY, IMAGE)
-PILOT = (900, 901)
-"""Their differences: -0.044 and 0.003."""
+PILOT = (902, 903, 904)
+"""Their differences: 0.023, 0.019 and 0.085. Before, -0.044 and 0.003 in two seeds, students of one layer stayed at chance
+for what two places have to be compared for, and a teacher of half the steps knew little more than they did. The effect
+worth finding was 0.03 and is a fifth of what the teacher answers more than three plain stages (0.28, 0.13, 0.25)."""
 
 
 @dataclass(frozen=True)
@@ -32,16 +34,17 @@ class Settings:
     """Sizes of the experiment."""
 
     teacher: Shape = Shape(VOCABULARY, 96, 3, 4, context=64)
-    student: Shape = Shape(VOCABULARY, 40, 1, 4, context=64)
+    student: Shape = Shape(VOCABULARY, 40, 2, 4, context=64)
     teacher_rows: int = 20000
     """Captions, and as many questions, that the teacher learns from."""
-    teacher_steps: int = 1600
+    teacher_steps: int = 3200
     captions: int = 4000
     questions: int = 6000
     test: int = 2000
     stage_steps: int = 900
     batch: int = 32
-    teacher_rate: float = 1e-3
+    warmup: int = 100
+    teacher_rate: float = 2e-3
     learning_rate: float = 3e-3
 
 
@@ -68,7 +71,9 @@ class Lab:
         for name, steps in (("captions", s.teacher_steps // 4), ("questions", s.teacher_steps - s.teacher_steps // 4)):
             table = both[name == "questions"]
             given = parts(self.teacher, None, table, {"labels": (1.0, CrossEntropy())}, READ)
-            trial.fit(*given, steps=steps, batch=s.batch, learning_rate=s.teacher_rate, sampler=Epochs())
+            trial.fit(
+                *given, steps=steps, batch=s.batch, learning_rate=s.teacher_rate, sampler=Epochs(), warmup=s.warmup
+            )
         rng = trial.rng(4)
         self.captions = rows(*captions(rng, trial.scaled(s.captions, 64)), IMAGE)
         self.questions = rows(*questions(rng, trial.scaled(s.questions, 64))[:3], IMAGE)
@@ -99,7 +104,14 @@ class Lab:
         s, teacher = self.settings, self.teacher if arm.trained else self.untrained
         distilled = losses(MethodOptions(), visual=arm.visual, relation=arm.relation)
         for _, given in stages(student, teacher, self.captions, self.questions, READ, (stage,), distilled):
-            self.trial.fit(*given, steps=s.stage_steps, batch=s.batch, learning_rate=s.learning_rate, sampler=Epochs())
+            self.trial.fit(
+                *given,
+                steps=s.stage_steps,
+                batch=s.batch,
+                learning_rate=s.learning_rate,
+                sampler=Epochs(),
+                warmup=s.warmup,
+            )
 
     def measure(self, model: Any) -> dict[str, float]:
         """Share of the answers that are right, of all questions, of each kind, and of those about two places."""
@@ -170,7 +182,7 @@ RECIPE = Recipe(
     claims=(
         Claim(
             "gain", "Three stages of the method teach more than three plain ones",
-            Difference("DPT-SFT-DFT", "PT-SFT-SFT"), Power(0.03, 0.033, PILOT),
+            Difference("DPT-SFT-DFT", "PT-SFT-SFT"), Power(0.04, 0.0371, PILOT),
         ),
     ),
     presets={"small": Settings()},
