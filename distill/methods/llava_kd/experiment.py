@@ -24,8 +24,8 @@ from distill.methods.statistics import Check, Results
 
 READ = seeing(VOCABULARY, IMAGE)
 PILOT = (902, 903, 904)
-"""Their differences: 0.023, 0.019 and 0.085. Before, -0.044 and 0.003 in two seeds, students of one layer stayed at chance
-for what two places have to be compared for, and a teacher of half the steps knew little more than they did. The effect
+"""Their differences: 0.023, 0.019 and 0.085. Before, -0.044 and 0.003 in two seeds, students of one layer stayed at
+chance where two places have to be compared, and a teacher of half the steps knew little more than they did. The effect
 worth finding was 0.03 and is a fifth of what the teacher answers more than three plain stages (0.28, 0.13, 0.25)."""
 
 
