@@ -10,7 +10,7 @@ import os
 import shlex
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -61,6 +61,10 @@ HOST_SEED_STRIDE = 1_000_000
 """Between the seeds of two hosts' worlds."""
 WORLD_BYTES = 200_000
 """What a world takes of memory on the C engine, with its transitions of an iteration: 320 kB were measured."""
+CHOSEN = ("handovers", "ways", "haste", "clock", "level")
+"""Options that make a run's task another one than its skill's own."""
+BEGUN = {option.name: option.default for option in fields(TrainOptions)}
+"""What an option was where a checkpoint before it does not say: its default."""
 FILES = ("log.jsonl", "curve.png", "summary.json", "diverged.npz", "tensorboard", "start", HANDOVERS, WAYS)
 """What a run writes beside its checkpoints and its bundle."""
 
@@ -179,11 +183,9 @@ class Run:
         words += ["--worlds", o.worlds]
         words += ["--hosts", o.hosts] if o.hosts > 1 else []
         words += ["--start-from", o.start_from] if o.start_from else []
-        words += ["--handovers", o.handovers] if o.handovers else []
-        words += ["--ways", o.ways] if o.ways else []
-        words += ["--haste", o.haste] if o.haste != 1.0 else []
-        words += ["--clock", o.clock] if o.clock is not None else []
-        words += ["--level", o.level] if o.level is not None else []
+        for name in CHOSEN:
+            value = getattr(o, name)
+            words += [f"--{name}", value] if value != BEGUN[name] else []
         return shlex.join(map(str, words))
 
     def description(self) -> dict[str, Any]:
@@ -196,11 +198,7 @@ class Run:
             "seed": self.options.seed,
             "worlds": self.options.worlds,
             "hosts": self.options.hosts,
-            "handovers": self.options.handovers,
-            "ways": self.options.ways,
-            "haste": self.options.haste,
-            "clock": self.options.clock,
-            "level": self.options.level,
+            **{name: getattr(self.options, name) for name in CHOSEN},
             "seconds": self.seconds,
             "command": self.command(),
             "commit": self.commit,
@@ -245,8 +243,8 @@ class Run:
 
     def _restore(self, path: Path) -> None:
         arrays, values = self._parameters(path, LearnerState._fields)
-        begun = {"hosts": 1, "handovers": "", "ways": 0, "haste": 1.0, "clock": None, "level": None, **values}
-        for key in ("seed", "worlds", "backend", "hosts", "handovers", "ways", "haste", "clock", "level"):
+        begun = {**{name: BEGUN[name] for name in ("hosts", *CHOSEN)}, **values}
+        for key in ("seed", "worlds", "backend", "hosts", *CHOSEN):
             before, now = (str(value) or "none" for value in (begun[key], getattr(self.options, key)))
             if before != now:
                 raise InputError(f"{self.folder} was begun with {key} {before}, not {now}")
@@ -438,8 +436,8 @@ def source_of(given: Path) -> Path:
 
 def _begun_with(options: TrainOptions) -> dict[str, Any]:
     """What tells runs in one folder apart."""
-    names = ("skill", "robot", "backend", "seed", "worlds", "hosts", "host", "handovers", "ways", "haste", "clock")
-    return {"by": "barkour train", **{name: getattr(options, name) for name in (*names, "level")}}
+    names = ("skill", "robot", "backend", "seed", "worlds", "hosts", "host", *CHOSEN)
+    return {"by": "barkour train", **{name: getattr(options, name) for name in names}}
 
 
 def train(options: TrainOptions) -> Trained:

@@ -306,7 +306,7 @@ def test_haste_and_clock_are_the_runs_own(tmp_path):
         TrainOptions("jump", clock=3.2)
 
 
-def test_haste_moves_the_highest_speeds_at_boards(tmp_path):
+def test_haste_moves_the_highest_speeds_at_boards():
     own, quick = jump(), jump().hastened(1.2)
     assert quick.ground.speeds == pytest.approx((own.ground.speeds[0], 1.2 * own.ground.speeds[1]))
     assert quick.commands.yaw == pytest.approx(tuple(1.2 * limit for limit in own.commands.yaw))
