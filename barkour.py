@@ -109,7 +109,8 @@ from robot.options import (
 from sim.course.options import ScoreOptions
 from sim.errors import InputError
 from sim.options import Options, flag, range_of, takes_several, types_in, words_in
-from sim.results import Result, printable
+from sim.programs import fail, open_streams, told
+from sim.results import Result
 
 
 @dataclass(frozen=True)
@@ -227,8 +228,6 @@ EXTRAS |= {
 }
 LIBRARIES = ("ACCELERATE_", "HF_", "MPL", "PYTORCH_", "TOKENIZERS_", "TORCH_", "TRANSFORMERS_", "WANDB_")
 """How variables begin that libraries read when they are imported."""
-LONGEST_LINE = 2000
-"""Characters of an error's line; longer ones, such as of a class of 100,000 letters, lose their middle."""
 NARROWEST, WIDEST = 40, 1000
 """Columns that a terminal is taken to have, whatever it says: in 4 tyro wraps its help for ever."""
 GL_OFF = ("disable", "disabled", "off", "false", "0")
@@ -491,7 +490,7 @@ def _one_line(text: str, arguments: list[str]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
-    _open_streams()
+    open_streams()
     _check_width()
     os.environ["MPLBACKEND"] = "agg"  # nothing here opens a window, and matplotlib is first asked when all work is done
     for kind in (FutureWarning, DeprecationWarning):  # of libraries, for those who write programs
@@ -504,26 +503,24 @@ def main(arguments: list[str] | None = None) -> int:
             ending.callback(aside.end)
             result = call.command(call.options)
         _print(result, call.json)
-        return _fail(result.failure, result.status) if result.failure else result.status
+        return fail(result.failure, result.status) if result.failure else result.status
     except InputError as error:
-        return _fail(str(error))
+        return fail(str(error))
     except ModuleNotFoundError as error:
         extra = EXTRAS.get((error.name or "").split(".")[0])
         if extra is None:
             return _unexpected(error)
-        return _fail(f"this needs the package {error.name}: pip install 'barkour[{extra}]'")
+        return fail(f"this needs the package {error.name}: pip install 'barkour[{extra}]'")
     except KeyboardInterrupt:
         if PROGRAM:  # asked again, it ends without what libraries do at an end, and has said so
             _listen(lambda *_: os._exit(130))
             exec("")  # where the interrupt passed through another exec, Python would forget the status and kill itself
-        return _fail("interrupted", 130)
+        return fail("interrupted", 130)
     except BrokenPipeError:  # the reader of standard output has gone, as `| head` does
         _forget_output()
         return 1
-    except OSError as error:
-        return _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
-    except MemoryError:
-        return _fail("there is not enough memory for this", 1)
+    except (OSError, MemoryError) as error:
+        return fail(*told(error))
     except Exception as error:
         return _unexpected(error)
 
@@ -546,16 +543,6 @@ class _Aside(io.TextIOBase):
         """Ends a line that was begun."""
         if self._begun:
             self.write("\n")
-
-
-def _open_streams() -> None:
-    """Standard streams that take every text: closed ones lead nowhere, and no locale lacks a character."""
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (for as long as this process)
-        elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
 
 
 def _check_width() -> None:
@@ -616,35 +603,25 @@ def _unexpected(error: Exception) -> int:
         raise error
     files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
     if any("gl_context" in file or f"{os.sep}OpenGL{os.sep}" in file for file in files):
-        return _fail(f"MUJOCO_GL={os.environ.get('MUJOCO_GL')} does not work here: {error}")
+        return fail(f"MUJOCO_GL={os.environ.get('MUJOCO_GL')} does not work here: {error}")
     if no_memory(error):
-        return _fail("there is not enough memory for this", 1)
+        return fail(*told(MemoryError()))
     if system := re.search(r"\(os error (\d+)\)", str(error)):  # as libraries written in Rust say it
-        return _fail(f"a file cannot be read or written: {os.strerror(int(system[1]))}")
-    told = sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith("JAX_"))
+        return fail(f"a file cannot be read or written: {os.strerror(int(system[1]))}")
+    set_for_jax = sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith("JAX_"))
     inner = files[-1] if files and f"{os.sep}jax{os.sep}" in files[-1] else ""
-    if told and inner and (inner.endswith("config.py") or not str(error) or "backend" in str(error)):
-        return _fail(f"JAX does not start with {', '.join(told)}: {str(error) or 'it has no such device here'}")
+    if set_for_jax and inner and (inner.endswith("config.py") or not str(error) or "backend" in str(error)):
+        return fail(f"JAX does not start with {', '.join(set_for_jax)}: {str(error) or 'it has no such device here'}")
     for name, value in sorted(os.environ.items()):
         if name.startswith(LIBRARIES) and (name in str(error) or (len(value) > 3 and value in str(error))):
-            return _fail(f"{name}={value} does not work here: {error}")
-    return _fail(f"unexpected {type(error).__name__}: {error} (BARKOUR_DEBUG=1 shows where)", 1)
+            return fail(f"{name}={value} does not work here: {error}")
+    return fail(*told(error))
 
 
 def no_memory(error: Exception) -> bool:
     """Whether an array library found no room: each has an error of its own, all the same words."""
     words = ("can't allocate memory", "out of memory", "RESOURCE_EXHAUSTED", "Unable to allocate")
     return isinstance(error, RuntimeError) and any(word.lower() in str(error).lower() for word in words)
-
-
-def _fail(sentence: str, status: int = 2) -> int:
-    """One line on standard error, which may lead nowhere by now; what others wrote into it does not make it endless."""
-    line = printable(" ".join(sentence.split()))
-    if len(line) > LONGEST_LINE:
-        line = f"{line[: LONGEST_LINE // 2]} ... {line[-LONGEST_LINE // 4 :]}"
-    with contextlib.suppress(OSError):
-        print(f"barkour: {line}", file=sys.stderr, flush=True)
-    return status
 
 
 if __name__ == "__main__":

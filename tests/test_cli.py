@@ -24,6 +24,7 @@ from robot.results import LoopReport
 from sim.course.description import official
 from sim.errors import InputError
 from sim.options import Options
+from sim.programs import fail
 from sim.results import Result
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -409,6 +410,16 @@ def test_an_output_that_is_closed_or_full_is_no_traceback(good_log: Path) -> Non
     assert call("score", "nowhere.csv", begin="2>/dev/full").returncode == 2
 
 
+@pytest.mark.parametrize("begin", ["2>&-", "<&- >&- 2>&-"])
+def test_what_is_said_to_closed_streams_is_in_no_file(begin: str, tmp_path: Path) -> None:
+    """The system gives their numbers to the files that are opened next."""
+    ran = subprocess.run(
+        ["sh", "-c", f'exec "$@" {begin}', "sh", sys.executable, "-c", TALKATIVE, str(tmp_path / "log.csv")],
+        cwd=ROOT, timeout=120, check=False,
+    )  # fmt: skip
+    assert (tmp_path / "log.csv").read_text() == "time,x,y\n" and ran.returncode == 2
+
+
 @pytest.mark.parametrize("columns", ["1", "3", "20", "0", "-5", "abc", "9" * 30])
 def test_help_and_results_are_shown_whatever_width_a_terminal_says(columns: str, good_log: Path) -> None:
     """In a process of its own: in a terminal of 4 columns tyro wraps its help for ever."""
@@ -503,6 +514,22 @@ def test_an_interrupt_that_python_swallows_comes_again(
     assert capsys.readouterr().err == "barkour: interrupted\n" and sys.unraisablehook is before
 
 
+TALKATIVE = """
+import os, subprocess, sys
+import barkour, sim.course.score
+from sim.errors import InputError
+def work(options):
+    with open(options.log, "w") as file:
+        file.write("time,x,y\\n")
+        for number in (1, 2):
+            os.write(number, b"a library's warning")
+        subprocess.run(["sh", "-c", "echo a child; echo of a child >&2"], stderr=2)
+        raise InputError("the log is empty")
+sim.course.score.score = work
+sys.exit(barkour.main(["score", sys.argv[1]]))
+"""
+
+
 ASKED = {
     "while it is imported": "",
     "while it reads its arguments": "barkour.parse = lambda _: signal.raise_signal(kind)",
@@ -555,7 +582,7 @@ def test_a_full_disk_that_a_library_met_is_one_line(
 
 
 def test_a_line_is_no_longer_than_people_read(capsys: pytest.CaptureFixture[str]) -> None:
-    assert barkour._fail(f"the class {'x' * 100_000} is not known") == 2
+    assert fail(f"the class {'x' * 100_000} is not known") == 2
     said = capsys.readouterr().err
     assert len(said) < 3000 and said.startswith("barkour: the class x") and said.endswith("x is not known\n")
 

@@ -93,7 +93,6 @@ def run_course(options: CourseOptions, started: Callable[[Processes], None] | No
     ):
         place = Path(out or temporary).absolute()
         ending.enter_context(alone(place))
-        _prepare(place)
         shared = {"policy": options.policy, "robot": options.robot, "course": options.course}
         given: dict[str, dict[str, Any]] = {
             "sim": {
@@ -127,6 +126,7 @@ def run_course(options: CourseOptions, started: Callable[[Processes], None] | No
         else:
             check_free(domain, SENT)
         check_new(used["onboard"].record)
+        _prepare(place)  # what is refused loses nothing of an earlier run
         surroundings, stop = environment(domain, place / "log"), used["onboard"].soft_stop
         with Processes(commands, surroundings, stop) as processes:
             if started is not None:

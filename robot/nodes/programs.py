@@ -6,6 +6,7 @@ Parameters come from ROS: a parameter file (`--params-file`) and single values (
 """
 
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from robot.nodes.referee import run_referee
 from robot.nodes.sim import run_sim
 from robot.transports.ros2 import POLL, SELDOM, RosNode
 from sim.errors import InputError
-from sim.results import printable
+from sim.programs import fail, told
 
 PROGRAMS: dict[str, Callable[[RosNode, Ending], dict[str, Any]]] = {
     "sim": run_sim,
@@ -65,10 +66,11 @@ def run(name: str, arguments: Sequence[str] = (), domain: int | None = None) -> 
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Returns the exit status: 0 done, 2 bad input, with one line on standard error."""
+    """Returns the exit status: 0 done; 2 bad input or 1 another fault, with one line on standard error."""
     try:
         run(arguments[0] if arguments else "", arguments[1:])
-    except InputError as error:
-        print("barkour: " + printable(" ".join(str(error).split())), file=sys.stderr)
-        return 2
+    except Exception as error:
+        if os.environ.get("BARKOUR_DEBUG") and not isinstance(error, InputError):
+            raise
+        return fail(*told(error))
     return 0

@@ -1,4 +1,4 @@
-"""Reports that cannot be written are refused before any work."""
+"""Programs end politely whenever they are asked to; reports that cannot be written are refused before any work."""
 
 import os
 import signal
@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from robot.nodes import programs
 from robot.nodes.ending import Ending, check_report, write_report
 from robot.options import UnitreeSimOptions
 from robot.transports.unitree import simulated
+from sim import children
 from sim.errors import InputError
 
 
@@ -36,6 +38,7 @@ def test_a_simulated_robot_does_not_start_where_it_could_not_report(tmp_path, mo
 
 HANGS = """
 import ctypes, os, signal, sys, time
+from robot.nodes import programs
 from robot.nodes.ending import Ending
 ending = Ending()
 ending.patience = 1.0
@@ -100,3 +103,47 @@ def test_a_connection_that_is_gone_asks_for_an_end():
     finally:
         for kind, handler in zip(kinds, before, strict=True):
             signal.signal(kind, handler)
+
+
+EARLY = """
+import os, runpy, signal, sys
+class Finder:
+    def find_spec(self, name, *_):
+        if name == sys.argv[2]:
+            os.kill(os.getpid(), int(sys.argv[1]))
+sys.meta_path.insert(0, Finder())
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+runpy.run_module("robot.nodes", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("module", ["robot.nodes.surroundings", "robot.nodes.programs"])
+def test_a_node_that_is_asked_to_end_while_it_is_imported_ends_in_one_line(kind, module):
+    ran = subprocess.run(
+        [sys.executable, "-c", EARLY, str(int(kind)), module], capture_output=True, text=True, timeout=120,
+        env=children.environment(),
+    )  # fmt: skip
+    assert ran.returncode == 130 and ran.stderr.count("\n") == 1 and not ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (InputError("it is bad"), 2), (OSError(24, "Too many open files"), 2), (MemoryError(), 1),
+        (RuntimeError("two\nlines"), 1), (KeyError("a"), 1),
+    ],
+)  # fmt: skip
+def test_whatever_a_node_fails_with_is_one_line(error, status, monkeypatch, capsys):
+    def fails(*_):
+        raise error
+
+    monkeypatch.delenv("BARKOUR_DEBUG", raising=False)
+    monkeypatch.setattr(programs, "run", fails)
+    assert programs.main(["sim"]) == status
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1 and not said.out
+    if not isinstance(error, InputError):
+        monkeypatch.setenv("BARKOUR_DEBUG", "1")
+        with pytest.raises(type(error)):
+            programs.main(["sim"])

@@ -22,7 +22,7 @@ from robot.nodes import course as ros_course
 from robot.nodes import processes as processes_module
 from robot.nodes.course import launch_folder, run_course
 from robot.nodes.processes import Processes, free_domain
-from robot.nodes.referee import Timekeeper
+from robot.nodes.referee import LOG, RESULT, Timekeeper
 from robot.options import CourseOptions, ReplayOptions
 from robot.transports import ros2
 from sim.errors import InputError
@@ -211,6 +211,18 @@ def test_a_control_loop_that_was_told_to_stand_for_long_is_left_to_it() -> None:
 def test_bad_input_is_refused_before_anything_starts(given: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         run_course(CourseOptions(**given), lambda _: pytest.fail("something was started"))
+
+
+@pytest.mark.parametrize(
+    "given", [{"policy": "nobody"}, {"parameters": Path("none.yaml")}, {"record": Path(__file__)}, {"pose_delay": 1.0}]
+)
+def test_what_is_refused_loses_nothing_of_an_earlier_run(given: dict[str, Any], tmp_path: Path) -> None:
+    earlier = {name: f"what {name} says" for name in (RESULT, LOG, "sim.json", "onboard.json")}
+    for name, text in earlier.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(InputError):
+        run_course(CourseOptions(out=tmp_path, **given))
+    assert {name: (tmp_path / name).read_text() for name in earlier} == earlier
 
 
 def test_the_referee_gives_up_a_run_without_poses_or_without_a_start() -> None:
