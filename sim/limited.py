@@ -13,24 +13,30 @@ import sys
 from typing import Any
 
 from sim.children import APART, environment
+from sim.signals import held
 
 
 def answer(program: str, content: bytes, wall: float) -> Any:
     """What a Python file prints as JSON when it is run with `content` on its standard input; None where it does not
     answer within `wall` seconds, prints no JSON, or ends by a signal. It limits itself: see `limit`."""
-    child = subprocess.Popen(
-        [sys.executable, "-P", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        env=environment(**APART),
-    )  # fmt: skip
-    try:
-        said, _ = child.communicate(content, timeout=wall)
-        return json.loads(said)
-    except (subprocess.TimeoutExpired, ValueError):
-        return None
-    finally:
-        if child.poll() is None:
-            child.kill()
-        child.wait()
+    with contextlib.ExitStack() as ending:
+        with held():
+            child = subprocess.Popen(
+                [sys.executable, "-P", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL, env=environment(**APART),
+            )  # fmt: skip
+            ending.callback(_end, child)
+        try:
+            said, _ = child.communicate(content, timeout=wall)
+            return json.loads(said)
+        except (subprocess.TimeoutExpired, ValueError):
+            return None
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    if child.poll() is None:
+        child.kill()
+    child.wait()
 
 
 def limit(wall: float, processor: int, memory: int) -> None:

@@ -13,21 +13,30 @@ def polite() -> list[signal.Signals]:
 
 
 @contextmanager
-def unheard(*more: signal.Signals) -> Iterator[None]:
-    """Programs that are started here hear neither Ctrl-C nor a terminal's end, which would end them in the middle of
-    anything: who starts them ends them; nor any of `more`. What comes here meanwhile is heard here, by the end at the
-    latest."""
-    kinds, came = (signal.SIGINT, signal.SIGHUP, *more), list[int]()
-    main = threading.current_thread() is threading.main_thread()
-    handlers = {kind: signal.getsignal(kind) for kind in kinds if main and callable(signal.getsignal(kind))}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, kinds)
-    for kind in handlers:  # another thread may take what this one does not, and the handler is called in this one then
+def held(*kinds: signal.Signals) -> Iterator[None]:
+    """What comes here meanwhile, of `kinds` or of all that ask for a polite end, is heard by the end: a child that is
+    started here is known to who is to end it before anything is raised. In the main thread; others hear no signals."""
+    main, came = threading.current_thread() is threading.main_thread(), list[int]()
+    handlers = {kind: signal.getsignal(kind) for kind in kinds or polite() if main and callable(signal.getsignal(kind))}
+    for kind in handlers:
         signal.signal(kind, lambda number, _: came.append(number))
     try:
         yield
     finally:
         for kind, handler in handlers.items():
             signal.signal(kind, handler)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         for number in came:
             signal.raise_signal(number)
+
+
+@contextmanager
+def unheard(*more: signal.Signals) -> Iterator[None]:
+    """Programs that are started here hear neither Ctrl-C nor a terminal's end, which would end them in the middle of
+    anything: who starts them ends them; nor any of `more`. What comes here meanwhile is `held`."""
+    kinds = (signal.SIGINT, signal.SIGHUP, *more)
+    with held(*kinds):  # another thread may take what this one does not, and the handler is called in this one then
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, kinds)
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,9 +1,12 @@
 """All tests: compiled JAX programs and planned routes are kept for the session, so that each is made once."""
 
 import os
+import signal
+import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,3 +37,21 @@ def spoil() -> Callable[[Path, str], None]:
             raise ValueError(how)
 
     return put
+
+
+@pytest.fixture
+def interrupted_start(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[subprocess.Popen[Any]]]:
+    """Programs that were started; each start is interrupted when its program runs and before anybody knows of it."""
+    start, started = subprocess.Popen, list[subprocess.Popen[Any]]()
+
+    def interrupted(*words: Any, **how: Any) -> subprocess.Popen[Any]:
+        started.append(start(*words, **how))
+        signal.raise_signal(signal.SIGINT)
+        return started[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", interrupted)
+    yield started
+    for each in started:
+        if each.poll() is None:
+            each.kill()
+        each.wait()

@@ -37,6 +37,7 @@ from distill.results import DistillBench
 from sim.children import environment
 from sim.errors import InputError
 from sim.machine import machine
+from sim.signals import held
 
 WARM_UP_STEPS = 3
 AHEAD = 8
@@ -430,7 +431,8 @@ def _child(arm: Arm) -> dict[str, Any]:
             for rank, more in enumerate(_ranks(arm.processes)):
                 with (Path(folder) / f"{rank}.out").open("w") as out, (Path(folder) / f"{rank}.err").open("w") as err:
                     started = environment(TMPDIR=folder, **more)
-                    running.append(subprocess.Popen(command, stdout=out, stderr=err, text=True, env=started))
+                    with held():
+                        running.append(subprocess.Popen(command, stdout=out, stderr=err, text=True, env=started))
             states: list[int | None] = [None]
             while None in states and not any(states):
                 time.sleep(0.02)

@@ -19,6 +19,10 @@ from typing import IO
 import mujoco
 import numpy as np
 
+from sim.children import environment
+from sim.folders import replacing
+from sim.signals import held
+
 FRAMES_PER_SECOND = 25
 SIZE = (360, 640)
 """Height and width, pixels."""
@@ -41,6 +45,8 @@ def film(
 ) -> str:
     """Renders `states` (qpos `[7 + J]` every `dt` s) into `path`; returns "" or a sentence on why there is no film.
 
+    An earlier film is taken away before; one that is interrupted leaves none.
+
     Args:
       backends: values of MUJOCO_GL in the order in which they are tried; by default the one that is set and can draw
         off screen, then the others of `BACKENDS`.
@@ -55,56 +61,67 @@ def film(
     reasons: list[str] = []
     try:
         with tempfile.TemporaryDirectory(prefix="barkour-film-") as folder:
+            path.unlink(missing_ok=True)
             scene, motion = Path(folder) / "scene.mjb", Path(folder) / "motion.npy"
             mujoco.mj_saveModel(model, str(scene), None)
             np.save(motion, np.asarray(states, float))
             for backend in backends:
-                problem = _in_a_process(backend, [scene, motion, repr(dt), path, encoder], silent)
-                if not problem:
+                try:
+                    with replacing(path) as partial:
+                        _in_a_process(backend, [scene, motion, repr(dt), partial, encoder], silent)
                     return ""
-                path.unlink(missing_ok=True)
-                if problem.startswith(ENCODER_FAILED):
-                    return problem
-                reasons.append(f"MUJOCO_GL={backend}: {problem}")
+                except _Unfilmed as problem:
+                    if str(problem).startswith(ENCODER_FAILED):
+                        return str(problem)
+                    reasons.append(f"MUJOCO_GL={backend}: {problem}")
     except OSError as error:
         return f"it cannot be written: {error.strerror}"
     return f"off-screen rendering does not work here ({'; '.join(reasons)})"
 
 
-def _in_a_process(backend: str, arguments: Sequence[object], silent: float) -> str:
-    """Renders with one kind of GL; returns "" or why that failed."""
-    process = subprocess.Popen(
-        [sys.executable, "-P", __file__, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        stdin=subprocess.DEVNULL, text=True, errors="replace", start_new_session=True,
-        env=os.environ | {"MUJOCO_GL": backend, "PYOPENGL_PLATFORM": backend},
-    )  # fmt: skip
-    lines: queue.Queue[str] = queue.Queue()
-    complaints: list[str] = []
-    readers = [
-        threading.Thread(target=_read, args=(process.stdout, lines.put), daemon=True),
-        threading.Thread(target=_read, args=(process.stderr, complaints.append), daemon=True),
-    ]
-    for reader in readers:
-        reader.start()
-    said = ""
-    try:
-        while (line := lines.get(timeout=silent)) != "":
-            said = line.strip()
-        process.wait(timeout=silent)
-    except (queue.Empty, subprocess.TimeoutExpired):
-        return f"nothing came for {silent:g} s"
-    finally:
-        with contextlib.suppress(OSError):
-            os.killpg(process.pid, signal.SIGKILL)  # its encoder too
-        process.wait()
+class _Unfilmed(Exception):
+    """Why there is no film."""
+
+
+def _in_a_process(backend: str, arguments: Sequence[object], silent: float) -> None:
+    """Renders with one kind of GL; raises `_Unfilmed` where that fails."""
+    with contextlib.ExitStack() as ending:
+        with held():
+            process = subprocess.Popen(
+                [sys.executable, "-P", __file__, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                stdin=subprocess.DEVNULL, text=True, errors="replace", start_new_session=True,
+                env=environment(MUJOCO_GL=backend, PYOPENGL_PLATFORM=backend),
+            )  # fmt: skip
+            ending.callback(_end, process)
+        lines: queue.Queue[str] = queue.Queue()
+        complaints: list[str] = []
+        readers = [
+            threading.Thread(target=_read, args=(process.stdout, lines.put), daemon=True),
+            threading.Thread(target=_read, args=(process.stderr, complaints.append), daemon=True),
+        ]
+        for reader in readers:
+            reader.start()
+        said = ""
+        try:
+            while (line := lines.get(timeout=silent)) != "":
+                said = line.strip()
+            process.wait(timeout=silent)
+        except (queue.Empty, subprocess.TimeoutExpired):
+            raise _Unfilmed(f"nothing came for {silent:g} s") from None
     for reader in readers:
         reader.join(timeout=1.0)
     if process.returncode == 0 and said == "done":
-        return ""
+        return
     if said.startswith("failed: "):
-        return said.removeprefix("failed: ")
+        raise _Unfilmed(said.removeprefix("failed: "))
     last = [line.strip() for line in complaints if line.strip()][-1:]
-    return last[0][:120] if last else f"the process ended with status {process.returncode}"
+    raise _Unfilmed(last[0][:120] if last else f"the process ended with status {process.returncode}")
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    with contextlib.suppress(OSError):
+        os.killpg(process.pid, signal.SIGKILL)  # its encoder too
+    process.wait()
 
 
 def _read(stream: IO[str], take: Callable[[str], object]) -> None:
@@ -136,7 +153,8 @@ def _render(model: mujoco.MjModel, states: np.ndarray, dt: float, path: Path, en
     every = max(1, round(1 / FRAMES_PER_SECOND / dt))
     command = [
         encoder, "-y", "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}",
-        "-r", str(round(1 / dt / every)), "-i", "-", "-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "26", str(path),
+        "-r", str(round(1 / dt / every)), "-i", "-", "-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "26",
+        "-f", "mp4", str(path),
     ]  # fmt: skip
     data = mujoco.MjData(model)
     model.vis.quality.offsamples = 0  # software GL has no time for more

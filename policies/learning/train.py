@@ -283,7 +283,8 @@ class Run:
                 raise DivergedError(f"loss {bad[0]}", np.zeros(1, int))
         except DivergedError:
             arrays, _ = self.env.save()
-            np.savez(self.folder / "diverged.npz", **arrays)
+            with replacing(self.folder / "diverged.npz") as partial, partial.open("wb") as stream:
+                np.savez(stream, **arrays)
             raise
         count = self.learner.config.worlds * self.learner.config.unroll
         self.steps += count

@@ -16,6 +16,7 @@ from typing import Any
 from robot.loop.controller import Times
 from robot.loop.timing import DAMPED_WITHIN, ENDED_SPARE, ENDED_WITHIN, LOOK_EVERY, SOFT_STOP_SPARE
 from sim.errors import InputError
+from sim.signals import held
 
 LARGEST_DOMAIN = 101
 """Domains up to here have ports below those that Linux gives to clients."""
@@ -56,15 +57,16 @@ class Processes:
     def __enter__(self) -> "Processes":
         try:
             for name, line in self._commands.items():
-                self.running[name] = subprocess.Popen(
-                    line,
-                    env=dict(self._environment),
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=2,
-                    process_group=0,
-                    preexec_fn=_beginning(os.getpid(), REAL_TIME.get(name, 0)),
-                )
+                with held():
+                    self.running[name] = subprocess.Popen(
+                        line,
+                        env=dict(self._environment),
+                        stdin=subprocess.DEVNULL,
+                        stdout=subprocess.DEVNULL,
+                        stderr=2,
+                        process_group=0,
+                        preexec_fn=_beginning(os.getpid(), REAL_TIME.get(name, 0)),
+                    )
         except BaseException:
             self.end()
             raise
@@ -94,10 +96,11 @@ class Processes:
             self._tell(["onboard"], self.soft_stop + SOFT_STOP_SPARE + ENDED_SPARE)
             self._tell([name for name in self.running if name != "onboard"], ENDED_WITHIN)
         finally:
-            for process in self.running.values():
-                _signal(process, signal.SIGKILL)
-            for process in self.running.values():
-                process.wait()
+            with held():
+                for process in self.running.values():
+                    _signal(process, signal.SIGKILL)
+                for process in self.running.values():
+                    process.wait()
 
     def _tell(self, names: list[str], patience: float) -> None:
         told = [self.running[name] for name in names if name in self.running]

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import sim
 from sim.limited import answer
 
@@ -28,3 +30,10 @@ def test_a_robot_is_added_from_a_checkout_that_is_not_installed(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["robot"] == "own"
+
+
+def test_who_is_interrupted_while_a_child_starts_ends_it(tmp_path, interrupted_start):
+    (tmp_path / "child.py").write_text("import time; time.sleep(600)")
+    with pytest.raises(KeyboardInterrupt):
+        answer(str(tmp_path / "child.py"), b"said", 60)
+    assert len(interrupted_start) == 1 and interrupted_start[0].poll() is not None

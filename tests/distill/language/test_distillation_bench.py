@@ -112,6 +112,12 @@ def test_what_an_interrupted_arm_had_written_is_deleted_and_its_processes_end(mo
     assert len(started) == 2 and all(process.returncode for process in started) and not folders[0].exists()
 
 
+def test_who_is_interrupted_while_an_arm_starts_ends_it(interrupted_start):
+    with pytest.raises(KeyboardInterrupt):
+        bench._child(Arm("barkour", **SMALL))
+    assert len(interrupted_start) == 1 and interrupted_start[0].poll() is not None
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("who", ["barkour", "plain", "trl", "trl distillation"])
 def test_two_processes_learn_one_student(who):

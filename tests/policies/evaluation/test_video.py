@@ -82,8 +82,32 @@ def test_without_an_encoder_it_is_one_sentence(scene, tmp_path, monkeypatch):
 
 def test_the_backend_that_is_set_is_tried_first(scene, encoder, tmp_path, monkeypatch):
     tried: list[str] = []
-    monkeypatch.setattr(video, "_in_a_process", lambda backend, *_: tried.append(backend) or "no")
+
+    def fails(backend, *_):
+        tried.append(backend)
+        raise video._Unfilmed("no")
+
+    monkeypatch.setattr(video, "_in_a_process", fails)
     for value, order in (("OSMESA", ["osmesa", "egl"]), ("glfw", ["egl", "osmesa"]), ("", ["egl", "osmesa"])):
         monkeypatch.setitem(os.environ, "MUJOCO_GL", value)
         tried.clear()
         assert film(*scene, 0.02, tmp_path / "run.mp4") and tried == order
+
+
+def test_an_interrupted_film_leaves_no_half_of_one(scene, encoder, tmp_path, monkeypatch):
+    """With an interpreter that asks its parent to end when it has begun to write."""
+    noted, out = tmp_path / "pids", tmp_path / "out"
+    program = tmp_path / "python"
+    program.write_text(f'#!/bin/sh\necho $$ > {noted}\necho half > "$6"\nkill -INT $PPID\nsleep 600\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    out.mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        film(*scene, 0.02, out / "run.mp4", backends=["egl"])
+    assert not [*out.iterdir()] and not Path(f"/proc/{noted.read_text().strip()}").exists()
+
+
+def test_who_is_interrupted_while_the_renderer_starts_ends_it(scene, encoder, tmp_path, interrupted_start):
+    with pytest.raises(KeyboardInterrupt):
+        film(*scene, 0.02, tmp_path / "run.mp4")
+    assert interrupted_start and not [each for each in interrupted_start if each.poll() is None]

@@ -185,6 +185,28 @@ def test_one_that_fails_to_start_ends_the_others(capfd: pytest.CaptureFixture[st
         assert processes.ended() == {"sim": -signal.SIGKILL, "onboard": -signal.SIGTERM}
 
 
+def test_who_is_interrupted_while_processes_start_ends_them(interrupted_start: list[subprocess.Popen[bytes]]) -> None:
+    sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
+    with pytest.raises(KeyboardInterrupt), Processes({"sim": sleep, "onboard": sleep}, os.environ):
+        raise AssertionError("not reached")
+    assert interrupted_start and not [each for each in interrupted_start if each.poll() is None]
+
+
+def test_processes_are_ended_however_often_that_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    stubborn = [sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)"]
+    tell, said = processes_module._signal, list[int]()
+
+    def interrupted(process: subprocess.Popen[bytes], kind: signal.Signals) -> None:
+        tell(process, kind)
+        said.append(kind)
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt), Processes({"sim": stubborn, "referee": stubborn}, os.environ) as processes:
+        time.sleep(0.5)
+        monkeypatch.setattr(processes_module, "_signal", interrupted)
+    assert said.count(signal.SIGKILL) == 2 and len(processes.ended()) == 2
+
+
 def test_a_control_loop_that_was_told_to_stand_for_long_is_left_to_it() -> None:
     short, long = (parameters.make(OnboardParameters, {"hold": hold}).soft_stop for hold in (1.0, 30.0))
     assert long - short == pytest.approx(29.0)
