@@ -165,7 +165,14 @@ def judge(feet_x, feet_z, near=1.0, width=0.3, touched=0.0, level=2.0, u=0.9, kn
 
 @pytest.mark.parametrize(
     "foot_x, foot_z, touches",
-    [(1.15, 0.012, True), (1.15, 0.03, False), (0.98, 0.012, False), (0.997, 0.012, True), (1.304, 0.012, True)],
+    [
+        (1.15, 0.012, True),
+        (1.15, 0.03, True),
+        (1.15, 0.05, False),
+        (0.98, 0.012, False),
+        (0.997, 0.012, True),
+        (1.304, 0.012, True),
+    ],
 )
 def test_a_touch_is_a_foot_on_the_floor_within_the_board(foot_x, foot_z, touches):
     board, level, touch, cleared, counts = judge([foot_x, 0.6, 0.9, 0.6], [foot_z, 0.012, 0.012, 0.012])
@@ -173,7 +180,7 @@ def test_a_touch_is_a_foot_on_the_floor_within_the_board(foot_x, foot_z, touches
     assert counts["passed"][0] == 0
 
 
-@pytest.mark.parametrize("knee, touches", [(0.02, True), (0.04, False)])
+@pytest.mark.parametrize("knee, touches", [(0.02, True), (0.04, True), (0.07, False)])
 def test_a_knee_as_low_as_the_board_touches_it_too(knee, touches):
     board, _, touch, *_ = judge([1.15, 0.6, 0.9, 0.6], [0.05] * 4, knees=knee - 0.05)
     assert (touch[0] > 0) == touches and board[0, 2] == touches
