@@ -6,6 +6,7 @@ Whatever is not exactly that is planned again. After a change of the planner `py
 plans the shipped courses anew.
 """
 
+import argparse
 import ast
 import contextlib
 import hashlib
@@ -248,16 +249,26 @@ def shipped_routes() -> dict[str, tuple[Course, Footprint, tuple[str, ...], Pace
     }
 
 
-def main() -> None:
-    """Plans the shipped courses anew where the planner has changed."""
-    for name, asked in shipped_routes().items():
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Plans the shipped courses anew where the planner or what it was asked for has changed, and names them. With
+    `--check` it plans nothing and ends with status 1 where one would be planned. Status 2, with one line, where a
+    route cannot be kept."""
+    parser = argparse.ArgumentParser(description="Plans the routes of the shipped courses anew where they are old.")
+    parser.add_argument("--check", action="store_true", help="name old routes only; exit status 1 where there are any")
+    check = parser.parse_args(arguments).check
+    old = {name: asked for name, asked in shipped_routes().items() if not read(SHIPPED / name, key_of(*asked))}
+    for name, asked in old.items():
+        print(name)
+        if check:
+            continue
         file, key = SHIPPED / name, key_of(*asked)
+        keep(file, key, asked[0].name, plan(*asked))
         if not read(file, key):
-            keep(file, key, asked[0].name, plan(*asked))
-            if not read(file, key):
-                raise SystemExit(f"cannot write to {SHIPPED}")
-            file.chmod(0o644)  # others may read what was installed
+            print(f"route_cache: cannot write to {SHIPPED}", file=sys.stderr)
+            return 2
+        file.chmod(0o644)  # others may read what was installed
+    return int(check and bool(old))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -57,6 +57,24 @@ def test_nothing_else_is_shipped():
     assert {path.name for path in SHIPPED.glob("*.json")} == set(ROUTES)
 
 
+def test_the_command_names_what_is_old_and_plans_no_other_route(calls, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(route_cache, "SHIPPED", tmp_path)
+    kept, old = "kept.json", "old.json"
+    asked = {name: (COURSE, FOOTPRINT, SKILLS, Paces(walk=pace)) for name, pace in ((kept, 1.4), (old, 1.5))}
+    monkeypatch.setattr(route_cache, "shipped_routes", lambda: asked)
+    route_cache.keep(tmp_path / kept, key_of(*asked[kept]), COURSE.name, ROUTE)
+    assert route_cache.main(["--check"]) == 1 and not calls
+    assert capsys.readouterr().out.split() == [old]
+    assert route_cache.main([]) == 0 and calls == [asked[old]]
+    assert read(tmp_path / old, key_of(*asked[old])) and route_cache.main(["--check"]) == 0
+
+
+def test_help_plans_nothing(calls):
+    with pytest.raises(SystemExit) as ended:
+        route_cache.main(["--help"])
+    assert ended.value.code == 0 and not calls
+
+
 def test_a_route_is_planned_once_and_read_to_the_last_digit(calls, tmp_path):
     assert again() == settled(ROUTE) and len(calls) == 1
     assert again() == settled(ROUTE) and len(calls) == 1
