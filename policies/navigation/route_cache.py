@@ -21,7 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from policies.navigation.paces import WEAK, Paces
+from policies.navigation.paces import WEAK, WEAK_SHARE, Paces
 from policies.navigation.route import plan
 from sim.course.description import SKILLS, Course, Waypoint
 from sim.reading import read_text
@@ -232,16 +232,19 @@ def shipped_routes() -> dict[str, tuple[Course, Footprint, tuple[str, ...], Pace
     from policies.bundle.shipped import folder
     from policies.skills.library import NAMED, load_skills, paces_of
     from sim.course import files
-    from sim.robots.description import DEFAULT, default_robot, robot_by_name, robot_folders
+    from sim.robots.description import DEFAULT, default_robot, robot_folders
 
     names = ["official", *sorted(path.stem for path in files.SHIPPED.glob("*.yaml"))]
     kinds = [("", default_robot().footprint, Paces()), ("_weak", default_robot().footprint, WEAK)]
     for robot in robot_folders():
         own = robot != DEFAULT
         for policy in NAMED if (folder() / robot).is_dir() or not own else ():
-            paces = paces_of(load_skills(policy, robot))
+            skills, suffix = load_skills(policy, robot), f"_{robot}_{policy}" if own else f"_{policy}"
+            paces, weak = paces_of(skills), paces_of(skills, WEAK_SHARE * skills.robot.peak_torque / 2)
             if own or paces != Paces():
-                kinds.append((f"_{robot}_{policy}" if own else f"_{policy}", robot_by_name(robot).footprint, paces))
+                kinds.append((suffix, skills.robot.footprint, paces))
+            if not own and weak != WEAK:
+                kinds.append((f"{suffix}_weak", skills.robot.footprint, weak))
     return {
         f"{name}{suffix}.json": (files.by_name(name), footprint, SKILLS, paces)
         for name in names

@@ -135,15 +135,15 @@ def weak(skills: Skills, torque_limit: float | None) -> bool:
 
 def paces_of(skills: Skills, torque_limit: float | None = None) -> Paces:
     """How fast the route may be with these skills: `WEAK` where the motors are weak (`torque_limit`, N m; the robot's
-    own without it), else `Paces` as the file beside the walker's bundle changes them; narrowed to what their bundles
-    were trained on.
+    own without it), else `Paces`, each as the file beside the walker's bundle changes it; narrowed to what their
+    bundles were trained on.
 
     Raises:
       InputError: that file holds something else.
     """
     own = Path(skills.bundles[skills.uses["walk"]].path).with_suffix(PACES_SUFFIX)
-    paces = read_paces(own) if own.is_file() else Paces()
-    paces = WEAK if weak(skills, torque_limit) else paces
+    feeble = weak(skills, torque_limit)
+    paces = read_paces(own, feeble) if own.is_file() else WEAK if feeble else Paces()
     ranges = {skill: skills.bundles[skills.uses[skill]].metadata.command_ranges for skill in SKILLS}
     return replace(
         paces,
@@ -156,14 +156,17 @@ def paces_of(skills: Skills, torque_limit: float | None = None) -> Paces:
     )
 
 
-def read_paces(file: Path) -> Paces:
-    """`Paces` with what a YAML file says of them: fields by name, those of an envelope below its name.
+def read_paces(file: Path, weak: bool = False) -> Paces:
+    """`Paces` with what a YAML file says of them: fields by name, those of an envelope below its name; with `weak`
+    motors `WEAK` with what the file says below that name.
 
     Raises:
       InputError: it is no such file, or names what there is not, or something that is no speed.
     """
     try:
-        return _changed(Paces(), strict_yaml.read(file))
+        said = strict_yaml.read(file)
+        feeble = said.pop("weak", {}) if isinstance(said, dict) else {}
+        return (_changed(Paces(), said), _changed(WEAK, feeble))[weak]
     except (ValueError, TypeError) as error:
         raise InputError(f"{file} holds no paces: {error}") from error
 

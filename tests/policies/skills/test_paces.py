@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from policies.navigation.paces import Paces
+from policies.navigation.paces import WEAK, Paces
 from policies.skills.library import PACES_SUFFIX, load_skills, paces_of, read_paces
 from sim.errors import InputError
 
@@ -29,11 +29,20 @@ def test_a_file_may_say_what_is_commanded_and_how_a_way_bends(tmp_path):
     assert own.limits.sideways == Paces().limits.sideways and own.made_up == 0.3
 
 
+def test_weak_motors_have_paces_of_their_own(tmp_path):
+    file = written(tmp_path, "climb: 2.4\nweak: {climb: 1.4, walker: {acceleration: 2.2}}\n")
+    strong, weak = read_paces(file), read_paces(file, weak=True)
+    assert (strong.climb, strong.walker) == (2.4, Paces().walker)
+    assert (weak.climb, weak.walker.acceleration, weak.walker.yaw) == (1.4, 2.2, WEAK.walker.yaw)
+    assert read_paces(written(tmp_path, "climb: 2.4\n"), weak=True) == WEAK  # its own are no weak ones
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "[]", "jump: fast", "jump: 0", "jump: -1", "jump: .nan", "jump: 1e9", "jump: [1, 2]", "jump: true",
      "jmup: 1.8", "walker: 2", "walker: {forward: 1.5}", "walker: {forward: [1, 2]}", "walker: {speed: 2}",
-     "jump: 1.8\njump: 1.9", "jump: {a: 1}", "- jump: 1.8"],
+     "jump: 1.8\njump: 1.9", "jump: {a: 1}", "- jump: 1.8", "weak: 2",
+     "weak: {jump: fast}", "weak: {weak: {jump: 1.8}}", "jump: 1.8\nweak:"],
 )  # fmt: skip
 def test_what_is_no_pace_is_refused(tmp_path, text):
     with pytest.raises(InputError):
