@@ -16,12 +16,12 @@ from policies.evaluation.outcome import CourseRun, Switch, Trace
 from policies.evaluation.own_senses import OwnSenses, own_senses
 from policies.evaluation.results import RunReport
 from policies.navigation.map_match import MapMatch, OwnPlace
-from policies.navigation.navigator import Navigator, course_navigator
+from policies.navigation.navigator import Navigator
 from policies.navigation.paces import Paces
 from policies.navigation.pose_estimate import PoseEstimate
 from policies.navigation.rehearsal import rehearsed
 from policies.navigation.route_cache import planned
-from policies.skills.library import Skills, load_skills, paces_of, response_of, trained_limits, weak
+from policies.skills.library import Skills, load_skills, paces_of, response_of, trained_limits
 from policies.skills.runner import PolicyRunner, Runner
 from sim.course.description import Course
 from sim.course.files import by_name
@@ -72,10 +72,7 @@ class CourseWorlds:
         )  # fmt: skip
         n = self.robots.worlds
         limits, response = trained_limits(skills, paces.limits), response_of(skills)
-        if weak(skills, torque_limit):  # the response was measured with full strength
-            navigator = course_navigator(course, self.route, limits)
-        else:
-            navigator = rehearsed(course, self.route, limits, response, paces.made_up)
+        navigator = rehearsed(course, self.route, limits, response, paces.made_up)
         self.navigators: list[Navigator] = [navigator.copy() for _ in range(n)]
         self.estimates = [PoseEstimate(response, MapMatch(course.height, robot.foot_radius)) for _ in range(n)]
         """Of where the robots are, from poses with errors; the true pose is taken as it is."""

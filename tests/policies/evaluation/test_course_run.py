@@ -50,6 +50,13 @@ def test_the_shipped_policy_takes_the_robot_over_the_course(whole):
     assert 3.0 < report["weave_s"] < 15.0 and report["torque_peak_nm"] <= 18.0 + 1e-6
 
 
+@pytest.mark.parametrize("torque_limit", [None, 12.0])
+def test_the_way_is_rehearsed_with_weak_motors_too(skills, torque_limit):
+    """Without it specialists with 12 N m were held by poles in most runs."""
+    worlds = CourseWorlds(official(), skills, [0, 1], torque_limit=torque_limit)
+    assert all(np.abs(navigator.ahead_of_errors).max() > 0 for navigator in worlds.navigators)
+
+
 def test_a_run_leaves_what_the_official_scorer_reads(whole):
     report, folder = whole
     assert {"pose.csv", "path.png", "run.json", "run.mcap", LOCK} == {path.name for path in folder.iterdir()}
