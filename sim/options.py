@@ -16,7 +16,7 @@ from dataclasses import MISSING, Field, dataclass, fields
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from sim.errors import InputError
+from sim.errors import InputError, check_utf8
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,14 @@ class Options:
             raise InputError(f"{name} must not hold a NUL character")
         if isinstance(value, str) and not text.strip() and field.default != "":
             raise InputError(f"{name} must not be empty")
+
+    def need_utf8(self, *paths: str) -> None:
+        """Raises `InputError` where one of these options, or a text, is not UTF-8."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            for item in value if isinstance(value, tuple) else (value,):
+                if field.name in paths or isinstance(item, str):
+                    check_utf8(item, flag(field.name))
 
     def refuse(self, names: Iterable[str], why: str) -> None:
         """Raises `InputError` where one of these options differs from its default: it would be ignored, and `why`."""

@@ -11,6 +11,7 @@ import io
 import json
 import os
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -20,8 +21,18 @@ import pytest
 import barkour
 import sim.course.description
 import sim.course.files
+from distill.core.checkpoints import write_text
+from distill.language.options import ClassifierOptions, LanguageOptions
+from distill.language.own_options import StrategiesOptions, TaggerOptions
+from policies.evaluation.course_run import write_text as write_report
+from policies.evaluation.options import RobotAddOptions
+from robot.nodes.programs import ros_arguments
+from sim.course.scene import robot_spec
+from sim.course.score import write_log
+from sim.errors import InputError
 from sim.options import Range, range_of, takes_several, types_in
 from sim.results import Result
+from sim.robots.description import default_robot
 
 SEED = 20261127
 LINES = int(os.environ.get("BARKOUR_LINES", "200"))
@@ -238,6 +249,39 @@ def test_names_that_are_none_are_refused_by_the_commands_themselves(
         assert_contract(line, status, out, err)
         assert status == 2, f"{line!r} was accepted"
     assert list(tmp_path.iterdir()) == []
+
+
+ODD = "f\udcfcr"
+"""A name in Latin-1, as Python reads it from the command line."""
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(lambda kind=kind: kind(out=Path(ODD)) for kind in (LanguageOptions, ClassifierOptions, TaggerOptions)),
+        lambda: StrategiesOptions(policy=ODD), lambda: LanguageOptions(candidates=("a", ODD)),
+        lambda: RobotAddOptions("own", Path("dog.urdf"), robots=Path(ODD)), lambda: RobotAddOptions("own", Path(ODD)),
+        lambda: ros_arguments(given={"out": ODD}), lambda: ros_arguments(Path(ODD)),
+        lambda: robot_spec(replace(default_robot(), mjcf=Path(ODD))),
+    ],
+)  # fmt: skip
+def test_a_name_that_libraries_do_not_take_is_refused_before_any_work(make: Callable[[], Any]) -> None:
+    with pytest.raises(InputError):
+        make()
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: write_log(path, [0.0, 1.0], [(0.0, 0.0), (1.0, 0.0)], f"{ODD} on official"),
+        lambda path: write_report(path, f"{ODD} on official"),
+        lambda path: write_text(path, f"{ODD} on official"),
+    ],
+)
+def test_files_of_any_name_can_be_spoken_of(write: Callable[[Path], None], tmp_path: Path) -> None:
+    write(tmp_path / "file")
+    said = (tmp_path / "file").read_text(encoding="utf-8")
+    assert "f" in said and "r on official" in said
 
 
 def test_what_a_parameter_file_says_holds_in_simulation_too(tmp_path: Path) -> None:

@@ -119,9 +119,9 @@ def write_json(path: Path, value: Any, indent: int = 2) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file in UTF-8 whole, or leaves the one before."""
+    """Writes a file in UTF-8 whole, or leaves the one before. Bytes of a file's name that are no UTF-8 are escaped."""
     with _replacing(path) as stream:
-        stream.write(text.encode())
+        stream.write(text.encode(errors="backslashreplace"))
 
 
 def save_figure(figure: Any, path: Path) -> None:

@@ -154,6 +154,7 @@ class LanguageOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.need_utf8("out")
         if not self.lm_eval:
             self.refuse(("lm_eval_limit",), "without --lm-eval")
         if self.steps:

@@ -29,6 +29,10 @@ class RunOptions(Options):
     seed: Seed = 0
     """of random weights, held-out rows and batches"""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.need_utf8("out")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedOptions(RunOptions):

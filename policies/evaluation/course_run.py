@@ -305,7 +305,7 @@ def write_text(path: Path, text: str) -> None:
     """Writes `text` whole, or leaves what was there before; a full or read-only disk is an `InputError`."""
     try:
         with replacing(path) as partial:
-            partial.write_text(text, encoding="utf-8")
+            partial.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files may be any bytes
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from error
 

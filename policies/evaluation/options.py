@@ -146,3 +146,7 @@ class RobotAddOptions(Options):
     """folder of robots' folders"""
     force: bool = False
     """replace an existing description"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.need_utf8("model", "robots")

@@ -10,6 +10,7 @@ from sim.course.description import Course, Waypoint
 from sim.course.terrain import Ramp, footprint
 from sim.errors import InputError
 from sim.folders import replacing
+from sim.results import printable
 
 if TYPE_CHECKING:
     from policies.evaluation.outcome import CourseRun
@@ -81,7 +82,7 @@ def path_over_course(
     if not title and alone:
         r = runs[0].result
         title = f"score {r.score:.3f}, {r.time_s:.1f} s, {runs[0].end}"
-    axis.set_title(title, fontsize=10)
+    _entitle(axis, title)
     _save(plt, figure, path)
 
 
@@ -95,7 +96,7 @@ def score_histogram(scores: Sequence[float], path: Path, title: str = "") -> Non
     axis.axvline(mean, color="#c0392b", lw=1.5, label=f"mean {mean:.3f}")
     axis.set_xlabel("score")
     axis.set_ylabel("runs")
-    axis.set_title(title, fontsize=10)
+    _entitle(axis, title)
     axis.legend()
     _save(plt, figure, path)
 
@@ -127,11 +128,17 @@ def speed_profile(runs: Sequence["CourseRun"], path: Path, title: str = "") -> N
             ]
             if at and name != "start table":
                 axis.axvline(float(np.median(at)), color="#888888", ls=":", lw=1)
-                axis.text(float(np.median(at)), axis.get_ylim()[1], f" {name}", rotation=90, va="top", fontsize=7)
+                place, top = float(np.median(at)), axis.get_ylim()[1]
+                axis.text(place, top, f" {printable(name)}", rotation=90, va="top", fontsize=7, parse_math=False)
     axis.set_xlabel("time since the start gate, s")
     axis.set_ylabel("speed, m/s")
-    axis.set_title(title, fontsize=10)
+    _entitle(axis, title)
     _save(plt, figure, path)
+
+
+def _entitle(axis: Any, title: str) -> None:
+    """With a title that may hold a file's name: no formula, whatever dollars are in it."""
+    axis.set_title(printable(title), fontsize=10, parse_math=False)
 
 
 def _save(plt: Any, figure: Any, path: Path) -> None:

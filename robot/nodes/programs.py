@@ -20,7 +20,7 @@ from robot.nodes.onboard import run_onboard
 from robot.nodes.referee import run_referee
 from robot.nodes.sim import run_sim
 from robot.transports.ros2 import POLL, SELDOM, RosNode
-from sim.errors import InputError
+from sim.errors import InputError, check_utf8
 from sim.programs import fail, told
 
 PROGRAMS: dict[str, Callable[[RosNode, Ending], dict[str, Any]]] = {
@@ -35,12 +35,18 @@ PROMPT = ("sim", "onboard")
 
 
 def ros_arguments(parameters: Path | None = None, given: Mapping[str, Any] | None = None) -> list[str]:
-    """ROS's arguments for a parameter file and single values, which come on top; None is left out."""
+    """ROS's arguments for a parameter file and single values, which come on top; None is left out.
+
+    Raises:
+      InputError: one of them is not UTF-8.
+    """
     arguments = ["--ros-args"]
     if parameters is not None:
+        check_utf8(parameters, "the parameter file")
         arguments += ["--params-file", str(parameters)]
     for name, value in (given or {}).items():
         if value is not None:
+            check_utf8(value, f"the parameter {name}")
             arguments += ["-p", f"{name}:={json.dumps(str(value) if isinstance(value, Path) else value)}"]
     return arguments
 

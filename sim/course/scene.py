@@ -9,7 +9,7 @@ import numpy as np
 
 from sim.course.description import Course, Pole
 from sim.course.terrain import Piece, Ramp, Terrain
-from sim.errors import InputError, first_line
+from sim.errors import InputError, check_utf8, first_line
 from sim.robots.description import Robot
 
 DECK = 0.05
@@ -75,6 +75,7 @@ def robot_spec(robot: Robot) -> mujoco.MjSpec:
     Raises:
       InputError: a model that cannot be read, or that is not as the description says.
     """
+    check_utf8(robot.mjcf, "the robot model")
     try:
         spec = mujoco.MjSpec.from_file(str(robot.mjcf))
     except ValueError as error:

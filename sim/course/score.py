@@ -355,6 +355,6 @@ def write_log(path: Path, times: Iterable[float], positions: Iterable[Point], co
     head = " ".join(f"# time s, x m, y m{'; ' + comment if comment else ''}".split())
     try:
         with replacing(path) as partial:
-            partial.write_text("\n".join([head, *rows]) + "\n", encoding="utf-8")
+            partial.write_text("\n".join([head, *rows]) + "\n", encoding="utf-8", errors="backslashreplace")
     except (OSError, ValueError) as error:
         raise InputError(f"cannot write the log {path}: {getattr(error, 'strerror', None) or error}") from error

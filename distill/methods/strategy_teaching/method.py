@@ -125,6 +125,9 @@ class Library:
             rows = [json.loads(line, object_pairs_hook=unique) for line in read_text(path).split("\n") if line.strip()]
             more = ("origin", "date", "reviewer")
             for number, row in enumerate(rows, 1):
+                missing = [name for name in ("scenario", "strategies") if not isinstance(row, dict) or name not in row]
+                if missing:
+                    raise ValueError(f"lesson {number} has no {missing[0]}")
                 strategies = row["strategies"]
                 if not isinstance(strategies, list):
                     raise ValueError(f"the strategies of lesson {number} are no list")

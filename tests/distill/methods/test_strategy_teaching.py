@@ -35,9 +35,10 @@ def test_the_nearest_scenario_is_found_and_the_library_comes_back(tmp_path: Path
     assert Library.load(tmp_path / "library.jsonl").lessons == library.lessons
     (tmp_path / "by_hand.jsonl").write_text('{"scenario": "a", "strategies": ["b"], "reviewer": "me"}\n')
     assert Library.load(tmp_path / "by_hand.jsonl").lessons == [Lesson("a", ("b",), reviewer="me")]
-    (tmp_path / "bad.jsonl").write_text("[1]\n")
-    with pytest.raises(DistillError):
-        Library.load(tmp_path / "bad.jsonl")
+    for bad in ("[1]", "1", "{}", '{"scenario": "a"}', '{"strategies": ["b"]}'):
+        (tmp_path / "bad.jsonl").write_text(f'{{"scenario": "a", "strategies": ["b"]}}\n{bad}\n')
+        with pytest.raises(DistillError, match="lesson 2"):
+            Library.load(tmp_path / "bad.jsonl")
     with pytest.raises(DistillError):
         Coaching(rounds=0)
 

@@ -77,3 +77,11 @@ def test_the_speed_profile_is_drawn_whatever_the_runs_did(runs, tmp_path):
     plots.speed_profile([never], tmp_path / "none.png")
     assert (tmp_path / "speed.png").stat().st_size > (tmp_path / "none.png").stat().st_size > 1000
     assert np.isfinite(runs[0].trace.velocity).all()
+
+
+@pytest.mark.parametrize("name", ["f\udcfcr.onnx", "a$b_$c.onnx", "$x^{$", "\x1b[31m"])
+def test_pictures_are_drawn_whatever_a_policy_is_called(name, runs, tmp_path):
+    plots.score_histogram([0.5, 1.0], tmp_path / "scores.png", name)
+    plots.speed_profile(runs, tmp_path / "speed.png", name)
+    plots.path_over_course(official(), runs, tmp_path / "paths.png", title=name)
+    assert all((tmp_path / f"{each}.png").stat().st_size > 1000 for each in ("scores", "speed", "paths"))
