@@ -36,9 +36,12 @@ from robot.loop.terrain import FRESH
 from robot.loop.transport import NS, Array, Mode
 from robot.transports.inprocess import Message
 from sim.observation import yaw_of
+from sim.physics.motor import torque_range
 
 TORQUE = 0.3
 """Share of its peak by which a drive's torque must be less than a weak motor's, or more than asked for."""
+ASKED = 3
+"""Targets that a drive may answer to: those of this control step and, as messages take their time, of the last two."""
 WAY = 0.85
 """m by which a pose must be wrong on the way since: the limit of `PoseAgainstMotion`, and what feet that slip hide."""
 LEAN = 0.45
@@ -55,16 +58,16 @@ HIND_KNEE, OTHER_KNEE = 5, 11
 
 
 def _seen_by_torque(rig: Rig) -> None:
-    """The fault becomes visible when some drive's torque is not what its target asks for."""
+    """The fault becomes visible when some drive's torque is not what its target asks for and a sound motor can give."""
     physics, robot = rig.hardware.physics, rig.robot
     gains = np.asarray(robot.kp), np.asarray(robot.kd)
-    asked: list[Array] = []
 
     def look(message: Message) -> Message:
-        asked.append(np.array(rig.controller.output.targets, float))
         q, v = np.array(physics.qpos[0, 7:]), np.array(physics.qvel[0, 6:])
-        due = [gains[0] * (targets - q) - gains[1] * v for targets in asked[-11:]]  # of the last two control steps
-        low, high = (bound(due, 0).clip(-robot.torque_limit, robot.torque_limit) for bound in (np.min, np.max))
+        asked = [np.array(output.targets, float) for _, output in rig.transport.written[-ASKED:]]
+        due = [gains[0] * (targets - q) - gains[1] * v for targets in asked]
+        able = torque_range(np, robot.torque_limit, robot.no_load_speed, v)
+        low, high = (bound(due, 0).clip(*able) for bound in (np.min, np.max))
         given = np.array(rig.hardware.worlds.force[0], float)
         low, high = np.minimum(low, DrivesObey.LEAST * low), np.maximum(high, DrivesObey.LEAST * high)
         wrong = np.maximum(low - given, given - high) / robot.torque_limit
