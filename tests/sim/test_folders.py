@@ -208,7 +208,7 @@ def test_what_was_there_stays_where_the_disk_is_full(tmp_path, monkeypatch):
     file = tmp_path / "run.json"
     file.write_text("before")
 
-    def full(path, text, encoding=None):
+    def full(path, text, **how):
         with path.open("w") as stream:
             stream.write(text[:3])
         raise OSError(errno.ENOSPC, "No space left on device")
