@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from robot.bench.rig import Rig
+from robot.loop import safety
 from robot.loop.controller import BRAKING, Times
 from robot.loop.recording import Recorder
 from robot.loop.refusals import Code, Refusal, Source
@@ -425,17 +426,17 @@ def replaced(part: Callable[[Rig], Any], name: str, function: Callable[..., Any]
 
 
 def rolling(rate: float) -> Inject:
-    """The base rolls at `rate`, rad/s, as IMU and gyro see it."""
+    """The base rolls at `rate`, rad/s, from the attitude that it has, as IMU and gyro see it."""
 
     def inject(rig: Rig) -> None:
-        began = rig.clock.now()
+        began: list[tuple[int, Any]] = []
 
         def change(m: Message) -> Message:
-            angle = rate * (rig.clock.now() - began) / NS
+            began.append((rig.clock.now(), m["orientation"])) if not began else None
+            angle = rate * (rig.clock.now() - began[0][0]) / NS
             if angle > rig.limits.tilt:
                 rig.wrong()
-            half = angle / 2
-            return {**m, "orientation": [np.cos(half), np.sin(half), 0.0, 0.0], "angular_velocity": [rate, 0.0, 0.0]}
+            return {**m, "orientation": rolled_by(began[0][1], angle), "angular_velocity": [rate, 0.0, 0.0]}
 
         rig.transport.tampers["imu"] = change
 
@@ -533,6 +534,14 @@ def armed_again(rig: Rig) -> str:
     request = rig.ask("arm")
     rig.run(rig.controller.times.stand_up + 0.3)
     return "" if rig.steps[-1].state == "running" else f"arming again: {request.message}; {rig.controller.reason}"
+
+
+def armed_where_it_lies(rig: Rig) -> str:
+    """After `arm` the robot runs; one that fell on its side as it went limp stops again and says that it leans."""
+    said = armed_again(rig)
+    leans = rig.controller.code == Code.STANDING_UP and safety.lean(rig.controller.context.snapshot) > Times().level
+    leans = leans and rig.steps[-1].state in ("emergency", "soft stop", "disarmed")
+    return "" if leans else said
 
 
 def armed_later(rig: Rig) -> str:
