@@ -504,8 +504,6 @@ def main(arguments: list[str] | None = None) -> int:
             result = call.command(call.options)
         _print(result, call.json)
         return fail(result.failure, result.status) if result.failure else result.status
-    except InputError as error:
-        return fail(str(error))
     except ModuleNotFoundError as error:
         extra = EXTRAS.get((error.name or "").split(".")[0])
         if extra is None:
@@ -519,7 +517,7 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of standard output has gone, as `| head` does
         _forget_output()
         return 1
-    except (OSError, MemoryError) as error:
+    except (InputError, OSError, MemoryError) as error:
         return fail(*told(error))
     except Exception as error:
         return _unexpected(error)

@@ -259,18 +259,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Plans the routes of the shipped courses anew where they are old.")
     parser.add_argument("--check", action="store_true", help="name old routes only; exit status 1 where there are any")
     check = parser.parse_args(arguments).check
-    old = {name: asked for name, asked in shipped_routes().items() if not read(SHIPPED / name, key_of(*asked))}
-    for name, asked in old.items():
+    old = False
+    for name, asked in shipped_routes().items():
+        file, key = SHIPPED / name, key_of(*asked)
+        if read(file, key):
+            continue
+        old = True
         print(name)
         if check:
             continue
-        file, key = SHIPPED / name, key_of(*asked)
         keep(file, key, asked[0].name, plan(*asked))
         if not read(file, key):
             print(f"route_cache: cannot write to {SHIPPED}", file=sys.stderr)
             return 2
         file.chmod(0o644)  # others may read what was installed
-    return int(check and bool(old))
+    return int(check and old)
 
 
 if __name__ == "__main__":

@@ -538,10 +538,10 @@ def armed_again(rig: Rig) -> str:
 
 def armed_where_it_lies(rig: Rig) -> str:
     """After `arm` the robot runs; one that fell on its side as it went limp stops again and says that it leans."""
-    said = armed_again(rig)
-    leans = rig.controller.code == Code.STANDING_UP and safety.lean(rig.controller.context.snapshot) > Times().level
-    leans = leans and rig.steps[-1].state in ("emergency", "soft stop", "disarmed")
-    return "" if leans else said
+    said, controller = armed_again(rig), rig.controller
+    stopped = controller.code == Code.STANDING_UP and rig.steps[-1].state in ("emergency", "soft stop", "disarmed")
+    leans = safety.lean(controller.context.snapshot) > controller.times.level
+    return "" if stopped and leans else said
 
 
 def armed_later(rig: Rig) -> str:
