@@ -12,7 +12,7 @@ import subprocess
 import sys
 from typing import Any
 
-from sim.children import APART, environment
+from sim.children import APART, end, environment
 from sim.signals import held
 
 
@@ -25,18 +25,12 @@ def answer(program: str, content: bytes, wall: float) -> Any:
                 [sys.executable, "-P", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL, env=environment(**APART),
             )  # fmt: skip
-            ending.callback(_end, child)
+            ending.callback(end, child)
         try:
             said, _ = child.communicate(content, timeout=wall)
             return json.loads(said)
         except (subprocess.TimeoutExpired, ValueError):
             return None
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    if child.poll() is None:
-        child.kill()
-    child.wait()
 
 
 def limit(wall: float, processor: int, memory: int) -> None:

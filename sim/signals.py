@@ -2,8 +2,10 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
+from typing import Any
 
 
 def polite() -> list[signal.Signals]:
@@ -16,13 +18,25 @@ def polite() -> list[signal.Signals]:
 def held(*kinds: signal.Signals) -> Iterator[None]:
     """What comes here meanwhile, of `kinds` or of all that ask for a polite end, is heard by the end: a child that is
     started here is known to who is to end it before anything is raised. In the main thread; others hear no signals."""
-    main, came = threading.current_thread() is threading.main_thread(), list[int]()
-    handlers = {kind: signal.getsignal(kind) for kind in kinds or polite() if main and callable(signal.getsignal(kind))}
-    for kind in handlers:
-        signal.signal(kind, lambda number, _: came.append(number))
+    main, came, holds = threading.current_thread() is threading.main_thread(), list[int](), True
+    handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
+    for kind in kinds or polite() if main else ():
+        handler = signal.getsignal(kind)
+        if callable(handler):
+            handlers[kind] = handler
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        if holds:
+            came.append(number)
+        else:  # one of them raised before this handler was taken away
+            handlers[number](number, frame)
+
     try:
+        for kind in handlers:
+            signal.signal(kind, hold)
         yield
     finally:
+        holds = False
         for kind, handler in handlers.items():
             signal.signal(kind, handler)
         for number in came:

@@ -34,7 +34,7 @@ from typing import Any
 from distill.core.folders import end_with_parent
 from distill.options import DistillBenchOptions
 from distill.results import DistillBench
-from sim.children import environment
+from sim.children import end, ended, environment
 from sim.errors import InputError
 from sim.machine import machine
 from sim.signals import held
@@ -436,12 +436,11 @@ def _child(arm: Arm) -> dict[str, Any]:
             states: list[int | None] = [None]
             while None in states and not any(states):
                 time.sleep(0.02)
-                states = [process.poll() for process in running]
+                states = [ended(process) for process in running]
             failed = next((rank for rank, state in enumerate(states) if state), None)
         finally:
             for process in running:
-                process.kill()
-                process.wait()
+                end(process)
         if failed is not None:
             said = (Path(folder) / f"{failed}.err").read_text(errors="replace").strip() or "nothing"
             status = running[failed].returncode

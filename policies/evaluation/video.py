@@ -7,7 +7,6 @@ may raise anything, hang, or end the process. EGL is tried first, then OSMesa.
 import contextlib
 import os
 import queue
-import signal
 import subprocess
 import sys
 import tempfile
@@ -19,7 +18,7 @@ from typing import IO
 import mujoco
 import numpy as np
 
-from sim.children import environment
+from sim.children import end, environment
 from sim.folders import replacing
 from sim.signals import held
 
@@ -92,7 +91,7 @@ def _in_a_process(backend: str, arguments: Sequence[object], silent: float) -> N
                 stdin=subprocess.DEVNULL, text=True, errors="replace", start_new_session=True,
                 env=environment(MUJOCO_GL=backend, PYOPENGL_PLATFORM=backend),
             )  # fmt: skip
-            ending.callback(_end, process)
+            ending.callback(end, process, group=True)  # its encoder too
         lines: queue.Queue[str] = queue.Queue()
         complaints: list[str] = []
         readers = [
@@ -116,12 +115,6 @@ def _in_a_process(backend: str, arguments: Sequence[object], silent: float) -> N
         raise _Unfilmed(said.removeprefix("failed: "))
     last = [line.strip() for line in complaints if line.strip()][-1:]
     raise _Unfilmed(last[0][:120] if last else f"the process ended with status {process.returncode}")
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    with contextlib.suppress(OSError):
-        os.killpg(process.pid, signal.SIGKILL)  # its encoder too
-    process.wait()
 
 
 def _read(stream: IO[str], take: Callable[[str], object]) -> None:

@@ -4,6 +4,8 @@ import json
 import math
 import os
 import signal
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,10 +28,15 @@ class Ending:
         """s that the program may take to end; the control loop's soft stop takes longer."""
         self._parent = os.getppid()
 
-    def listen(self) -> None:
-        """Takes the signals over, in the main thread."""
-        for kind in polite():
-            signal.signal(kind, self._ask)
+    @contextmanager
+    def listening(self) -> Generator["Ending"]:
+        """Takes the signals over, in the main thread, and gives them back to whoever called the program."""
+        before = {kind: signal.signal(kind, self._ask) for kind in polite()}
+        try:
+            yield self
+        finally:
+            for kind, handler in before.items():
+                signal.signal(kind, handler)
 
     def _ask(self, *_: Any) -> None:
         self.asked += 1

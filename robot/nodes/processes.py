@@ -15,6 +15,7 @@ from typing import Any
 
 from robot.loop.controller import Times
 from robot.loop.timing import DAMPED_WITHIN, ENDED_SPARE, ENDED_WITHIN, LOOK_EVERY, SOFT_STOP_SPARE
+from sim.children import end, ended
 from sim.errors import InputError
 from sim.signals import held
 
@@ -77,7 +78,7 @@ class Processes:
 
     def ended(self) -> dict[str, int]:
         """Process -> exit status, of those that have ended."""
-        return {name: code for name, process in self.running.items() if (code := process.poll()) is not None}
+        return {name: code for name, process in self.running.items() if (code := ended(process)) is not None}
 
     def aftermath(self, died: str) -> float:
         """Seconds for which the others go on after one died: so long it takes until the robot is in its safe state."""
@@ -98,22 +99,20 @@ class Processes:
         finally:
             with held():
                 for process in self.running.values():
-                    _signal(process, signal.SIGKILL)
-                for process in self.running.values():
-                    process.wait()
+                    end(process, group=True)
 
     def _tell(self, names: list[str], patience: float) -> None:
         told = [self.running[name] for name in names if name in self.running]
         for process in told:
-            _signal(process, signal.SIGTERM)
+            _ask(process)
         until = time.monotonic() + patience
-        while any(process.poll() is None for process in told) and time.monotonic() < until:
+        while any(ended(process) is None for process in told) and time.monotonic() < until:
             time.sleep(LOOK_EVERY)
 
 
-def _signal(process: subprocess.Popen[bytes], kind: signal.Signals) -> None:
-    if process.poll() is None:
-        os.killpg(process.pid, kind)
+def _ask(process: subprocess.Popen[bytes]) -> None:
+    if ended(process) is None:
+        os.killpg(process.pid, signal.SIGTERM)
 
 
 def _beginning(parent: int, priority: int) -> Callable[[], None]:

@@ -62,13 +62,12 @@ def run(name: str, arguments: Sequence[str] = (), domain: int | None = None) -> 
     if name not in PROGRAMS:
         raise InputError(f"unknown node '{name}': known are {', '.join(PROGRAMS)}")
     sys.setswitchinterval(SWITCH_INTERVAL)
-    ending = Ending()
-    ending.listen()
-    node = RosNode(name, arguments, domain, POLL if name in PROMPT else SELDOM)
-    try:
-        return PROGRAMS[name](node, ending)
-    finally:
-        node.close()
+    with Ending().listening() as ending:
+        node = RosNode(name, arguments, domain, POLL if name in PROMPT else SELDOM)
+        try:
+            return PROGRAMS[name](node, ending)
+        finally:
+            node.close()
 
 
 def main(arguments: Sequence[str]) -> int:

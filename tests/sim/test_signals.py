@@ -7,7 +7,9 @@ import sys
 import threading
 import time
 
-from sim.signals import polite, unheard
+import pytest
+
+from sim.signals import held, polite, unheard
 
 WAITS = "import sys, time; print('begun', flush=True); time.sleep(60)"
 
@@ -68,3 +70,53 @@ def test_a_closed_terminal_asks_for_an_end_except_under_nohup():
         assert polite() == [signal.SIGINT, signal.SIGTERM]
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_two_signals_that_come_meanwhile_leave_both_handlers_as_they_were():
+    """The first one raises before the second one's handler is back, if it is not waited for."""
+    kinds = (signal.SIGINT, signal.SIGTERM)
+
+    def end(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = [signal.signal(kind, end) for kind in kinds]
+    try:
+        for first in kinds:
+            for come in (kinds, kinds[::-1]):
+                with pytest.raises(KeyboardInterrupt), held():
+                    for kind in come:
+                        signal.raise_signal(kind)
+                with pytest.raises(KeyboardInterrupt):
+                    signal.raise_signal(first)
+    finally:
+        for kind, handler in zip(kinds, before, strict=True):
+            signal.signal(kind, handler)
+
+
+def test_a_signal_that_raises_while_handlers_are_given_back_takes_no_other_away(monkeypatch):
+    """One that comes when the first of two handlers is back, which raises then."""
+    kinds, raised, change = (signal.SIGINT, signal.SIGTERM), list[int](), signal.signal
+
+    def end(number: int, _: object) -> None:
+        raised.append(number)
+        raise KeyboardInterrupt
+
+    def changed(kind: int, handler: object) -> object:
+        old = change(kind, handler)  # type: ignore[arg-type]
+        if handler is end and kind == signal.SIGINT:
+            signal.raise_signal(kind)
+        return old
+
+    before = [signal.signal(kind, end) for kind in kinds]
+    try:
+        monkeypatch.setattr(signal, "signal", changed)
+        with pytest.raises(KeyboardInterrupt), held(*kinds):
+            pass
+        monkeypatch.undo()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        assert raised == [*kinds]
+    finally:
+        monkeypatch.undo()
+        for kind, handler in zip(kinds, before, strict=True):
+            signal.signal(kind, handler)

@@ -74,8 +74,11 @@ def onboard_unitree(asked: OnboardOptions) -> LoopReport:
       InputError: parameters, bundle, course, interface or domain that cannot be, no robot, a robot of another kind, or
         one whose own walking does not let go. Nothing was sent then.
     """
-    ending = Ending()
-    ending.listen()
+    with Ending().listening() as ending:
+        return _onboard(asked, ending)
+
+
+def _onboard(asked: OnboardOptions, ending: Ending) -> LoopReport:
     sys.setswitchinterval(SWITCH_INTERVAL)
     options = parameters.load(
         OnboardParameters, asked.parameters, "onboard", elsewhere=names(), policy=asked.bundle, course=asked.course,

@@ -42,8 +42,9 @@ from robot.transports.unitree.messages import (
     Sport,
     Switcher,
 )
+from sim.course.description import Course
 from sim.course.files import by_name
-from sim.robots.description import find_robot
+from sim.robots.description import Robot, find_robot
 
 SLICE = 2
 """Physics steps (ms) between two states: 500 Hz (unitree_ros2's README)."""
@@ -374,8 +375,11 @@ def unitree_sim(options: UnitreeSimOptions) -> UnitreeSimReport:
     """
     robot, course = find_robot(options.robot), by_name(options.course)
     check_report(options.out)
-    ending = Ending()
-    ending.listen()
+    with Ending().listening() as ending:
+        return _simulated(robot, course, options, ending)
+
+
+def _simulated(robot: Robot, course: Course, options: UnitreeSimOptions, ending: Ending) -> UnitreeSimReport:
     claim = Claim(options.domain, f"dds:{options.interface}:{LOW_STATE}")
     bus = Bus(options.domain, options.interface)
     hardware = ServoedHardware(

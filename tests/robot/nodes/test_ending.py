@@ -11,8 +11,9 @@ import pytest
 
 from robot.nodes import programs
 from robot.nodes.ending import Ending, check_report, write_report
-from robot.options import UnitreeSimOptions
+from robot.options import OnboardOptions, UnitreeSimOptions
 from robot.transports.unitree import simulated
+from robot.transports.unitree.onboard import onboard_unitree
 from sim import children
 from sim.errors import InputError
 
@@ -42,10 +43,10 @@ from robot.nodes import programs
 from robot.nodes.ending import Ending
 ending = Ending()
 ending.patience = 1.0
-ending.listen()
-print(os.getpid(), flush=True)
-while True:  # it was asked to end, and does not
-    time.sleep(0.01)
+with ending.listening():
+    print(os.getpid(), flush=True)
+    while True:  # it was asked to end, and does not
+        time.sleep(0.01)
 """
 STARTS = f"""
 import subprocess, sys, time
@@ -77,6 +78,7 @@ def test_a_program_that_hangs_when_its_starter_was_killed_ends_by_its_own_alarm(
                 time.sleep(0.05)
             assert not alive(child)
         finally:
+            starter.kill()
             if alive(child):
                 os.kill(child, signal.SIGKILL)
 
@@ -89,20 +91,33 @@ def test_a_program_whose_starter_is_there_sets_no_alarm():
 
 def test_a_connection_that_is_gone_asks_for_an_end():
     ending, kinds = Ending(), (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.getsignal(kind) for kind in kinds]
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
-        ending.listen()
-        for kind in kinds:
-            signal.raise_signal(kind)
+        with ending.listening():
+            for kind in kinds:
+                signal.raise_signal(kind)
         assert ending.asked == 3
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # under nohup it is none of a program's business
-        ending.listen()
-        signal.raise_signal(signal.SIGHUP)
+        with ending.listening():
+            signal.raise_signal(signal.SIGHUP)
         assert ending.asked == 3
     finally:
-        for kind, handler in zip(kinds, before, strict=True):
-            signal.signal(kind, handler)
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_program_gives_signals_back_to_who_called_it(tmp_path):
+    kinds = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(kind) for kind in kinds]
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("onboard: {ros__parameters: {nothing: 1}}")
+    for program in (
+        lambda: programs.run("onboard", ["--ros-args", "-p", "policy:=none"]),
+        lambda: onboard_unitree(OnboardOptions(transport="unitree", parameters=bad)),
+        lambda: simulated.unitree_sim(UnitreeSimOptions(interface="none")),
+    ):
+        with pytest.raises(InputError):
+            program()
+        assert [signal.getsignal(kind) for kind in kinds] == before
 
 
 EARLY = """

@@ -15,6 +15,7 @@ import pytest
 
 from robot.loop import parameters
 from robot.loop.declarations import OnboardParameters, RefereeParameters
+from robot.loop.motion import POSES
 from robot.loop.refusals import Code
 from robot.loop.replay import replay
 from robot.loop.transport import NS
@@ -133,7 +134,8 @@ def test_whoever_dies_the_robot_ends_safe_and_everything_ends(
     if victim == "navigator":
         assert {Code.COMMAND_STALE, Code.COMMAND_STUCK} & set(codes)  # a patient loop may see the second first
     elif own:
-        assert {Code.POSE_STALE, Code.COMMAND_STALE, Code.COMMAND_STUCK} & set(codes)
+        # or before that: a pose that stays while the robot turns or moves on
+        assert {Code.POSE_STALE, *POSES, Code.COMMAND_STALE, Code.COMMAND_STUCK} & set(codes)
     elif victim == "sim":
         assert controller["state"] == "emergency" and drives is None
         assert controller["code"] in (Code.JOINTS_STALE, Code.IMU_STALE)
@@ -194,17 +196,19 @@ def test_who_is_interrupted_while_processes_start_ends_them(interrupted_start: l
 
 def test_processes_are_ended_however_often_that_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     stubborn = [sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)"]
-    tell, said = processes_module._signal, list[int]()
+    end, ended = processes_module.end, list[int]()
 
-    def interrupted(process: subprocess.Popen[bytes], kind: signal.Signals) -> None:
-        tell(process, kind)
-        said.append(kind)
+    def interrupted(process: subprocess.Popen[bytes], group: bool = False) -> None:
+        signal.raise_signal(signal.SIGINT)
+        end(process, group)
+        ended.append(process.pid)
         signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt), Processes({"sim": stubborn, "referee": stubborn}, os.environ) as processes:
         time.sleep(0.5)
-        monkeypatch.setattr(processes_module, "_signal", interrupted)
-    assert said.count(signal.SIGKILL) == 2 and len(processes.ended()) == 2
+        monkeypatch.setattr(processes_module, "ENDED_WITHIN", 0.3)
+        monkeypatch.setattr(processes_module, "end", interrupted)
+    assert len(ended) == 2 and len(processes.ended()) == 2
 
 
 def test_a_control_loop_that_was_told_to_stand_for_long_is_left_to_it() -> None:
