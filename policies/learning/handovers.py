@@ -1,10 +1,11 @@
 """Recording the moments in which a jumper takes a robot over, for its training to begin in.
 
-Specialists run the official course and short random ones in evaluation physics, randomised; each run gives what
-`sim.tasks.handovers` keeps of the step in which the jumper drives for the first time.
+Specialists run the shipped courses, with weak motors and without randomisation too, and short random ones in evaluation
+physics; each run gives what `sim.tasks.handovers` keeps of the step in which the jumper drives for the first time.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,32 +22,53 @@ from sim.errors import InputError
 from sim.planar import to_body, wrap
 from sim.tasks.handovers import Handovers
 
-SHORT_COURSES, RUNS_EACH, OFFICIAL_RUNS = 12, 16, 64
-"""Random courses of a turn and a board, runs of each, and of the official course: 256 hand-overs."""
+
+class Setting(NamedTuple):
+    """What a jumper is handed over to in."""
+
+    course: str
+    runs: int
+    randomize: bool = True
+    strength: float = 1.0
+    """Of the motors: a share of their peak torque."""
+
+
+SETTINGS = (
+    Setting("official", 64),
+    Setting("official", 32, randomize=False),
+    Setting("official", 32, strength=2 / 3),
+    Setting("reversed", 48),
+)
+"""On the reversed course the run-up is 0.4 m shorter: the board comes a bound and a half after the hand-over."""
+SHORT_COURSES, RUNS_EACH = 12, 16
+"""Random courses of a turn and a board, and randomised runs of each."""
 
 
 def record(skills: Skills, seed: int = 0, threads: int = 0, say: Callable[[str], None] = print) -> Handovers:
-    """The hand-overs to the jumper in 256 randomised runs, less those that ended before.
+    """The hand-overs to the jumper in 368 runs, less those that ended before.
 
     Raises:
       InputError: the policy has no jumper of its own, or no run came to one.
     """
     if len(skills.bundles) < 2 or "jump" not in skills.able:
         raise InputError(f"the policy '{skills.policy}' hands nothing over to a jumper: it needs one beside a walker")
-    courses = [short([BroadJump.KIND], seed * SHORT_COURSES + i) for i in range(SHORT_COURSES)]
+    drawn = [short([BroadJump.KIND], seed * SHORT_COURSES + i) for i in range(SHORT_COURSES)]
+    settings = [(by_name(setting.course), setting) for setting in SETTINGS]
+    settings += [(course, Setting(course.name, RUNS_EACH)) for course in drawn]
     found = []
-    for number, course in enumerate([by_name("official"), *courses]):
-        runs = RUNS_EACH if number else OFFICIAL_RUNS
-        say(f"recording how the jumper takes over: course {number + 1} of {1 + len(courses)}")
-        found += _on(course, skills, world_seeds(seed + number, runs), threads)
+    for number, (course, setting) in enumerate(settings):
+        say(f"recording how the jumper takes over: {number + 1} of {len(settings)}")
+        found += _on(course, skills, setting, seed + number, threads)
     if not found:
         raise InputError(f"in no run of '{skills.policy}' did the jumper take over")
     return Handovers(*(np.stack(values).astype(np.float32) for values in zip(*found, strict=True)))
 
 
-def _on(course: Course, skills: Skills, seeds: Sequence[int] | np.ndarray, threads: int) -> list[Handovers]:
+def _on(course: Course, skills: Skills, setting: Setting, seed: int, threads: int) -> list[Handovers]:
     """One for each run of a course that comes to it (of 1, without its first axis)."""
-    worlds = CourseWorlds(course, skills, seeds, randomize=True, threads=threads)
+    torque = None if setting.strength == 1.0 else setting.strength * skills.robot.peak_torque
+    seeds = world_seeds(seed, setting.runs)
+    worlds = CourseWorlds(course, skills, seeds, randomize=setting.randomize, torque_limit=torque, threads=threads)
     runner, jump = worlds.policy, skills.uses["jump"]
     assert isinstance(runner, PolicyRunner)
     board = next(obstacle.board for obstacle in course.obstacles if isinstance(obstacle, BroadJump))

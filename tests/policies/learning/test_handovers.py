@@ -11,7 +11,6 @@ from policies.learning.train import Run
 from policies.skills.library import load_skills
 from sim import observation as obs
 from sim.course.generator import short
-from sim.envs.worlds import world_seeds
 from sim.errors import InputError
 from sim.tasks.handovers import Handovers
 
@@ -19,7 +18,7 @@ from sim.tasks.handovers import Handovers
 @pytest.fixture(scope="module")
 def found() -> Handovers:
     """Those of two runs over one board."""
-    some = handovers._on(short(["jump"], 3), load_skills(), world_seeds(5, 2), 1)
+    some = handovers._on(short(["jump"], 3), load_skills(), handovers.Setting("", 2), 5, 1)
     assert len(some) == 2, "every run comes to the board"
     return Handovers(*(np.stack(values).astype(np.float32) for values in zip(*some, strict=True)))
 
@@ -74,6 +73,23 @@ def test_worlds_begin_at_the_level_that_is_asked_for(tmp_path):
 def test_a_policy_without_a_jumper_of_its_own_hands_nothing_over():
     with pytest.raises(InputError):
         handovers.record(load_skills("generalist"), say=lambda text: None)
+
+
+def test_they_come_from_strong_and_weak_robots_and_from_nominal_ones(monkeypatch):
+    runs = []
+
+    class Worlds:
+        def __init__(self, course, skills, seeds, *, randomize, torque_limit, threads):
+            runs.append((course.name, len(seeds), randomize, torque_limit))
+            self.policy, self.robots = handovers.PolicyRunner(skills, 1), self
+            self.worlds = 0
+
+    monkeypatch.setattr(handovers, "CourseWorlds", Worlds)
+    with pytest.raises(InputError, match="in no run"):
+        handovers.record(load_skills("specialists"), say=lambda text: None)
+    name, weak = runs[0][0], 2 / 3 * load_skills("specialists").robot.peak_torque
+    assert (name, 32, False, None) in runs and (name, 32, True, weak) in runs
+    assert sum(count for _, count, *_ in runs) == 368 and len({course for course, *_ in runs}) == 14
 
 
 def test_they_are_for_jumping():
