@@ -20,7 +20,7 @@ ERRORS = ("pose_noise", "pose_yaw_noise", "pose_delay", "pose_rate", "pose_drift
 GIVEN = {
     "sim": ("robot", "course", "seed", "randomize", "torque_limit", *ERRORS),
     "onboard": ("policy", "robot", "course"),
-    "navigator": ("policy", "robot", "course"),
+    "navigator": ("policy", "robot", "course", "torque_limit"),
     "referee": ("robot", "course", "out"),
     "localizer": ("policy", "robot", "course", "own_odometry"),
 }

@@ -18,7 +18,7 @@ HERE = Path(__file__).resolve().parent
 GIVEN = {
     "onboard": ("policy", "robot", "course", "dry_run", "record"),
     "localizer": ("policy", "robot", "course", "own_odometry", "start"),
-    "navigator": ("policy", "robot", "course"),
+    "navigator": ("policy", "robot", "course", "torque_limit"),
 }
 """Node -> launch arguments that are parameters of it."""
 
@@ -52,6 +52,9 @@ def generate_launch_description():
             DeclareLaunchArgument("policy", default_value="", description="specialists, generalist or FILE.onnx"),
             DeclareLaunchArgument("robot", default_value="", description="a robot's name or folder"),
             DeclareLaunchArgument("course", default_value="", description="a course's name or FILE.yaml"),
+            DeclareLaunchArgument(
+                "torque_limit", default_value="", description="motors, N m, with a point; the plan's"
+            ),
             DeclareLaunchArgument("dry_run", default_value="", description="true or false"),
             DeclareLaunchArgument("record", default_value="", description="file for a recording of the loop"),
             DeclareLaunchArgument("enclave", default_value="", description="SROS 2 enclave above the nodes' own"),

@@ -206,6 +206,8 @@ class NavigatorOptions(NodeOptions):
 
     policy: str | None = None
     """specialists, generalist or a bundle FILE.onnx; the parameter file's without it"""
+    torque_limit: Torque | None = None
+    """N m that the motors give at most: for weak ones the way is planned slower; the parameter file's without it"""
 
 
 @dataclass(frozen=True)

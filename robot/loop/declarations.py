@@ -16,6 +16,7 @@ from sim.robots.description import DEFAULT
 COURSE = "The course: official, another shipped one, generated:SEED, or FILE.yaml."
 DRIVES = ("remote", "course")
 ROBOT = "The robot: its name, or the folder that describes it."
+MOTORS = "What the motors give at most, in N m: for weak ones the way is planned slower; 0 means the robot's own."
 WHOSE = "The robot whose policy is meant, by name or folder; empty means barkour_v0, or the robot of FILE.onnx."
 
 
@@ -84,6 +85,7 @@ class NavigatorParameters:
     robot: str = text("", WHOSE)
     course: str = text("official", COURSE)
     pose_timeout: float = number(0.1, 0.02, 5.0, "With a pose older than this nothing is sent, in s.")
+    torque_limit: float = number(0.0, 0.0, 1000.0, MOTORS)
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ class UnitreeParameters:
         False, "Whether rt/sportmodestate gives the pose in the course frame; a simulated robot's does."
     )
     drive: str = text("remote", "Who says where to go: the remote's sticks, or the course's navigator.")
+    torque_limit: float = number(0.0, 0.0, 1000.0, MOTORS)
 
     def __post_init__(self) -> None:
         """Raises `InputError` for a `drive` that is none."""

@@ -17,8 +17,9 @@ from sim.course.description import Course
 class NavigationProgram:
     """Takes one robot over a course; the plan is the one that `barkour run` drives."""
 
-    def __init__(self, course: Course, skills: Skills) -> None:
-        paces, response = paces_of(skills), response_of(skills)
+    def __init__(self, course: Course, skills: Skills, torque_limit: float | None = None) -> None:
+        """`torque_limit`: what the motors give at most, N m; the robot's own without it (see `paces_of`)."""
+        paces, response = paces_of(skills, torque_limit), response_of(skills)
         route = planned(course, skills.robot.footprint, skills.able, paces)
         self.navigator = rehearsed(course, route, trained_limits(skills, paces.limits), response, paces.made_up)
         self.period = skills.robot.control_period

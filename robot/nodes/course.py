@@ -104,12 +104,13 @@ def run_course(options: CourseOptions, started: Callable[[Processes], None] | No
                 **shared, "report": str(place / "onboard.json"), "record": options.record and str(options.record),
             },
             LOCALIZER: dict(shared),
-            "navigator": shared,
+            "navigator": dict(shared),
             "referee": {"course": options.course, "out": str(place)},
         }  # fmt: skip
         used = {node: files.load(PARAMETERS[node], file, node, elsewhere=names(), **given[node]) for node in NODES}
         errors, unseen = PoseErrors.of(used["sim"]), used["sim"].own_odometry
         _check(errors, unseen)
+        given["navigator"]["torque_limit"] = used["navigator"].torque_limit or used["sim"].torque_limit or None
         nodes = NODES
         if errors or unseen:
             nodes = (*NODES, LOCALIZER)

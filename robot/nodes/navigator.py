@@ -23,7 +23,7 @@ def run_navigator(node: RosNode, ending: Ending) -> dict[str, Any]:
     options = node.parameters(NavigatorParameters)
     skills, course = load_skills(options.policy, options.robot or None), by_name(options.course)
     node.say(f"planning the way over the course {options.course}")
-    navigation = NavigationProgram(course, skills)
+    navigation = NavigationProgram(course, skills, options.torque_limit or None)
     clock = SteadyClock()
     messages = MessageFilter(skills.robot, clock.now, Refusals(node.say))
     port = NavigatorPort(node, messages)

@@ -43,7 +43,8 @@ def localizer(options: LocalizerOptions) -> LocalizerReport:
 
 def navigator(options: NavigatorOptions) -> NavigatorReport:
     """The navigator; see `run`."""
-    given = {"course": options.course, "policy": options.policy, "robot": options.robot}
+    given: dict[str, Any] = {"course": options.course, "policy": options.policy, "robot": options.robot}
+    given["torque_limit"] = options.torque_limit
     return NavigatorReport.of(_given("navigator", options.parameters, options.domain, **given))
 
 

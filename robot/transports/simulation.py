@@ -70,7 +70,8 @@ def onboard_in_simulation(
         raise InputError("a simulated robot needs a course: the parameter file names none")
     where = by_name(options.course)
     clock: Clock = SteadyClock() if asked.real_time else SimulatedClock()
-    navigation, referee = NavigationProgram(where, skills), Referee(where, fall=skills.robot.fall)
+    navigation = NavigationProgram(where, skills, asked.torque_limit)
+    referee = Referee(where, fall=skills.robot.fall)
     hardware = SimulatedHardware(
         skills.robot, where, seed, randomize=asked.randomize, torque_limit=asked.torque_limit, lying=asked.lying,
         pose_errors=PoseErrors.of(asked), own_odometry=asked.own_odometry, variation=variation,

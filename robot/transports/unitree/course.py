@@ -46,7 +46,7 @@ def parameters(options: UnitreeCourseOptions, domain: int, place: Path) -> dict[
         "course": options.course,
         "report": str(place / "onboard.json"),
     }
-    found["unitree"]["ros__parameters"]["domain"] = domain
+    found["unitree"]["ros__parameters"] |= {"domain": domain, "torque_limit": float(options.torque_limit or 0.0)}
     return found
 
 

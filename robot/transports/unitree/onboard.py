@@ -35,12 +35,19 @@ DEAD_BAND = 0.08
 class Commands(Worker):
     """Says fifty times a second where to go: by the course's navigator, or as the remote's sticks ask."""
 
-    def __init__(self, transport: UnitreeTransport, skills: Skills, course: Course | None, clock: Clock) -> None:
+    def __init__(
+        self,
+        transport: UnitreeTransport,
+        skills: Skills,
+        course: Course | None,
+        clock: Clock,
+        torque_limit: float | None = None,
+    ) -> None:
         """Without a `course` the sticks decide: ahead and aside by the left one, turning by the right one, up to the
-        speeds that the policy was trained at."""
+        speeds that the policy was trained at. `torque_limit`: as for `NavigationProgram`."""
         super().__init__("commands")
         self.transport, self.messages, self.clock = transport, transport.messages, clock
-        self.program = None if course is None else NavigationProgram(course, skills)
+        self.program = None if course is None else NavigationProgram(course, skills, torque_limit)
         self.period = skills.robot.control_period
         limits = trained_limits(skills, paces_of(skills).limits)
         self.ranges = np.array([limits.forward, limits.sideways, limits.yaw])
@@ -108,7 +115,8 @@ def _onboard(asked: OnboardOptions, ending: Ending) -> LoopReport:
 
     assembly = Assembly(skills, course, options, clock, connect, _say)
     transport = assembly.transport
-    commands = Commands(transport, skills, course if link.drive == "course" else None, clock)
+    driven = course if link.drive == "course" else None
+    commands = Commands(transport, skills, driven, clock, link.torque_limit or None)
     try:
         commands.start()
         transport.start(link.switcher)

@@ -240,6 +240,38 @@ def test_bad_input_is_refused_before_anything_starts(given: dict[str, Any], word
 
 
 @pytest.mark.parametrize(
+    ("option", "sim", "navigator", "planned"),
+    [(None, 0.0, 0.0, None), (12.0, 0.0, 0.0, "12.0"), (None, 13.0, 0.0, "13.0"), (12.0, 13.0, 11.0, "11.0")],
+)
+def test_the_way_is_planned_for_the_motors_that_the_robot_has(
+    option: float | None, sim: float, navigator: float, planned: str | None, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """By the option, else by the simulated robot in the parameter file; what that says of the plan comes first."""
+    text = (launch_folder() / "course.yaml").read_text()
+    assert "torque_limit: 0.0" in text and "navigator:\n  ros__parameters:\n" in text
+    text = text.replace("torque_limit: 0.0", f"torque_limit: {sim}")
+    text = text.replace(
+        "navigator:\n  ros__parameters:\n", f"navigator:\n  ros__parameters:\n    torque_limit: {navigator}\n"
+    )
+    (tmp_path / "file.yaml").write_text(text)
+    started: list[dict[str, list[str]]] = []
+
+    class Started(Exception):
+        pass
+
+    def start(lines: dict[str, list[str]], *_: object) -> None:
+        started.append(lines)
+        raise Started
+
+    monkeypatch.setattr(ros_course, "Processes", start)
+    with pytest.raises(Started):
+        run_course(CourseOptions(torque_limit=option, parameters=tmp_path / "file.yaml"))
+    asked = [word.split(":=")[1] for word in started[0]["navigator"] if word.startswith("torque_limit:=")]
+    assert asked == ([planned] if planned else [])
+
+
+@pytest.mark.parametrize(
     "given", [{"policy": "nobody"}, {"parameters": Path("none.yaml")}, {"record": Path(__file__)}, {"pose_delay": 1.0}]
 )
 def test_what_is_refused_loses_nothing_of_an_earlier_run(given: dict[str, Any], tmp_path: Path) -> None:

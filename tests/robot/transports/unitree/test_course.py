@@ -25,6 +25,7 @@ def test_the_loop_gets_a_parameter_file_that_it_reads(tmp_path):
     link = files.load(UnitreeParameters, file, "unitree", elsewhere=names())
     assert (loop.policy, loop.course, loop.robot) == ("specialists", "reversed", "unitree_go2")
     assert loop.auto_arm and not loop.dry_run and link.domain == 7 and link.interface == "lo"
+    assert link.torque_limit == 20.0
     robot = lines["sim"]
     assert robot[robot.index("--seed") + 1] == "5" and "--randomize" in robot and "--score" in robot
     assert robot[robot.index("--domain") + 1] == "7"
