@@ -6,6 +6,7 @@ training grounds.
 
 from collections.abc import Callable, Sequence
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,6 +30,15 @@ SHORT_ROWS_PER_RUN = 600
 """Control steps of an average run of a course with two obstacles."""
 
 
+class Robots(NamedTuple):
+    """What kind of robots run a course."""
+
+    torque_limit: float | None = None
+    """Peak torque of the motors, N m; the robot's own without it."""
+    randomize: bool = True
+    """Else nominal: as described, with the longest latency that is drawn, which randomised ones hardly ever have."""
+
+
 class CourseCollector:
     """Runs of courses, driven by the specialists, the student, or both."""
 
@@ -36,7 +46,7 @@ class CourseCollector:
         self,
         teachers: Skills,
         courses: Sequence[Course],
-        torque_limits: Sequence[float | None] = (None,),
+        robots: Sequence[Robots] = (Robots(),),
         threads: int = 0,
         *,
         name: str = "course",
@@ -45,9 +55,9 @@ class CourseCollector:
         rows_per_run: int = ROWS_PER_RUN,
     ) -> None:
         """The first round runs on all `courses`, every later one on the first `always` and on `others` of the rest in
-        turn; motors are spread evenly over `torque_limits` (N m, None: the robot's)."""
+        turn, evenly by each kind of `robots`."""
         self.name, self.teachers, self.courses = name, teachers, tuple(courses)
-        self.torque_limits, self.threads = tuple(torque_limits), threads
+        self.robots, self.threads = tuple(robots), threads
         self.always, self.others, self.rows_per_run = always, others, rows_per_run
 
     def courses_of(self, round: int) -> tuple[Course, ...]:
@@ -60,18 +70,18 @@ class CourseCollector:
 
     def collect(self, student: Student | None, plan: CollectionPlan) -> Experience:
         """About `plan.rows` rows; `gain` is the mean score of the runs."""
-        groups = [(course, limit) for course in self.courses_of(plan.round) for limit in self.torque_limits]
+        groups = [(course, kind) for course in self.courses_of(plan.round) for kind in self.robots]
         runs = max(round(plan.rows / self.rows_per_run / len(groups)), 1)
         fields: list[dict[str, np.ndarray]] = []
         episodes: list[int] = []
         results: list[CourseRun] = []
-        for k, (course, limit) in enumerate(groups):
+        for k, (course, kind) in enumerate(groups):
             bundle = as_bundle(student, self.teachers)
             seed = (plan.seed * 31 + k) % 2**31
             driver = RecordingDriver(self.teachers, bundle, runs, plan.beta, seed)
             worlds = CourseWorlds(
-                course, self.teachers, world_seeds(seed, runs), randomize=True, time_limit=LONGEST_RUN,
-                torque_limit=limit, threads=self.threads, policy=driver,
+                course, self.teachers, world_seeds(seed, runs), randomize=kind.randomize, time_limit=LONGEST_RUN,
+                torque_limit=kind.torque_limit, threads=self.threads, policy=driver,
             )  # fmt: skip
             going = True
             while going:
@@ -87,9 +97,9 @@ class CourseCollector:
 
 
 def between_obstacles(
-    teachers: Skills, each: int, torque_limits: Sequence[float | None] = (None,), threads: int = 0
+    teachers: Skills, each: int, robots: Sequence[Robots] = (Robots(),), threads: int = 0
 ) -> CourseCollector:
-    """Hand-overs, close together: `each` random courses of every two obstacles, in either order; motors as in
+    """Hand-overs, close together: `each` random courses of every two obstacles, in either order; `robots` as in
     `CourseCollector`.
 
     A run of the whole course is mostly poles, ramps and the end table; how a robot comes out of one obstacle, turns and
@@ -97,7 +107,7 @@ def between_obstacles(
     """
     courses = [short(kinds, seed) for seed in range(each) for kinds in combinations(BETWEEN, 2)]
     return CourseCollector(
-        teachers, courses, torque_limits, threads, name="between", always=0, others=4, rows_per_run=SHORT_ROWS_PER_RUN
+        teachers, courses, robots, threads, name="between", always=0, others=4, rows_per_run=SHORT_ROWS_PER_RUN
     )
 
 

@@ -10,7 +10,7 @@ from sim.options import Range, Seed, Threads, Torque
 OPTIONS = "options.json"
 """Where a run keeps the options it was begun with."""
 SIMULATED = (
-    "teachers", "rounds", "first_rows", "rows", "steps", "beta_decay", "smoothing", "between", "weak",
+    "teachers", "rounds", "first_rows", "rows", "steps", "beta_decay", "smoothing", "between", "weak", "nominal",
     "score_runs", "patience", "threads",
 )  # fmt: skip
 """Options that say how experience is made and students are scored."""
@@ -77,7 +77,9 @@ class Options(options.Options):
     between: Annotated[int, Range(0, 1000)] = 0
     """courses of every two obstacles that are a domain of their own, for the hand-overs; 0: no such domain"""
     weak: Torque | None = None
-    """peak torque of the motors, N m, in half of the runs of courses, the short ones too; the robot's own without it"""
+    """peak torque of the motors, N m, in as many runs of courses, the short ones too, as have the robot's own"""
+    nominal: bool = False
+    """as many runs of courses again without randomisation, where latency is the longest that is drawn"""
     score_runs: Annotated[int, Range(1, 100_000)] = 32
     """runs of the first course that score the student after each round"""
     keep: Literal["best", "last"] = "best"

@@ -25,7 +25,7 @@ from distill.core.reading import read_json
 from distill.core.schedules import Beta
 from distill.core.shards import Shards
 from distill.core.teachers import RecordedActions
-from distill.locomotion.course import CourseCollector, between_obstacles, course_score
+from distill.locomotion.course import CourseCollector, Robots, between_obstacles, course_score
 from distill.locomotion.experience import Windows
 from distill.locomotion.options import OPTIONS, Options, is_run
 from distill.locomotion.student import TransformerStudent
@@ -195,10 +195,12 @@ def simulated(options: Options) -> Source:
     if missing:
         raise InputError(f"the teachers '{options.teachers}' have no policy for {', '.join(missing)}")
     courses = [by_name(name) for name in options.courses]
-    motors = (None, options.weak) if options.weak else (None,)
+    robots = [Robots()]
+    robots += [Robots(options.weak)] if options.weak else []
+    robots += [Robots(randomize=False)] if options.nominal else []
     collectors: Sequence[Collector] = [
-        CourseCollector(teachers, courses, motors, options.threads),
-        *([between_obstacles(teachers, options.between, motors, options.threads)] if options.between else []),
+        CourseCollector(teachers, courses, robots, options.threads),
+        *([between_obstacles(teachers, options.between, robots, options.threads)] if options.between else []),
         *(TaskCollector(skill, teachers, options.threads) for skill in SKILLS),
     ]
     return Source(teachers.robot, collectors, course_score(teachers, courses[0], options.score_runs, 1000))

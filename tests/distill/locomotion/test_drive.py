@@ -149,23 +149,28 @@ def test_the_course_gives_labelled_runs(teachers):
     assert sum(found.episodes) == len(found.fields["skill"]) and 0 < found.measured["gain"] <= 1
 
 
-def test_half_of_the_runs_of_courses_can_have_weak_motors(teachers, monkeypatch):
+def test_runs_of_courses_can_have_weak_motors_and_nominal_robots(teachers, monkeypatch):
     limits = []
     worlds = CourseWorlds.__init__
-    monkeypatch.setattr(
-        CourseWorlds, "__init__",
-        lambda self, *given, **named: limits.append(named["torque_limit"]) or worlds(self, *given, **named),
-    )  # fmt: skip
+
+    def begin(self, *given, **named):
+        limits.append((named["torque_limit"], named["randomize"]))
+        worlds(self, *given, **named)
+
+    monkeypatch.setattr(CourseWorlds, "__init__", begin)
     monkeypatch.setattr("distill.locomotion.course.LONGEST_RUN", 0.1)
     course, between = recipe.simulated(Options(weak=12.0, between=1)).collectors[:2]
     course.collect(None, CollectionPlan(1, 1.0, 2000, 11))
-    assert limits == [None, 12.0]
+    assert limits == [(None, True), (12.0, True)]
     limits.clear()
     between.collect(None, CollectionPlan(1, 1.0, 2000, 11))
-    assert limits == [None, 12.0] * (len(limits) // 2) and limits, "hand-overs as whole courses"
+    assert limits == [(None, True), (12.0, True)] * (len(limits) // 2) and limits, "hand-overs as whole courses"
+    limits.clear()
+    recipe.simulated(Options(nominal=True)).collectors[0].collect(None, CollectionPlan(1, 1.0, 2000, 11))
+    assert limits == [(None, True), (None, False)]
     limits.clear()
     recipe.simulated(Options()).collectors[0].collect(None, CollectionPlan(1, 1.0, 1000, 11))
-    assert limits == [None]
+    assert limits == [(None, True)]
 
 
 def test_ways_between_two_obstacles_are_a_domain_of_their_own(teachers):
