@@ -7,6 +7,7 @@ the distillation core imports nothing of the robot's packages, and these import 
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -95,6 +96,25 @@ def writable(folder: Path) -> Path:
         probe = folder / f".barkour-write-test-{secrets.token_hex(4)}"  # no other program's, and no pipe's
         probe.write_bytes(b"")
         probe.unlink()
+    except OSError as error:
+        raise InputError(f"cannot write to the folder {folder}: {error.strerror}") from error
+    return folder
+
+
+def makeable(folder: Path) -> Path:
+    """`folder`, of which nothing is made: `InputError` if it is no folder, or none that could be made and written."""
+    try:
+        for path in (folder, *folder.absolute().parents):
+            if not os.path.lexists(path):
+                continue
+            kind = path.stat().st_mode
+            if not stat.S_ISDIR(kind):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            if not os.access(path, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            break
+        with suppress(FileNotFoundError):
+            folder.stat()  # names that are too long
     except OSError as error:
         raise InputError(f"cannot write to the folder {folder}: {error.strerror}") from error
     return folder

@@ -59,6 +59,7 @@ from distill.methods.pgkd.method import FewShot, Guided
 from distill.results import ClassifierDistilled
 from policies.learning import runs
 from sim.errors import InputError
+from sim.folders import makeable
 
 SUMMARY, RUN = "summary.json", "run"
 FREE = ("out", "resume", "dry_run", "checkpoint_minutes")
@@ -122,6 +123,7 @@ def distil(options: ClassifierOptions) -> ClassifierDistilled:
     load_silently()
     try:
         if options.dry_run:
+            makeable(options.out)
             return ClassifierDistilled.of({**prepare(options).about(), "dry_run": True})
         folder = options.out / RUN
         with begins(folder), runs.stopping():

@@ -54,6 +54,7 @@ from distill.methods.method import OPTION_NAMES, Material, Method, MethodOptions
 from distill.results import LanguageDistilled
 from policies.learning import runs
 from sim.errors import InputError
+from sim.folders import makeable
 from sim.results import printable
 
 SUMMARY, RUN = "summary.json", "run"
@@ -164,6 +165,7 @@ def distil(options: LanguageOptions) -> LanguageDistilled:
     try:
         _check(options)
         if options.dry_run or options.plan:
+            makeable(options.out)
             run = prepare(options)
             return LanguageDistilled.of({**run.about(), **(measured_plan(run) if options.plan else {"dry_run": True})})
         folder = options.out / RUN

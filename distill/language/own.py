@@ -31,6 +31,7 @@ from distill.language.trained_options import RunOptions, TrainedOptions
 from distill.results import OwnDistilled
 from policies.learning import runs
 from sim.errors import InputError
+from sim.folders import makeable
 
 SUMMARY, RUN, CURVE = "summary.json", "run", "curve.png"
 FREE = ("out", "resume", "plan", "dry_run", "checkpoint_minutes")
@@ -123,6 +124,7 @@ def carried(
       InputError: options, models, data or a folder that cannot be used.
     """
     if options.dry_run:
+        makeable(options.out)
         return told_of(lambda: {**about(), "steps": 0, "dry_run": True})
     load_silently()
     try:

@@ -22,7 +22,7 @@ from policies.evaluation.course_run import write_text
 from policies.learning import curves
 from policies.navigation.response import Response
 from sim.errors import InputError
-from sim.folders import LOCK, alone, replacing, writable
+from sim.folders import LOCK, alone, makeable, replacing, writable
 from sim.robots.description import default_robot
 
 HOLDER = """
@@ -247,3 +247,26 @@ def test_a_picture_takes_the_place_of_a_pipe_and_leaves_the_one_before_where_the
     with pytest.raises((InputError, OSError), match="No space"):
         save(file)
     assert file.read_bytes() == before and [path.name for path in tmp_path.iterdir()] == ["curve.png"]
+
+
+@pytest.mark.parametrize("how", ["pipe", "device", "link to nothing", "empty"])
+def test_a_folder_that_could_not_be_made_is_refused_before_anything_is(tmp_path, spoil, how):
+    spoil(tmp_path / "place", how)
+    for folder in (tmp_path / "place", tmp_path / "place" / "below" / "it"):
+        with pytest.raises(InputError, match="cannot write"):
+            makeable(folder)
+
+
+def test_names_that_no_folder_can_have_are_refused(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    for name in ("n" * 300, "/".join(["d" * 200] * 30), "loop", "loop/below"):
+        with pytest.raises(InputError, match="cannot write"):
+            makeable(tmp_path / name)
+
+
+def test_what_could_be_made_is_not_made(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in (tmp_path, tmp_path / "new" / "folder", Path("here"), Path(".")):
+        assert makeable(folder) == folder
+    (tmp_path / "link").symlink_to(tmp_path)
+    assert makeable(tmp_path / "link" / "below") and [each.name for each in tmp_path.iterdir()] == ["link"]
