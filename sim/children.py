@@ -4,6 +4,8 @@ import contextlib
 import os
 import signal
 import subprocess
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,3 +44,14 @@ def end(process: "subprocess.Popen[Any]", group: bool = False) -> None:
                 process.returncode = os.waitstatus_to_exitcode(os.waitpid(process.pid, 0)[1])
             except ChildProcessError:  # an interrupted wait has learnt of its end, and told nobody
                 process.returncode = 0
+
+
+@contextmanager
+def running(line: Sequence[str], group: bool = False, **how: Any) -> Generator["subprocess.Popen[Any]"]:
+    """A child for the time of a block, at whose end it is ended as by `end`; also where a signal raises while it
+    starts. `how` is as for `subprocess.Popen`."""
+    with contextlib.ExitStack() as ending:
+        with held():
+            process = subprocess.Popen(line, **how)  # noqa: S603
+            ending.callback(end, process, group)
+        yield process

@@ -12,20 +12,15 @@ import subprocess
 import sys
 from typing import Any
 
-from sim.children import APART, end, environment
-from sim.signals import held
+from sim.children import APART, environment, running
 
 
 def answer(program: str, content: bytes, wall: float) -> Any:
     """What a Python file prints as JSON when it is run with `content` on its standard input; None where it does not
     answer within `wall` seconds, prints no JSON, or ends by a signal. It limits itself: see `limit`."""
-    with contextlib.ExitStack() as ending:
-        with held():
-            child = subprocess.Popen(
-                [sys.executable, "-P", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL, env=environment(**APART),
-            )  # fmt: skip
-            ending.callback(end, child)
+    line, pipe = [sys.executable, "-P", program], subprocess.PIPE
+    apart = environment(**APART)
+    with running(line, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, env=apart) as child:
         try:
             said, _ = child.communicate(content, timeout=wall)
             return json.loads(said)

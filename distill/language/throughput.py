@@ -17,6 +17,7 @@ averaged over all (gloo), tokens are counted over all, memory is of the process 
 """
 
 import argparse
+import contextlib
 import json
 import os
 import socket
@@ -34,10 +35,9 @@ from typing import Any
 from distill.core.folders import end_with_parent
 from distill.options import DistillBenchOptions
 from distill.results import DistillBench
-from sim.children import end, ended, environment
+from sim.children import ended, environment, running
 from sim.errors import InputError
 from sim.machine import machine
-from sim.signals import held
 
 WARM_UP_STEPS = 3
 AHEAD = 8
@@ -425,25 +425,21 @@ def _child(arm: Arm) -> dict[str, Any]:
     """What the processes of an arm measured; ended together where one fails or this one is interrupted."""
     command = [sys.executable, "-P", "-m", "distill.language.throughput"]  # -P: not what lies in the current folder
     command += ["--arm", json.dumps(asdict(arm)), "--parent", str(os.getpid())]
-    running: list[subprocess.Popen[str]] = []
     with tempfile.TemporaryDirectory() as folder:  # what an arm that is interrupted leaves goes with it
-        try:
+        with contextlib.ExitStack() as ending:
+            ranks: list[subprocess.Popen[str]] = []
             for rank, more in enumerate(_ranks(arm.processes)):
                 with (Path(folder) / f"{rank}.out").open("w") as out, (Path(folder) / f"{rank}.err").open("w") as err:
-                    started = environment(TMPDIR=folder, **more)
-                    with held():
-                        running.append(subprocess.Popen(command, stdout=out, stderr=err, text=True, env=started))
+                    where = environment(TMPDIR=folder, **more)
+                    ranks.append(ending.enter_context(running(command, stdout=out, stderr=err, text=True, env=where)))
             states: list[int | None] = [None]
             while None in states and not any(states):
                 time.sleep(0.02)
-                states = [ended(process) for process in running]
+                states = [ended(process) for process in ranks]
             failed = next((rank for rank, state in enumerate(states) if state), None)
-        finally:
-            for process in running:
-                end(process)
         if failed is not None:
             said = (Path(folder) / f"{failed}.err").read_text(errors="replace").strip() or "nothing"
-            status = running[failed].returncode
+            status = ranks[failed].returncode
             raise InputError(f"the arm '{arm.who}' failed with status {status}: {said.splitlines()[-1]}")
         files = [Path(folder) / f"{rank}.out" for rank in range(arm.processes)]
         found = [json.loads(file.read_text(errors="replace").splitlines()[-1]) for file in files]

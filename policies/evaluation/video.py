@@ -18,9 +18,8 @@ from typing import IO
 import mujoco
 import numpy as np
 
-from sim.children import end, environment
+from sim.children import environment, running
 from sim.folders import replacing
-from sim.signals import held
 
 FRAMES_PER_SECOND = 25
 SIZE = (360, 640)
@@ -84,14 +83,11 @@ class _Unfilmed(Exception):
 
 def _in_a_process(backend: str, arguments: Sequence[object], silent: float) -> None:
     """Renders with one kind of GL; raises `_Unfilmed` where that fails."""
-    with contextlib.ExitStack() as ending:
-        with held():
-            process = subprocess.Popen(
-                [sys.executable, "-P", __file__, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                stdin=subprocess.DEVNULL, text=True, errors="replace", start_new_session=True,
-                env=environment(MUJOCO_GL=backend, PYOPENGL_PLATFORM=backend),
-            )  # fmt: skip
-            ending.callback(end, process, group=True)  # its encoder too
+    with running(
+        [sys.executable, "-P", __file__, *map(str, arguments)], group=True, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, errors="replace", start_new_session=True,
+        env=environment(MUJOCO_GL=backend, PYOPENGL_PLATFORM=backend),
+    ) as process:  # and its encoder  # fmt: skip
         lines: queue.Queue[str] = queue.Queue()
         complaints: list[str] = []
         readers = [
