@@ -290,13 +290,16 @@ class FeetOnGround:
     by little looks so. What sinks into the ground is seen at once, what rises from it within 0.4 s.
 
     A robot that rears or rolls over, at a pole or off a ramp's edge, does not stand on its feet: where it is tilted by
-    more than `REARS` it must lean for `LASTS`, by when it has fallen or stands again.
+    more than `REARS` it must lean for `LASTS`, by when it has fallen or stands again; but not one that has leaned by
+    most of the limit for `WINDOW` before it was tilted so: an attitude that drifts makes robots stagger in the end.
     """
 
     WINDOW = 10
     """Every second control step: 0.4 s."""
     REARS = 0.6
     """rad: more than any ramp's 30 degrees. Robots that reared were tilted by 0.67 to 1.24 (`robot.bench.monitors`)."""
+    MOST = 0.7
+    """Of the limit."""
     LASTS = 20
     """Every second control step: 0.8 s."""
 
@@ -306,14 +309,15 @@ class FeetOnGround:
         self.lean = Level(Code.FEET_LEAN, Source.IMU, "rad", lean)
         self._radius, self._steps = robot.foot_radius, 0
         self._heights = np.full((self.WINDOW, len(robot.legs)), np.inf)
-        self._uneven, self._tilts, self._leaning = np.zeros(self.WINDOW), np.zeros(self.WINDOW), 0
+        self._uneven, self._tilts = np.zeros(self.WINDOW), np.zeros(self.WINDOW)
+        self._leaning = self._before = 0
         left = np.array([leg.corner.endswith("left") for leg in robot.legs])
         front = np.array([leg.front for leg in robot.legs])
         self._sides = np.where(left, 0.5, -0.5), np.where(front, 0.5, -0.5)
 
     def reset(self) -> None:
         """Begins anew."""
-        self._steps = self._leaning = 0
+        self._steps = self._leaning = self._before = 0
         self.height.residual = self.lean.residual = 0.0
 
     def see(self, now: Stance, ground: Array, around: Array, standing: Array) -> list[Refusal]:
@@ -332,7 +336,9 @@ class FeetOnGround:
         broad, long = abs(float(sides @ standing[:, 1])), abs(float(ends @ standing[:, 0]))
         leaning = max((across - slack) / broad, (along - slack) / long, 0.0)
         self._leaning = self._leaning + 1 if leaning > self.lean.limit else 0
-        if self._leaning < self.LASTS and float(self._tilts.max()) > self.REARS:
+        if float(self._tilts.max()) <= self.REARS:
+            self._before = self._before + 1 if leaning > self.MOST * self.lean.limit else 0
+        elif self._leaning < self.LASTS and self._before < self.WINDOW:
             leaning = 0.0
         sentence = f"the lowest foot is {lowest:.2f} m above the mapped ground over the last steps"
         found = [

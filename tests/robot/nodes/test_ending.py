@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from robot.nodes import programs
+from robot.nodes.course import launch_folder
 from robot.nodes.ending import Ending, check_report, write_report
 from robot.options import OnboardOptions, UnitreeSimOptions
 from robot.transports.unitree import simulated
@@ -105,7 +106,10 @@ def test_a_connection_that_is_gone_asks_for_an_end():
         signal.signal(signal.SIGHUP, before)
 
 
-def test_a_program_gives_signals_back_to_who_called_it(tmp_path):
+def test_a_program_gives_signals_back_to_who_called_it(tmp_path, monkeypatch):
+    # what a process reads once holds for the ROS nodes of all its tests
+    monkeypatch.setenv("FASTDDS_DEFAULT_PROFILES_FILE", str(launch_folder() / "fastdds_loopback.xml"))
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "SYSTEM_DEFAULT")
     kinds = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = [signal.getsignal(kind) for kind in kinds]
     bad = tmp_path / "bad.yaml"
