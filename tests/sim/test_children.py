@@ -100,8 +100,8 @@ def test_signals_while_children_are_looked_at_raise_no_lock_away():
     alarm = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         for k in range(100):
-            signal.setitimer(signal.ITIMER_REAL, 1e-4 + 5e-6 * k)
             with pytest.raises(Asked):
+                signal.setitimer(signal.ITIMER_REAL, 1e-4 + 5e-6 * k)
                 while True:
                     ended(child)
             assert not child._waitpid_lock.locked()  # pyright: ignore[reportAttributeAccessIssue]
