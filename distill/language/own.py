@@ -106,8 +106,9 @@ def planned(options: TrainedOptions, task: Task, steps: int = 4) -> dict[str, An
     }  # fmt: skip
 
 
-def told_of(about: Callable[[], Mapping[str, Any]]) -> OwnDistilled:
-    """What is known of a run that is not made. Raises `InputError` where it could not be."""
+def told_of(out: Path, about: Callable[[], Mapping[str, Any]]) -> OwnDistilled:
+    """What is known of a run in the folder `out` that is not made. Raises `InputError` where it could not be."""
+    makeable(out)
     load_silently()
     try:
         return OwnDistilled.of({**about(), "interrupted": False})
@@ -124,8 +125,7 @@ def carried(
       InputError: options, models, data or a folder that cannot be used.
     """
     if options.dry_run:
-        makeable(options.out)
-        return told_of(lambda: {**about(), "steps": 0, "dry_run": True})
+        return told_of(options.out, lambda: {**about(), "steps": 0, "dry_run": True})
     load_silently()
     try:
         folder = options.out / RUN

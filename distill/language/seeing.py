@@ -54,7 +54,6 @@ from distill.methods.llava_kd import method as llava_kd
 from distill.methods.llava_mod import method as llava_mod
 from distill.methods.method import MethodOptions
 from distill.results import OwnDistilled
-from sim.folders import makeable
 from sim.results import printable
 
 Halves = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
@@ -67,8 +66,7 @@ def distil(options: VisionOptions) -> OwnDistilled:
     """Distils as the options say and writes the student's folder, or says what that would take. Raises `InputError` for
     what cannot be used."""
     if options.plan:
-        makeable(options.out)
-        return told_of(lambda: planned(options, prepare(options)))
+        return told_of(options.out, lambda: planned(options, prepare(options)))
     return distil_own(options, prepare)
 
 

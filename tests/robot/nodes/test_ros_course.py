@@ -196,7 +196,11 @@ def test_who_is_interrupted_while_processes_start_ends_them(interrupted_start: l
 
 def test_processes_are_ended_however_often_that_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     stubborn = [sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)"]
-    end, ended = processes_module.end, list[int]()
+    end, ask, ended = processes_module.end, processes_module._ask, list[int]()
+
+    def interrupted_asking(process: subprocess.Popen[bytes]) -> None:
+        ask(process)
+        signal.raise_signal(signal.SIGINT)
 
     def interrupted(process: subprocess.Popen[bytes], group: bool = False) -> None:
         signal.raise_signal(signal.SIGINT)
@@ -206,7 +210,7 @@ def test_processes_are_ended_however_often_that_is_interrupted(monkeypatch: pyte
 
     with pytest.raises(KeyboardInterrupt), Processes({"sim": stubborn, "referee": stubborn}, os.environ) as processes:
         time.sleep(0.5)
-        monkeypatch.setattr(processes_module, "ENDED_WITHIN", 0.3)
+        monkeypatch.setattr(processes_module, "_ask", interrupted_asking)
         monkeypatch.setattr(processes_module, "end", interrupted)
     assert len(ended) == 2 and len(processes.ended()) == 2
 
