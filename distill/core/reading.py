@@ -1,15 +1,18 @@
 """Files of a run, read back: they may have been changed, cut off or exchanged by then."""
 
 import json
+import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from distill.core.errors import DistillError
+from distill.core.errors import DistillError, first_line
 
 LARGEST = 64 * 2**20
 """Bytes of a file that a run wrote about itself."""
+MOST_OTHERS = 100_000
+"""Files and folders that may lie beside those that are looked for: a whole disk has more, and is hardly meant."""
 
 
 def check_regular(path: Path) -> int:
@@ -39,6 +42,34 @@ def read_text(path: Path, largest: int = LARGEST) -> str:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DistillError(f"{path} is not text") from error
+
+
+def files_below(folder: Path, endings: Collection[str]) -> list[Path]:
+    """What lies below a folder, in the order of its names, and ends in one of `endings` (`.txt`), pipes and devices
+    too, folders not. Links to folders are not followed.
+
+    Raises:
+      DistillError: no folder, one in it that cannot be read, or more than `MOST_OTHERS` other things in it.
+    """
+    found, others = [], 0
+    try:
+        for place, folders, files in os.walk(folder, onerror=_refuse):
+            mine = [path for path in map(Path(place).joinpath, files) if path.suffix in endings]
+            found += mine
+            others += len(folders) + len(files) - len(mine)
+            if others > MOST_OTHERS:
+                raise DistillError(
+                    f"{folder} has more than {MOST_OTHERS} files or folders that are not {', '.join(sorted(endings))}: "
+                    "name a folder that holds little else"
+                )
+    except OSError as error:
+        what = error.strerror or first_line(error)
+        raise DistillError(f"{error.filename or folder} cannot be read: {what}") from error
+    return sorted(found)
+
+
+def _refuse(error: OSError) -> None:
+    raise error
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

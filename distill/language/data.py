@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from distill.core.errors import DistillError
-from distill.core.reading import unique
+from distill.core.reading import files_below, unique
 from distill.language.examples import NOT_TEXT, Pair, Text, check_size, fault_of, read_examples, table
 from sim.results import printable
 
@@ -192,7 +192,7 @@ def read_folder(folder: Path | str) -> Corpus:
     if not folder.is_dir():
         raise DistillError(f"the data folder {folder} does not exist")
     corpus = Corpus()
-    for path in sorted(p for p in folder.rglob("*") if p.suffix in READERS and p.is_file()):
+    for path in filter(Path.is_file, files_below(folder, READERS)):
         name = printable("/".join((*path.relative_to(folder).parts[:-1], path.stem)))
         try:
             check_size(path)

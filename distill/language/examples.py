@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from distill.core.errors import DistillError, first_line
-from distill.core.reading import unique
+from distill.core.reading import files_below, unique
 
 Line = TypeVar("Line", str, bytes)
 FORMS = "text | prompt, completion | messages | question, answer | instruction, input, output"
@@ -207,7 +207,7 @@ def _files(path: Path) -> list[Path]:
     """The file, or every file below the folder in the order of their names, of a known ending."""
     if str(path).startswith(HUB) or _is_saved(path):
         return []
-    every = [path] if path.is_file() else sorted(path.rglob("*"))
+    every = [path] if path.is_file() else files_below(path, READERS)
     return [file for file in every if file.suffix in READERS and file.is_file()]
 
 

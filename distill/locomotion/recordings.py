@@ -18,6 +18,8 @@ from mcap.records import Channel
 from mcap_ros2.decoder import DecoderFactory
 
 from distill.core.collect import CollectionPlan, Experience, Student
+from distill.core.errors import DistillError
+from distill.core.reading import files_below
 from distill.locomotion.drive import targets_to_actions
 from policies.transformer import generalist_layout
 from sim import observation as obs
@@ -74,12 +76,12 @@ def logs_below(folder: Path) -> list[Path]:
     """The MCAP files in a folder, by name.
 
     Raises:
-      InputError: no folder, or none or too many in it.
+      InputError: no folder, one that cannot be read, or none or too many in it.
     """
     try:
-        found = sorted(path for path in Path(folder).rglob("*.mcap") if not path.is_dir())
-    except OSError as error:
-        raise InputError(f"cannot read {folder}: {error.strerror}") from error
+        found = files_below(folder, [".mcap"])
+    except DistillError as error:
+        raise InputError(str(error)) from error
     if not found:
         raise InputError(f"there is no recording *.mcap in {folder}")
     if len(found) > MOST:

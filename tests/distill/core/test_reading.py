@@ -11,11 +11,11 @@ import torch
 
 import distill.core.errors
 import sim.errors
-from distill.core import checkpoints
+from distill.core import checkpoints, reading
 from distill.core.checkpoints import write_json, write_text
 from distill.core.errors import DistillError
 from distill.core.journal import Journal
-from distill.core.reading import read_json, read_text
+from distill.core.reading import files_below, read_json, read_text
 from distill.core.shards import Shards
 
 
@@ -129,3 +129,46 @@ def test_a_checkpoint_that_a_full_disk_cannot_take_says_so(room, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, heard)
     assert checkpoints.load(checkpoints.newest(tmp_path))[0]["step"] == 1
+
+
+def test_files_are_found_below_a_folder_by_name(tmp_path):
+    for name in ("b.txt", "a/c.txt", "a/b/d.md", "a.txt/e.csv", "f.md"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    (tmp_path / "a/loop").symlink_to(tmp_path)
+    names = [str(path.relative_to(tmp_path)) for path in files_below(tmp_path, {".txt", ".md"})]
+    assert names == ["a/b/d.md", "a/c.txt", "b.txt", "f.md"]
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_a_folder_of_mostly_other_things_is_not_searched_to_its_end(tmp_path, monkeypatch, nested):
+    monkeypatch.setattr(reading, "MOST_OTHERS", 20)
+    place = tmp_path
+    for i in range(30):
+        if nested:
+            place = place / "d"
+            place.mkdir()
+        else:
+            (tmp_path / f"{i}.bin").write_text("")
+        (place / f"{i}.txt").write_text("")
+    with pytest.raises(DistillError, match="more than 20"):
+        files_below(tmp_path, [".txt"])
+    assert len(files_below(tmp_path / "d/d/d/d/d/d/d/d/d/d/d", [".txt"]) if nested else [0] * 20) == 20
+
+
+@pytest.mark.parametrize("how", ["missing", "a file", "closed"])
+def test_a_folder_that_cannot_be_searched_is_refused_and_nothing_left_out(tmp_path, how, monkeypatch):
+    (tmp_path / "a.txt").write_text("")
+    (tmp_path / "closed").mkdir()
+    if how == "closed":  # root may read every folder
+        scan = os.scandir
+
+        def refuse(path):
+            if str(path).endswith("closed"):
+                raise PermissionError(13, "Permission denied", str(path))
+            return scan(path)
+
+        monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DistillError) as found:
+        files_below({"missing": tmp_path / "b", "a file": tmp_path / "a.txt", "closed": tmp_path}[how], [".txt"])
+    assert "\n" not in str(found.value) and str(tmp_path) in str(found.value)
