@@ -1,10 +1,12 @@
 """One control tick of a policy bundle at 50 Hz on one core: checks, observation, inference, joint targets.
 
     python -m benchmarks.tick models/generalist.onnx
+    python -m benchmarks.tick before.onnx models/generalist.onnx      # two of one robot beside each other
 
 Arms take turns in one run, each paced at 50 Hz as on a robot: onnxruntime as the bundle runs it (one thread, no
-spinning), onnxruntime with its defaults, and the same network in eager PyTorch (one thread, and its default). A CPU
-share is processor time over wall time.
+spinning), onnxruntime with its defaults, and the same network in eager PyTorch (one thread, and its default); of
+several bundles, each as it runs. A CPU share is processor time over wall time, a ratio that of the medians of a tick to
+the first arm's.
 """
 
 import argparse
@@ -62,15 +64,21 @@ def tick(policy: Policy, course: Any, pose: np.ndarray, sensors: Sensors, comman
     return targets
 
 
-def run(file: Path, seconds: float) -> dict[str, Any]:
-    """Times every arm for `seconds` of ticks; `arms` has p50, p99 (ms) and CPU share of each."""
+def run(files: Sequence[Path], seconds: float) -> dict[str, Any]:
+    """Times every arm for `seconds` of ticks; `arms` has p50, p99 (ms), ratio and CPU share of each.
+
+    Raises:
+      InputError: a file is no bundle, or another robot's than the first.
+    """
     course, rng = official(), np.random.default_rng(0)
-    arms = arms_of(file)
+    robot = Bundle.load(files[0]).robot
+    arms = arms_of(files[0]) if len(files) == 1 else {str(file): (Bundle.load(file), None) for file in files}
+    if other := next((arm.robot.name for arm, _ in arms.values() if arm.robot.name != robot.name), None):
+        raise InputError(f"the bundles are of two robots, {robot.name} and {other}: compare those of one")
     policies = {name: Policy(arm) for name, (arm, _) in arms.items()}
     times: dict[str, list[float]] = {name: [] for name in arms}
     busy: dict[str, list[float]] = {name: [] for name in arms}
     command = np.array([[1.0, 0.0, 0.2]], np.float32)
-    robot = Bundle.load(file).robot
     threads = torch.get_num_threads()
     for block in range(max(round(seconds / PERIOD / BLOCK), 1)):
         names = list(arms)
@@ -91,12 +99,14 @@ def run(file: Path, seconds: float) -> dict[str, Any]:
                 time.sleep(max(started + (k + 1) * PERIOD - time.perf_counter(), 0.0))
             busy[name].append((time.process_time() - used) / (time.perf_counter() - started))
     torch.set_num_threads(threads)
+    first = next(iter(arms))
     return {
-        "file": str(file),
-        "ticks": len(times[next(iter(arms))]),
+        "files": [str(file) for file in files],
+        "ticks": len(times[first]),
         "arms": {
             name: {
                 "tick_ms_p50": 1e3 * float(np.quantile(times[name], 0.5)),
+                "ratio": float(np.median(times[name]) / np.median(times[first])),
                 "tick_ms_p99": 1e3 * float(np.quantile(times[name], 0.99)),
                 "cpu_share": float(np.mean(busy[name])),
             }
@@ -108,21 +118,22 @@ def run(file: Path, seconds: float) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; exit status 2 with one line for bad input."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("file", type=Path)
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE")
     parser.add_argument("--seconds", type=float, default=20.0, help="of ticks for each arm")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     try:
-        found = run(options.file, options.seconds)
+        found = run(list(dict.fromkeys(options.files)), options.seconds)
     except InputError as error:
         print(f"tick: {error}", file=sys.stderr)
         return 2
     if options.json:
         print(json.dumps(found))
         return 0
-    shown = Table("arm", "p50 ms", "p99 ms", "CPU share")
+    shown = Table("arm", "p50 ms", "ratio", "p99 ms", "CPU share")
     for name, arm in found["arms"].items():
-        shown.add_row(name, f"{arm['tick_ms_p50']:.2f}", f"{arm['tick_ms_p99']:.2f}", f"{100 * arm['cpu_share']:.0f} %")
+        figures = (f"{arm['tick_ms_p50']:.2f}", f"{arm['ratio']:.2f}", f"{arm['tick_ms_p99']:.2f}")
+        shown.add_row(name, *figures, f"{100 * arm['cpu_share']:.0f} %")
     Console().print(shown)
     return 0
 

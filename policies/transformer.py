@@ -220,13 +220,87 @@ def _mask(steps: int, terrains: int, device: torch.device) -> Tensor:
 
 
 class Deployed(nn.Module):
-    """The model as a bundle's graph: one flat `observation` `[B, layout.size]` in, one `action` `[B, J + 1]` out."""
+    """The model as a bundle's graph: one flat `observation` `[B, layout.size]` in, one `action` `[B, J + 1]` out.
+
+    Of a transformer it gives what `newest` gives, to rounding, with less to do: the last block is computed where its
+    output is read alone, tokens stay in the order in which frames come, rows of all tokens are one matrix (a matrix
+    product and its bias are then one operation), and both kinds of token, the normaliser and the scale of the attention
+    are one matrix each. Those are made of the parameters in the graph itself: runtimes do it once, when they load it.
+    """
+
+    def __init__(self, model: LocomotionTransformer) -> None:
+        super().__init__()
+        self.model, context = model, model.config.context
+        order = [2 * step + kind for step in reversed(range(context)) for kind in (0, 1)] + [2 * context]
+        self.mask = _mask(context, 1, torch.device("cpu"))[order][:, order].contiguous()
+        """Of tokens newest step first, the terrain at the end."""
+
+    def forward(self, observation: Tensor) -> Tensor:
+        model, config = self.model, self.model.config
+        if config.kind == "mlp":
+            return model.newest(*unpack(model.layout, observation))
+        steps, width, mask = config.context, config.width, self.mask.to(observation.device)
+        end = steps * model.layout.frame_size
+        age = model.age.flip(0)
+        place = torch.stack([age + model.role[0], age + model.role[1]], 1).view(2 * steps, width)
+        frames = observation[:, :end].reshape(-1, model.layout.frame_size)
+        moving = torch.relu(nn.functional.linear(frames, *self._moving())).view(-1, 2 * steps, width) + place
+        terrain = model._terrain(observation[:, end:]) + (model.age[-1] + model.role[2])
+        tokens = torch.cat([moving, terrain[:, None]], 1).view(-1, width)
+        for block in model.blocks[:-1]:
+            tokens = _whole(block, tokens, mask)
+        return model.head(model.norm(_last(model.blocks[-1], tokens, len(mask))))
+
+    def _moving(self) -> tuple[Tensor, Tensor]:
+        """Weight `[2 width, frame]` and bias of action and state tokens before their ReLU, for raw frames."""
+        model, cut, size = self.model, self.model.last_action, self.model.layout.frame_size
+        action = nn.functional.pad(model.action.weight, (cut.start, size - cut.stop))
+        between = model.state.weight.new_zeros(len(model.state.weight), cut.stop - cut.start)
+        state = torch.cat([model.state.weight[:, : cut.start], between, model.state.weight[:, cut.start :]], 1)
+        weight = torch.cat([action, state]) / model.frames.std
+        return weight, torch.cat([model.action.bias, model.state.bias]) - weight @ model.frames.mean
+
+
+def _whole(block: Block, x: Tensor, mask: Tensor) -> Tensor:
+    """A block on rows `[B n, width]` of `n` tokens each."""
+    width, tokens = x.shape[1], len(mask)
+    weight, bias = _scaled(block, width)
+    split = nn.functional.linear(block.norm_1(x), weight, bias).view(-1, tokens, 3, block.heads, width // block.heads)
+    query, key, value = split.permute(2, 0, 3, 1, 4).unbind(0)
+    seen = torch.softmax(query @ key.transpose(2, 3) + mask, -1) @ value
+    x = x + block.output(seen.transpose(1, 2).reshape(-1, width))
+    return x + block.feed(block.norm_2(x))
+
+
+def _last(block: Block, x: Tensor, tokens: int) -> Tensor:
+    """The last of so many tokens, which looks at all, after a block: `[B n, width]` to `[B, width]`."""
+    width, heads = x.shape[1], block.heads
+    weight, bias = _scaled(block, width)
+    normed = block.norm_1(x)
+    split = nn.functional.linear(normed, weight[width:], bias[width:]).view(-1, tokens, 2, heads, width // heads)
+    key, value = split.permute(2, 0, 3, 1, 4).unbind(0)
+    query = nn.functional.linear(normed.view(-1, tokens, width)[:, -1], weight[:width], bias[:width])
+    seen = torch.softmax(query.view(-1, heads, 1, width // heads) @ key.transpose(2, 3), -1) @ value
+    x = x.view(-1, tokens, width)[:, -1] + block.output(seen.reshape(-1, width))
+    return x + block.feed(block.norm_2(x))
+
+
+def _scaled(block: Block, width: int) -> tuple[Tensor, Tensor]:
+    """Weight and bias of queries, keys and values, of which queries have the attention's scale in them."""
+    scale = (width // block.heads) ** -0.5
+    weight, bias = block.inputs.weight, block.inputs.bias
+    return torch.cat([scale * weight[:width], weight[width:]]), torch.cat([scale * bias[:width], bias[width:]])
+
+
+class Straight(nn.Module):
+    """The model as the graph of bundles that were written before `Deployed` took its shortcuts, to read them."""
 
     def __init__(self, model: LocomotionTransformer) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, observation: Tensor) -> Tensor:
+        """As `Deployed.forward`."""
         return self.model.newest(*unpack(self.model.layout, observation))
 
 

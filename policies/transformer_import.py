@@ -36,8 +36,10 @@ def read_transformer(file: Path) -> LocomotionTransformer:
     rng = np.random.default_rng(0)
     values = {name: rng.standard_normal(tensor.shape) for name, tensor in pattern.state_dict().items()}
     pattern.load_state_dict({name: torch.as_tensor(value, dtype=torch.float32) for name, value in values.items()})
-    ours, theirs = graph_of(pattern), onnx.load(str(file), load_external_data=False).graph
-    if [node.op_type for node in ours.node] != [node.op_type for node in theirs.node]:
+    theirs = onnx.load(str(file), load_external_data=False).graph
+    forms = (graph_of(pattern, straight) for straight in (False, True))
+    ours = next((form for form in forms if _operations(form) == _operations(theirs)), None)
+    if ours is None:
         raise InputError(f"the network in {file} was exported in another form than this version's")
     model.load_state_dict(_moved(pattern, _arrays(ours), _arrays(theirs), file))
     seen = np.asarray(bundle.metadata.golden["observation"], np.float32)
@@ -50,6 +52,10 @@ def read_transformer(file: Path) -> LocomotionTransformer:
 
 PARITY = 1e-4
 """Largest difference between the actions of a file and those of the model that was read from it, action units."""
+
+
+def _operations(graph: Any) -> list[str]:
+    return [node.op_type for node in graph.node]
 
 
 def _arrays(graph: Any) -> list[np.ndarray]:

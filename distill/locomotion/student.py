@@ -13,7 +13,7 @@ from distill.core.objectives.base import StudentOutput
 from distill.core.shards import Shards
 from policies.bundle.reader import Bundle
 from policies.skills.library import Skills
-from policies.transformer import LocomotionTransformer, TransformerConfig, unpack
+from policies.transformer import Deployed, LocomotionTransformer, TransformerConfig
 from sim.course.description import SKILLS
 from sim.robots.description import Robot
 from sim.robots.gaits import DRIVEN
@@ -64,7 +64,7 @@ class TorchBundle:
         """Actions `[N, J + 1]` for observations `[N, layout.size]`."""
         device = next(self.model.parameters()).device
         flat = torch.from_numpy(np.ascontiguousarray(observation, np.float32)).to(device)
-        return self.model.newest(*unpack(self.layout, flat)).cpu().numpy()
+        return Deployed(self.model)(flat).cpu().numpy()
 
 
 def student_skills(bundle: "TorchBundle | Bundle") -> Skills:

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from policies import transformer_export
 from policies.bundle.reader import Bundle, Policy
 from policies.bundle.shipped import bundle_file
-from policies.transformer import LocomotionTransformer, TransformerConfig, generalist_layout, unpack
-from policies.transformer_export import export_transformer
+from policies.transformer import Deployed, LocomotionTransformer, TransformerConfig, generalist_layout, unpack
+from policies.transformer_export import export_transformer, graph_of
 from policies.transformer_import import read_transformer
 from sim import observation as obs
 from sim.errors import InputError
@@ -136,6 +137,27 @@ def test_a_bundle_gives_its_model_back(tmp_path, config):
     assert found.config == config
     for name, value in net.state_dict().items():
         torch.testing.assert_close(found.state_dict()[name], value, rtol=0, atol=0, msg=name)
+
+
+def test_a_bundle_of_before_the_deployed_form_gives_its_model_back(tmp_path, monkeypatch):
+    net = model()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    now, _, _ = written(tmp_path, net)
+    monkeypatch.setattr(transformer_export, "graph_of", lambda it: graph_of(it, straight=True))
+    before, _, _ = written(tmp_path, net, "before.onnx")
+    assert before.read_bytes() != now.read_bytes()
+    for name, value in read_transformer(before).state_dict().items():
+        torch.testing.assert_close(net.state_dict()[name], value, rtol=0, atol=0, msg=name)
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_what_is_deployed_gives_what_the_model_gives(layers):
+    net = model(TransformerConfig(6, 32, layers, 4, 4))
+    seen = torch.from_numpy(observations(9, net.layout))
+    with torch.no_grad():
+        torch.testing.assert_close(Deployed(net)(seen), net.newest(*unpack(net.layout, seen)), rtol=1e-5, atol=1e-5)
 
 
 def test_what_holds_no_such_model_is_refused(tmp_path):
