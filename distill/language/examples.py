@@ -207,7 +207,7 @@ def _files(path: Path) -> list[Path]:
     """The file, or every file below the folder in the order of their names, of a known ending."""
     if str(path).startswith(HUB) or _is_saved(path):
         return []
-    every = [path] if path.is_file() else files_below(path, READERS)
+    every = files_below(path, READERS) if path.is_dir() else [path]
     return [file for file in every if file.suffix in READERS and file.is_file()]
 
 

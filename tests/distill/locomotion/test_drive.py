@@ -1,5 +1,6 @@
 """Driving and labelling: specialists' answers do not depend on who asks, students really drive, memory is right."""
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -196,5 +197,7 @@ def test_a_student_is_scored_with_the_paces_and_the_response_of_its_teachers():
     go2 = load_skills("specialists", "unitree_go2")
     small = TransformerConfig(joints=go2.robot.joints, width=32, layers=1, heads=2, channels=4)
     student = student_skills(as_bundle(TransformerStudent(small), go2))
-    assert paces_of(student) == paces_of(go2) != paces_of(load_skills())
+    fastest = student.bundles[0].metadata.command_ranges["forward"][1]  # a climber may have been trained on more
+    theirs = replace(paces_of(go2), climb=min(paces_of(go2).climb, fastest))
+    assert paces_of(student) == theirs != paces_of(load_skills())
     assert response_of(student) == response_of(go2) != response_of(load_skills())
