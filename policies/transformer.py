@@ -7,7 +7,7 @@ and state tokens never see terrain, so that both give the same numbers.
 """
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -247,9 +247,10 @@ class Deployed(nn.Module):
         moving = torch.relu(nn.functional.linear(frames, *self._moving())).view(-1, 2 * steps, width) + place
         terrain = model._terrain(observation[:, end:]) + (model.age[-1] + model.role[2])
         tokens = torch.cat([moving, terrain[:, None]], 1).view(-1, width)
-        for block in model.blocks[:-1]:
+        *before, last = (cast(Block, block) for block in model.blocks)
+        for block in before:
             tokens = _whole(block, tokens, mask)
-        return model.head(model.norm(_last(model.blocks[-1], tokens, len(mask))))
+        return model.head(model.norm(_last(last, tokens, len(mask))))
 
     def _moving(self) -> tuple[Tensor, Tensor]:
         """Weight `[2 width, frame]` and bias of action and state tokens before their ReLU, for raw frames."""

@@ -51,7 +51,8 @@ def files_below(folder: Path, endings: Collection[str]) -> list[Path]:
     Raises:
       DistillError: no folder, one in it that cannot be read, or more than `MOST_OTHERS` other things in it.
     """
-    found, others = [], 0
+    found: list[Path] = []
+    others = 0
     try:
         for place, folders, files in os.walk(folder, onerror=_refuse):
             mine = [path for path in map(Path(place).joinpath, files) if path.suffix in endings]

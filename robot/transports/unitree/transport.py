@@ -2,10 +2,10 @@
 
 The robot's description gives the order of its joints, which must be the motors' in Unitree's messages. Joint targets of
 the loop (50 Hz) are held, not interpolated, between two control steps: policies are trained with drives that hold them.
-Commands are sent at 500 Hz all the same, as unitree_sdk2's own examples do: it is not published what the robot does
-when none comes, and published simulators keep the last one for ever. So this sender never lets a target grow old: when
-the loop has said nothing for as long as the robot's description lets its drives wait, damping is sent; and once
-anything was sent, damping is what is sent to the end and at the end.
+Commands are sent at 500 Hz all the same, as unitree_sdk2's own examples do, and new targets at once: it is not
+published what the robot does when no command comes, and published simulators keep the last one for ever. So this
+sender never lets a target grow old: when the loop has said nothing for as long as the robot's description lets its
+drives wait, damping is sent; and once anything was sent, damping is what is sent to the end and at the end.
 """
 
 import threading
@@ -125,6 +125,8 @@ class UnitreeTransport:
         """A command without target, braked by each joint's own gain."""
         self._set(self._damping, NO_POSITION, np.zeros(robot.joints))
         self._command = low_command()
+        self._fresh = threading.Event()
+        """Set where the loop has asked for something that has not been sent."""
         self._threads = [threading.Thread(target=self._watch, name="watch", daemon=True)]
         if self._outbox is not None:
             self._threads.append(threading.Thread(target=self._send, name="low-level commands", daemon=True))
@@ -185,6 +187,7 @@ class UnitreeTransport:
     def write(self, output: Output) -> None:
         """See `Transport`."""
         self._asked = (output.mode, np.array(output.targets, np.float32), self.clock.now(), output.stamp)
+        self._fresh.set()
 
     def report(self, status: dict[str, Any]) -> None:
         """See `Transport`; states are logged by the loop itself."""
@@ -192,6 +195,7 @@ class UnitreeTransport:
     def close(self) -> None:
         """Ends with damping, if anything was sent."""
         self._ending.set()
+        self._fresh.set()
         for thread in self._threads:
             if thread.is_alive():
                 thread.join(2.0)
@@ -211,12 +215,14 @@ class UnitreeTransport:
         command.seal()
 
     def _send(self) -> None:
-        """500 Hz, until the end."""
+        """500 Hz, until the end; what the loop has just asked for goes at once, and the next is due from then on."""
         due = self.clock.now()
         while not self._ending.is_set():
             self.send_once()
             due = max(due + COMMAND_PERIOD, self.clock.now() - COMMAND_PERIOD)
-            self.clock.sleep_until(due)
+            if self._fresh.wait(max(due - self.clock.now(), 0) / NS):
+                self._fresh.clear()
+                due = self.clock.now()
         if self.sent:
             for _ in range(LAST_COMMANDS):
                 self._put(self._damping)

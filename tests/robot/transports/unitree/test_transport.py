@@ -11,7 +11,7 @@ from robot.loop.clock import SteadyClock
 from robot.loop.message_filter import MessageFilter
 from robot.loop.recording import SECOND_DAMPS
 from robot.loop.refusals import Code
-from robot.loop.transport import Mode, Output
+from robot.loop.transport import NS, Mode, Output
 from robot.transports.unitree import transport as module
 from robot.transports.unitree.bus import Bus, Inbox, Outbox, Server
 from robot.transports.unitree.layout import Packed
@@ -127,6 +127,22 @@ def test_states_come_in_and_targets_go_out_with_the_robots_gains(there):
     assert there.until(lambda: not there.commands[-1]["motor_cmd.kp"].any())
     last = there.commands[-1]
     assert (last["motor_cmd.kd"][:12] > 0).all() and (last["motor_cmd.q"] == np.float32(NO_POSITION)).all()
+
+
+def _asks(command, targets: np.ndarray) -> bool:
+    return bool((command["motor_cmd.q"][:12] == targets).all())
+
+
+def test_new_targets_do_not_wait_for_the_next_command_that_is_due(there, monkeypatch):
+    monkeypatch.setattr(module, "COMMAND_PERIOD", 3600 * NS)
+    transport = connected(there)
+    for offset in (0.1, 0.2):
+        targets = np.asarray(ROBOT.default_pose + offset, np.float32)
+        transport.write(Output(Mode.POSITION, targets, 0))
+        assert there.until(lambda here=targets: bool(there.commands) and _asks(there.commands[-1], here))
+    assert len(there.commands) <= 3  # one that was due when it began
+    monkeypatch.setattr(module, "COMMAND_PERIOD", NS // 500)
+    transport.close()
 
 
 def test_a_loop_that_falls_silent_does_not_leave_its_targets_in_force(there):
