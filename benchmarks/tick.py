@@ -71,8 +71,8 @@ def run(files: Sequence[Path], seconds: float) -> dict[str, Any]:
       InputError: a file is no bundle, or another robot's than the first.
     """
     course, rng = official(), np.random.default_rng(0)
-    robot = Bundle.load(files[0]).robot
     arms = arms_of(files[0]) if len(files) == 1 else {str(file): (Bundle.load(file), None) for file in files}
+    robot = next(iter(arms.values()))[0].robot
     if other := next((arm.robot.name for arm, _ in arms.values() if arm.robot.name != robot.name), None):
         raise InputError(f"the bundles are of two robots, {robot.name} and {other}: compare those of one")
     policies = {name: Policy(arm) for name, (arm, _) in arms.items()}

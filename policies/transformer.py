@@ -219,8 +219,22 @@ def _mask(steps: int, terrains: int, device: torch.device) -> Tensor:
     return torch.where(causal | reading, 0.0, float("-inf"))
 
 
-class Deployed(nn.Module):
-    """The model as a bundle's graph: one flat `observation` `[B, layout.size]` in, one `action` `[B, J + 1]` out.
+class Straight(nn.Module):
+    """The model as the graph of a bundle: one flat `observation` `[B, layout.size]` in, one `action` `[B, J + 1]` out.
+
+    Bundles have this graph that were written before `Deployed` took its shortcuts.
+    """
+
+    def __init__(self, model: LocomotionTransformer) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, observation: Tensor) -> Tensor:
+        return self.model.newest(*unpack(self.model.layout, observation))
+
+
+class Deployed(Straight):
+    """The same, as bundles have it now.
 
     Of a transformer it gives what `newest` gives, to rounding, with less to do: the last block is computed where its
     output is read alone, tokens stay in the order in which frames come, rows of all tokens are one matrix (a matrix
@@ -229,8 +243,8 @@ class Deployed(nn.Module):
     """
 
     def __init__(self, model: LocomotionTransformer) -> None:
-        super().__init__()
-        self.model, context = model, model.config.context
+        super().__init__(model)
+        context = model.config.context
         order = [2 * step + kind for step in reversed(range(context)) for kind in (0, 1)] + [2 * context]
         self.mask = _mask(context, 1, torch.device("cpu"))[order][:, order].contiguous()
         """Of tokens newest step first, the terrain at the end."""
@@ -238,7 +252,7 @@ class Deployed(nn.Module):
     def forward(self, observation: Tensor) -> Tensor:
         model, config = self.model, self.model.config
         if config.kind == "mlp":
-            return model.newest(*unpack(model.layout, observation))
+            return super().forward(observation)
         steps, width, mask = config.context, config.width, self.mask.to(observation.device)
         end = steps * model.layout.frame_size
         age = model.age.flip(0)
@@ -291,18 +305,6 @@ def _scaled(block: Block, width: int) -> tuple[Tensor, Tensor]:
     scale = (width // block.heads) ** -0.5
     weight, bias = block.inputs.weight, block.inputs.bias
     return torch.cat([scale * weight[:width], weight[width:]]), torch.cat([scale * bias[:width], bias[width:]])
-
-
-class Straight(nn.Module):
-    """The model as the graph of bundles that were written before `Deployed` took its shortcuts, to read them."""
-
-    def __init__(self, model: LocomotionTransformer) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, observation: Tensor) -> Tensor:
-        """As `Deployed.forward`."""
-        return self.model.newest(*unpack(self.model.layout, observation))
 
 
 def unpack(layout: Layout, observation: Tensor) -> tuple[Tensor, Tensor]:

@@ -55,7 +55,7 @@ class TorchBundle:
         beside: Path = Path("student"),
     ) -> None:
         """`beside` is the bundle whose paces and response to commands are the student's as well."""
-        self.model, self.robot = model, robot
+        self.model, self.robot, self._deployed = model, robot, Deployed(model)
         self.layout, self.gait, self.path = model.layout, DRIVEN, beside
         self.metadata = SimpleNamespace(robot=robot.name, skill="generalist", command_ranges=command_ranges)
 
@@ -64,7 +64,7 @@ class TorchBundle:
         """Actions `[N, J + 1]` for observations `[N, layout.size]`."""
         device = next(self.model.parameters()).device
         flat = torch.from_numpy(np.ascontiguousarray(observation, np.float32)).to(device)
-        return Deployed(self.model)(flat).cpu().numpy()
+        return self._deployed(flat).cpu().numpy()
 
 
 def student_skills(bundle: "TorchBundle | Bundle") -> Skills:
