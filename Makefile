@@ -20,7 +20,7 @@ run: .venv/installed
 .venv-test/installed: setup.py
 	$(PYTHON) -m venv .venv-test
 	.venv-test/bin/pip install --quiet torch==2.13.0
-	.venv-test/bin/pip install --quiet -e '.[train,distill,lm,ros,unitree,sim2sim,bench,rsl,peft,viz,dev]'
+	.venv-test/bin/pip install --quiet -e '.[train,distill,lm,ros,unitree,sim2sim,bench,rsl,peft,quantized,viz,dev]'
 	# Unitree's own client, which tests talk to; without OpenCV, which only its camera examples need
 	.venv-test/bin/pip install --quiet --no-deps unitree-sdk2py-dimos==1.0.3
 	touch $@

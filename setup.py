@@ -45,6 +45,8 @@ EXTRAS = {
     ],
     # LoRA: what the field's models are adapted with, and merged by
     "peft": ["peft>=0.14"],
+    # teachers in 8 and 4 bits
+    "quantized": ["bitsandbytes>=0.48"],
     # tasks that students are measured on beside their teachers: the field's own harness
     "lm-eval": ["lm-eval>=0.4.9"],
     # seeds of experiments as jobs of a Slurm cluster, in its own queue

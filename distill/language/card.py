@@ -28,6 +28,7 @@ from distill.language.own_options import (
     VisionOptions,
 )
 from distill.language.places import check_files, load_silently
+from distill.language.quantized import on_device, open_teacher
 from distill.language.serving import sentence, servable
 from distill.language.students import open_tokenizer
 from distill.language.trained_options import RunOptions, TrainedOptions
@@ -110,6 +111,8 @@ def _language(options: LanguageOptions, found: Mapping[str, Any]) -> Parts:
         taught += f", by its {found['likeliest']} likeliest tokens"
     elif "teacher" in perplexity and not teachers:
         taught += "; below it is the student of the generation before"
+    if "teacher_precision" in found:
+        taught += f", kept in {found['teacher_precision']}"
     facts = [
         f"teacher: {taught}",
         f"student: {found['student']}, {count['student']:,} parameters",
@@ -269,12 +272,11 @@ def _asked(options: MeasureOptions, found: Mapping[str, Any], restored: Asked) -
     models = {"student": load(str(folder), dtype=torch.float32)}
     if restored.teacher and restored.teacher_url is None:
         try:
-            models["teacher"] = load(restored.teacher, dtype=torch.float32)
+            models["teacher"] = open_teacher(restored.teacher, restored.teacher_precision)
         except DistillError as error:  # it may have been another machine's
             print(printable(f"measured without the teacher: {error}"), file=sys.stderr)
-    if torch.cuda.is_available():
-        for model in models.values():
-            model.to("cuda")
+    for model in models.values():
+        on_device(model)
     return harness.asked(options.tasks, models, open_tokenizer(str(folder)), options.limit)
 
 

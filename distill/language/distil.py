@@ -44,6 +44,7 @@ from distill.language.models import causal, load, packs, parameters
 from distill.language.options import LanguageOptions, from_file
 from distill.language.places import load_silently
 from distill.language.plans import peak_bytes, seconds_per_step, timed_config
+from distill.language.quantized import on_device, open_teacher, require_bits
 from distill.language.serving import servable
 from distill.language.several import Several
 from distill.language.student import ChunkedStudent, ModelStudent, projected
@@ -138,6 +139,7 @@ class Run:
                 **({"chosen": {d.name: d.chosen for d in self.domains}} if self.domains[0].chosen is not None else {}),
             },
             **({"teachers": teaching.named(self.options.teachers)} if self.options.teachers else {}),
+            **({"teacher_precision": bits} if (bits := self.options.teacher_precision) != "float32" else {}),
             **teaching.told(self.options, self.domains[0].rows),
             "logits": {
                 name: "in chunks" if isinstance(reader, ChunkedStudent) else "whole"
@@ -263,6 +265,7 @@ def _check(options: LanguageOptions) -> None:
         require_wandb()
     if options.lm_eval:
         harness.open_tasks(options.lm_eval)
+    require_bits(options.teacher_precision)
     _method(options)
     if not _finished(options):
         teaching.require_server(options)
@@ -295,7 +298,7 @@ def prepare(options: LanguageOptions) -> Run:
     route = options.route if routed else ""
     readings = [(str(path), read_examples(path, options.limit, route)) for path in options.data]
     here = [*routed.values()] if routed else [options.teacher] if options.teacher and not options.teacher_url else []
-    teachers = [load(source, dtype=torch.float32) for source in here]
+    teachers = [open_teacher(source, options.teacher_precision) for source in here]
     teacher = Several(teachers) if routed else teachers[0] if teachers else None
     tokenizer = open_tokenizer(options.tokenizer or (here or [options.student])[0])
     for source in here if options.tokenizer else here[1:]:
@@ -317,8 +320,7 @@ def prepare(options: LanguageOptions) -> Run:
         context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         if context and options.length > context:
             raise DistillError(f"a length of {options.length} is beyond the {context} tokens of a model's context")
-        if torch.cuda.is_available():
-            model.to("cuda")
+        on_device(model)
     writes = method.student_writes(settings) + method.teacher_writes(settings) > 0
     apart = writes or method.rewrites or method.views is not None
     packed = not options.no_pack and not apart and all(packs(model, vocabulary) for model in models)

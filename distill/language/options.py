@@ -31,6 +31,9 @@ class LanguageOptions(Options):
     data's tokens and the student's own are sent to it as ids"""
     teacher_key: str | None = None
     """environment variable that holds the server's key"""
+    teacher_precision: Literal["float32", "bf16", "int8", "nf4"] = "float32"
+    """in which a teacher is kept here: float32, half of that (bf16), or 8 and 4 bits by bitsandbytes (extra quantized),
+    embeddings and output layer in bf16"""
     teacher_top_k: Annotated[int, Range(0, 10**5)] = 0
     """learn from so many of the teacher's likeliest tokens and the mass of all others; 0: from all, of a server from
     20"""
@@ -163,6 +166,8 @@ class LanguageOptions(Options):
             self.refuse(("lora_alpha",), "without --lora")
         if not self.teachers:
             self.refuse(("route",), "without --teachers")
+        if self.teacher_url is not None or not (self.teacher or self.teachers or self.candidates):
+            self.refuse(("teacher_precision",), "without a teacher here")
         if self.dry_run:
             self.refuse(("plan",), "with --dry-run")
         if self.teacher_url is not None and not re.fullmatch(r"https?://[^\s/?#]+[^\s]*", self.teacher_url):

@@ -15,6 +15,7 @@ from distill.core.teachers import Batch
 from distill.language.models import in_file, load, parameters
 from distill.language.places import check_place
 from distill.language.pruning import importance, narrower
+from distill.language.quantized import quantized
 
 PRUNE = "prune:"
 WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")
@@ -144,8 +145,10 @@ def cut_from(teacher: Any, spec: str, batches: Callable[[], Iterable[Batch]] | N
         wanted[name] = int(value)
     if teacher is None:
         raise DistillError(f"a student '{spec}' is cut from a teacher, and there is none")
+    if quantized(teacher):
+        raise DistillError(f"a student '{spec}' is cut from whole weights: --teacher-precision float32 or bf16")
     layers = wanted.pop("layers", 0)
-    model = pruned_layers(teacher, f"{PRUNE}layers={layers}") if layers else copy.deepcopy(teacher)
+    model = pruned_layers(teacher, f"{PRUNE}layers={layers}") if layers else copy.deepcopy(teacher).float()
     if not wanted:
         return model
     if batches is None:

@@ -2,8 +2,8 @@
 
     python -m robot.bench.monitors --hours 10 --out monitors.jsonl
 
-Runs go through the whole onboard loop, all of them randomised with pushes: Barkour v0's generalist and specialists and
-Unitree Go2's specialists, the three courses, peak torques from 12 N m to the robot's own, two runs of five with poses
+Runs go through the whole onboard loop, all of them randomised with pushes: generalist and specialists of Barkour v0 and
+of Unitree Go2, the three courses, Barkour's peak torques from 12 N m to its own, two runs of five with poses
 that are wrong or late, another seed each. One line a run is appended to the file, with the peak of each monitor, so
 that what was interrupted goes on and a limit can be judged without running anything again.
 """
@@ -26,7 +26,7 @@ from robot.transports.simulation import onboard_in_simulation
 from sim.errors import InputError
 
 CODES = (*plausibility.CODES, *motion.CODES)
-ROBOTS = (("generalist", None), ("specialists", None), ("specialists", "unitree_go2"))
+ROBOTS = (("generalist", None), ("specialists", None), ("specialists", "unitree_go2"), ("generalist", "unitree_go2"))
 """Policy, and robot where it is another."""
 COURSES, TORQUES = ("official", "reversed", "rearranged"), (None, 14.0, 12.0)
 POSES: tuple[dict[str, Any], ...] = (
@@ -41,10 +41,10 @@ PERIOD = 0.02
 
 def options_of(index: int, seed: int) -> OnboardOptions:
     """The run with this index; equal ones are equal runs."""
-    policy, robot = ROBOTS[index % 3]
+    policy, robot = ROBOTS[index % 4]
     return OnboardOptions(
-        policy, robot=robot, course=COURSES[index // 3 % 3], seed=seed + index, randomize=True,
-        torque_limit=None if robot else TORQUES[index // 9 % 3], **POSES[index % 5],
+        policy, robot=robot, course=COURSES[index // 4 % 3], seed=seed + index, randomize=True,
+        torque_limit=None if robot else TORQUES[index // 12 % 3], **POSES[index % 5],
     )  # fmt: skip
 
 

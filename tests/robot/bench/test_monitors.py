@@ -52,10 +52,10 @@ def test_other_files_and_numbers_are_one_line(tmp_path, capsys):
 
 
 def test_runs_differ_in_robot_policy_course_torque_pose_and_seed():
-    asked = [monitors.options_of(k, 5) for k in range(45)]
-    assert len({(o.bundle, o.robot, o.course, o.torque_limit) for o in asked}) == 2 * 3 * 3 + 3
-    assert len({o.seed for o in asked}) == 45 and {o.robot for o in asked} == {None, "unitree_go2"}
-    assert 0 < sum(bool(PoseErrors.of(o)) for o in asked) < 45
+    asked = [monitors.options_of(k, 5) for k in range(60)]
+    assert len({(o.bundle, o.robot, o.course, o.torque_limit) for o in asked}) == 2 * 3 * 3 + 2 * 3
+    assert len({o.seed for o in asked}) == 60 and {o.robot for o in asked} == {None, "unitree_go2"}
+    assert 0 < sum(bool(PoseErrors.of(o)) for o in asked) < 60
 
 
 def test_every_monitor_is_watched():
