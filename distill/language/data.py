@@ -235,7 +235,7 @@ def _questions(corpus: Corpus, name: str, path: Path) -> None:
             pairs.append((example.prompt, example.completion))
         else:
             turns = [str(turn["content"]) for turn in example.messages]
-            last = max(i for i, turn in enumerate(example.messages) if turn["role"] == "assistant")
+            last = example.answers[-1]
             if last and turns[last]:
                 pairs.append(("\n".join(turns[:last]), turns[last]))
     if pairs:

@@ -77,16 +77,16 @@ class Encoder:
             return ids[: max(len(ids) // 2, 1)]
         if isinstance(example, Pair):
             return [*self.start, *self._ids(example.prompt)]
-        last = max(i for i, turn in enumerate(example.messages) if turn["role"] == "assistant")
+        last = example.answers[-1]
         return self._ids(self._render(example, last, asks=True) or "") if last else list(self.start)
 
     def chat(self, example: Chat) -> list[Encoded]:
-        """A conversation in one row with every turn of the assistant learned, its end with it.
+        """A conversation in one row with every answer learned, its end with it.
 
         Some templates show earlier turns otherwise once others follow, such as those that leave out earlier reasoning:
         then every answer becomes a row of its own. None where even so an answer does not stand where it is asked for.
         """
-        asked = [i for i, turn in enumerate(example.messages) if turn["role"] == "assistant"]
+        asked = example.answers
         whole = self._render(example, len(example.messages))
         spans = [self._span(example, i) for i in asked]
         shown = [span for span in spans if span is not None]

@@ -5,11 +5,13 @@
 | `text` | `Text` |
 | `prompt`, `completion` (strings, or lists of messages) | `Pair`, or `Chat` |
 | `messages`, with `tools` where a template takes them | `Chat` |
+| `conversations` of turns with `from` and `value` (ShareGPT), with `system`, `tools` | `Chat` |
 | `question`, `answer` | `Chat` of two turns |
-| `instruction`, `input`, `output` (Alpaca) | `Chat` of two turns |
+| `instruction`, `input`, `output` (Alpaca), with `system`, `history` | `Chat` of two turns, or more |
 
-A `text` may have its `entities` beside it; the last three, and pairs of strings, a `rationale` and the `knowledge` that
-the answer takes: for methods that learn them.
+A turn of the assistant with the `weight` 0 is read and not learned. A `text` may have its `entities` beside it;
+questions with answers, Alpaca's rows and pairs of strings a `rationale` and the `knowledge` that the answer takes: for
+methods that learn them.
 
 Rows stand in `.jsonl`, `.json` (one list), `.csv` and `.parquet` files; a `.txt` or `.md` file is one `Text`. A row
 without content is dropped and counted; a file that cannot be read, or rows of no known form, stop the reading with one
@@ -22,7 +24,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,15 +32,22 @@ from distill.core.errors import DistillError, first_line
 from distill.core.reading import files_below, unique
 
 Line = TypeVar("Line", str, bytes)
-FORMS = "text | prompt, completion | messages | question, answer | instruction, input, output"
+FORMS = "text | prompt, completion | messages | conversations | question, answer | instruction, input, output"
 HUB = "datasets:"
 """Before the name of a data set of the Hugging Face hub."""
 LARGEST_WHOLE, LONGEST_LINE = 1 << 30, 1 << 26
 """Bytes of a file that is read as a whole, and characters of a line of the others; more fills the memory."""
 EMPTY, NOT_TEXT, NO_ANSWER = "a field is empty or missing", "a field is no text", "no turn of the assistant"
 NO_TOOLS, NO_CALLS = "tools that are no list of objects", "calls of tools that are no list of objects"
-NO_ROUTE = "no teacher is named"
+NO_ROUTE, NO_WEIGHT, NO_SPEAKER = (
+    "no teacher is named", "a turn's weight is neither 0 nor 1", "a turn of nobody who is known"
+)  # fmt: skip
 """Why rows are dropped."""
+SPEAKERS = {
+    "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "model": "assistant",
+    "function_call": "assistant", "system": "system", "observation": "tool", "tool": "tool",
+}  # fmt: skip
+"""Who ShareGPT's turns are `from` -> their roles."""
 TWICE = "what is held out of one copy is in the other"
 
 
@@ -71,10 +80,18 @@ class Chat:
     """Each with `role` and `content`."""
     tools: tuple[Mapping[str, Any], ...] = ()
     """As chat templates take them."""
+    unlearned: tuple[int, ...] = ()
+    """Places of the assistant's turns that are read and not learned; the last turn is none."""
     rationale: str = ""
     """Why the last turn answers so, where the data say so."""
     knowledge: str = ""
     """What one must know to answer, where the data say so."""
+
+    @property
+    def answers(self) -> list[int]:
+        """Places of the turns that are learned."""
+        turns = enumerate(self.messages)
+        return [i for i, turn in turns if turn["role"] == "assistant" and i not in self.unlearned]
 
 
 Example = Text | Pair | Chat
@@ -291,6 +308,9 @@ def _example(row: Mapping[str, Any], where: str) -> Example | str:
     why, known = (row[name] if name in row and not fault_of(row[name]) else "" for name in ("rationale", "knowledge"))
     if "messages" in row:
         return _chat(row["messages"], row.get("tools"))
+    if "conversations" in row:
+        turns = _spoken(row["conversations"])
+        return turns if isinstance(turns, str) else _chat([*_told(row), *turns], row.get("tools") or None)
     if "prompt" in row and "completion" in row:
         prompt: Any = row["prompt"]
         completion: Any = row["completion"]
@@ -299,14 +319,19 @@ def _example(row: Mapping[str, Any], where: str) -> Example | str:
         text: tuple[Any, Any] = (prompt, completion)
         return fault_of(*text) or Pair(*text, rationale=why, knowledge=known)
     if "question" in row and "answer" in row:
-        return fault_of(row["question"], row["answer"]) or _turns(row["question"], row["answer"], why, known)
+        turns = tuple(_turns(row["question"], row["answer"]))
+        return fault_of(row["question"], row["answer"]) or Chat(turns, rationale=why, knowledge=known)
     if "instruction" in row and "output" in row:
         fault = fault_of(row["instruction"], row["output"])
         more = row.get("input") or ""
         if fault or not isinstance(more, str):
             return fault or NOT_TEXT
         asked = f"{row['instruction']}\n\n{more}" if more.strip() else row["instruction"]
-        return _turns(asked, row["output"], why, known)
+        before = _before(row.get("history") or [])
+        if isinstance(before, str):
+            return before
+        found = _chat([*_told(row), *before, *_turns(asked, row["output"])], None)
+        return found if isinstance(found, str) else replace(found, rationale=why, knowledge=known)
     if "text" in row:
         return fault_of(row["text"]) or Text(row["text"], _entities(row.get("entities")))
     known = ", ".join(map(str, row)) or "none"
@@ -317,11 +342,7 @@ def _entities(given: Any) -> dict[str, tuple[str, ...]]:
     """Type -> mentions, of an object of lists or a list of objects with `type` (or `label`) and `text`; others are
     left out."""
     found: dict[str, list[str]] = {}
-    if isinstance(given, str):  # as tables without nested types keep them
-        try:
-            given = json.loads(given, object_pairs_hook=unique)
-        except (ValueError, RecursionError):
-            return {}
+    given = _parsed(given)
     if isinstance(given, Mapping):
         pairs = [(kind, span) for kind, spans in given.items() if isinstance(spans, list) for span in spans]
     elif isinstance(given, list):
@@ -351,15 +372,63 @@ def fault_of(*values: Any) -> str:
     return ""
 
 
-def _turns(asked: str, answered: str, why: str, known: str) -> Chat:
-    turns = {"role": "user", "content": asked}, {"role": "assistant", "content": answered}
-    return Chat(turns, rationale=why, knowledge=known)
+def _turns(asked: Any, answered: Any) -> list[Mapping[str, Any]]:
+    return [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
+
+
+def _told(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What the system says before a conversation, where the row has it beside."""
+    said = row.get("system")
+    return [] if said is None or said == "" else [{"role": "system", "content": said}]
+
+
+def _before(history: Any) -> list[Mapping[str, Any]] | str:
+    """Earlier pairs of a question and its answer as turns, or why there are none."""
+    if not isinstance(history, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
+        return NOT_TEXT
+    return [turn for pair in history for turn in _turns(*pair)]
+
+
+def _spoken(turns: Any) -> list[Mapping[str, Any]] | str:
+    """ShareGPT's turns as messages, or why there are none; those with `role` and `content` stay as they are."""
+    if not isinstance(turns, list):
+        return NOT_TEXT
+    found: list[Mapping[str, Any]] = []
+    for turn in turns:
+        if not isinstance(turn, Mapping):
+            return NOT_TEXT
+        if turn.get("role") is not None:
+            found.append(turn)
+            continue
+        speaker, said = turn.get("from"), turn.get("value")
+        if not isinstance(speaker, str) or speaker not in SPEAKERS:
+            return NO_SPEAKER
+        message: dict[str, Any] = {"role": SPEAKERS[speaker], "content": said}
+        if speaker == "function_call":
+            call = _parsed(said)
+            if not isinstance(call, Mapping) or not isinstance(call.get("name"), str):
+                return NO_CALLS
+            message |= {"content": "", "tool_calls": [{"type": "function", "function": dict(call)}]}
+        found.append({**message, "weight": turn.get("weight")})
+    return found
+
+
+def _parsed(value: Any) -> Any:
+    """JSON in a text, as data sets keep what tables take no nested types for; others as they are, None where it is
+    none."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value, object_pairs_hook=unique)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _chat(messages: Any, tools: Any) -> Chat | str:
     if not isinstance(messages, list) or not messages:
         return EMPTY
     turns: list[Mapping[str, Any]] = []
+    unlearned: list[int] = []
     for message in messages:
         if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
             return NOT_TEXT
@@ -375,21 +444,25 @@ def _chat(messages: Any, tools: Any) -> Chat | str:
             fault = fault_of(content)
             if fault:
                 return fault
-        turns.append({**message, "content": content or ""})
-    if not any(turn["role"] == "assistant" for turn in turns):
+        if message.get("weight") not in (None, 0, 1):
+            return NO_WEIGHT
+        if message.get("weight") == 0 and message["role"] == "assistant":
+            unlearned.append(len(turns))
+        turns.append({**{k: v for k, v in message.items() if k != "weight"}, "content": content or ""})
+    answers = [i for i, turn in enumerate(turns) if turn["role"] == "assistant" and i not in unlearned]
+    if not answers:
         return NO_ANSWER
-    if isinstance(tools, str):  # as data sets keep them where tables take no nested types
-        try:
-            tools = json.loads(tools, object_pairs_hook=unique)
-        except (ValueError, RecursionError):
-            return NO_TOOLS
+    if unlearned:  # what stands behind the last answer that is learned is of no use
+        turns, unlearned = turns[: answers[-1] + 1], [i for i in unlearned if i < answers[-1]]
+    if tools is not None and (tools := _parsed(tools)) is None:
+        return NO_TOOLS
     if tools is not None and not (isinstance(tools, list) and all(isinstance(tool, Mapping) for tool in tools)):
         return NO_TOOLS
     try:  # names and arguments too become text that is learned from
         json.dumps([turns, tools], ensure_ascii=False, allow_nan=False, default=str).encode()
     except (ValueError, RecursionError):
         return NOT_TEXT
-    return Chat(tuple(turns), tuple(tools or ()))
+    return Chat(tuple(turns), tuple(tools or ()), tuple(unlearned))
 
 
 def check_size(path: Path) -> None:

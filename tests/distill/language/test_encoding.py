@@ -1,5 +1,7 @@
 """What is learned of an example, token by token; rows that hold several keep them apart."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -44,6 +46,16 @@ def test_every_turn_of_the_assistant_is_learned_and_nothing_else():
     (row,) = encoder.encode(chat("one", "two", "three", "four"))
     assert encoder.tokenizer.decode(row.tokens).count("<s>") == 4
     assert learned(encoder, row) == "two</s>\nfour</s>\n"
+
+
+def test_turns_that_count_nothing_are_read_and_not_learned():
+    encoder = Encoder(tokenizer(), 200)
+    example = replace(chat("one", "two", "three", "four"), unlearned=(1,))
+    (row,) = encoder.encode(example)
+    assert "two" in encoder.tokenizer.decode(row.tokens) and learned(encoder, row) == "four</s>\n"
+    assert "two" in encoder.tokenizer.decode(encoder.prompt(example))
+    (row,) = Encoder(tokenizer(FORGETFUL), 200).encode(example)
+    assert learned(encoder, row) == "four</s>\n"
 
 
 def test_a_template_that_rewrites_earlier_turns_gives_every_answer_a_row_of_its_own():

@@ -9,7 +9,19 @@ import pytest
 
 from distill.core.errors import DistillError
 from distill.language.data import read_folder
-from distill.language.examples import EMPTY, NO_ANSWER, NO_CALLS, NOT_TEXT, Chat, Pair, Text, read_examples, rows_with
+from distill.language.examples import (
+    EMPTY,
+    NO_ANSWER,
+    NO_CALLS,
+    NO_SPEAKER,
+    NO_WEIGHT,
+    NOT_TEXT,
+    Chat,
+    Pair,
+    Text,
+    read_examples,
+    rows_with,
+)
 
 ASKED = Chat(({"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}))
 ROWS = {
@@ -27,6 +39,35 @@ ROWS = {
         ASKED,
     ),
     "pair of messages": ({"prompt": [ASKED.messages[0]], "completion": [ASKED.messages[1]]}, ASKED),
+    "alpaca with what came before": (
+        {"instruction": "q", "input": "", "output": "a", "system": "s", "history": [["one", "two"]]},
+        Chat(({"role": "system", "content": "s"}, {"role": "user", "content": "one"},
+              {"role": "assistant", "content": "two"}, *ASKED.messages)),
+    ),
+    "conversations": (
+        {"system": "s", "conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
+        Chat(({"role": "system", "content": "s"}, *ASKED.messages)),
+    ),
+    "conversations of messages": ({"conversations": list(ASKED.messages)}, ASKED),
+    "conversations with calls": (
+        {"conversations": [
+            {"from": "human", "value": "q"}, {"from": "function_call", "value": '{"name": "f", "arguments": {"n": 1}}'},
+            {"from": "observation", "value": "2"}, {"from": "gpt", "value": "a"},
+        ], "tools": '[{"name": "f"}]'},
+        Chat(
+            (ASKED.messages[0], {"role": "assistant", "content": "", "tool_calls": [
+                {"type": "function", "function": {"name": "f", "arguments": {"n": 1}}}]},
+             {"role": "tool", "content": "2"}, ASKED.messages[1]),
+            ({"name": "f"},),
+        ),
+    ),
+    "weights": (
+        {"messages": [
+            {"role": "user", "content": "q", "weight": None}, {"role": "assistant", "content": "no", "weight": 0},
+            *({**turn, "weight": 1} for turn in ASKED.messages), {"role": "assistant", "content": "no", "weight": 0},
+        ]},
+        Chat((ASKED.messages[0], {"role": "assistant", "content": "no"}, *ASKED.messages), unlearned=(1,)),
+    ),
     "tools": ({"messages": list(ASKED.messages), "tools": '[{"n": 1}]'}, Chat(ASKED.messages, ({"n": 1},))),
 }  # fmt: skip
 
@@ -79,7 +120,16 @@ def test_line_ends_of_other_alphabets_are_part_of_a_text(tmp_path):
         ({"messages": [{"role": "\ud800", "content": "hi"}, ASKED.messages[1]]}, NOT_TEXT),
         ({"messages": list(ASKED.messages), "tools": [{"name": "\ud800"}]}, NOT_TEXT),
         ({"messages": [{"role": "assistant", "content": "", "tool_calls": [{"arguments": "\ud800"}]}]}, NOT_TEXT),
-        ({"messages": [{"role": "user", "content": "hi", "weight": math.nan}, ASKED.messages[1]]}, NOT_TEXT),
+        ({"messages": [{"role": "user", "content": "hi", "weight": math.nan}, ASKED.messages[1]]}, NO_WEIGHT),
+        ({"messages": [{"role": "user", "content": "hi", "about": math.nan}, ASKED.messages[1]]}, NOT_TEXT),
+        ({"messages": [ASKED.messages[0], {**ASKED.messages[1], "weight": "0"}]}, NO_WEIGHT),
+        ({"messages": [ASKED.messages[0], {**ASKED.messages[1], "weight": 0}]}, NO_ANSWER),
+        ({"conversations": [{"from": "narrator", "value": "q"}, {"from": "gpt", "value": "a"}]}, NO_SPEAKER),
+        ({"conversations": [{"from": ["gpt"], "value": "a"}]}, NO_SPEAKER), ({"conversations": "q"}, NOT_TEXT),
+        ({"conversations": [{"from": "function_call", "value": "f(1)"}]}, NO_CALLS),
+        ({"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": None}]}, EMPTY),
+        ({"instruction": "q", "output": "a", "history": [["one"]]}, NOT_TEXT),
+        ({"instruction": "q", "output": "a", "system": 3}, NOT_TEXT),
     ],
 )  # fmt: skip
 def test_rows_without_content_are_dropped_and_counted(row, why, tmp_path):
