@@ -316,6 +316,36 @@ class SampledLogProbs(TeacherSignal):
 
 
 @dataclass(frozen=True, eq=False)
+class SpanLogProbs(TeacherSignal):
+    """The teacher's log-probability of pieces of a given text, each of one or several of the student's tokens.
+
+    What a teacher can say that splits texts into other tokens: of pieces that begin and end in both.
+    """
+
+    KIND: ClassVar[str] = "span log-probabilities"
+    tokens: Tensor
+    """`[..., T]`, int64 ids of the student's tokens."""
+    ends: Tensor
+    """`[..., T]`, int64: of each token, the place along T of the last token of its piece; -1 where it is in none."""
+    log_probs: Tensor
+    """`[..., T]`, natural logarithms, of each piece where its last token stands; elsewhere whatever is finite."""
+
+    def _check(self) -> None:
+        _integers("tokens of spans", self.tokens)
+        _integers("ends of spans", self.ends)
+        _floating("span log-probabilities", self.log_probs, least_dims=1)
+        _same_shape("span log-probabilities", tokens=self.tokens, log_probs=self.log_probs)
+        _same_shape("span log-probabilities", tokens=self.tokens, ends=self.ends)
+        place = torch.arange(self.ends.shape[-1], device=self.ends.device)
+        inside = self.ends >= 0
+        if (inside & (self.ends < place)).any() or (self.ends >= self.ends.shape[-1]).any():
+            raise DistillError("a span must end where one of its tokens stands, neither before it nor behind the text")
+        known = self.log_probs[self.ends == place]
+        if not (self.log_probs.isfinite().all() and (not known.numel() or known.max() <= 1e-3)):
+            raise DistillError("span log-probabilities must be finite and at most 0")
+
+
+@dataclass(frozen=True, eq=False)
 class Text(TeacherSignal):
     """What a black-box teacher wrote, one string for each row of the batch."""
 

@@ -111,6 +111,8 @@ def _language(options: LanguageOptions, found: Mapping[str, Any]) -> Parts:
         taught += f", by its {found['likeliest']} likeliest tokens"
     elif "teacher" in perplexity and not teachers:
         taught += "; below it is the student of the generation before"
+    if "aligned" in found:
+        taught += f", by its likelihood of pieces that hold {found['aligned']['in_pieces']:.0%} of the learned tokens"
     if "teacher_precision" in found:
         taught += f", kept in {found['teacher_precision']}"
     facts = [

@@ -34,13 +34,14 @@ from distill.core.tables import Rows
 from distill.core.teachers import Teacher
 from distill.language import harness, teaching
 from distill.language.adapters import checkpoint_gradients, merged, trained, with_adapters
+from distill.language.aligned import AlignedEncoder, RecordedSpans, with_likelihoods
 from distill.language.begun import OPTIONS, begins, check_begun, read_begun
 from distill.language.card import write_card
 from distill.language.encoding import TEMPLATE, Encoded, Encoder, packed_rows, padded_rows
 from distill.language.evaluate import batches, likeliest, log_probs, nats_per_token
 from distill.language.evaluation import measured, speed
 from distill.language.examples import HUB, Example, Reading, read_examples, require_different
-from distill.language.models import causal, load, packs, parameters
+from distill.language.models import causal, context_of, load, packs, parameters
 from distill.language.options import LanguageOptions, from_file
 from distill.language.places import load_silently
 from distill.language.plans import peak_bytes, seconds_per_step, timed_config
@@ -48,7 +49,7 @@ from distill.language.quantized import on_device, open_teacher, require_bits
 from distill.language.serving import servable
 from distill.language.several import Several
 from distill.language.student import ChunkedStudent, ModelStudent, projected
-from distill.language.students import end_tokens, open_student, open_tokenizer, require_same_tokens, sizes
+from distill.language.students import PRUNE, end_tokens, open_student, open_tokenizer, require_same_tokens, sizes
 from distill.language.tracking import Tracked, require_wandb
 from distill.methods.capacity_gap.method import chosen
 from distill.methods.method import OPTION_NAMES, Material, Method, MethodOptions, Stage, TextDomain, Writing, find
@@ -101,6 +102,8 @@ class Run:
     model's own, as a whole elsewhere."""
     signal: Teacher | None = None
     """What is known of the teacher where that is not all of its logits."""
+    told: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Of a teacher with other tokens: see `about`."""
 
     @property
     def material(self) -> Material:
@@ -139,6 +142,7 @@ class Run:
                 **({"chosen": {d.name: d.chosen for d in self.domains}} if self.domains[0].chosen is not None else {}),
             },
             **({"teachers": teaching.named(self.options.teachers)} if self.options.teachers else {}),
+            **({"aligned": dict(self.told)} if self.told else {}),
             **({"teacher_precision": bits} if (bits := self.options.teacher_precision) != "float32" else {}),
             **teaching.told(self.options, self.domains[0].rows),
             "logits": {
@@ -300,8 +304,11 @@ def prepare(options: LanguageOptions) -> Run:
     here = [*routed.values()] if routed else [options.teacher] if options.teacher and not options.teacher_url else []
     teachers = [open_teacher(source, options.teacher_precision) for source in here]
     teacher = Several(teachers) if routed else teachers[0] if teachers else None
-    tokenizer = open_tokenizer(options.tokenizer or (here or [options.student])[0])
-    for source in here if options.tokenizer else here[1:]:
+    if method.aligns and options.student.startswith(PRUNE):
+        raise DistillError(f"a student that is cut from its teacher has its tokens: {method.name} is for others")
+    sharing = [] if method.aligns else here  # teachers that have the student's tokens
+    tokenizer = open_tokenizer(options.tokenizer or (sharing or [options.student])[0])
+    for source in sharing if options.tokenizer else sharing[1:]:
         require_same_tokens(open_tokenizer(source), tokenizer)
     student, origin = open_student(
         options.student, teachers[0] if teachers else None, tokenizer, options.seed,
@@ -317,12 +324,12 @@ def prepare(options: LanguageOptions) -> Run:
         reference = load(options.reference, dtype=torch.float32)
     models = [model for model in (*teachers, student, reference) if model is not None]
     for model in models:
-        context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        if context and options.length > context:
+        context = context_of(model)
+        if context and options.length > context and not (method.aligns and model is teacher):
             raise DistillError(f"a length of {options.length} is beyond the {context} tokens of a model's context")
         on_device(model)
     writes = method.student_writes(settings) + method.teacher_writes(settings) > 0
-    apart = writes or method.rewrites or method.views is not None
+    apart = writes or method.rewrites or method.aligns or method.views is not None
     packed = not options.no_pack and not apart and all(packs(model, vocabulary) for model in models)
     if method.convert is not None:
         rng = np.random.default_rng([options.seed, 32])
@@ -332,11 +339,22 @@ def prepare(options: LanguageOptions) -> Run:
                 reading.dropped[f"nothing that {method.name} reads"] += list(converted).count(None)
             reading.examples = [example for example in converted if example is not None]
     names = list(routed)
-    splits = [_split(name, reading, tokenizer, options, writes, method, names) for name, reading in _named(readings)]
+    theirs = open_tokenizer(here[0]) if method.aligns else None
+
+    def encoder() -> Encoder:
+        if theirs is None:
+            return Encoder(tokenizer, options.length)
+        return AlignedEncoder(tokenizer, options.length, theirs, context_of(teacher))
+
+    splits = [_split(name, reading, encoder(), options, writes, method, names) for name, reading in _named(readings)]
     if reference is not None and not options.dry_run:
         found = {"teacher": teacher, "reference": reference, "read": causal(vocabulary), "length": options.length}
         _choose(splits, method, settings, found)
     domains = [_laid(split, options, packed, tokenizer.pad_token_id) for split in splits]
+    told: dict[str, float] = {}
+    if theirs is not None:
+        domains, told = _likelihoods(domains, splits, teacher, theirs, asks=not (options.dry_run or options.plan))
+        teacher = None  # what it thinks of the rows stands in them
     units = sum(len(d.prompts) if writes else len(d.rows["tokens"]) for d in domains)
     steps = options.steps or max(math.ceil(options.epochs * units / options.batch), 1)
     rounds = min(options.rounds, steps)
@@ -360,7 +378,7 @@ def prepare(options: LanguageOptions) -> Run:
     readers = {name: _reader(model, vocabulary, domains[0].rows) for name, model in named.items()}
     run = Run(
         options, method, settings, teacher, student, origin, tokenizer, domains, packed, steps, config,
-        causal(vocabulary), readers,
+        causal(vocabulary), readers, RecordedSpans() if method.aligns else None, told,
     )  # fmt: skip
     if not options.dry_run:
         _narrow(run)
@@ -449,10 +467,9 @@ class Split:
 
 
 def _split(
-    name: str, reading: Reading, tokenizer: Any, options: LanguageOptions, writes: bool, method: Method,
+    name: str, reading: Reading, encoder: Encoder, options: LanguageOptions, writes: bool, method: Method,
     teachers: Sequence[str] = (),
 ) -> Split:  # fmt: skip
-    encoder = Encoder(tokenizer, options.length)
     rng = np.random.default_rng([options.seed, 31])
     rows: dict[bool, list[Encoded]] = {False: [], True: []}
     prompts: list[list[int]] = []
@@ -524,6 +541,30 @@ def _laid(split: Split, options: LanguageOptions, packed: bool, pad: int) -> Dom
     )  # fmt: skip
 
 
+def _likelihoods(
+    domains: Sequence[Domain], splits: Sequence[Split], teacher: Any, tokenizer: Any, asks: bool
+) -> tuple[list[Domain], dict[str, float]]:
+    """Domains with what a teacher of another tokenizer thinks of their pieces, where it is asked; and in figures the
+    number of `pieces`, the share of the learned tokens that are `in_pieces`, the teacher's `nats` for one of those."""
+    reader, console = _reader(teacher, len(tokenizer)), Console(stderr=True)
+    found: list[Domain] = []
+    sums: Counter[str] = Counter()
+    for domain, split in zip(domains, splits, strict=True):
+        parts: list[Rows] = []
+        for rows, encoded in ((domain.rows, split.trained), (domain.held_out, split.held_out)):
+            some = encoded if asks else [replace(row, told=()) for row in encoded]
+            part, counted = with_likelihoods(rows, some, teacher, reader, tokenizer.pad_token_id, console)
+            parts.append(part)
+            sums.update({**counted, "learned": int(rows["mask"].sum())})
+        found.append(replace(domain, rows=parts[0], held_out=parts[1]))
+    if not asks:
+        return found, {}
+    if not sums["pieces"]:
+        raise DistillError("teacher and student split none of the data so that a piece of it begins and ends in both")
+    share, nats = sums["tokens"] / sums["learned"], sums["nats"] / sums["tokens"]
+    return found, {"in_pieces": share, "pieces": sums["pieces"], "nats": nats}
+
+
 def _choose(splits: Sequence[Split], method: Method, settings: MethodOptions, run: Mapping[str, Any]) -> None:
     """Leaves those rows of all domains that the method chooses by `run`: `teacher`, `reference`, `read`, `length`."""
     assert method.choose is not None
@@ -566,12 +607,13 @@ def loop(run: Run, folder: Path, resume: bool = False, quiet: bool = False) -> t
     return distiller, stage
 
 
-def _reader(model: Any, vocabulary: int, rows: Rows) -> Student:
-    """Chunk by chunk where that gives the model's own logits on some of the data, as a whole where it does not."""
+def _reader(model: Any, vocabulary: int, rows: Rows | None = None) -> Student:
+    """Chunk by chunk where that gives the model's own logits on some of the data, or on any tokens where there are
+    none of its own; as a whole where it does not."""
     if isinstance(model, Several):
         return ModelStudent(model, causal(vocabulary))
     try:
-        return ChunkedStudent(model, vocabulary, torch.from_numpy(rows["tokens"][:2, :65]))
+        return ChunkedStudent(model, vocabulary, None if rows is None else torch.from_numpy(rows["tokens"][:2, :65]))
     except DistillError:
         return ModelStudent(model, causal(vocabulary))
 

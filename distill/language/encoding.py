@@ -32,6 +32,18 @@ class Encoded:
     """Of each token, whether its prediction is learned; never of the first."""
     teacher: int | None = None
     """Which of several teachers it is learned from; None where there is one at most."""
+    told: tuple["Passage", ...] = ()
+    """Parts of which a teacher with other tokens says how likely they are."""
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A part of a row as a teacher reads it that splits texts into other tokens."""
+
+    tokens: Sequence[int]
+    """The teacher's row, with what stands before the passage."""
+    pieces: Sequence[tuple[int, int, int, int]]
+    """Of the same text: first and last token in the student's row, first and last in the teacher's."""
 
 
 class Encoder:
@@ -57,12 +69,8 @@ class Encoder:
     def encode(self, example: Example) -> list[Encoded]:
         """The example's rows of `length + 1` tokens at most: a long text gives several, others are cut at their end."""
         if isinstance(example, Text):
-            return self._pieces([*self.start, *self._ids(example.text), self.end])
-        if isinstance(example, Pair):
-            prompt, completion = [*self.start, *self._ids(example.prompt)], [*self._ids(example.completion), self.end]
-            found = [Encoded([*prompt, *completion], [False] * len(prompt) + [True] * len(completion))]
-        else:
-            found = self.chat(example)
+            return self.text(example)
+        found = [self.pair(example)] if isinstance(example, Pair) else self.chat(example)
         kept = [part for part in map(self._fitted, found) if part is not None]
         if not kept:
             self.dropped[TOO_LONG if found else REWRITTEN] += 1
@@ -80,22 +88,33 @@ class Encoder:
         last = example.answers[-1]
         return self._ids(self._render(example, last, asks=True) or "") if last else list(self.start)
 
+    def text(self, example: Text) -> list[Encoded]:
+        """Rows of a text that learn every token but the first once: neighbours share a token."""
+        tokens = [*self.start, *self._ids(example.text), self.end]
+        pieces = [tokens[first : first + self.length + 1] for first in range(0, len(tokens) - 1, self.length)]
+        return [Encoded(piece, [False] + [True] * (len(piece) - 1)) for piece in pieces]
+
+    def pair(self, example: Pair) -> Encoded:
+        """A prompt and its completion, of which the latter is learned, its end with it."""
+        prompt, completion = [*self.start, *self._ids(example.prompt)], [*self._ids(example.completion), self.end]
+        return Encoded([*prompt, *completion], [False] * len(prompt) + [True] * len(completion))
+
     def chat(self, example: Chat) -> list[Encoded]:
         """A conversation in one row with every answer learned, its end with it.
 
         Some templates show earlier turns otherwise once others follow, such as those that leave out earlier reasoning:
         then every answer becomes a row of its own. None where even so an answer does not stand where it is asked for.
         """
-        asked = example.answers
         whole = self._render(example, len(example.messages))
-        spans = [self._span(example, i) for i in asked]
-        shown = [span for span in spans if span is not None]
-        if whole and len(shown) == len(spans) and all(whole.startswith(text) for text, _ in shown):
-            return [self._masked(whole, [(begin, len(text)) for text, begin in shown])]
-        return [self._masked(text, [(begin, len(text))]) for text, begin in shown]
+        spans = [(turn, self.answer(example, turn)) for turn in example.answers]
+        shown = [(turn, *span) for turn, span in spans if span is not None]
+        if whole and len(shown) == len(spans) and all(whole.startswith(text) for _, text, _ in shown):
+            return [self._row(example, whole, [(turn, begin, len(text)) for turn, text, begin in shown])]
+        return [self._row(example, text, [(turn, begin, len(text))]) for turn, text, begin in shown]
 
-    def _span(self, example: Chat, turn: int) -> tuple[str, int] | None:
-        """The conversation up to a turn, and the character at which the answer begins."""
+    def answer(self, example: Chat, turn: int) -> tuple[str, int] | None:
+        """The conversation up to a turn of the assistant, and the character at which its answer begins; None where the
+        template does not show it as it was given."""
         text = self._render(example, turn + 1)
         for asks in (True, False):  # a template may open an answer otherwise than it asks for it
             before = self._render(example, turn, asks=asks) if turn else ""
@@ -117,21 +136,22 @@ class Encoder:
         except Exception:  # a template is a program, which raises what it likes
             return None
 
-    def _masked(self, text: str, spans: Sequence[tuple[int, int]]) -> Encoded:
-        found = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    def _row(self, example: Chat, text: str, answers: Sequence[tuple[int, int, int]]) -> Encoded:
+        """A rendered conversation of which answers are learned: each its turn, and its characters `[begin, end)`."""
+        ids, offsets = self.split(text)
         inside = [
-            any(first < end and last > begin for begin, end in spans) if last > first else False
-            for first, last in found["offset_mapping"]
+            any(first < end and last > begin for _, begin, end in answers) if last > first else False
+            for first, last in offsets
         ]
-        return Encoded(found["input_ids"], inside)
+        return Encoded(ids, inside)
+
+    def split(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Tokens of a text, and of each the characters `[first, end)` that it stands for."""
+        found = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        return list(found["input_ids"]), list(found["offset_mapping"])
 
     def _ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    def _pieces(self, tokens: list[int]) -> list[Encoded]:
-        """Neighbours share a token, so that every token but the first is learned once."""
-        pieces = [tokens[first : first + self.length + 1] for first in range(0, len(tokens) - 1, self.length)]
-        return [Encoded(piece, [False] + [True] * (len(piece) - 1)) for piece in pieces]
 
     def _fitted(self, row: Encoded) -> Encoded | None:
         tokens, learned = list(row.tokens[: self.length + 1]), list(row.learned[: self.length + 1])

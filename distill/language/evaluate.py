@@ -45,17 +45,25 @@ def log_probs(module: nn.Module, read: Read | Student, rows: Rows, size: int = 6
     """
 
     def measure(batch: dict[str, Tensor]) -> Tensor:
-        if isinstance(read, Student):
-            after, places = batch["tokens"][:, 1:], batch["mask"].flatten().nonzero().squeeze(-1)
-            found = -CrossEntropy().losses(read.outputs(module, batch), SampledLogProbs.labels(after), places, None)
-            each = torch.zeros(after.numel(), device=found.device).index_copy(0, places, found).reshape(after.shape)
-        else:
-            found = read(module, batch).float().log_softmax(-1)
-            each = found.gather(-1, batch["tokens"][:, 1:, None]).squeeze(-1) * batch["mask"]
-        return torch.stack([each.sum(1), batch["mask"].sum(1).float()], 1)
+        return torch.stack([_of_tokens(module, read, batch).sum(1), batch["mask"].sum(1).float()], 1)
 
     values = over(module, rows, measure, size).double().numpy()
     return values[:, 0], values[:, 1]
+
+
+def token_log_probs(module: nn.Module, read: Read | Student, rows: Rows, size: int = 64) -> np.ndarray:
+    """Log-probability `[N, T]` (nats) of each token that counts, 0 of others; `read` as for `log_probs`."""
+    return over(module, rows, lambda batch: _of_tokens(module, read, batch), size).double().numpy()
+
+
+def _of_tokens(module: nn.Module, read: Read | Student, batch: dict[str, Tensor]) -> Tensor:
+    after = batch["tokens"][:, 1:]
+    if isinstance(read, Student):
+        places = batch["mask"].flatten().nonzero().squeeze(-1)
+        found = -CrossEntropy().losses(read.outputs(module, batch), SampledLogProbs.labels(after), places, None)
+        return torch.zeros(after.numel(), device=found.device).index_copy(0, places, found).reshape(after.shape)
+    found = read(module, batch).float().log_softmax(-1)
+    return found.gather(-1, after[..., None]).squeeze(-1) * batch["mask"]
 
 
 def nats_per_token(module: nn.Module, read: Read | Student, rows: Rows, size: int = 64) -> float:

@@ -220,6 +220,12 @@ def _numbers(weight: Any) -> int:
     return weight.numel() if packed is None else math.prod(packed.shape)
 
 
+def context_of(model: Any) -> int | None:
+    """Tokens that a model reads at most, None where it does not say."""
+    found = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return found if isinstance(found, int) and found > 0 else None
+
+
 def causal(vocabulary: int) -> Read:
     """Reads next-token logits `[B, T, vocabulary]` for `tokens` `[B, T + 1]`, of which the last is never an input.
 

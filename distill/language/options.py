@@ -64,6 +64,7 @@ class LanguageOptions(Options):
         "reverse_kl",
         "sequence_kd",
         "labels",
+        "alm",
         "ddk",
         "sinkd",
         "teacher_hacking",
@@ -78,8 +79,9 @@ class LanguageOptions(Options):
         "frontier_synthetic",
     ] = "kd"
     """what is learned from: the data and the teacher's distribution over them (kd), the student's own answers in part
-    (gkd) or alone (reverse_kl), the teacher's answers (sequence_kd), the data alone (labels), or a published method
-    by its name, as barkour recipe show NAME describes it"""
+    (gkd) or alone (reverse_kl), the teacher's answers (sequence_kd), the data alone (labels), how likely a teacher
+    with other tokens finds pieces of the data (alm), or a published method by its name, as barkour recipe show NAME
+    describes it"""
     resume: bool = False
     """continue the run in --out"""
     plan: bool = False
@@ -118,10 +120,11 @@ class LanguageOptions(Options):
     weight_decay: Share = 0.01
     """of AdamW"""
     alpha: Share | None = None
-    """weight of the teacher (kd, ddk, sinkd, capacity_gap), of rationales (step_by_step) or of the generation before
-    (self_distillation); the data's answers have the rest, in ddk 1; without it 0.5, of ddk 0.2, of sinkd 0.9"""
+    """weight of the teacher (kd, alm, ddk, sinkd, capacity_gap), of rationales (step_by_step) or of the generation
+    before (self_distillation); the data's answers have the rest, in ddk 1; without it 0.5, of ddk 0.2, of sinkd 0.9"""
     temperature: Annotated[float, Range(0, 100, above=True)] | None = None
-    """of methods with a teacher's distribution: both models' logits are divided by it; without it 1, of sinkd 2"""
+    """of methods with a teacher's distribution: both models' logits are divided by it, in alm what both say of a piece;
+    without it 1, of sinkd 2, of alm 100"""
     beta: Annotated[float, Range(0.001, 0.999)] | None = None
     """gkd: near 0 as the forward, near 1 as the reverse divergence; without it 0.5"""
     on_policy: Share | None = None

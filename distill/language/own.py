@@ -23,7 +23,7 @@ from distill.core.tables import Epochs
 from distill.core.teachers import Teacher, Teachers
 from distill.language.begun import OPTIONS, Begun, begins, check_begun, read_begun
 from distill.language.card import write_card
-from distill.language.models import parameters
+from distill.language.models import context_of, parameters
 from distill.language.places import load_silently
 from distill.language.plans import peak_bytes, seconds_per_step, timed_config
 from distill.language.rounds import in_rounds
@@ -158,8 +158,8 @@ def steps_of(options: TrainedOptions, rows: int) -> int:
 
 def require_room(model: Any, tokens: int, what: str) -> None:
     """Raises `DistillError` where so many tokens are more than a model has places for."""
-    most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if isinstance(most, int) and tokens > most:
+    most = context_of(model)
+    if most is not None and tokens > most:
         raise DistillError(f"{what} is {tokens} tokens, and the model reads {most} at most")
 
 

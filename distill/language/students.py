@@ -55,7 +55,7 @@ def require_same_tokens(teacher: Any, student: Any, more: bool = False) -> None:
     if parts[0] != parts[1] or (not theirs.items() >= ours.items() if more else theirs != ours):
         raise DistillError(
             f"teacher and student have different tokenizers ({len(teacher)} and {len(student)} tokens), so that their "
-            "distributions are about different events"
+            "distributions are about different events; a language model's method alm takes them"
         )
 
 

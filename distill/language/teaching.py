@@ -44,7 +44,7 @@ def check(options: LanguageOptions, method: Method, settings: MethodOptions) -> 
         raise DistillError("--cache keeps likeliest tokens: say how many, --teacher-top-k")
     if not (remote or kept or options.teacher_top_k):
         return
-    if method.stage is not None or method.choose is not None or method.teacher_writes(settings) > 0:
+    if method.aligns or method.stage is not None or method.choose is not None or method.teacher_writes(settings) > 0:
         raise DistillError(f"the method {method.name} needs the whole teacher, not its likeliest tokens alone")
     if not method.needs_teacher(settings):
         raise DistillError(f"the method {method.name} reads no teacher's distribution")
@@ -74,7 +74,7 @@ def routes(options: LanguageOptions, method: Method, settings: MethodOptions) ->
     if not method.needs_teacher(settings):
         raise DistillError(f"the method {method.name} reads no teacher's distribution")
     rewritten = method.teacher_writes(settings) > 0 or method.rewrites or method.convert is not None
-    if rewritten or method.views is not None or method.choose is not None:
+    if rewritten or method.aligns or method.views is not None or method.choose is not None:
         raise DistillError(f"the method {method.name} takes one teacher")
     return found
 

@@ -28,7 +28,7 @@ from distill.language.writing import Written
 from sim.options import Options
 
 METHODS = (
-    "kd", "gkd", "reverse_kl", "sequence_kd", "labels", "ddk", "sinkd", "teacher_hacking", "capacity_gap",
+    "kd", "gkd", "reverse_kl", "sequence_kd", "labels", "alm", "ddk", "sinkd", "teacher_hacking", "capacity_gap",
     "miniplm", "first", "step_by_step", "self_distillation", "multi_granularity",
     "universal_ner", "nesycd", "frontier_synthetic",
 )  # fmt: skip
@@ -228,6 +228,9 @@ class Method:
     """What a method reads of one example, the first as the student is asked later; None where the example lacks it."""
     convert: Callable[[Sequence[Example], np.random.Generator, MethodOptions], Sequence[Example | None]] | None = None
     """What a method makes of a domain's examples before they are encoded; None in the place of those that lack it."""
+    aligns: bool = False
+    """Whether its teacher may split texts into other tokens than the student: it says how likely pieces of text are
+    that begin and end in both, see `language.aligned`."""
     rewrites: bool = False
     """Whether it writes on the prompts of single rows, which then share no row with others."""
     generations: Callable[[MethodOptions], int] = lambda options: 1
@@ -241,7 +244,7 @@ class Method:
         found = {*self.reads, *self.takes}
         if writes:
             found.add("new_tokens")
-        elif self.views is None:  # rows that are written on, and rows of one example, are never packed
+        elif self.views is None and not self.aligns:  # rows that are written on, and of one example, are never packed
             found.add("no_pack")
         if not self.mixes:
             found.add("weights")

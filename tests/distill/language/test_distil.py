@@ -47,6 +47,7 @@ def needs(method: str, home: Path) -> dict:
         "step_by_step": {"data": (home / "reasons.jsonl",)},
         "frontier_synthetic": {"data": (home / "thought.jsonl",)},
         "nesycd": {"data": (home / "reasons.jsonl",), "length": 40},
+        "alm": {"tokenizer": str(home / "teacher")},
         "miniplm": {"reference": str(home / "reference"), "keep": 0.25},
     }.get(method, {})  # fmt: skip
 
