@@ -48,7 +48,7 @@ from distill.language.plans import peak_bytes, seconds_per_step, timed_config
 from distill.language.quantized import on_device, open_teacher, require_bits
 from distill.language.serving import servable
 from distill.language.several import Several
-from distill.language.student import ChunkedStudent, ModelStudent, projected
+from distill.language.student import ChunkedStudent, ModelStudent, projected, read_in_parts
 from distill.language.students import PRUNE, end_tokens, open_student, open_tokenizer, require_same_tokens, sizes
 from distill.language.tracking import Tracked, require_wandb
 from distill.methods.capacity_gap.method import chosen
@@ -612,10 +612,7 @@ def _reader(model: Any, vocabulary: int, rows: Rows | None = None) -> Student:
     none of its own; as a whole where it does not."""
     if isinstance(model, Several):
         return ModelStudent(model, causal(vocabulary))
-    try:
-        return ChunkedStudent(model, vocabulary, None if rows is None else torch.from_numpy(rows["tokens"][:2, :65]))
-    except DistillError:
-        return ModelStudent(model, causal(vocabulary))
+    return read_in_parts(model, vocabulary, None if rows is None else torch.from_numpy(rows["tokens"][:2, :65]))
 
 
 def perplexity(run: Run, who: str) -> float:

@@ -220,6 +220,16 @@ def _numbers(weight: Any) -> int:
     return weight.numel() if packed is None else math.prod(packed.shape)
 
 
+def layers_and_width(model: Any) -> tuple[int, int]:
+    """Of a model's blocks. Raises `DistillError` for one whose config says neither."""
+    config: Any = getattr(model, "config", None)
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    layers, width = (getattr(text, name, None) for name in ("num_hidden_layers", "hidden_size"))
+    if not isinstance(layers, int) or not isinstance(width, int) or layers < 1:
+        raise DistillError(f"the layers and width of a {type(model).__name__} are not known")
+    return layers, width
+
+
 def context_of(model: Any) -> int | None:
     """Tokens that a model reads at most, None where it does not say."""
     found = getattr(model.config.get_text_config(), "max_position_embeddings", None)

@@ -64,6 +64,7 @@ class LanguageOptions(Options):
         "reverse_kl",
         "sequence_kd",
         "labels",
+        "hidden_states",
         "alm",
         "ddk",
         "sinkd",
@@ -78,10 +79,10 @@ class LanguageOptions(Options):
         "nesycd",
         "frontier_synthetic",
     ] = "kd"
-    """what is learned from: the data and the teacher's distribution over them (kd), the student's own answers in part
-    (gkd) or alone (reverse_kl), the teacher's answers (sequence_kd), the data alone (labels), how likely a teacher
-    with other tokens finds pieces of the data (alm), or a published method by its name, as barkour recipe show NAME
-    describes it"""
+    """what is learned from: the data and the teacher's distribution over them (kd), its hidden states too
+    (hidden_states), the student's own answers in part (gkd) or alone (reverse_kl), the teacher's answers (sequence_kd),
+    the data alone (labels), how likely a teacher with other tokens finds pieces of the data (alm), or a published
+    method by its name, as barkour recipe show NAME describes it"""
     resume: bool = False
     """continue the run in --out"""
     plan: bool = False
@@ -120,8 +121,9 @@ class LanguageOptions(Options):
     weight_decay: Share = 0.01
     """of AdamW"""
     alpha: Share | None = None
-    """weight of the teacher (kd, alm, ddk, sinkd, capacity_gap), of rationales (step_by_step) or of the generation
-    before (self_distillation); the data's answers have the rest, in ddk 1; without it 0.5, of ddk 0.2, of sinkd 0.9"""
+    """weight of the teacher (kd, hidden_states, alm, ddk, sinkd, capacity_gap), of rationales (step_by_step) or of the
+    generation before (self_distillation); the data's answers have the rest, in ddk 1; without it 0.5, of ddk 0.2, of
+    sinkd 0.9"""
     temperature: Annotated[float, Range(0, 100, above=True)] | None = None
     """of methods with a teacher's distribution: both models' logits are divided by it, in alm what both say of a piece;
     without it 1, of sinkd 2, of alm 100"""
@@ -133,8 +135,9 @@ class LanguageOptions(Options):
     """ddk: share of the mixture that follows the student's lag; the rest is spread evenly over the domains;
     without it 0.5"""
     weight: Annotated[float, Range(0, 1000)] | None = None
-    """of the Sinkhorn distance (sinkd), the correlation inside phrases (multi_granularity), or each task beside the
-    first (nesycd); without it 0.2, of multi_granularity 1, of nesycd 0.5"""
+    """of the Sinkhorn distance (sinkd), the correlation inside phrases (multi_granularity), the hidden states
+    (hidden_states), or each task beside the first (nesycd); without it 0.2, of multi_granularity 1, of hidden_states 1,
+    of nesycd 0.5"""
     keep: Rate | None = None
     """miniplm: share of the rows that is learned from; without it 0.5"""
     top_k: Annotated[int, Range(1, 10**6)] | None = None

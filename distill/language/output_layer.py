@@ -30,6 +30,19 @@ def states_and_head(module: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Ten
     Raises:
       DistillError: a model without the two parts.
     """
+    hidden, head = every_state_and_head(module, batch, every=False)
+    return hidden[-1], head
+
+
+def every_state_and_head(
+    module: nn.Module, batch: Mapping[str, Tensor], every: bool = True
+) -> tuple[tuple[Tensor, ...], Tensor]:
+    """As `states_and_head`, with the hidden states of all blocks before the last, the embedding's first; without them
+    where `every` is False. For an output layer with a bias the last states stand there a second time, ending in 1.
+
+    Raises:
+      DistillError: as `states_and_head`, or a model that does not give its states.
+    """
     inner: Any = getattr(module, "module", module)  # wrapped for several devices
     try:
         layer, decoder = inner.get_output_embeddings(), inner.get_decoder()
@@ -37,11 +50,17 @@ def states_and_head(module: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Ten
     except (AttributeError, NotImplementedError) as error:
         raise DistillError(f"{type(inner).__name__} has no decoder and output layer of its own") from error
     places = {"position_ids": batch["positions"]} if "positions" in batch else {}
-    states = decoder(input_ids=batch["tokens"][:, :-1], use_cache=False, **places).last_hidden_state
-    bias = getattr(layer, "bias", None)
+    more = {"output_hidden_states": True} if every else {}
+    found = decoder(input_ids=batch["tokens"][:, :-1], use_cache=False, **places, **more)
+    before = getattr(found, "hidden_states", None) if every else ()
+    if before is None:
+        raise DistillError(f"a {type(inner).__name__} does not give its hidden states")
+    states, bias = found.last_hidden_state, getattr(layer, "bias", None)
+    hidden = (*before[:-1], states)
     if bias is None:
-        return states, weight
-    return torch.cat([states, torch.ones_like(states[..., :1])], -1), torch.cat([weight, bias[:, None]], 1)
+        return hidden, weight
+    with_one = torch.cat([states, torch.ones_like(states[..., :1])], -1)
+    return (*hidden, with_one), torch.cat([weight, bias[:, None]], 1)
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from distill.core.objectives.chunks import rows_at_once
 from distill.core.reading import read_json
 from distill.core.signals import DenseLogits, LogitScaling, ProjectedLogits, SampledLogProbs, TeacherSignal, TopKLogits
 from distill.core.teachers import Batch, DiskCache, LocalModel, Teacher
-from distill.language.models import Read
+from distill.language.models import Read, causal
 from distill.language.output_layer import measured_scaling, states_and_head
 from distill.language.text import Tokens
 
@@ -48,6 +48,14 @@ class ChunkedStudent(Student):
         """Last hidden states `[B, T, D]` and the output layer `[V, D]`."""
         states, head = states_and_head(module, batch)
         return StudentOutput(hidden=(states,), lm_head=_cut(head, self.vocabulary), scaling=self.scaling)
+
+
+def read_in_parts(model: Any, vocabulary: int, tokens: Tensor | None = None) -> Student:
+    """Chunk by chunk where that gives the model's own logits on `tokens` `[B, T + 1]`, or a few of any; else whole."""
+    try:
+        return ChunkedStudent(model, vocabulary, tokens)
+    except DistillError:
+        return ModelStudent(model, causal(vocabulary))
 
 
 def _cut(head: Tensor, vocabulary: int) -> Tensor:

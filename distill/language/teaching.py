@@ -74,7 +74,7 @@ def routes(options: LanguageOptions, method: Method, settings: MethodOptions) ->
     if not method.needs_teacher(settings):
         raise DistillError(f"the method {method.name} reads no teacher's distribution")
     rewritten = method.teacher_writes(settings) > 0 or method.rewrites or method.convert is not None
-    if rewritten or method.aligns or method.views is not None or method.choose is not None:
+    if rewritten or method.aligns or method.inside or method.views is not None or method.choose is not None:
         raise DistillError(f"the method {method.name} takes one teacher")
     return found
 

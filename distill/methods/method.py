@@ -28,8 +28,8 @@ from distill.language.writing import Written
 from sim.options import Options
 
 METHODS = (
-    "kd", "gkd", "reverse_kl", "sequence_kd", "labels", "alm", "ddk", "sinkd", "teacher_hacking", "capacity_gap",
-    "miniplm", "first", "step_by_step", "self_distillation", "multi_granularity",
+    "kd", "gkd", "reverse_kl", "sequence_kd", "labels", "hidden_states", "alm", "ddk", "sinkd", "teacher_hacking",
+    "capacity_gap", "miniplm", "first", "step_by_step", "self_distillation", "multi_granularity",
     "universal_ner", "nesycd", "frontier_synthetic",
 )  # fmt: skip
 """Folders of this package, each with the `METHOD` of its `method.py`."""
@@ -228,6 +228,8 @@ class Method:
     """What a method reads of one example, the first as the student is asked later; None where the example lacks it."""
     convert: Callable[[Sequence[Example], np.random.Generator, MethodOptions], Sequence[Example | None]] | None = None
     """What a method makes of a domain's examples before they are encoded; None in the place of those that lack it."""
+    inside: bool = False
+    """Whether it reads the teacher's hidden states."""
     aligns: bool = False
     """Whether its teacher may split texts into other tokens than the student: it says how likely pieces of text are
     that begin and end in both, see `language.aligned`."""

@@ -97,10 +97,14 @@ class Tuning:
     """m of path by which the robot was set back when counting progress begins anew. By hand."""
     stuck_seconds: float = 1.5
     """s without progress after which the robot backs off. By hand."""
+    begun: float = 0.3
+    """m of path from its start within which a robot that does not move waits, perhaps for an operator. By hand."""
     stuck_back: float = 0.4
     """m of path that it backs off. By hand."""
     stuck_tries: int = 6
-    """Times per run; after that it keeps pushing. By hand."""
+    """Times at one place; after that it keeps pushing. By hand."""
+    stuck_passed: float = 1.0
+    """m of path beyond that place at which it has come through. By hand."""
 
     # Behind a place where the robot was held it goes slowly, and on along the path only as far as it is on it: a robot
     # that was off by a few centimetres met the same pole again as it came back.
@@ -175,7 +179,7 @@ class Navigator:
         self.retries = 0
         self._tries = 0
         self._returned = 0.0
-        self._furthest, self._waited, self._stuck = 0.0, 0.0, 0
+        self._furthest, self._waited, self._stuck, self._stuck_at = 0.0, 0.0, 0, 0.0
         self._careful_until = 0.0
         self._last: np.ndarray | None = None
         self._distrusted = 0
@@ -278,7 +282,9 @@ class Navigator:
             if self._tries:
                 self._give_up_gate()
         onward, back = self._furthest + tuning.progress, self._furthest - tuning.restart
-        if self.state != "following" or self.s > onward or self.s < back:
+        if self.s > self._stuck_at + tuning.stuck_passed:
+            self._stuck = 0
+        if self.state != "following" or self.s > onward or self.s < max(back, tuning.begun):
             self._furthest, self._waited = self.s, 0.0
             return
         self._waited += dt
@@ -288,6 +294,7 @@ class Navigator:
         wedged = held and abs(float(wrap(self.path.yaw[self._sample()] - yaw))) > tuning.wedged
         near_end = self.s > self.path.s[-1] - tuning.arrival  # leaving the end table again would end the run
         if (wedged or self._waited > tuning.stuck_seconds) and self._stuck < tuning.stuck_tries and not near_end:
+            self._stuck_at = max(self._stuck_at, self.s)
             self.s = max(self.s - tuning.stuck_back * (1 + tuning.stuck_further * self._stuck), 0.0)
             self.state, self._stuck = "returning", self._stuck + 1
 

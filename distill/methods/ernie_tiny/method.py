@@ -23,6 +23,7 @@ from distill.core.objectives.divergences import CrossEntropy, ForwardKL
 from distill.core.objectives.features import AttentionMatching, HiddenStateMatching, uniform_layers
 from distill.core.tables import Epochs
 from distill.language.inner import InnerStudent, inner_teacher
+from distill.language.models import layers_and_width
 from distill.language.student import Next
 from distill.methods.method import ClassMaterial, Losses, Method, MethodOptions, Pass, Stage
 
@@ -60,15 +61,6 @@ def losses(student: tuple[int, int], teacher: tuple[int, int], options: MethodOp
     }
 
 
-def sizes(model: object) -> tuple[int, int]:
-    """Layers and width. Raises `DistillError` for a model whose config says neither."""
-    config = getattr(model, "config", None)
-    found = tuple(getattr(config, name, None) for name in ("num_hidden_layers", "hidden_size"))
-    if not all(isinstance(size, int) for size in found):
-        raise DistillError(f"the layers and width of a {type(model).__name__} are not known")
-    return found  # pyright: ignore[reportReturnType]
-
-
 def passes(
     material: ClassMaterial, options: MethodOptions, plan: Sequence[tuple[str, Kind, float]] | None = None
 ) -> list[Pass]:
@@ -78,8 +70,8 @@ def passes(
       DistillError: models or text that a stage needs are missing, or models that do not fit together.
     """
     plan = plan or [(name, kind, 1 / len(STAGES)) for name, kind in STAGES.items()]
-    every = losses(sizes(material.student), sizes(material.teacher), options)
-    if material.pretrained is not None and sizes(material.pretrained) != sizes(material.teacher):
+    every = losses(layers_and_width(material.student), layers_and_width(material.teacher), options)
+    if material.pretrained is not None and layers_and_width(material.pretrained) != layers_and_width(material.teacher):
         raise DistillError("the teacher and the model that it was before must be of one size")
     found: list[Pass] = []
     for name, kind, share in plan:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, PhiConfig
 
 import barkour
 from distill.core.collect import CollectionPlan
@@ -18,9 +19,11 @@ from distill.language.aligned import RecordedSpans
 from distill.language.evaluate import perplexities, token_log_probs
 from distill.language.examples import Chat, Pair, Text
 from distill.language.models import Shape, build, causal
+from distill.language.states import STATES
 from distill.language.views import Views
 from distill.language.writing import answers
 from distill.methods.capacity_gap.method import chosen
+from distill.methods.hidden_states.method import blocks
 from distill.methods.method import CLASSIFIERS, METHODS, Material, MethodOptions, TextDomain, Writing, find
 from distill.methods.multi_granularity.method import phrases, prompt_of
 from distill.methods.self_distillation.method import targets
@@ -138,7 +141,45 @@ def in_pieces(material: Material) -> Material:
     return replace(material, teacher=None, domains=domains, signal=RecordedSpans())
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name not in VIEWS])
+def test_hidden_states_are_those_of_the_block_at_the_same_depth(material):
+    """Of models with one width each and two, and of an output layer with a bias, against transformers' own states."""
+    torch.manual_seed(3)
+    phi = AutoModelForCausalLM.from_config(
+        PhiConfig(vocab_size=SIZE, hidden_size=16, intermediate_size=32, num_hidden_layers=4, num_attention_heads=2)
+    ).eval()  # fmt: skip
+    torch.nn.init.normal_(phi.lm_head.bias)
+    wide = build(Shape(SIZE, 24, 3, 2), 5)
+    for teacher, places in ((material.teacher, (1, 2)), (wide, (2, 3)), (phi, (2, 4))):
+        method, batch = find("hidden_states"), batch_of(material)
+        options = method.settings({"alpha": 0.3, "temperature": 1.7, "weight": 0.45})
+        stage = method.build(replace(material, teacher=teacher), options)
+        signal: Any = stage.teacher.label(batch)
+        found = stage.objective(stage.student.outputs(stage.student.module, batch), signal, batch["mask"])
+        counts = batch["mask"]
+        with torch.no_grad():
+            theirs, ours = (
+                model(input_ids=batch["tokens"][:, :-1], output_hidden_states=True)
+                for model in (teacher, material.student)
+            )
+        z_t, z_s = (said.logits[..., :SIZE].double().numpy()[counts.numpy()] for said in (theirs, ours))
+        wanted = reference("kd", options, z_t, z_s, batch["tokens"].numpy()[:, 1:][counts.numpy()])
+        learned = stage.objective.named[STATES][1].projections
+        assert len(learned) == (teacher is wide)
+        for block, place in enumerate(places, 1):
+            mine = ours.hidden_states[block][counts]
+            mine = learned[0](mine).detach() if learned else mine
+            wanted += 0.45 * float((mine - theirs.hidden_states[place][counts]).square().mean())
+        assert found.item() == pytest.approx(wanted, rel=1e-5)
+    none = method.build(material, method.settings({"weight": 0.0}))
+    assert STATES not in none.objective.named
+
+
+def test_depths_are_shared_out():
+    assert blocks(2, 2) == {1: 1, 2: 2} and blocks(3, 12) == {1: 4, 2: 8, 3: 12} and blocks(4, 2)[4] == 2
+    assert blocks(1, 24) == {1: 24} and set(blocks(5, 7).values()) <= set(range(1, 8))
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in (*VIEWS, "hidden_states")])
 def test_the_loss_of_a_method_is_its_formula(name, material):
     method = find(name)
     given = {"alpha": 0.3, "temperature": 1.7, "beta": 0.35, "weight": 0.45, "top_k": 4}

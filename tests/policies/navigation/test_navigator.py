@@ -145,6 +145,44 @@ def test_a_robot_that_is_turned_between_poles_backs_off_at_once_and_further_ever
     np.testing.assert_allclose(back, tuning.stuck_back * np.array([1, 2, 3]), atol=0.05)
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.03])
+def test_a_robot_that_waits_at_its_start_has_not_been_held(noise):
+    """An operator may arm it a minute later: it must still come free from a pole then."""
+    navigator, rng = Navigator((0.0, 0.0, 0.0), (Waypoint(5.0, 0.0, yaw=0.0),)), np.random.default_rng(0)
+    for _ in range(3000):
+        assert navigator.step((*rng.normal(0.0, noise, 2), 0.0), DT).state == "following"
+    pushed_to(navigator, 0.0, 3.0)
+    assert backs_off(navigator, 3.0) == pytest.approx(Tuning().stuck_back, abs=0.05)
+
+
+def test_a_robot_that_came_through_may_be_held_as_often_again():
+    navigator = Navigator((0.0, 0.0, 0.0), (Waypoint(8.0, 0.0, yaw=0.0),))
+    tuning, x, times = Tuning(), 0.0, 0
+    for _ in range(2 * tuning.stuck_tries):
+        pushed_to(navigator, x, 3.0)
+        if backs_off(navigator, 3.0) is None:
+            break
+        times, x = times + 1, navigator.s
+        navigator.step((x, 0.0, 0.0), DT)
+    assert 2 < times <= tuning.stuck_tries, "it keeps pushing there in the end"
+    pushed_to(navigator, 3.0, 5.0)
+    assert backs_off(navigator, 5.0) == pytest.approx(tuning.stuck_back, abs=0.05)
+
+
+def pushed_to(navigator: Navigator, x: float, end: float) -> None:
+    """Drives a robot straight ahead from `x` to where something holds it."""
+    while x < end:
+        x = min(x + DT * max(float(navigator.step((x, 0.0, 0.0), DT).velocity[0]), 0.01), end)
+
+
+def backs_off(navigator: Navigator, x: float) -> float | None:
+    """m by which a robot that is held at `x`, turned, is sent back; None where it is not within 5 s."""
+    for _ in range(250):
+        if navigator.step((x, 0.0, 1.0), DT).state == "returning":
+            return x - navigator.s
+    return None
+
+
 def test_a_gate_that_cannot_be_passed_is_given_up():
     gate = Gate((1.0, 1.0), (1.0, 2.0))  # the path does not lead through it
     navigator = Navigator((0.0, 0.0, 0.0), (Waypoint(3.0, 0.0, yaw=0.0),), gates=(gate,))
