@@ -79,6 +79,17 @@ class Tuning:
     """m between two steps at which a pose is not believed: 25 m/s at 50 Hz."""
     lost_steps: int = 25
     """Poses in a row that are not believed before the newest is: half a second at 50 Hz. By hand."""
+    astray: float = 2.0
+    """m from its place on the path at which a robot is asked for nothing: it was carried away, and what stands between
+    it and the path is not known. By hand."""
+    again_near: float = 0.3
+    """m from the start at which a robot that was carried back to it begins anew. By hand."""
+    again_turned: float = 0.5
+    """rad, the same. By hand."""
+    again_off: float = 1.0
+    """m from its place on the path, the same: the path may come by the start. By hand."""
+    again_seconds: float = 1.0
+    """s for which it must be so. By hand."""
 
     # Gates and what stands in the way.
     missed: float = 0.25
@@ -183,6 +194,7 @@ class Navigator:
         self._careful_until = 0.0
         self._last: np.ndarray | None = None
         self._distrusted = 0
+        self._at_start = 0.0
 
     def copy(self) -> "Navigator":
         """One that has yet to start, over the same route."""
@@ -201,7 +213,13 @@ class Navigator:
             self.command = np.zeros(3)
             return Command(np.zeros(3, np.float32), self._waypoint().skill, self._index(), "lost", reason)
         xy = pose[:2]
+        self._begin_again(pose, dt)
         self._progress(xy, float(pose[2]))
+        off = float(np.linalg.norm(self.path.xy[self._sample()] - xy))
+        if off > self.tuning.astray:
+            self.command, self._last = np.zeros(3), xy
+            reason = f"the robot is {off:.1f} m away from its way"
+            return Command(np.zeros(3, np.float32), self._waypoint().skill, self._index(), "lost", reason)
         self._watch_gates(xy)
         self._watch_progress(dt, float(pose[2]))
         if self._last is not None:
@@ -220,6 +238,17 @@ class Navigator:
                 return f"the pose jumped by {np.linalg.norm(pose[:2] - self._last):.2f} m"
         self._distrusted = 0
         return ""
+
+    def _begin_again(self, pose: np.ndarray, dt: float) -> None:
+        """A robot that was carried back to the start takes the whole way again."""
+        tuning, path = self.tuning, self.path
+        near = np.linalg.norm(pose[:2] - path.xy[0]) < tuning.again_near
+        turned = abs(float(wrap(pose[2] - path.yaw[0])))
+        off = np.linalg.norm(path.xy[self._sample()] - pose[:2])
+        here = near and turned < tuning.again_turned and off > tuning.again_off
+        self._at_start = self._at_start + dt if here else 0.0
+        if self._at_start > tuning.again_seconds:
+            self.reset()
 
     def _sample(self) -> int:
         """Of the path, where the robot is on it."""

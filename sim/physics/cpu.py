@@ -38,10 +38,11 @@ class CpuPhysics:
     def step(self, targets: np.ndarray, substeps: int, previous: np.ndarray, delay: np.ndarray) -> None:
         """See `Physics.step`. One call a substep: motors lose torque with speed within a control step."""
         self.ctrl[:] = previous
-        changes = np.clip(delay, 0, substeps)
+        changes = None if previous is targets else np.minimum(np.maximum(delay, 0), substeps)
         for k in range(substeps + 1):
-            now = changes == k
-            self.ctrl[now] = targets[now]
+            if changes is not None:
+                now = changes == k
+                self.ctrl[now] = targets[now]
             if k < substeps:
                 self._limit_torque()
                 self.batch.step(nstep=1)

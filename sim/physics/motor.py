@@ -18,8 +18,8 @@ def torque_range(xp: Namespace, peak: Array, no_load_speed: Array, speed: Array)
       peak: N m, `no_load_speed` and `speed`: rad/s; shapes broadcast.
     """
     room = (1.0 - KNEE) * no_load_speed
-    high = peak * xp.clip((no_load_speed - speed) / room, 0.0, 1.0)
-    low = -peak * xp.clip((no_load_speed + speed) / room, 0.0, 1.0)
+    high = peak * xp.minimum(xp.maximum((no_load_speed - speed) / room, 0.0), 1.0)
+    low = -peak * xp.minimum(xp.maximum((no_load_speed + speed) / room, 0.0), 1.0)
     return low, high
 
 

@@ -169,6 +169,34 @@ def test_a_robot_that_came_through_may_be_held_as_often_again():
     assert backs_off(navigator, 5.0) == pytest.approx(tuning.stuck_back, abs=0.05)
 
 
+def test_a_robot_that_is_carried_away_is_asked_for_nothing_and_back_at_the_start_it_begins_anew():
+    path = (Waypoint(4.0, 0.0, yaw=0.0), Waypoint(4.0, 4.0, yaw=np.pi / 2))
+    navigator, fresh = Navigator((0.0, 0.0, 0.0), path), Navigator((0.0, 0.0, 0.0), path)
+    pushed_to(navigator, 0.0, 3.5)
+    away = [navigator.step((0.0, 3.0, 0.0), DT) for _ in range(100)]
+    assert all(each.state == "lost" and not each.velocity.any() and each.reason for each in away)
+    turned = [navigator.step((0.0, 0.0, 2.0), DT) for _ in range(200)]
+    assert not turned[-1].velocity.any(), "not as it stands at the start"
+    waits = [navigator.step((0.1, -0.1, 0.1), DT) for _ in range(100)]
+    assert waits[-1].state == "following" and navigator.s < 0.3
+    for _ in range(100 - 51):  # as one that stands there for the first time, as long
+        expected = fresh.step((0.1, -0.1, 0.1), DT)
+    np.testing.assert_allclose(waits[-1].velocity, expected.velocity, atol=1e-6)
+
+
+def test_a_way_that_comes_by_its_start_goes_on():
+    navigator = Navigator((0.0, 0.0, 0.0), (Waypoint(3.0, 0.0, yaw=0.0), Waypoint(-3.0, 0.2, yaw=0.0)))
+    pushed_to(navigator, 0.0, 3.0)
+    x = 3.0
+    while x > 0.0:
+        x -= 0.01
+        navigator.step((x, 0.1, 0.0), DT)
+    before = navigator.s
+    for _ in range(100):
+        navigator.step((0.0, 0.1, 0.0), DT)
+    assert navigator.s >= before - Tuning().stuck_back * 3 > 1.0
+
+
 def pushed_to(navigator: Navigator, x: float, end: float) -> None:
     """Drives a robot straight ahead from `x` to where something holds it."""
     while x < end:
