@@ -136,6 +136,8 @@ class Stance:
     """Since the step before."""
     tilt: float = 0.0
     """Of the base's up axis to the vertical by the IMU, rad."""
+    told_at: int = 0
+    """When the command came, ns."""
 
 
 class _Way(NamedTuple):
@@ -402,9 +404,10 @@ class ReadingsInTime:
 
 
 class CommandsAnswer:
-    """Sees a navigator that has got stuck: a command that stays the same to the last digit while the pose moves.
+    """Sees a navigator that has got stuck: commands that stay the same to the last digit while the pose moves.
 
-    In the step in which the pose has moved by the limit since. A person's command may stay, so 0 means no limit.
+    In the step in which one comes and the pose has moved by the limit since the first of them; where none comes at all
+    the command's age says so. A person's command may stay, so 0 means no limit.
     """
 
     CODE, SOURCE, UNIT = Code.COMMAND_STUCK, Source.COMMAND, "m"
@@ -414,6 +417,7 @@ class CommandsAnswer:
         self.limit = limit
         self.residual = self.peak = 0.0
         self._since: tuple[list[float], Array] | None = None
+        self._told_at = NEVER
 
     def reset(self) -> None:
         """Begins anew."""
@@ -425,6 +429,9 @@ class CommandsAnswer:
         command = now.told.tolist()
         if self._since is None or command != self._since[0]:
             self._since = command, now.pose
+        elif now.told_at == self._told_at:
+            return None
+        self._told_at = now.told_at
         here, began = now.pose.tolist(), self._since[1].tolist()
         self.residual = residual = math.dist(here[:2], began[:2])
         self.peak = max(self.peak, residual)
@@ -624,7 +631,8 @@ class Motion:
         feet = np.zeros_like(self._standing)
         if self._legs is not None:
             feet = self._legs.places(seen.position) @ turn_of(seen.orientation, float(seen.pose[3]) - yaw).T
-        stance = Stance(seen.pose, yaw, feet, seen.command, command, min(seconds, GAP), lean(seen))
+        seconds, told_at = min(seconds, GAP), seen.command_time
+        stance = Stance(seen.pose, yaw, feet, seen.command, command, seconds, lean(seen), told_at)
         found = [self.stuck.see(stance), self.hops.see(stance), self.heading.see(stance)]
         if self._legs is None:
             return found

@@ -201,16 +201,21 @@ def test_a_command_that_stays_is_stuck_where_a_navigator_steers():
     same = np.array([1.0, 0.0, 0.1])
 
     def stuck(k, stance):
-        return Stance(stance.pose, 0.0, stance.feet, same, stance.command, PERIOD)
+        return Stance(stance.pose, 0.0, stance.feet, same, stance.command, PERIOD, told_at=1 + k)
 
     def lives(k, stance):
-        return Stance(stance.pose, 0.0, stance.feet, same + 1e-9 * k, stance.command, PERIOD)
+        return Stance(stance.pose, 0.0, stance.feet, same + 1e-9 * k, stance.command, PERIOD, told_at=1 + k)
+
+    def silent(k, stance):
+        """None for 0.6 s, while the robot goes 0.6 m, then the next: that is late, and its age says so."""
+        return replace(stuck(0, stance) if k < 30 else lives(k, stance), told_at=1 if k < 30 else 1 + k)
 
     assert first(CommandsAnswer(0.0), stuck) is None
     monitor = CommandsAnswer(0.3)
     alive = first(monitor, lives, begin=0)
     assert alive is None
     assert first(CommandsAnswer(0.3), stuck, begin=0) in (16, 15)
+    assert first(CommandsAnswer(0.3), silent, begin=0) is None
 
 
 def test_commands_that_jump_to_and_fro_are_of_two():
