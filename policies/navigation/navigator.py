@@ -80,14 +80,16 @@ class Tuning:
     lost_steps: int = 25
     """Poses in a row that are not believed before the newest is: half a second at 50 Hz. By hand."""
     astray: float = 2.0
-    """m from its place on the path at which a robot is asked for nothing: it was carried away, and what stands between
-    it and the path is not known. By hand."""
+    """m from the path at which a robot is asked for nothing: it was carried away, and what stands between it and the
+    path is not known. By hand."""
+    astray_ahead: float = 3.0
+    """m of path from its place on that are looked at for that: it may have been sent back. By hand."""
     again_near: float = 0.3
     """m from the start at which a robot that was carried back to it begins anew. By hand."""
     again_turned: float = 0.5
     """rad, the same. By hand."""
     again_off: float = 1.0
-    """m from its place on the path, the same: the path may come by the start. By hand."""
+    """m from the path ahead of its place, the same: the path may come by the start. By hand."""
     again_seconds: float = 1.0
     """s for which it must be so. By hand."""
 
@@ -215,7 +217,7 @@ class Navigator:
         xy = pose[:2]
         self._begin_again(pose, dt)
         self._progress(xy, float(pose[2]))
-        off = float(np.linalg.norm(self.path.xy[self._sample()] - xy))
+        off = self._off(xy)
         if off > self.tuning.astray:
             self.command, self._last = np.zeros(3), xy
             reason = f"the robot is {off:.1f} m away from its way"
@@ -244,11 +246,16 @@ class Navigator:
         tuning, path = self.tuning, self.path
         near = np.linalg.norm(pose[:2] - path.xy[0]) < tuning.again_near
         turned = abs(float(wrap(pose[2] - path.yaw[0])))
-        off = np.linalg.norm(path.xy[self._sample()] - pose[:2])
-        here = near and turned < tuning.again_turned and off > tuning.again_off
+        here = near and turned < tuning.again_turned and self._off(pose[:2]) > tuning.again_off
         self._at_start = self._at_start + dt if here else 0.0
         if self._at_start > tuning.again_seconds:
             self.reset()
+
+    def _off(self, xy: np.ndarray) -> float:
+        """m to the path ahead of the robot's place on it."""
+        i = self._sample()
+        ahead = self.path.xy[i : i + int(self.tuning.astray_ahead / SPACING) + 1]
+        return float(np.sqrt(((ahead - xy) ** 2).sum(1).min()))
 
     def _sample(self) -> int:
         """Of the path, where the robot is on it."""

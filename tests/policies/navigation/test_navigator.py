@@ -162,6 +162,9 @@ def test_a_robot_that_came_through_may_be_held_as_often_again():
         pushed_to(navigator, x, 3.0)
         if backs_off(navigator, 3.0) is None:
             break
+        for _ in range(50):  # however far it is sent back, it is told to go there
+            sent = navigator.step((3.0, 0.0, 1.0), DT)
+        assert sent.velocity[:2].any() and sent.state == "returning"
         times, x = times + 1, navigator.s
         navigator.step((x, 0.0, 0.0), DT)
     assert 2 < times <= tuning.stuck_tries, "it keeps pushing there in the end"
