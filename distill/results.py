@@ -68,6 +68,10 @@ class LanguageDistilled(Stoppable):
         for role, name in (("teacher", self.teacher), ("student", self.student)):
             if role in self.parameters:
                 line(console, role, f"{name}, {self.parameters[role]:,} parameters")
+            elif name and role == "teacher":  # one that is served, kept in answers, or asked before the first step
+                line(console, role, name)
+        if "aligned" in self.more:
+            line(console, "pieces that both split alike", f"{self.more['aligned']['in_pieces']:.1%} of the tokens")
         data = self.data
         rows = f"{data['rows']} rows{' (packed)' if data['packed'] else ''}, {data['held_out_rows']} held out"
         line(console, "data", f"{data['examples']} examples, {rows}, {data['learned_tokens']} tokens learned in a pass")
