@@ -138,23 +138,26 @@ class AlignedEncoder(Encoder):
 
     def _row(self, example: Chat, text: str, answers: Sequence[tuple[int, int, int]]) -> Encoded:
         row = super()._row(example, text, answers)
+        split = self.split(text)
         passages: list[Passage] = []
         for turn, begin, end in answers:
             said, shown = str(example.messages[turn]["content"]), self.theirs.answer(example, turn)
-            ours = _shown(self, text[:end], begin, said)
-            theirs = None if shown is None else _shown(self.theirs, *shown, said)
-            if ours is not None and theirs is not None:
-                passages.append(_passage(replace(ours, tokens=row.tokens), theirs))
+            ours = _shown(split, text, begin, end, said)
+            if ours is not None and shown is not None:
+                their_text, their_begin = shown
+                theirs = _shown(self.theirs.split(their_text), their_text, their_begin, len(their_text), said)
+                passages += [] if theirs is None else [_passage(ours, theirs)]
         return replace(row, told=tuple(passages))
 
 
-def _shown(encoder: Encoder, text: str, begin: int, said: str) -> Side | None:
-    """What an answer that begins at a character says, among the tokens of a text; None where it is not shown so."""
+def _shown(split: tuple[Sequence[int], Offsets], text: str, begin: int, stop_at: int, said: str) -> Side | None:
+    """What an answer says that takes characters `[begin, stop_at)` of a text with these tokens and offsets, None where
+    it is not shown so."""
     said = said.strip()  # templates may take away what stands around it
-    at = text.find(said, begin)
+    at = text.find(said, begin, stop_at)
     if at < 0 or not said:
         return None
-    ids, offsets = encoder.split(text)
+    ids, offsets = split
     stop = at + len(said)
     inside = [
         i for i, (a, b) in enumerate(offsets)
@@ -163,7 +166,7 @@ def _shown(encoder: Encoder, text: str, begin: int, said: str) -> Side | None:
     if not inside:
         return None
     here = offsets[inside[0] : inside[-1] + 1]
-    end = next((i for i in range(inside[-1] + 1, len(ids)) if offsets[i][0] >= stop), None)
+    end = next((i for i in range(inside[-1] + 1, len(ids)) if stop <= offsets[i][0] < stop_at), None)
     return Side(ids, inside[0], [(max(a, at) - at, min(b, stop) - at) for a, b in here], end)
 
 

@@ -38,7 +38,7 @@ from distill.language.labelled import (
     read_labelled,
     teacher_of,
 )
-from distill.language.models import Read, load, parameters
+from distill.language.models import Read, context_of, load, parameters
 from distill.language.options import ClassifierOptions
 from distill.language.places import load_silently
 from distill.language.rounds import in_rounds
@@ -285,7 +285,7 @@ def _continued(options: ClassifierOptions) -> Any:
     tokenizer = open_tokenizer(options.writer)
     if torch.cuda.is_available():
         model.to("cuda")
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 10**6
+    context = context_of(model) or 10**6
 
     def continued(texts: Sequence[str], seed: int) -> list[str]:
         room = max(context - options.new_tokens, 1)

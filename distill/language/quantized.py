@@ -26,13 +26,13 @@ def require_bits(bits: Bits) -> None:
 
 
 def open_teacher(source: str, bits: Bits = "float32") -> Any:
-    """A causal model that is only read, where it can compute.
+    """A causal model that is only read; one in few bits stands where it computes, others are put there, `on_device`.
 
     Raises:
       DistillError: as `models.load` and `require_bits`, or layers that have no form in so few bits.
     """
     if bits in ("float32", "bf16"):
-        return on_device(load(source, dtype=torch.float32 if bits == "float32" else torch.bfloat16))
+        return load(source, dtype=torch.float32 if bits == "float32" else torch.bfloat16)
     require_bits(bits)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells of a cast in every layer
     kind: Any = BitsAndBytesConfig

@@ -41,10 +41,11 @@ PERIOD = 0.02
 
 def options_of(index: int, seed: int) -> OnboardOptions:
     """The run with this index; equal ones are equal runs."""
-    policy, robot = ROBOTS[index % 4]
+    policy, robot = ROBOTS[index % len(ROBOTS)]
+    torque, course = divmod(index // len(ROBOTS), len(COURSES))
     return OnboardOptions(
-        policy, robot=robot, course=COURSES[index // 4 % 3], seed=seed + index, randomize=True,
-        torque_limit=None if robot else TORQUES[index // 12 % 3], **POSES[index % 5],
+        policy, robot=robot, course=COURSES[course], seed=seed + index, randomize=True,
+        torque_limit=None if robot else TORQUES[torque % len(TORQUES)], **POSES[index % len(POSES)],
     )  # fmt: skip
 
 
