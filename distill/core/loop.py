@@ -32,6 +32,7 @@ from distill.core.processes import (
     common_checkpoint,
     counted,
     everybody,
+    leaves_at_exit,
     pieces,
     random_state,
     set_random_state,
@@ -150,6 +151,7 @@ class Distiller:
         self.evaluate = evaluate
         self.sharded = sharding.asked()
         """Whether each process keeps a part of the student that is trained; `student` is then a whole copy."""
+        leaves_at_exit()
         self.accelerator = Accelerator(mixed_precision=config.precision, cpu=not torch.cuda.is_available())
         self.sharded = self.sharded and self.accelerator.num_processes > 1
         self.rank = self.accelerator.process_index

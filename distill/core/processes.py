@@ -4,14 +4,17 @@ Data-parallel wrappers synchronise the gradients of what their own `forward` com
 objective are therefore one module whose forward is the loss: nothing that is trained can be left outside.
 """
 
+import atexit
 import hashlib
 import random
+import time
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
@@ -46,6 +49,34 @@ class Processes(Protocol):
     """Of accelerate, an `Accelerator` or a `PartialState`."""
 
     num_processes: int
+
+
+SETTLING = 0.5
+"""Seconds in which the threads that worked for others have put down what they held: they need microseconds."""
+
+
+def leave() -> None:
+    """This process gives up the connections to the others, and their threads end; without any: nothing.
+
+    A thread of gloo frees the Python objects that its last task held after it has said that the task is done, and
+    needs the interpreter's lock for it. One that the interpreter's end meets before aborts a process whose work is all
+    done, and who ends it with that lock in his hands waits for it forever. So they get time without it first.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        time.sleep(SETTLING)
+        torch.distributed.destroy_process_group()
+
+
+@cache
+def leaves_at_exit() -> None:
+    """This process leaves the others when it ends: to be said by whoever connects them, once or more often."""
+    atexit.register(leave)
+
+
+def connected() -> PartialState:
+    """The processes of this run, connected until this one ends."""
+    leaves_at_exit()
+    return PartialState(cpu=not torch.cuda.is_available())
 
 
 def everybody(accelerator: Processes, value: Any) -> list[Any]:

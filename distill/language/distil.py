@@ -29,7 +29,7 @@ from distill.core.collect import Student
 from distill.core.errors import DistillError
 from distill.core.journal import Journal
 from distill.core.loop import Distiller, LoopConfig, load_best
-from distill.core.processes import everybody
+from distill.core.processes import connected, everybody
 from distill.core.tables import Rows
 from distill.core.teachers import Teacher
 from distill.language import harness, teaching
@@ -175,7 +175,7 @@ def distil(options: LanguageOptions) -> LanguageDistilled:
             run = prepare(options)
             return LanguageDistilled.of({**run.about(), **(measured_plan(run) if options.plan else {"dry_run": True})})
         folder = options.out / RUN
-        processes = PartialState(cpu=not torch.cuda.is_available())
+        processes = connected()
         first = processes.is_main_process
         with begins(folder) if first else nullcontext(), runs.stopping():
             found = LanguageDistilled.of(_run(options, folder, processes))
@@ -402,7 +402,7 @@ def _narrow(run: Run) -> None:
             run.teacher, reader, run.read, vocabulary, options.teacher_top_k, temperature
         )
     if options.cache is not None and not options.plan:
-        processes = PartialState(cpu=not torch.cuda.is_available())
+        processes = connected()
         device = next(run.student.parameters()).device
         with processes.main_process_first():  # others read what it wrote
             run.signal, run.domains = teaching.recorded(

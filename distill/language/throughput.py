@@ -88,8 +88,10 @@ def measure(arm: Arm) -> dict[str, Any]:
     import numpy as np
     import torch
 
+    from distill.core.processes import leaves_at_exit
     from distill.language.models import Shape, build
 
+    leaves_at_exit()  # whoever connects them
     teacher = build(Shape(arm.vocabulary, *TEACHER, context=2 * arm.length), 1)
     student = build(Shape(arm.vocabulary, *STUDENT, context=2 * arm.length), 2)
     rng = np.random.default_rng(arm.seed)
@@ -186,8 +188,6 @@ def _plain(arm: Arm, teacher: Any, student: Any, tokens: Any, stamps: list[float
         loss.backward()
         torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
         optimizer.step()
-    if arm.processes > 1:
-        torch.distributed.destroy_process_group()
 
 
 def _trl(arm: Arm, teacher: Any, student: Any, tokens: Any, stamps: list[float]) -> None:

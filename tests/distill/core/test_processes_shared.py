@@ -50,6 +50,7 @@ def test_two_processes_train_the_student_that_one_trains(tmp_path, monkeypatch):
     assert all(torch.equal(found[0], other) for other in found[1:]), "ranks alike; resumed bit for bit after a kill"
     assert (found[0] - flat(one)).abs().max() < 1e-9
     assert all("FOUND 7 True" in out for out in said), "the last step that both have saved; strays are noticed"
+    assert all("LEFT True" in out for out in said), "no thread of theirs outlives the interpreter"
     with pytest.raises(DistillError, match="2 processes, not 1"):
         distiller(tmp_path / "whole", resume=True)
 
