@@ -22,6 +22,7 @@ from sim.course.terrain import Block, Terrain
 from sim.envs.variation import Variation
 from sim.envs.worlds import SimulatedRobots, flat, world_seeds
 from sim.errors import InputError
+from sim.physics.engines import Engine
 
 SETTLING = 1.0
 """Seconds after a new command that are left out."""
@@ -49,6 +50,8 @@ class WalkEval:
     step_height: float = 0.10
     nominal: bool = False
     """the published robot instead of randomised physics"""
+    engine: Engine = "cpu"
+    """physics: cpu (MuJoCo's C engine), drake (needs the sim2sim extra) or mjx (needs the train extra; slow)"""
     seed: int = 0
     json: bool = False
 
@@ -66,12 +69,13 @@ def walk_figures(options: WalkEval) -> dict[str, Any]:
     ranges = np.array([options.forward, options.sideways, options.yaw])
     if not (np.isfinite(ranges).all() and (ranges >= 0).all()):
         raise InputError(f"command ranges must be finite and not negative, got {ranges.tolist()}")
+    variation = Variation(options.engine)
     return {
         "policy": str(options.file),
         "options": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(options).items() if k != "json"},
-        "tracking": _say("tracking", tracking(bundle, options, ranges)),
-        "forward_2": _say("2 m/s", tracking(bundle, options, np.zeros(3), fixed=(2.0, 0.0, 0.0))),
-        "steps": _say("steps", steps(bundle, options)),
+        "tracking": _say("tracking", tracking(bundle, options, ranges, variation=variation)),
+        "forward_2": _say("2 m/s", tracking(bundle, options, np.zeros(3), (2.0, 0.0, 0.0), variation)),
+        "steps": _say("steps", steps(bundle, options, variation)),
     }
 
 
@@ -124,12 +128,12 @@ def tracking(
     return out
 
 
-def steps(bundle: Bundle, options: WalkEval) -> dict[str, Any]:
+def steps(bundle: Bundle, options: WalkEval, variation: Variation = Variation()) -> dict[str, Any]:
     """Share of robots that walk up and down a table of `options.step_height` at 0.8 m/s without falling, in 6 s."""
     near, length = TABLE_AT, TABLE_LENGTH
     table = Block("table", (near + length / 2, 0.0), (length, 40.0), top=options.step_height)
     terrain = Terrain((table,))
-    robots = _robots(bundle, options, terrain)
+    robots = _robots(bundle, options, terrain, variation)
     n, dt = robots.worlds, bundle.robot.control_period
     robots.place(np.zeros(n), np.zeros(n), np.zeros(n), terrain.height)
     walk = Walker(bundle, robots)

@@ -16,7 +16,6 @@ from robot.loop.controller import BRAKING, Times
 from robot.loop.recording import Recorder
 from robot.loop.refusals import Code, Refusal, Source
 from robot.loop.transport import NS, Array, Snapshot
-from robot.transports.hardware import SLICE
 from robot.transports.inprocess import Message
 
 WATCHED = 0.3
@@ -227,7 +226,7 @@ def delayed(kind: str, seconds: float) -> Inject:
 
         def change(m: Message) -> Message | None:
             waiting.append(m)
-            return waiting.popleft() if len(waiting) > 1000 * seconds / SLICE else None
+            return waiting.popleft() if len(waiting) > 1000 * seconds / rig.transport.slice else None
 
         rig.tamper(kind, change)
 

@@ -34,7 +34,9 @@ from robot.loop.motion import DrivesObey, turn_of
 from robot.loop.refusals import Code, Source
 from robot.loop.terrain import FRESH
 from robot.loop.transport import NS, Array, Mode
+from robot.transports.hardware import SLICE
 from robot.transports.inprocess import Message
+from robot.transports.unitree.simulated import ServoedHardware
 from sim.observation import yaw_of
 from sim.physics.motor import torque_range
 
@@ -83,6 +85,9 @@ def weak(*joints: int, share: float = 0.0) -> Inject:
 
     def inject(rig: Rig) -> None:
         _seen_by_torque(rig)
+        if isinstance(rig.hardware, ServoedHardware):  # whose motors have new gains in every command
+            rig.hardware.share[list(joints)] *= share
+            return
         physics: Any = rig.hardware.physics  # of `sim.physics.cpu`
         for name in ("actuator_gainprm", "actuator_biasprm"):
             physics.batch.expand(name)[:, list(joints)] *= share
@@ -95,12 +100,17 @@ def rewired(change: Callable[[Array], Array]) -> Inject:
 
     def inject(rig: Rig) -> None:
         _seen_by_torque(rig)
-        command = rig.hardware.command
+        hardware = rig.hardware
+        if isinstance(hardware, ServoedHardware):
+            ask = hardware.ask
+            hardware.ask = lambda law: ask(law._replace(q=change(np.array(law.q, float))))
+            return
+        command = hardware.command
 
         def obeyed(mode: Mode, targets: Array, answers: int | None = None) -> bool:
             return command(mode, change(np.array(targets, float)), answers)
 
-        rig.hardware.command = obeyed
+        hardware.command = obeyed
 
     return inject
 
@@ -285,15 +295,17 @@ def drifting(rate: float, axis: int) -> Inject:
 
 
 def thinned(keep: int, *kinds: str) -> Inject:
-    """One message of `keep` comes through; the first that is missing is due at once."""
+    """One message of `keep` comes through; the first that is missing is due at once. Of a robot that says more in a
+    second as many more are lost, so that as few come."""
 
     def inject(rig: Rig) -> None:
+        one_in = keep * SLICE // rig.transport.slice
         for kind in kinds:
             count = [0]
 
             def change(m: Message, count: list[int] = count) -> Message | None:
                 count[0] += 1
-                return m if count[0] % keep == 0 else None
+                return m if count[0] % one_in == 0 else None
 
             rig.tamper(kind, change)
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from policies.skills.library import Skills, load_skills
+from robot.bench.unitree_wire import UnitreeWire
 from robot.loop.clock import SimulatedClock
 from robot.loop.controller import SETTLING, Controller, Loop, Times
 from robot.loop.message_filter import MessageFilter, Plausible
@@ -23,6 +24,7 @@ from robot.loop.terrain import TerrainHeights
 from robot.loop.transport import NS, Array, Mode, Output, Request, Snapshot
 from robot.transports.hardware import SimulatedHardware
 from robot.transports.inprocess import InProcess, Tamper
+from robot.transports.unitree.simulated import ServoedHardware
 from sim.course.description import official
 
 PLACE = (-6.0, 6.0)
@@ -72,19 +74,24 @@ class Rig:
         times: Times = TIMES,
         plausible: Plausible = Plausible(),
         lying: bool = False,
+        unitree: bool = False,
     ) -> None:
         """`yaw` is the heading, rad; `command` what an armed robot is asked for; `lying` lets it sink to the ground
-        first."""
+        first; `unitree` joins robot and loop by Unitree's messages."""
         skills, course = skills_of(), official()
         self.robot, self.limits, self.dry_run, self.command = skills.robot, limits, dry_run, command
         self.clock = SimulatedClock()
         self.messages = MessageFilter(self.robot, self.clock.now, plausible=plausible)
-        self.hardware = SimulatedHardware(self.robot, course, lying=lying)
+        self.hardware = (ServoedHardware if unitree else SimulatedHardware)(self.robot, course, lying=lying)
         self.hardware.worlds.place(np.array([PLACE[0]]), np.array([PLACE[1]]), np.array([yaw]), course.height)
-        self.hardware.targets = np.array(self.hardware.physics.qpos[0, 7:])
         if lying:
             self.hardware.advance(1200)
-        self.transport = InProcess(self.messages, self.hardware, self.clock)
+        else:
+            self.hardware.hold(self.hardware.physics.qpos[0, 7:])
+        if isinstance(self.hardware, ServoedHardware):
+            self.transport = UnitreeWire(self.messages, self.hardware, self.clock, dry_run=dry_run)
+        else:
+            self.transport = InProcess(self.messages, self.hardware, self.clock)
         self.transport.follow(self.clock)
         self.policy = OnboardPolicy(skills, TerrainHeights(self.robot, course))
         self.recorder = recorder() if recorder else None
@@ -202,6 +209,8 @@ class Rig:
             before = step.output.targets if held else None
         if self.failure is not None and self.steps[-1].state != DAMPED:
             found["alive"] = f"the loop ended: {self.failure!r}"
+        if isinstance(self.transport, UnitreeWire):
+            found |= self.transport.violations
         return list(found.values())
 
     def _broken(self, step: Step, before: Array | None) -> list[tuple[str, str]]:

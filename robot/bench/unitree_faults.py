@@ -20,6 +20,7 @@ from rich.table import Table
 
 from policies.skills.library import Skills, load_skills
 from robot.bench.rig import COMMAND, PLACE, TIMES
+from robot.bench.unitree_wire import every
 from robot.loop.clock import SimulatedClock
 from robot.loop.controller import Controller, Loop
 from robot.loop.message_filter import MessageFilter
@@ -107,12 +108,7 @@ class UnitreeRig:
 
     def every(self, period: int, work: Callable[[], Any]) -> None:
         """Does something again and again, every `period` ns."""
-
-        def event() -> int:
-            work()
-            return self.clock.now() + period
-
-        self.clock.at(self.clock.now() + period, event)
+        every(self.clock, period, work)
 
     def _see(self, received: Any) -> None:
         if received.sender == b"loop" and received.message["motor_cmd.kp"].any():

@@ -146,6 +146,10 @@ class SimulatedHardware:
         self._waiting.append((due, mode, targets))
         return True
 
+    def hold(self, q: Array) -> None:
+        """Before the first command: the drives hold these joint angles, rad `[J]`."""
+        self.targets = np.array(q)
+
     def advance(self, steps: int) -> None:
         """Lets `steps` milliseconds pass."""
         for _ in range(steps):

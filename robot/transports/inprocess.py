@@ -30,6 +30,9 @@ Tamper = Callable[[Message], Message | None]
 class InProcess:
     """A `Transport` to simulated hardware in the same process."""
 
+    slice = SLICE
+    """Milliseconds between two readings."""
+
     def __init__(
         self,
         messages: MessageFilter,

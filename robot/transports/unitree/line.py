@@ -19,6 +19,8 @@ class Line:
         self.now = now
         self.tampers: dict[str, Tamper] = {}
         """Topic -> what becomes of its messages."""
+        self.stamps: dict[str, int] = {}
+        """Topic -> when its next message was sent by its sender's clock, ns, where that is not the true time."""
         self.inboxes: list[_Inbox] = []
         self.services: dict[str, _Server] = {}
 
@@ -33,10 +35,11 @@ class Line:
         changed = tamper(there) if tamper else there
         if changed is None:
             return
+        sent = self.stamps.pop(topic, self.now())
         for inbox in self.inboxes:
             if inbox.topic == topic and inbox.open and not (inbox.others_only and inbox.owner == sender):
                 own = Packed(changed.structure, bytes(changed.buffer))
-                inbox.take(Received(own, self.now(), sender.encode()))
+                inbox.take(Received(own, sent, sender.encode()))
 
 
 class End:

@@ -82,12 +82,14 @@ class ServoedHardware(SimulatedHardware):
         super().__init__(*given, **named)
         batch = cast(Any, self.physics).batch
         self._gain, self._bias = (batch.expand(f"actuator_{name}prm") for name in ("gain", "bias"))
-        self._share = np.array(self._gain[0, :, 0]) / self.robot.kp
+        self.share = np.array(self._gain[0, :, 0]) / self.robot.kp
         """Of its gains that a motor really has."""
         self._laws: deque[tuple[int, Law]] = deque()
         zero, pose = np.zeros(self.robot.joints), np.array(self.physics.qpos[0, 7:])
         self.law = Law(pose, zero, zero, self.robot.kp, self.robot.kd)
         """The one in force."""
+        if self.mode == Mode.DAMP:  # it lies
+            self.damp()
 
     def ask(self, law: Law) -> None:
         """A command, in force after the drawn latency from the state that it answers (`ANSWERED_AFTER`)."""
@@ -102,7 +104,7 @@ class ServoedHardware(SimulatedHardware):
         self._obey(Law(zero, zero, zero, zero, self.robot.kd))
 
     def hold(self, q: Array) -> None:
-        """The robot's own controller asks for joint angles (rad)."""
+        """See `SimulatedHardware`; the robot's own controller asks so."""
         zero = np.zeros(self.robot.joints)
         self._obey(Law(np.array(q), zero, zero, self.robot.kp, self.robot.kd))
 
@@ -122,7 +124,7 @@ class ServoedHardware(SimulatedHardware):
             self.targets = np.where(self.law.kp > 0, self.law.q, np.array(self.physics.qpos[0, 7:]))
 
     def _obey(self, law: Law) -> None:
-        kp, kd = self._share * law.kp, self._share * law.kd
+        kp, kd = self.share * law.kp, self.share * law.kd
         self._gain[0, :, 0] = kp
         self._bias[0, :, 0] = law.tau + kd * law.dq
         self._bias[0, :, 1], self._bias[0, :, 2] = -kp, -kd
