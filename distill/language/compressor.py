@@ -31,7 +31,7 @@ from distill.language.examples import (
     rows_with,
 )
 from distill.language.labelled import chosen_rows
-from distill.language.models import body, load, parameters
+from distill.language.models import body, load, parameters, require_memory
 from distill.language.own import Stage, Task, held_out_rows, require_room
 from distill.language.own import distil as distil_own
 from distill.language.own_options import CompressorOptions
@@ -193,6 +193,7 @@ def prepare(options: CompressorOptions) -> Task:
         "parameters": {"teacher": parameters(frozen), "student": parameters(student)}, "data": data,
         "measured_on": "held-out rows",
     }  # fmt: skip
+    require_memory(frozen, options.batch, tasks[0]["tokens"].shape[1])
     return Task(about, student, stages(), figures, save)
 
 

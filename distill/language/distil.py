@@ -41,7 +41,7 @@ from distill.language.encoding import TEMPLATE, Encoded, Encoder, packed_rows, p
 from distill.language.evaluate import batches, likeliest, log_probs, nats_per_token
 from distill.language.evaluation import measured, speed
 from distill.language.examples import HUB, Example, Reading, read_examples, require_different
-from distill.language.models import causal, context_of, load, packs, parameters
+from distill.language.models import causal, context_of, load, packs, parameters, require_memory
 from distill.language.options import LanguageOptions, from_file
 from distill.language.places import load_silently
 from distill.language.plans import peak_bytes, seconds_per_step, timed_config
@@ -374,6 +374,9 @@ def prepare(options: LanguageOptions) -> Run:
         weight_decay=options.weight_decay, held_out=MEASURED, precision=options.precision, seed=options.seed,
         checkpoint_minutes=options.checkpoint_minutes,
     )  # fmt: skip
+    rows = config.micro_batch or (batch // processes if shared else batch)
+    wide = options.length if packed or writes else domains[0].rows["tokens"].shape[1]
+    require_memory(student, min(rows, batch), wide)
     named = {name: model for name, model in (("student", student), ("teacher", teacher)) if model is not None}
     readers = {name: _reader(model, vocabulary, domains[0].rows) for name, model in named.items()}
     run = Run(

@@ -16,7 +16,7 @@ from transformers import AutoModelForMaskedLM
 from distill.core.errors import DistillError
 from distill.language.examples import Text, add_files, read_examples, require_different
 from distill.language.labelled import Reader, chosen_rows
-from distill.language.models import parameters, require_finite
+from distill.language.models import parameters, require_finite, require_memory
 from distill.language.own import Stage, Task, held_out_rows, require_room
 from distill.language.own import distil as distil_own
 from distill.language.own_options import EncoderOptions
@@ -98,6 +98,7 @@ def prepare(options: EncoderOptions) -> Task:
         "measured_on": "held-out rows",
     }  # fmt: skip
     given = parts(teacher, net, trained, held_out, options.seed)
+    require_memory(net.model, options.batch, trained["tokens"].shape[1])
     return Task(about, given[0].module, [Stage(given, len(trained["tokens"]), judge)], figures, save)
 
 

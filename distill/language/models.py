@@ -6,6 +6,7 @@ Nothing is downloaded unless a name is given that is no folder here.
 import logging
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
@@ -30,6 +31,7 @@ from transformers import (
 from distill.core.errors import DistillError, first_line
 from distill.core.objectives.base import choice
 from distill.language.places import check_place
+from sim.machine import need_memory
 
 Kind = Literal["causal", "encoder", "encoder-decoder", "masked", "tagger", "seeing"]
 CLASSES = {
@@ -228,6 +230,19 @@ def layers_and_width(model: Any) -> tuple[int, int]:
     if not isinstance(layers, int) or not isinstance(width, int) or layers < 1:
         raise DistillError(f"the layers and width of a {type(model).__name__} are not known")
     return layers, width
+
+
+def require_memory(model: Any, rows: int, tokens: int) -> None:
+    """Raises `InputError` where this computer cannot learn from so many rows of so many tokens at once.
+
+    By what every block keeps at least for the backward pass, with checkpointed gradients too: its input, in two bytes a
+    number. A device of its own says what it lacks itself.
+    """
+    if torch.cuda.is_available():
+        return
+    with suppress(DistillError):
+        layers, width = layers_and_width(model)
+        need_memory(2.0 * layers * width * rows * tokens, f"{rows} rows of {tokens} tokens at once")
 
 
 def context_of(model: Any) -> int | None:

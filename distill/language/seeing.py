@@ -23,7 +23,7 @@ from distill.core.tables import Rows
 from distill.language.evaluate import answer_figures, answered, over
 from distill.language.examples import add_files, require_different
 from distill.language.labelled import chosen_rows
-from distill.language.models import Read, parameters
+from distill.language.models import Read, parameters, require_memory
 from distill.language.own import Parts, Stage, Task, held_out_rows, planned, told_of
 from distill.language.own import distil as distil_own
 from distill.language.own_options import VisionOptions
@@ -350,6 +350,7 @@ def _task(
         "parameters": {"teacher": parameters(teacher), "student": parameters(models.student)},
         "data": data, "measured_on": "held-out rows",
     }  # fmt: skip
+    require_memory(models.student, options.batch, tables["data"][0]["tokens"].shape[-1])
     return Task(about, models.student, stages(), figures, save)
 
 

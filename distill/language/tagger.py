@@ -20,7 +20,7 @@ from distill.core.tables import Rows
 from distill.language.evaluate import over
 from distill.language.examples import EMPTY, NOT_TEXT, add_files, fault_of, reasons, require_different, rows_with
 from distill.language.labelled import Reader, chosen_rows
-from distill.language.models import body, parameters
+from distill.language.models import body, parameters, require_memory
 from distill.language.own import Stage, Task, held_out_rows, require_room
 from distill.language.own import distil as distil_own
 from distill.language.own_options import TaggerOptions
@@ -136,6 +136,7 @@ def prepare(options: TaggerOptions) -> Task:
         "method": "ade_extraction", "student": options.student, "parameters": {"student": parameters(student)},
         "data": data, "measured_on": "held-out rows" if options.test is None else "test",
     }  # fmt: skip
+    require_memory(student.encoder, options.batch, trained["tokens"].shape[1])
     stage = Stage(parts(student, trained, held_out), len(trained["tokens"]), judge)
     return Task(about, student, [stage], figures, save)
 

@@ -21,6 +21,7 @@ from distill.language.options import LanguageOptions, from_file
 from distill.language.students import end_tokens, pruned_layers
 from distill.language.writing import answers
 from distill.methods.method import METHODS, MethodOptions, find
+from sim import machine
 from sim.errors import InputError
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
@@ -333,6 +334,16 @@ def test_plans_of_several_processes_are_refused_at_once(home, tmp_path, monkeypa
     with pytest.raises(InputError, match="one process"):
         command.distil(options(home, tmp_path / "x", plan=True))
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("more", [{}, {"dry_run": True}, {"no_pack": True}, {"method": "gkd"}], ids=str)
+def test_a_batch_that_no_memory_holds_is_refused_before_anything_is_written(more, home, tmp_path, monkeypatch):
+    """In place of an end in the middle of the work; in pieces it is taken."""
+    monkeypatch.setattr(machine, "memory", lambda: 1 << 23)
+    with pytest.raises(InputError, match="memory"):
+        command.distil(options(home, tmp_path / "x", batch=2**16, **more))
+    assert not (tmp_path / "x").exists()
+    command.distil(options(home, tmp_path / "x", batch=2**16, micro_batch=8, **{**more, "dry_run": True}))
 
 
 def test_a_batch_in_pieces_with_checkpointed_gradients_is_the_batch(home, tmp_path):

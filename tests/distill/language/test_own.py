@@ -17,6 +17,7 @@ from distill.language.own_options import EncoderOptions, TaggerOptions
 from distill.language.tagger import Tagger, read_answers
 from distill.language.tagger import distil as distil_tagger
 from distill.language.text import END, PAD, words
+from sim import machine
 from sim.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -160,6 +161,15 @@ def test_what_cannot_be_used_is_one_sentence(home: Path, tmp_path: Path) -> None
         TaggerOptions(about="drug", finds="drug")
     with pytest.raises(DistillError):
         read_answers([tmp_path / "gone.jsonl"], ("drug", "event"))
+
+
+def test_batches_that_no_memory_holds_are_refused(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "memory", lambda: 1 << 23)
+    with pytest.raises(InputError, match="memory"):
+        distil_tagger(tagger_options(home, tmp_path / "out", batch=2**16))
+    with pytest.raises(InputError, match="memory"):
+        distil_encoder(encoder_options(home, tmp_path / "out", batch=2**16))
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_front_door_reads_and_checks_and_writes_nothing(home: Path, tmp_path: Path, capsys: Any) -> None:
