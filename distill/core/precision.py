@@ -1,4 +1,4 @@
-"""What mixed precision costs on the device at hand."""
+"""The precision that numbers are computed in, and what mixed precision costs on the device at hand."""
 
 import time
 
@@ -9,6 +9,16 @@ SIZE, TIMES = 384, 5
 """Edge of the matrices that are multiplied to find out, and how often; the quickest time counts."""
 SLOWER = 1.5
 """Times as slow as float32 from which on a precision is no gain."""
+
+
+def wide_type(tensor: torch.Tensor) -> torch.dtype:
+    """float32, or the tensor's own type where that is wider: what sums and logarithms are taken in."""
+    return torch.promote_types(tensor.dtype, torch.float32)
+
+
+def wide(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor in its `wide_type`."""
+    return tensor.to(wide_type(tensor))
 
 
 def slowness(precision: str, device: torch.device) -> float:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from distill.core.errors import DistillError
+from distill.core.precision import wide, wide_type
 
 Index = slice | Tensor
 """A choice along the first leading dimension: a slice, integer indices `[N]`, or booleans `[B]`."""
@@ -226,7 +227,7 @@ class RoutedLogits(ProjectedLogits):
     def logits(self) -> Tensor:
         """`[..., V]`, made anew each time."""
         which, place = self.states.unbind(-1)
-        dtype = torch.promote_types(self.head.dtype, torch.float32)
+        dtype = wide_type(self.head)
         found = torch.empty(*which.shape, self.vocabulary, dtype=dtype, device=which.device)
         for i, part in enumerate(self.parts):
             own = which == i
@@ -266,7 +267,7 @@ class TopKLogits(TeacherSignal):
         if not temperature > 0:
             raise DistillError(f"temperature must be above 0, got {temperature}")
         DenseLogits(logits)  # refuse NaN and infinities where they came in
-        scaled = logits.detach().to(torch.promote_types(logits.dtype, torch.float32)) / temperature
+        scaled = wide(logits.detach()) / temperature
         scaled = scaled - scaled.amax(-1, keepdim=True)  # logits of 1e4 would round their own sum
         norm = scaled.logsumexp(-1)
         largest, indices = scaled.topk(k, -1)
@@ -430,7 +431,7 @@ class Attention(TeacherSignal):
             if not layer.amax() < torch.inf:  # false for NaN too
                 raise DistillError("attention scores must hold neither NaN nor +inf")
             return
-        total = layer.sum(-1, dtype=torch.promote_types(layer.dtype, torch.float32))
+        total = layer.sum(-1, dtype=wide_type(layer))
         tolerance = 1e-4 + layer.shape[-1] * torch.finfo(layer.dtype).eps / 4
         off = torch.minimum(total.abs(), (total - 1).abs()).max().item()
         if not (off <= tolerance and layer.amin() >= 0):

@@ -15,6 +15,7 @@ from transformers.masking_utils import eager_mask
 from distill.core.collect import Student
 from distill.core.errors import DistillError
 from distill.core.objectives.base import StudentOutput
+from distill.core.precision import wide_type
 from distill.core.signals import Attention, DenseLogits, HiddenStates, TeacherSignal
 from distill.core.teachers import Batch, OneModel, Teacher
 
@@ -131,6 +132,6 @@ def _attend(
         scores = torch.tanh(scores / softcap) * softcap
     if attention_mask is not None:
         scores = scores + attention_mask[..., : key.shape[-2]]
-    shares = scores.softmax(-1, dtype=torch.promote_types(query.dtype, torch.float32)).to(query.dtype)
+    shares = scores.softmax(-1, dtype=wide_type(query)).to(query.dtype)
     shares = nn.functional.dropout(shares, dropout, module.training)
     return (shares @ value).transpose(1, 2).contiguous(), scores

@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 from distill.core.collect import Student
 from distill.core.errors import DistillError
 from distill.core.objectives.base import StudentOutput
+from distill.core.precision import wide
 from distill.language.models import Read, Shape
 from distill.language.taps import Taps
 
@@ -94,7 +95,7 @@ class SparseMLP(nn.Module):
 
 def probabilities(logits: Tensor) -> Tensor:
     """Of a router's logits `[..., E]`, in float32 or better: routing is coarse enough as it is."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(-1)
+    return wide(logits).softmax(-1)
 
 
 def sparse_layers(model: nn.Module) -> dict[str, SparseMLP]:

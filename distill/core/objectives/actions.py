@@ -8,6 +8,7 @@ from torch import Tensor
 
 from distill.core.errors import DistillError
 from distill.core.objectives.base import Objective, StudentOutput, choice, positive
+from distill.core.precision import wide
 from distill.core.signals import Actions, TeacherSignal
 
 
@@ -97,4 +98,4 @@ def _error(student: StudentOutput, signal: Actions, rows: Tensor) -> Tensor:
 def _rows(values: Tensor, rows: Tensor) -> Tensor:
     """The states that count, `[N, A]`, in float32 or better."""
     chosen = values.reshape(-1, values.shape[-1]).index_select(0, rows)
-    return chosen.to(torch.promote_types(chosen.dtype, torch.float32))
+    return wide(chosen)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from distill.core.errors import DistillError
 from distill.core.objectives.base import Objective, StudentOutput
+from distill.core.precision import wide
 from distill.core.signals import TeacherSignal
 
 
@@ -57,7 +58,7 @@ class LoadBalance(Objective):
         found: list[Tensor] = []
         for layer in student.need("router", self):
             chosen = layer.reshape(-1, layer.shape[-1]).index_select(0, rows)
-            chosen = chosen.to(torch.promote_types(chosen.dtype, torch.float32))
+            chosen = wide(chosen)
             found.append(balance(chosen, weights.to(chosen.dtype), self.top_k) if len(rows) else 0.0 * chosen.sum())
         return torch.stack(found).sum()
 

@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from distill.core.precision import wide_type
+
 Losses = Callable[[Tensor, Tensor], Tensor]
 """`losses(logits [n, V], rows [n]) -> [n]`: of one chunk."""
 CPU, ELSEWHERE = 2**20, 2**24
@@ -56,7 +58,7 @@ class _MeanLoss(torch.autograd.Function):
     ) -> Tensor:
         wanted = ctx.needs_input_grad[:2]
         ctx.gradients = gradients = _Gradients(features, head, *wanted) if learning and any(wanted) else None
-        dtype = _wide(features)
+        dtype = wide_type(features)
         weights = weights.to(dtype) / weights.sum(dtype=dtype).clamp(min=torch.finfo(dtype).tiny)
         total = torch.zeros((), dtype=dtype, device=features.device)
         for part, share in zip(torch.split(rows, chunk), torch.split(weights, chunk), strict=True):
@@ -112,8 +114,8 @@ class _Gradients:
 
     def __init__(self, features: Tensor, head: Tensor | None, for_features: bool, for_head: bool) -> None:
         self.head, self.kinds = head, (features.dtype, None if head is None else head.dtype)
-        self.to_features = torch.zeros_like(features, dtype=_wide(features)) if for_features else None
-        self.to_head = torch.zeros_like(head, dtype=_wide(head)) if head is not None and for_head else None
+        self.to_features = torch.zeros_like(features, dtype=wide_type(features)) if for_features else None
+        self.to_head = torch.zeros_like(head, dtype=wide_type(head)) if head is not None and for_head else None
 
     def add(self, part: Tensor, chosen: Tensor, to_logits: Tensor) -> None:
         """A chunk's: its rows `[n]`, their features `[n, F]`, the gradient of their logits `[n, V]`."""
@@ -136,7 +138,3 @@ class _Gradients:
 
 def _logits(features: Tensor, head: Tensor | None) -> Tensor:
     return features if head is None else F.linear(features, head)
-
-
-def _wide(tensor: Tensor) -> torch.dtype:
-    return torch.promote_types(tensor.dtype, torch.float32)

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from distill.core.errors import DistillError
 from distill.core.objectives import chunks
 from distill.core.objectives.base import Objective, StudentOutput, choice, positive
+from distill.core.precision import wide
 from distill.core.signals import (
     DenseLogits,
     LogitScaling,
@@ -100,7 +101,7 @@ class TokenObjective(VocabularyObjective):
         scaling = LogitScaling() if head is None else student.scaling
 
         def losses(sums: Tensor, part: Tensor) -> Tensor:
-            logits = scaling(sums.to(torch.promote_types(sums.dtype, torch.float32)))
+            logits = scaling(wide(sums))
             return self.token_losses(logits, flat.index(part))
 
         chunk = chunks.rows_at_once(_vocabulary(features, head), features.device, self.chunk_size)

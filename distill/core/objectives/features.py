@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from distill.core.errors import DistillError
 from distill.core.objectives.base import Objective, StudentOutput, choice
+from distill.core.precision import wide
 from distill.core.signals import Attention, HiddenStates, TeacherSignal
 
 
@@ -78,7 +79,7 @@ class HiddenStateMatching(Objective):
             ours, theirs = (layer.reshape(-1, layer.shape[-1]).index_select(0, rows) for layer in (ours, theirs))
             if self.projections:
                 ours = self.projections[min(i, len(self.projections) - 1)](ours)
-            ours = ours.to(torch.promote_types(ours.dtype, torch.float32))
+            ours = wide(ours)
             values.append(self._difference(ours, theirs.to(ours.dtype)))
         return torch.stack(values).sum(0)
 
@@ -137,7 +138,7 @@ class AttentionMatching(Objective):
             if mask is not None:
                 seen = mask.reshape(-1, keys)[sequence][:, None]
             ours, theirs = (maps.reshape(-1, *maps.shape[-3:])[sequence, :, query] for maps in (ours, theirs))
-            ours = ours.to(torch.promote_types(ours.dtype, torch.float32))  # [N, H, T]
+            ours = wide(ours)  # [N, H, T]
             ours, theirs = _same_heads(ours, theirs.to(ours.dtype))
             total.append(_attention_kl(ours, theirs, seen) if self.loss == "kl" else _attention_mse(ours, theirs, seen))
         return torch.stack(total).sum(0)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from distill.core.errors import DistillError
 from distill.core.objectives.base import Objective, StudentOutput
+from distill.core.precision import wide, wide_type
 from distill.core.signals import DenseLogits, TeacherSignal
 
 
@@ -49,12 +50,12 @@ class GramMatching(Objective):
         """The mean over rows."""
         row = rows // signal.logits.shape[1]
         size = torch.bincount(row, minlength=len(signal.logits))
-        exact = torch.promote_types(signal.logits.dtype, torch.float32)
+        exact = wide_type(signal.logits)
         return super().mean(student, signal, rows, weights.to(exact) / size[row], mask)
 
 
 def _relations(logits: Tensor, chosen: Tensor) -> Tensor:
     """`[B, T * T]` in at least float32; 0 wherever a position does not count."""
     outputs = torch.where(chosen[..., None], logits, 0.0)
-    outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+    outputs = wide(outputs)
     return (outputs @ outputs.transpose(1, 2)).flatten(1)

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from distill.core.errors import DistillError
 from distill.core.objectives.base import Objective, StudentOutput, positive
+from distill.core.precision import wide
 from distill.core.signals import SampledLogProbs, TeacherSignal
 
 
@@ -48,7 +49,7 @@ class Preference(Objective):
             raise DistillError(f"pairs of answers need a boolean mask of their tokens {list(signal.tokens.shape)}")
         if weights is not None and weights.shape != shape:
             raise DistillError(f"weights must be of pairs {list(shape)}, got {list(weights.shape)}")
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        logits = wide(logits)
         own = logits.log_softmax(-1).gather(-1, signal.tokens[..., None]).squeeze(-1)
         gains = torch.where(mask, own - signal.log_probs.to(own.dtype), 0).sum(-1)
         losses = self.of_gains(gains[:, 0], gains[:, 1])

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from distill.core.errors import DistillError
 from distill.core.objectives.base import Objective, StudentOutput
+from distill.core.precision import wide
 from distill.core.signals import HiddenStates, TeacherSignal
 
 
@@ -65,18 +66,14 @@ class RelationMatching(Objective):
     def losses(self, student: StudentOutput, signal: HiddenStates, rows: Tensor, mask: Tensor | None) -> Tensor:
         """`[N]`."""
         assert student.hidden is not None
-        theirs = [relations(_wide(layer), self.heads, mask, self.causal) for layer in signal.layers]
+        theirs = [relations(wide(layer), self.heads, mask, self.causal) for layer in signal.layers]
         keys = torch.full(theirs[0].shape[::3], float(theirs[0].shape[-1]), device=theirs[0].device)
         if mask is not None:
             keys = mask.sum(-1, keepdim=True).expand(mask.shape).to(keys)
         found = torch.zeros((), dtype=theirs[0].dtype, device=theirs[0].device)
         for i, layer in enumerate(student.hidden):
-            wide = _wide(layer)
+            ours = wide(layer)
             other = theirs[i % len(theirs)]
-            gap = (relations(wide, self.heads, mask, self.causal) - other.to(wide.dtype)).square()
+            gap = (relations(ours, self.heads, mask, self.causal) - other.to(ours.dtype)).square()
             found = found + gap.sum(-1).mean(1) / keys
         return found.flatten().index_select(0, rows)
-
-
-def _wide(layer: Tensor) -> Tensor:
-    return layer.to(torch.promote_types(layer.dtype, torch.float32))

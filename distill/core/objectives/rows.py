@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from torch.utils import checkpoint as checkpointing
 
 from distill.core.objectives.base import StudentOutput
+from distill.core.precision import wide
 
 
 def student_logits(student: StudentOutput, rows: Tensor) -> Tensor:
@@ -21,7 +22,7 @@ def student_logits(student: StudentOutput, rows: Tensor) -> Tensor:
     else:
         assert student.hidden is not None and student.lm_head is not None
         logits = student.scaling(F.linear(_chosen(student.hidden[-1], rows), student.lm_head))
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return wide(logits)
 
 
 def teacher_logits(logits: Tensor, rows: Tensor, dtype: torch.dtype) -> Tensor:

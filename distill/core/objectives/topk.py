@@ -13,6 +13,7 @@ from torch import Tensor
 from distill.core.errors import DistillError
 from distill.core.objectives.base import positive
 from distill.core.objectives.divergences import FLOOR, TopKKL
+from distill.core.precision import wide
 from distill.core.signals import TopKLogits
 
 
@@ -43,7 +44,7 @@ def trustworthy(signal: TopKLogits, scale: float) -> TopKLogits:
     *Probabilities*, not logits, are divided by c = `scale`: small c sharpens the head, large c makes it uniform.
     """
     positive("scale", scale)
-    head = (_wide(signal.log_probs).exp() / scale).log_softmax(-1)
+    head = (wide(signal.log_probs).exp() / scale).log_softmax(-1)
     return TopKLogits(head, signal.indices, torch.full_like(head[..., 0], -torch.inf), signal.temperature)
 
 
@@ -55,11 +56,11 @@ def smoothed(signal: TopKLogits, share: float = 0.1) -> TopKLogits:
     k = signal.log_probs.shape[-1]
     if not 0 <= share <= 1 or k < 2:
         raise DistillError(f"smoothing moves a share from 0 to 1 among 2 tokens or more, got {share} among {k}")
-    head = _wide(signal.log_probs).exp()
+    head = wide(signal.log_probs).exp()
     first = head.argmax(-1, keepdim=True)
     moved = share * head.gather(-1, first)
     spread = (head + moved / (k - 1)).scatter_add(-1, first, -moved * k / (k - 1))
-    return TopKLogits(spread.log(), signal.indices, _wide(signal.tail), signal.temperature)
+    return TopKLogits(spread.log(), signal.indices, wide(signal.tail), signal.temperature)
 
 
 def two_pass_search(measure: Callable[[float], float]) -> float:
@@ -86,8 +87,4 @@ def two_pass_search(measure: Callable[[float], float]) -> float:
 
 def kept_mass(signal: TopKLogits) -> Tensor:
     """The probability `[...]` that the head holds: FIRST's "concentrated knowledge"."""
-    return _wide(signal.log_probs).exp().sum(-1)
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+    return wide(signal.log_probs).exp().sum(-1)
