@@ -36,6 +36,10 @@ TRAINING = SolverOptions(timestep=0.004, iterations=2, ls_iterations=4)
 """What policies learn on: 4 ms steps, a lighter solver."""
 
 
+MOST_CONTACTS = 32
+"""Contacts of a robot with all of its world at one time; the deepest are taken. Thrown about it had 22 at most."""
+
+
 def _rotation_quat(yaw: float, pitch: float = 0.0) -> np.ndarray:
     """Quaternion (w, x, y, z) that turns by `yaw` about z after pitching the +x axis up by `pitch`."""
     quat, about_y, about_z = np.zeros(4), np.zeros(4), np.zeros(4)
@@ -204,6 +208,8 @@ def build(
                 name=part, type=mujoco.mjtSensor.mjSENS_CONTACT, objtype=mujoco.mjtObj.mjOBJ_GEOM, objname=part,
                 intprm=[1, 0, 1],
             )  # fmt: skip
+        # read by MJX alone, whose solver else has a row for every contact that any two geoms could have
+        spec.add_numeric(name="max_contact_points", data=[float(MOST_CONTACTS)])
     try:
         return spec.compile()
     except ValueError as error:

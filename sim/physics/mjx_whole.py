@@ -1,7 +1,8 @@
 """MJX with what judging a whole run takes: the full scene, contacts as they are felt, and the motors' torques.
 
 `sim.physics.mjx` trains policies on scenes in which feet alone collide. Here every pair that may touch is tested at
-every step, so a course takes seconds of computing for a second of running on a CPU, and a minute to compile.
+every step, and the deepest contacts are solved for, as many as the scene has places for (`sim.course.scene`): on a CPU
+a course takes seconds of computing for a second of running, and a minute or two to compile.
 Importing this module needs jax and mujoco-mjx (`pip install 'barkour[train]'`).
 """
 
