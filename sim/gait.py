@@ -119,4 +119,6 @@ def _wave(xp: Namespace, robot: Robot, gait: Gait, phase: Array, ahead: Array = 
 
 def _stacked(xp: Namespace, values: Array) -> Array:
     """One value per leg, `[legs]`, or `[N, legs]` where a search tries many gaits at once (values are then `[N]`)."""
+    if all(isinstance(value, float | int) for value in values):  # of one gait: in every control step
+        return xp.asarray(np.array(values, np.float32))
     return xp.stack([xp.asarray(value, dtype=xp.float32) for value in values], -1)

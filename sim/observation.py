@@ -6,6 +6,7 @@ data (`Layout`): names, slices, units and scales travel in the policy bundle.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -280,9 +281,15 @@ def remembered(xp: Namespace, history: Array, newest: Array, fresh: Array) -> Ar
 
 def grid_points(xp: Namespace, grid: Grid, base_xy: Array, yaw: Array) -> Array:
     """World points of a grid, `[..., n, 2]` m, for a base at `base_xy` `[..., 2]` with heading `yaw` `[...]`."""
-    x, y = np.meshgrid(np.asarray(grid.x, np.float32), np.asarray(grid.y, np.float32), indexing="ij")
-    x, y = xp.asarray(x.ravel()), xp.asarray(y.ravel())
+    x, y = (xp.asarray(values) for values in _cells(grid))
     return xp.stack(place(base_xy[..., :1], base_xy[..., 1:2], yaw[..., None], x, y, xp), -1)
+
+
+@cache
+def _cells(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """Places of a grid's points ahead of its base and to the left of it, `[n]` both, m."""
+    x, y = np.meshgrid(np.asarray(grid.x, np.float32), np.asarray(grid.y, np.float32), indexing="ij")
+    return x.ravel(), y.ravel()
 
 
 def sampled(cells: np.ndarray, x: Array, y: Array, pose: Array, resolution: float, front: float, left: float) -> Array:
