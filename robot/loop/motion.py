@@ -294,6 +294,8 @@ class FeetOnGround:
     A robot that rears or rolls over, at a pole or off a ramp's edge, does not stand on its feet: where it is tilted by
     more than `REARS` it must lean for `LASTS`, by when it has fallen or stands again; but not one that has leaned by
     most of the limit for `WINDOW` before it was tilted so: an attitude that drifts makes robots stagger in the end.
+    Of `LASTS` count those control steps alone in which the feet of a tilted robot lie in one plane, as all that stand
+    do: one foot may hang on a pole.
     """
 
     WINDOW = 10
@@ -337,8 +339,11 @@ class FeetOnGround:
         across, along = abs(float(sides @ least)), abs(float(ends @ least))
         broad, long = abs(float(sides @ standing[:, 1])), abs(float(ends @ standing[:, 0]))
         leaning = max((across - slack) / broad, (along - slack) / long, 0.0)
-        self._leaning = self._leaning + 1 if leaning > self.lean.limit else 0
-        if float(self._tilts.max()) <= self.REARS:
+        tilted = float(self._tilts.max()) > self.REARS
+        uneven = slack + (abs(float(2 * sides * ends @ least)) if tilted else 0.0)  # how far they are from a plane
+        planar = max((across - uneven) / broad, (along - uneven) / long)
+        self._leaning = self._leaning + 1 if planar > self.lean.limit else 0
+        if not tilted:
             self._before = self._before + 1 if leaning > self.MOST * self.lean.limit else 0
         elif self._leaning < self.LASTS and self._before < self.WINDOW:
             leaning = 0.0

@@ -141,6 +141,27 @@ def test_feet_tell_how_high_and_how_level_the_base_is():
         assert Code.FEET_LEAN not in ramp
 
 
+@pytest.mark.parametrize("leg", range(4))
+def test_a_robot_that_hangs_on_a_pole_by_one_foot_does_not_lean_by_it(leg):
+    """It is tilted and three feet stand; of a level robot a foot that never stands is a lean, as all four then lie in
+    no plane by fault of the attitude or the map."""
+
+    def told(tilt: float, feet: tuple[int, ...]) -> set[Code]:
+        monitor, said = FeetOnGround(LIMITS.feet_height, LIMITS.feet_lean, ROBOT), set()
+        for k in range(FeetOnGround.WINDOW + 3 * FeetOnGround.LASTS):
+            stance = walking(k)
+            places = stance.feet.copy()
+            places[list(feet), 2] += 0.3
+            hung = Stance(stance.pose, 0.0, places, stance.told, stance.command, PERIOD, tilt)
+            said |= {refusal.code for refusal in monitor.see(hung, np.zeros(4), np.zeros(4), STANDING)}
+        return said
+
+    reared = 1.1 * FeetOnGround.REARS
+    assert Code.FEET_LEAN not in told(reared, (leg,)) and Code.FEET_LEAN in told(0.0, (leg,))
+    sides = [k for k in range(4) if ROBOT.legs[k].corner.endswith("left") == ROBOT.legs[leg].corner.endswith("left")]
+    assert Code.FEET_LEAN in told(reared, tuple(sides)), "a side that never stands lies in a plane with the other"
+
+
 def drives(change, steps: int = 40, efforts=True):
     """The step in which the monitor speaks of joints that swing by their targets; `change(torque)` is what is given."""
     monitor, phase = DrivesObey(LIMITS.drive_differs, ROBOT), np.arange(ROBOT.joints)
