@@ -601,6 +601,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )  # fmt: skip
     Console().print(shown)
     Console().print(by_sensor(summary(found)))
+    if left_out := [fault.name for fault in FAULTS if fault.name not in {result["name"] for result in found}]:
+        Console().print(f"no place for them in Unitree's messages: {', '.join(left_out)}", highlight=False)
     return 0 if safe else 1
 
 

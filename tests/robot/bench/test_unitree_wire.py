@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from robot.bench import faults
 from robot.bench.faults import BY_SENSOR, FAULTS, Fault, try_fault
 from robot.bench.rig import Rig
 from robot.bench.unitree_wire import Unsayable
@@ -91,3 +92,11 @@ def test_a_reading_is_altered_before_its_checksum():
     rig.run(0.1)
     counts = rig.messages.refusals.counts
     assert any("range" in key for key in counts) and not any("checksum" in key for key in counts)
+
+
+def test_the_table_names_what_was_left_out(monkeypatch, capsys):
+    monkeypatch.setattr(faults, "FAULTS", (BY_NAME["command silence"], BY_NAME["extra joint"]))
+    monkeypatch.setattr(faults, "CORRUPTED", {})
+    assert faults.main(["--unitree"]) == 0
+    said = capsys.readouterr().out
+    assert "silence" in said and "no place" in said and "extra joint" in said
