@@ -97,5 +97,4 @@ def _error(student: StudentOutput, signal: Actions, rows: Tensor) -> Tensor:
 
 def _rows(values: Tensor, rows: Tensor) -> Tensor:
     """The states that count, `[N, A]`, in float32 or better."""
-    chosen = values.reshape(-1, values.shape[-1]).index_select(0, rows)
-    return wide(chosen)
+    return wide(values.reshape(-1, values.shape[-1]).index_select(0, rows))

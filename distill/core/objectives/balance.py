@@ -57,8 +57,7 @@ class LoadBalance(Objective):
         """The sum over layers; 0 where nothing counts."""
         found: list[Tensor] = []
         for layer in student.need("router", self):
-            chosen = layer.reshape(-1, layer.shape[-1]).index_select(0, rows)
-            chosen = wide(chosen)
+            chosen = wide(layer.reshape(-1, layer.shape[-1]).index_select(0, rows))
             found.append(balance(chosen, weights.to(chosen.dtype), self.top_k) if len(rows) else 0.0 * chosen.sum())
         return torch.stack(found).sum()
 

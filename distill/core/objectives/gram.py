@@ -56,6 +56,5 @@ class GramMatching(Objective):
 
 def _relations(logits: Tensor, chosen: Tensor) -> Tensor:
     """`[B, T * T]` in at least float32; 0 wherever a position does not count."""
-    outputs = torch.where(chosen[..., None], logits, 0.0)
-    outputs = wide(outputs)
+    outputs = wide(torch.where(chosen[..., None], logits, 0.0))
     return (outputs @ outputs.transpose(1, 2)).flatten(1)
