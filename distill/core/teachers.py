@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from distill.core import sharding
 from distill.core.errors import DistillError
 from distill.core.reading import check_regular
 from distill.core.signals import Actions, DenseLogits, HiddenStates, TeacherSignal
@@ -148,11 +149,13 @@ class LocalModel:
         something else. Buffers that are not saved are made from the config, where there is one.
 
         Weights are read again after every change in place (optimiser steps, `load_state_dict`); changes made through
-        `.data`, which torch does not count, are not noticed.
+        `.data`, which torch does not count, are not noticed. A module that is spread over processes has the hash of the
+        whole one; all of them have to ask.
         """
         versions = _versions(self.module)
         counted = all(count is not None for _, _, count in versions)
-        about = f"{self.name}\n{self.kind.KIND}\n{self.module}\n{_config(self.module)}\n{_autocast(self.module)}"
+        made = sharding.printed(self.module)
+        about = f"{self.name}\n{self.kind.KIND}\n{made}\n{_config(self.module)}\n{_autocast(self.module)}"
         known = self._known is not None and self._known[1] == about and _unchanged(self._known[0], versions)
         if self._known is None or not known or not counted:
             self._known = versions, about, digest_of(about, dict(_own_tensors(self.module)))
@@ -310,7 +313,7 @@ def digest_of(text: str, tensors: Mapping[str, Tensor]) -> str:
         if not isinstance(cast("object", tensor), Tensor):
             raise DistillError(f"'{name}' must be a tensor to be cached, got {type(tensor).__name__}")
         state.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        state.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        state.update(sharding.entire(tensor.detach()).cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return state.hexdigest()
 
 

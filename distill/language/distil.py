@@ -24,6 +24,7 @@ from accelerate import PartialState
 from rich.console import Console
 from transformers import GenerationConfig
 
+from distill.core import sharding
 from distill.core.checkpoints import newest, plain, write_json
 from distill.core.collect import Student
 from distill.core.errors import DistillError
@@ -48,6 +49,7 @@ from distill.language.plans import peak_bytes, seconds_per_step, timed_config
 from distill.language.quantized import on_device, open_teacher, require_bits
 from distill.language.serving import servable
 from distill.language.several import Several
+from distill.language.spread import open_spread, spread, spreads
 from distill.language.student import ChunkedStudent, ModelStudent, projected, read_in_parts
 from distill.language.students import PRUNE, end_tokens, open_student, open_tokenizer, require_same_tokens, sizes
 from distill.language.tracking import Tracked, require_wandb
@@ -144,6 +146,7 @@ class Run:
             **({"teachers": teaching.named(self.options.teachers)} if self.options.teachers else {}),
             **({"aligned": dict(self.told)} if self.told else {}),
             **({"teacher_precision": bits} if (bits := self.options.teacher_precision) != "float32" else {}),
+            **({"teacher_spread": True} if sharding.is_spread(self.teacher) else {}),
             **teaching.told(self.options, self.domains[0].rows),
             "logits": {
                 name: "in chunks" if isinstance(reader, ChunkedStudent) else "whole"
@@ -239,14 +242,15 @@ def _run(options: LanguageOptions, folder: Path, processes: PartialState) -> dic
     if run.teacher is not None:
         found["perplexity"]["teacher"] = perplexity(run, "teacher")
         found["agreement"] = agreement(run)
-    if first:
-        found["evaluation"] = evaluated(run)
-        save(run, found, folder)
-        if options.lm_eval:  # the folder is whole by now, whatever becomes of them
-            found["lm_eval"] = harness.asked(options.lm_eval, models_of(run), run.tokenizer, options.lm_eval_limit)
-            describe(run, found)
-        if tracker is not None:
-            tracker.finish({f"perplexity/{name}": value for name, value in found["perplexity"].items()})
+    with sharding.led(run.teacher, first) as leads:
+        if leads:
+            found["evaluation"] = evaluated(run)
+            save(run, found, folder)
+            if options.lm_eval:  # the folder is whole by now, whatever becomes of them
+                found["lm_eval"] = harness.asked(options.lm_eval, models_of(run), run.tokenizer, options.lm_eval_limit)
+                describe(run, found)
+            if tracker is not None:
+                tracker.finish({f"perplexity/{name}": value for name, value in found["perplexity"].items()})
     processes.wait_for_everyone()
     return found
 
@@ -302,9 +306,11 @@ def prepare(options: LanguageOptions) -> Run:
     route = options.route if routed else ""
     readings = [(str(path), read_examples(path, options.limit, route)) for path in options.data]
     here = [*routed.values()] if routed else [options.teacher] if options.teacher and not options.teacher_url else []
-    teachers = [open_teacher(source, options.teacher_precision) for source in here]
-    teacher = Several(teachers) if routed else teachers[0] if teachers else None
-    if method.aligns and options.student.startswith(PRUNE):
+    parts = not routed and spreads(options, method, settings)
+    cuts = options.student.startswith(PRUNE)  # a student out of a teacher, which is whole for that long
+    opened = open_spread if parts and not cuts else open_teacher
+    teachers = [opened(source, options.teacher_precision) for source in here]
+    if method.aligns and cuts:
         raise DistillError(f"a student that is cut from its teacher has its tokens: {method.name} is for others")
     sharing = [] if method.aligns else here  # teachers that have the student's tokens
     tokenizer = open_tokenizer(options.tokenizer or (sharing or [options.student])[0])
@@ -314,6 +320,9 @@ def prepare(options: LanguageOptions) -> Run:
         options.student, teachers[0] if teachers else None, tokenizer, options.seed,
         lambda: _some(readings, tokenizer, options.length),
     )  # fmt: skip
+    if parts and cuts:
+        teachers = [spread(teachers[0])]
+    teacher = Several(teachers) if routed else teachers[0] if teachers else None
     if not tokenizer.chat_template:
         tokenizer.chat_template = TEMPLATE
     vocabulary = len(tokenizer)
@@ -407,10 +416,14 @@ def _narrow(run: Run) -> None:
     if options.cache is not None and not options.plan:
         processes = connected()
         device = next(run.student.parameters()).device
+        kept = run.domains, run.signal, options, run.tokenizer, temperature, device
+        if sharding.is_spread(run.teacher) and run.signal is not None:
+            run.signal.fingerprint()  # in all processes; it is known from then on
+            with sharding.led(run.teacher, processes.is_main_process) as leads:
+                if leads:
+                    teaching.recorded(*kept)
         with processes.main_process_first():  # others read what it wrote
-            run.signal, run.domains = teaching.recorded(
-                run.domains, run.signal, options, run.tokenizer, temperature, device
-            )
+            run.signal, run.domains = teaching.recorded(*kept)
 
 
 def _some(readings: Sequence[tuple[str, Reading]], tokenizer: Any, length: int, rows: int = 32) -> Any:

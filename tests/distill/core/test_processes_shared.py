@@ -1,9 +1,5 @@
 """Two processes that share each batch train the student that one process trains, whatever counts in whose rows."""
 
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,39 +7,16 @@ import torch
 
 from distill.core import sharding
 from distill.core.errors import DistillError
+from tests.distill.pairs import launched
 
-
-def launched(folder: Path, program: str = "two_processes.py", **more: str) -> list[str]:
-    """What each of the two says; `more` is set in their environment."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    here = Path(__file__).with_name(program)
-    running = []
-    for rank in range(2):
-        rest = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
-        environment = {**os.environ, **{k: str(v) for k, v in rest.items()}, "MASTER_ADDR": "127.0.0.1"}
-        environment |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", **more}
-        environment["PYTHONPATH"] = os.pathsep.join([str(here.parents[3]), os.environ.get("PYTHONPATH", "")])
-        running.append(
-            subprocess.Popen(
-                [sys.executable, str(here), str(folder)],
-                env=environment,
-                text=True,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-            )  # fmt: skip
-        )
-    done = [process.communicate(timeout=240) for process in running]
-    assert [process.returncode for process in running] == [0, 0], done[0][1] + done[1][1]
-    return [out for out, _ in done]
+HERE = Path(__file__).parent
 
 
 def test_two_processes_train_the_student_that_one_trains(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    monkeypatch.syspath_prepend(str(HERE))
     from two_processes import distiller, flat
 
-    said = launched(tmp_path)
+    said = launched([HERE / "two_processes.py", tmp_path])
     one = distiller(tmp_path / "one")
     one.run()
     found = [torch.load(tmp_path / f"{what}_{rank}.pt") for what in ("whole", "again") for rank in (0, 1)]
@@ -57,10 +30,10 @@ def test_two_processes_train_the_student_that_one_trains(tmp_path, monkeypatch):
 
 def test_a_student_that_is_spread_over_two_processes_is_the_one_that_one_trains(tmp_path, monkeypatch):
     """Each keeps a part of it; its checkpoints are whole, and it goes on from them bit for bit."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    monkeypatch.syspath_prepend(str(HERE))
     from two_processes import distiller, flat
 
-    said = launched(tmp_path, "sharded_processes.py", ACCELERATE_USE_FSDP="true", FSDP_VERSION="2")
+    said = launched([HERE / "sharded_processes.py", tmp_path], ACCELERATE_USE_FSDP="true", FSDP_VERSION="2")
     one = distiller(tmp_path / "one")
     one.run()
     found = [torch.load(tmp_path / f"{what}_{rank}.pt") for what in ("whole", "again") for rank in (0, 1)]
@@ -87,5 +60,5 @@ def test_other_ways_to_spread_a_student_are_refused(asked, monkeypatch):
 
 def test_the_launchers_file_is_one_that_it_reads():
     config = pytest.importorskip("accelerate.commands.config.config_args")
-    found = config.load_config_from_file(str(Path(__file__).parents[3] / "launch" / "fsdp2.yaml"))
+    found = config.load_config_from_file(str(HERE.parents[2] / "launch" / "fsdp2.yaml"))
     assert found.distributed_type.value == "FSDP" and found.fsdp_config["fsdp_version"] == 2
