@@ -28,11 +28,13 @@ def export_transformer(
     command_ranges: dict[str, list[float]],
     provenance: dict[str, Any],
     recorded: np.ndarray,
+    target_step: float | None = None,
     force: bool = False,
 ) -> dict[str, Any]:
     """Writes `model` as a bundle; equal parameters give equal bytes.
 
     Args:
+      target_step: as in `policies.bundle.metadata.Metadata`.
       recorded: observations `[N, layout.size]` that robots really made; the first become golden vectors, all of them
         and `RANDOM_INPUTS` random ones are compared.
 
@@ -62,6 +64,7 @@ def export_transformer(
         normalizer={"mean": mean.tolist(), "std": std.tolist()},
         provenance=provenance,
         golden={"observation": seen[:GOLDEN_COUNT].tolist(), "action": actions[:GOLDEN_COUNT].tolist()},
+        target_step=target_step,
     )
     write_bundle(graph_of(model), metadata, file, force)
     bundle = Bundle.load(file)

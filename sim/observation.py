@@ -433,6 +433,14 @@ def joint_targets(
     return xp.clip(target, xp.asarray(robot.joint_lower), xp.asarray(robot.joint_upper)).astype(xp.float32)
 
 
+def near(xp: Namespace, targets: Array, before: Array, step: float | None, begun: Array) -> Array:
+    """Joint targets, rad `[..., J]`, no further than `step` (rad; None: as far as they like) from those of the control
+    step `before`, for robots that had one, `begun` `[...]`."""
+    if step is None:
+        return targets
+    return xp.where(begun[..., None], xp.clip(targets, before - step, before + step), targets).astype(xp.float32)
+
+
 def action_for(
     xp: Namespace, robot: Robot, gait: Gait, targets: Array, phase: Array, command: Array, steps: Array
 ) -> Array:

@@ -117,7 +117,8 @@ def as_bundle(student: Student | None, teachers: Skills) -> TorchBundle | None:
         return None
     assert isinstance(student, TransformerStudent)
     walker = teachers.bundles[teachers.uses["walk"]]
-    return TorchBundle(student.module, teachers.robot, walker.metadata.command_ranges, walker.path)
+    ranges = walker.metadata.command_ranges
+    return TorchBundle(student.module, teachers.robot, ranges, walker.path, student.target_step)
 
 
 def course_score(teachers: Skills, course: Course, runs: int, seed: int) -> Callable[[Student], dict[str, float]]:

@@ -79,6 +79,12 @@ class Memory:
         observation = obs.observe(np, self.layout, self.history, command, clock, heights)
         return newest, np.clip(self.student(observation), -limit, limit)
 
+    def targets(self, action: np.ndarray, before: np.ndarray, begun: np.ndarray) -> np.ndarray:
+        """The joint targets `[worlds, J]` (rad) of the student's `action` `[worlds, J + 1]`, as far from those `before`
+        as it may go; robots that have not `begun` `[worlds]` have none before."""
+        step = None if self.student is None else self.student.metadata.target_step
+        return obs.near(np, actions_to_targets(self.robot, action[:, : self.robot.joints]), before, step, begun)
+
     def begin(self, mask: np.ndarray) -> None:
         """Forgets the robots in `mask` `[worlds]`."""
         self.fresh |= mask
@@ -118,6 +124,7 @@ class RecordingDriver:
     ) -> np.ndarray:
         """Joint targets to apply, rad `[worlds, J]`; see `PolicyRunner.step`."""
         robot, fresh = self.robot, np.array(self.memory.fresh)
+        before = self.teachers.handover.targets
         following = clocks.advance(np, DRIVEN, self.phase, command, robot.control_period, drive=self.drive)
         self.phase = np.where(fresh, 0.0, following).astype(np.float32)
         wanted = self.teachers.step(sensors, command, users, heights, self.phase)
@@ -134,7 +141,7 @@ class RecordingDriver:
         )  # fmt: skip
         teacher = self.wheel.turn() if self.memory.student else np.ones(len(users), bool)
         noisy = wanted + robot.action_scale.astype(np.float32) * self.wheel.noise()
-        own = actions_to_targets(robot, action[:, : robot.joints])
+        own = self.memory.targets(action, before, ~fresh)
         applied = np.clip(np.where(teacher[:, None], noisy, own), robot.joint_lower, robot.joint_upper)
         applied = applied.astype(np.float32)
         self.drive = np.where(teacher, turning, action[:, robot.joints]).astype(np.float32)

@@ -72,6 +72,8 @@ class Options(options.Options):
     """of the Transformer"""
     context: Annotated[int, Range(1, 60)] = 15
     """control steps that the student sees"""
+    target_step: Annotated[float, Range(0, 10)] = 0.0
+    """largest change of a joint target that the student makes in a control step, rad; 0: as it likes"""
     courses: tuple[str, ...] = ("official",)
     """courses on which experience is collected"""
     between: Annotated[int, Range(0, 1000)] = 0

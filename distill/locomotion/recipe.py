@@ -101,7 +101,7 @@ def export_run(run: Path, file: Path, force: bool = False) -> dict[str, Any]:
         raise InputError(f"the run {run} cannot be exported: {error}") from error
     exported = export_transformer(
         student.module, file, robot=robot, force=force, recorded=seen, command_ranges=ranges,
-        provenance=provenance(options, robot, made_at, summary, best, card),
+        provenance=provenance(options, robot, made_at, summary, best, card), target_step=student.target_step,
     )  # fmt: skip
     kept = {name: exported[name] for name in ("parity", "parameters", "bytes")}
     return {"bundle": str(file), **kept, "best": best, "card": card}
@@ -156,7 +156,7 @@ def _network(options: Options, robot: Robot) -> TransformerConfig:
 
 
 def _student(options: Options, robot: Robot) -> TransformerStudent:
-    return TransformerStudent(_network(options, robot), options.seed)
+    return TransformerStudent(_network(options, robot), options.seed, target_step=options.target_step or None)
 
 
 def _begun(options: Options, robot: Robot) -> TransformerStudent:
@@ -169,7 +169,7 @@ def _begun(options: Options, robot: Robot) -> TransformerStudent:
             f"{options.start_from} has a context of {start.config.context}, a width of {start.config.width} and "
             f"{start.config.layers} layers: give --context, --width and --layers as it has them"
         )
-    return TransformerStudent(start.config, options.seed, start)
+    return TransformerStudent(start.config, options.seed, start, options.target_step or None)
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,19 @@ class TransformerStudent(Student):
     normalised = False
     """Whether its inputs are scaled already, so that the first experience changes nothing of that."""
 
-    def __init__(self, config: TransformerConfig, seed: int = 0, start: LocomotionTransformer | None = None) -> None:
-        """`start` is a model to go on with, of the same configuration: it keeps its normalisers."""
+    def __init__(
+        self,
+        config: TransformerConfig,
+        seed: int = 0,
+        start: LocomotionTransformer | None = None,
+        target_step: float | None = None,
+    ) -> None:
+        """`start` is a model to go on with, of the same configuration: it keeps its normalisers. `target_step` is as in
+        `policies.bundle.metadata.Metadata`."""
         torch.manual_seed(seed)
         self.module: LocomotionTransformer = start or LocomotionTransformer(config)  # type: ignore[assignment]
         self.normalised = start is not None
+        self.target_step = target_step
 
     def outputs(self, module: nn.Module, batch: Mapping[str, Tensor]) -> StudentOutput:
         """Actions `[B, T, J + 1]`."""
@@ -53,11 +61,14 @@ class TorchBundle:
         robot: Robot,
         command_ranges: dict[str, list[float]],
         beside: Path = Path("student"),
+        target_step: float | None = None,
     ) -> None:
         """`beside` is the bundle whose paces and response to commands are the student's as well."""
         self.model, self.robot, self._deployed = model, robot, Deployed(model)
         self.layout, self.gait, self.path = model.layout, DRIVEN, beside
-        self.metadata = SimpleNamespace(robot=robot.name, skill="generalist", command_ranges=command_ranges)
+        self.metadata = SimpleNamespace(
+            robot=robot.name, skill="generalist", command_ranges=command_ranges, target_step=target_step
+        )
 
     @torch.no_grad()
     def __call__(self, observation: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 from distill.core.collect import CollectionPlan, Experience, Student
 from distill.core.episodes import EpisodeRecorder
 from distill.locomotion.course import as_bundle
-from distill.locomotion.drive import Memory, Wheel, actions_to_targets, targets_to_actions
+from distill.locomotion.drive import Memory, Wheel, targets_to_actions
 from policies.skills.library import Skills
 from policies.transformer import generalist_layout
 from sim import gait as clocks
@@ -75,7 +75,7 @@ class TaskCollector:
                 np,
                 robot,
                 gait,
-                actions_to_targets(robot, action[:, : robot.joints]),
+                memory.targets(action, state.last_targets, ~fresh),
                 state.phase,
                 state.command,
                 state.relief,

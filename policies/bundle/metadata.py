@@ -22,6 +22,10 @@ KEY = "barkour"
 GENERALIST = "generalist"
 """Skill of a policy that does everything."""
 COMMANDS = ("forward", "sideways", "yaw")
+LARGEST_STEP = 10.0
+"""Of a joint target in a control step, rad."""
+OPTIONAL = {"target_step"}
+"""Keys that a file may lack. Code that does not know them refuses files that have them."""
 GOLDEN_MOST = 4096
 """Golden vectors that a bundle may have."""
 
@@ -56,10 +60,15 @@ class Metadata:
     """Command, seed, commit, steps of the training run."""
     golden: dict[str, list[list[float]]]
     """`observation` and `action` rows that the network must reproduce."""
+    target_step: float | None = None
+    """Largest change of a joint target from one control step to the next, rad: what the network asks for beyond is cut
+    off, and its last action is the one that asks for what is left. None: as the network has it."""
 
     def to_json(self) -> str:
-        """Compact JSON, keys sorted; floats survive exactly. Raises `ValueError` for a number that is not finite."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        """Compact JSON, keys sorted, without optional ones that say nothing; floats survive exactly. Raises
+        `ValueError` for a number that is not finite."""
+        said = {name: value for name, value in asdict(self).items() if value is not None or name not in OPTIONAL}
+        return json.dumps(said, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> "Metadata":
@@ -76,7 +85,7 @@ class Metadata:
             read = " and ".join(map(str, READ))
             raise InputError(f"its schema version is {data.get('schema')}, this code reads {read}")
         names = {f.name for f in fields(cls)}
-        for key in sorted(names ^ set(data)):
+        for key in sorted((names ^ set(data)) - OPTIONAL):
             raise InputError(f"its metadata {'lacks' if key in names else 'has the unknown key'} '{key}'")
         return cls(**data)
 
@@ -134,6 +143,9 @@ def check_use(metadata: Metadata, robot: Robot, layout: Layout) -> None:
     if layout.joints != robot.joints:
         raise InputError(f"its layout is for {layout.joints} joints, {robot.name} has {robot.joints}")
     _check_ranges(metadata.command_ranges, robot, skill)
+    step = metadata.target_step
+    if step is not None and not (type(step) in (int, float) and 0 < step <= LARGEST_STEP):
+        raise InputError(f"its target_step is {_short(step)}, not above 0 and at most {LARGEST_STEP:g} rad")
     if not isinstance(metadata.provenance, dict):
         raise InputError(f"its provenance is {_short(metadata.provenance)}, not an object")
 

@@ -122,7 +122,7 @@ class Bundle:
         """JSON-ready summary for `barkour inspect`."""
         m = self.metadata
         keep = ("schema", "skill", "robot", "joint_names", "default_pose", "action_scale", "kp", "kd", "torque_limit")
-        keep += ("control_period", "frames", "gait", "command_ranges", "provenance")
+        keep += ("control_period", "frames", "gait", "command_ranges", "target_step", "provenance")
         return {
             "file": str(self.path),
             "bytes": self.path.stat().st_size,
@@ -217,6 +217,9 @@ class Policy:
         """What the policy last added to its clock's frequency, Hz; 0 unless it drives the clock."""
         self.fresh = np.ones(worlds, bool)
         """Robots whose history begins with their next sensors."""
+        self.targets = np.zeros((worlds, bundle.robot.joints), np.float32)
+        """Joint targets of the last step, rad; set by who applies others. The next ones lie within the policy's
+        `target_step` of them."""
         self._asked: tuple[np.ndarray, np.ndarray | None] = np.zeros((worlds, 3), np.float32), None
         """Command and board of the last step."""
 
@@ -259,6 +262,7 @@ class Policy:
         clock = clocks.clock(np, gait, self.phase, command)
         newest = obs.stamp(np, self.bundle.layout, newest, command, clock)
         self.history = obs.remembered(np, self.history, newest, self.fresh)
+        begun = ~self.fresh
         self.fresh[:] = False
         observation = obs.observe(np, self.bundle.layout, self.history, command, clock, heights)
         action = np.clip(self.bundle(observation), -robot.action_limit, robot.action_limit)
@@ -267,7 +271,12 @@ class Policy:
         self.last_action = action
         steps = obs.relief(np, self.bundle.layout, heights)
         self._asked = command, board
-        return obs.joint_targets(np, robot, gait, action, self.phase, command, steps)
+        wanted = obs.joint_targets(np, robot, gait, action, self.phase, command, steps)
+        self.targets = obs.near(np, wanted, self.targets, self.bundle.metadata.target_step, begun)
+        if (cut := (self.targets != wanted).any(-1)).any():
+            asked = obs.action_for(np, robot, gait, self.targets, self.phase, command, steps)
+            self.last_action = np.where(cut[:, None], asked, action)
+        return self.targets
 
     @property
     def frequency(self) -> np.ndarray:

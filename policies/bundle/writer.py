@@ -22,7 +22,7 @@ from sim.observation import Layout
 GOLDEN_COUNT = 16
 """Golden vectors in a bundle."""
 FORMERLY = "formerly"
-"""Entry of the provenance with the SHA-256 of the file that a bundle was before it was given today's schema."""
+"""Entry of the provenance with the SHA-256 of the file that a bundle was before its metadata were written anew."""
 
 
 def write_bundle(graph: Any, metadata: Metadata, file: Path, force: bool = True) -> None:
@@ -64,15 +64,24 @@ def renew(file: Path) -> bool:
     Raises:
       InputError: the file is no bundle, or cannot be written.
     """
-    old = Bundle.load(file)
-    if old.metadata.schema == SCHEMA:
+    if Bundle.load(file).metadata.schema == SCHEMA:
         return False
-    content = file.read_bytes()
-    said = json.loads(old.metadata.to_json())
-    said["schema"] = SCHEMA
-    said["provenance"] = {**said["provenance"], FORMERLY: hashlib.sha256(content).hexdigest()}
-    write_bundle(onnx.load_from_string(content).graph, Metadata.from_json(json.dumps(said)), file)
+    rewrite(file, file)
     return True
+
+
+def rewrite(file: Path, to: Path, force: bool = True, **changes: Any) -> None:
+    """Writes a bundle with today's schema and other metadata; graph and numbers stay the same, and its provenance says
+    which file it was.
+
+    Raises:
+      InputError: the file is no bundle, `to` is there without `force`, or cannot be written.
+    """
+    old = Bundle.load(file)
+    content = file.read_bytes()
+    said = {**json.loads(old.metadata.to_json()), **changes, "schema": SCHEMA}
+    said["provenance"] = {**said["provenance"], FORMERLY: hashlib.sha256(content).hexdigest()}
+    write_bundle(onnx.load_from_string(content).graph, Metadata.from_json(json.dumps(said)), to, force)
 
 
 def main(files: list[str]) -> int:

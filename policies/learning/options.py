@@ -103,11 +103,13 @@ class ExportOptions(Options):
     """Write a checkpoint's policy as one ONNX bundle."""
 
     checkpoint: Path
-    """a checkpoint, a run's folder (its newest), or a run of distill locomotion"""
+    """a checkpoint, a run's folder (its newest), a run of distill locomotion, or a bundle FILE.onnx to write anew"""
     file: Path
     """the bundle FILE.onnx to write"""
     robot: str | None = None
     """name or folder of the checkpoint's robot, where it is not known by its name"""
+    target_step: Annotated[float, Range(0, 10)] | None = None
+    """largest change of a joint target in a control step, rad; what the policy asks for beyond is cut off. 0: none"""
     force: bool = False
     """replace an existing file"""
 

@@ -97,6 +97,8 @@ class PolicyRunner:
         self.changed = (users != self.users) & (self.users >= 0)
         self.users = np.array(users)
         blended = self.handover.blend(targets, self.changed)
+        for policy in self.policies:
+            policy.targets = blended
         self.clock.set(jumper, users == jump, self.changed & (users == jump), command, heights)
         return blended
 
@@ -110,14 +112,17 @@ class PolicyRunner:
         """Joint targets `[worlds, joints]` (rad) were applied in place of the last step's: the memory goes on from
         them, as if the present skill had asked for the difference itself."""
         robot = self.skills.robot
-        difference = (targets - self.handover.targets) / robot.action_scale.astype(np.float32)
+        difference = targets - self.handover.targets
         active = np.unique(self.users)
         for index in active:
             policy = self.policies[index]
-            policy.last_action = np.clip(policy.last_action + difference, -robot.action_limit, robot.action_limit)
+            asked = policy.last_action + difference / obs.action_scale(robot, policy.bundle.gait)
+            policy.last_action = np.clip(asked, -robot.action_limit, robot.action_limit)
         if len(self.policies) > 1:
             self._share(active, self.users)
         self.handover.targets = np.array(targets, np.float32)
+        for policy in self.policies:
+            policy.targets = self.handover.targets
 
     def _share(self, active: np.ndarray, users: np.ndarray) -> None:
         names = ("history", "last_action", "phase", "fresh")

@@ -76,7 +76,7 @@ class Still:
     """A student that always asks for the default pose and a clock of 3 Hz."""
 
     def __init__(self, inner) -> None:
-        self.robot, self.layout = inner.robot, inner.layout
+        self.robot, self.layout, self.metadata = inner.robot, inner.layout, inner.metadata
 
     def __call__(self, observation):
         return np.tile(np.array([0.0] * 12 + [0.5], np.float32), (len(observation), 1))
@@ -93,6 +93,17 @@ def test_a_student_at_the_wheel_drives_and_turns_the_clock(teachers):
     assert np.diff(phase)[1:] / (2 * np.pi * 0.02) == pytest.approx(3.0, abs=1e-3)
     labels = fields["action"].reshape(4, 30, 13)
     assert np.abs(labels[:, 5:, :12]).max() > 0.3, "the specialists still say what they would do"
+
+
+def test_a_student_moves_its_targets_no_further_than_it_may(teachers):
+    student = as_bundle(TransformerStudent(SMALL, target_step=0.001), teachers)
+    driver, _, applied = driven(teachers, 30, beta=0.0, student=student)
+    steps = np.abs(np.diff(applied, axis=0))
+    assert steps.max() <= 0.001 + 1e-6 and (steps > 0.00099).any()
+    fields, _ = driver.recorder.episodes()
+    last = fields["frames"].reshape(4, 30, -1)[:, 1:, 30:42].transpose(1, 0, 2)
+    for step in range(29):
+        assert actions_to_targets(driver.robot, last[step]) == pytest.approx(applied[step], abs=1e-5)
 
 
 def test_the_wheel_gives_the_teacher_its_share():

@@ -115,7 +115,7 @@ def test_metadata_of_another_kind_are_refused(tmp_path, text, message):
     assert message in refusal(write(tmp_path / "odd.onnx", WEIGHTS, BIAS, text))
 
 
-@pytest.mark.parametrize("key", sorted(set(asdict(GOOD)) - {"schema"}))
+@pytest.mark.parametrize("key", sorted(set(asdict(GOOD)) - {"schema", "target_step"}))
 def test_each_missing_key_is_named(tmp_path, key):
     fields = {k: v for k, v in asdict(GOOD).items() if k != key}
     assert f"lacks '{key}'" in refusal(write(tmp_path / "lacking.onnx", WEIGHTS, BIAS, json.dumps(fields)))
@@ -125,10 +125,15 @@ def test_an_unknown_key_is_named(tmp_path):
     assert "unknown key 'colour'" in refusal(altered(tmp_path, colour="red"))
 
 
-@pytest.mark.parametrize("key", sorted(set(asdict(GOOD)) - {"skill", "provenance", "normalizer"}))
+@pytest.mark.parametrize("key", sorted(set(asdict(GOOD)) - {"skill", "provenance", "normalizer", "target_step"}))
 @pytest.mark.parametrize("junk", [None, 3, "x", [], {}, [["x"]], {"observation": 1, "action": 2}], ids=str)
 def test_nonsense_in_any_field_that_running_needs_is_refused_in_one_line(tmp_path, key, junk):
     refusal(altered(tmp_path, **{key: junk}))
+
+
+@pytest.mark.parametrize("step", ["x", [], {}, [0.5], 0, -0.5, 10.5, True])
+def test_a_step_of_the_targets_that_none_can_have_is_refused(tmp_path, step):
+    assert "target_step" in refusal(altered(tmp_path, target_step=step))
 
 
 # --- bundles of another robot, layout or network ----------------------------------------------------------------------
@@ -274,6 +279,31 @@ def test_a_standing_policy_moves_its_joints_by_the_scaled_and_clipped_action(tmp
     expected = ROBOT.default_pose + 0.3 * np.minimum(bias, 4.0)
     np.testing.assert_allclose(target[0], np.clip(expected, ROBOT.joint_lower, ROBOT.joint_upper), atol=1e-6)
     np.testing.assert_allclose(policy.last_action[0], np.minimum(bias, 4.0), atol=1e-6)
+
+
+def test_targets_move_no_further_than_the_policys_step_and_it_knows(tmp_path):
+    text = replace(metadata(WEIGHTS, BIAS, LAYOUT), target_step=0.05).to_json()
+    bundle = Bundle.load(write(tmp_path / "slow.onnx", WEIGHTS, BIAS, text))
+    free = Bundle.load(write(tmp_path / "free.onnx", WEIGHTS, BIAS, metadata(WEIGHTS, BIAS, LAYOUT).to_json()))
+    assert bundle.describe()["target_step"] == 0.05 and free.describe()["target_step"] is None
+    policy, other = Policy(bundle, 2), Policy(free, 2)
+    heights = np.zeros((2, LAYOUT.height_size), np.float32)
+    command = np.array([[0.5, 0.2, 0.3], [0, 0, 0]], np.float32)
+    last = policy.step(sensors(2), command, heights)
+    np.testing.assert_array_equal(last, other.step(sensors(2), command, heights))  # nothing before it
+    for seed in range(10):
+        following = policy.step(sensors(2, seed), command, heights)
+        steps = np.abs(following - last)
+        assert 0.0499 < steps.max() <= 0.05 + 1e-6
+        last = following
+        asked = ROBOT.default_pose + 0.3 * policy.last_action[1]  # a robot that stands: no clock
+        np.testing.assert_allclose(np.clip(asked, ROBOT.joint_lower, ROBOT.joint_upper), following[1], atol=1e-5)
+    policy.reset(np.array([True, False]))
+    following = policy.step(sensors(2, 50), command, heights)
+    assert np.abs(following - last)[0].max() > 0.05 and np.abs(following - last)[1].max() <= 0.05 + 1e-6
+    applied = np.tile(ROBOT.default_pose, (2, 1)).astype(np.float32)
+    policy.targets = applied
+    assert np.abs(policy.step(sensors(2, 51), command, heights) - applied).max() <= 0.05 + 1e-6
 
 
 def test_the_gait_clock_of_the_bundle_is_added_and_starts_with_the_first_step(tmp_path):

@@ -1,5 +1,6 @@
 """The exporter: the file computes what the JAX network computes, normaliser and all; equal input, equal bytes."""
 
+import hashlib
 import json
 from functools import cache
 from pathlib import Path
@@ -213,6 +214,29 @@ def test_a_run_folder_its_checkpoints_and_a_single_checkpoint_export_alike(tmp_p
     for i, path in enumerate((tmp_path / "run", newest.parent, newest)):
         export(path, tmp_path / f"{i}.onnx")
     assert len({(tmp_path / f"{i}.onnx").read_bytes() for i in range(3)}) == 1
+
+
+def test_a_bundle_is_written_anew_with_another_step_of_its_targets(tmp_path):
+    from distill.locomotion.export import export as any_export
+
+    first, slow, again = (tmp_path / f"{name}.onnx" for name in ("first", "slow", "again"))
+    export(write_checkpoint(tmp_path), first)
+    any_export(ExportOptions(first, slow, target_step=0.5))
+    one, two = Bundle.load(first), Bundle.load(slow)
+    assert (one.metadata.target_step, two.metadata.target_step) == (None, 0.5)
+    rows = np.random.default_rng(0).normal(size=(4, one.layout.size)).astype(np.float32)
+    np.testing.assert_array_equal(one(rows), two(rows))
+    assert two.metadata.provenance["formerly"] == hashlib.sha256(first.read_bytes()).hexdigest()
+    any_export(ExportOptions(slow, again))
+    assert Bundle.load(again).metadata.target_step == 0.5
+    any_export(ExportOptions(slow, slow, target_step=0.0, force=True))
+    assert Bundle.load(slow).metadata.target_step is None
+    with pytest.raises(InputError, match="add --force"):
+        any_export(ExportOptions(first, again, target_step=0.5))
+    any_export(ExportOptions(tmp_path, tmp_path / "run.onnx", target_step=0.5))
+    assert Bundle.load(tmp_path / "run.onnx").metadata.target_step == 0.5
+    with pytest.raises(InputError, match="no policy file"):
+        any_export(ExportOptions(tmp_path / "none.onnx", tmp_path / "x.onnx"))
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------

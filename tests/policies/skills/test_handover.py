@@ -56,6 +56,21 @@ def test_a_skill_without_a_bundle_is_refused_in_one_sentence(tmp_path, monkeypat
         load_skills()
 
 
+def test_a_policy_that_is_told_of_other_targets_has_asked_for_them():
+    """The generalist's actions move its targets by more than the robot's own scale."""
+    runner = PolicyRunner(load_skills("generalist"), 1)
+    wanted = drive(runner, [0], 5)[-1]
+    other = (wanted + 0.05).astype(np.float32)
+    runner.adopt(other)
+    policy = runner.policies[0]
+    bundle = policy.bundle
+    asked = obs.joint_targets(
+        np, bundle.robot, bundle.gait, policy.last_action, policy.phase, np.zeros((1, 3), np.float32), np.zeros(1)
+    )
+    assert asked == pytest.approx(other, abs=1e-5)
+    assert policy.targets == pytest.approx(other)
+
+
 def test_targets_fade_from_one_skill_to_the_next(specialists):
     walk, jump = specialists.uses["walk"], specialists.uses["jump"]
     policy = PolicyRunner(specialists, 2)
