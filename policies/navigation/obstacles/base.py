@@ -12,7 +12,7 @@ import numpy as np
 from policies.navigation import weaving
 from policies.navigation.paces import Paces
 from policies.navigation.problem import Body
-from sim.course.description import Course, Gate, Obstacle, Waypoint
+from sim.course.description import Course, Gate, Obstacle, StartTable, Waypoint
 from sim.robots.footprint import Footprint
 
 TURN_DISTANCE = 2.0
@@ -106,12 +106,23 @@ def _turn(ask: RouteRequest, before: list[Waypoint], after: list[Waypoint]) -> l
     if not before:
         return []
     a, b = before[-1], after[0]
-    if a.yaw is None or b.yaw is None:
+    begin = _heading(ask, before)
+    if begin is None or b.yaw is None:
         return []
     if not TURN_LEAST < np.hypot(b.x - a.x, b.y - a.y) < TURN_DISTANCE:
         return []
-    leaving, entering = (w.speed * np.array([np.cos(yaw), np.sin(yaw)]) for w, yaw in ((a, a.yaw), (b, b.yaw)))
-    return weaving.turn((a.x, a.y, a.yaw), leaving, (b.x, b.y, b.yaw), entering, ask.body, ask.paces.turn)[:-1]
+    leaving, entering = (w.speed * np.array([np.cos(yaw), np.sin(yaw)]) for w, yaw in ((a, begin), (b, b.yaw)))
+    return weaving.turn((a.x, a.y, begin), leaving, (b.x, b.y, b.yaw), entering, ask.body, ask.paces.turn)[:-1]
+
+
+def _heading(ask: RouteRequest, before: list[Waypoint]) -> float | None:
+    """Of the last waypoint; off the start table, where none is given, the way that its edge is crossed. None elsewhere:
+    a turn amid poles might brush them."""
+    last, table = before[-1], ask.course.obstacles[0]
+    if last.yaw is not None or not isinstance(table, StartTable) or len(before) > len(table.gates):
+        return last.yaw
+    came = place(ask, before[:-1])
+    return float(np.arctan2(last.y - came[1], last.x - came[0]))
 
 
 def xy(point: np.ndarray) -> tuple[float, float]:

@@ -17,7 +17,7 @@ from policies.navigation.planner import solve
 from policies.navigation.problem import Body, Envelope, Problem
 from policies.navigation.route import plan
 from policies.navigation.route_cache import planned
-from sim.course.description import AFrameObstacle, Course, Gate, Pole, Table, Waypoint, official
+from sim.course.description import AFrameObstacle, BroadJump, Course, Gate, Pole, Table, Waypoint, official
 from sim.course.files import by_name
 from sim.course.score import Scorer
 from sim.errors import InputError
@@ -203,3 +203,19 @@ def test_a_ramp_is_entered_slower_behind_a_turn():
         over = OverFrame().extended(RouteRequest(course, FOOTPRINT, SKILLS, paces), k, [before])
         entered = next(w for w in over if w.x == frame.x and w.y == frame.y)
         assert entered.speed == min(speed, paces.climb)
+
+
+@pytest.mark.parametrize("seed", [1105, 1115, 1118, 1130])
+def test_a_run_at_the_board_beside_the_start_table_is_turned_to(seed):
+    """A robot that was led round a corner there began its bound at 1 m/s sideways, and touched the board."""
+    course = by_name(f"generated:{seed}")
+    assert isinstance(course.obstacles[1], BroadJump)
+    route = plan(course, FOOTPRINT, SKILLS)
+    bound = next(i for i, w in enumerate(route) if w.skill == "jump")
+    run = route[bound - 1]
+    assert run.yaw is not None and all(w.yaw is not None for w in route[1:bound])
+    path = lay_path(course.start, route, MotionLimits())
+    there = int(np.hypot(path.xy[:, 0] - run.x, path.xy[:, 1] - run.y).argmin())
+    way = path.xy[there] - path.xy[there - 5]
+    aside = wrap(float(np.arctan2(way[1], way[0])) - run.yaw)
+    assert abs(aside) < 0.2 and abs(wrap(float(path.yaw[there]) - run.yaw)) < 0.2
