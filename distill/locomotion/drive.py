@@ -11,6 +11,7 @@ import numpy as np
 
 from distill.core.episodes import EpisodeRecorder
 from distill.locomotion.student import TorchBundle
+from policies.bundle.reader import target_step
 from policies.skills.library import Skills
 from policies.skills.runner import PolicyRunner
 from policies.transformer import generalist_layout
@@ -82,8 +83,8 @@ class Memory:
     def targets(self, action: np.ndarray, before: np.ndarray, begun: np.ndarray) -> np.ndarray:
         """The joint targets `[worlds, J]` (rad) of the student's `action` `[worlds, J + 1]`, as far from those `before`
         as it may go; robots that have not `begun` `[worlds]` have none before."""
-        step = None if self.student is None else self.student.metadata.target_step
-        return obs.near(np, actions_to_targets(self.robot, action[:, : self.robot.joints]), before, step, begun)
+        own = actions_to_targets(self.robot, action[:, : self.robot.joints])
+        return obs.near(np, own, before, target_step(self.student), begun)
 
     def begin(self, mask: np.ndarray) -> None:
         """Forgets the robots in `mask` `[worlds]`."""

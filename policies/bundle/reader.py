@@ -202,6 +202,11 @@ class FixedBatch:
         return np.concatenate([self._bundle(padded[i : i + BATCH]) for i in range(0, len(padded), BATCH)])[:count]
 
 
+def target_step(bundle: Any) -> float | None:
+    """A bundle's `Metadata.target_step`; None of what stands in for one and has no metadata."""
+    return getattr(getattr(bundle, "metadata", None), "target_step", None)
+
+
 class Policy:
     """A bundle with its memory, for `worlds` robots at once: sensors and command in, joint targets out.
 
@@ -209,7 +214,7 @@ class Policy:
     """
 
     def __init__(self, bundle: Bundle, worlds: int = 1) -> None:
-        self.bundle, self.worlds = bundle, worlds
+        self.bundle, self.worlds, self._target_step = bundle, worlds, target_step(bundle)
         self.last_action = np.zeros((worlds, bundle.robot.joints), np.float32)
         self.history = np.zeros((worlds, bundle.layout.history, bundle.layout.frame_size), np.float32)
         self.phase = np.zeros(worlds, np.float32)
@@ -272,7 +277,7 @@ class Policy:
         steps = obs.relief(np, self.bundle.layout, heights)
         self._asked = command, board
         wanted = obs.joint_targets(np, robot, gait, action, self.phase, command, steps)
-        self.targets = obs.near(np, wanted, self.targets, self.bundle.metadata.target_step, begun)
+        self.targets = obs.near(np, wanted, self.targets, self._target_step, begun)
         if (cut := (self.targets != wanted).any(-1)).any():
             asked = obs.action_for(np, robot, gait, self.targets, self.phase, command, steps)
             self.last_action = np.where(cut[:, None], asked, action)

@@ -76,7 +76,7 @@ class Still:
     """A student that always asks for the default pose and a clock of 3 Hz."""
 
     def __init__(self, inner) -> None:
-        self.robot, self.layout, self.metadata = inner.robot, inner.layout, inner.metadata
+        self.robot, self.layout = inner.robot, inner.layout
 
     def __call__(self, observation):
         return np.tile(np.array([0.0] * 12 + [0.5], np.float32), (len(observation), 1))
