@@ -410,13 +410,12 @@ class Distiller:
         counts = self.mixture.counts(self.rng, self.config.batch)
         batch = self._batch(self.sampler.sample(self.shards, self.rng, counts))
         processes = self.accelerator.num_processes
-        mine, most = batch, batch
-        if self.config.shared and processes > 1:
-            mine, most = (share(batch, rank, processes) for rank in (self.rank, 0))
+        mine = share(batch, self.rank, processes) if self.config.shared and processes > 1 else batch
         parts = pieces(mine, self.config.micro_batch)
-        missing = len(pieces(most, self.config.micro_batch)) - len(parts)
-        counted_here = [counted(part) for part in parts] + [0] * missing
-        parts += parts[-1:] * missing  # all compute equally often: what is spread is gathered by all together
+        counted_here = [counted(part) for part in parts]
+        if self.sharded and self.config.shared:  # all compute equally often: what is spread is gathered by all together
+            missing = len(pieces(share(batch, 0, processes), self.config.micro_batch)) - len(parts)
+            parts, counted_here = parts + parts[-1:] * missing, counted_here + [0] * missing
         everywhere = max(summed(self.accelerator, sum(counted_here))[0], 1.0) / processes
         self.optimizer.zero_grad()
         total = 0.0

@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from distill.locomotion.options import is_run
-from policies.bundle.reader import Bundle
 from policies.learning.options import ExportOptions
 from policies.learning.results import Exported
 from sim.robots.description import find_robot
@@ -24,13 +23,15 @@ def export(options: ExportOptions) -> Exported:
         from policies.learning.export import export as export_specialist
 
         found = export_specialist(options)
-    if options.target_step is not None:
-        _again(options.file, replace(options, force=True))
-    return found
+    if options.target_step is None:
+        return found
+    again = _again(options.file, replace(options, force=True))
+    return Exported.of({**found.to_dict(), **again.to_dict(), "parity": found.parity})
 
 
 def _again(bundle: Path, options: ExportOptions) -> Exported:
     """Writes a bundle anew, with the options' step where they have one."""
+    from policies.bundle.reader import Bundle
     from policies.bundle.writer import rewrite
 
     changes = {} if options.target_step is None else {"target_step": options.target_step or None}

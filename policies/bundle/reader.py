@@ -278,7 +278,7 @@ class Policy:
         self._asked = command, board
         wanted = obs.joint_targets(np, robot, gait, action, self.phase, command, steps)
         self.targets = obs.near(np, wanted, self.targets, self._target_step, begun)
-        if (cut := (self.targets != wanted).any(-1)).any():
+        if self._target_step is not None and (cut := (self.targets != wanted).any(-1)).any():
             asked = obs.action_for(np, robot, gait, self.targets, self.phase, command, steps)
             self.last_action = np.where(cut[:, None], asked, action)
         return self.targets

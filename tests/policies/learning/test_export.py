@@ -233,7 +233,8 @@ def test_a_bundle_is_written_anew_with_another_step_of_its_targets(tmp_path):
     assert Bundle.load(slow).metadata.target_step is None
     with pytest.raises(InputError, match="add --force"):
         any_export(ExportOptions(first, again, target_step=0.5))
-    any_export(ExportOptions(tmp_path, tmp_path / "run.onnx", target_step=0.5))
+    said = any_export(ExportOptions(tmp_path, tmp_path / "run.onnx", target_step=0.5)).to_dict()
+    assert said["target_step"] == 0.5 and said["bytes"] == (tmp_path / "run.onnx").stat().st_size
     assert Bundle.load(tmp_path / "run.onnx").metadata.target_step == 0.5
     with pytest.raises(InputError, match="no policy file"):
         any_export(ExportOptions(tmp_path / "none.onnx", tmp_path / "x.onnx"))
