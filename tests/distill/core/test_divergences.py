@@ -305,6 +305,22 @@ def test_under_autocast_every_pass_over_a_chunk_has_the_same_numbers(averaged):
     assert hidden.grad is not None and hidden.grad.dtype is torch.float32 and hidden.grad.abs().max() > 0
 
 
+@pytest.mark.parametrize(("vocabulary", "chunk_size", "rows"), [(152_064, None, 32), (8192, None, 64), (9, 45, 5)])
+def test_chunks_are_of_enough_rows_for_the_vocabulary(vocabulary, chunk_size, rows):
+    """A row or two of a large vocabulary at once would read both output layers again for each."""
+    seen: list[int] = []
+
+    class Watched(ForwardKL):
+        def token_losses(self, logits, signal):
+            seen.append(len(logits))
+            return super().token_losses(logits, signal)
+
+    student = StudentOutput(hidden=(normal(64, 2, seed=0).float(),), lm_head=normal(vocabulary, 2, seed=1).float())
+    teacher = ProjectedLogits(normal(64, 3, seed=2).float(), normal(vocabulary, 3, seed=3).float())
+    Watched(chunk_size=chunk_size)(student, teacher)
+    assert sum(seen) == 64 and min(seen[:-1], default=64) >= rows
+
+
 def test_a_bfloat16_head_sums_the_gradients_of_many_chunks_in_float32():
     """Summed in bfloat16, with its 8 bits, a thousand small terms would lose far more than one rounding."""
     teacher, grads = DenseLogits(normal(2000, 4, seed=0).float()), []
