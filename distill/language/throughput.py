@@ -6,12 +6,13 @@
 
 Every arm trains the same Llama-type student from the same teacher on the same tokens with the same loss (generalised
 Jensen-Shannon, beta 0.5), AdamW, gradient clipping and batch size, in float32, in a process of its own. Arms take
-turns, so that what else the computer does strikes all. Time is counted from the step after `WARM` on; memory is the
-process's peak while it trains less what it held before. On-policy arms train on texts that the student writes: TRL one
-batch at a time, this project `AHEAD` batches together, which makes its texts up to `AHEAD` steps old. TRL's stable
-`DistillationTrainer` is on-policy alone; off-policy it is given the data's texts where it would write.
+turns, so that what else the computer does strikes all. Time is counted from the beginning of the step after `warm_up`
+others; memory is the process's peak while it trains less what it held before. On-policy arms train on texts that the
+student writes: TRL one batch at a time, this project `AHEAD` batches together, which makes its texts up to `AHEAD`
+steps old; its steps are counted in whole rounds, each with its writing. TRL's stable `DistillationTrainer` is on-policy
+alone; off-policy it is given the data's texts where it would write.
 
-Sizes that are asked for have `FEW` texts in a batch; an arm that keeps all logits and would not fit in the memory that
+Sizes that are asked for have `FEW` texts in a batch, and those of long steps fewer steps; an arm that keeps all logits and would not fit in the memory that
 is free is left out, and said. Several processes of one arm share the cores: each has a batch of its own, gradients are
 averaged over all (gloo), tokens are counted over all, memory is of the process that takes most.
 """
@@ -39,13 +40,14 @@ from sim.children import ended, environment, running
 from sim.errors import InputError
 from sim.machine import machine
 
-WARM_UP_STEPS = 3
 AHEAD = 8
 BETA, BATCH, RATE = 0.5, 8, 1e-3
 TEACHER, STUDENT = (128, 4, 4), (64, 2, 4)
 """Width, layers, heads."""
 FEW = 2
 """Texts in a batch of the sizes that are asked for."""
+LONG = 2**25
+"""Vocabulary times length of a text from which steps are so long that few of them are counted."""
 LOGITS_KEPT = {"plain": 6, "trl": 10}
 """Times that the logits of a batch stand in memory at once, at most, by who keeps them whole: measured, rounded up."""
 PROMPT = 16
@@ -62,11 +64,29 @@ class Arm:
     length: int = 256
     """Tokens of a text that are predicted."""
     steps: int = 12
+    """That are counted; this project's on-policy ones are rounded up to whole rounds."""
     on_policy: bool = False
     seed: int = 0
     batch: int = BATCH
     """Texts of a process."""
     processes: int = 1
+    warm_up: int = 3
+    """Steps before those that are counted."""
+
+    @property
+    def rounds(self) -> int:
+        """Whole rounds that are counted, of texts written together."""
+        return -(-self.steps // AHEAD) if self.on_policy and self.who == "barkour" else 0
+
+    @property
+    def counted(self) -> int:
+        """Steps that are counted."""
+        return AHEAD * self.rounds or self.steps
+
+    @property
+    def trained(self) -> int:
+        """Steps in all: another one's beginning is the end of those that are counted."""
+        return self.warm_up + self.counted + 1
 
     @property
     def learned(self) -> int:
@@ -95,7 +115,7 @@ def measure(arm: Arm) -> dict[str, Any]:
     teacher = build(Shape(arm.vocabulary, *TEACHER, context=2 * arm.length), 1)
     student = build(Shape(arm.vocabulary, *STUDENT, context=2 * arm.length), 2)
     rng = np.random.default_rng(arm.seed)
-    rows = arm.processes * arm.batch * (arm.steps + WARM_UP_STEPS)
+    rows = arm.processes * arm.batch * arm.trained
     tokens = rng.integers(3, arm.vocabulary, (rows, arm.length + 1))
     probe = torch.from_numpy(tokens[:2])
     before = _divergence(teacher, student, probe)
@@ -103,10 +123,10 @@ def measure(arm: Arm) -> dict[str, Any]:
     ways = {"barkour": _barkour, "plain": _plain, "trl": _trl, "trl distillation": _trl_distillation}
     ways[arm.who](arm, teacher, student, tokens, stamps)
     peak = _memory("VmHWM") - held
-    steps, spent = len(stamps) - 1 - WARM_UP_STEPS, stamps[-1] - stamps[WARM_UP_STEPS]
+    spent = stamps[arm.warm_up + arm.counted + arm.rounds] - stamps[arm.warm_up]  # a round's end is measured, too
     return {
-        "tokens_per_second": steps * arm.processes * arm.batch * arm.learned / spent,
-        "peak_kb": peak, "loss": [before, _divergence(teacher, student, probe)], "steps": steps,
+        "tokens_per_second": arm.counted * arm.processes * arm.batch * arm.learned / spent,
+        "peak_kb": peak, "loss": [before, _divergence(teacher, student, probe)], "steps": arm.counted,
     }  # fmt: skip
 
 
@@ -119,7 +139,7 @@ def _divergence(teacher: Any, student: Any, tokens: Any) -> float:
 
 
 class _Stamped:
-    """A teacher that notes when it is asked: once a step."""
+    """A teacher that notes when it is asked: once a step, and once when the loop measures at a round's end."""
 
     def __init__(self, teacher: Any, stamps: list[float]) -> None:
         self.teacher, self.stamps, self.kind = teacher, stamps, teacher.kind
@@ -144,7 +164,7 @@ def _barkour(arm: Arm, teacher: Any, student: Any, tokens: Any, stamps: list[flo
     from distill.language.collect import Generated
     from distill.language.student import ChunkedStudent, projected
 
-    steps = arm.steps + WARM_UP_STEPS
+    steps = arm.trained
     rounds = -(-steps // AHEAD) if arm.on_policy else 1
     if arm.on_policy:
         steps = rounds * AHEAD
@@ -160,7 +180,6 @@ def _barkour(arm: Arm, teacher: Any, student: Any, tokens: Any, stamps: list[flo
             steps=steps, batch=arm.batch, seed=arm.seed, rounds=rounds, rows=arm.batch * AHEAD,
             learning_rate=RATE, beta=0.0 if arm.on_policy else 1.0, evaluate=lambda _: {"golden": 0.0},
         )  # fmt: skip
-    del stamps[steps:]  # the loop's last measure asks the teacher too
 
 
 def _plain(arm: Arm, teacher: Any, student: Any, tokens: Any, stamps: list[float]) -> None:
@@ -251,7 +270,7 @@ def _trl_options(arm: Arm, folder: str) -> dict[str, Any]:
     """The same training; checkpoints, reports and gradient checkpointing are off."""
     os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
     return {
-        "output_dir": folder, "per_device_train_batch_size": arm.batch, "max_steps": arm.steps + WARM_UP_STEPS,
+        "output_dir": folder, "per_device_train_batch_size": arm.batch, "max_steps": arm.trained,
         "seed": arm.seed, "learning_rate": RATE, "weight_decay": 0.01, "max_grad_norm": 1.0, "beta": BETA,
         "temperature": 1.0, "gradient_checkpointing": False,
         "bf16": False, "use_cpu": True, "report_to": [], "save_strategy": "no",
@@ -321,14 +340,15 @@ def arms(
     if vocabularies or lengths or processes:
         return sized(quick, vocabularies or (8192,), lengths or (512,), processes or (1,))
     who = ["barkour", "plain", *(["trl"] if find_spec("trl") else [])]
-    steps = 4 if quick else 12
+    steps, on_policy = (4, 2) if quick else (12, AHEAD)
     named = {name: Arm(name, steps=steps) for name in who}
     named |= {f"{name}, four times the text": Arm(name, length=1024, steps=max(steps // 3, 2)) for name in who}
     named |= {f"{name}, vocabulary 512": Arm(name, vocabulary=512, steps=3 * steps) for name in who}
-    named |= {f"{name}, on-policy": Arm(name, length=128, steps=13, on_policy=True) for name in who if name != "plain"}
+    writing = [name for name in who if name != "plain"]
     if "trl" in who:
         named["trl distillation"] = Arm("trl distillation", steps=steps)
-        named["trl distillation, on-policy"] = Arm("trl distillation", length=128, steps=13, on_policy=True)
+        writing.append("trl distillation")
+    named |= {f"{name}, on-policy": Arm(name, length=128, steps=on_policy, on_policy=True) for name in writing}
     return named
 
 
@@ -337,9 +357,14 @@ def sized(
 ) -> dict[str, Arm]:
     """Every arm at every size, off- and on-policy, in so many processes."""
     who = ["barkour", "plain", *(["trl", "trl distillation"] if find_spec("trl") else [])]
+
+    def arm(name: str, vocabulary: int, length: int, on_policy: bool, count: int) -> Arm:
+        steps, warm_up = (2, 3) if quick else (3, 1) if vocabulary * length > LONG else (AHEAD, 3)
+        return Arm(name, vocabulary, length, steps, on_policy, batch=FEW, processes=count, warm_up=warm_up)
+
     return {
-        f"{name}, vocabulary {vocabulary}, texts of {length}{_how(on_policy, count)}": Arm(
-            name, vocabulary, length, 13 if on_policy else 2 if quick else 8, on_policy, batch=FEW, processes=count
+        f"{name}, vocabulary {vocabulary}, texts of {length}{_how(on_policy, count)}": arm(
+            name, vocabulary, length, on_policy, count
         )
         for count in processes
         for vocabulary in vocabularies

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from distill.language import throughput as bench
+from distill.language.collect import Generated
 from distill.language.throughput import Arm
 from distill.options import DistillBenchOptions
 from sim.errors import InputError
@@ -23,7 +24,30 @@ SMALL = {"vocabulary": 64, "length": 32, "steps": 4}
 def test_an_arm_learns_and_counts_its_steps(arm):
     found = bench.measure(arm)
     assert found["loss"][1] < found["loss"][0] and found["tokens_per_second"] > 0
-    assert found["steps"] == (4 if arm.on_policy else 3)  # 8 of a round or 7 in all, less the warm ones and the last
+    assert found["steps"] == (bench.AHEAD if arm.on_policy else 4)
+
+
+def test_steps_on_own_texts_are_counted_in_whole_rounds(monkeypatch):
+    """Each with its writing: half a round would count a text's writing for other steps than those that learn from it."""
+    arm = Arm("barkour", on_policy=True, **SMALL | {"steps": 11})
+    marks: list[str] = []
+    label, write = bench._Stamped.label, Generated.collect
+
+    def labelled(self, batch):
+        marks.append("step")
+        return label(self, batch)
+
+    def written(self, *args, **more):
+        marks.append("writing")
+        return write(self, *args, **more)
+
+    monkeypatch.setattr(bench._Stamped, "label", labelled)
+    monkeypatch.setattr(Generated, "collect", written)
+    assert bench.measure(arm)["steps"] == 2 * bench.AHEAD
+    at = [k for k, mark in enumerate(marks) if mark == "step"]
+    first, last = at[arm.warm_up], at[arm.warm_up + arm.counted + arm.rounds]
+    counted = marks[first:last]
+    assert counted.count("writing") == 2 and counted.count("step") == 2 * bench.AHEAD + 2  # two rounds' measures
 
 
 @pytest.mark.slow
