@@ -12,9 +12,10 @@ student writes: TRL one batch at a time, this project `AHEAD` batches together, 
 steps old; its steps are counted in whole rounds, each with its writing. TRL's stable `DistillationTrainer` is on-policy
 alone; off-policy it is given the data's texts where it would write.
 
-Sizes that are asked for have `FEW` texts in a batch, and those of long steps fewer steps; an arm that keeps all logits and would not fit in the memory that
-is free is left out, and said. Several processes of one arm share the cores: each has a batch of its own, gradients are
-averaged over all (gloo), tokens are counted over all, memory is of the process that takes most.
+Sizes that are asked for have `FEW` texts in a batch, and those of long steps fewer steps; an arm that keeps all logits
+and would not fit in the memory that is free is left out, and said. Several processes of one arm share the cores: each
+has a batch of its own, gradients are averaged over all (gloo), tokens are counted over all, memory is of the process
+that takes most.
 """
 
 import argparse

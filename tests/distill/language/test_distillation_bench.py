@@ -28,7 +28,7 @@ def test_an_arm_learns_and_counts_its_steps(arm):
 
 
 def test_steps_on_own_texts_are_counted_in_whole_rounds(monkeypatch):
-    """Each with its writing: half a round would count a text's writing for other steps than those that learn from it."""
+    """Each with its writing: half a round would count a text's writing for steps that do not learn from it."""
     arm = Arm("barkour", on_policy=True, **SMALL | {"steps": 11})
     marks: list[str] = []
     label, write = bench._Stamped.label, Generated.collect
