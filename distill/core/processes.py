@@ -6,6 +6,7 @@ objective are therefore one module whose forward is the loss: nothing that is tr
 
 import atexit
 import hashlib
+import os
 import random
 import time
 from collections.abc import Mapping
@@ -71,6 +72,11 @@ def leave() -> None:
 def leaves_at_exit() -> None:
     """This process leaves the others when it ends: to be said by whoever connects them, once or more often."""
     atexit.register(leave)
+
+
+def launched() -> int:
+    """Processes of this run as the launcher started them, known before they are connected."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def connected() -> PartialState:

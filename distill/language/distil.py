@@ -30,7 +30,7 @@ from distill.core.collect import Student
 from distill.core.errors import DistillError
 from distill.core.journal import Journal
 from distill.core.loop import Distiller, LoopConfig, load_best
-from distill.core.processes import connected, everybody
+from distill.core.processes import connected, everybody, launched
 from distill.core.tables import Rows
 from distill.core.teachers import Teacher
 from distill.language import harness, teaching
@@ -256,8 +256,7 @@ def _run(options: LanguageOptions, folder: Path, processes: PartialState) -> dic
 
 
 def _check(options: LanguageOptions) -> None:
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    if several and (options.plan or options.dry_run):
+    if launched() > 1 and (options.plan or options.dry_run):
         raise DistillError("--plan and --dry-run run in one process: start them without accelerate launch or torchrun")
     if not options.student:
         raise DistillError("there is no student: give --student MODEL, a config or prune:SPEC")
@@ -368,7 +367,7 @@ def prepare(options: LanguageOptions) -> Run:
     steps = options.steps or max(math.ceil(options.epochs * units / options.batch), 1)
     rounds = min(options.rounds, steps)
     each = steps // rounds
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    processes = launched()
     shared = processes > 1 and not (writes or method.rewrites)  # rows that are written anew are each process's own
     batch = options.batch if shared else max(options.batch // processes, 1)
     if options.gradient_checkpointing:

@@ -5,7 +5,6 @@ layer are whole in each: logits are made from them outside the model's own forwa
 """
 
 import copy
-import os
 from typing import Any, cast
 
 import torch
@@ -13,7 +12,7 @@ from accelerate import init_empty_weights
 
 from distill.core import sharding
 from distill.core.errors import DistillError
-from distill.core.processes import connected, everybody
+from distill.core.processes import connected, everybody, launched
 from distill.language.options import LanguageOptions
 from distill.language.quantized import Bits, open_teacher
 from distill.methods.method import Method, MethodOptions
@@ -27,7 +26,7 @@ def spreads(options: LanguageOptions, method: Method, settings: MethodOptions) -
 
     Those that write with it or correct texts by it do not, nor are layers in 8 and 4 bits cut into parts.
     """
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1 and sharding.asked()
+    several = launched() > 1 and sharding.asked()
     here = options.teacher is not None and options.teacher_url is None and options.teacher_precision in FLOATS
     return several and here and not method.rewrites and not method.teacher_writes(settings)
 

@@ -79,8 +79,8 @@ def distil(options: Options) -> Distilled:
     return Distilled.of(result)
 
 
-def export_run(run: Path, file: Path, force: bool = False) -> dict[str, Any]:
-    """Writes the best student of a run as a bundle.
+def export_run(run: Path, file: Path, force: bool = False, **changes: float | None) -> dict[str, Any]:
+    """Writes the best student of a run as a bundle; `changes`: a `target_step` that is not the run's.
 
     Returns:
       `bundle`, `parity`, `parameters`, the data `card` and what was measured of the `best` student.
@@ -101,9 +101,10 @@ def export_run(run: Path, file: Path, force: bool = False) -> dict[str, Any]:
         raise InputError(f"the run {run} cannot be exported: {error}") from error
     exported = export_transformer(
         student.module, file, robot=robot, force=force, recorded=seen, command_ranges=ranges,
-        provenance=provenance(options, robot, made_at, summary, best, card), target_step=student.target_step,
+        provenance=provenance(options, robot, made_at, summary, best, card),
+        **{"target_step": student.target_step} | changes,
     )  # fmt: skip
-    kept = {name: exported[name] for name in ("parity", "parameters", "bytes")}
+    kept = {name: exported[name] for name in ("parity", "parameters", "bytes", "target_step")}
     return {"bundle": str(file), **kept, "best": best, "card": card}
 
 

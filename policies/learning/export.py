@@ -104,7 +104,8 @@ def export(options: ExportOptions) -> Exported:
     if options.file.exists() and not options.force:
         raise InputError(f"{options.file} exists: add --force to replace it")
     check_xla()
-    return write_policy(*restore_actor(options.checkpoint), options.file, options.force)
+    learner, state, values = restore_actor(options.checkpoint)
+    return write_policy(learner, state, values | options.changes, options.file, options.force)
 
 
 def write_policy(
@@ -113,7 +114,8 @@ def write_policy(
     """Writes a learner's deterministic policy as a bundle.
 
     Args:
-      values: what `describe` gives, and how the policy was made (`PROVENANCE`, as far as it is known).
+      values: what `describe` gives, how the policy was made (`PROVENANCE`, as far as it is known), and `target_step`
+        where its targets have one.
       file: the bundle to write; an existing one only with `force`.
 
     Returns:
@@ -148,7 +150,7 @@ def write_network(
       layers: kernel `[inputs, outputs]` and bias of each dense layer; `activation` (swish, elu, relu, tanh) between.
       mean, std: of the observation, by which it is normalised, `[layout.size]`.
       mean_action: the same network where it was trained: observations `[N, layout.size]` to actions `[N, J]`.
-      values, file, force: as `write_policy`; of `values`, `task_fields` and provenance.
+      values, file, force: as `write_policy`; of `values`, `task_fields`, provenance and step.
 
     Returns:
       As `write_policy`.
@@ -173,6 +175,7 @@ def write_network(
         normalizer={"mean": mean.tolist(), "std": std.tolist()},
         provenance={name: values[name] for name in PROVENANCE if name in values},
         golden=golden,
+        target_step=values.get("target_step"),
     )
     write_bundle(graph, metadata, file, force)
     bundle = Bundle.load(file)

@@ -113,6 +113,11 @@ class ExportOptions(Options):
     force: bool = False
     """replace an existing file"""
 
+    @property
+    def changes(self) -> dict[str, float | None]:
+        """What of the bundle's metadata is to be other than the checkpoint says."""
+        return {} if self.target_step is None else {"target_step": self.target_step or None}
+
 
 @dataclass(frozen=True)
 class PhysicsBenchOptions(Options):

@@ -96,9 +96,7 @@ class PolicyRunner:
             self._share(active, users)
         self.changed = (users != self.users) & (self.users >= 0)
         self.users = np.array(users)
-        blended = self.handover.blend(targets, self.changed)
-        for policy in self.policies:
-            policy.targets = blended
+        blended = self._applied(self.handover.blend(targets, self.changed))
         self.clock.set(jumper, users == jump, self.changed & (users == jump), command, heights)
         return blended
 
@@ -120,9 +118,13 @@ class PolicyRunner:
             policy.last_action = np.clip(asked, -robot.action_limit, robot.action_limit)
         if len(self.policies) > 1:
             self._share(active, self.users)
-        self.handover.targets = np.array(targets, np.float32)
+        self.handover.targets = self._applied(np.array(targets, np.float32))
+
+    def _applied(self, targets: np.ndarray) -> np.ndarray:
+        """Joint targets that every policy's next ones begin from, whichever asked for them."""
         for policy in self.policies:
-            policy.targets = self.handover.targets
+            policy.targets = targets
+        return targets
 
     def _share(self, active: np.ndarray, users: np.ndarray) -> None:
         names = ("history", "last_action", "phase", "fresh")

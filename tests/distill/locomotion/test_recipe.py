@@ -70,6 +70,11 @@ def test_exporting_a_finished_run_gives_the_same_file(made, tmp_path, capsys):
     assert barkour.main(["export", str(options.run), str(tmp_path / "again.onnx"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["parity"] <= 1e-5
     assert (tmp_path / "again.onnx").read_bytes() == options.out.read_bytes()
+    slower = ["export", str(options.run), str(tmp_path / "slower.onnx"), "--target-step", "0.5", "--json"]
+    assert barkour.main(slower) == 0
+    assert json.loads(capsys.readouterr().out)["target_step"] == 0.5
+    one, other = Bundle.load(tmp_path / "slower.onnx"), Bundle.load(options.out)
+    assert one.metadata == replace(other.metadata, target_step=0.5), "written once, not written anew"
 
 
 @pytest.mark.slow
