@@ -47,6 +47,7 @@ def results(curve, starts: tuple[str, ...], widths: tuple[int, ...], seeds: int 
                 row[f"{start} {width}"] = {
                     "loss": losses[-1], "losses": losses.tolist(), "size": size, "teachers": TEACHERS.tolist(),
                     "reward_per_s": (3 - losses).tolist(),
+                    "teacher_losses": [2 - 0.1 * k for k in range(len(TEACHERS))],
                     "teacher_curves": [[2.0, 1.5, 1.2, 1.1 - 0.01 * k] for k in range(len(TEACHERS))],
                 }  # fmt: skip
         rows[seed] = row
@@ -87,8 +88,17 @@ def test_the_claims_tell_the_law_from_its_opposites(domain, curve, wanted):
     assert [one.verdict for one in found] == wanted, [str(one.interval) for one in found]
     asked = {check.text.split(":")[0] for check in recipe.rule(seen)}
     assert asked > {"random"}
-    late = [check for check in recipe.rule(seen) if "second half" in check.text]
+    late = [check for check in recipe.rule(seen) if "last quarter" in check.text]
     assert [check.holds for check in late] == [False] * (domain == "language"), "teachers that have not converged"
+
+
+def test_a_largest_teacher_that_knows_less_tells_nothing_of_a_gap():
+    """Of little text it learns much by heart: that its students are worse is its own fault, not its size's."""
+    recipe, seen = find("capacity_gap"), results(twice_and_a_half, ("random", "pruned"), text.STUDENTS)
+    piloted = [replace(each, power=replace(each.power, spread=0.01, pilot=(900, 901))) for each in recipe.claims]
+    for row in seen.rows.values():
+        row[f"random {text.STUDENTS[0]}"]["teacher_losses"][-1] += 0.15
+    assert {one.verdict for one in judge(piloted, seen, recipe.rule(seen))} == {"undecided"}
 
 
 # --- the robot ------------------------------------------------------------------------------------------------------
