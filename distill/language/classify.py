@@ -40,7 +40,7 @@ from distill.language.labelled import (
 )
 from distill.language.models import Read, context_of, load, parameters
 from distill.language.options import ClassifierOptions
-from distill.language.places import load_silently
+from distill.language.places import load_silently, require_kept
 from distill.language.rounds import in_rounds
 from distill.language.student import ModelStudent, Next, dense
 from distill.language.students import end_tokens, open_tokenizer
@@ -210,6 +210,7 @@ def prepare(options: ClassifierOptions) -> Run:
         raise DistillError(f"the data have one class alone, {classes[0]}")
     reader = Reader(options.tokenizer or options.student, options.length)
     student = classifier_of(options.student, classes, reader.pad, options.seed)
+    require_kept(student, options.student)
     teacher, teacher_reader, teacher_read, order = None, None, read(), None
     if options.teacher is not None:
         teacher, order = teacher_of(options.teacher, classes)

@@ -6,10 +6,12 @@ reached it asks again for a minute, printing a line each time.
 
 import os
 import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from distill.core.errors import DistillError, first_line
 from distill.core.reading import check_regular, read_json
@@ -110,6 +112,26 @@ def loading(what: str, source: str) -> Iterator[None]:
     except Exception as error:  # damaged files raise whatever their readers do
         reason = first_line(error)
         raise DistillError(f"the {what} '{source}' cannot be loaded: {reason}") from error
+
+
+def require_kept(model: Any, source: str) -> None:
+    """Whether the folder that is written of a student in the end would load again, tried with its configs alone.
+
+    Raises:
+      DistillError: transformers takes a config that is changed, as to a width that the heads do not divide, and refuses
+        it when it is written or read.
+    """
+    from transformers import AutoConfig
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            model.config.save_pretrained(folder)
+            AutoConfig.from_pretrained(folder)
+            if (generation := getattr(model, "generation_config", None)) is not None:
+                generation.save_pretrained(folder)
+        except Exception as error:  # of whichever of its many checks
+            reason = first_line(error.__cause__ or error)
+            raise DistillError(f"the student '{source}' would be a folder that cannot be loaded: {reason}") from error
 
 
 def load_silently() -> None:

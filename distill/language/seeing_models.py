@@ -12,7 +12,7 @@ from distill.core.errors import DistillError, first_line
 from distill.language.models import load, require_finite
 from distill.language.own import require_room
 from distill.language.pictured import Pictures
-from distill.language.places import loading
+from distill.language.places import loading, require_kept
 from distill.language.sparse import FAMILIES, sparse_layers  # also makes models with experts known to transformers
 from distill.language.students import is_config, open_tokenizer, require_same_tokens
 from distill.language.vision import EYES, PROJECTOR, part_of
@@ -77,6 +77,12 @@ def open_seeing(what: str, source: str) -> Any:
 
 def open_sighted_student(student: str, language_model: str, teacher: Any, tokenizer: Any, seed: int) -> Any:
     """A model that sees, of a folder, a config or a `language_model`. Raises `DistillError` where it cannot be had."""
+    model = _sighted_student(student, language_model, teacher, tokenizer, seed)
+    require_kept(model, language_model or student)
+    return model
+
+
+def _sighted_student(student: str, language_model: str, teacher: Any, tokenizer: Any, seed: int) -> Any:
     if language_model:
         return _given_eyes(language_model, teacher, tokenizer, seed)
     if not is_config(student):

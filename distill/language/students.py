@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from distill.core.errors import DistillError, first_line
 from distill.core.teachers import Batch
 from distill.language.models import in_file, load, parameters
-from distill.language.places import check_place
+from distill.language.places import check_place, require_kept
 from distill.language.pruning import importance, narrower
 from distill.language.quantized import quantized
 
@@ -87,6 +87,7 @@ def open_student(
     size = model.config.get_text_config().vocab_size
     if size < len(tokenizer):
         raise DistillError(f"the student knows {size} tokens, the tokenizer has {len(tokenizer)}")
+    require_kept(model, source)
     return model, about
 
 
