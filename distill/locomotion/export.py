@@ -15,7 +15,7 @@ def export(options: ExportOptions) -> Exported:
     if is_run(options.checkpoint):
         from distill.locomotion.recipe import export_run
 
-        return Exported.of(export_run(options.checkpoint, options.file, force=options.force, **options.changes))
+        return Exported.of(export_run(options.checkpoint, options.file, options.force, options.target_step))
     from policies.learning.export import export as export_specialist
 
     return export_specialist(options)

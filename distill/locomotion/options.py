@@ -43,7 +43,7 @@ class Options(options.Options):
     force: bool = False
     """replace an existing bundle"""
     start_from: Path | None = None
-    """bundle FILE.onnx of an earlier student whose parameters to begin with"""
+    """bundle FILE.onnx of an earlier student whose parameters to begin with; --context may be shorter than its own"""
     seed: Seed = 0
     """of parameters, data and batches"""
     rounds: Annotated[int, Range(0, 1000)] = 8

@@ -7,7 +7,7 @@ where the student's performance lags (DDK); the course score picks the best stud
 
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +79,11 @@ def distil(options: Options) -> Distilled:
     return Distilled.of(result)
 
 
-def export_run(run: Path, file: Path, force: bool = False, **changes: float | None) -> dict[str, Any]:
-    """Writes the best student of a run as a bundle; `changes`: a `target_step` that is not the run's.
+def export_run(run: Path, file: Path, force: bool = False, target_step: float | None = None) -> dict[str, Any]:
+    """Writes the best student of a run as a bundle.
+
+    Args:
+      target_step: largest change of a joint target in a control step, rad; 0: none, without it the run's.
 
     Returns:
       `bundle`, `parity`, `parameters`, the data `card` and what was measured of the `best` student.
@@ -102,7 +105,7 @@ def export_run(run: Path, file: Path, force: bool = False, **changes: float | No
     exported = export_transformer(
         student.module, file, robot=robot, force=force, recorded=seen, command_ranges=ranges,
         provenance=provenance(options, robot, made_at, summary, best, card),
-        **{"target_step": student.target_step} | changes,
+        target_step=student.target_step if target_step is None else target_step or None,
     )  # fmt: skip
     kept = {name: exported[name] for name in ("parity", "parameters", "bytes", "target_step")}
     return {"bundle": str(file), **kept, "best": best, "card": card}
@@ -164,12 +167,14 @@ def _begun(options: Options, robot: Robot) -> TransformerStudent:
     """A new student, or an earlier one where the options name one."""
     if options.start_from is None:
         return _student(options, robot)
-    start = read_transformer(options.start_from)
-    if start.config != _network(options, robot):
+    start, asked = read_transformer(options.start_from), _network(options, robot)
+    if replace(start.config, context=asked.context) != asked or asked.context > start.config.context:
         raise InputError(
             f"{options.start_from} has a context of {start.config.context}, a width of {start.config.width} and "
-            f"{start.config.layers} layers: give --context, --width and --layers as it has them"
+            f"{start.config.layers} layers: give --width and --layers as it has them, and --context not above it"
         )
+    if asked.context < start.config.context:
+        start = start.shortened(asked.context)
     return TransformerStudent(start.config, options.seed, start, options.target_step or None)
 
 

@@ -1,10 +1,12 @@
 """The Locomotion-Transformer: what may look at what, its size, and the bundle that it becomes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from policies import transformer_export
+from policies import transformer, transformer_export
 from policies.bundle.reader import Bundle, Policy
 from policies.bundle.shipped import bundle_file
 from policies.transformer import Deployed, LocomotionTransformer, TransformerConfig, generalist_layout, unpack
@@ -43,6 +45,38 @@ def test_reading_every_step_gives_the_last_one_what_reading_it_alone_gives():
         whole, last = net(frames, heights), net.newest(frames, heights[:, -1])
     assert whole.shape == (3, 15, 13)
     assert torch.allclose(whole[:, -1], last, atol=1e-6)
+
+
+@pytest.mark.parametrize("context", [1, 5, 15])
+def test_a_shortened_model_is_the_same_without_what_is_older(context, monkeypatch):
+    net, (frames, heights) = model(), window()
+    short = net.shortened(context)
+    assert short.config.context == context and len(short.layout.frames) == context
+    whole_mask = transformer._mask
+
+    def newest_alone(*asked):
+        mask = whole_mask(*asked)
+        mask[-1, : 2 * (15 - context)] = float("-inf")
+        for row in range(2 * (15 - context), 30):
+            mask[row, : 2 * (15 - context)] = float("-inf")
+        return mask
+
+    with torch.no_grad():
+        found = short.newest(frames[:, -context:], heights[:, -1])
+        whole = net.newest(frames, heights[:, -1])
+        monkeypatch.setattr(transformer, "_mask", newest_alone)
+        expected = net.newest(frames, heights[:, -1])
+    assert torch.allclose(found, expected, atol=1e-6)
+    assert torch.allclose(found, whole, atol=1e-6) == (context == 15)
+    short.age.data += 1.0
+    assert not torch.equal(short.age, net.age[-context:]), "what it learns changes nothing of the other"
+
+
+def test_a_model_cannot_be_made_to_see_more():
+    with pytest.raises(InputError, match="16"):
+        model().shortened(16)
+    with pytest.raises(InputError, match="mlp"):
+        model(replace(SMALL, kind="mlp", hidden=(8,))).shortened(5)
 
 
 @pytest.mark.parametrize("step", [0, 7, 13])

@@ -19,6 +19,7 @@ from policies.bundle.shipped import bundle_file
 from policies.evaluation.course_run import CourseWorlds
 from policies.skills.library import load_skills
 from policies.transformer import unpack
+from policies.transformer_import import read_transformer
 from sim.course.description import official
 from sim.errors import InputError
 
@@ -113,6 +114,7 @@ def test_a_foreign_bundle_is_not_replaced_by_a_run_that_was_never_begun(tmp_path
         (["--rounds", "-1"], "--rounds"),
         (["--start-from", "models/walk.onnx"], "models/walk.onnx"),
         (["--start-from", "models/generalist.onnx", "--layers", "2"], "--layers"),
+        (["--start-from", "models/generalist.onnx", "--context", "16"], "--context"),
         (["--precision", "fp8"], "precision"),
     ],
 )
@@ -133,6 +135,15 @@ def test_an_earlier_student_goes_on_as_it_was(tmp_path):
         found = student.module.newest(*unpack(student.module.layout, torch.from_numpy(seen))).numpy()
     np.testing.assert_allclose(found, Bundle.load(start)(seen), atol=1e-4)
     assert f"--start-from {start}" in recipe.command(options)
+
+
+def test_an_earlier_student_goes_on_with_a_shorter_context(tmp_path):
+    options = replace(TINY, width=128, layers=3, context=3, start_from=bundle_file("generalist"), run=tmp_path)
+    _, student = recipe.build(options, recipe.simulated(options))
+    assert student.module.config.context == 3 and student.module.layout.frames == (0, 1, 2)
+    start = read_transformer(bundle_file("generalist"))
+    torch.testing.assert_close(student.module.age, start.age[-3:])
+    torch.testing.assert_close(student.module.frames.mean, start.frames.mean)
 
 
 def test_distilling_needs_neither_jax_nor_brax():
