@@ -103,6 +103,18 @@ def flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
+def words_of(options: Options, leaving: Iterable[str] = ()) -> list[str]:
+    """What is to be written on the command line for options that are not as they are without it, but for some."""
+    words: list[str] = []
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if field.name in leaving or value == field.default:
+            continue
+        given = () if isinstance(value, bool) else value if isinstance(value, tuple) else (value,)
+        words += [flag(field.name), *map(str, given)]
+    return words
+
+
 def range_of(hint: Any) -> Range | None:
     """The range in an option's type."""
     return next((item for item in _parts(hint) if isinstance(item, Range)), None)

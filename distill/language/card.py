@@ -38,6 +38,7 @@ from distill.methods.method import CLASSIFIERS, Method, find
 from distill.results import CardWritten, StudentMeasured
 from sim.errors import InputError
 from sim.folders import alone
+from sim.options import words_of
 from sim.results import printable
 
 SUMMARY = "summary.json"
@@ -49,17 +50,7 @@ Parts = tuple[Sequence[Any], list[str], list[str]]
 
 def command(options: Asked) -> str:
     """The command that makes the student."""
-    words = ["barkour", "distill", FORMS[type(options)].command]
-    for item in fields(options):
-        value = getattr(options, item.name)
-        if item.name in OF_THE_CALL or value == item.default:
-            continue
-        name = item.name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(f"--{name}")
-        else:
-            words += [f"--{name}", *map(str, value if isinstance(value, tuple) else (value,))]
-    return join(words)
+    return join(["barkour", "distill", FORMS[type(options)].command, *words_of(options, OF_THE_CALL)])
 
 
 def write_card(folder: Path, options: Asked, found: Mapping[str, Any]) -> None:

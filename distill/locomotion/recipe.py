@@ -40,6 +40,7 @@ from sim.course.description import SKILLS
 from sim.course.files import by_name
 from sim.errors import InputError
 from sim.folders import alone
+from sim.options import words_of
 from sim.robots.description import Robot, find_robot
 
 FREE = ("out", "resume", "force", "run", "threads", "patience")
@@ -283,13 +284,7 @@ def provenance(
 
 def command(options: Options) -> str:
     """The command that makes this run's result from nothing."""
-    words = ["barkour", "distill", "locomotion"]
-    defaults = asdict(Options())
-    for name, value in asdict(options).items():
-        if value != defaults[name] and name not in FREE:
-            values = value if isinstance(value, tuple) else (value,)
-            words += [f"--{name.replace('_', '-')}", *map(str, values)]
-    return shlex.join(words)
+    return shlex.join(["barkour", "distill", "locomotion", *words_of(options, FREE)])
 
 
 def observations(shards: Shards, context: int, count: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """`barkour distill locomotion` from end to end on next to nothing: it learns a little, resumes, exports, refuses."""
 
 import json
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -135,6 +136,12 @@ def test_an_earlier_student_goes_on_as_it_was(tmp_path):
         found = student.module.newest(*unpack(student.module.layout, torch.from_numpy(seen))).numpy()
     np.testing.assert_allclose(found, Bundle.load(start)(seen), atol=1e-4)
     assert f"--start-from {start}" in recipe.command(options)
+
+
+def test_the_command_of_a_run_asks_for_the_same_run():
+    options = replace(TINY, nominal=True, courses=("official", "generated:3"), weak=12.0, context=5, target_step=0.5)
+    asked = barkour.parse(shlex.split(recipe.command(options))[1:]).options
+    assert asked == options
 
 
 def test_an_earlier_student_goes_on_with_a_shorter_context(tmp_path):
