@@ -93,6 +93,9 @@ def joint_offset(xp: Namespace, robot: Robot, gait: Gait, phase: Array, command:
     `relief` `[...]` is the height of the steps around the robot, m (`sim.observation.relief`). Hip and knee turn by
     each leg's `extension`, so that feet move straight down and up.
     """
+    if not gait.moves_joints:
+        shape = np.broadcast_shapes(np.shape(phase), np.shape(command)[:-1], np.shape(relief))
+        return xp.zeros((*shape, robot.joints), xp.float32)
 
     def legs(name: str) -> Array:
         return _stacked(xp, [getattr(gait.front if leg.front else gait.hind, name) for leg in robot.legs])

@@ -274,7 +274,8 @@ class Policy:
         if gait.driven:
             action, self.drive = action[:, : robot.joints], action[:, robot.joints]
         self.last_action = action
-        steps = obs.relief(np, self.bundle.layout, heights)
+        uneven = gait.lift_per_relief != 0.0
+        steps = obs.relief(np, self.bundle.layout, heights) if uneven else np.zeros(self.worlds, np.float32)
         self._asked = command, board
         wanted = obs.joint_targets(np, robot, gait, action, self.phase, command, steps)
         self.targets = obs.near(np, wanted, self.targets, self._target_step, begun)

@@ -12,6 +12,7 @@ Sources of the official figures:
 """
 
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -137,7 +138,12 @@ class Course:
 
     def height(self, x: np.ndarray | float, y: np.ndarray | float) -> np.ndarray:
         """Ground height at world points, m, boards included; vectorised."""
-        return Terrain((*self.terrain().pieces, *self.board_pieces())).height(x, y)
+        return self._whole.height(x, y)
+
+    @cached_property
+    def _whole(self) -> Terrain:
+        """Ground and boards: made once, as every control step looks at it."""
+        return Terrain((*self.terrain().pieces, *self.board_pieces()))
 
     def pit(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Depth at which a jumping policy sees boards at world points, m, 0 elsewhere (`sim.course.terrain.pit`)."""

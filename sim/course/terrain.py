@@ -3,7 +3,9 @@
 World frame: x right, y up, z out of the floor, metres; yaw counter-clockwise in rad.
 """
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -98,6 +100,20 @@ class Terrain:
             if not np.isfinite(values).all() or min(piece.size) <= 0:
                 raise InputError(f"terrain piece '{piece.name}' needs finite numbers and positive sizes, got {piece}")
 
+    @cached_property
+    def _reaches(self) -> list[tuple[Piece, float, float, float]]:
+        """Each piece with its middle and how far it reaches from there at most, m."""
+        return [(piece, *piece.center, 0.51 * math.hypot(*piece.size)) for piece in self.pieces]
+
+    def _near(self, x: np.ndarray, y: np.ndarray) -> list[Piece]:
+        """Pieces that may lie under one of these points; all where a point is not a number."""
+        left, right, below, above = float(x.min()), float(x.max()), float(y.min()), float(y.max())
+        return [
+            piece
+            for piece, at_x, at_y, reach in self._reaches
+            if not (at_x + reach < left or at_x - reach > right or at_y + reach < below or at_y - reach > above)
+        ]
+
     def height(self, x: Array, y: Array) -> np.ndarray:
         """Ground height at world points.
 
@@ -109,7 +125,7 @@ class Terrain:
         """
         x, y = np.broadcast_arrays(np.asarray(x, np.float64), np.asarray(y, np.float64))
         ground = np.zeros(x.shape)
-        for piece in self.pieces:
+        for piece in self._near(x, y) if x.size else ():
             along, across = own_axes(piece.center, piece.yaw, x, y)
             inside = (np.abs(along) <= piece.size[0] / 2) & (np.abs(across) <= piece.size[1] / 2)
             ground = np.where(inside, np.maximum(ground, piece.surface(along)), ground)

@@ -1,7 +1,10 @@
 """What a gait clock is, as data: how the legs of a robot move in turn. `sim.gait` turns it into joint angles."""
 
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from typing import Any
+
+import numpy as np
 
 from sim.errors import InputError
 
@@ -63,6 +66,12 @@ class Gait:
     """The policy itself turns the clock: its last action is added to `frequency`, Hz. Nothing else moves it."""
     scale: float = 1.0
     """Actions move joint targets by this many times the robot's action scale."""
+
+    @cached_property
+    def moves_joints(self) -> bool:
+        """Whether the clock itself moves a joint anywhere in its cycle: that of a policy which drives it need not."""
+        pairs = [getattr(pair, item.name) for pair in (self.front, self.hind) for item in fields(pair)]
+        return any(np.any(value) for value in (self.push, self.lift_per_relief, *pairs))
 
     def actions(self, joints: int) -> int:
         """Numbers that a policy with this clock puts out: one per joint and, if it drives the clock, its frequency."""

@@ -1,5 +1,7 @@
 """The clock that a policy drives itself, stamped frames, and actions from joint targets."""
 
+from dataclasses import fields, replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,7 +13,7 @@ from sim.gait import DRIVEN_RANGE
 from sim.observation import Layout
 from sim.robots.barkour_v0 import BOUND
 from sim.robots.description import default_robot
-from sim.robots.gaits import DRIVEN, Gait
+from sim.robots.gaits import DRIVEN, Gait, LegPair
 
 ROBOT = default_robot()
 WALKING = np.array([[1.0, 0.0, 0.0]], np.float32)
@@ -36,6 +38,17 @@ def test_a_clock_that_is_not_driven_ignores_the_drive(gait):
 def test_a_driven_clock_adds_nothing_to_the_joints():
     offset = clocks.joint_offset(np, ROBOT, DRIVEN, np.array([0.25]), WALKING, np.array([0.1]))
     assert offset.shape == (1, 12) and not offset.any()
+    several = clocks.joint_offset(np, ROBOT, DRIVEN, np.zeros((4, 1)), np.zeros((3, 3)), np.zeros(3))
+    assert several.shape == (4, 3, 12) and several.dtype == np.float32 and not several.any()
+
+
+@pytest.mark.parametrize(
+    "name", ["push", "lift_per_relief", *(f.name for f in fields(LegPair) if f.name != "swing_phase")]
+)
+def test_whatever_of_a_clock_moves_joints_is_added(name):
+    gait = replace(DRIVEN, **{name: 0.3} if name in ("push", "lift_per_relief") else {"hind": LegPair(**{name: 0.3})})
+    phases = np.linspace(0.0, 0.9, 7)
+    assert clocks.joint_offset(np, ROBOT, gait, phases, np.tile(WALKING, (7, 1)), np.full(7, 0.1)).any()
 
 
 def test_only_a_driven_clock_has_a_thirteenth_action_and_new_keys():

@@ -51,6 +51,21 @@ def test_height_is_the_highest_surface_over_the_point(pieces, seed):
     np.testing.assert_allclose(Terrain(tuple(terrain)).height(points[:, 0], points[:, 1]), expected, atol=1e-9)
 
 
+@settings(max_examples=60, deadline=None)
+@given(pieces=st.lists(PIECE, max_size=12), seed=st.integers(0, 1000))
+def test_pieces_that_are_not_near_the_points_change_nothing(pieces, seed):
+    rng = np.random.default_rng(seed)
+    whole = Terrain(
+        tuple(Block(str(i), (3 * x, 3 * y), (a, b), z, yaw=t) for i, (x, y, a, b, t, z, *_) in enumerate(pieces))
+    )
+    points = rng.uniform(-4, 4, 2) + rng.uniform(-0.4, 0.4, (25, 2))
+    points[3] = np.nan
+    alone = [Terrain((piece,)).height(*points.T) for piece in whole.pieces]
+    for count in (25, 3, 0):
+        expected = np.max([np.zeros(25), *alone], 0)[:count]
+        np.testing.assert_array_equal(whole.height(*points[:count].T), expected)
+
+
 def test_known_heights():
     terrain = Terrain((Block("table", (0.5, -0.5), (1, 1), top=0.1), Ramp("up", (2, 0), (2, 1), 0.0, 1.0, yaw=np.pi)))
     assert terrain.height(0.5, -0.5) == pytest.approx(0.1)
