@@ -277,8 +277,12 @@ class Deployed(Straight):
         tokens = torch.cat([moving, terrain[:, None]], 1).view(-1, width)
         *before, last = (cast(Block, block) for block in model.blocks)
         for block in before:
-            tokens = _whole(block, tokens, mask)
-        return model.head(model.norm(_last(last, tokens, len(mask))))
+            tokens = _whole(block, tokens, mask, self._width(tokens))
+        return model.head(model.norm(_last(last, tokens, len(mask), self._width(tokens))))
+
+    def _width(self, tokens: Tensor) -> int:
+        """Of a token: a number, not what the graph is to find out in every call, and with it every matrix."""
+        return self.model.config.width
 
     def _moving(self) -> tuple[Tensor, Tensor]:
         """Weight `[2 width, frame]` and bias of action and state tokens before their ReLU, for raw frames."""
@@ -290,9 +294,21 @@ class Deployed(Straight):
         return weight, torch.cat([model.action.bias, model.state.bias]) - weight @ model.frames.mean
 
 
-def _whole(block: Block, x: Tensor, mask: Tensor) -> Tensor:
+class Unfolded(Deployed):
+    """The same, as bundles had it while their graph asked for the width of its tokens: their runtimes cut, scaled and
+    joined the matrices anew in every call."""
+
+    def _width(self, tokens: Tensor) -> int:
+        return tokens.shape[1]
+
+
+FORMS = (Deployed, Unfolded, Straight)
+"""In which bundles have been written, today's first."""
+
+
+def _whole(block: Block, x: Tensor, mask: Tensor, width: int) -> Tensor:
     """A block on rows `[B n, width]` of `n` tokens each."""
-    width, tokens = x.shape[1], len(mask)
+    tokens = len(mask)
     weight, bias = _scaled(block, width)
     split = nn.functional.linear(block.norm_1(x), weight, bias).view(-1, tokens, 3, block.heads, width // block.heads)
     query, key, value = split.permute(2, 0, 3, 1, 4).unbind(0)
@@ -301,9 +317,9 @@ def _whole(block: Block, x: Tensor, mask: Tensor) -> Tensor:
     return x + block.feed(block.norm_2(x))
 
 
-def _last(block: Block, x: Tensor, tokens: int) -> Tensor:
+def _last(block: Block, x: Tensor, tokens: int, width: int) -> Tensor:
     """The last of so many tokens, which looks at all, after a block: `[B n, width]` to `[B, width]`."""
-    width, heads = x.shape[1], block.heads
+    heads = block.heads
     weight, bias = _scaled(block, width)
     normed = block.norm_1(x)
     split = nn.functional.linear(normed, weight[width:], bias[width:]).view(-1, tokens, 2, heads, width // heads)

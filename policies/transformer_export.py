@@ -81,16 +81,18 @@ def _flat(model: LocomotionTransformer, name: str) -> np.ndarray:
     return np.concatenate([np.tile(frames, len(model.layout.frames)), heights])
 
 
-def graph_of(model: LocomotionTransformer, straight: bool = False) -> Any:
-    """The ONNX graph of a model as it runs on a robot: one `observation` in, one `action` out. Its initializers are the
-    model's parameters, but for those of the `straight` form of earlier bundles, of which some are transposed or cut."""
-    deployed, size = (Straight if straight else Deployed)(model), model.layout.size
+def graph_of(model: LocomotionTransformer, form: type[Straight] = Deployed) -> Any:
+    """The ONNX graph of a model as it runs on a robot, or in another of `FORMS`: `observation` in, `action` out. Its
+    initializers are the model's parameters, but for those of the `Straight` form, of which some are transposed or cut.
+    """
+    deployed, size = form(model), model.layout.size
     file: Any = io.BytesIO()
     names: dict[str, Any] = {"input_names": ["observation"], "output_names": ["action"]}
     with warnings.catch_warnings():  # torch's newer exporter would need a package more
         warnings.simplefilter("ignore")
         torch.onnx.export(
             deployed, (torch.zeros(2, size),), file, dynamo=False, opset_version=OPSET,
-            dynamic_axes={"observation": {0: "batch"}, "action": {0: "batch"}}, do_constant_folding=straight, **names,
+            dynamic_axes={"observation": {0: "batch"}, "action": {0: "batch"}},
+            do_constant_folding=form is Straight, **names,
         )  # fmt: skip
     return onnx.load_from_string(file.getvalue()).graph

@@ -13,7 +13,7 @@ import torch
 from onnx import numpy_helper
 
 from policies.bundle.reader import Bundle
-from policies.transformer import Deployed, LocomotionTransformer, TransformerConfig
+from policies.transformer import FORMS, Deployed, LocomotionTransformer, TransformerConfig
 from policies.transformer_export import graph_of
 from sim.errors import InputError
 
@@ -37,7 +37,7 @@ def read_transformer(file: Path) -> LocomotionTransformer:
     values = {name: rng.standard_normal(tensor.shape) for name, tensor in pattern.state_dict().items()}
     pattern.load_state_dict({name: torch.as_tensor(value, dtype=torch.float32) for name, value in values.items()})
     theirs = onnx.load(str(file), load_external_data=False).graph
-    forms = (graph_of(pattern, straight) for straight in (False, True))
+    forms = (graph_of(pattern, form) for form in FORMS)
     ours = next((form for form in forms if _operations(form) == _operations(theirs)), None)
     if ours is None:
         raise InputError(f"the network in {file} was exported in another form than this version's")
@@ -48,6 +48,15 @@ def read_transformer(file: Path) -> LocomotionTransformer:
     if np.abs(found - bundle(seen)).max() > PARITY:
         raise InputError(f"the parameters of {file} do not give its actions")
     return model
+
+
+def graph_of_today(file: Path) -> Any:
+    """The graph of a bundle's Transformer as it would be exported now, of equal parameters; None where the bundle holds
+    none that `read_transformer` can read, and so stays as it is."""
+    try:
+        return graph_of(read_transformer(file).eval())
+    except InputError:
+        return None
 
 
 PARITY = 1e-4

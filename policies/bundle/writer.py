@@ -70,9 +70,11 @@ def renew(file: Path) -> bool:
     return True
 
 
-def rewrite(file: Path, to: Path, force: bool = True, **changes: Any) -> None:
-    """Writes a bundle with today's schema and other metadata; graph and numbers stay the same, and its provenance says
-    which file it was.
+def rewrite(file: Path, to: Path, force: bool = True, graph: Any = None, **changes: Any) -> None:
+    """Writes a bundle with today's schema and other metadata; its provenance says which file it was.
+
+    Args:
+      graph: ONNX graph of the same network in another form; without it the file's own.
 
     Raises:
       InputError: the file is no bundle, `to` is there without `force`, or cannot be written.
@@ -81,7 +83,7 @@ def rewrite(file: Path, to: Path, force: bool = True, **changes: Any) -> None:
     content = file.read_bytes()
     said = {**json.loads(old.metadata.to_json()), **changes, "schema": SCHEMA}
     said["provenance"] = {**said["provenance"], FORMERLY: hashlib.sha256(content).hexdigest()}
-    write_bundle(onnx.load_from_string(content).graph, Metadata.from_json(json.dumps(said)), to, force)
+    write_bundle(graph or onnx.load_from_string(content).graph, Metadata.from_json(json.dumps(said)), to, force)
 
 
 def main(files: list[str]) -> int:

@@ -3,13 +3,17 @@
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
+from distill.locomotion.export import export
 from policies import transformer, transformer_export
 from policies.bundle.reader import Bundle, Policy
+from policies.bundle.runtime import onnxruntime
 from policies.bundle.shipped import bundle_file
-from policies.transformer import Deployed, LocomotionTransformer, TransformerConfig, generalist_layout, unpack
+from policies.learning.options import ExportOptions
+from policies.transformer import FORMS, Deployed, LocomotionTransformer, TransformerConfig, generalist_layout, unpack
 from policies.transformer_export import export_transformer, graph_of
 from policies.transformer_import import read_transformer
 from sim import observation as obs
@@ -173,17 +177,41 @@ def test_a_bundle_gives_its_model_back(tmp_path, config):
         torch.testing.assert_close(found.state_dict()[name], value, rtol=0, atol=0, msg=name)
 
 
-def test_a_bundle_of_before_the_deployed_form_gives_its_model_back(tmp_path, monkeypatch):
+@pytest.mark.parametrize("form", FORMS[1:])
+def test_a_bundle_of_an_earlier_form_gives_its_model_back_and_is_written_in_that_of_today(tmp_path, monkeypatch, form):
     net = model()
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    now, _, _ = written(tmp_path, net)
-    monkeypatch.setattr(transformer_export, "graph_of", lambda it: graph_of(it, straight=True))
-    before, _, _ = written(tmp_path, net, "before.onnx")
-    assert before.read_bytes() != now.read_bytes()
+    now, seen, _ = written(tmp_path, net)
+    with monkeypatch.context() as earlier:
+        earlier.setattr(transformer_export, "graph_of", lambda it: graph_of(it, form))
+        before, _, _ = written(tmp_path, net, "before.onnx")
+    assert operations(before) != operations(now)
     for name, value in read_transformer(before).state_dict().items():
         torch.testing.assert_close(net.state_dict()[name], value, rtol=0, atol=0, msg=name)
+    again = tmp_path / "again.onnx"
+    exported = export(ExportOptions(before, again, target_step=0.5))
+    assert operations(again) == operations(now) and exported.parity < 1e-5
+    assert Bundle.load(again).metadata.target_step == 0.5
+    np.testing.assert_allclose(Bundle.load(again)(seen), Bundle.load(before)(seen), atol=1e-5)
+
+
+def operations(file) -> list[str]:
+    return [node.op_type for node in onnx.load(str(file)).graph.node]
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_no_matrix_of_the_deployed_graph_is_made_anew_in_every_call(tmp_path, layers):
+    file, *_ = written(tmp_path, model(TransformerConfig(6, 32, layers, 4, 4)))
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "as_it_runs.onnx")
+    onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    graph = onnx.load(options.optimized_model_filepath).graph
+    known = {tensor.name for tensor in graph.initializer}
+    products = [node for node in graph.node if node.op_type in ("Gemm", "FusedGemm")]
+    assert len(products) >= 4 * layers
+    assert all(known.issuperset(node.input[1:]) for node in products)
 
 
 @pytest.mark.parametrize("layers", [1, 3])
