@@ -183,7 +183,8 @@ def test_a_bundle_of_an_earlier_form_gives_its_model_back_and_is_written_in_that
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    now, seen, _ = written(tmp_path, net)
+    now, _, _ = written(tmp_path, net)
+    seen = observations(9, net.layout)
     with monkeypatch.context() as earlier:
         earlier.setattr(transformer_export, "graph_of", lambda it: graph_of(it, form))
         before, _, _ = written(tmp_path, net, "before.onnx")
