@@ -75,6 +75,24 @@ class PastTheBest:
 
 
 @dataclass(frozen=True)
+class BeyondTheBest:
+    """A figure: the mean loss after all teachers beyond the best smaller one less the loss after that, mean over
+    students; the best is chosen as in `PastTheBest`, which looks at one end of the curve alone, and so is noisier."""
+
+    widths: tuple[int, ...]
+    start: str
+
+    def __call__(self, results: Results) -> np.ndarray:
+        """`[seeds]`."""
+        losses = curves(results, self.widths, self.start)[2]
+        others = losses.sum(0) - losses if len(losses) > 1 else losses
+        best = others[..., :-1].argmin(-1)[..., None]
+        beyond = np.arange(losses.shape[-1]) > best
+        mean = (losses * beyond).sum(-1) / beyond.sum(-1)
+        return (mean - np.take_along_axis(losses, best, -1)[..., 0]).mean(-1)
+
+
+@dataclass(frozen=True)
 class Growth:
     """A figure: the slope of the logarithm of the best teacher's size over that of the student's; 1 in proportion."""
 
@@ -89,12 +107,14 @@ class Growth:
         return (best - best[:, :1]) @ sizes / (sizes @ sizes)  # of equal sizes exactly 0
 
 
-def claims(widths: Sequence[int], start: str, loss: Power, slope: Power) -> tuple[Claim, Claim]:
-    """That there is a best teacher, and that it grows with the student, with the power of each."""
+def claims(widths: Sequence[int], start: str, loss: Power, slope: Power, *, every: bool = False) -> tuple[Claim, Claim]:
+    """That there is a best teacher, and that it grows with the student, with the power of each; `every` teacher beyond
+    the best counts, or the largest alone."""
+    kind, last = (BeyondTheBest, "those beyond it") if every else (PastTheBest, "the largest teacher")
     return (
         Claim(
-            "gap", "Teachers beyond the best size make a student of one size worse",
-            PastTheBest(tuple(widths), start), loss, unit="loss after the largest teacher less after the best smaller",
+            "gap", "Teachers beyond the best size make a student of one size worse", kind(tuple(widths), start), loss,
+            unit=f"loss after {last} less after the best smaller",
         ),
         Claim(
             "growth", "The best teacher grows with the student",

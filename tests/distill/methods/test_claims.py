@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from distill.core.errors import DistillError
-from distill.methods.capacity_gap.law import Growth, PastTheBest
+from distill.methods.capacity_gap.law import BeyondTheBest, Growth, PastTheBest
 from distill.methods.catalogue import NAMES, find
 from distill.methods.claims import Claim, Difference, Power, holm, judge, p_value, plans, seeds_of, summary
 from distill.methods.power import above_t, detectable, power, seeds_for
@@ -178,6 +178,12 @@ def test_the_best_teacher_is_chosen_on_other_seeds_and_its_growth_is_a_slope_of_
     assert PastTheBest((1, 2), "random")(rising) == pytest.approx([-0.375] * 3), "the largest is the best"
     real = of(np.tile([[1.0, 0.0, 1.0], [1.0, 0.5, 2.0]], (3, 1, 1)))
     assert PastTheBest((1, 2), "random")(real) == pytest.approx([1.25] * 3)
+    for seen, largest in ((rising, -0.375), (real, 1.25)):
+        beyond = BeyondTheBest((1, 2), "random")(seen)
+        assert beyond == pytest.approx([largest] * 3), "one teacher alone is beyond the best"
+    early = of(np.tile([[0.0, 1.0, 2.0], [1.0, 0.5, 2.0]], (3, 1, 1)))
+    assert BeyondTheBest((1, 2), "random")(early) == pytest.approx([(1.5 + 1.5) / 2] * 3), "both beyond the first count"
+    assert BeyondTheBest((1, 2), "random")(noise).mean() <= 0
     moved = of(np.tile([[0.0, 1.0, 2.0], [2.0, 1.0, 0.0]], (3, 1, 1)))
     assert Growth((1, 2), "random")(moved) == pytest.approx([2.0] * 3), "four times the teacher for twice the student"
 
