@@ -66,12 +66,12 @@ class Options(options.Options):
     """the specialists drive this share of round 1, its square of round 2, and so on"""
     smoothing: Share = 0.5
     """how far the mixture of domains follows where the student lags; 0: equal shares"""
-    width: Annotated[int, Range(1, 4096)] = 128
-    """of the Transformer; a multiple of its 4 heads"""
-    layers: Annotated[int, Range(1, 64)] = 3
-    """of the Transformer"""
-    context: Annotated[int, Range(1, 60)] = 15
-    """control steps that the student sees"""
+    width: Annotated[int, Range(1, 4096)] | None = None
+    """of the Transformer, a multiple of its 4 heads; without it that of --start-from, or 128"""
+    layers: Annotated[int, Range(1, 64)] | None = None
+    """of the Transformer; without it those of --start-from, or 3"""
+    context: Annotated[int, Range(1, 60)] | None = None
+    """control steps that the student sees; without it those of --start-from, or 15"""
     target_step: Annotated[float, Range(0, 10)] = 0.0
     """largest change of a joint target that the student makes in a control step, rad; 0: as it likes"""
     courses: tuple[str, ...] = ("official",)

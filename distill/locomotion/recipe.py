@@ -45,6 +45,8 @@ from sim.robots.description import Robot, find_robot
 
 FREE = ("out", "resume", "force", "run", "threads", "patience")
 """Options that may change when a run is resumed, and that do not decide its result."""
+SIZES = ("context", "width", "layers")
+"""Options of the network."""
 
 
 def distil(options: Options) -> Distilled:
@@ -63,7 +65,8 @@ def distil(options: Options) -> Distilled:
     try:
         with alone(options.run), runs.stopping():
             if options.resume and is_run(options.run):
-                _compare(options)
+                options = _compare(options)
+            options = sized(options)
             distiller, _ = build(options, source)
             if not (options.resume and is_run(options.run)):
                 runs.say_begun(options.resume, options.run)
@@ -100,7 +103,7 @@ def export_run(run: Path, file: Path, force: bool = False, target_step: float | 
         summary = read_json(run / "summary.json")
         shards = Shards(run / "data")
         card = shards.card(robot.control_period)
-        seen = observations(shards, options.context, 500)
+        seen = observations(shards, student.module.config.context, 500)
     except (DistillError, OSError) as error:
         raise InputError(f"the run {run} cannot be exported: {error}") from error
     exported = export_transformer(
@@ -117,12 +120,27 @@ def _remember(options: Options, source: "Source") -> None:
     write_json(options.run / OPTIONS, values)
 
 
-def _compare(options: Options) -> None:
-    """Raises `InputError` where a run that is resumed was begun with other options."""
-    begun = plain(asdict(_recall(options.run)[0]))
+def _compare(options: Options) -> Options:
+    """The options of a run that is resumed, with the sizes that it has. Raises `InputError` where it was begun with
+    other ones."""
+    kept = _recall(options.run)[0]
+    unsaid = {name: getattr(kept, name) for name in SIZES if getattr(options, name) is None}
+    options = replace(options, **unsaid)
+    begun = plain(asdict(kept))
     for name, value in plain(asdict(options)).items():
         if name not in FREE and begun[name] != value:
             raise InputError(f"{options.run} was begun with {name} {begun[name]}, not {value}")
+    return options
+
+
+def sized(options: Options) -> Options:
+    """The options with every one of `SIZES`: what is not asked for is as in the bundle that the student begins with, or
+    as in a `TransformerConfig`."""
+    unsaid = [name for name in SIZES if getattr(options, name) is None]
+    if not unsaid:
+        return options
+    known = TransformerConfig() if options.start_from is None else read_transformer(options.start_from).config
+    return replace(options, **{name: getattr(known, name) for name in unsaid})
 
 
 def _driven(options: Options) -> tuple[Robot, dict[str, list[float]]]:
@@ -154,10 +172,8 @@ def _path(value: str | None) -> Path | None:
 
 
 def _network(options: Options, robot: Robot) -> TransformerConfig:
-    return TransformerConfig(
-        joints=robot.joints, context=options.context, width=options.width, layers=options.layers,
-        clock=options.recordings is None,
-    )  # fmt: skip
+    sizes = {name: getattr(options, name) for name in SIZES}
+    return TransformerConfig(joints=robot.joints, clock=options.recordings is None, **sizes)
 
 
 def _student(options: Options, robot: Robot) -> TransformerStudent:
@@ -172,7 +188,7 @@ def _begun(options: Options, robot: Robot) -> TransformerStudent:
     if replace(start.config, context=asked.context) != asked or asked.context > start.config.context:
         raise InputError(
             f"{options.start_from} has a context of {start.config.context}, a width of {start.config.width} and "
-            f"{start.config.layers} layers: give --width and --layers as it has them, and --context not above it"
+            f"{start.config.layers} layers: --width and --layers must be as it has them, --context not above it"
         )
     if asked.context < start.config.context:
         start = start.shortened(asked.context)
@@ -249,7 +265,9 @@ def _ranges(teachers: Skills) -> dict[str, list[float]]:
 
 def build(options: Options, source: Source) -> tuple[Distiller, TransformerStudent]:
     """The loop and the student, fresh or restored."""
+    options = sized(options)
     student = _begun(options, source.robot)
+    context = student.module.config.context
     config = LoopConfig(
         rounds=0 if options.recordings else options.rounds,
         first_rows=options.first_rows, rows=options.rows, first_steps=options.first_steps,
@@ -259,7 +277,7 @@ def build(options: Options, source: Source) -> tuple[Distiller, TransformerStude
         precision=options.precision, seed=options.seed,
     )  # fmt: skip
     distiller = Distiller(
-        student, SquaredError(), RecordedActions(), source.collectors, Windows(options.context), options.run, config,
+        student, SquaredError(), RecordedActions(), source.collectors, Windows(context), options.run, config,
         source.measure, options.resume, Console(stderr=True),
     )  # fmt: skip
     return distiller, student

@@ -115,7 +115,7 @@ def test_a_foreign_bundle_is_not_replaced_by_a_run_that_was_never_begun(tmp_path
         (["--rounds", "-1"], "--rounds"),
         (["--start-from", "models/walk.onnx"], "models/walk.onnx"),
         (["--start-from", "models/generalist.onnx", "--layers", "2"], "--layers"),
-        (["--start-from", "models/generalist.onnx", "--context", "16"], "--context"),
+        (["--start-from", "models/generalist.onnx", "--context", "60"], "--context"),
         (["--precision", "fp8"], "precision"),
     ],
 )
@@ -127,7 +127,7 @@ def test_bad_options_are_one_line_and_status_2(tmp_path, arguments, message, cap
 
 def test_an_earlier_student_goes_on_as_it_was(tmp_path):
     start = bundle_file("generalist")
-    options = replace(TINY, width=128, layers=3, start_from=start, run=tmp_path)
+    options = replace(TINY, width=None, layers=None, start_from=start, run=tmp_path)
     _, student = recipe.build(options, recipe.simulated(options))
     shards = Shards(tmp_path / "data")
     student.begin(shards)  # experience changes nothing of how its inputs are scaled
@@ -142,6 +142,15 @@ def test_the_command_of_a_run_asks_for_the_same_run():
     options = replace(TINY, nominal=True, courses=("official", "generated:3"), weak=12.0, context=5, target_step=0.5)
     asked = barkour.parse(shlex.split(recipe.command(options))[1:]).options
     assert asked == options
+
+
+def test_sizes_that_are_not_asked_for_are_the_earlier_students_and_are_kept_with_the_run(tmp_path):
+    start = read_transformer(bundle_file("generalist")).config
+    whole = recipe.sized(replace(TINY, width=None, layers=None, start_from=bundle_file("generalist")))
+    assert (whole.context, whole.width, whole.layers) == (start.context, start.width, start.layers)
+    alone = recipe.sized(Options())
+    assert (alone.context, alone.width, alone.layers) == (15, 128, 3)
+    assert recipe.sized(replace(TINY, context=2)).context == 2
 
 
 def test_an_earlier_student_goes_on_with_a_shorter_context(tmp_path):
