@@ -27,9 +27,15 @@ def read_transformer(file: Path) -> LocomotionTransformer:
     bundle = Bundle.load(file)
     try:
         config = TransformerConfig.from_dict(bundle.metadata.provenance["network"])
-        model = LocomotionTransformer(config)
-    except (KeyError, TypeError, AttributeError) as error:
+        size = config.layers * config.width  # at least: its norms' parameters
+        if 4 * size <= file.stat().st_size:
+            with torch.device("meta"):  # what a file says of itself is no reason to ask for any memory
+                size = LocomotionTransformer(config).size
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise InputError(f"{file} holds no Locomotion-Transformer") from error
+    if 4 * size > file.stat().st_size:
+        raise InputError(f"{file} is smaller than the Locomotion-Transformer that it says it holds")
+    model = LocomotionTransformer(config)
     if config.joints != bundle.robot.joints or model.layout != bundle.layout:
         raise InputError(f"{file} holds a Transformer of another form than this version's")
     pattern = LocomotionTransformer(config).eval()

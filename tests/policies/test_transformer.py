@@ -12,6 +12,7 @@ from policies import transformer, transformer_export
 from policies.bundle.reader import Bundle, Policy
 from policies.bundle.runtime import onnxruntime
 from policies.bundle.shipped import bundle_file
+from policies.bundle.writer import rewrite
 from policies.learning.options import ExportOptions
 from policies.transformer import FORMS, Deployed, LocomotionTransformer, TransformerConfig, generalist_layout, unpack
 from policies.transformer_export import export_transformer, graph_of
@@ -232,6 +233,20 @@ def test_what_holds_no_such_model_is_refused(tmp_path):
     net.config = TransformerConfig(width=32, layers=1, heads=2, channels=4)  # says less than it is
     with pytest.raises(InputError):
         read_transformer(written(tmp_path, net)[0])
+
+
+@pytest.mark.parametrize(
+    "said",
+    [{"width": 4 * 10**8}, {"width": 4 * 10**15}, {"layers": 10**9}, {"width": "wide"}, {"hidden": 3}, {"more": 1}],
+)
+def test_what_a_bundle_says_of_its_network_is_believed_only_where_it_can_be(tmp_path, said):
+    file, _, net = written(tmp_path)
+    other, again = tmp_path / "other.onnx", tmp_path / "again.onnx"
+    rewrite(file, other, provenance={"network": {**net.config.to_dict(), **said}})
+    with pytest.raises(InputError, match="other.onnx"):
+        read_transformer(other)
+    export(ExportOptions(other, again))
+    assert operations(again) == operations(other), "its graph stays as it is"
 
 
 def test_an_existing_bundle_is_not_overwritten(tmp_path):
