@@ -2,9 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 
-from benchmarks import ablations, paired, tick
+from benchmarks import ablations, paired, parts, tick
+from policies.skills.library import load_skills, paces_of
+from sim.course.description import official
 
 
 def test_a_policy_ties_with_itself_world_by_world(monkeypatch, capsys):
@@ -70,3 +73,48 @@ def test_bad_input_is_one_line(tmp_path, capsys):
     assert ablations.main(["--data", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 3 and "nobody" in lines[0] and "missing.onnx" in lines[1] and "no shards" in lines[2]
+
+
+def test_a_part_is_worth_what_is_lost_without_it_world_by_world():
+    whole = [{"score": s, "time_s": t, "finished": True, "all_obstacles": True} for s, t in ((1.0, 10.0), (0.9, 11.0))]
+    slower = [{**row, "score": row["score"] - 0.1, "time_s": row["time_s"] + 2.0} for row in whole]
+    found = parts.figures(slower, whole)
+    assert found["worth_score"] == pytest.approx([0.1, 0.1, 0.1]) and found["worth_seconds"] == pytest.approx([2.0] * 3)
+    assert parts.figures(whole, whole)["worth_score"] == [0.0, 0.0, 0.0]
+    fallen = [slower[0], {**slower[1], "finished": False, "all_obstacles": False}]
+    found = parts.figures(fallen, whole)
+    assert found["worth_seconds"] is None and found["finished_rate"] == found["all_obstacles_rate"] == 0.5
+    assert found["time_s_median"] == 12.0
+
+
+def test_every_part_is_really_taken_away():
+    skills = load_skills("generalist")
+    paces = paces_of(skills)
+
+    def made(name: str) -> tuple:
+        arm = parts.ARMS[name]
+        own = arm.paces(paces)
+        found = parts._navigator(arm, arm.route(official(), skills, own), skills, own)
+        return found.route, found.tuning, found.ahead_of_errors.tolist()
+
+    everything = {name: made(name) for name in parts.ARMS}
+    assert all(found != everything[parts.SHIPPED] for name, found in everything.items() if name != parts.SHIPPED)
+    assert not np.any(everything["rehearsal"][2])
+    assert everything["planner"][0] != everything[parts.SHIPPED][0] == everything["feedback"][0]
+
+
+def test_parts_are_kept_and_another_comparison_is_refused(tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def runs_of(arm, skills, seeds, randomize, threads):
+        asked.append(arm.without)
+        return [{"score": 0.9, "time_s": 10.0, "finished": True, "all_obstacles": True, "end": ""} for _ in seeds]
+
+    monkeypatch.setattr(parts, "runs_of", runs_of)
+    for _ in range(2):
+        assert parts.main(["--runs", "3", "--out", str(tmp_path)]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert list(found["arms"]) == list(parts.ARMS) and len(asked) == len(parts.ARMS)
+    assert parts.main(["--runs", "4", "--out", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "another comparison" in said
