@@ -19,8 +19,8 @@ from robot.loop.terrain import TerrainHeights
 from robot.loop.transport import State
 from sim.course.description import official
 
-STEPS, STRETCHES = 120, 3
-"""Control steps after which everything is in use; of three times as many again at least one must take no more."""
+STEPS, STRETCHES = 120, 6
+"""Control steps after which everything is in use; of six times as many again at least one must take no more."""
 FLOAT = sys.getsizeof(0.5)
 
 
