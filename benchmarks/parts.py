@@ -7,10 +7,9 @@ Arms that are done are kept in `summary.json`; called again, it goes on.
 """
 
 import argparse
-import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from distill.core.checkpoints import write_json
+from distill.core.errors import DistillError
+from distill.core.reading import read_json
 from policies.evaluation.comparison import confidence95
 from policies.evaluation.course_run import CourseWorlds
 from policies.navigation import weaving
@@ -87,7 +88,7 @@ def runs_of(arm: Arm, skills: Skills, seeds: Sequence[int], randomize: bool, thr
         )
         worlds.navigators = [navigator.copy() for _ in worlds.navigators]
         for run in worlds.run():
-            whole = {**run.to_dict(), "all_obstacles": all(one.completed for one in run.result.obstacles.values())}
+            whole = {**run.to_dict(), "all_obstacles": run.all_obstacles}
             rows.append({name: whole[name] for name in KEPT})
     return rows
 
@@ -122,30 +123,28 @@ def figures(rows: Sequence[Mapping[str, Any]], whole: Sequence[Mapping[str, Any]
 def compare(
     policy: str, runs: int, seed: int, randomize: bool, out: Path, threads: int, console: Console
 ) -> dict[str, Any]:
-    """All arms, those that are missing in `out` computed now; `figures` of each, also written there.
+    """`figures` of every arm; those whose runs are missing in `out` are computed now, and their runs kept there.
 
     Raises:
       InputError: an unknown policy, or a folder that holds another comparison.
+      DistillError: what is kept there cannot be read.
     """
     skills, file = load_skills(policy), out / "summary.json"
     about = {"policy": policy, "runs": runs, "seed": seed, "randomized": randomize}
     found: dict[str, Any] = {**about, "arms": {}}
     if file.is_file():
-        with contextlib.suppress(ValueError):
-            found = json.loads(file.read_text())
+        found = read_json(file)
         if {name: found.get(name) for name in about} != about:
             raise InputError(f"{file} holds another comparison: {found}"[:200])
     seeds = [int(one) for one in world_seeds(seed, runs)]
-    for name, arm in _left(found["arms"]):
+    for name, arm in ARMS.items():
+        if name in found["arms"]:
+            continue
         console.print(f"{name}: without {arm.without}", highlight=False)
         found["arms"][name] = {"without": arm.without, "runs": runs_of(arm, skills, seeds, randomize, threads)}
         write_json(file, found)
     whole = found["arms"][SHIPPED]["runs"]
     return {**about, "arms": {name: figures(one["runs"], whole) for name, one in found["arms"].items()}}
-
-
-def _left(done: Mapping[str, Any]) -> Iterator[tuple[str, Arm]]:
-    yield from ((name, arm) for name, arm in ARMS.items() if name not in done)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -163,10 +162,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(stderr=True)
     try:
         asked.out.mkdir(parents=True, exist_ok=True)
-        found = compare(
-            asked.policy, asked.runs, asked.seed, not asked.nominal, asked.out, asked.threads, console
-        )  # fmt: skip
-    except (InputError, OSError) as error:
+        found = compare(asked.policy, asked.runs, asked.seed, not asked.nominal, asked.out, asked.threads, console)
+    except (InputError, DistillError, OSError) as error:
         print(f"parts: {error}", file=sys.stderr)
         return 2
     shown = Table("without", "all five", "score", "median time", "worth: score", "worth: s")

@@ -156,7 +156,7 @@ def summarize(runs: Sequence[CourseRun]) -> dict[str, Any]:
         "touched_rate": float(np.mean([run.result.touched_jump for run in runs])),
         "time_s_median": _median([run.result.time_s for run in runs if run.result.finished]),
         "obstacle_s_median": {name: _median([t[name] for t in times if name in t]) for name in names},
-        "all_obstacles_rate": float(np.mean([all(o.completed for o in run.result.obstacles.values()) for run in runs])),
+        "all_obstacles_rate": float(np.mean([run.all_obstacles for run in runs])),
         "time_s_best": min((run.result.time_s for run in runs if run.result.finished), default=None),
         "switches": switches(runs),
         "weave_s_median": _median([run.weave_s for run in runs if run.weave_s is not None]),

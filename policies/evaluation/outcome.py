@@ -64,6 +64,11 @@ class CourseRun:
     """The course's own name."""
 
     @property
+    def all_obstacles(self) -> bool:
+        """Whether every obstacle was completed."""
+        return all(obstacle.completed for obstacle in self.result.obstacles.values())
+
+    @property
     def fell(self) -> bool:
         """Whether a fall ended it."""
         return self.end in ("fell", "diverged")

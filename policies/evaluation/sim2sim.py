@@ -170,7 +170,7 @@ def measure(skills: Skills, course: Course, variation: Variation, options: Evalu
             "variation": {field.name: getattr(variation, field.name) for field in fields(variation)},
             "score_mean": found["score_mean"],
             "score_ci95": found["score_ci95"],
-            "all_obstacles": sum(all(o.completed for o in run.result.obstacles.values()) for run in runs),
+            "all_obstacles": sum(run.all_obstacles for run in runs),
             "finished": sum(run.result.finished for run in runs),
             "fell": sum(run.fell for run in runs),
             "time_s_median": found["time_s_median"],

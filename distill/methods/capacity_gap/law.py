@@ -55,6 +55,12 @@ def law(results: Results, widths: Sequence[int], start: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _best_smaller(losses: np.ndarray) -> np.ndarray:
+    """Of losses `[seeds, S, T]`, each seed's best teacher but the largest on all other seeds, `[seeds, S, 1]`."""
+    others = losses.sum(0) - losses if len(losses) > 1 else losses
+    return others[..., :-1].argmin(-1)[..., None]
+
+
 @dataclass(frozen=True)
 class PastTheBest:
     """A figure: the loss after the largest teacher less that after the best smaller one, mean over students.
@@ -69,9 +75,7 @@ class PastTheBest:
     def __call__(self, results: Results) -> np.ndarray:
         """`[seeds]`."""
         losses = curves(results, self.widths, self.start)[2]
-        others = losses.sum(0) - losses if len(losses) > 1 else losses
-        best = np.take_along_axis(losses, others[..., :-1].argmin(-1)[..., None], -1)[..., 0]
-        return (losses[..., -1] - best).mean(-1)
+        return (losses[..., -1] - np.take_along_axis(losses, _best_smaller(losses), -1)[..., 0]).mean(-1)
 
 
 @dataclass(frozen=True)
@@ -85,8 +89,7 @@ class BeyondTheBest:
     def __call__(self, results: Results) -> np.ndarray:
         """`[seeds]`."""
         losses = curves(results, self.widths, self.start)[2]
-        others = losses.sum(0) - losses if len(losses) > 1 else losses
-        best = others[..., :-1].argmin(-1)[..., None]
+        best = _best_smaller(losses)
         beyond = np.arange(losses.shape[-1]) > best
         mean = (losses * beyond).sum(-1) / beyond.sum(-1)
         return (mean - np.take_along_axis(losses, best, -1)[..., 0]).mean(-1)
