@@ -18,6 +18,29 @@ from policies.transformer_export import graph_of
 from sim.errors import InputError
 
 
+def read_config(file: Path) -> TransformerConfig:
+    """The sizes of the model in a bundle, without its parameters, which take seconds to read.
+
+    Raises:
+      InputError: no bundle, or one that says it holds no Transformer, or a larger one than it can.
+    """
+    return _config(Bundle.load(file))
+
+
+def _config(bundle: Bundle) -> TransformerConfig:
+    try:
+        config = TransformerConfig.from_dict(bundle.metadata.provenance["network"])
+        size = config.layers * config.width  # at least: its norms' parameters
+        if 4 * size <= bundle.path.stat().st_size:
+            with torch.device("meta"):  # what a file says of itself is no reason to ask for any memory
+                size = LocomotionTransformer(config).size
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise InputError(f"{bundle.path} holds no Locomotion-Transformer") from error
+    if 4 * size > bundle.path.stat().st_size:
+        raise InputError(f"{bundle.path} is smaller than the Locomotion-Transformer that it says it holds")
+    return config
+
+
 def read_transformer(file: Path) -> LocomotionTransformer:
     """The model in a bundle that `export_transformer` wrote, normalisers included.
 
@@ -25,16 +48,7 @@ def read_transformer(file: Path) -> LocomotionTransformer:
       InputError: no bundle, one of another network than this version's Transformer, or one that gives other actions.
     """
     bundle = Bundle.load(file)
-    try:
-        config = TransformerConfig.from_dict(bundle.metadata.provenance["network"])
-        size = config.layers * config.width  # at least: its norms' parameters
-        if 4 * size <= file.stat().st_size:
-            with torch.device("meta"):  # what a file says of itself is no reason to ask for any memory
-                size = LocomotionTransformer(config).size
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise InputError(f"{file} holds no Locomotion-Transformer") from error
-    if 4 * size > file.stat().st_size:
-        raise InputError(f"{file} is smaller than the Locomotion-Transformer that it says it holds")
+    config = _config(bundle)
     model = LocomotionTransformer(config)
     if config.joints != bundle.robot.joints or model.layout != bundle.layout:
         raise InputError(f"{file} holds a Transformer of another form than this version's")

@@ -35,7 +35,7 @@ from policies.learning import runs
 from policies.skills.library import Skills, load_skills
 from policies.transformer import TransformerConfig
 from policies.transformer_export import export_transformer
-from policies.transformer_import import read_transformer
+from policies.transformer_import import read_config, read_transformer
 from sim.course.description import SKILLS
 from sim.course.files import by_name
 from sim.errors import InputError
@@ -139,7 +139,7 @@ def sized(options: Options) -> Options:
     unsaid = [name for name in SIZES if getattr(options, name) is None]
     if not unsaid:
         return options
-    known = TransformerConfig() if options.start_from is None else read_transformer(options.start_from).config
+    known = TransformerConfig() if options.start_from is None else read_config(options.start_from)
     return replace(options, **{name: getattr(known, name) for name in unsaid})
 
 

@@ -8,7 +8,6 @@ from robot.loop.parameters import number
 from robot.loop.transport import NS, Array, Snapshot
 from sim import observation as obs
 from sim.course.description import Course
-from sim.course.terrain import Terrain
 from sim.observation import Layout
 from sim.robots.description import Robot
 
@@ -35,7 +34,7 @@ class TerrainHeights:
     def __init__(self, robot: Robot, course: Course | None, grid: GridPlace = GridPlace()) -> None:
         """Without a `course` and a measured grid the ground is flat, level with the pose's origin."""
         self.robot, self.course, self.grid = robot, course, grid
-        self._mapped = None if course is None else Terrain((*course.terrain().pieces, *course.board_pieces()))
+        self._mapped = None if course is None else course.whole
         self.doubted = False
         """Whether the newest grid is not to be believed, see `robot.loop.motion`: the map takes its place."""
 

@@ -138,10 +138,10 @@ class Course:
 
     def height(self, x: np.ndarray | float, y: np.ndarray | float) -> np.ndarray:
         """Ground height at world points, m, boards included; vectorised."""
-        return self._whole.height(x, y)
+        return self.whole.height(x, y)
 
     @cached_property
-    def _whole(self) -> Terrain:
+    def whole(self) -> Terrain:
         """Ground and boards: made once, as every control step looks at it."""
         return Terrain((*self.terrain().pieces, *self.board_pieces()))
 
