@@ -24,11 +24,15 @@ class Distilled(Stoppable):
     """What was written, where it was not."""
     parity: float | None = None
     """Largest difference of the bundle's actions to the trained network's."""
+    rounding: float = 0.0
+    """As in `Exported`."""
 
     @property
     def failure(self) -> str:
         """Where the run was interrupted, or its bundle is not what was trained."""
-        return super().failure or ("" if self.parity is None else Exported(parity=self.parity).failure)
+        if super().failure or self.parity is None:
+            return super().failure
+        return Exported(parity=self.parity, rounding=self.rounding).failure
 
 
 @dataclass(frozen=True, kw_only=True)

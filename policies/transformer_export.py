@@ -1,5 +1,6 @@
 """From a trained Locomotion-Transformer to a policy bundle: PyTorch graph, normaliser inside, one ONNX file."""
 
+import copy
 import io
 import warnings
 from pathlib import Path
@@ -39,7 +40,8 @@ def export_transformer(
         and `RANDOM_INPUTS` random ones are compared.
 
     Returns:
-      `describe()` of the written bundle and `parity`, the largest difference to the PyTorch model.
+      `describe()` of the written bundle, `parity`, the largest difference to the PyTorch model, and `rounding`, that
+      of the PyTorch model to itself in double precision.
 
     Raises:
       InputError: the file exists and `force` is not set, or cannot be written.
@@ -52,8 +54,7 @@ def export_transformer(
     noise = rng.standard_normal((RANDOM_INPUTS, len(mean))) * rng.uniform(0.2, 2.0, (RANDOM_INPUTS, 1))
     seen = np.concatenate([recorded, mean + std * noise]).astype(np.float32)
     deployed = Deployed(model)
-    with torch.no_grad():
-        actions = np.concatenate([deployed(torch.from_numpy(part)).numpy() for part in np.array_split(seen, 16)])
+    actions, exact = _actions(deployed, seen), _actions(copy.deepcopy(deployed).double(), seen.astype(np.float64))
     metadata = Metadata(
         schema=SCHEMA,
         skill="generalist",
@@ -73,7 +74,13 @@ def export_transformer(
         "parameters": model.size,
         "parity": float(np.abs(bundle(seen) - actions).max()),
         "parity_inputs": len(seen),
+        "rounding": float(np.abs(actions - exact).max()),
     }
+
+
+def _actions(network: torch.nn.Module, seen: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        return np.concatenate([network(torch.from_numpy(part)).numpy() for part in np.array_split(seen, 16)])
 
 
 def _flat(model: LocomotionTransformer, name: str) -> np.ndarray:

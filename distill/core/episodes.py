@@ -14,6 +14,10 @@ class EpisodeRecorder:
         `[worlds, ...]`."""
         self.steps.append({"fresh": np.array(fresh), "alive": np.array(alive), **fields})
 
+    def came_of_it(self, **fields: np.ndarray) -> None:
+        """What came of the last control step, fields `[worlds, ...]`."""
+        self.steps[-1] |= {name: np.array(values) for name, values in fields.items()}
+
     def episodes(self) -> tuple[dict[str, np.ndarray], list[int]]:
         """Fields `[rows, ...]`, episode after episode, and the length of each."""
         stacked = {name: np.stack([step[name] for step in self.steps], 1) for name in self.steps[0]}

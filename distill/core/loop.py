@@ -72,6 +72,8 @@ class LoopConfig:
     """Optimiser steps in which the learning rate rises to its peak."""
     weight_decay: float = 0.01
     max_gradient_norm: float = 1.0
+    learned_rate: float = 1.0
+    """Times the learning rate at which what the objective itself learns (projections, a critic) is learned."""
     average: float = 0.0
     """Decay, per optimiser step, of a moving average of the student's parameters, which is then what collects, is
     measured and is kept: single steps of a small batch make a student better and worse by chance. 0: none."""
@@ -96,6 +98,8 @@ class LoopConfig:
         for name in ("rounds", "warmup", "micro_batch"):
             if getattr(self, name) < 0:
                 raise DistillError(f"{name} must not be negative, got {getattr(self, name)}")
+        if not 0 < self.learned_rate < np.inf:
+            raise DistillError(f"learned_rate must be above 0, got {self.learned_rate}")
         if not 0 <= self.average < 1:
             raise DistillError(f"average must be from 0 to below 1, got {self.average}")
 
@@ -192,7 +196,7 @@ class Distiller:
         own_parameters = [p for p in student.module.parameters() if p.requires_grad]
         self.average = Average(own_parameters, config.average) if config.average else None
         optimizer = torch.optim.AdamW(
-            self.trained, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98)
+            self._groups(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98)
         )
         if self.sharded:
             self.module, self.optimizer = self.learner, optimizer
@@ -208,6 +212,15 @@ class Distiller:
             self._restore(saved)
         else:
             self.shards.keep(0)
+
+    def _groups(self) -> list[Any]:
+        """Of parameters, as an optimiser takes them: one, unless what the objective learns has a rate of its own."""
+        times = self.config.learned_rate
+        if times == 1.0:
+            return self.trained
+        own = {id(p) for p in self.learner.learned.parameters()}
+        parts = [[p for p in self.trained if (id(p) in own) == learned] for learned in (False, True)]
+        return [{"params": part, "times": factor} for part, factor in zip(parts, (1.0, times), strict=True)]
 
     # --- checkpoints ----------------------------------------------------------------------------------------------
 
@@ -406,7 +419,7 @@ class Distiller:
 
     def _step(self) -> float:
         for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule.at(self.position.step)
+            group["lr"] = self.schedule.at(self.position.step) * group.get("times", 1.0)
         counts = self.mixture.counts(self.rng, self.config.batch)
         batch = self._batch(self.sampler.sample(self.shards, self.rng, counts))
         processes = self.accelerator.num_processes

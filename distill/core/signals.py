@@ -461,6 +461,45 @@ class Actions(TeacherSignal):
                 raise DistillError("actions' std must be positive and finite")
 
 
+@dataclass(frozen=True, eq=False)
+class Rollout(TeacherSignal):
+    """What a policy did and what came of it."""
+
+    KIND: ClassVar[str] = "rollout"
+    action: Tensor
+    """`[..., A]`, float, in the policy's own action units."""
+    log_likelihood: Tensor
+    """`[...]`: of the action under the policy that took it, natural logarithm of a density."""
+    advantage: Tensor
+    """`[...]`: how much better than expected it was, in any unit."""
+
+    def _check(self) -> None:
+        _floating("the rollout's actions", self.action, least_dims=1)
+        _same_shape("a rollout", likelihood=self.log_likelihood, advantage=self.advantage)
+        if self.action.shape[:-1] != self.advantage.shape:
+            raise DistillError(f"actions {list(self.action.shape)} cannot have advantages {list(self.advantage.shape)}")
+        if not all(values.isfinite().all() for values in (self.action, self.log_likelihood, self.advantage)):
+            raise DistillError("a rollout must be finite")
+
+
+@dataclass(frozen=True, eq=False)
+class Returns(TeacherSignal):
+    """What was there to be seen, and what it turned out to be worth."""
+
+    KIND: ClassVar[str] = "returns"
+    seen: Tensor
+    """`[..., D]`, float."""
+    value: Tensor
+    """`[...]`, in the unit of rewards."""
+
+    def _check(self) -> None:
+        _floating("what was seen", self.seen, least_dims=1)
+        if self.seen.shape[:-1] != self.value.shape:
+            raise DistillError(f"what was seen {list(self.seen.shape)} cannot have values {list(self.value.shape)}")
+        if not (self.seen.isfinite().all() and self.value.isfinite().all()):
+            raise DistillError("returns must be finite")
+
+
 def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, tuple | list):
         return tuple(change(item) for item in cast("tuple[Any, ...]", value))

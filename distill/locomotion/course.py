@@ -4,8 +4,9 @@ Hand-overs between skills, weaving, mounting tables and holding still on them ha
 training grounds.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -68,16 +69,19 @@ class CourseCollector:
         few = min(self.others, len(rest))
         return (*self.courses[: self.always], *(rest[(round * few + k) % len(rest)] for k in range(few)))
 
+    def groups(self, plan: CollectionPlan) -> list[tuple[Course, Robots, int, int]]:
+        """Course, kind of robots, how many of them and seed of what is to run side by side."""
+        pairs = [(course, kind) for course in self.courses_of(plan.round) for kind in self.robots]
+        runs = max(round(plan.rows / self.rows_per_run / len(pairs)), 1)
+        return [(course, kind, runs, (plan.seed * 31 + k) % 2**31) for k, (course, kind) in enumerate(pairs)]
+
     def collect(self, student: Student | None, plan: CollectionPlan) -> Experience:
         """About `plan.rows` rows; `gain` is the mean score of the runs."""
-        groups = [(course, kind) for course in self.courses_of(plan.round) for kind in self.robots]
-        runs = max(round(plan.rows / self.rows_per_run / len(groups)), 1)
         fields: list[dict[str, np.ndarray]] = []
         episodes: list[int] = []
         results: list[CourseRun] = []
-        for k, (course, kind) in enumerate(groups):
+        for course, kind, runs, seed in self.groups(plan):
             bundle = as_bundle(student, self.teachers)
-            seed = (plan.seed * 31 + k) % 2**31
             driver = RecordingDriver(self.teachers, bundle, runs, plan.beta, seed)
             worlds = CourseWorlds(
                 course, self.teachers, world_seeds(seed, runs), randomize=kind.randomize, time_limit=LONGEST_RUN,
@@ -91,9 +95,8 @@ class CourseCollector:
             fields.append(rows)
             episodes += lengths
             results += worlds.results()
-        joined = {name: np.concatenate([rows[name] for rows in fields]) for name in fields[0]}
         score, finished = np.mean([(run.result.score, run.result.finished) for run in results], 0).tolist()
-        return Experience(joined, episodes, {"gain": max(score, 0.01), "finished": finished})
+        return Experience(joined(fields), episodes, {"gain": max(score, 0.01), "finished": finished})
 
 
 def between_obstacles(
@@ -111,21 +114,29 @@ def between_obstacles(
     )
 
 
-def as_bundle(student: Student | None, teachers: Skills) -> TorchBundle | None:
-    """What drives robots for a student of the loop."""
+def joined(fields: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Rows of several groups, one after the other."""
+    return {name: np.concatenate([rows[name] for rows in fields]) for name in fields[0]}
+
+
+def as_bundle(student: Student | None, teachers: Skills, beside: Path | None = None) -> TorchBundle | None:
+    """What drives robots for a student of the loop, at the paces `beside` a bundle, or else its walking teacher's."""
     if student is None:
         return None
     assert isinstance(student, TransformerStudent)
     walker = teachers.bundles[teachers.uses["walk"]]
     ranges = walker.metadata.command_ranges
-    return TorchBundle(student.module, teachers.robot, ranges, walker.path, student.target_step)
+    return TorchBundle(student.module, teachers.robot, ranges, beside or walker.path, student.target_step)
 
 
-def course_score(teachers: Skills, course: Course, runs: int, seed: int) -> Callable[[Student], dict[str, float]]:
-    """A measure for the loop: the mean score of a student alone over `runs` randomised runs, always the same worlds."""
+def course_score(
+    teachers: Skills, course: Course, runs: int, seed: int, beside: Path | None = None
+) -> Callable[[Student], dict[str, float]]:
+    """A measure for the loop: the mean score of a student alone over `runs` randomised runs, always the same worlds;
+    `beside` is as in `as_bundle`."""
 
     def measure(student: Student) -> dict[str, float]:
-        bundle = as_bundle(student, teachers)
+        bundle = as_bundle(student, teachers, beside)
         assert bundle is not None
         worlds = CourseWorlds(
             course, student_skills(bundle), world_seeds(seed, runs), randomize=True, time_limit=LONGEST_RUN

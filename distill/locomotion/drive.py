@@ -120,6 +120,10 @@ class RecordingDriver:
         """As `PolicyRunner.jumps`."""
         return self.teachers.jumps
 
+    def also(self) -> dict[str, np.ndarray]:
+        """Further fields `[worlds, ...]` of the step at hand, once the student was asked."""
+        return {}
+
     def step(
         self, sensors: obs.Sensors, command: np.ndarray, users: np.ndarray, heights: Callable[[obs.Layout], np.ndarray]
     ) -> np.ndarray:
@@ -138,7 +142,7 @@ class RecordingDriver:
         self.recorder.add(
             fresh, self.alive, frames=newest, heights=seen.astype(np.float16),
             skill=self.teachers.users.astype(np.uint8),
-            action=np.concatenate([label, turning[:, None]], 1).astype(np.float32),
+            action=np.concatenate([label, turning[:, None]], 1).astype(np.float32), **self.also(),
         )  # fmt: skip
         teacher = self.wheel.turn() if self.memory.student else np.ones(len(users), bool)
         noisy = wanted + robot.action_scale.astype(np.float32) * self.wheel.noise()

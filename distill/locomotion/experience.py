@@ -1,11 +1,12 @@
 """Windows of context out of episodes: what a generalist saw in its last control steps, and its teacher's actions."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from distill.core.errors import DistillError
 from distill.core.shards import Shard, Shards
 
 HELD_OUT_EVERY = 20
@@ -16,18 +17,29 @@ class Windows:
     """Samples windows of `context` consecutive rows; before an episode's first row stands that row again, as in a
     history that has just been filled."""
 
-    def __init__(self, context: int, last_only: bool = False, share: float = 1.0) -> None:
-        """`last_only` gives only the newest step's action; `share` trains on that part of the episodes alone."""
+    def __init__(
+        self, context: int, last_only: bool = False, share: float = 1.0, also: Sequence[str] = (), newest: bool = False
+    ) -> None:
+        """`last_only` gives only the newest step's action; `share` trains on that part of the episodes alone; `also`
+        are further fields of the newest step, `[B, 1, ...]`; `newest` draws from the newest round's experience alone.
+        """
         self.context, self.last_only, self.share = context, last_only, share
+        self.also, self.newest = tuple(also), newest
         self._known: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
 
     def sample(
         self, shards: Shards, rng: np.random.Generator, counts: Mapping[str, int], held_out: bool = False
     ) -> dict[str, Tensor]:
         """`frames` `[B, T, frame]` oldest first, `heights` `[B, T, n]`, `action` `[B, T, J + 1]` (`[B, 1, J + 1]` with
-        `last_only`)."""
+        `last_only`), and `also`.
+
+        Raises:
+          DistillError: a domain has a single episode, so that there is none to train on or none that is held out.
+        """
+        round_ = shards.shards[-1].about["round"] if self.newest else None
+        usable = [s for s in shards.shards if not self.newest or s.about["round"] == round_]
         parts = [
-            self._rows(shards, rng, [s for s in shards.shards if s.about["domain"] == domain], count, held_out)
+            self._rows(shards, rng, [s for s in usable if s.about["domain"] == domain], count, held_out)
             for domain, count in counts.items()
             if count
         ]
@@ -41,15 +53,20 @@ class Windows:
     ) -> dict[str, np.ndarray]:
         usable = [self._of(shard)[2 if held_out else 1] for shard in own]
         sizes = np.array([len(rows) for rows in usable])
+        if not sizes.sum():
+            raise DistillError(
+                "one episode alone cannot be learned from, as another is never trained on: ask for more rows"
+            )
         each = rng.multinomial(count, sizes / sizes.sum())
-        found: dict[str, list[np.ndarray]] = {"frames": [], "heights": [], "action": []}
+        found: dict[str, list[np.ndarray]] = {name: [] for name in ("frames", "heights", "action", *self.also)}
         for shard, rows, n in zip(own, usable, each, strict=True):
             if n:
                 last = np.sort(rows[rng.integers(0, len(rows), n)])
                 first = self._of(shard)[0][last]
                 window = np.maximum(last[:, None] + np.arange(1 - self.context, 1), first[:, None])
                 for name, values in found.items():
-                    values.append(shards.array(shard, name)[window].astype(np.float32))
+                    places = window[:, -1:] if name in self.also else window
+                    values.append(shards.array(shard, name)[places].astype(np.float32))
         return {name: np.concatenate(values) for name, values in found.items()}
 
     def _of(self, shard: Shard) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from sim import options
+from sim.errors import InputError
 from sim.options import Range, Seed, Threads, Torque
 
 OPTIONS = "options.json"
@@ -14,6 +15,10 @@ SIMULATED = (
     "score_runs", "patience", "threads",
 )  # fmt: skip
 """Options that say how experience is made and students are scored."""
+FINE_TUNED = ("tuned", "exploration", "failure_seconds", "near_teachers")
+"""Options of fine-tuning."""
+IMITATED = ("beta_decay", "smoothing", "between", "average")
+"""Options of imitation."""
 Rows = Annotated[int, Range(1, 10**8)]
 Steps = Annotated[int, Range(1, 10**7)]
 Share = Annotated[float, Range(0, 1)]
@@ -90,10 +95,26 @@ class Options(options.Options):
     """stop after so many rounds without a better score; 0: never"""
     precision: Literal["no", "bf16", "fp16"] = "no"
     """of the arithmetic in training: float32, or mixed"""
+    fine_tune: bool = False
+    """train the student of --start-from on by PPO on whole courses, with the course's score as return"""
+    tuned: Literal["head", "all"] = "head"
+    """what is fine-tuned: the last layer, or every layer, which takes far more experience"""
+    exploration: Annotated[float, Range(0, 1, above=True)] = 0.1
+    """standard deviation of its actions while it is fine-tuned, in action units"""
+    failure_seconds: Annotated[float, Range(0, 100)] = 4.0
+    """what a failed obstacle costs in its return; the official score's is 10"""
+    near_teachers: Annotated[float, Range(0, 100)] = 1e-3
+    """weight of how far it is from its teachers' actions (a KL divergence) in fine-tuning"""
     threads: Threads = 0
     """physics threads; 0 takes every core"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.recordings is not None:
-            self.refuse(SIMULATED, "with --recordings")
+            self.refuse((*SIMULATED, "fine_tune"), "with --recordings")
+        if not self.fine_tune:
+            self.refuse(FINE_TUNED, "without --fine-tune")
+        else:
+            self.refuse(IMITATED, "with --fine-tune")
+            if self.start_from is None:
+                raise InputError("--fine-tune needs --start-from, the student that is to be fine-tuned")

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -43,8 +43,13 @@ from sim.folders import alone
 from sim.options import words_of
 from sim.robots.description import Robot, find_robot
 
+if TYPE_CHECKING:
+    from distill.locomotion.fine_tuning import FineTuning
+
 FREE = ("out", "resume", "force", "run", "threads", "patience")
 """Options that may change when a run is resumed, and that do not decide its result."""
+CRITIC_RATE = 30.0
+"""Times the student's learning rate at which the critic of fine-tuning learns: it begins from nothing."""
 SIZES = ("context", "width", "layers")
 """Options of the network."""
 
@@ -90,7 +95,7 @@ def export_run(run: Path, file: Path, force: bool = False, target_step: float | 
       target_step: largest change of a joint target in a control step, rad; 0: none, without it the run's.
 
     Returns:
-      `bundle`, `parity`, `parameters`, the data `card` and what was measured of the `best` student.
+      `bundle`, `parity`, `rounding`, `parameters`, the data `card` and what was measured of the `best` student.
 
     Raises:
       InputError: no such run, no measured student in it, a damaged file, or `file` exists.
@@ -111,7 +116,7 @@ def export_run(run: Path, file: Path, force: bool = False, target_step: float | 
         provenance=provenance(options, robot, made_at, summary, best, card),
         target_step=student.target_step if target_step is None else target_step or None,
     )  # fmt: skip
-    kept = {name: exported[name] for name in ("parity", "parameters", "bytes", "target_step")}
+    kept = {name: exported[name] for name in ("parity", "rounding", "parameters", "bytes", "target_step")}
     return {"bundle": str(file), **kept, "best": best, "card": card}
 
 
@@ -205,6 +210,8 @@ class Source:
     """None: by its error on what is held out."""
     about: dict[str, Any] = field(default_factory=dict[str, Any])
     """For the run's folder, JSON-ready."""
+    fine_tuning: "Callable[[TransformerStudent], FineTuning] | None" = None
+    """In place of imitation."""
 
 
 def simulated(options: Options) -> Source:
@@ -221,6 +228,14 @@ def simulated(options: Options) -> Source:
     robots = [Robots()]
     robots += [Robots(options.weak)] if options.weak else []
     robots += [Robots(randomize=False)] if options.nominal else []
+    if options.fine_tune:
+        from distill.locomotion.fine_tuning import FineTuning
+
+        measure = course_score(teachers, courses[0], options.score_runs, 1000, options.start_from)
+        return Source(
+            teachers.robot, (), measure,
+            fine_tuning=lambda student: FineTuning(student, teachers, courses, robots, options),
+        )  # fmt: skip
     collectors: Sequence[Collector] = [
         CourseCollector(teachers, courses, robots, options.threads),
         *([between_obstacles(teachers, options.between, robots, options.threads)] if options.between else []),
@@ -272,14 +287,16 @@ def build(options: Options, source: Source) -> tuple[Distiller, TransformerStude
         rounds=0 if options.recordings else options.rounds,
         first_rows=options.first_rows, rows=options.rows, first_steps=options.first_steps,
         steps=options.steps, batch=options.batch, learning_rate=options.learning_rate,
-        average=options.average,
-        beta=Beta(1.0, options.beta_decay), smoothing=options.smoothing, patience=options.patience,
-        precision=options.precision, seed=options.seed,
+        average=options.average, learned_rate=CRITIC_RATE if options.fine_tune else 1.0,
+        beta=Beta(0.0 if options.fine_tune else 1.0, options.beta_decay),
+        smoothing=options.smoothing, patience=options.patience, precision=options.precision, seed=options.seed,
     )  # fmt: skip
-    distiller = Distiller(
-        student, SquaredError(), RecordedActions(), source.collectors, Windows(context), options.run, config,
-        source.measure, options.resume, Console(stderr=True),
-    )  # fmt: skip
+    loop = options.run, config, source.measure, options.resume, Console(stderr=True)
+    if source.fine_tuning is not None:
+        tuning = source.fine_tuning(student)
+        distiller = Distiller(tuning.student, tuning.objective, tuning.teacher, [tuning], tuning.sampler, *loop)
+    else:
+        distiller = Distiller(student, SquaredError(), RecordedActions(), source.collectors, Windows(context), *loop)
     return distiller, student
 
 

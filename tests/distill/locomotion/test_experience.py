@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from distill.core.errors import DistillError
 from distill.core.shards import Shards
 from distill.locomotion.experience import HELD_OUT_EVERY, Windows
 
@@ -58,3 +59,23 @@ def test_equal_seeds_give_equal_batches(tmp_path):
     shards = filled(tmp_path)
     first, second = (Windows(15).sample(shards, np.random.default_rng(4), {"course": 30, "walk": 3}) for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_further_fields_of_the_newest_step_and_the_newest_round_alone(tmp_path):
+    shards = Shards(tmp_path)
+    for round_ in (0, 1):
+        rows = np.arange(60, dtype=np.float32)[:, None] + 100 * round_
+        fields = {"frames": rows, "heights": rows.astype(np.float16), "action": rows, "worth": rows[:, 0]}
+        shards.append(fields, [20, 20, 20], {"domain": "course", "round": round_})
+    rng = np.random.default_rng(0)
+    batch = Windows(4, also=("worth",), newest=True).sample(shards, rng, {"course": 50})
+    assert batch["worth"].shape == (50, 1) and torch.equal(batch["worth"], batch["frames"][:, -1])
+    assert batch["worth"].min() >= 100
+    every = Windows(4, also=("worth",)).sample(shards, rng, {"course": 200})["worth"]
+    assert every.min() < 100 <= every.max()
+
+
+def test_a_single_episode_cannot_be_learned_from(tmp_path):
+    shards = filled(tmp_path, (40,))
+    with pytest.raises(DistillError, match="one episode alone"):
+        Windows(4).sample(shards, np.random.default_rng(0), {"course": 5}, held_out=True)
