@@ -17,7 +17,7 @@ from distill.locomotion.student import TorchBundle, TransformerStudent, student_
 from policies.evaluation.course_run import CourseWorlds
 from policies.evaluation.evaluate import summarize
 from policies.evaluation.outcome import CourseRun
-from policies.skills.library import Skills
+from policies.skills.library import PACES_SUFFIX, Skills
 from sim.course.description import Course
 from sim.course.generator import BETWEEN, short
 from sim.course.score import MAX_TIME
@@ -120,13 +120,15 @@ def joined(fields: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 
 def as_bundle(student: Student | None, teachers: Skills, beside: Path | None = None) -> TorchBundle | None:
-    """What drives robots for a student of the loop, at the paces `beside` a bundle, or else its walking teacher's."""
+    """What drives robots for a student of the loop, at the paces `beside` a bundle where there are some, or else at its
+    walking teacher's."""
     if student is None:
         return None
     assert isinstance(student, TransformerStudent)
     walker = teachers.bundles[teachers.uses["walk"]]
     ranges = walker.metadata.command_ranges
-    return TorchBundle(student.module, teachers.robot, ranges, beside or walker.path, student.target_step)
+    path = beside if beside is not None and beside.with_suffix(PACES_SUFFIX).is_file() else walker.path
+    return TorchBundle(student.module, teachers.robot, ranges, path, student.target_step)
 
 
 def course_score(

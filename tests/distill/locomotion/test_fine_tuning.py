@@ -135,8 +135,15 @@ def test_what_is_drawn_is_what_the_robot_is_given(start):
     observation = np.zeros((4, bundle.layout.size), np.float32)
     drawn = exploring(observation)
     assert drawn is exploring.drawn and exploring.mean == pytest.approx(bundle(observation))
-    assert exploring.path == start and student_skills(exploring).able
+    assert exploring.path == teachers.bundles[teachers.uses["walk"]].path, "paces, as it has none of its own"
+    assert student_skills(exploring).able
     assert not student.module.head._forward_pre_hooks, "nothing is left behind"
+
+
+def test_a_student_with_paces_of_its_own_is_fine_tuned_at_them():
+    start = bundle_file("generalist")
+    bundle = as_bundle(TransformerStudent(SMALL), load_skills("specialists"), start)
+    assert bundle is not None and bundle.path == start
 
 
 @pytest.mark.slow
