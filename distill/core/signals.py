@@ -474,12 +474,7 @@ class Rollout(TeacherSignal):
     """`[...]`: how much better than expected it was, in any unit."""
 
     def _check(self) -> None:
-        _floating("the rollout's actions", self.action, least_dims=1)
-        _same_shape("a rollout", likelihood=self.log_likelihood, advantage=self.advantage)
-        if self.action.shape[:-1] != self.advantage.shape:
-            raise DistillError(f"actions {list(self.action.shape)} cannot have advantages {list(self.advantage.shape)}")
-        if not all(values.isfinite().all() for values in (self.action, self.log_likelihood, self.advantage)):
-            raise DistillError("a rollout must be finite")
+        _numbered("actions", self.action, likelihood=self.log_likelihood, advantage=self.advantage)
 
 
 @dataclass(frozen=True, eq=False)
@@ -493,11 +488,7 @@ class Returns(TeacherSignal):
     """`[...]`, in the unit of rewards."""
 
     def _check(self) -> None:
-        _floating("what was seen", self.seen, least_dims=1)
-        if self.seen.shape[:-1] != self.value.shape:
-            raise DistillError(f"what was seen {list(self.seen.shape)} cannot have values {list(self.value.shape)}")
-        if not (self.seen.isfinite().all() and self.value.isfinite().all()):
-            raise DistillError("returns must be finite")
+        _numbered("what was seen", self.seen, value=self.value)
 
 
 def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
@@ -545,3 +536,13 @@ def _stack(name: str, layers: tuple[Tensor, ...], least_dims: int) -> None:
         raise DistillError(f"{name} need a tuple of at least one layer")
     for layer in layers:
         _floating(name, layer, least_dims)
+
+
+def _numbered(name: str, vectors: Tensor, **numbers: Tensor) -> None:
+    """Vectors `[..., D]`, with one number `[...]` of each kind for every one of them."""
+    _floating(name, vectors, least_dims=1)
+    for kind, values in numbers.items():
+        if values.shape != vectors.shape[:-1]:
+            raise DistillError(f"{name} {list(vectors.shape)} cannot have a {kind} {list(values.shape)}")
+    if not all(values.isfinite().all() for values in (vectors, *numbers.values())):
+        raise DistillError(f"{name} and their {' and '.join(numbers)} must be finite")
