@@ -36,7 +36,7 @@ from sim.envs.worlds import world_seeds
 DISCOUNT, DECAY = 0.99, 0.8
 """Of a control step: what happens two seconds later counts 0.37 as much; lambda of the advantages. With the usual 0.95
 the noise of later steps left half of what can be told of an action in 87,000 steps."""
-COMMON, LARGEST = 0.68, 20.0
+COMMON, LARGEST = 0.68, 9.0
 """Share of advantages within one unit of the middle, and units at which they are cut off: a fall would outweigh
 thousands of steps."""
 CLIP = 0.3

@@ -101,8 +101,8 @@ class Options(options.Options):
     """what is fine-tuned: the last layer, or every layer, which takes far more experience"""
     exploration: Annotated[float, Range(0, 1, above=True)] = 0.1
     """standard deviation of its actions while it is fine-tuned, in action units"""
-    failure_seconds: Annotated[float, Range(0, 100)] = 10.0
-    """what a failed obstacle costs in its return; 10 is the official score's"""
+    failure_seconds: Annotated[float, Range(0, 100)] = 4.0
+    """what a failed obstacle costs in its return; the official score's is 10"""
     near_teachers: Annotated[float, Range(0, 100)] = 1e-3
     """weight of how far it is from its teachers' actions (a KL divergence) in fine-tuning"""
     threads: Threads = 0
