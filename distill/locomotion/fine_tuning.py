@@ -276,7 +276,8 @@ class FineTuning(CourseCollector):
             results += found
         rows = joined(fields)
         reward, expected = rows.pop("reward"), self._expected(rows)
-        gain, value = advantages(reward.astype(float), expected, episodes, DISCOUNT, DECAY)
+        decay = DECAY if plan.round else 1.0  # a critic that knows nothing is taught by what came of it, not by itself
+        gain, value = advantages(reward.astype(float), expected, episodes, DISCOUNT, decay)
         explained = 1.0 - float(np.var(value - expected) / max(np.var(value), 1e-12))
         rows["advantage"] = scaled(gain).astype(np.float32)
         rows["value"] = value.astype(np.float32)

@@ -126,6 +126,18 @@ def test_actions_are_drawn_around_the_students_and_their_likelihood_is_of_it(tmp
     )  # fmt: skip
 
 
+def test_the_first_round_tells_the_critic_what_came_of_everything():
+    student = TransformerStudent(SMALL)
+    options = Options(fine_tune=True, start_from=bundle_file("generalist"))
+    tuning = FineTuning(student, load_skills("specialists"), [official()], [recipe.Robots()], options)
+    first, later = (tuning.collect(None, CollectionPlan(round_, 0.0, 1500, 7)) for round_ in (0, 1))
+    assert not first.fields["taught"].any() and later.fields["taught"].all()
+    assert first.episodes == later.episodes, "equal plans but for the round"
+    ends = np.cumsum(first.episodes) - 1
+    np.testing.assert_allclose(first.fields["value"][ends], later.fields["value"][ends], atol=1e-6)
+    assert np.abs(first.fields["value"]).mean() > 1.5 * np.abs(later.fields["value"]).mean()
+
+
 def test_what_is_drawn_is_what_the_robot_is_given(start):
     teachers = load_skills("specialists")
     student = TransformerStudent(read_transformer(start).config, start=read_transformer(start))
