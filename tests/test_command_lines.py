@@ -24,6 +24,7 @@ import sim.course.files
 from distill.core.checkpoints import write_text
 from distill.language.options import ClassifierOptions, LanguageOptions
 from distill.language.own_options import StrategiesOptions, TaggerOptions
+from distill.locomotion.options import FINE_TUNED
 from policies.evaluation.course_run import write_text as write_report
 from policies.evaluation.options import RobotAddOptions
 from robot.nodes.programs import ros_arguments
@@ -199,7 +200,7 @@ def test_what_is_written_arrives(no_work: list[Any]) -> None:
                 if status == 0:
                     assert getattr(no_work[0], field.name) in (value, (value,))  # several may be given
                 else:
-                    others = ("lora_alpha", "texts", "new_tokens", "lm_eval_limit", "ways", "clock")
+                    others = ("lora_alpha", "texts", "new_tokens", "lm_eval_limit", "ways", "clock", *FINE_TUNED)
                     alone = field.name in others and "has no effect" in err
                     assert alone or field.name in ("host", "hosts", "worlds", "threads", "priority", "calls"), (
                         words,
