@@ -10,7 +10,7 @@ import torch
 import barkour
 from distill.core.collect import CollectionPlan
 from distill.core.shards import Shards
-from distill.locomotion import recipe
+from distill.locomotion import course, fine_tuning, recipe
 from distill.locomotion.course import as_bundle
 from distill.locomotion.fine_tuning import LARGEST, ExploringBundle, FineTuning, Payment, scaled
 from distill.locomotion.options import Options
@@ -20,25 +20,37 @@ from policies.bundle.shipped import bundle_file
 from policies.evaluation.course_run import CourseWorlds
 from policies.skills.library import load_skills
 from policies.transformer import TransformerConfig
+from policies.transformer_export import export_transformer
 from policies.transformer_import import read_transformer
 from sim.course.description import official
 from sim.course.generator import short
 from sim.envs.worlds import world_seeds
+from sim.robots.description import default_robot
 
-SMALL = TransformerConfig(width=32, layers=1, heads=2, channels=4, context=3)
+SMALL = TransformerConfig(width=32, layers=1, context=3)
 FAILURE = 3.0
+
+
+@pytest.fixture(autouse=True)
+def short_runs(monkeypatch):
+    """A student that knows nothing lies on the ground until the time is up."""
+    for module in (course, fine_tuning):
+        monkeypatch.setattr(module, "LONGEST_RUN", 4.0)
 
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
-    """A student that was hardly taught anything."""
-    folder = tmp_path_factory.mktemp("start")
-    options = Options(
-        rounds=1, first_rows=2000, rows=600, first_steps=20, steps=5, batch=32, width=32, layers=1, context=3,
-        score_runs=1, run=folder / "run", out=folder / "start.onnx",
+    """A student that was taught nothing, as a bundle."""
+    file, rng = tmp_path_factory.mktemp("start") / "start.onnx", np.random.default_rng(0)
+    model, walker = TransformerStudent(SMALL).module, Bundle.load(bundle_file("walk"))
+    with torch.no_grad():
+        for values in model.state_dict().values():  # equal ones would be one in the graph, and could not be told apart
+            values += 0.01 * torch.from_numpy(rng.standard_normal(values.shape).astype(np.float32))
+    export_transformer(
+        model, file, robot=default_robot(), command_ranges=walker.metadata.command_ranges,
+        provenance={"network": SMALL.to_dict()}, recorded=np.zeros((20, model.layout.size), np.float32),
     )  # fmt: skip
-    recipe.distil(options)
-    return folder / "start.onnx"
+    return file
 
 
 def asked(start, folder, **changes) -> Options:
@@ -77,8 +89,9 @@ def test_every_obstacle_that_is_not_completed_is_charged_once_when_the_run_ends(
 
 
 def test_a_board_is_charged_when_it_is_touched_and_not_again_at_the_end():
-    course = short(("jump",), 0)
-    worlds = CourseWorlds(course, load_skills("generalist"), world_seeds(0, 2), randomize=True, time_limit=1.0)
+    worlds = CourseWorlds(
+        short(("jump",), 0), load_skills("generalist"), world_seeds(0, 2), randomize=True, time_limit=1.0
+    )
     payment = Payment(worlds, FAILURE)
     worlds.step()
     before = payment.step()
