@@ -65,7 +65,8 @@ class Collector(Protocol):
 
 
 class Sampler(Protocol):
-    """Batches from shards."""
+    """Batches from shards. One whose attribute `newest` is true draws from the newest round alone: what is older is
+    deleted once that round has been collected."""
 
     def sample(
         self, shards: Shards, rng: np.random.Generator, counts: Mapping[str, int], held_out: bool = False

@@ -379,6 +379,8 @@ class Distiller:
             if found.episodes:
                 self._tell(f"{collector.name}: {sum(found.episodes)} rows, beta {beta:.2f}", found.measured, began)
             self.save()
+        if getattr(self.sampler, "newest", False):
+            self.shards.forget(before=here.round)
         if self.ratios and set(self.ratios) == set(self.mixture.names):
             weights = (self.mixture.update if here.round else self.mixture.begin)(self.ratios)
             journal.add(here.step, {f"weight/{n}": w for n, w in weights.items()}, "mixture")

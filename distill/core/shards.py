@@ -9,7 +9,7 @@ opening.
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ class Shard:
     about: dict[str, Any]
     """What the writer said of it: domain, round, seed, who drove."""
     files: dict[str, dict[str, Any]]
-    """Field -> `dtype`, `shape` of a row, `sha256`."""
+    """Field -> `dtype`, `shape` of a row, `sha256`; none where the experience is forgotten."""
 
 
 LARGEST_INDEX = 2**32
@@ -116,8 +116,25 @@ class Shards:
             self._arrays = {key: a for key, a in self._arrays.items() if key[0] != shard.name}
             shutil.rmtree(self.folder / shard.name, ignore_errors=True)
 
+    def forget(self, before: int) -> None:
+        """Deletes the experience of rounds `before` this one; that there was some stays known."""
+        old = [shard for shard in self.shards if shard.files and shard.about.get("round", before) < before]
+        if not old:
+            return
+        self.shards = [replace(shard, files={}) if shard in old else shard for shard in self.shards]
+        self._write_index()  # first, as in `keep`
+        for shard in old:
+            self._arrays = {key: a for key, a in self._arrays.items() if key[0] != shard.name}
+            shutil.rmtree(self.folder / shard.name, ignore_errors=True)
+
     def array(self, shard: Shard, field: str) -> np.ndarray:
-        """A shard's field `[rows, ...]`, memory-mapped, read only."""
+        """A shard's field `[rows, ...]`, memory-mapped, read only.
+
+        Raises:
+          DistillError: it is forgotten, missing or cut off.
+        """
+        if not shard.files:
+            raise DistillError(f"the experience of {shard.name} in {self.folder} was forgotten")
         key = (shard.name, field)
         if key not in self._arrays:
             path = self.folder / shard.name / f"{field}.npy"
@@ -156,7 +173,7 @@ class Shards:
         card = {
             **_count(self.shards, row_seconds),
             "domains": {name: _count(group, row_seconds) for name, group in sorted(groups.items())},
-            "fields": {n: {k: f[k] for k in ("dtype", "shape")} for n, f in self.shards[0].files.items()}
+            "fields": {n: {k: f[k] for k in ("dtype", "shape")} for n, f in self.shards[-1].files.items()}
             if self.shards
             else {},
         }

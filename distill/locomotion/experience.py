@@ -37,7 +37,7 @@ class Windows:
           DistillError: a domain has a single episode, so that there is none to train on or none that is held out.
         """
         round_ = shards.shards[-1].about["round"] if self.newest else None
-        usable = [s for s in shards.shards if not self.newest or s.about["round"] == round_]
+        usable = [s for s in shards.shards if s.files and (not self.newest or s.about["round"] == round_)]
         parts = [
             self._rows(shards, rng, [s for s in usable if s.about["domain"] == domain], count, held_out)
             for domain, count in counts.items()

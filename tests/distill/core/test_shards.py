@@ -33,6 +33,24 @@ def test_a_reopened_folder_holds_what_was_written(tmp_path):
     assert list(shards.verify()) == []
 
 
+def test_what_is_forgotten_is_gone_but_still_counted(tmp_path):
+    shards = Shards(tmp_path)
+    for round_ in range(3):
+        shards.append(rows(4, 10 * round_), (4,), {"domain": "a", "round": round_})
+    before = shards.card(row_seconds=1.0)
+    shards.forget(before=2)
+    for found in (shards, Shards(tmp_path)):
+        assert len(found) == 3 and found.rows == 12 and list(found.verify()) == []
+        assert found.card(row_seconds=1.0) == before
+        assert (found.array(found.shards[2], "frames") == rows(4, 20)["frames"]).all()
+        with pytest.raises(DistillError, match="forgotten"):
+            found.array(found.shards[0], "frames")
+    assert sorted(path.name for path in tmp_path.glob("shard_*")) == ["shard_00002"]
+    shards.forget(before=2)  # nothing left to do
+    shards.keep(2)
+    assert len(Shards(tmp_path)) == 2 and not list(tmp_path.glob("shard_*"))
+
+
 def test_the_data_card_counts_episodes_hours_and_domains(tmp_path):
     card = filled(tmp_path).card(row_seconds=1800.0)
     assert (card["episodes"], card["rows"], card["hours"], card["on_policy_rows"]) == (3, 12, 6.0, 5)

@@ -73,6 +73,8 @@ def test_further_fields_of_the_newest_step_and_the_newest_round_alone(tmp_path):
     assert batch["worth"].min() >= 100
     every = Windows(4, also=("worth",)).sample(shards, rng, {"course": 200})["worth"]
     assert every.min() < 100 <= every.max()
+    shards.forget(before=1)
+    assert Windows(4, also=("worth",)).sample(shards, rng, {"course": 200})["worth"].min() >= 100
 
 
 def test_a_single_episode_cannot_be_learned_from(tmp_path):

@@ -183,6 +183,9 @@ def test_it_goes_on_from_a_bundle_and_trains_what_it_says(start, tmp_path, tuned
         assert changed == {"head.weight", "head.bias"}
     said = Bundle.load(tmp_path / "tuned.onnx").metadata.provenance["command"]
     assert "--fine-tune" in said and f"--start-from {start}" in said
+    data = Shards(tmp_path / "run" / "data")
+    assert [bool(shard.files) for shard in data.shards] == [False, True], "what was learned from is forgotten"
+    assert sum(result["card"]["domains"][name]["rows"] for name in ("course",)) == data.rows
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert any("return_s" in row for row in log) and any("apart" in row for row in log)
 
