@@ -65,7 +65,7 @@ class Collector(Protocol):
 
 
 class Sampler(Protocol):
-    """Batches from shards. One whose attribute `newest` is true draws from the newest round alone: what is older is
+    """Batches from shards. One whose attribute `forgets` is true draws from the newest round alone: what is older is
     deleted once that round has been collected."""
 
     def sample(

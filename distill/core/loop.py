@@ -379,7 +379,7 @@ class Distiller:
             if found.episodes:
                 self._tell(f"{collector.name}: {sum(found.episodes)} rows, beta {beta:.2f}", found.measured, began)
             self.save()
-        if getattr(self.sampler, "newest", False):
+        if getattr(self.sampler, "forgets", False):
             self.shards.forget(before=here.round)
         if self.ratios and set(self.ratios) == set(self.mixture.names):
             weights = (self.mixture.update if here.round else self.mixture.begin)(self.ratios)
