@@ -25,7 +25,6 @@ class Windows:
         """
         self.context, self.last_only, self.share = context, last_only, share
         self.also, self.newest = tuple(also), newest
-        self.forgets = newest
         self._known: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
 
     def sample(

@@ -179,6 +179,9 @@ class Payment:
 class Rollouts(Windows):
     """Steps of the newest round, each with what came of it."""
 
+    forgets = True
+    """See `distill.core.collect.Sampler`."""
+
     def __init__(self, context: int) -> None:
         super().__init__(context, last_only=True, also=FIELDS, newest=True)
 
