@@ -19,6 +19,7 @@ from sim.robots.gaits import DRIVEN
 
 RANDOM_INPUTS = 500
 OPSET = 17
+ROWS_AT_ONCE = 64
 
 
 def export_transformer(
@@ -54,7 +55,7 @@ def export_transformer(
     noise = rng.standard_normal((RANDOM_INPUTS, len(mean))) * rng.uniform(0.2, 2.0, (RANDOM_INPUTS, 1))
     seen = np.concatenate([recorded, mean + std * noise]).astype(np.float32)
     deployed = Deployed(model)
-    actions, exact = _actions(deployed, seen), _actions(copy.deepcopy(deployed).double(), seen.astype(np.float64))
+    actions, exact = actions_of(deployed, seen), actions_of(copy.deepcopy(deployed).double(), seen.astype(np.float64))
     metadata = Metadata(
         schema=SCHEMA,
         skill="generalist",
@@ -78,9 +79,11 @@ def export_transformer(
     }
 
 
-def _actions(network: torch.nn.Module, seen: np.ndarray) -> np.ndarray:
+def actions_of(network: torch.nn.Module, seen: np.ndarray) -> np.ndarray:
+    """Actions `[N, J + 1]` of a network in one of `FORMS` for observations `[N, layout.size]`, in parts."""
     with torch.no_grad():
-        return np.concatenate([network(torch.from_numpy(part)).numpy() for part in np.array_split(seen, 16)])
+        parts = np.array_split(seen, -(-len(seen) // ROWS_AT_ONCE))
+        return np.concatenate([network(torch.from_numpy(part)).numpy() for part in parts])
 
 
 def _flat(model: LocomotionTransformer, name: str) -> np.ndarray:

@@ -14,7 +14,7 @@ from onnx import numpy_helper
 
 from policies.bundle.reader import Bundle
 from policies.transformer import FORMS, Deployed, LocomotionTransformer, TransformerConfig
-from policies.transformer_export import graph_of
+from policies.transformer_export import actions_of, graph_of
 from sim.errors import InputError
 
 
@@ -63,9 +63,7 @@ def read_transformer(file: Path) -> LocomotionTransformer:
         raise InputError(f"the network in {file} was exported in another form than this version's")
     model.load_state_dict(_moved(pattern, _arrays(ours), _arrays(theirs), file))
     seen = np.asarray(bundle.metadata.golden["observation"], np.float32)
-    with torch.no_grad():
-        found = _actions(model.eval(), seen)
-    if np.abs(found - bundle(seen)).max() > PARITY:
+    if np.abs(actions_of(Deployed(model.eval()), seen) - bundle(seen)).max() > PARITY:
         raise InputError(f"the parameters of {file} do not give its actions")
     return model
 
@@ -111,7 +109,3 @@ def _moved(
     if lacking:
         raise InputError(f"the network in {file} lacks parameters: {lacking[0]}")
     return {name: torch.from_numpy(value) for name, value in found.items()}
-
-
-def _actions(model: LocomotionTransformer, seen: np.ndarray) -> np.ndarray:
-    return Deployed(model)(torch.from_numpy(seen)).numpy()

@@ -281,15 +281,30 @@ def remembered(xp: Namespace, history: Array, newest: Array, fresh: Array) -> Ar
 
 def grid_points(xp: Namespace, grid: Grid, base_xy: Array, yaw: Array) -> Array:
     """World points of a grid, `[..., n, 2]` m, for a base at `base_xy` `[..., 2]` with heading `yaw` `[...]`."""
-    x, y = (xp.asarray(values) for values in _cells(grid))
-    return xp.stack(place(base_xy[..., :1], base_xy[..., 1:2], yaw[..., None], x, y, xp), -1)
+    return xp.stack(_points(xp, (grid,), base_xy, yaw), -1)
+
+
+def _points(xp: Namespace, grids: tuple[Grid, ...], base_xy: Array, yaw: Array) -> tuple[Array, Array]:
+    """World x and y of the points of grids, one grid after the other, `[..., n]` both, m."""
+    x, y = (xp.asarray(values) for values in _cells(grids))
+    return place(base_xy[..., :1], base_xy[..., 1:2], yaw[..., None], x, y, xp)
 
 
 @cache
-def _cells(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
-    """Places of a grid's points ahead of its base and to the left of it, `[n]` both, m."""
-    x, y = np.meshgrid(np.asarray(grid.x, np.float32), np.asarray(grid.y, np.float32), indexing="ij")
-    return x.ravel(), y.ravel()
+def _cells(grids: tuple[Grid, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the points of grids ahead of their base and to the left of it, `[n]` both, m."""
+    lines = [
+        np.meshgrid(np.asarray(grid.x, np.float32), np.asarray(grid.y, np.float32), indexing="ij") for grid in grids
+    ]
+    x, y = (np.concatenate([line[axis].ravel() for line in lines]) for axis in (0, 1))
+    return x, y
+
+
+@cache
+def _placed(grids: tuple[Grid, ...]) -> tuple[tuple[Grid, slice], ...]:
+    """Each grid with the place of its heights among those of all."""
+    ends = np.cumsum([grid.size for grid in grids]).tolist()
+    return tuple((grid, slice(end - grid.size, end)) for grid, end in zip(grids, ends, strict=True))
 
 
 def sampled(cells: np.ndarray, x: Array, y: Array, pose: Array, resolution: float, front: float, left: float) -> Array:
@@ -334,15 +349,14 @@ def terrain_heights(
     """
     if not layout.grids:
         return xp.zeros((*yaw.shape, 0), xp.float32)
-    points = [grid_points(xp, grid, xy, yaw) for grid in layout.grids]
-    every = xp.concatenate(points, -2)
-    seen = ground(every[..., 0], every[..., 1])
-    if pits is not None and any(grid.boards for grid in layout.grids):
-        depth = [
-            pits(here[..., 0], here[..., 1]) if grid.boards else xp.zeros(here.shape[:-1], xp.float32)
-            for grid, here in zip(layout.grids, points, strict=True)
+    x, y = _points(xp, layout.grids, xy, yaw)
+    seen = ground(x, y)
+    if pits is not None:
+        parts = [
+            seen[..., here] - pits(x[..., here], y[..., here]) if grid.boards else seen[..., here]
+            for grid, here in _placed(layout.grids)
         ]
-        seen = seen - xp.concatenate(depth, -1)
+        seen = xp.concatenate(parts, -1)
     return relative_heights(xp, robot, seen + error, z)
 
 
@@ -353,12 +367,10 @@ def board_ahead(xp: Namespace, layout: Layout, heights: Array, half: float = 0.0
     depth, so an edge is known to a fraction of a cell. A board that reaches past the far end of the grid has no middle
     yet, save where `half` its length (m) is given; one that has left the near end is behind.
     """
-    start = 0
-    for grid in layout.grids:
-        here = heights[..., start : start + grid.size]
-        start += grid.size
+    for grid, place_of in _placed(layout.grids):
         if not grid.boards:
             continue
+        here = heights[..., place_of]
         table = here.reshape(*here.shape[:-1], len(grid.x), len(grid.y)) / HEIGHT_SCALE
         table = table.mean(-1)
         level = xp.minimum(table[..., :1], xp.median(table, -1)[..., None])  # the floor's, be a table behind or below
@@ -381,12 +393,11 @@ def relief(xp: Namespace, layout: Layout, heights: Array) -> Array:
     The largest second difference along a grid's rows and columns: an edge counts with its height, an even slope not at
     all, a crest with the change of height that it makes in one cell, and an error that all heights share drops out.
     """
-    highest, start = xp.zeros(heights.shape[:-1], xp.float32), 0
-    for grid in layout.grids:
-        here = heights[..., start : start + grid.size] / HEIGHT_SCALE
-        start += grid.size
+    highest = xp.zeros(heights.shape[:-1], xp.float32)
+    for grid, place_of in _placed(layout.grids):
         if grid.boards:  # a pit is no step
             continue
+        here = heights[..., place_of] / HEIGHT_SCALE
         table = here.reshape(*here.shape[:-1], len(grid.x), len(grid.y))
         for along in (-2, -1):
             if table.shape[along] >= 3:

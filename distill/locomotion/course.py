@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from distill.core.collect import CollectionPlan, Experience, Student
+from distill.core.episodes import EpisodeRecorder
 from distill.locomotion.drive import RecordingDriver
 from distill.locomotion.student import TorchBundle, TransformerStudent, student_skills
 from policies.evaluation.course_run import CourseWorlds
@@ -76,27 +77,39 @@ class CourseCollector:
         return [(course, kind, runs, (plan.seed * 31 + k) % 2**31) for k, (course, kind) in enumerate(pairs)]
 
     def collect(self, student: Student | None, plan: CollectionPlan) -> Experience:
-        """About `plan.rows` rows; `gain` is the mean score of the runs."""
+        """About `plan.rows` rows, and what `_experience` makes of them."""
         fields: list[dict[str, np.ndarray]] = []
         episodes: list[int] = []
         results: list[CourseRun] = []
         for course, kind, runs, seed in self.groups(plan):
-            bundle = as_bundle(student, self.teachers)
-            driver = RecordingDriver(self.teachers, bundle, runs, plan.beta, seed)
-            worlds = CourseWorlds(
-                course, self.teachers, world_seeds(seed, runs), randomize=kind.randomize, time_limit=LONGEST_RUN,
-                torque_limit=kind.torque_limit, threads=self.threads, policy=driver,
-            )  # fmt: skip
-            going = True
-            while going:
-                driver.alive = worlds.running & (worlds.robots.upright > 0)
-                going = worlds.step()
-            rows, lengths = driver.recorder.episodes()
+            recorder, found = self._run(student, plan, course, kind, runs, seed)
+            rows, lengths = recorder.episodes()
             fields.append(rows)
             episodes += lengths
-            results += worlds.results()
+            results += found
+        return self._experience(joined(fields), episodes, results, plan)
+
+    def _run(
+        self, student: Student | None, plan: CollectionPlan, course: Course, kind: Robots, runs: int, seed: int
+    ) -> tuple[EpisodeRecorder, list[CourseRun]]:
+        """One of the `groups`."""
+        driver = RecordingDriver(self.teachers, as_bundle(student, self.teachers), runs, plan.beta, seed)
+        worlds = CourseWorlds(
+            course, self.teachers, world_seeds(seed, runs), randomize=kind.randomize, time_limit=LONGEST_RUN,
+            torque_limit=kind.torque_limit, threads=self.threads, policy=driver,
+        )  # fmt: skip
+        going = True
+        while going:
+            driver.alive = worlds.running & (worlds.robots.upright > 0)
+            going = worlds.step()
+        return driver.recorder, worlds.results()
+
+    def _experience(
+        self, rows: dict[str, np.ndarray], episodes: list[int], results: list[CourseRun], plan: CollectionPlan
+    ) -> Experience:
+        """`gain` is the mean score of the runs."""
         score, finished = np.mean([(run.result.score, run.result.finished) for run in results], 0).tolist()
-        return Experience(joined(fields), episodes, {"gain": max(score, 0.01), "finished": finished})
+        return Experience(rows, episodes, {"gain": max(score, 0.01), "finished": finished})
 
 
 def between_obstacles(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.core.collect import CollectionPlan, Experience, Student
+from distill.core.episodes import EpisodeRecorder
 from distill.core.objectives.actions import GaussianKL
 from distill.core.objectives.base import Objective, OwnMasks, StudentOutput
 from distill.core.objectives.policy_gradient import ClippedSurrogate, CriticError, log_likelihood
@@ -21,7 +22,7 @@ from distill.core.returns import advantages
 from distill.core.shards import Shards
 from distill.core.signals import Actions, Returns, Rollout
 from distill.core.teachers import Batch, Teachers
-from distill.locomotion.course import LONGEST_RUN, CourseCollector, Robots, as_bundle, joined
+from distill.locomotion.course import LONGEST_RUN, CourseCollector, Robots, as_bundle
 from distill.locomotion.drive import RecordingDriver
 from distill.locomotion.experience import Windows
 from distill.locomotion.options import Options
@@ -265,19 +266,12 @@ class FineTuning(CourseCollector):
         self.teacher = Teachers({"gain": DrawnActions(), "critic": SeenReturns(), "teachers": SpecialistsAround(std)})
         self.sampler = Rollouts(student.module.config.context)
 
-    def collect(self, student: Student | None, plan: CollectionPlan) -> Experience:
-        """About `plan.rows` rows. Measured are the share of runs with all obstacles, their time, and how far
-        actions are from the teachers'. The first round teaches the critic alone: what it says is worth nothing before.
+    def _experience(
+        self, rows: dict[str, np.ndarray], episodes: list[int], results: list[CourseRun], plan: CollectionPlan
+    ) -> Experience:
+        """Measured are the share of runs with all obstacles, their time, and how far actions are from the teachers'.
+        The first round teaches the critic alone: what it says is worth nothing before.
         """
-        fields: list[dict[str, np.ndarray]] = []
-        episodes: list[int] = []
-        results: list[CourseRun] = []
-        for course, kind, runs, seed in self.groups(plan):
-            rows, lengths, found = self._run(course, kind, runs, seed)
-            fields.append(rows)
-            episodes += lengths
-            results += found
-        rows = joined(fields)
         reward, expected = rows.pop("reward"), self._expected(rows)
         decay = DECAY if plan.round else 1.0  # a critic that knows nothing is taught by what came of it, not by itself
         gain, value = advantages(reward.astype(float), expected, episodes, DISCOUNT, decay)
@@ -296,10 +290,9 @@ class FineTuning(CourseCollector):
         return Experience(rows, episodes, measured)
 
     def _run(
-        self, course: Course, kind: Robots, runs: int, seed: int
-    ) -> tuple[dict[str, np.ndarray], list[int], list[CourseRun]]:
-        begun = self.options.start_from
-        bundle = as_bundle(self.student, self.teachers, begun)
+        self, student: Student | None, plan: CollectionPlan, course: Course, kind: Robots, runs: int, seed: int
+    ) -> tuple[EpisodeRecorder, list[CourseRun]]:
+        bundle = as_bundle(self.student, self.teachers, self.options.start_from)
         assert bundle is not None
         driver = ExploringDriver(self.teachers, ExploringBundle(bundle, self.options.exploration, seed), runs, seed)
         worlds = CourseWorlds(
@@ -320,8 +313,7 @@ class FineTuning(CourseCollector):
             )  # fmt: skip
             held += np.array([navigator.state == "holding" for navigator in worlds.navigators])
             driver.alive = driver.alive & worlds.running & (held < HELD)
-        rows, lengths = driver.recorder.episodes()
-        return rows, lengths, worlds.results()
+        return driver.recorder, worlds.results()
 
     @torch.no_grad()
     def _expected(self, rows: Mapping[str, np.ndarray]) -> np.ndarray:
