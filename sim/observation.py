@@ -51,6 +51,8 @@ def frame_size(joints: int) -> int:
     return sum(width for _, width, _, _ in frame_fields(joints))
 
 
+COMMANDS = ("forward", "sideways", "yaw")
+"""What the three numbers of a command ask for, by the names of their ranges: m/s, m/s, rad/s."""
 COMMAND_SCALE = (1.0, 1.0, 1.0)
 HEIGHT_SCALE = 5.0
 HEIGHT_CLIP = 0.4

@@ -10,7 +10,7 @@ import numpy as np
 
 from sim.course.description import SKILLS
 from sim.errors import InputError
-from sim.observation import Layout
+from sim.observation import COMMANDS, Layout
 from sim.reading import unique
 from sim.robots.description import Robot
 
@@ -21,7 +21,6 @@ KEY = "barkour"
 """Property with the metadata."""
 GENERALIST = "generalist"
 """Skill of a policy that does everything."""
-COMMANDS = ("forward", "sideways", "yaw")
 LARGEST_STEP = 10.0
 """Of a joint target in a control step, rad."""
 OPTIONAL = {"target_step"}

@@ -23,6 +23,7 @@ from sim.course.terrain import Terrain
 from sim.envs.worlds import SimulatedRobots, flat, world_seeds
 from sim.errors import InputError
 from sim.folders import replacing
+from sim.observation import COMMANDS
 from sim.results import Result, cell
 from sim.robots.description import Robot, default_robot, find_robot
 
@@ -255,8 +256,7 @@ def _upright(data: mujoco.MjData) -> float:
 def paces(bundle: Bundle, repeats: int, seed: int) -> dict[str, Any]:
     """`speeds`, `changes`, `falls` and `robots` of a walker on the flat, in evaluation physics drawn per robot."""
     ranges = bundle.metadata.command_ranges
-    names = ("forward", "sideways", "yaw")
-    largest = {n: abs(ranges[names[column]][0 if sign < 0 else 1]) for n, (column, sign) in DIRECTIONS.items()}
+    largest = {n: abs(ranges[COMMANDS[column]][0 if sign < 0 else 1]) for n, (column, sign) in DIRECTIONS.items()}
     command = np.zeros((len(DIRECTIONS), len(LEVELS), repeats, 3), np.float32)
     for i, (name, (column, sign)) in enumerate(DIRECTIONS.items()):
         command[i, :, :, column] = sign * largest[name] * LEVELS[:, None]
@@ -293,7 +293,7 @@ def _change(bundle: Bundle, column: int, speed: float, repeats: int, seed: int) 
 
     The speed backward is what is lost of `speed` where the walker was trained on less.
     """
-    low, high = bundle.metadata.command_ranges[("forward", "sideways", "yaw")[column]]
+    low, high = bundle.metadata.command_ranges[COMMANDS[column]]
     before, after = np.zeros((repeats, 3), np.float32), np.zeros((repeats, 3), np.float32)
     before[:, column], after[:, column] = max(-speed, low), min(speed, high)
     robots = _robots(bundle, repeats, seed)

@@ -16,6 +16,7 @@ from sim.course.scene import build
 from sim.course.terrain import Terrain
 from sim.envs.worlds import SimulatedRobots, flat, world_seeds
 from sim.errors import InputError
+from sim.observation import COMMANDS
 from sim.planar import to_body
 
 SHARE = (0.3, 0.85)
@@ -55,7 +56,7 @@ def identify(bundle: Bundle, robots: int = 16, seconds: float = 24.0, seed: int 
     start = first - taps + 1
     tables, explained = [], {}
     rough = SMOOTH * np.diff(np.eye(taps), axis=0)
-    for k, name in enumerate(("forward", "sideways", "yaw")):
+    for k, name in enumerate(COMMANDS):
         x, y = rows[:, start:, k], velocity[:, first:, k]
         flat_x, flat_y = x[:fitted].reshape(-1, taps), y[:fitted].ravel()
         impulse = np.linalg.solve(flat_x.T @ flat_x + rough.T @ rough + 1e-3 * np.eye(taps), flat_x.T @ flat_y)
@@ -69,9 +70,9 @@ def identify(bundle: Bundle, robots: int = 16, seconds: float = 24.0, seed: int 
 def _motion(bundle: Bundle, count: int, seconds: float, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Commands and velocities over the ground in the heading frame `[robots, T, 3]`, and who stayed on its feet."""
     dt, ranges = bundle.robot.control_period, bundle.metadata.command_ranges
-    top = np.array([ranges[name][1] for name in ("forward", "sideways", "yaw")])
+    top = np.array([ranges[name][1] for name in COMMANDS])
     high = SHARE[1] * top
-    low = np.maximum([-SHARE[0] * top[0], -high[1], -high[2]], [ranges[n][0] for n in ("forward", "sideways", "yaw")])
+    low = np.maximum([-SHARE[0] * top[0], -high[1], -high[2]], [ranges[n][0] for n in COMMANDS])
     worlds = SimulatedRobots(bundle.robot, build(bundle.robot, Terrain()), world_seeds(seed, count), randomize=True)
     worlds.place(np.zeros(count), np.zeros(count), np.zeros(count), flat)
     walker, rng = Walker(bundle, worlds), np.random.default_rng([0x2E59, seed])

@@ -13,6 +13,7 @@ import numpy as np
 
 from sim.errors import InputError
 from sim.folders import replacing
+from sim.observation import COMMANDS
 from sim.reading import number, read_json, read_text
 
 LONGEST = 200
@@ -57,7 +58,7 @@ class Response:
 
     def write(self, file: Path) -> None:
         """Writes the table."""
-        rows = {name: [round(float(v), 4) for v in getattr(self, name)] for name in ("forward", "sideways", "yaw")}
+        rows = {name: [round(float(v), 4) for v in getattr(self, name)] for name in COMMANDS}
         body = ",\n".join(f' "{name}": {json.dumps(row)}' for name, row in rows.items())
         with replacing(file) as partial:
             partial.write_text(f'{{\n "period": {self.period},\n{body}\n}}\n', encoding="utf-8")
@@ -67,7 +68,7 @@ class Response:
         """A table that was written. Raises `InputError` where it is none."""
         try:
             data = read_json(read_text(file, LARGEST))
-            rows = {name: tuple(number(v) for v in data[name]) for name in ("forward", "sideways", "yaw")}
+            rows = {name: tuple(number(v) for v in data[name]) for name in COMMANDS}
             return cls(number(data["period"]), **rows)
         except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             raise InputError(f"{file} is no table of a walker's response") from error

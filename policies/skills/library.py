@@ -15,6 +15,7 @@ from policies.navigation.response import Response, response_beside
 from sim import strict_yaml
 from sim.course.description import SKILLS
 from sim.errors import InputError
+from sim.observation import COMMANDS
 from sim.robots.description import DEFAULT, Robot, default_robot, find_robot
 
 NAMED = ("specialists", "generalist")
@@ -108,7 +109,7 @@ def trained_limits(skills: Skills, limits: MotionLimits = MotionLimits()) -> Mot
     """`limits` (`Paces.limits`) narrowed to the commands that the walker was trained on."""
     ranges = skills.bundles[skills.uses["walk"]].metadata.command_ranges
     narrowed = {}
-    for name in ("forward", "sideways", "yaw"):
+    for name in COMMANDS:
         low, high = getattr(limits, name)
         trained_low, trained_high = ranges.get(name, (low, high))
         narrowed[name] = (max(low, trained_low), min(high, trained_high))

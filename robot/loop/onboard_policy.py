@@ -9,7 +9,7 @@ from policies.skills.runner import PolicyRunner, Runner
 from robot.loop.terrain import TerrainHeights
 from robot.loop.transport import Array, Snapshot
 from sim.course.description import SKILLS
-from sim.observation import Layout, Sensors
+from sim.observation import COMMANDS, Layout, Sensors
 
 WARM_UP_STEPS = 20
 """Control steps that are computed before arming: the first ones are slower."""
@@ -62,7 +62,4 @@ class OnboardPolicy:
     def _ranges(self) -> dict[str, list[float]]:
         """The widest range of each command over the bundles."""
         every = [bundle.metadata.command_ranges for bundle in self.skills.bundles]
-        return {
-            name: [min(r[name][0] for r in every), max(r[name][1] for r in every)]
-            for name in ("forward", "sideways", "yaw")
-        }
+        return {name: [min(r[name][0] for r in every), max(r[name][1] for r in every)] for name in COMMANDS}

@@ -407,7 +407,7 @@ def strictest(checks: tuple[Callable[[Context], Verdict | None], ...], context: 
 
 def bounded_command(command: Array, ranges: dict[str, list[float]]) -> tuple[Array, Refusal | None]:
     """The command `[3]` within the ranges that the policy was trained on, and what was wrong with it, if anything."""
-    low, high = np.array([ranges[name] for name in ("forward", "sideways", "yaw")]).T
+    low, high = np.array([ranges[name] for name in obs.COMMANDS]).T
     bounded = np.clip(command, low, high)
     outside = np.abs(command - bounded)
     worst = int(outside.argmax())
