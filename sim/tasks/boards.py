@@ -19,6 +19,7 @@ from sim.course.terrain import Block, HeightMap, Terrain, pit
 from sim.planar import to_body
 from sim.robots.description import Robot
 from sim.tasks import patches
+from sim.tasks.commands import Commands
 from sim.tasks.draws import Drawn
 from sim.tasks.ground import CLEAR, Ground, Passage, Start
 from sim.tasks.state import Motion, TaskState
@@ -153,7 +154,7 @@ class Lanes(Ground):
         return depth
 
     def guide(
-        self, xp: Namespace, command: Array, ahead: tuple[float, float], kind: Array, offset: Array, yaw: Array,
+        self, xp: Namespace, command: Array, asked: Commands, kind: Array, offset: Array, yaw: Array,
         board: Array | None = None,
     ) -> Array:  # fmt: skip
         """Along +x at the board's commanded speed, back to the line and heading, as the navigator steers."""

@@ -1,9 +1,11 @@
 """The velocity commands of training: where they are drawn from, and how the ground may steer them."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Self
 
 from sim.arrays import Array, Namespace
+from sim.observation import COMMANDS
 from sim.tasks.draws import Drawn
 
 DRAWS = (
@@ -11,8 +13,6 @@ DRAWS = (
 )  # fmt: skip
 """What a command draws; see `sim.tasks.draws`."""
 
-RANGES = ("forward", "sideways", "yaw")
-"""Names of the ranges of velocities, in a command's order."""
 AT_ONCE = 1e6
 """An acceleration at which every command is reached in one step, m/s^2."""
 
@@ -34,6 +34,9 @@ class Commands:
     """How long a command lasts."""
     guided: tuple[float, float] = (0.4, 1.5)
     """Forward speeds on ground that guides, m/s."""
+    downhill: float = math.inf
+    """The highest of them behind the ridge of an obstacle, m/s: a navigator brakes there, and a robot that is asked to
+    run down as fast as up is better off slow on both."""
     slewed: float = 0.0
     """Share of commands that are reached at an acceleration, as a navigator's are; the others jump."""
     slew: tuple[float, float] = (3.0, 8.0)
@@ -43,8 +46,9 @@ class Commands:
 
     def hastened(self, haste: float) -> Self:
         """The same over ranges that reach `haste` times as far; the least speed where the ground guides stays."""
-        wider = {name: (low * haste, high * haste) for name in RANGES for low, high in [getattr(self, name)]}
-        return replace(self, **wider, guided=(self.guided[0], self.guided[1] * haste))
+        wider = {name: (low * haste, high * haste) for name in COMMANDS for low, high in [getattr(self, name)]}
+        guided = self.guided[0], self.guided[1] * haste
+        return replace(self, **wider, guided=guided, downhill=self.downhill * haste)
 
     def draw(
         self, xp: Namespace, drawn: Drawn, rough: Array, guided: Array | None, period: float

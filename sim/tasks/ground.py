@@ -12,6 +12,7 @@ from sim.arrays import Array, Namespace
 from sim.errors import InputError
 from sim.robots.description import Robot
 from sim.tasks import patches
+from sim.tasks.commands import Commands
 from sim.tasks.draws import Drawn
 from sim.tasks.state import Motion, TaskState
 
@@ -161,21 +162,22 @@ class Ground:
         return xp.asarray(np.array([name in self.guided for name in self.kinds]))[kind]
 
     def guide(
-        self, xp: Namespace, command: Array, ahead: tuple[float, float], kind: Array, offset: Array, yaw: Array,
+        self, xp: Namespace, command: Array, asked: Commands, kind: Array, offset: Array, yaw: Array,
         board: Array | None = None,
     ) -> Array:  # fmt: skip
         """The command, where the ground guides: forward along x, whichever way is nearer, on the obstacle's line.
 
-        `ahead` are the least and the greatest forward speed there, m/s; `offset` `[..., 2]` is from the patch's centre,
-        m; `board` as `TaskState.board`.
+        `asked` has the speeds there; `offset` `[..., 2]` is from the patch's centre, m; `board` as `TaskState.board`.
         """
         guides = self.guides(xp, kind)
         if guides is None:
             return command
-        across = offset[..., 1] - patches.PERIOD * xp.round(offset[..., 1] / patches.PERIOD)
+        along, across = (offset[..., k] - patches.PERIOD * xp.round(offset[..., k] / patches.PERIOD) for k in (0, 1))
         aside = across - patches.LINES * xp.where(across < 0, -1.0, 1.0)
         turn = xp.arctan2(-xp.sin(yaw), xp.abs(xp.cos(yaw))) * xp.where(xp.cos(yaw) < 0, -1.0, 1.0)
-        forward = xp.clip(command[..., 0], *ahead)
+        behind = along * xp.cos(yaw) > 0.0  # the ridge, which lies across x at 0
+        most = xp.where(behind, xp.minimum(asked.guided[1], asked.downhill), asked.guided[1])
+        forward = xp.minimum(xp.maximum(command[..., 0], asked.guided[0]), most)
         left = xp.clip(-STEER * aside, -STEER_LIMIT, STEER_LIMIT) * xp.cos(yaw)
         steered = xp.stack([forward, left, xp.clip(TURN * turn, -TURN_LIMIT, TURN_LIMIT)], -1)
         return xp.where(guides[..., None], steered, command).astype(xp.float32)

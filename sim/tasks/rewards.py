@@ -171,8 +171,9 @@ the commanded velocity, or a robot that is asked to turn back at 2 m/s would gai
 progress are both at their least until it is within 2 m/s."""
 
 
-CLIMB: dict[str, float] = {name: weight for name, weight in WALK.items() if name not in ("velocity_gap", "yaw_gap")} | {
+CLIMB: dict[str, float] = {name: weight for name, weight in WALK.items() if name != "yaw_gap"} | {
     "progress": 2.0,
+    "velocity_gap": -1.0,
     "tilt_rate": -0.05,
     "tilt": -0.3,
     "vertical_velocity": -0.05,

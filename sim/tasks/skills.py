@@ -46,7 +46,7 @@ def climb(robot: Robot | None = None) -> Task:
         ranges=STRONG_AND_WEAK,
         weights=dict(rewards.CLIMB),
         collision="full",  # the trunk can come to rest on the ridge
-        commands=Commands((-1.0, 2.4), (-1.25, 1.25), (-2.5, 2.5), rough_scale=0.7, guided=(0.6, 2.4)),
+        commands=Commands((-1.0, 2.4), (-1.25, 1.25), (-2.5, 2.5), rough_scale=0.7, guided=(0.6, 2.4), downhill=1.7),
         curriculum=Distance(0.65, 0.4),  # 2.4 m/s up 33 degrees is asked of the weakest motors too
     )
 

@@ -152,7 +152,7 @@ class Task:
             qvel = xp.concatenate([qvel[..., :2] + start.velocity, qvel[..., 2:]], -1).astype(xp.float32)
         command, life = self._drawn_command(xp, drawn, kind)
         offset = xy - self.ground.origin(xp, kind, level)
-        command = self.ground.guide(xp, command, self.commands.guided, kind, offset, yaw, start.board)
+        command = self.ground.guide(xp, command, self.commands, kind, offset, yaw, start.board)
         life = xp.full(yaw.shape, FOR_EVER, xp.float32) if self.ground.commands_last else life
         phase = start.phase
         if self.thrown:
@@ -203,7 +203,7 @@ class Task:
         xy, z, yaw = near + found.place[..., :2], found.place[..., 2], obs.yaw_of(xp, found.orientation)
         moved = xp.concatenate([xy, z[..., None], found.orientation, found.joints], -1)
         offset = xy - self.ground.origin(xp, state.kind, state.level)
-        command = self.ground.guide(xp, state.command, self.commands.guided, state.kind, offset, yaw, board)
+        command = self.ground.guide(xp, state.command, self.commands, state.kind, offset, yaw, board)
         heights = self._heights(xp, xy, yaw, z, 0.0, board)
         actions = obs.frame_slices(self.robot.joints)["last_action"]
         lag, _ = clock_lag(xp, self.gait, self.layout, heights, found.phase, command)
@@ -385,7 +385,7 @@ class Task:
         if self.commands.slewed:
             slew = xp.where(expired, self.commands.drawn_slew(xp, drawn), slew)
             command = self.commands.towards(xp, state.command, goal, slew, self.robot.control_period)
-        command = self.ground.guide(xp, command, self.commands.guided, state.kind, offset, yaw, board)
+        command = self.ground.guide(xp, command, self.commands, state.kind, offset, yaw, board)
         if self.ways:
             fresh = self.ways.drawn(xp, drawn, m.place, yaw, state.kind == 0, self.robot.control_period)
             way = xp.where(expired[..., None], fresh, way)

@@ -19,6 +19,7 @@ from sim.robots.description import default_robot
 from sim.robots.gaits import CORNERS, Gait
 from sim.tasks import patches
 from sim.tasks.boards import ASIDE, GAP, HOLD, MOUNTED, OVER, RUN_UP_RANGE, STOP, TABLE, WIDTHS, Lanes
+from sim.tasks.commands import Commands
 from sim.tasks.skills import TASKS
 from sim.tasks.state import Motion
 
@@ -212,7 +213,9 @@ def test_the_jumper_lives_in_its_worlds_and_steers_to_its_line():
     assert np.isfinite(out.observation).all() and out.privileged.shape == (24, TASK.privileged_size)
     board = np.array([[9.0, 0.3, 0, 1.5, 1.5, 0]] * 3, np.float32)
     offset = np.array([[0, 0.2], [0, 0.0], [0, 0.0]])
-    command = GROUND.guide(np, np.zeros((3, 3)), (0.0, 2.0), np.zeros(3), offset, np.array([0.0, 0.3, 0.0]), board)
+    command = GROUND.guide(
+        np, np.zeros((3, 3)), Commands(guided=(0.0, 2.0)), np.zeros(3), offset, np.array([0.0, 0.3, 0.0]), board
+    )
     assert command[0, 1] < -0.2 and command[1, 2] < -0.5 and command[2] == pytest.approx([1.5, 0, 0], abs=1e-6)
 
 
@@ -290,7 +293,9 @@ def test_behind_the_board_the_robot_is_asked_to_stop_on_the_table_and_then_to_go
     state, qpos, _ = TASK.begin(np, u, kind, np.array([4.0], np.float32))
     x, seen, lane = float(qpos[0, 0]), [], GROUND.land.origins[kind[0], 0, 1]
     for _ in range(400):
-        command = GROUND.guide(np, np.zeros((1, 3)), (0.0, 2.0), kind, np.zeros((1, 2)), np.zeros(1), state.board)
+        command = GROUND.guide(
+            np, np.zeros((1, 3)), Commands(guided=(0.0, 2.0)), kind, np.zeros((1, 2)), np.zeros(1), state.board
+        )
         x += DT * float(command[0, 0])
         feet, base = np.full((1, 4, 3), 0.1), np.zeros((1, 19))
         feet[..., 0], base[0, 0], base[0, 1] = x - 0.2, x, lane

@@ -14,7 +14,7 @@ FRAMES = CLIMB.ground.kinds.index("frames")
 
 
 def guide(xp, command, *where):
-    return CLIMB.ground.guide(xp, command, CLIMB.commands.guided, *where)
+    return CLIMB.ground.guide(xp, command, CLIMB.commands, *where)
 
 
 @pytest.mark.parametrize("kind", ["ridges", "frames"])
@@ -44,7 +44,7 @@ def test_guided_commands_lead_along_the_frame(yaw, aside):
     command = np.array([0.8, 0.5, 1.0], np.float32)
     for _ in range(300):
         forward, left, turn = CLIMB.ground.guide(
-            np, command, CLIMB.commands.guided, np.array(FRAMES), position, np.float32(heading)
+            np, command, CLIMB.commands, np.array(FRAMES), position, np.float32(heading)
         )
         c, s = np.cos(heading), np.sin(heading)
         position = position + 0.02 * np.array([c * forward - s * left, s * forward + c * left])
@@ -53,20 +53,27 @@ def test_guided_commands_lead_along_the_frame(yaw, aside):
     assert abs(np.sin(heading)) < 0.02 and np.sign(np.cos(heading)) == np.sign(np.cos(yaw) + 1e-9)
 
 
+@pytest.mark.parametrize("yaw, x, most", [(0.0, -1.0, 2.4), (0.0, 1.0, 1.7), (np.pi, 1.0, 2.4), (np.pi, -1.0, 1.7)])
+def test_no_more_than_a_navigator_asks_for_downhill_is_asked_behind_the_ridge(yaw, x, most):
+    command, yaw = np.array([9.0, 0.0, 0.0], np.float32), np.float32(yaw)
+    for period in (0, 1, -2):
+        here = np.array([x + period * patches.PERIOD, patches.LINES])
+        assert guide(np, command, np.array(FRAMES), here, yaw)[0] == pytest.approx(most)
+    assert guide(np, np.zeros(3, np.float32), np.array(FRAMES), here, yaw)[0] == pytest.approx(0.6)
+
+
 def test_ground_that_does_not_guide_leaves_commands_alone():
     command = np.array([[0.2, -0.3, 1.0]] * len(CLIMB.ground.kinds), np.float32)
     kinds, here = np.arange(len(CLIMB.ground.kinds)), np.zeros((len(CLIMB.ground.kinds), 2))
-    guided = CLIMB.ground.guide(
-        np, command, CLIMB.commands.guided, kinds, here, np.zeros(len(CLIMB.ground.kinds), np.float32)
-    )
+    guided = CLIMB.ground.guide(np, command, CLIMB.commands, kinds, here, np.zeros(len(CLIMB.ground.kinds), np.float32))
     np.testing.assert_array_equal(guided[:FRAMES], command[:FRAMES])
     assert guided[FRAMES, 0] >= 0.3
     there = CLIMB.ground.guide(
-        jnp, jnp.asarray(command), CLIMB.commands.guided, jnp.asarray(kinds), here, jnp.zeros(len(CLIMB.ground.kinds))
+        jnp, jnp.asarray(command), CLIMB.commands, jnp.asarray(kinds), here, jnp.zeros(len(CLIMB.ground.kinds))
     )
     np.testing.assert_allclose(guided, there, atol=1e-5)
     walk = TASKS["walk"]()
-    assert walk.ground.guide(np, command, walk.commands.guided, kinds, here, np.zeros(len(kinds))) is command
+    assert walk.ground.guide(np, command, walk.commands, kinds, here, np.zeros(len(kinds))) is command
 
 
 def test_episodes_begin_on_the_frames_and_along_them():
