@@ -15,8 +15,8 @@ from sim.tasks.task import Task
 from sim.tasks.ways import Ways
 
 STRONG_AND_WEAK = Ranges(strength=(0.6, 1.0))
-"""Skills are learned over motors from full strength down to two thirds (Barkour v0's 18 N m and the paper's 12 N m) less
-a tenth."""
+"""Climbing and jumping are learned over motors from full strength down to two thirds (Barkour v0's 18 N m and the
+paper's 12 N m) less a tenth."""
 
 
 MOSTLY_FLAT = 0.6, 0.06, 0.14, 0.08, 0.12
@@ -33,7 +33,6 @@ def walk(robot: Robot | None = None, ways: Ways | None = None) -> Task:
         robot or default_robot(),
         Ground(shares=MOSTLY_FLAT) if ways else Ground(),
         ways=ways,
-        ranges=STRONG_AND_WEAK,
         thrown=0.3,
         commands=Commands((-1.6, 2.4), (-1.5, 1.5), (-3.0, 3.0), seconds=(0.3, 3.0), slewed=0.6),
     )
