@@ -140,7 +140,9 @@ def _sweep(
             result = {"name": recipe.name, "error": str(error), "seconds": 0.0}
         found.append(result)
         spent += result["seconds"]
-        left = estimate([part for name, part in parts.items() if name in {r.name for r in recipes[place + 1 :]}], hours)
+        rest = {later.name for later in recipes[place + 1 :]}
+        unspent = None if hours is None else max(hours - spent / 3600 / CORES, 0.0)
+        left = estimate([part for name, part in parts.items() if name in rest], unspent)
         console.print(f"sweep: {place + 1} of {len(recipes)} recipes; {_time(left, workers)} left", highlight=False)
     merged = {
         "recipes": found,

@@ -94,6 +94,17 @@ def test_the_estimate_is_of_measured_seconds_within_the_hours(two, tmp_path, mon
     assert sweep.estimate(half, None)["seconds"] == 1200.0, "half of the steps"
 
 
+def test_what_is_left_is_told_of_the_hours_that_were_not_spent(two, tmp_path, monkeypatch):
+    run = Run(preset="small", domain="language", rule="a", pilot=True, seeds=(900,), figures={}, seconds=600.0)
+    monkeypatch.setattr(sweep, "read", lambda name: Measured(runs=(run,)))
+    spent = {"first_one": 3000.0, "second_one": 600.0}
+    monkeypatch.setattr(sweep, "_run", lambda part, share, console: {
+        "name": part.recipe.name, "seconds": spent[part.recipe.name], "verdict": "null"})  # fmt: skip
+    monkeypatch.setattr(sweep, "table", lambda found: "")
+    _, told = swept(tmp_path, 0.5)  # an hour of one core
+    assert "about 0.2 h left" in told[1], "of one seed: the first recipe left no more"
+
+
 def test_the_command_takes_the_word_and_numbers(two, tmp_path):
     found = command.sweep(SweepOptions(names=("first_one",), out=tmp_path, workers=1, budget="small"))
     assert found["recipes"][0]["seeds"] == [0, 1, 2, 3] and found["recipes"][0]["budget"] == 1.0
