@@ -113,8 +113,7 @@ class Shards:
         if dropped:
             self._write_index()  # first: a shard that the index does not name is none, one that it names must be there
         for shard in dropped:
-            self._arrays = {key: a for key, a in self._arrays.items() if key[0] != shard.name}
-            shutil.rmtree(self.folder / shard.name, ignore_errors=True)
+            self._delete(shard)
 
     def forget(self, before: int) -> None:
         """Deletes the experience of rounds `before` this one; that there was some stays known."""
@@ -124,8 +123,11 @@ class Shards:
         self.shards = [replace(shard, files={}) if shard in old else shard for shard in self.shards]
         self._write_index()  # first, as in `keep`
         for shard in old:
-            self._arrays = {key: a for key, a in self._arrays.items() if key[0] != shard.name}
-            shutil.rmtree(self.folder / shard.name, ignore_errors=True)
+            self._delete(shard)
+
+    def _delete(self, shard: Shard) -> None:
+        self._arrays = {key: a for key, a in self._arrays.items() if key[0] != shard.name}
+        shutil.rmtree(self.folder / shard.name, ignore_errors=True)
 
     def array(self, shard: Shard, field: str) -> np.ndarray:
         """A shard's field `[rows, ...]`, memory-mapped, read only.
