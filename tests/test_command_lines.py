@@ -200,7 +200,7 @@ def test_what_is_written_arrives(no_work: list[Any]) -> None:
                 if status == 0:
                     assert getattr(no_work[0], field.name) in (value, (value,))  # several may be given
                 else:
-                    others = ("lora_alpha", "texts", "new_tokens", "lm_eval_limit", "ways", "clock", *FINE_TUNED)
+                    others = ("lora_alpha", "texts", "new_tokens", "lm_eval_limit", "ways", "clock", "hours", *FINE_TUNED)
                     alone = field.name in others and "has no effect" in err
                     assert alone or field.name in ("host", "hosts", "worlds", "threads", "priority", "calls"), (
                         words,
@@ -218,6 +218,7 @@ def test_what_is_written_arrives(no_work: list[Any]) -> None:
         ["onboard", "replay", ""], ["ros", "--help=1"], ["train", "walk", "climb"], ["score", "\x00"], ["score", ""],
         ["distill", "locomotion", "--courses"], ["distill", "locomotion", "--courses", ""], ["evaluate", "--runs=1_0e"],
         ["train", "walk", "--hosts", "2", "--coordinator", "host:99999"], ["run", "--" + "y" * 1000],
+        ["recipe", "sweep", "--hours", "2"],
         ["recipe", "sweep", "ddk", "ddk"], ["recipe", "run", "ddk", "--plan", "--seeds", "3"],
         ["recipe", "run", "ddk", "--preset", "real", "--workers", "2"], ["run", "x" * 10_000],
     ],

@@ -65,7 +65,8 @@ def sweep(options: SweepOptions) -> Sweep | Plans:
         return Plans(plans=[_plan(name, options.domain) for name in options.names])
     with runs.stopping():
         if options.budget == "small":
-            return Sweep.of(sweeping.sweep(options.names, replace(options, budget=1.0), hours=sweeping.HOURS))
+            hours = sweeping.HOURS if options.hours is None else options.hours
+            return Sweep.of(sweeping.sweep(options.names, replace(options, budget=1.0, hours=None), hours=hours))
         return Sweep.of(sweeping.sweep(options.names, options))
 
 

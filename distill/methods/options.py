@@ -99,13 +99,17 @@ class SweepOptions(PlannedOptions):
     names: tuple[str, ...] = field(default=(), metadata=NAMES)
     """of the recipes; all without one"""
     budget: Budget | Literal["small"] = 1.0  # pyright: ignore[reportIncompatibleVariableOverride] (a word more)
-    """share of each recipe's steps, less than 1 proves nothing; small: all steps, of as many seeds as four hours on two
-    cores allow, one of each recipe at least"""
+    """share of each recipe's steps, less than 1 proves nothing; small: all steps, of as many seeds as --hours
+    allow, of each recipe at least as many as are computed at the same time"""
+    hours: Annotated[float, Range(0.0, 10_000.0)] | None = None
+    """of the clock, which --budget small is to keep to; 4 without"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.budget == "small":
             self.refuse(("seeds",), "with --budget small, which says how many")
+        else:
+            self.refuse(("hours",), "without --budget small")
         if len(set(self.names)) < len(self.names):
             raise InputError(f"a recipe is named twice: {', '.join(self.names)}")
         if self.plan and not self.names:

@@ -1,10 +1,12 @@
 """Many recipes one after the other: how long it will take, one merged table, and a small budget of hours.
 
 With `--budget small` every step of every recipe is done, but of seeds only as many as the hours allow: what is left of
-`HOURS` is shared among the recipes that are left, by what a seed of theirs takes. A claim is judged by the seeds that
-were run, so few of them say little, and the power that they have stands beside it.
+them is shared among the recipes that are left, by what a seed of theirs takes. Hours are those of the clock: of seeds as
+many are computed at the same time as there are workers, so one of them takes as long as a worker's each. A claim is
+judged by the seeds that were run, so few of them say little, and the power that they have stands beside it.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,8 +26,7 @@ from distill.methods.options import SMALL, ExperimentOptions
 from distill.methods.run import OPTIONS, check_places, folder_of, kept_arms, run, summary, table
 
 HOURS = 4.0
-"""Of a sweep with a small budget, on `CORES` of a computer."""
-CORES = 2
+"""Of a sweep with a small budget, where nothing else is asked for: enough for two cores."""
 SWEPT = ("sweep.json", "sweep.md")
 
 
@@ -35,6 +36,11 @@ class Part:
 
     recipe: Recipe
     asked: ExperimentOptions
+
+    @property
+    def workers(self) -> int:
+        """Seeds that are computed at the same time."""
+        return self.asked.workers or processors() if self.asked.preset in SMALL else 1
 
     @property
     def seeds(self) -> list[int]:
@@ -62,11 +68,17 @@ class Part:
         found = next((run.seconds for run in runs if run is not None and run.seconds is not None), None)
         return None if found is None else found * self.asked.budget
 
+    def clock(self, seeds: int) -> float:
+        """Seconds in which so many seeds are computed, `workers` of them at the same time; 0 where it is not known what
+        one takes."""
+        return math.ceil(seeds / self.workers) * (self.seconds() or 0.0)
+
     def affordable(self, share: float) -> int:
-        """Seeds that a share of seconds pays for, those that are done among them: one at least, and one alone where it
-        is not known what it takes."""
+        """Seeds that a share of the clock's seconds pays for, those that are done among them: one a worker at least,
+        which takes no longer than one alone, and no more where it is not known what one takes."""
         seconds = self.seconds()
-        return 1 if seconds is None else min(max(int(share / max(seconds, 1e-9)), 1), len(self.seeds))
+        rounds = 1 if seconds is None else max(int(share / max(seconds, 1e-9)), 1)
+        return min(rounds * self.workers, len(self.seeds))
 
 
 def sweep(
@@ -78,11 +90,11 @@ def sweep(
     """Runs many recipes (all without names) one after the other, and judges each by every seed that its folder holds.
 
     Args:
-      hours: of computing on `CORES`, which all of them together are to keep to; a recipe has one seed at least.
+      hours: of the clock, which all of them together are to keep to; a recipe has one seed a worker at least.
 
     Returns:
       `recipes` (results as of `run`, or `name` and `error`), `verdicts` (name -> verdict), `seconds`, `estimate`
-      (`seconds` that the sweep was to take, of recipes that have been measured; `unknown`: names of the others); also
+      (`seconds` of the clock that were left, of recipes that have been measured; `unknown`: names of the others); also
       in `out/sweep.json`, and as a table in `out/sweep.md`.
 
     Raises:
@@ -100,16 +112,15 @@ def sweep(
 
 
 def estimate(parts: Sequence[Part], hours: float | None) -> dict[str, Any]:
-    """`seconds` of computing that are left for recipes of which it is known, and the names of the others, `unknown`."""
-    left, unknown = 0.0, list[str]()
-    share = None if hours is None else 3600 * CORES * hours / max(len(parts), 1)
-    for part in parts:
-        seconds = part.seconds()
-        if seconds is None:
-            unknown.append(part.recipe.name)
-            continue
+    """`seconds` of the clock that are left for recipes of which it is known, and the names of the others, `unknown`."""
+    left, unknown, spent = 0.0, list[str](), 0.0
+    for place, part in enumerate(parts):
+        share = None if hours is None else max(3600 * hours - spent, 0.0) / (len(parts) - place)
         count = len(part.seeds) if share is None else part.affordable(share)
-        left += max(count - len(part.done()), 0) * seconds
+        spent += part.clock(count)
+        left += part.clock(max(count - len(part.done()), 0))
+        if part.seconds() is None:
+            unknown.append(part.recipe.name)
     return {"seconds": round(left, 1), "unknown": unknown}
 
 
@@ -126,11 +137,10 @@ def _sweep(
         except DistillError as error:
             failed[recipe.name] = str(error)
     before = estimate([*parts.values()], hours)
-    workers = asked.workers or processors() if asked.preset in SMALL else 1
-    console.print(_told(before, len(recipes), workers, hours), highlight=False)
+    console.print(_told(before, len(recipes), hours), highlight=False)
     spent, found = 0.0, list[dict[str, Any]]()
     for place, recipe in enumerate(recipes):
-        share = None if hours is None else max(3600 * CORES * hours - spent, 0.0) / (len(recipes) - place)
+        share = None if hours is None else max(3600 * hours - spent, 0.0) / (len(recipes) - place)
         try:
             if recipe.name in failed:
                 raise DistillError(failed[recipe.name])
@@ -139,11 +149,12 @@ def _sweep(
             console.print(f"{recipe.name}: {error}", highlight=False, markup=False)
             result = {"name": recipe.name, "error": str(error), "seconds": 0.0}
         found.append(result)
-        spent += result["seconds"]
+        if recipe.name in parts:
+            spent += parts[recipe.name].clock(len(result.get("seeds", ())))
         rest = {later.name for later in recipes[place + 1 :]}
-        unspent = None if hours is None else max(hours - spent / 3600 / CORES, 0.0)
+        unspent = None if hours is None else max(hours - spent / 3600, 0.0)
         left = estimate([part for name, part in parts.items() if name in rest], unspent)
-        console.print(f"sweep: {place + 1} of {len(recipes)} recipes; {_time(left, workers)} left", highlight=False)
+        console.print(f"sweep: {place + 1} of {len(recipes)} recipes; {_time(left)} left", highlight=False)
     merged = {
         "recipes": found,
         "verdicts": {result["name"]: result.get("verdict", "failed") for result in found},
@@ -171,13 +182,13 @@ def _run(part: Part, share: float | None, console: Console) -> dict[str, Any]:
     return result
 
 
-def _told(before: dict[str, Any], recipes: int, workers: int, hours: float | None) -> str:
-    limit = "" if hours is None else f", at most {hours:g} h on {CORES} cores in all but one seed of each"
-    return f"sweep: {recipes} recipes; {_time(before, workers)} on {workers} cores{limit}"
+def _told(before: dict[str, Any], recipes: int, hours: float | None) -> str:
+    limit = "" if hours is None else f", at most {hours:g} h in all but the first seeds of each"
+    return f"sweep: {recipes} recipes; {_time(before)}{limit}"
 
 
-def _time(found: dict[str, Any], workers: int) -> str:
+def _time(found: dict[str, Any]) -> str:
     """What is left, in words."""
-    hours = found["seconds"] / max(workers, 1) / 3600
+    hours = found["seconds"] / 3600
     known = f"about {hours:.1f} h" if hours >= 0.1 else f"about {60 * hours:.0f} min"
     return known + f" and {len(found['unknown'])} recipes whose time is not known" * bool(found["unknown"])

@@ -84,31 +84,57 @@ def test_a_sweep_that_was_stopped_goes_on_and_knows_what_is_left(two, tmp_path, 
 def test_the_estimate_is_of_measured_seconds_within_the_hours(two, tmp_path, monkeypatch):
     run = Run(preset="small", domain="language", rule="a", pilot=True, seeds=(900,), figures={}, seconds=600.0)
     monkeypatch.setattr(sweep, "read", lambda name: Measured(runs=(run,) if name == "first_one" else ()))
-    asked = ExperimentOptions(out=tmp_path)
+    asked = ExperimentOptions(out=tmp_path, workers=2)
     parts = [sweep.Part(recipe, asked) for recipe in two.values()]
-    assert sweep.estimate(parts, None) == {"seconds": 2400.0, "unknown": ["second_one"]}
-    hour = sweep.estimate(parts, 1.0)  # of two cores, half of it for each
-    assert hour == {"seconds": 2400.0, "unknown": ["second_one"]}
-    assert sweep.estimate(parts, 0.4)["seconds"] == 1200.0 and sweep.estimate(parts, 0.01)["seconds"] == 600.0
+    assert sweep.estimate(parts, None) == {"seconds": 1200.0, "unknown": ["second_one"]}, "two seeds at the same time"
+    hour = sweep.estimate(parts, 1.0)  # half of it for each
+    assert hour == {"seconds": 1200.0, "unknown": ["second_one"]}
+    assert sweep.estimate(parts, 0.4)["seconds"] == 600.0 and sweep.estimate(parts, 0.01)["seconds"] == 600.0
     half = [replace(part, asked=replace(asked, budget=0.5)) for part in parts]
-    assert sweep.estimate(half, None)["seconds"] == 1200.0, "half of the steps"
+    assert sweep.estimate(half, None)["seconds"] == 600.0, "half of the steps"
+
+
+def test_hours_are_the_clocks_and_no_worker_is_left_without_a_seed(two, tmp_path, monkeypatch):
+    run = Run(preset="small", domain="language", rule="a", pilot=True, seeds=(900,), figures={}, seconds=600.0)
+    monkeypatch.setattr(sweep, "read", lambda name: Measured(runs=(run,)))
+    by_workers = {
+        workers: sweep.Part(two["first_one"], ExperimentOptions(out=tmp_path, workers=workers)) for workers in (1, 3)
+    }
+    assert [by_workers[1].affordable(share) for share in (0.0, 1199.0, 1200.0, 1e6)] == [1, 1, 2, 4]
+    assert [by_workers[3].affordable(share) for share in (0.0, 1199.0, 1200.0, 1e6)] == [3, 3, 4, 4]
+    assert by_workers[1].clock(4) == 2400.0 and by_workers[3].clock(4) == 1200.0 and by_workers[3].clock(3) == 600.0
+
+
+def test_what_the_first_recipes_do_not_use_is_the_later_ones(two, tmp_path, monkeypatch):
+    seconds = {"first_one": 1.0, "second_one": 1000.0}
+    monkeypatch.setattr(sweep, "read", lambda name: Measured(runs=(
+        Run(preset="small", domain="language", rule="a", pilot=True, seeds=(900,), figures={}, seconds=seconds[name]),
+    )))  # fmt: skip
+    parts = [sweep.Part(recipe, ExperimentOptions(out=tmp_path, workers=1)) for recipe in two.values()]
+    assert sweep.estimate(parts, 3100 / 3600) == {"seconds": 3004.0, "unknown": []}, "half of it would be one seed"
 
 
 def test_what_is_left_is_told_of_the_hours_that_were_not_spent(two, tmp_path, monkeypatch):
     run = Run(preset="small", domain="language", rule="a", pilot=True, seeds=(900,), figures={}, seconds=600.0)
     monkeypatch.setattr(sweep, "read", lambda name: Measured(runs=(run,)))
-    spent = {"first_one": 3000.0, "second_one": 600.0}
+    spent = {"first_one": 5, "second_one": 1}
     monkeypatch.setattr(sweep, "_run", lambda part, share, console: {
-        "name": part.recipe.name, "seconds": spent[part.recipe.name], "verdict": "null"})  # fmt: skip
+        "name": part.recipe.name, "seeds": [*range(spent[part.recipe.name])], "seconds": 1.0, "verdict": "null",
+    })  # fmt: skip
     monkeypatch.setattr(sweep, "table", lambda found: "")
-    _, told = swept(tmp_path, 0.5)  # an hour of one core
-    assert "about 0.2 h left" in told[1], "of one seed: the first recipe left no more"
+    _, told = swept(tmp_path, 0.5)
+    assert "about 0.2 h left" in told[1], "of one seed: the five of the first recipe left no more"
 
 
 def test_the_command_takes_the_word_and_numbers(two, tmp_path):
     found = command.sweep(SweepOptions(names=("first_one",), out=tmp_path, workers=1, budget="small"))
     assert found["recipes"][0]["seeds"] == [0, 1, 2, 3] and found["recipes"][0]["budget"] == 1.0
-    for wrong in ({"budget": "large"}, {"budget": 0.0}, {"budget": "small", "seeds": 3}):
+    for hours, seeds in ((0.0, [0]), (1.0, [0, 1, 2, 3])):
+        asked = SweepOptions(names=("second_one",), out=tmp_path, workers=1, budget="small", hours=hours)
+        assert command.sweep(asked)["recipes"][0]["seeds"] == seeds
+    wrong_ones = ({"budget": "large"}, {"budget": 0.0}, {"budget": "small", "seeds": 3}, {"hours": 2.0},
+                  {"budget": "small", "hours": -1.0})  # fmt: skip
+    for wrong in wrong_ones:
         with pytest.raises(InputError):
             SweepOptions(**wrong)
 
