@@ -1,8 +1,8 @@
 """Many recipes one after the other: how long it will take, one merged table, and a small budget of hours.
 
 With `--budget small` every step of every recipe is done, but of seeds only as many as the hours allow: what is left of
-them is shared among the recipes that are left, by what a seed of theirs takes. Hours are those of the clock: of seeds as
-many are computed at the same time as there are workers, so one of them takes as long as a worker's each. A claim is
+them is shared among the recipes that are left, by what a seed of theirs takes. Hours are those of the clock: as many
+seeds are computed at the same time as there are workers, so one of them takes as long as a worker's each. A claim is
 judged by the seeds that were run, so few of them say little, and the power that they have stands beside it.
 """
 
