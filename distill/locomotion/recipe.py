@@ -98,13 +98,15 @@ def export_run(run: Path, file: Path, force: bool = False, target_step: float | 
       `bundle`, `parity`, `rounding`, `parameters`, the data `card` and what was measured of the `best` student.
 
     Raises:
-      InputError: no such run, no measured student in it, a damaged file, or `file` exists.
+      InputError: no such run, no measured student or no summary in it, a damaged file, or `file` exists.
     """
     options, made_at = _recall(run)
     robot, ranges = _driven(options)
     student = _student(options, robot)
     try:
         best = (load_best if options.keep == "best" else load_last)(run, student)
+        if not (run / "summary.json").is_file():
+            raise InputError(f"the run {run} was killed and has no summary: --resume it, to its end or up to Ctrl-C")
         summary = read_json(run / "summary.json")
         shards = Shards(run / "data")
         card = shards.card(robot.control_period)

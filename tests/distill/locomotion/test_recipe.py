@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -77,6 +78,14 @@ def test_exporting_a_finished_run_gives_the_same_file(made, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["target_step"] == 0.5
     one, other = Bundle.load(tmp_path / "slower.onnx"), Bundle.load(options.out)
     assert one.metadata == replace(other.metadata, target_step=0.5), "written once, not written anew"
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_is_not_exported_but_resumed(made, tmp_path, capsys):
+    options, _ = made
+    killed = shutil.copytree(options.run, tmp_path / "killed", ignore=shutil.ignore_patterns("summary.json"))
+    assert barkour.main(["export", str(killed), str(tmp_path / "out.onnx")]) == 2
+    assert "--resume" in capsys.readouterr().err and not (tmp_path / "out.onnx").exists()
 
 
 @pytest.mark.slow
