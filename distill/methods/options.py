@@ -33,8 +33,8 @@ class ShowOptions(Options):
 class ExperimentOptions(Options):
     """How the experiment of a recipe is run."""
 
-    seed: Seed = 0
-    """first seed"""
+    seed: Seed | None = None
+    """first seed; without it that of the first ones in a row that no claim has as its pilot's, which give no verdict"""
     seeds: Annotated[int, Range(0, 1000)] = 0
     """how many seeds; 0: as many as the recipe's verdict asks for"""
     out: Path = Path("runs/recipes")

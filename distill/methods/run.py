@@ -1,6 +1,7 @@
 """Runs recipes: seeds side by side, finished arms kept, one verdict."""
 
 import contextlib
+import itertools
 import math
 import os
 import re
@@ -62,7 +63,7 @@ def run(
     recipe = (find(recipe) if isinstance(recipe, str) else recipe).on(asked.domain, asked.preset)
     recipe.check_budget(asked.budget)
     options, corpus = _options(recipe, asked)
-    chosen = list(range(asked.seed, asked.seed + (asked.seeds or recipe.seeds)))
+    chosen = seeds_of(recipe, asked)
     folder = folder_of(recipe, asked)
     through = cluster.executor(folder / "jobs", asked.slurm, asked.workers) if asked.pool == "slurm" else None
     lock = hold(folder)
@@ -70,6 +71,17 @@ def run(
         return _run(recipe, asked, folder, chosen, options, corpus, console or Console(stderr=True), through)
     finally:
         lock.release()
+
+
+def seeds_of(recipe: Recipe, asked: ExperimentOptions) -> list[int]:
+    """Those that an experiment is asked for. Without a first one as many in a row as the verdict takes, or more where
+    more are asked for, hold no pilot's; fewer begin with the same one."""
+    count, first = asked.seeds or recipe.seeds, asked.seed
+    if first is None:
+        pilots = {seed for claim in recipe.claims for seed in claim.power.pilot}
+        whole = max(count, recipe.seeds)
+        first = next(seed for seed in itertools.count() if pilots.isdisjoint(range(seed, seed + whole)))
+    return list(range(first, first + count))
 
 
 def folder_of(recipe: Recipe, asked: ExperimentOptions) -> Path:

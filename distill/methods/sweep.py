@@ -23,7 +23,7 @@ from distill.methods.catalogue import NAMES, find
 from distill.methods.framework import Recipe, processors
 from distill.methods.measured import read
 from distill.methods.options import SMALL, ExperimentOptions
-from distill.methods.run import OPTIONS, check_places, folder_of, kept_arms, run, summary, table
+from distill.methods.run import OPTIONS, check_places, folder_of, kept_arms, run, seeds_of, summary, table
 
 HOURS = 4.0
 """Of a sweep with a small budget, where nothing else is asked for: enough for two cores."""
@@ -45,7 +45,7 @@ class Part:
     @property
     def seeds(self) -> list[int]:
         """Those that are asked for."""
-        return [self.asked.seed + place for place in range(self.asked.seeds or self.recipe.seeds)]
+        return seeds_of(self.recipe, self.asked)
 
     def done(self) -> dict[int, float]:
         """Finished seed -> the seconds that it took."""

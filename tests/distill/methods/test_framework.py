@@ -27,7 +27,7 @@ from distill.methods.catalogue import NAMES, find
 from distill.methods.claims import Claim, Difference, Power
 from distill.methods.framework import Arm, Place, Recipe, Trial
 from distill.methods.options import ExperimentOptions
-from distill.methods.run import kept_arms, plan, summary, table
+from distill.methods.run import kept_arms, plan, seeds_of, summary, table
 from distill.methods.statistics import Check
 
 QUIET = Console(quiet=True)
@@ -358,6 +358,18 @@ def test_results_without_the_options_they_were_measured_with_are_refused(tmp_pat
         with pytest.raises(DistillError, match=r"cannot be used|was begun with"):
             run(RECIPE, out=tmp_path, seeds=1, workers=1)
         options.write_text("")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_run_that_names_no_seed_begins_behind_its_pilot(name):
+    """Pilot seeds give no verdict: with those of a pilot at 0 a run without options could decide nothing."""
+    recipe = find(name)
+    pilots = {seed for claim in recipe.claims for seed in claim.power.pilot}
+    whole, more = (seeds_of(recipe, ExperimentOptions(seeds=seeds)) for seeds in (0, 40))
+    assert len(whole) == recipe.seeds and len(more) == 40
+    assert pilots.isdisjoint(whole) and pilots.isdisjoint(more), "also where more are asked for"
+    assert seeds_of(recipe, ExperimentOptions(seeds=1)) == whole[:1], "fewer are the first of them"
+    assert seeds_of(recipe, ExperimentOptions(seed=7, seeds=2)) == [7, 8], "what is asked for stands"
 
 
 def test_one_seed_proves_nothing(tmp_path):
