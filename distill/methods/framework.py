@@ -187,6 +187,11 @@ class Recipe:
         """What `--domain` may ask for; the first is the default."""
         return ("language", *self.variants)
 
+    @property
+    def pilot(self) -> set[int]:
+        """Seeds that any claim's number of seeds was planned from, and that give no verdict."""
+        return {seed for claim in self.claims for seed in claim.power.pilot}
+
     def on(self, domain: str, preset: str = "small") -> "Recipe":
         """The recipe on a domain, the default one where empty, as it is with a preset.
 

@@ -146,8 +146,7 @@ def keep(results: Path, rule: str, folder: Path = FOLDER, *, pilot: bool = False
         raise DistillError(f"{results} was run with {budget:.0%} of its steps, which proves nothing")
     recipe = find(name).on(domain, preset)
     arms = experiments.kept_arms(recipe, results)
-    named = {seed for claim in recipe.claims for seed in claim.power.pilot}
-    of_pilot = {s: pilot or s in named for s in arms}
+    of_pilot = {s: pilot or s in recipe.pilot for s in arms}
     variant = {"preset": preset, "domain": domain, "rule": rule}
     parts = {of: {s: arms[s] for s in arms if of_pilot[s] == of} for of in (True, False)}
     runs = [_run(recipe, part, pilot=of, **variant) for of, part in parts.items() if part]

@@ -78,9 +78,8 @@ def seeds_of(recipe: Recipe, asked: ExperimentOptions) -> list[int]:
     more are asked for, hold no pilot's; fewer begin with the same one."""
     count, first = asked.seeds or recipe.seeds, asked.seed
     if first is None:
-        pilots = {seed for claim in recipe.claims for seed in claim.power.pilot}
-        whole = max(count, recipe.seeds)
-        first = next(seed for seed in itertools.count() if pilots.isdisjoint(range(seed, seed + whole)))
+        pilot, whole = recipe.pilot, max(count, recipe.seeds)
+        first = next(seed for seed in itertools.count() if pilot.isdisjoint(range(seed, seed + whole)))
     return list(range(first, first + count))
 
 

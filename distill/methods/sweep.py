@@ -115,13 +115,18 @@ def estimate(parts: Sequence[Part], hours: float | None) -> dict[str, Any]:
     """`seconds` of the clock that are left for recipes of which it is known, and the names of the others, `unknown`."""
     left, unknown, spent = 0.0, list[str](), 0.0
     for place, part in enumerate(parts):
-        share = None if hours is None else max(3600 * hours - spent, 0.0) / (len(parts) - place)
+        share = _share(hours, spent, len(parts) - place)
         count = len(part.seeds) if share is None else part.affordable(share)
         spent += part.clock(count)
         left += part.clock(max(count - len(part.done()), 0))
         if part.seconds() is None:
             unknown.append(part.recipe.name)
     return {"seconds": round(left, 1), "unknown": unknown}
+
+
+def _share(hours: float | None, spent: float, recipes: int) -> float | None:
+    """Of the clock's seconds that are not spent, one's of so many recipes; None without a limit."""
+    return None if hours is None else max(3600 * hours - spent, 0.0) / recipes
 
 
 def _sweep(
@@ -140,7 +145,7 @@ def _sweep(
     console.print(_told(before, len(recipes), hours), highlight=False)
     spent, found = 0.0, list[dict[str, Any]]()
     for place, recipe in enumerate(recipes):
-        share = None if hours is None else max(3600 * hours - spent, 0.0) / (len(recipes) - place)
+        share = _share(hours, spent, len(recipes) - place)
         try:
             if recipe.name in failed:
                 raise DistillError(failed[recipe.name])
@@ -175,8 +180,7 @@ def _run(part: Part, share: float | None, console: Console) -> dict[str, Any]:
         count = part.affordable(share)
         result = run(recipe, replace(asked, seeds=count), console)
     folder = Path(result["out"])
-    whole = [*kept_arms(recipe, folder)]
-    whole = [seed for seed in whole if not any(seed in claim.power.pilot for claim in recipe.claims)]
+    whole = [seed for seed in kept_arms(recipe, folder) if seed not in recipe.pilot]
     if set(whole) > set(result["seeds"]):
         result = summary(recipe, folder, whole, read_json(folder / OPTIONS))
     return result
