@@ -14,7 +14,7 @@ import numpy as np
 from sim.arrays import Array, Namespace
 from sim.errors import InputError
 from sim.gait import joint_offset
-from sim.planar import place, to_body
+from sim.planar import place, to_body, to_world
 from sim.robots.description import Robot
 from sim.robots.gaits import Gait
 
@@ -56,6 +56,12 @@ COMMANDS = ("forward", "sideways", "yaw")
 COMMAND_SCALE = (1.0, 1.0, 1.0)
 HEIGHT_SCALE = 5.0
 HEIGHT_CLIP = 0.4
+PREVIEW_CLIP = 4.0
+"""m/s and rad/s: no preview says more, be a robot ever so far from its way."""
+PREVIEW_LONGEST, PREVIEW_MOST = 2.0, 8
+"""s ahead, and moments, that a preview may have."""
+PREVIEWS = ("velocity", "pose")
+"""What a preview may be of; see `Preview`."""
 PIT_SEEN = 0.37
 """Ground that is seen this much lower than behind the robot is a pit, m: `HEIGHT_CLIP` less what a trunk moves."""
 
@@ -105,6 +111,45 @@ def ahead(reach: float = 2.0, behind: float = 0.6, side: float = 0.2, step: floa
 
 
 @dataclass(frozen=True)
+class Preview:
+    """The commanded motion of the next moments, three numbers for each: m/s ahead, m/s to the left, rad/s.
+
+    In the present heading frame. Where nobody knows what comes, the present command is said to last.
+    """
+
+    seconds: tuple[float, ...] = ()
+    """From now to the moments that are seen, s, rising; none: no preview."""
+    of: str = "velocity"
+    """"velocity": what is planned for that moment. "pose": the mean velocity that takes the robot from where it is to
+    where it is planned to be then."""
+
+    def __post_init__(self) -> None:
+        if self.of not in PREVIEWS:
+            raise InputError(f"a preview is of velocity or pose, not of {self.of!r}")
+        rising = all(a < b for a, b in zip((0.0, *self.seconds), self.seconds, strict=False))
+        if not rising or (self.seconds and self.seconds[-1] > PREVIEW_LONGEST) or len(self.seconds) > PREVIEW_MOST:
+            raise InputError(
+                f"a preview takes up to {PREVIEW_MOST} rising times to {PREVIEW_LONGEST:g} s, got {self.seconds}"
+            )
+
+    @property
+    def size(self) -> int:
+        """Numbers in the input."""
+        return 3 * len(self.seconds)
+
+    def foreseen(self, xp: Namespace, command: Callable[[float], Array]) -> Array:
+        """`[..., len(seconds), 3]` where nothing is planned, but the command `[..., 3]` so many s from now is known."""
+        if self.of == "velocity":
+            return xp.stack([command(later) for later in self.seconds], -2)
+        rows = []
+        for later in self.seconds:
+            mean = command(later / 2)
+            x, y = to_world(mean[..., 0], mean[..., 1], mean[..., 2] * later / 2, xp)
+            rows.append(xp.stack([x, y, mean[..., 2]], -1))
+        return xp.stack(rows, -2)
+
+
+@dataclass(frozen=True)
 class Layout:
     """Which parts of history and terrain a policy sees, and where they stand in its input."""
 
@@ -118,16 +163,18 @@ class Layout:
     stamped: bool = False
     """Whether every frame carries the command and the clock of its own step, in place of the newest ones once: the
     context of a sequence model."""
+    preview: Preview = Preview()
 
     def __post_init__(self) -> None:
         if not self.frames or min(self.frames) < 0 or max(self.frames) >= LONGEST_HISTORY:
             raise InputError(f"observation frames must be ages from 0 to {LONGEST_HISTORY - 1}, got {self.frames}")
 
     def slices(self) -> dict[str, slice]:
-        """Name to slice of the input: `frame_0` ..., `command`, `clock`, `heights_<grid>`, in input order."""
+        """Name to slice: `frame_0` ..., `command`, `clock`, `preview`, `heights_<grid>`, in input order."""
         parts = [(f"frame_{age}", self.frame_size) for age in self.frames]
         if not self.stamped:
             parts += [("command", 3), *([("clock", 2)] if self.clock else [])]
+        parts += [("preview", self.preview.size)] if self.preview.seconds else []
         parts += [(f"heights_{grid.name}", grid.size) for grid in self.grids]
         ends = np.cumsum([width for _, width in parts])
         return {name: slice(int(end - width), int(end)) for (name, width), end in zip(parts, ends, strict=True)}
@@ -164,6 +211,7 @@ class Layout:
             "height": {"scale": HEIGHT_SCALE, "clip_m": HEIGHT_CLIP, "is": "ground z - base z + standing height"},
             "size": self.size,
             **({"stamped": True} if self.stamped else {}),
+            **({"preview": _preview_dict(self.preview)} if self.preview.seconds else {}),
         }
 
     @classmethod
@@ -181,7 +229,7 @@ class Layout:
             widths = {str(part[0]): int(part[1]) for part in fields["frame_fields"]}
             layout = cls(
                 widths["last_action"], tuple(fields["frames"]), grids, bool(fields["clock"]),
-                bool(fields.get("stamped", False)),
+                bool(fields.get("stamped", False)), _preview(fields.get("preview")),
             )  # fmt: skip
         except InputError:
             raise
@@ -225,6 +273,14 @@ def _check_grids(grids: tuple[Grid, ...]) -> None:
             )
         if not abs(grid.y[0] + grid.y[-1]) < 1e-6:
             raise InputError(f"{name} reaches {-grid.y[0]:g} m to the right and {grid.y[-1]:g} m to the left")
+
+
+def _preview_dict(preview: Preview) -> dict[str, Any]:
+    return {"seconds": list(preview.seconds), "of": preview.of}
+
+
+def _preview(fields: dict[str, Any] | None) -> Preview:
+    return Preview() if fields is None else Preview(tuple(float(t) for t in fields["seconds"]), fields["of"])
 
 
 def _grid_dict(grid: Grid) -> dict[str, Any]:
@@ -408,7 +464,10 @@ def relief(xp: Namespace, layout: Layout, heights: Array) -> Array:
     return highest.astype(xp.float32)
 
 
-def observe(xp: Namespace, layout: Layout, history: Array, command: Array, clock: Array, heights: Array) -> Array:
+def observe(
+    xp: Namespace, layout: Layout, history: Array, command: Array, clock: Array, heights: Array,
+    preview: Array | None = None,
+) -> Array:  # fmt: skip
     """The policy's input.
 
     Args:
@@ -416,6 +475,7 @@ def observe(xp: Namespace, layout: Layout, history: Array, command: Array, clock
       command: forward and leftward velocity (m/s) and yaw rate (rad/s) in the base's heading frame, `[..., 3]`.
       clock: `[..., 2]` from `sim.gait.clock`.
       heights: `[..., height_size]` from `relative_heights`, grids in layout order.
+      preview: `[..., len(layout.preview.seconds), 3]`; None: the command lasts.
 
     Returns:
       float32 `[..., layout.size]`.
@@ -423,6 +483,9 @@ def observe(xp: Namespace, layout: Layout, history: Array, command: Array, clock
     parts = [history[..., age, :] for age in layout.frames]
     if not layout.stamped:
         parts += [command * xp.asarray(COMMAND_SCALE, dtype=xp.float32), *([clock] if layout.clock else [])]
+    if layout.preview.seconds:
+        seen = layout.preview.foreseen(xp, lambda later: command) if preview is None else preview
+        parts.append(xp.clip(seen.reshape(*seen.shape[:-2], -1), -PREVIEW_CLIP, PREVIEW_CLIP))
     if layout.height_size:
         parts.append(heights)
     return xp.concatenate(parts, -1).astype(xp.float32)

@@ -125,14 +125,15 @@ class RecordingDriver:
         return {}
 
     def step(
-        self, sensors: obs.Sensors, command: np.ndarray, users: np.ndarray, heights: Callable[[obs.Layout], np.ndarray]
-    ) -> np.ndarray:
+        self, sensors: obs.Sensors, command: np.ndarray, users: np.ndarray, heights: Callable[[obs.Layout], np.ndarray],
+        preview: Callable[[obs.Preview], np.ndarray] | None = None,
+    ) -> np.ndarray:  # fmt: skip
         """Joint targets to apply, rad `[worlds, J]`; see `PolicyRunner.step`."""
         robot, fresh = self.robot, np.array(self.memory.fresh)
         before = self.teachers.handover.targets
         following = clocks.advance(np, DRIVEN, self.phase, command, robot.control_period, drive=self.drive)
         self.phase = np.where(fresh, 0.0, following).astype(np.float32)
-        wanted = self.teachers.step(sensors, command, users, heights, self.phase)
+        wanted = self.teachers.step(sensors, command, users, heights, preview, phase=self.phase)
         turning = self.teachers.frequency - DRIVEN.frequency
         seen = heights(self.memory.layout)
         clock = clocks.clock(np, DRIVEN, self.phase, command)

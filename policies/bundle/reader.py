@@ -236,8 +236,9 @@ class Policy:
         self.fresh |= mask
 
     def step(
-        self, sensors: Sensors, command: np.ndarray, heights: np.ndarray, phase: np.ndarray | None = None
-    ) -> np.ndarray:
+        self, sensors: Sensors, command: np.ndarray, heights: np.ndarray, phase: np.ndarray | None = None,
+        preview: np.ndarray | None = None,
+    ) -> np.ndarray:  # fmt: skip
         """One control step.
 
         Args:
@@ -245,6 +246,7 @@ class Policy:
           command: `[worlds, 3]`, m/s, m/s, rad/s.
           heights: `[worlds, layout.height_size]` from `heights_at`.
           phase: of the clock in this step, `[worlds]` cycles, where another policy turns it.
+          preview: what is asked for next, `[worlds, moments, 3]` (`sim.observation.Preview`); None: the command lasts.
 
         Returns:
           Joint targets, rad, `[worlds, J]`.
@@ -252,7 +254,8 @@ class Policy:
         Raises:
           InputError: something is not finite; the memory is then unchanged.
         """
-        for name, values in [*sensors._asdict().items(), ("command", command), ("heights", heights)]:
+        told = [("command", command), ("heights", heights), *([] if preview is None else [("preview", preview)])]
+        for name, values in [*sensors._asdict().items(), *told]:
             if not np.isfinite(values).all():
                 raise InputError(f"policy input '{name}' is not finite")
         robot, gait = self.bundle.robot, self.bundle.gait
@@ -269,7 +272,7 @@ class Policy:
         self.history = obs.remembered(np, self.history, newest, self.fresh)
         begun = ~self.fresh
         self.fresh[:] = False
-        observation = obs.observe(np, self.bundle.layout, self.history, command, clock, heights)
+        observation = obs.observe(np, self.bundle.layout, self.history, command, clock, heights, preview)
         action = np.clip(self.bundle(observation), -robot.action_limit, robot.action_limit)
         if gait.driven:
             action, self.drive = action[:, : robot.joints], action[:, robot.joints]

@@ -32,6 +32,7 @@ from sim.envs.worlds import SimulatedRobots
 from sim.errors import InputError
 from sim.folders import alone, replacing, writable
 from sim.localization import OWN_ODOMETRY, PoseErrors
+from sim.observation import Preview
 
 # --- the simulation --------------------------------------------------------------------------------------------------
 
@@ -131,7 +132,14 @@ class CourseWorlds:
         if self.senses:
             self.senses.awake = active
         began = self.time
-        robots.step(lambda sensors, heights: self.policy.step(sensors, command, users, heights))
+
+        def preview(of: Preview) -> np.ndarray:
+            seen = np.zeros((robots.worlds, len(of.seconds), 3), np.float32)
+            for i in np.flatnonzero(active).tolist():
+                seen[i] = self.navigators[i].preview(pose[i], of)
+            return seen
+
+        robots.step(lambda sensors, heights: self.policy.step(sensors, command, users, heights, preview))
         if len(self.skills.bundles) > 1:  # who really drives: a jumper lands before it is taken over
             asked = {i: (self.names[int(self.policy.users[i])], waypoint) for i, (_, waypoint) in asked.items()}
         for i in np.flatnonzero(self.policy.changed & active).tolist():

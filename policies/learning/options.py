@@ -40,6 +40,8 @@ class TrainOptions(Options):
     """for jump: half of the episodes begin as this policy's walker hands the robot over; specialists are the shipped"""
     ways: Annotated[int, Range(0, 2000)] = 0
     """for walk: three in four commands on the flat follow one of so many planned ways, as on a course"""
+    preview: Literal["none", "velocity", "pose"] = "none"
+    """for walk: what it sees of the next 0.6 s of the motion that is asked for"""
     haste: Annotated[float, Range(0.5, 2.0)] = 1.0
     """speeds that are asked for, and accelerations of --ways, as a multiple of the skill's own"""
     clock: Annotated[float, Range(1.0, 5.0)] | None = None
@@ -76,7 +78,7 @@ class TrainOptions(Options):
         if self.skill != "jump":
             self.refuse(("handovers",), f"for the skill {self.skill}")
         if self.skill != "walk":
-            self.refuse(("ways",), f"for the skill {self.skill}")
+            self.refuse(("ways", "preview"), f"for the skill {self.skill}")
         if self.skill == "jump":
             self.refuse(("clock",), "for the skill jump, whose strides time its clock")
 

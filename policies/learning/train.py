@@ -27,12 +27,13 @@ from policies.learning.networks import NetworkConfig
 from policies.learning.options import ExportOptions, TrainOptions
 from policies.learning.ppo import Learner, LearnerState, PPOConfig, collect
 from policies.learning.results import Trained
-from policies.learning.translation import translate
+from policies.learning.translation import translate, widened
 from policies.skills.library import load_skills
 from sim.envs.batched import BatchedEnv, DivergedError
 from sim.errors import InputError
 from sim.folders import alone, replacing
 from sim.machine import check_xla, need_memory
+from sim.observation import Preview
 from sim.reading import LARGEST_OWN, read_own, read_text
 from sim.robots.description import DEFAULT, find_robot, robot_by_name
 from sim.tasks.handovers import Handovers
@@ -57,11 +58,13 @@ HANDOVERS = "handovers.npz"
 WAYS = "ways.npz"
 """In a run's folder: the planned ways that its commands follow."""
 Made = TypeVar("Made", Handovers, Ways)
+PREVIEWED = (0.2, 0.4, 0.6)
+"""s from now on that a walker with `--preview` sees."""
 HOST_SEED_STRIDE = 1_000_000
 """Between the seeds of two hosts' worlds."""
 WORLD_BYTES = 200_000
 """What a world takes of memory on the C engine, with its transitions of an iteration: 320 kB were measured."""
-CHOSEN = ("handovers", "ways", "haste", "clock", "level")
+CHOSEN = ("handovers", "ways", "preview", "haste", "clock", "level")
 """Options that make a run's task another one than its skill's own."""
 BEGUN = {option.name: option.default for option in fields(TrainOptions)}
 """What an option was where a checkpoint before it does not say: its default."""
@@ -108,6 +111,8 @@ class Run:
             self.task = replace(self.task, handovers=self._handovers(options))
         if options.ways:
             self.task = walk(self.task.robot, self._ways(options))
+        if options.preview != "none":
+            self.task = replace(self.task, preview=Preview(PREVIEWED, options.preview))
         if options.haste != 1.0:
             self.task = self.task.hastened(options.haste)
         if options.clock is not None:
@@ -227,6 +232,11 @@ class Run:
         if not self.options.resume and values.get("robot") != self.task.robot.name:
             arrays = self._translated(arrays, values.get("robot"))
             values = {**values, "robot": self.task.robot.name}
+        if not self.options.resume and self.task.preview.seconds and not values["layout"].get("preview"):
+            before = replace(self.task.layout, preview=Preview())
+            if values["layout"] == json.loads(json.dumps(before.to_dict())):
+                arrays = widened(arrays, before, self.task.layout)
+                values = {**values, **{key: json.loads(json.dumps(ours[key])) for key in ("layout", "sizes")}}
         for key in ("format", "skill", "robot", "layout", "sizes"):
             if key == "skill" and not self.options.resume:
                 continue

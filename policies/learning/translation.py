@@ -103,6 +103,43 @@ def inputs(source: Task, target: Task) -> tuple[Rewriting, Rewriting]:
     return Rewriting(index[actor], factor[actor], shift[actor]), Rewriting(index, factor, shift)
 
 
+def widened(arrays: dict[str, np.ndarray], before: obs.Layout, after: obs.Layout) -> dict[str, np.ndarray]:
+    """A checkpoint's parameters and statistics of a policy that saw `before`, for one that sees more: what is new
+    changes no action yet, and counts as if it had had mean 0 and variance 1 so far.
+
+    Raises:
+      InputError: `after` lacks something of `before`, or arrays that are not a specialist's.
+    """
+    had, has, out = before.slices(), after.slices(), dict(arrays)
+    if any(name not in has or has[name].stop - has[name].start != part.stop - part.start for name, part in had.items()):
+        raise InputError("the checkpoint's policy sees what this one does not")
+    kept = np.concatenate([np.arange(has[name].start, has[name].stop) for name in had])
+    more = after.size - before.size
+
+    def wider(values: np.ndarray, new: float) -> np.ndarray:
+        """Along the first axis; what stands behind the layout's part, of a critic, stays there."""
+        whole = np.full((len(values) + more, *values.shape[1:]), new, values.dtype)
+        whole[kept], whole[after.size :] = values[: before.size], values[before.size :]
+        return whole
+
+    try:
+        count = float(arrays["normalizer.count.hi"]) * 2.0**32 + float(arrays["normalizer.count.lo"])
+        for part, new in (("mean", 0.0), ("std", 1.0), ("summed_variance", count)):
+            for name in ("state", "privileged_state"):
+                key = f"normalizer.{part}['{name}']"
+                out[key] = wider(arrays[key], new)
+        for network in ("policy", "value"):
+            key = _first_kernel(arrays, network)
+            out[key] = wider(arrays[key], 0.0)
+    except (KeyError, IndexError, ValueError, StopIteration) as error:
+        raise InputError(f"the checkpoint is not a specialist's: {error}") from error
+    return out
+
+
+def _first_kernel(arrays: dict[str, np.ndarray], network: str) -> str:
+    return next(k for k in arrays if k.startswith(f"params.{network}[") and "hidden_0" in k and "kernel" in k)
+
+
 def translate(arrays: dict[str, np.ndarray], source: Task, target: Task) -> dict[str, np.ndarray]:
     """A checkpoint's parameters and statistics (`params` and `normalizer`) of `source`'s robot, for `target`'s.
 
@@ -127,7 +164,7 @@ def translate(arrays: dict[str, np.ndarray], source: Task, target: Task) -> dict
                 }[part]
                 out[key] = changed.astype(arrays[key].dtype)
         for network, wanted in (("policy", actor), ("value", critic)):
-            key = next(k for k in arrays if k.startswith(f"params.{network}[") and "hidden_0" in k and "kernel" in k)
+            key = _first_kernel(arrays, network)
             kernel = arrays[key][wanted.index] * np.sign(wanted.factor)[:, None]
             out[key] = kernel.astype(arrays[key].dtype)
         head = "params.policy['params']"

@@ -17,6 +17,7 @@ import numpy as np
 from policies.navigation.path import RADIUS, SPACING, MotionLimits, lay_path, to_heading_frame
 from sim.course.description import Course, Gate, Waypoint
 from sim.course.score import passes
+from sim.observation import Preview
 from sim.planar import wrap
 
 
@@ -196,6 +197,7 @@ class Navigator:
         self._careful_until = 0.0
         self._last: np.ndarray | None = None
         self._distrusted = 0
+        self._lost = False
         self._at_start = 0.0
 
     def copy(self) -> "Navigator":
@@ -211,6 +213,7 @@ class Navigator:
         """The command for the base at `pose` = (x, y, yaw) in the course frame (m, m, rad), `dt` s after the last."""
         pose = np.asarray(pose, float)
         reason = self._distrust(pose)
+        self._lost = bool(reason)
         if reason:
             self.command = np.zeros(3)
             return Command(np.zeros(3, np.float32), self._waypoint().skill, self._index(), "lost", reason)
@@ -219,7 +222,7 @@ class Navigator:
         self._progress(xy, float(pose[2]))
         off = self._off(xy)
         if off > self.tuning.astray:
-            self.command, self._last = np.zeros(3), xy
+            self.command, self._last, self._lost = np.zeros(3), xy, True
             reason = f"the robot is {off:.1f} m away from its way"
             return Command(np.zeros(3, np.float32), self._waypoint().skill, self._index(), "lost", reason)
         self._watch_gates(xy)
@@ -383,6 +386,26 @@ class Navigator:
         back = max(back, tuning.careful_least) if off > tuning.careful_near else back
         velocity = speed * path.tangent[i] + back * error / max(off, 1e-6)
         return np.array([*to_heading_frame(velocity, yaw), path.yaw_slope[i] * speed + tuning.heading * turned])
+
+    def preview(self, pose: Sequence[float] | np.ndarray, preview: Preview) -> np.ndarray:
+        """What a policy sees of the motion behind the last `step`'s command, `[moments, 3]`, float32.
+
+        Along the path where it is followed; the command goes on where the robot returns, holds, is lost or goes with
+        care.
+        """
+        if self.state != "following" or self.s < self._careful_until or self._lost:
+            return preview.foreseen(np, lambda later: self.command.astype(np.float32))
+        path, (x, y, yaw) = self.path, np.asarray(pose, float)
+        i = self._sample()
+        rows = []
+        for later in preview.seconds:
+            j = min(int(np.searchsorted(path.time, path.time[i] + later)), len(path.s) - 1)
+            if preview.of == "velocity":
+                velocity, turn = path.speed[j] * path.tangent[j], path.yaw_slope[j] * path.speed[j]
+            else:
+                velocity, turn = (path.xy[j] - (x, y)) / later, float(wrap(path.yaw[j] - yaw)) / later
+            rows.append([*to_heading_frame(velocity, yaw), turn])
+        return np.array(rows, np.float32)
 
     def _limited(self, wanted: np.ndarray, dt: float) -> np.ndarray:
         """`wanted` within the command ranges (direction kept) and the acceleration limits."""

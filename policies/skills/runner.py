@@ -32,12 +32,14 @@ class Runner(Protocol):
         ...
 
     def step(
-        self, sensors: obs.Sensors, command: np.ndarray, users: np.ndarray, heights: Callable[[obs.Layout], np.ndarray]
-    ) -> np.ndarray:
+        self, sensors: obs.Sensors, command: np.ndarray, users: np.ndarray, heights: Callable[[obs.Layout], np.ndarray],
+        preview: Callable[[obs.Preview], np.ndarray] | None = None,
+    ) -> np.ndarray:  # fmt: skip
         """Joint targets, rad float32 `[worlds, joints]`, for one control step.
 
         `command` `[worlds, 3]` is in m/s, m/s, rad/s, `users` `[worlds]` are indices of the bundles that should drive,
-        `heights(layout)` gives the terrain input of a layout `[worlds, n]`.
+        `heights(layout)` gives the terrain input of a layout `[worlds, n]`, `preview(layout.preview)` what is asked
+        for next, `[worlds, moments, 3]` (None: the command lasts).
 
         Raises:
           InputError: an input is not finite.
@@ -77,6 +79,7 @@ class PolicyRunner:
         command: np.ndarray,
         users: np.ndarray,
         heights: Callable[[obs.Layout], np.ndarray],
+        preview: Callable[[obs.Preview], np.ndarray] | None = None,
         phase: np.ndarray | None = None,
     ) -> np.ndarray:
         """See `Runner.step`; `phase` `[worlds]` is the clock's where another policy turns it."""
@@ -91,7 +94,9 @@ class PolicyRunner:
         for index in active:
             policy = self.policies[index]
             mine = users == index
-            targets[mine] = policy.step(sensors, command, heights(policy.bundle.layout), phase)[mine]
+            layout = policy.bundle.layout
+            seen = preview(layout.preview) if preview and layout.preview.seconds else None
+            targets[mine] = policy.step(sensors, command, heights(layout), phase, seen)[mine]
         if len(self.policies) > 1:
             self._share(active, users)
         self.changed = (users != self.users) & (self.users >= 0)

@@ -89,6 +89,8 @@ class Task:
     """States in which episodes begin in place of drawn ones (`handovers.SHARE` of them); on ground with boards."""
     ways: Ways | None = None
     """Planned motions that are asked for on flat ground in place of most random velocities."""
+    preview: obs.Preview = obs.Preview()
+    """What the actor sees of the motion that is asked for next."""
     collision: Literal["feet", "full"] = "feet"
     """What touches the ground in training: "feet" (with the shanks; faster) or "full" (the trunk too)."""
     episode_seconds: float = 10.0
@@ -101,7 +103,7 @@ class Task:
     @cached_property
     def layout(self) -> obs.Layout:
         """The actor's input."""
-        return obs.Layout(self.robot.joints, grids=self.grids)
+        return obs.Layout(self.robot.joints, grids=self.grids, preview=self.preview)
 
     @cached_property
     def drawn(self) -> tuple[Draws, Draws]:
@@ -299,7 +301,8 @@ class Task:
         yaw = obs.yaw_of(xp, reading.qpos[..., 3:7])
         clock = clocks.clock(xp, self.gait, state.phase, state.command)
         heights = self._heights(xp, xy, yaw, z, (2 * u - 1) * self.noise.height, state.board)
-        observation = obs.observe(xp, self.layout, state.history, state.command, clock, heights)
+        preview = self._preview(xp, state, xy, yaw) if self.preview.seconds else None
+        observation = obs.observe(xp, self.layout, state.history, state.command, clock, heights, preview)
         look = Look(reading, xy, yaw, contact)
         more = [CRITIC[name].of(xp, self.robot, self.ground, state, look) for name in self.critic]
         return observation, xp.concatenate([observation, *more], -1).astype(xp.float32)
@@ -317,6 +320,20 @@ class Task:
         self, xp: Namespace, xy: Array, yaw: Array, z: Array, error: Array, board: Array | None = None
     ) -> Array:
         return self.ground.heights(xp, self.robot, self.layout, xy, yaw, z, error, board)
+
+    def _preview(self, xp: Namespace, state: TaskState, xy: Array, yaw: Array) -> Array:
+        """What is asked for next, `[..., moments, 3]`, for bases at `xy` `[..., 2]` with heading `yaw`."""
+
+        def command(later: float) -> Array:
+            if not self.commands.slewed or self.ground.guided:
+                return state.command
+            return self.commands.towards(xp, state.command, state.command_goal, state.command_slew, later)
+
+        seen = self.preview.foreseen(xp, command)
+        if self.ways is None:
+            return seen
+        planned = self.ways.preview(xp, self.preview, state.way, xy, yaw, self.robot.control_period)
+        return xp.where((state.way[..., 0] > 0)[..., None, None], planned, seen)
 
     def _drawn_command(self, xp: Namespace, drawn: Drawn, kind: Array) -> tuple[Array, Array]:
         rough = kind != 0

@@ -13,6 +13,7 @@ import numpy as np
 
 from sim.arrays import Array, Namespace
 from sim.errors import InputError
+from sim.observation import Preview
 from sim.planar import to_body, to_world, wrap
 from sim.reading import read_arrays
 from sim.tasks.draws import Drawn
@@ -110,9 +111,23 @@ class Ways(NamedTuple):
         left = wrap(reference[..., 2] - yaw)
         return xp.stack([*to_body(x, y, yaw, xp), around[..., 2] + TURN_GAIN * left], -1).astype(xp.float32)
 
-    def _reference(self, xp: Namespace, way: Array, period: float) -> Array:
-        """Where the ways are now, in the world `[..., 3]`."""
-        own = self._at(xp, self.pose, way[..., 1].astype(xp.int32), way[..., 2] / period)
+    def preview(self, xp: Namespace, preview: Preview, way: Array, place: Array, yaw: Array, period: float) -> Array:
+        """What a robot at `place`, heading `yaw`, sees of its way's next moments, `[..., len(preview.seconds), 3]`."""
+        rows = []
+        for later in preview.seconds:
+            if preview.of == "velocity":
+                x, y, turn = xp.moveaxis(self._rate(xp, way, period, later), -1, 0)
+            else:
+                there = self._reference(xp, way, period, later)
+                x, y = ((there[..., k] - place[..., k]) / later for k in (0, 1))
+                turn = wrap(there[..., 2] - yaw) / later
+            rows.append(xp.stack([*to_body(x, y, yaw, xp), turn], -1))
+        return xp.stack(rows, -2).astype(xp.float32)
+
+    def _reference(self, xp: Namespace, way: Array, period: float, later: float = 0.0) -> Array:
+        """Where the ways are `later` s ahead, in the world `[..., 3]`."""
+        when = (way[..., 2] + later * way[..., 3]) / period
+        own = self._at(xp, self.pose, way[..., 1].astype(xp.int32), when)
         x, y = to_world(own[..., 0], own[..., 1], way[..., 6], xp)
         return xp.stack([x + way[..., 4], y + way[..., 5], own[..., 2] + way[..., 6]], -1)
 

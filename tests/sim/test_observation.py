@@ -299,3 +299,49 @@ def test_another_robot_brings_its_own_figures():
     assert obs.relative_heights(np, taller, np.array([0.0]), np.array(0.5)).tolist() == [0.0]
     target = obs.joint_targets(np, taller, GAIT, np.ones(12), np.array(0.0), np.zeros(3), np.array(0.0))
     np.testing.assert_allclose(target, 0.1, atol=1e-6)
+
+
+# --- what comes next --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("of", ["velocity", "pose"])
+def test_a_layout_with_a_preview_is_read_back_and_has_a_place_for_it(of):
+    layout = Layout(ROBOT.joints, grids=(obs.around(), obs.ahead()), preview=obs.Preview((0.2, 0.4, 0.6), of))
+    assert Layout.from_dict(json.loads(json.dumps(layout.to_dict()))) == layout
+    plain = replace(layout, preview=obs.Preview())
+    assert layout.size == plain.size + 9 and "preview" not in plain.to_dict()
+    history, heights = np.zeros((2, layout.history, layout.frame_size)), np.zeros((2, layout.height_size))
+    command, clock = np.array([[1.0, 0.5, 0.0], [0.0, 0.0, 9.0]]), np.zeros((2, 2))
+    seen = np.arange(18.0).reshape(2, 3, 3) / 10
+    told = obs.observe(np, layout, history, command, clock, heights, seen)
+    np.testing.assert_allclose(told[:, layout.slices()["preview"]], seen.reshape(2, -1), atol=1e-6)
+    untold = obs.observe(np, layout, history, command, clock, heights)[:, layout.slices()["preview"]].reshape(2, 3, 3)
+    np.testing.assert_allclose(untold[0], [[1.0, 0.5, 0.0]] * 3, atol=1e-6)  # the command lasts
+    assert np.abs(untold).max() <= obs.PREVIEW_CLIP
+
+
+def test_a_turning_robots_mean_velocity_turns_with_it():
+    seen = obs.Preview((0.4, 0.8), "pose").foreseen(np, lambda later: np.array([1.0, 0.0, 0.5]))
+    for (forward, left, turn), later in zip(seen, (0.4, 0.8), strict=True):
+        x, y = np.sin(0.5 * later) / 0.5, (1 - np.cos(0.5 * later)) / 0.5  # on a circle of 2 m
+        np.testing.assert_allclose([forward * later, left * later, turn], [x, y, 0.5], atol=0.01)
+
+
+@pytest.mark.parametrize(
+    "preview",
+    [
+        {"seconds": [0.4, 0.2], "of": "velocity"},
+        {"seconds": [0.0], "of": "velocity"},
+        {"seconds": [0.2], "of": "heights"},
+        {"seconds": [9.0], "of": "pose"},
+        {"seconds": [0.1 * k for k in range(1, 15)], "of": "pose"},
+        {"seconds": ["soon"], "of": "pose"},
+        {"of": "pose"},
+        [0.2],
+        0.2,
+    ],
+)
+def test_no_other_preview_is_read(preview):
+    fields = Layout(ROBOT.joints, preview=obs.Preview((0.2,))).to_dict()
+    with pytest.raises(InputError):
+        Layout.from_dict({**fields, "preview": preview})

@@ -8,7 +8,7 @@ import pytest
 
 from policies.bundle.shipped import folder
 from policies.learning import checkpoint
-from policies.learning.translation import correspondence, inputs, translate
+from policies.learning.translation import correspondence, inputs, translate, widened
 from sim import observation as obs
 from sim.course.scene import robot_spec
 from sim.errors import InputError
@@ -97,3 +97,33 @@ def test_what_does_not_fit_is_refused(walker):
         translate(walker, TASKS["climb"](SOURCE), replace(WALKS[1], grids=()))
     with pytest.raises(InputError, match="not a specialist's"):
         translate({}, *WALKS)
+
+
+def test_a_policy_that_sees_more_does_at_first_what_it_did(walker):
+    """Whatever the preview holds; statistics of what was seen before are kept."""
+    before = WALKS[0].layout
+    after = replace(before, preview=obs.Preview((0.2, 0.4), "velocity"))
+    wider, slices = widened(walker, before, after), after.slices()
+    rng = np.random.default_rng(0)
+    kept = np.ones(after.size, bool)
+    kept[slices["preview"]] = False
+    for name, network, more in (("state", "policy", 0), ("privileged_state", "value", WALKS[0].privileged_size)):
+        size = more or before.size
+        seen = rng.normal(size=size)
+        places = np.concatenate([kept, np.ones(size - before.size, bool)])
+        told = rng.normal(size=len(places)) * 3
+        told[places] = seen
+        found = []
+        for arrays, values in ((walker, seen), (wider, told)):
+            mean, std = (arrays[f"normalizer.{part}['{name}']"] for part in ("mean", "std"))
+            kernel = next(v for k, v in arrays.items() if k.startswith(f"params.{network}[") and "hidden_0']['k" in k)
+            found.append(((values - mean) / std) @ kernel)
+        np.testing.assert_allclose(*found, atol=1e-4)
+        assert (wider[f"normalizer.std['{name}']"][~places] == 1).all()
+    assert wider["normalizer.summed_variance['state']"][~kept].min() > 1e6  # as many as were counted
+
+
+def test_a_policy_that_sees_less_is_not_made_of_one_that_saw_more(walker):
+    before = WALKS[0].layout
+    with pytest.raises(InputError):
+        widened(walker, before, replace(before, grids=()))

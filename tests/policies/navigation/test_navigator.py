@@ -12,7 +12,8 @@ from policies.navigation.response import Response
 from policies.navigation.route import plan
 from sim.course.description import Gate, Waypoint, official
 from sim.errors import InputError
-from sim.planar import wrap
+from sim.observation import Preview
+from sim.planar import to_world, wrap
 from sim.robots.description import default_robot
 
 FOOTPRINT = default_robot().footprint
@@ -302,3 +303,38 @@ def test_the_jumper_drives_from_its_run_up_onto_the_table_and_the_walker_stops_t
     edge = COURSE.end_table.center[0] - COURSE.end_table.size[0] / 2
     assert jumps[-1].x > edge + 0.2 and route[-1].skill == "walk" and route[-1].x > jumps[-1].x
     assert route.index(jumps[-1]) == len(route) - 2
+
+
+# --- what comes next --------------------------------------------------------------------------------------------------
+
+
+def test_a_preview_is_where_the_path_goes(navigator):
+    """Of a robot that is on its way: the same place and velocity as the path has that many seconds later."""
+    path, moments = navigator.path, (0.2, 0.6)
+    for i in np.linspace(0, len(path.s) - 200, 20).astype(int):
+        navigator.reset()
+        navigator.s = float(path.s[i])
+        pose = np.array([*path.xy[i], path.yaw[i]])
+        navigator.step(pose, DT)
+        here = int(round(navigator.s / (path.s[1] - path.s[0])))
+        for later, pose_rate, rate in zip(
+            moments, navigator.preview(pose, Preview(moments, "pose")), navigator.preview(pose, Preview(moments)),
+            strict=True,
+        ):  # fmt: skip
+            j = int(np.searchsorted(path.time, path.time[here] + later))
+            x, y = to_world(pose_rate[0], pose_rate[1], pose[2])
+            np.testing.assert_allclose(pose[:2] + later * np.array([x, y]), path.xy[j], atol=1e-5)
+            assert wrap(pose[2] + later * pose_rate[2] - path.yaw[j]) == pytest.approx(0.0, abs=1e-5)
+            x, y = to_world(rate[0], rate[1], pose[2])
+            np.testing.assert_allclose([x, y], path.speed[j] * path.tangent[j], atol=1e-5)
+
+
+def test_where_the_path_is_not_followed_the_command_goes_on(navigator):
+    pose = np.array([*navigator.path.xy[0], navigator.path.yaw[0]])
+    for _ in range(10):
+        navigator.step(pose, DT)
+    for lost in (np.array([np.nan, 0.0, 0.0]), pose + [30.0, 0.0, 0.0]):
+        asked = navigator.step(lost, DT)
+        assert asked.state == "lost"
+        seen = navigator.preview(lost, Preview((0.2, 0.6)))
+        np.testing.assert_array_equal(seen, [asked.velocity] * 2)

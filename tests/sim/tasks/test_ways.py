@@ -6,8 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sim import observation
 from sim.envs.batched import BatchedEnv
 from sim.errors import InputError
+from sim.observation import Preview
 from sim.planar import to_world, wrap
 from sim.tasks import ways
 from sim.tasks.draws import Draws
@@ -136,3 +138,64 @@ def test_without_ways_the_draws_of_a_task_are_as_they_were():
     assert plain.uniforms <= planned.uniforms
     assert "way" not in plain.drawn[0].columns and "way" in planned.drawn[1].columns
     assert replace(plain, ways=None).drawn[1].columns == plain.drawn[1].columns
+
+
+# --- what comes next --------------------------------------------------------------------------------------------------
+
+MOMENTS = (0.2, 0.6)
+
+
+def test_a_preview_of_velocity_is_the_ways_in_the_present_heading_frame():
+    way, place, _ = begun([0.0, 0.0, 0.2, 0.5])  # the circle, 1 m/s ahead and 1 rad/s around
+    heading = float(PLANNED._reference(np, way, DT)[2])
+    seen = PLANNED.preview(np, Preview(MOMENTS), way, place, np.float32(heading), DT)
+    rate = way[3]
+    wanted = [[rate * np.cos(t * rate), rate * np.sin(t * rate), rate] for t in MOMENTS]
+    np.testing.assert_allclose(seen, wanted, atol=0.02)
+
+
+@pytest.mark.parametrize("of", ["velocity", "pose"])
+def test_a_robot_that_moves_as_its_preview_says_arrives_where_its_way_is(of):
+    way, place, _ = begun([0.0, 0.3, 0.2, 0.5])  # 0.5 m/s to the left, no turning
+    heading = float(PLANNED._reference(np, way, DT)[2])
+    off = place + np.array([0.05, -0.1], np.float32)
+    start = off if of == "pose" else place
+    seen = PLANNED.preview(np, Preview(MOMENTS, of), way, start, np.float32(heading), DT)
+    for (forward, left, turn), later in zip(seen, MOMENTS, strict=True):
+        x, y = to_world(forward, left, heading)
+        there = PLANNED._reference(np, way, DT, later)
+        np.testing.assert_allclose(start + later * np.array([x, y]), there[:2], atol=1e-3)
+        assert turn == pytest.approx(0.0, abs=1e-4)
+
+
+@pytest.mark.parametrize("of", ["velocity", "pose"])
+def test_a_walker_sees_its_way_where_it_has_one_and_elsewhere_what_its_command_becomes(of):
+    task = replace(walk(ways=PLANNED), preview=Preview(MOMENTS, of))
+    env = BatchedEnv(task, 120, 0, threads=1)
+    for _ in range(30):
+        step = env.step(np.zeros((120, 12), np.float32))
+    state, parts = env.state, task.layout.slices()
+    seen = step.observation[:, parts["preview"]].reshape(-1, len(MOMENTS), 3)
+    pose = np.array(env.physics.read().qpos)
+    yaw = observation.yaw_of(np, pose[:, 3:7])
+    planned = PLANNED.preview(np, task.preview, state.way, pose[:, :2], yaw, DT)
+    on = state.way[:, 0] > 0
+    assert on.any() and not on.all()
+    clip = observation.PREVIEW_CLIP
+    np.testing.assert_allclose(seen[on], np.clip(planned[on], -clip, clip), atol=1e-3)
+    steady = ~on & (np.abs(state.command_goal - state.command).max(1) < 1e-6)
+    if of == "velocity":
+        np.testing.assert_allclose(seen[steady], np.repeat(state.command[steady, None], 2, 1), atol=1e-5)
+        gap = np.linalg.norm((state.command_goal - state.command)[~on], axis=1)
+        left = np.linalg.norm(state.command_goal[~on] - seen[~on, -1], axis=1)
+        assert (left <= gap + 1e-5).all()
+
+
+@pytest.mark.parametrize("of", ["velocity", "pose"])
+def test_previews_agree_in_numpy_and_jax(of):
+    way, place, yaw = begun(np.random.default_rng(3).random((50, 4)))
+    one, other = (
+        PLANNED.preview(xp, Preview(MOMENTS, of), xp.asarray(way), xp.asarray(place), xp.asarray(yaw), DT)
+        for xp in (np, jnp)
+    )
+    np.testing.assert_allclose(one, other, atol=2e-4)
