@@ -42,8 +42,8 @@ LARGEST_OWN = 2**30
 """Bytes of a file that a run wrote about itself."""
 
 
-def read_arrays(path: Path, names: Iterable[str], what: str) -> dict[str, np.ndarray]:
-    """Finite float32 arrays by name, as `numpy.savez` writes them.
+def read_arrays(path: Path, names: Iterable[str], what: str, optional: Iterable[str] = ()) -> dict[str, np.ndarray]:
+    """Finite float32 arrays by name, as `numpy.savez` writes them; of the `optional` ones those that are there.
 
     Raises:
       InputError: as `check_file` does; the file is damaged or holds no such arrays; they have no dimension, hold no
@@ -56,7 +56,8 @@ def read_arrays(path: Path, names: Iterable[str], what: str) -> dict[str, np.nda
         if size > LARGEST_OWN:
             raise ValueError(f"it has {size} bytes unpacked, {LARGEST_OWN} are allowed")
         with np.load(path, allow_pickle=False) as found:
-            arrays = {name: np.asarray(found[name], np.float32) for name in names}
+            wanted = [*names, *(name for name in optional if name in found)]
+            arrays = {name: np.asarray(found[name], np.float32) for name in wanted}
         for name, array in arrays.items():
             if not array.ndim or not array.size or not np.isfinite(array).all():
                 raise ValueError(f"{name} is empty or not finite")

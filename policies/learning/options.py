@@ -40,6 +40,8 @@ class TrainOptions(Options):
     """for jump: half of the episodes begin as this policy's walker hands the robot over; specialists are the shipped"""
     ways: Annotated[int, Range(0, 2000)] = 0
     """for walk: three in four commands on the flat follow one of so many planned ways, as on a course"""
+    poles: bool = False
+    """with --ways, on the cpu: the weave poles of their courses stand there"""
     preview: Literal["none", "velocity", "pose"] = "none"
     """for walk: what it sees of the next 0.6 s of the motion that is asked for"""
     haste: Annotated[float, Range(0.5, 2.0)] = 1.0
@@ -79,6 +81,10 @@ class TrainOptions(Options):
             self.refuse(("handovers",), f"for the skill {self.skill}")
         if self.skill != "walk":
             self.refuse(("ways", "preview"), f"for the skill {self.skill}")
+        if not self.ways:
+            self.refuse(("poles",), "without --ways")
+        if self.backend != "cpu":
+            self.refuse(("poles",), f"with --backend {self.backend}")
         if self.skill == "jump":
             self.refuse(("clock",), "for the skill jump, whose strides time its clock")
 

@@ -64,7 +64,7 @@ HOST_SEED_STRIDE = 1_000_000
 """Between the seeds of two hosts' worlds."""
 WORLD_BYTES = 200_000
 """What a world takes of memory on the C engine, with its transitions of an iteration: 320 kB were measured."""
-CHOSEN = ("handovers", "ways", "preview", "haste", "clock", "level")
+CHOSEN = ("handovers", "ways", "poles", "preview", "haste", "clock", "level")
 """Options that make a run's task another one than its skill's own."""
 BEGUN = {option.name: option.default for option in fields(TrainOptions)}
 """What an option was where a checkpoint before it does not say: its default."""
@@ -110,7 +110,7 @@ class Run:
         if options.handovers:
             self.task = replace(self.task, handovers=self._handovers(options))
         if options.ways:
-            self.task = walk(self.task.robot, self._ways(options))
+            self.task = walk(self.task.robot, self._ways(options), options.poles)
         if options.preview != "none":
             self.task = replace(self.task, preview=Preview(PREVIEWED, options.preview))
         if options.haste != 1.0:
@@ -190,7 +190,8 @@ class Run:
         words += ["--start-from", o.start_from] if o.start_from else []
         for name in CHOSEN:
             value = getattr(o, name)
-            words += [f"--{name}", value] if value != BEGUN[name] else []
+            given = [f"--{name}"] if value is True else [f"--{name}", value]
+            words += given if value != BEGUN[name] else []
         return shlex.join(map(str, words))
 
     def description(self) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def planned_ways(
     Raises:
       InputError: hardly a course has a route for this robot.
     """
-    rng, found, number = np.random.default_rng([0x3A75, seed]), [], 0
+    rng, found, poles, number = np.random.default_rng([0x3A75, seed]), [], [], 0
     while len(found) < count:
         if number > 2 * count + 8:
             raise InputError(f"only {len(found)} of {number} courses have a route for {robot.name}")
@@ -59,7 +59,8 @@ def planned_ways(
             continue
         path = lay_path(course.start, route, limits)
         time = np.arange(0.0, path.time[-1], robot.control_period)
+        poles.append(np.array([(pole.x, pole.y) for pole in course.poles]).reshape(-1, 2))
         found.append(np.column_stack([np.interp(time, path.time, v) for v in (*path.xy.T, path.yaw)]))
         if len(found) % 16 == 0:
             say(f"planning ways to walk: {len(found)} of {count}")
-    return Ways.of(found, robot.control_period)
+    return Ways.of(found, robot.control_period, poles)

@@ -49,6 +49,10 @@ def _rotation_quat(yaw: float, pitch: float = 0.0) -> np.ndarray:
     return quat
 
 
+POLES_ALONE = 2
+"""Bit of MuJoCo's contact types: parts of the robot that in training touch nothing but poles."""
+WAITING = 500.0
+"""m from the world's middle, in x, at which moving poles stand until they are placed."""
 DECK_PRIORITY = 2
 """MuJoCo's contact priority of decks: above the feet's."""
 
@@ -155,15 +159,17 @@ def build(
     boards: Sequence[Piece] = (),
     collision: Literal["full", "feet"] = "full",
     options: SolverOptions = EVALUATION,
+    moving_poles: int = 0,
 ) -> mujoco.MjModel:
     """Compiles floor, terrain, poles, board and robot into one model.
 
     Args:
       boards: pieces whose touch by any part of the robot is reported, by contact sensors `board`, `board 2` and so on.
       collision: "full" lets trunk and legs touch the world; "feet" only feet and shanks (for training).
+      moving_poles: weave poles whose places are each world's own (`mocap_pos`); all parts of the robot touch them.
 
-    Sensors: those of `robot_spec`, then the boards' (number of contacts), and the contacts of each of the robot's
-    `trunk_geoms`, under its name, where they collide.
+    Sensors: those of `robot_spec`, the moving poles' and the boards' (number of contacts), and the contacts of each of
+    the robot's `trunk_geoms`, under its name, where they collide.
     """
     spec = robot_spec(robot)
     option = spec.option
@@ -199,7 +205,15 @@ def build(
     for geom in spec.geoms:
         geom.solref = options.solref
         if collision == "feet" and geom.contype and geom.name not in low:
-            geom.contype = 0
+            geom.contype = POLES_ALONE if moving_poles else 0
+    for k in range(moving_poles):
+        name = moving_pole(k)
+        body = world.add_body(name=name, mocap=True, pos=[WAITING, k, 0.0])
+        body.add_geom(
+            name=name, type=mujoco.mjtGeom.mjGEOM_CAPSULE, size=[Pole.radius, 0, 0], solref=options.solref,
+            fromto=[0, 0, 0, 0, 0, Pole.height], contype=0, conaffinity=1 | POLES_ALONE,
+        )  # fmt: skip
+        _contact_sensor(spec, name, robot, geom=name)
     for name, board in zip(board_sensors(len(boards)), boards, strict=True):
         _contact_sensor(spec, name, robot, geom=board.name)
     if collision == "full":
@@ -224,6 +238,11 @@ def course_model(course: Course, robot: Robot, options: SolverOptions = EVALUATI
 def board_sensors(boards: int) -> list[str]:
     """Names of the contact sensors of so many boards, in running order."""
     return ["board", *(f"board {number}" for number in range(2, boards + 1))][:boards]
+
+
+def moving_pole(k: int) -> str:
+    """Name of a moving pole, its geom and its contact sensor."""
+    return f"moving pole {k + 1}"
 
 
 def _contact_sensor(spec: mujoco.MjSpec, name: str, robot: Robot, geom: str) -> None:

@@ -4,7 +4,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from sim.course.scene import TRAINING, SolverOptions, build, foot_forces, leg_geoms
+from sim.course.scene import TRAINING, SolverOptions, build, foot_forces, leg_geoms, moving_pole
 from sim.physics.base import PhysicsReading
 from sim.physics.cpu import CpuPhysics
 from sim.robots.description import substeps_of
@@ -12,6 +12,7 @@ from sim.tasks import patches
 from sim.tasks import randomization as randomize
 from sim.tasks.state import Outcome, TaskState
 from sim.tasks.task import Task
+from sim.tasks.ways import POLES
 
 
 class EnvStep(NamedTuple):
@@ -51,7 +52,13 @@ class BatchedEnv:
     ) -> None:
         self.task, self.worlds, self.curriculum = task, worlds, curriculum
         self.substeps = substeps_of(task.robot, options.timestep)
-        model = build(task.robot, task.ground.land.terrain, collision=collision or task.collision, options=options)
+        poles = POLES if task.poles else 0
+        model = build(
+            task.robot, task.ground.land.terrain, collision=collision or task.collision, options=options,
+            moving_poles=poles,
+        )  # fmt: skip
+        self.touches = np.array([model.sensor(moving_pole(k)).adr[0] for k in range(poles)], int)
+        """Where the contacts of moving poles stand among the sensors."""
         self.physics = CpuPhysics(model, worlds, threads)
         self.feet, self.forces = leg_geoms(model, task.robot, task.ground.parts), foot_forces(model, task.robot)
         self.rng = np.random.default_rng([seed, 1])
@@ -67,6 +74,7 @@ class BatchedEnv:
         """The last step's, from before any world began again."""
         everyone = np.ones(worlds, bool)
         self.physics.reset(everyone, qpos, qvel)
+        self._place_poles()
         staggered = np.floor(self.rng.uniform(0, task.episode_steps * 0.9, worlds)).astype(np.float32)
         self.state = self.state._replace(steps=staggered)
 
@@ -75,7 +83,14 @@ class BatchedEnv:
 
     def _read(self) -> PhysicsReading:
         reading = self.physics.read()
-        return reading._replace(contact=reading.sensors[:, self.forces])
+        touched = (reading.sensors[:, self.touches] > 0).any(1).astype(np.float32) if self.task.poles else None
+        return reading._replace(contact=reading.sensors[:, self.forces], poles=touched)
+
+    def _place_poles(self) -> None:
+        """The weave poles of each world to where they stand beside its robot's way."""
+        if self.task.poles and self.task.ways:
+            place = np.array(self.physics.qpos[:, :2], np.float32)
+            self.physics.poles[:, :, :2] = self.task.ways.standing(np, self.state.way, place)
 
     def observe(self) -> tuple[np.ndarray, np.ndarray]:
         """The present observation and privileged observation, `[worlds, ...]`."""
@@ -111,6 +126,7 @@ class BatchedEnv:
             fresh, fresh_privileged = self.observe()
             observation = np.where(done[:, None], fresh, observation)
             privileged = np.where(done[:, None], fresh_privileged, privileged)
+        self._place_poles()
         return EnvStep(observation, privileged, out.reward, out.fallen, out.truncated, out.terms, out.metrics)
 
     def _restart(self, done: np.ndarray, fallen: np.ndarray) -> None:
@@ -141,5 +157,6 @@ class BatchedEnv:
         self.physics.restore({k[8:]: v for k, v in arrays.items() if k.startswith("physics.")})
         found = {k[5:]: v for k, v in arrays.items() if k.startswith("task.")}
         self.state = self.state._replace(**found)  # what an older version did not remember is as at the start
+        self._place_poles()
         self.kind = arrays["kind"]
         self.rng.bit_generator.state = values["rng"]

@@ -18,6 +18,8 @@ class PhysicsReading(NamedTuple):
     """MuJoCo's `sensordata`, `[..., nsensordata]`, one substep old."""
     contact: Array = None
     """Of these the touch forces of the feet, N, `[..., legs]` (`sim.course.scene.foot_forces`), where asked for."""
+    poles: Array = None
+    """Whether the robot touches one of the poles that go with it, 0 or 1 `[...]`, where there are any."""
 
 
 class Physics(Protocol):

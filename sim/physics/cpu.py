@@ -24,6 +24,8 @@ class CpuPhysics:
         self.ctrl, self.warmstart = self.batch.bind("ctrl"), self.batch.bind("qacc_warmstart")
         self.time, self.sensordata = self.batch.bind("time"), self.batch.bind("sensordata")
         self.force = self.batch.bind("actuator_force")
+        self.poles = self.batch.bind("mocap_pos") if model.nmocap else np.zeros((worlds, 0, 3))
+        """Where moving poles stand, m `[worlds, poles, 3]`; may be written."""
         self._motors: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
     def reset(self, mask: np.ndarray, qpos: np.ndarray, qvel: np.ndarray) -> None:

@@ -127,12 +127,17 @@ def board_touch(xp: Namespace, m: Motion) -> Array:
     return m.touch + xp.zeros_like(m.fallen)
 
 
+def pole_touch(xp: Namespace, m: Motion) -> Array:
+    """Whether any part touches a weave pole."""
+    return m.poles + xp.zeros_like(m.fallen)
+
+
 def board_cleared(xp: Namespace, m: Motion) -> Array:
     """1 in the step in which a board has been cleared."""
     return m.cleared + xp.zeros_like(m.fallen)
 
 
-UNCLIPPED = ("fall", "board_touch", "board_cleared", "velocity_gap", "yaw_gap")
+UNCLIPPED = ("fall", "board_touch", "board_cleared", "velocity_gap", "yaw_gap", "pole_touch")
 """Terms that always count, whatever the others add up to."""
 
 TERMS: dict[str, Term] = {
@@ -140,7 +145,7 @@ TERMS: dict[str, Term] = {
     for term in (
         linear_tracking, linear_precision, yaw_tracking, yaw_precision, vertical_velocity, tilt_rate, tilt, torque,
         joint_acceleration, action_rate, action_jerk, abduction_pose, stand_still, foot_slip, out_of_step, low_base,
-        fall, progress, velocity_gap, yaw_gap, board_touch, board_cleared,
+        fall, progress, velocity_gap, yaw_gap, board_touch, board_cleared, pole_touch,
     )
 }  # fmt: skip
 

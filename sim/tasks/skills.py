@@ -23,16 +23,22 @@ MOSTLY_FLAT = 0.6, 0.06, 0.14, 0.08, 0.12
 """Shares of a walker's worlds where it follows planned ways, which are on the flat."""
 
 
-def walk(robot: Robot | None = None, ways: Ways | None = None) -> Task:
+POLE_TOUCH = -2.0
+"""Weight of a control step in which a walker touches a weave pole: more than that of a whole m/s that is missing."""
+
+
+def walk(robot: Robot | None = None, ways: Ways | None = None, poles: bool = False) -> Task:
     """Omnidirectional walking on the flat, slopes to 16 degrees, steps and stairs to 0.11 m.
 
     Commands change as quickly as a navigator's among poles: what is steered by is how soon a robot follows. With `ways`
-    most of those on the flat are a navigator's.
+    most of those on the flat are a navigator's; with `poles` their weave poles can be run into.
     """
     return Task(
         robot or default_robot(),
         Ground(shares=MOSTLY_FLAT) if ways else Ground(),
         ways=ways,
+        poles=poles,
+        weights=dict(rewards.WALK) | ({"pole_touch": POLE_TOUCH} if poles else {}),
         thrown=0.3,
         commands=Commands((-1.6, 2.4), (-1.5, 1.5), (-3.0, 3.0), seconds=(0.3, 3.0), slewed=0.6),
     )

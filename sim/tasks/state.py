@@ -94,6 +94,8 @@ class Motion(NamedTuple):
     """A clearance under which the base is too low, m."""
     touch: Array = 0.0
     """How much feet and knees touch a board, `[...]`; see `sim.tasks.boards`."""
+    poles: Array = 0.0
+    """1.0 where a part of the robot touches a weave pole, `[...]`."""
     cleared: Array = 0.0
     """1.0 in the step in which a board is behind the last foot and was not touched, `[...]`."""
 

@@ -89,6 +89,8 @@ class Task:
     """States in which episodes begin in place of drawn ones (`handovers.SHARE` of them); on ground with boards."""
     ways: Ways | None = None
     """Planned motions that are asked for on flat ground in place of most random velocities."""
+    poles: bool = False
+    """Whether the weave poles of these motions' courses stand there. On the C engine."""
     preview: obs.Preview = obs.Preview()
     """What the actor sees of the motion that is asked for next."""
     collision: Literal["feet", "full"] = "feet"
@@ -381,6 +383,7 @@ class Task:
             yaw=yaw,
             wanted=state.command,
             low=robot.fall.low,
+            poles=0.0 if reading.poles is None else reading.poles,
         )
 
     def _metrics(self, xp: Namespace, state: TaskState, m: Motion) -> dict[str, Array]:

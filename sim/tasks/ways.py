@@ -34,6 +34,10 @@ WAITS = 0.3
 """m off its place on the way at which the way waits for a robot."""
 LEFT = 1.5
 """s before a way's end until which it may be begun."""
+POLES = 4
+"""Weave poles that stand around a robot at a time: the nearest of its way."""
+NOWHERE = 500.0
+"""m from the world's middle, in x, at which poles stand that are not there."""
 NUMBERS = 7
 """Of `TaskState.way`: whether there is one, which, the time along it (s), its rate, and the pose (x, y, yaw) that its
 own frame has in the world."""
@@ -48,15 +52,22 @@ class Ways(NamedTuple):
     """Of these, m/s and rad/s `[N, T, 3]`, in that frame too."""
     steps: np.ndarray
     """How many of the T belong to each, `[N]`; the last pose is then kept, at rest."""
+    poles: np.ndarray
+    """x, y (m) of the weave poles that stand by each, `[N, P, 2]` in its frame; `NOWHERE` for those that are missing"""
 
     @classmethod
-    def of(cls, poses: list[np.ndarray], period: float) -> Self:
-        """From poses `[T_i, 3]` every `period` s, and their mirror images."""
+    def of(cls, poses: list[np.ndarray], period: float, poles: list[np.ndarray] | None = None) -> Self:
+        """From poses `[T_i, 3]` every `period` s and the poles `[P_i, 2]` by each, and their mirror images."""
         both = [*poses, *(pose * [1, -1, -1] for pose in poses)]
+        poles = poles or [np.zeros((0, 2)) for _ in poses]
+        standing = np.full((len(both), max(POLES, *map(len, poles)), 2), [NOWHERE, 0.0], np.float32)
+        for row, places in zip(standing, [*poles, *(places * [1, -1] for places in poles)], strict=True):
+            row[: len(places)] = places
         longest = max(map(len, both)) + 1
         pose = np.stack([np.pad(p, ((0, longest - len(p)), (0, 0)), "edge") for p in both])
         velocity = np.gradient(pose, period, axis=1)
-        return cls(pose.astype(np.float32), velocity.astype(np.float32), np.array([len(p) for p in both], np.float32))
+        steps = np.array([len(p) for p in both], np.float32)
+        return cls(pose.astype(np.float32), velocity.astype(np.float32), steps, standing)
 
     def save(self, file: Path) -> None:
         """Writes them as arrays by name."""
@@ -70,9 +81,12 @@ class Ways(NamedTuple):
         Raises:
           InputError: no such file, or not ways.
         """
-        made = cls(**read_arrays(file, cls._fields, "the planned ways"))
+        arrays = read_arrays(file, cls._fields[:-1], "the planned ways", cls._fields[-1:])
+        without = np.full((len(arrays["steps"]), POLES, 2), [NOWHERE, 0.0], np.float32)  # before they had poles
+        made = cls(**{"poles": without, **arrays})
         n, t = made.pose.shape[:2] if made.pose.ndim == 3 else (0, 0)
         fit = made.pose.shape == made.velocity.shape == (n, t, 3) and made.steps.shape == (n,)
+        fit &= made.poles.ndim == 3 and made.poles.shape[::2] == (n, 2) and made.poles.shape[1] >= POLES
         if not fit or (made.steps < 1).any() or (made.steps > t).any():
             raise InputError(f"{file} holds no planned ways")
         return made
@@ -110,6 +124,17 @@ class Ways(NamedTuple):
         x, y = ahead[..., 0] + GAIN * off[..., 0], ahead[..., 1] + GAIN * off[..., 1]
         left = wrap(reference[..., 2] - yaw)
         return xp.stack([*to_body(x, y, yaw, xp), around[..., 2] + TURN_GAIN * left], -1).astype(xp.float32)
+
+    def standing(self, xp: Namespace, way: Array, place: Array) -> Array:
+        """Where the `POLES` poles of its way that are nearest to a robot at `place` `[..., 2]` stand, m
+        `[..., POLES, 2]` in the world; `NOWHERE` for one that follows no way."""
+        own = xp.asarray(self.poles)[way[..., 1].astype(xp.int32)]
+        x, y = to_world(own[..., 0], own[..., 1], way[..., 6:], xp)
+        places = xp.stack([x + way[..., 4:5], y + way[..., 5:6]], -1)
+        there = (way[..., :1] > 0) & (own[..., 0] < NOWHERE)
+        places = xp.where(there[..., None], places, xp.asarray([NOWHERE, 0.0], dtype=xp.float32))
+        order = xp.argsort(((places - place[..., None, :]) ** 2).sum(-1), -1)[..., :POLES, None]
+        return xp.take_along_axis(places, order, -2).astype(xp.float32)
 
     def preview(self, xp: Namespace, preview: Preview, way: Array, place: Array, yaw: Array, period: float) -> Array:
         """What a robot at `place`, heading `yaw`, sees of its way's next moments, `[..., len(preview.seconds), 3]`."""

@@ -10,7 +10,7 @@ from sim import observation
 from sim.envs.batched import BatchedEnv
 from sim.errors import InputError
 from sim.observation import Preview
-from sim.planar import to_world, wrap
+from sim.planar import to_body, to_world, wrap
 from sim.tasks import ways
 from sim.tasks.draws import Draws
 from sim.tasks.skills import walk
@@ -199,3 +199,53 @@ def test_previews_agree_in_numpy_and_jax(of):
         for xp in (np, jnp)
     )
     np.testing.assert_allclose(one, other, atol=2e-4)
+
+
+# --- poles ------------------------------------------------------------------------------------------------------------
+
+BESIDE = np.array([[1.0, 0.6], [2.0, 0.6], [3.0, 0.6], [4.0, 0.6], [5.0, 0.6], [0.4, 0.0]])
+STRAIGHT = np.stack([TIME, 0 * TIME, 0 * TIME], 1)
+POLES = Ways.of([STRAIGHT], DT, [BESIDE])
+
+
+def test_the_nearest_poles_of_a_way_stand_where_they_stand_by_it():
+    """Also by its mirror image, and none where no way is followed."""
+    chance = Draws(*ways.DRAWS).of(
+        np.array([[0.0, 0.1, 0.0, 0.5], [0.0, 0.9, 0.0, 0.5], [0.99, 0.1, 0, 0]], np.float32)
+    )
+    place, yaw = np.tile(np.float32([3.0, -2.0]), (3, 1)), np.full(3, 2.5, np.float32)
+    way = POLES.drawn(np, chance, place, yaw, np.ones(3, bool), DT)
+    standing = POLES.standing(np, way, place)
+    nearest = BESIDE[np.linalg.norm(BESIDE, axis=1).argsort()[: ways.POLES]]
+    for k, side in ((0, 1), (1, -1)):
+        x, y = to_body(standing[k, :, 0] - place[k, 0], standing[k, :, 1] - place[k, 1], 2.5)
+        np.testing.assert_allclose(np.stack([x, y * side], 1), nearest, atol=1e-4)
+    assert (standing[2] == [ways.NOWHERE, 0.0]).all()
+    other = POLES.standing(jnp, jnp.asarray(way), jnp.asarray(place))
+    np.testing.assert_allclose(standing, other, atol=1e-4)
+
+
+@pytest.mark.parametrize("poles", [False, True])
+def test_a_robot_is_stopped_by_a_pole_and_pays_for_it(poles):
+    """Robots that are pushed straight into the pole ahead of them; its parts touch nothing else than before."""
+    task = replace(walk(ways=POLES, poles=poles), thrown=0.0)
+    env = BatchedEnv(task, 40, 0, threads=1)
+    on = env.state.way[:, 0] > 0
+    touched = np.zeros(40, bool)
+    for _ in range(25):
+        here = env.state.way[:, 0] > 0
+        heading = observation.yaw_of(np, np.array(env.physics.qpos[:, 3:7]))
+        env.physics.qvel[:, :2] = np.stack([np.cos(heading), np.sin(heading)], 1)
+        step = env.step(np.zeros((40, 12), np.float32))
+        paid = step.terms["pole_touch"] < 0 if poles else np.zeros(40, bool)
+        assert not (paid & ~here).any()
+        touched |= paid
+    assert touched[on].any() if poles else not touched.any()
+
+
+def test_ways_of_before_there_were_poles_are_still_read(tmp_path):
+    file = tmp_path / "ways.npz"
+    with file.open("wb") as stream:
+        np.savez(stream, **{name: getattr(PLANNED, name) for name in ("pose", "velocity", "steps")})
+    found = Ways.load(file)
+    assert (found.poles[..., 0] >= ways.NOWHERE).all() and (found.pose == PLANNED.pose).all()
