@@ -18,6 +18,7 @@ from distill.locomotion.student import TorchBundle, TransformerStudent, student_
 from policies.evaluation.course_run import CourseWorlds
 from policies.evaluation.evaluate import summarize
 from policies.evaluation.outcome import CourseRun
+from policies.navigation.navigator import Navigator
 from policies.skills.library import PACES_SUFFIX, Skills
 from sim.course.description import Course
 from sim.course.generator import BETWEEN, short
@@ -28,6 +29,10 @@ ROWS_PER_RUN = 950
 """Control steps of an average run with its five seconds on the end table."""
 LONGEST_RUN = 32.0
 """s after which a run is given up."""
+PIECE = 4.0
+"""s of a run that begins anywhere."""
+RUN_UP = 0.8
+"""m that such a robot walks before another skill takes over: none of them begins at rest."""
 SHORT_ROWS_PER_RUN = 600
 """Control steps of an average run of a course with two obstacles."""
 
@@ -55,10 +60,14 @@ class CourseCollector:
         always: int = 1,
         others: int = 1,
         rows_per_run: int = ROWS_PER_RUN,
+        anywhere: bool = False,
     ) -> None:
         """The first round runs on all `courses`, every later one on the first `always` and on `others` of the rest in
-        turn, evenly by each kind of `robots`."""
-        self.name, self.teachers, self.courses = name, teachers, tuple(courses)
+        turn, evenly by each kind of `robots`.
+
+        With `anywhere` a run is `PIECE` s from a place drawn for it, at rest (`startable`).
+        """
+        self.name, self.teachers, self.courses, self.anywhere = name, teachers, tuple(courses), anywhere
         self.robots, self.threads = tuple(robots), threads
         self.always, self.others, self.rows_per_run = always, others, rows_per_run
 
@@ -95,9 +104,13 @@ class CourseCollector:
         """One of the `groups`."""
         driver = RecordingDriver(self.teachers, as_bundle(student, self.teachers), runs, plan.beta, seed)
         worlds = CourseWorlds(
-            course, self.teachers, world_seeds(seed, runs), randomize=kind.randomize, time_limit=LONGEST_RUN,
-            torque_limit=kind.torque_limit, threads=self.threads, policy=driver,
+            course, self.teachers, world_seeds(seed, runs), randomize=kind.randomize,
+            time_limit=PIECE if self.anywhere else LONGEST_RUN, torque_limit=kind.torque_limit, threads=self.threads,
+            policy=driver,
         )  # fmt: skip
+        if self.anywhere:
+            places = startable(worlds.navigators[0])
+            worlds.begin_along(np.random.default_rng([0xA1, seed]).choice(places, runs))
         going = True
         while going:
             driver.alive = worlds.running & (worlds.robots.upright > 0)
@@ -107,7 +120,10 @@ class CourseCollector:
     def _experience(
         self, rows: dict[str, np.ndarray], episodes: list[int], results: list[CourseRun], plan: CollectionPlan
     ) -> Experience:
-        """`gain` is the mean score of the runs."""
+        """`gain` is the mean score of the runs; of pieces of them the share of robots on their feet."""
+        if self.anywhere:
+            stood = float(np.mean([run.end != "fell" for run in results]))
+            return Experience(rows, episodes, {"gain": max(stood, 0.01), "stood": stood})
         score, finished = np.mean([(run.result.score, run.result.finished) for run in results], 0).tolist()
         return Experience(rows, episodes, {"gain": max(score, 0.01), "finished": finished})
 
@@ -125,6 +141,31 @@ def between_obstacles(
     return CourseCollector(
         teachers, courses, robots, threads, name="between", always=0, others=4, rows_per_run=SHORT_ROWS_PER_RUN
     )
+
+
+def from_anywhere(
+    teachers: Skills, courses: Sequence[Course], robots: Sequence[Robots] = (Robots(),), threads: int = 0
+) -> CourseCollector:
+    """Pieces of `PIECE` s of courses, from anywhere on their ways.
+
+    Robots that begin a course at its start come to each obstacle at nearly the same phase of their gait, in the same
+    physics always at the same one. A student that saw only those is lost where something on the way delays it.
+    """
+    rows = round(PIECE / teachers.robot.control_period)
+    return CourseCollector(teachers, courses, robots, threads, name="anywhere", rows_per_run=rows, anywhere=True)
+
+
+def startable(navigator: Navigator) -> np.ndarray:
+    """Places on a way from which a robot at rest can go on, m: where it walks, and will for another `RUN_UP` m."""
+    path = navigator.path
+    skills = np.array([waypoint.skill for waypoint in navigator.route])
+
+    def walks(s: np.ndarray) -> np.ndarray:
+        """Whether that is so there."""
+        return skills[np.minimum(np.searchsorted(path.marks, s + 1e-9), len(skills) - 1)] == "walk"
+
+    ahead = np.minimum(path.s[:, None] + np.linspace(0.0, RUN_UP, 5), path.s[-1])
+    return path.s[walks(ahead).all(1) & (path.s < path.s[-1] - RUN_UP)]
 
 
 def joined(fields: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -11,13 +11,13 @@ from sim.options import Range, Seed, Threads, Torque
 OPTIONS = "options.json"
 """Where a run keeps the options it was begun with."""
 SIMULATED = (
-    "teachers", "rounds", "first_rows", "rows", "steps", "beta_decay", "smoothing", "between", "weak", "nominal",
-    "score_runs", "patience", "threads",
+    "teachers", "rounds", "first_rows", "rows", "steps", "beta_decay", "smoothing", "between", "anywhere", "weak",
+    "nominal", "score_runs", "patience", "threads",
 )  # fmt: skip
 """Options that say how experience is made and students are scored."""
 FINE_TUNED = ("tuned", "exploration", "failure_seconds", "near_teachers")
 """Options of fine-tuning."""
-IMITATED = ("beta_decay", "smoothing", "between", "average")
+IMITATED = ("beta_decay", "smoothing", "between", "anywhere", "average")
 """Options of imitation."""
 Rows = Annotated[int, Range(1, 10**8)]
 Steps = Annotated[int, Range(1, 10**7)]
@@ -83,6 +83,8 @@ class Options(options.Options):
     """courses on which experience is collected"""
     between: Annotated[int, Range(0, 1000)] = 0
     """courses of every two obstacles that are a domain of their own, for the hand-overs; 0: no such domain"""
+    anywhere: bool = False
+    """pieces of the courses from anywhere on their ways are a domain of their own, for every phase of the gait"""
     weak: Torque | None = None
     """peak torque of the motors, N m, in as many runs of courses, the short ones too, as have the robot's own"""
     nominal: bool = False

@@ -101,6 +101,17 @@ class CourseWorlds:
             self.logs[i].append((0.0, px, py))
             self._remember(i, 0.0, np.zeros(3), "walk", 0)
 
+    def begin_along(self, s: np.ndarray) -> None:
+        """Before the first step: stands the robots, at rest, `s` m `[worlds]` along their way.
+
+        The scorers know nothing of it, so that a run has neither a score nor an end on its own but a fall.
+        """
+        there = [navigator.begin_along(along) for navigator, along in zip(self.navigators, s.tolist(), strict=True)]
+        self.robots.place(*np.array(there).T, self.course.height, self.course.pit)
+        self.traces = [Trace() for _ in self.traces]
+        for i in range(self.robots.worlds):
+            self._remember(i, 0.0, np.zeros(3), "walk", 0)
+
     @property
     def time(self) -> float:
         """Simulated seconds."""

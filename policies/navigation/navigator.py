@@ -200,6 +200,15 @@ class Navigator:
         self._lost = False
         self._at_start = 0.0
 
+    def begin_along(self, s: float) -> tuple[float, float, float]:
+        """Begins `s` m along the way, at rest, with the gates before it passed; returns x, y (m) and heading (rad) of
+        that place."""
+        self.reset()
+        i = min(int(np.searchsorted(self.path.s, s)), len(self.path.s) - 1)
+        self.s = self._furthest = float(self.path.s[i])
+        self.passed = int((self.gate_at < self.s).sum())
+        return float(self.path.xy[i, 0]), float(self.path.xy[i, 1]), float(self.path.yaw[i])
+
     def copy(self) -> "Navigator":
         """One that has yet to start, over the same route."""
         other = copy.copy(self)

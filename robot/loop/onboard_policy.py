@@ -9,6 +9,7 @@ from policies.skills.runner import PolicyRunner, Runner
 from robot.loop.terrain import TerrainHeights
 from robot.loop.transport import Array, Snapshot
 from sim.course.description import SKILLS
+from sim.errors import InputError
 from sim.observation import COMMANDS, Layout, Sensors
 
 WARM_UP_STEPS = 20
@@ -16,9 +17,16 @@ WARM_UP_STEPS = 20
 
 
 class OnboardPolicy:
-    """A generalist, or specialists that hand over to each other, for one robot."""
+    """A generalist, or specialists that hand over to each other, for one robot.
+
+    Raises:
+      InputError: a policy with a preview.
+    """
 
     def __init__(self, skills: Skills, terrain: TerrainHeights) -> None:
+        ahead = [str(bundle.path) for bundle in skills.bundles if bundle.layout.preview.seconds]
+        if ahead:
+            raise InputError(f"{ahead[0]} sees motion ahead, which no message tells a robot: it runs in simulation")
         self.skills, self.terrain = skills, terrain
         self.robot = skills.robot
         self.command_ranges: dict[str, list[float]] = self._ranges()

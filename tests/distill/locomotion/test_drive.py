@@ -9,7 +9,7 @@ import torch
 
 from distill.core.collect import CollectionPlan
 from distill.locomotion import recipe
-from distill.locomotion.course import CourseCollector, as_bundle, between_obstacles
+from distill.locomotion.course import PIECE, CourseCollector, as_bundle, between_obstacles, from_anywhere, startable
 from distill.locomotion.drive import Memory, RecordingDriver, Wheel, actions_to_targets, targets_to_actions
 from distill.locomotion.options import Options
 from distill.locomotion.student import TransformerStudent, student_skills
@@ -212,3 +212,25 @@ def test_a_student_is_scored_with_the_paces_and_the_response_of_its_teachers():
     theirs = replace(paces_of(go2), climb=min(paces_of(go2).climb, fastest))
     assert paces_of(student) == theirs != paces_of(load_skills())
     assert response_of(student) == response_of(go2) != response_of(load_skills())
+
+
+# --- from anywhere ----------------------------------------------------------------------------------------------------
+
+
+def test_pieces_of_courses_begin_all_along_the_way_and_come_to_every_obstacle(teachers):
+    """Robots begin at rest, where they walk and have room to; their teachers keep them on their feet."""
+    collector = from_anywhere(teachers, [official()], threads=1)
+    found = collector.collect(None, CollectionPlan(0, 1.0, 40 * 200, 3))
+    assert found.measured["gain"] > 0.9
+    assert set(np.unique(found.fields["skill"]).tolist()) == set(range(len(teachers.bundles)))
+    assert max(found.episodes) <= 1 + PIECE / teachers.robot.control_period
+    worlds = CourseWorlds(official(), teachers, np.arange(30), threads=1)
+    places = startable(worlds.navigators[0])
+    path = worlds.navigators[0].path
+    begun = np.random.default_rng(0).choice(places, 30)
+    worlds.begin_along(begun)
+    here = np.array([path.xy[np.abs(path.s - s).argmin()] for s in begun])
+    assert np.abs(worlds.robots.pose[:, :2] - here).max() < 0.2  # drawn start offsets
+    assert places.max() - places.min() > 8.0
+    for navigator, pose in zip(worlds.navigators, worlds.robots.pose, strict=True):
+        assert navigator.step(pose, worlds.dt).skill == "walk"
