@@ -18,7 +18,6 @@ from distill.locomotion.student import TorchBundle, TransformerStudent, student_
 from policies.evaluation.course_run import CourseWorlds
 from policies.evaluation.evaluate import summarize
 from policies.evaluation.outcome import CourseRun
-from policies.navigation.navigator import Navigator
 from policies.skills.library import PACES_SUFFIX, Skills
 from sim.course.description import Course
 from sim.course.generator import BETWEEN, short
@@ -65,7 +64,7 @@ class CourseCollector:
         """The first round runs on all `courses`, every later one on the first `always` and on `others` of the rest in
         turn, evenly by each kind of `robots`.
 
-        With `anywhere` a run is `PIECE` s from a place drawn for it, at rest (`startable`).
+        With `anywhere` a run is `PIECE` s from a place drawn for it, at rest (`Navigator.starts`).
         """
         self.name, self.teachers, self.courses, self.anywhere = name, teachers, tuple(courses), anywhere
         self.robots, self.threads = tuple(robots), threads
@@ -109,7 +108,7 @@ class CourseCollector:
             policy=driver,
         )  # fmt: skip
         if self.anywhere:
-            places = startable(worlds.navigators[0])
+            places = worlds.navigators[0].starts(RUN_UP)
             worlds.begin_along(np.random.default_rng([0xA1, seed]).choice(places, runs))
         going = True
         while going:
@@ -153,19 +152,6 @@ def from_anywhere(
     """
     rows = round(PIECE / teachers.robot.control_period)
     return CourseCollector(teachers, courses, robots, threads, name="anywhere", rows_per_run=rows, anywhere=True)
-
-
-def startable(navigator: Navigator) -> np.ndarray:
-    """Places on a way from which a robot at rest can go on, m: where it walks, and will for another `RUN_UP` m."""
-    path = navigator.path
-    skills = np.array([waypoint.skill for waypoint in navigator.route])
-
-    def walks(s: np.ndarray) -> np.ndarray:
-        """Whether that is so there."""
-        return skills[np.minimum(np.searchsorted(path.marks, s + 1e-9), len(skills) - 1)] == "walk"
-
-    ahead = np.minimum(path.s[:, None] + np.linspace(0.0, RUN_UP, 5), path.s[-1])
-    return path.s[walks(ahead).all(1) & (path.s < path.s[-1] - RUN_UP)]
 
 
 def joined(fields: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:

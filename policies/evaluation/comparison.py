@@ -17,6 +17,13 @@ def confidence95(values: np.ndarray) -> list[float]:
     return [float(values.mean()) - half, float(values.mean()) + half]
 
 
+def share95(count: int, of: int) -> list[float]:
+    """Wilson's 95 % confidence interval of a share, [low, high] (Wilson, JASA 22, 1927, 209): also of none or all."""
+    share, z2 = count / of, Z95**2
+    middle, half = share + z2 / (2 * of), Z95 * (share * (1 - share) / of + z2 / (4 * of**2)) ** 0.5
+    return [max((middle - half) / (1 + z2 / of), 0.0), min((middle + half) / (1 + z2 / of), 1.0)]
+
+
 def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
     """What evaluation `first` has over `second`, both over the same worlds in the same order, JSON-ready.
 

@@ -209,6 +209,13 @@ class Navigator:
         self.passed = int((self.gate_at < self.s).sum())
         return float(self.path.xy[i, 0]), float(self.path.xy[i, 1]), float(self.path.yaw[i])
 
+    def starts(self, run_up: float) -> np.ndarray:
+        """Places on the way from which a robot at rest can go on, m: where it walks, and will for `run_up` m more."""
+        path, skills = self.path, np.array([waypoint.skill for waypoint in self.route])
+        ahead = np.minimum(path.s[:, None] + np.linspace(0.0, run_up, 5), path.s[-1])
+        walks = skills[np.minimum(np.searchsorted(path.marks, ahead + 1e-9), len(skills) - 1)] == "walk"
+        return path.s[walks.all(1) & (path.s < path.s[-1] - run_up)]
+
     def copy(self) -> "Navigator":
         """One that has yet to start, over the same route."""
         other = copy.copy(self)
