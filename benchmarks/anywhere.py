@@ -36,9 +36,10 @@ TOGETHER = 100
 
 
 def measure(
-    skills: Skills, course: Course, robots: int, seed: int, randomize: bool, torque_limit: float | None, threads: int
-) -> dict[str, Any]:
-    """How many fell, where, and how many were slow: JSON-ready.
+    skills: Skills, course: Course, robots: int, seed: int, randomize: bool, torque_limit: float | None, threads: int,
+    along: float | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """How many fell, and where: JSON-ready. All begin `along` m on the way where that is given.
 
     `fell` of `robots`, its share's 95 % interval (Wilson), `where`: obstacle -> falls, `places`: x and y (m) of each
     with where on the way it had begun (m), and `way_m`, the median of what robots made of the way.
@@ -50,6 +51,7 @@ def measure(
             course, skills, some, randomize=randomize, time_limit=SECONDS, torque_limit=torque_limit, threads=threads
         )
         begun = np.random.default_rng([0xA2, seed, first]).choice(worlds.navigators[0].starts(RUN_UP), len(some))
+        begun = begun if along is None else np.full(len(some), along)
         worlds.begin_along(begun)
         while worlds.step():
             pass
@@ -75,7 +77,9 @@ def _nearest(course: Course, x: float, y: float) -> str:
 
 def main(words: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.anywhere", description=__doc__.split("\n", 1)[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.anywhere", description=(__doc__ or "").split("\n", 1)[0]
+    )
     parser.add_argument("--policy", default="generalist")
     parser.add_argument("--robot", default=None)
     parser.add_argument("--course", default="official")
@@ -83,21 +87,24 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--nominal", action="store_true", help="without randomisation")
     parser.add_argument("--torque-limit", type=float, default=None)
+    parser.add_argument("--along", type=float, default=None, help="all begin so many m along the way")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--out", type=Path, default=None, help="JSON file")
     o = parser.parse_args(words)
     try:
         if o.robots < 1:
             raise InputError(f"--robots must be at least 1, got {o.robots}")
+        if o.along is not None and not 0 <= o.along < np.inf:
+            raise InputError(f"--along must be a distance in m, got {o.along}")
         skills, course = load_skills(o.policy, o.robot), by_name(o.course)
-        found = measure(skills, course, o.robots, o.seed, not o.nominal, o.torque_limit, o.threads)
+        found = measure(skills, course, o.robots, o.seed, not o.nominal, o.torque_limit, o.threads, o.along)
     except InputError as error:
         print(f"anywhere: {error}", file=sys.stderr)
         return 2
-    about = {"policy": o.policy, "course": o.course, "seed": o.seed, "randomized": not o.nominal}
+    asked = {"policy": o.policy, "course": o.course, "seed": o.seed, "randomized": not o.nominal}
     if o.out is not None:
         with replacing(o.out) as partial:
-            partial.write_text(json.dumps({**about, "torque_limit_nm": o.torque_limit, **found}, indent=2) + "\n")
+            partial.write_text(json.dumps({**asked, "torque_limit_nm": o.torque_limit, **found}, indent=2) + "\n")
     table = Table("fell at", "robots")
     for name, count in found["where"].items():
         table.add_row(name, str(count))

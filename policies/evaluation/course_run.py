@@ -107,7 +107,8 @@ class CourseWorlds:
         The scorers know nothing of it, so that a run has neither a score nor an end on its own but a fall.
         """
         there = [navigator.begin_along(along) for navigator, along in zip(self.navigators, s.tolist(), strict=True)]
-        self.robots.place(*np.array(there).T, self.course.height, self.course.pit)
+        x, y, yaw = np.array(there).T
+        self.robots.place(x, y, yaw, self.course.height, self.course.pit)
         self.traces = [Trace() for _ in self.traces]
         for i in range(self.robots.worlds):
             self._remember(i, 0.0, np.zeros(3), "walk", 0)

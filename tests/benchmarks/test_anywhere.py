@@ -38,6 +38,12 @@ def test_the_command_writes_what_it_shows_and_refuses_what_cannot_be(tmp_path, c
     out = tmp_path / "anywhere.json"
     assert anywhere.main(["--robots", "3", "--nominal", "--threads", "1", "--out", str(out)]) == 0
     assert json.loads(out.read_text())["robots"] == 3 and "weave poles" in capsys.readouterr().out
-    for wrong in (["--robots", "0"], ["--policy", "nobody"], ["--course", "nowhere"]):
+    for wrong in (
+        ["--robots", "0"],
+        ["--along", "-1"],
+        ["--along", "nan"],
+        ["--policy", "nobody"],
+        ["--course", "nowhere"],
+    ):
         assert anywhere.main(wrong) == 2
         assert len(capsys.readouterr().err.strip().splitlines()) == 1
