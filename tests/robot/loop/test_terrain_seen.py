@@ -1,13 +1,19 @@
 """Terrain on the robot: the map gives what simulation gives, a measured grid takes its place where it knows."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from policies.skills.library import load_skills
 from policies.transformer import generalist_layout
+from robot.loop.onboard_policy import OnboardPolicy
 from robot.loop.terrain import GridPlace, TerrainHeights
 from robot.loop.transport import NEVER, NS, Snapshot
 from sim import observation as obs
 from sim.course.description import official
+from sim.errors import InputError
 from sim.robots.description import default_robot
 
 ROBOT, COURSE, LAYOUT = default_robot(), official(), generalist_layout(12)
@@ -59,3 +65,13 @@ def test_ground_below_the_base():
     terrain = TerrainHeights(ROBOT, COURSE)
     assert terrain.below(Snapshot(pose=POSE)) == pytest.approx(COURSE.height(POSE[:1], POSE[1:2])[0])
     assert Snapshot().pose_time == NEVER
+
+
+def test_a_policy_that_sees_what_comes_is_refused_on_a_robot():
+    """No message tells a robot's loop the motion ahead: one that guessed would drive it otherwise than it learned."""
+    skills = load_skills("generalist")
+    bundle = skills.bundles[0]
+    seeing = SimpleNamespace(path=bundle.path, layout=replace(bundle.layout, preview=obs.Preview((0.2, 0.4))))
+    with pytest.raises(InputError, match=bundle.path.name):
+        OnboardPolicy(replace(skills, bundles=(seeing,)), TerrainHeights(skills.robot, official()))
+    OnboardPolicy(skills, TerrainHeights(skills.robot, official()))
