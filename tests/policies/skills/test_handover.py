@@ -160,7 +160,7 @@ def clocks_after_a_hand_over(specialists, heights, outside: bool = False) -> np.
         own.phase = phase
     for _ in range(clock.SET + 1):
         phase = (phase + policy.frequency * 0.02) % 1.0
-        policy.step(sensors(n), command, np.full(n, jump), heights, phase if outside else None)
+        policy.step(sensors(n), command, np.full(n, jump), heights, phase=phase if outside else None)
         if not outside:
             phase = np.asarray(policy.policies[jump].phase)
     assert not policy.clock.slip.any()

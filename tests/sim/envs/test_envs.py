@@ -375,6 +375,7 @@ def test_terms_follow_from_what_was_read():
         "velocity_gap": 0.1,
         "yaw_gap": 0.2,
         "board_touch": 0.0,
+        "pole_touch": 0.0,
         "board_cleared": 0.0,
     }
     assert set(terms) == set(expected)
