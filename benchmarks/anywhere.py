@@ -19,18 +19,15 @@ from rich.console import Console
 from rich.table import Table
 
 from policies.evaluation.comparison import share95
-from policies.evaluation.course_run import CourseWorlds
+from policies.evaluation.course_run import CourseWorlds, write_text
 from policies.skills.library import Skills, load_skills
 from sim.course.description import Course
 from sim.course.files import by_name
 from sim.envs.worlds import world_seeds
 from sim.errors import InputError
-from sim.folders import replacing
 
 SECONDS = 5.0
 """s that each goes on: past two obstacles."""
-RUN_UP = 0.8
-"""m that a robot walks before another skill takes over: none of them begins at rest."""
 TOGETHER = 100
 """Robots that run side by side."""
 
@@ -50,7 +47,7 @@ def measure(
         worlds = CourseWorlds(
             course, skills, some, randomize=randomize, time_limit=SECONDS, torque_limit=torque_limit, threads=threads
         )
-        begun = np.random.default_rng([0xA2, seed, first]).choice(worlds.navigators[0].starts(RUN_UP), len(some))
+        begun = np.random.default_rng([0xA2, seed, first]).choice(worlds.navigators[0].starts(), len(some))
         begun = begun if along is None else np.full(len(some), along)
         worlds.begin_along(begun)
         while worlds.step():
@@ -98,13 +95,12 @@ def main(words: Sequence[str] | None = None) -> int:
             raise InputError(f"--along must be a distance in m, got {o.along}")
         skills, course = load_skills(o.policy, o.robot), by_name(o.course)
         found = measure(skills, course, o.robots, o.seed, not o.nominal, o.torque_limit, o.threads, o.along)
+        if o.out is not None:
+            asked = {"policy": o.policy, "course": o.course, "seed": o.seed, "randomized": not o.nominal}
+            write_text(o.out, json.dumps({**asked, "torque_limit_nm": o.torque_limit, **found}, indent=2) + "\n")
     except InputError as error:
         print(f"anywhere: {error}", file=sys.stderr)
         return 2
-    asked = {"policy": o.policy, "course": o.course, "seed": o.seed, "randomized": not o.nominal}
-    if o.out is not None:
-        with replacing(o.out) as partial:
-            partial.write_text(json.dumps({**asked, "torque_limit_nm": o.torque_limit, **found}, indent=2) + "\n")
     table = Table("fell at", "robots")
     for name, count in found["where"].items():
         table.add_row(name, str(count))

@@ -30,8 +30,6 @@ LONGEST_RUN = 32.0
 """s after which a run is given up."""
 PIECE = 4.0
 """s of a run that begins anywhere."""
-RUN_UP = 0.8
-"""m that such a robot walks before another skill takes over: none of them begins at rest."""
 SHORT_ROWS_PER_RUN = 600
 """Control steps of an average run of a course with two obstacles."""
 
@@ -108,7 +106,7 @@ class CourseCollector:
             policy=driver,
         )  # fmt: skip
         if self.anywhere:
-            places = worlds.navigators[0].starts(RUN_UP)
+            places = worlds.navigators[0].starts()
             worlds.begin_along(np.random.default_rng([0xA1, seed]).choice(places, runs))
         going = True
         while going:

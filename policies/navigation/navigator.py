@@ -20,6 +20,9 @@ from sim.course.score import passes
 from sim.observation import Preview
 from sim.planar import wrap
 
+RUN_UP = 0.8
+"""m that a robot from rest walks before another skill takes over: none of them begins at rest."""
+
 
 @dataclass(frozen=True)
 class Tuning:
@@ -209,12 +212,12 @@ class Navigator:
         self.passed = int((self.gate_at < self.s).sum())
         return float(self.path.xy[i, 0]), float(self.path.xy[i, 1]), float(self.path.yaw[i])
 
-    def starts(self, run_up: float) -> np.ndarray:
-        """Places on the way from which a robot at rest can go on, m: where it walks, and will for `run_up` m more."""
+    def starts(self) -> np.ndarray:
+        """Places on the way from which a robot at rest can go on, m: where it walks, and will for `RUN_UP` m more."""
         path, skills = self.path, np.array([waypoint.skill for waypoint in self.route])
-        ahead = np.minimum(path.s[:, None] + np.linspace(0.0, run_up, 5), path.s[-1])
+        ahead = np.minimum(path.s[:, None] + np.linspace(0.0, RUN_UP, 5), path.s[-1])
         walks = skills[np.minimum(np.searchsorted(path.marks, ahead + 1e-9), len(skills) - 1)] == "walk"
-        return path.s[walks.all(1) & (path.s < path.s[-1] - run_up)]
+        return path.s[walks.all(1) & (path.s < path.s[-1] - RUN_UP)]
 
     def copy(self) -> "Navigator":
         """One that has yet to start, over the same route."""

@@ -6,6 +6,7 @@ or turns where it stands needs no special case. numpy only; it runs onboard.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -69,7 +70,7 @@ class Path:
     marks: np.ndarray
     """Length at each waypoint, m; the start has none."""
 
-    @property
+    @cached_property
     def time(self) -> np.ndarray:
         """Seconds to each sample when driven as planned, `[n]`."""
         mean = np.maximum((self.speed[1:] + self.speed[:-1]) / 2, 1e-2)

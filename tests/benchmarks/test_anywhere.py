@@ -47,3 +47,10 @@ def test_the_command_writes_what_it_shows_and_refuses_what_cannot_be(tmp_path, c
     ):
         assert anywhere.main(wrong) == 2
         assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_a_file_that_cannot_be_written_is_one_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(anywhere, "SECONDS", 0.1)
+    (tmp_path / "file").touch()
+    words = ["--robots", "2", "--threads", "1", "--out", str(tmp_path / "file" / "anywhere.json")]
+    assert anywhere.main(words) == 2 and len(capsys.readouterr().err.strip().splitlines()) == 1

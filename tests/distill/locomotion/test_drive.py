@@ -9,7 +9,7 @@ import torch
 
 from distill.core.collect import CollectionPlan
 from distill.locomotion import recipe
-from distill.locomotion.course import PIECE, RUN_UP, CourseCollector, as_bundle, between_obstacles, from_anywhere
+from distill.locomotion.course import PIECE, CourseCollector, as_bundle, between_obstacles, from_anywhere
 from distill.locomotion.drive import Memory, RecordingDriver, Wheel, actions_to_targets, targets_to_actions
 from distill.locomotion.options import Options
 from distill.locomotion.student import TransformerStudent, student_skills
@@ -225,7 +225,7 @@ def test_pieces_of_courses_begin_all_along_the_way_and_come_to_every_obstacle(te
     assert set(np.unique(found.fields["skill"]).tolist()) == set(range(len(teachers.bundles)))
     assert max(found.episodes) <= 1 + PIECE / teachers.robot.control_period
     worlds = CourseWorlds(official(), teachers, np.arange(30), threads=1)
-    places = worlds.navigators[0].starts(RUN_UP)
+    places = worlds.navigators[0].starts()
     path = worlds.navigators[0].path
     begun = np.random.default_rng(0).choice(places, 30)
     worlds.begin_along(begun)
