@@ -1,6 +1,6 @@
 """How near the monitors of `robot.loop.plausibility` come to their limits in randomised course runs, and false alarms.
 
-    python -m robot.bench.monitors --hours 10 --out monitors.jsonl
+    python -m robot.bench.monitors --hours 10
 
 Runs go through the whole onboard loop, all of them randomised with pushes: generalist and specialists of Barkour v0 and
 of Unitree Go2, the three courses, Barkour's peak torques from 12 N m to its own, two runs of five with poses
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.progress import Progress
 
 from robot.bench.limits import spread, table
 from robot.loop import motion, plausibility
@@ -71,11 +72,17 @@ def campaign(
     Raises:
       InputError: the file holds something else, or runs of another seed.
     """
-    found = _read(out, seed)
-    while sum(row["seconds"] for row in found) < 3600 * hours:
-        found.append(run(len(found), seed))
-        with out.open("a") as file:
-            file.write(json.dumps({"first_seed": seed, **found[-1]}) + "\n")
+    found, console = _read(out, seed), Console(stderr=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    done = sum(row["seconds"] for row in found)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("control", total=3600 * hours, completed=done)
+        while done < 3600 * hours:
+            found.append(run(len(found), seed))
+            with out.open("a") as file:
+                file.write(json.dumps({"first_seed": seed, **found[-1]}) + "\n")
+            done += found[-1]["seconds"]
+            progress.update(task, completed=done)
     return found
 
 
@@ -83,9 +90,9 @@ def _read(out: Path, seed: int) -> list[dict[str, Any]]:
     """The whole lines of a file; what an interruption left of the last one is cut off."""
     if not out.exists():
         return []
-    text = out.read_text()
-    whole = text[: text.rfind("\n") + 1]
     try:
+        text = out.read_text()
+        whole = text[: text.rfind("\n") + 1]
         rows = [json.loads(line) for line in whole.splitlines()]
         if any(row["first_seed"] != seed or row["index"] != k or row["seconds"] <= 0 for k, row in enumerate(rows)):
             raise InputError(f"{out} holds other runs than those of --seed {seed}")
@@ -111,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; exit status 1 where a monitor spoke, 2 with one line for bad input."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--hours", type=float, default=10.0, help="of control, over all runs in the file")
-    parser.add_argument("--out", type=Path, default=Path("monitors.jsonl"))
+    parser.add_argument("--out", type=Path, default=Path("runs/monitors.jsonl"))
     parser.add_argument("--seed", type=int, default=1000, help="of the first run")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)

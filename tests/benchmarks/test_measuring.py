@@ -1,6 +1,8 @@
 """What the benchmarks compute: pairs, verdicts, and one line for bad input."""
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -58,13 +60,42 @@ def test_a_tenth_of_the_data_agrees_unless_it_is_clearly_worse():
         assert row["golden"]["verdict"] == verdict
 
 
-def test_arms_differ_from_the_base_in_what_their_name_says():
-    base = ablations.ARMS["base"]
-    assert all(arm != base for name, arm in ablations.ARMS.items() if name != "base")
-    assert {better for _, better, _ in ablations.CLAIMS} | {o for *_, o in ablations.CLAIMS} <= set(ablations.ARMS)
-    sizes = {n: ablations.TransformerStudent(a.config).module.size for n, a in ablations.ARMS.items()}
-    assert sizes["mlp of equal size"] == pytest.approx(sizes["base"], rel=0.1)
-    assert sizes["width 32, 1 layer"] < sizes["base"] < sizes["width 96, 3 layers"] < sizes["width 128, 3 layers"] < 1e6
+@pytest.mark.parametrize("base", [ablations.BASE, replace(ablations.BASE, width=128, layers=3, context=5)])
+def test_arms_differ_from_the_base_in_what_their_name_says(base):
+    known = ablations.arms(base)
+    same = {name for name, arm in known.items() if arm == known[ablations.BASE_ARM]} - {ablations.BASE_ARM}
+    assert same <= {f"context {base.context}", f"width {base.width}, {base.layers} layers"}
+    assert {better for _, better, _ in ablations.CLAIMS} | {o for *_, o in ablations.CLAIMS} <= set(known)
+    sizes = {name: ablations.TransformerStudent(arm.config).module.size for name, arm in known.items()}
+    assert 0.98 < sizes[ablations.MLP] / sizes[ablations.BASE_ARM] <= 1.0
+    assert sizes["width 32, 1 layer"] < sizes["width 96, 3 layers"] < sizes["width 128, 3 layers"] < 1e6
+
+
+def test_arms_are_run_once_over_the_rounds_that_are_asked_for(tmp_path, monkeypatch, capsys):
+    shard = SimpleNamespace
+    shards = SimpleNamespace(shards=[shard(name="a", about={"round": 0}), shard(name="b", about={"round": 1})])
+    monkeypatch.setattr(ablations, "Shards", lambda data: SimpleNamespace(shards=list(shards.shards), rows=7))
+    seen: list[tuple] = []
+
+    def train(arm, data, seed, budget, advance):
+        seen.append((arm.config.width, arm.config.context, seed, [s.name for s in data.shards]))
+        return SimpleNamespace(module=SimpleNamespace(size=5)), 0.5
+
+    monkeypatch.setattr(ablations, "train", train)
+    monkeypatch.setattr(ablations, "course_score", lambda *_: lambda student: {"golden": 0.9})
+    asked = ["--data", str(tmp_path), "--seeds", "2", "--arms", "base", "context 5", "--width", "128", "--rounds"]
+    for _ in range(2):
+        assert ablations.main([*asked, "all", "--out", str(tmp_path / "all")]) == 0
+    both = ["a", "b"]
+    assert seen == [(128, 15, 0, both), (128, 5, 0, both), (128, 15, 1, both), (128, 5, 1, both)]
+    assert ablations.main([*asked, "first", "--out", str(tmp_path / "first")]) == 0
+    assert seen[4][3] == ["a"] and len(seen) == 8
+    found = json.loads((tmp_path / "all" / "ablations.json").read_text())
+    assert found["budget"]["rounds"] == "all" and found["verdicts"][0]["seeds"] == 2
+    capsys.readouterr()
+    assert ablations.main([*asked, "first", "--out", str(tmp_path / "all")]) == 2
+    assert ablations.main([*asked, "all", "--steps", "0", "--out", str(tmp_path / "all")]) == 2
+    assert capsys.readouterr().err.count("\n") == 2
 
 
 def test_bad_input_is_one_line(tmp_path, capsys):

@@ -25,7 +25,7 @@ def run(index: int, seed: int) -> dict:
 
 
 def test_what_was_cut_goes_on_and_is_not_run_again(tmp_path, capsys, monkeypatch):
-    out = tmp_path / "runs.jsonl"
+    out = tmp_path / "new" / "runs.jsonl"
     assert len(monitors.campaign(0.5, out, 7, run)) == 2
     out.write_text(out.read_text() + '{"first_seed": 7, "ind')
     tried: list[int] = []
@@ -48,7 +48,9 @@ def test_other_files_and_numbers_are_one_line(tmp_path, capsys):
         monitors.campaign(0.25, out, 8, run)
     out.write_text("hello\n")
     assert monitors.main(["--out", str(out)]) == 2 and monitors.main(["--hours", "nan"]) == 2
-    assert capsys.readouterr().err.count("\n") == 2
+    out.write_bytes(b"\xff\xfe\n")
+    assert monitors.main(["--out", str(out)]) == 2 and monitors.main(["--out", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 4
 
 
 def test_runs_differ_in_robot_policy_course_torque_pose_and_seed():
