@@ -14,7 +14,7 @@ import numpy as np
 from sim.arrays import Array, Namespace
 from sim.errors import InputError
 from sim.gait import joint_offset
-from sim.planar import place, to_body, to_world
+from sim.planar import place, to_body, to_world, wrap
 from sim.robots.description import Robot
 from sim.robots.gaits import Gait
 
@@ -136,6 +136,15 @@ class Preview:
     def size(self) -> int:
         """Numbers in the input."""
         return 3 * len(self.seconds)
+
+    def moment(self, xp: Namespace, later: float, then: Array, pose: Array) -> Array:
+        """What is seen of one moment, `[..., 3]`: `then` is the planned motion `later` s from now, in the world, its
+        velocity (m/s, m/s, rad/s) or its pose (m, m, rad) as `of` says; `pose` is the robot's now, both `[..., 3]`."""
+        x, y, turn = then[..., 0], then[..., 1], then[..., 2]
+        if self.of == "pose":
+            x, y = (x - pose[..., 0]) / later, (y - pose[..., 1]) / later
+            turn = wrap(turn - pose[..., 2]) / later
+        return xp.stack([*to_body(x, y, pose[..., 2], xp), turn], -1)
 
     def foreseen(self, xp: Namespace, command: Callable[[float], Array]) -> Array:
         """`[..., len(seconds), 3]` where nothing is planned, but the command `[..., 3]` so many s from now is known."""

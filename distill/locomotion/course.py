@@ -46,6 +46,9 @@ class Robots(NamedTuple):
 class CourseCollector:
     """Runs of courses, driven by the specialists, the student, or both."""
 
+    longest = LONGEST_RUN
+    """s after which a run ends."""
+
     def __init__(
         self,
         teachers: Skills,
@@ -57,14 +60,11 @@ class CourseCollector:
         always: int = 1,
         others: int = 1,
         rows_per_run: int = ROWS_PER_RUN,
-        anywhere: bool = False,
     ) -> None:
         """The first round runs on all `courses`, every later one on the first `always` and on `others` of the rest in
         turn, evenly by each kind of `robots`.
-
-        With `anywhere` a run is `PIECE` s from a place drawn for it, at rest (`Navigator.starts`).
         """
-        self.name, self.teachers, self.courses, self.anywhere = name, teachers, tuple(courses), anywhere
+        self.name, self.teachers, self.courses = name, teachers, tuple(courses)
         self.robots, self.threads = tuple(robots), threads
         self.always, self.others, self.rows_per_run = always, others, rows_per_run
 
@@ -102,27 +102,53 @@ class CourseCollector:
         driver = RecordingDriver(self.teachers, as_bundle(student, self.teachers), runs, plan.beta, seed)
         worlds = CourseWorlds(
             course, self.teachers, world_seeds(seed, runs), randomize=kind.randomize,
-            time_limit=PIECE if self.anywhere else LONGEST_RUN, torque_limit=kind.torque_limit, threads=self.threads,
+            time_limit=self.longest, torque_limit=kind.torque_limit, threads=self.threads,
             policy=driver,
         )  # fmt: skip
-        if self.anywhere:
-            places = worlds.navigators[0].starts()
-            worlds.begin_along(np.random.default_rng([0xA1, seed]).choice(places, runs))
+        self._begin(worlds, seed)
         going = True
         while going:
             driver.alive = worlds.running & (worlds.robots.upright > 0)
             going = worlds.step()
         return driver.recorder, worlds.results()
 
+    def _begin(self, worlds: CourseWorlds, seed: int) -> None:
+        """Runs begin at the course's start."""
+
     def _experience(
         self, rows: dict[str, np.ndarray], episodes: list[int], results: list[CourseRun], plan: CollectionPlan
     ) -> Experience:
-        """`gain` is the mean score of the runs; of pieces of them the share of robots on their feet."""
-        if self.anywhere:
-            stood = float(np.mean([run.end != "fell" for run in results]))
-            return Experience(rows, episodes, {"gain": max(stood, 0.01), "stood": stood})
+        """`gain` is the mean score of the runs."""
         score, finished = np.mean([(run.result.score, run.result.finished) for run in results], 0).tolist()
         return Experience(rows, episodes, {"gain": max(score, 0.01), "finished": finished})
+
+
+class AnywhereCollector(CourseCollector):
+    """Pieces of `PIECE` s of courses, which begin at rest at places drawn along their ways (`Navigator.starts`).
+
+    Robots that begin a course at its start come to each obstacle at nearly the same phase of their gait, in the same
+    physics always at the same one. A student that saw only those is lost where something on the way delays it.
+    """
+
+    longest = PIECE
+
+    def __init__(
+        self, teachers: Skills, courses: Sequence[Course], robots: Sequence[Robots] = (Robots(),), threads: int = 0
+    ) -> None:
+        """As `CourseCollector`, of every robot alike."""
+        rows = round(PIECE / teachers.robot.control_period)
+        super().__init__(teachers, courses, robots, threads, name="anywhere", rows_per_run=rows)
+
+    def _begin(self, worlds: CourseWorlds, seed: int) -> None:
+        places = worlds.navigators[0].starts()
+        worlds.begin_along(np.random.default_rng([0xA1, seed]).choice(places, len(worlds.navigators)))
+
+    def _experience(
+        self, rows: dict[str, np.ndarray], episodes: list[int], results: list[CourseRun], plan: CollectionPlan
+    ) -> Experience:
+        """`gain` is the share of robots on their feet."""
+        stood = float(np.mean([run.end != "fell" for run in results]))
+        return Experience(rows, episodes, {"gain": max(stood, 0.01), "stood": stood})
 
 
 def between_obstacles(
@@ -138,18 +164,6 @@ def between_obstacles(
     return CourseCollector(
         teachers, courses, robots, threads, name="between", always=0, others=4, rows_per_run=SHORT_ROWS_PER_RUN
     )
-
-
-def from_anywhere(
-    teachers: Skills, courses: Sequence[Course], robots: Sequence[Robots] = (Robots(),), threads: int = 0
-) -> CourseCollector:
-    """Pieces of `PIECE` s of courses, from anywhere on their ways.
-
-    Robots that begin a course at its start come to each obstacle at nearly the same phase of their gait, in the same
-    physics always at the same one. A student that saw only those is lost where something on the way delays it.
-    """
-    rows = round(PIECE / teachers.robot.control_period)
-    return CourseCollector(teachers, courses, robots, threads, name="anywhere", rows_per_run=rows, anywhere=True)
 
 
 def joined(fields: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:

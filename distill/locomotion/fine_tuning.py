@@ -22,7 +22,7 @@ from distill.core.returns import advantages
 from distill.core.shards import Shards
 from distill.core.signals import Actions, Returns, Rollout
 from distill.core.teachers import Batch, Teachers
-from distill.locomotion.course import LONGEST_RUN, CourseCollector, Robots, as_bundle
+from distill.locomotion.course import CourseCollector, Robots, as_bundle
 from distill.locomotion.drive import RecordingDriver
 from distill.locomotion.experience import Windows
 from distill.locomotion.options import Options
@@ -296,7 +296,7 @@ class FineTuning(CourseCollector):
         assert bundle is not None
         driver = ExploringDriver(self.teachers, ExploringBundle(bundle, self.options.exploration, seed), runs, seed)
         worlds = CourseWorlds(
-            course, self.teachers, world_seeds(seed, runs), randomize=kind.randomize, time_limit=LONGEST_RUN,
+            course, self.teachers, world_seeds(seed, runs), randomize=kind.randomize, time_limit=self.longest,
             torque_limit=kind.torque_limit, paces=paces_of(student_skills(bundle), kind.torque_limit),
             threads=self.threads, policy=driver,
         )  # fmt: skip

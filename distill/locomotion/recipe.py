@@ -25,7 +25,7 @@ from distill.core.reading import read_json
 from distill.core.schedules import Beta
 from distill.core.shards import Shards
 from distill.core.teachers import RecordedActions
-from distill.locomotion.course import CourseCollector, Robots, between_obstacles, course_score, from_anywhere
+from distill.locomotion.course import AnywhereCollector, CourseCollector, Robots, between_obstacles, course_score
 from distill.locomotion.experience import Windows
 from distill.locomotion.options import OPTIONS, Options, is_run
 from distill.locomotion.student import TransformerStudent
@@ -241,7 +241,7 @@ def simulated(options: Options) -> Source:
     collectors: Sequence[Collector] = [
         CourseCollector(teachers, courses, robots, options.threads),
         *([between_obstacles(teachers, options.between, robots, options.threads)] if options.between else []),
-        *([from_anywhere(teachers, courses, robots, options.threads)] if options.anywhere else []),
+        *([AnywhereCollector(teachers, courses, robots, options.threads)] if options.anywhere else []),
         *(TaskCollector(skill, teachers, options.threads) for skill in SKILLS),
     ]
     return Source(teachers.robot, collectors, course_score(teachers, courses[0], options.score_runs, 1000))

@@ -414,16 +414,15 @@ class Navigator:
         """
         if self.state != "following" or self.s < self._careful_until or self._lost:
             return preview.foreseen(np, lambda later: self.command.astype(np.float32))
-        path, (x, y, yaw) = self.path, np.asarray(pose, float)
-        i = self._sample()
-        rows = []
-        for later in preview.seconds:
-            j = min(int(np.searchsorted(path.time, path.time[i] + later)), len(path.s) - 1)
-            if preview.of == "velocity":
-                velocity, turn = path.speed[j] * path.tangent[j], path.yaw_slope[j] * path.speed[j]
-            else:
-                velocity, turn = (path.xy[j] - (x, y)) / later, float(wrap(path.yaw[j] - yaw)) / later
-            rows.append([*to_heading_frame(velocity, yaw), turn])
+        path, i = self.path, self._sample()
+        later = np.searchsorted(path.time, path.time[i] + np.array(preview.seconds))
+        at = np.minimum(later, len(path.s) - 1)
+        if preview.of == "velocity":
+            then = path.speed[at, None] * np.column_stack([path.tangent[at], path.yaw_slope[at]])
+        else:
+            then = np.column_stack([path.xy[at], path.yaw[at]])
+        now = np.asarray(pose, float)
+        rows = [preview.moment(np, *moment, now) for moment in zip(preview.seconds, then, strict=True)]
         return np.array(rows, np.float32)
 
     def _limited(self, wanted: np.ndarray, dt: float) -> np.ndarray:

@@ -138,15 +138,9 @@ class Ways(NamedTuple):
 
     def preview(self, xp: Namespace, preview: Preview, way: Array, place: Array, yaw: Array, period: float) -> Array:
         """What a robot at `place`, heading `yaw`, sees of its way's next moments, `[..., len(preview.seconds), 3]`."""
-        rows = []
-        for later in preview.seconds:
-            if preview.of == "velocity":
-                x, y, turn = xp.moveaxis(self._rate(xp, way, period, later), -1, 0)
-            else:
-                there = self._reference(xp, way, period, later)
-                x, y = ((there[..., k] - place[..., k]) / later for k in (0, 1))
-                turn = wrap(there[..., 2] - yaw) / later
-            rows.append(xp.stack([*to_body(x, y, yaw, xp), turn], -1))
+        pose = xp.concatenate([place, xp.asarray(yaw)[..., None]], -1)
+        planned = self._rate if preview.of == "velocity" else self._reference
+        rows = [preview.moment(xp, later, planned(xp, way, period, later), pose) for later in preview.seconds]
         return xp.stack(rows, -2).astype(xp.float32)
 
     def _reference(self, xp: Namespace, way: Array, period: float, later: float = 0.0) -> Array:

@@ -9,7 +9,7 @@ import torch
 
 from distill.core.collect import CollectionPlan
 from distill.locomotion import recipe
-from distill.locomotion.course import PIECE, CourseCollector, as_bundle, between_obstacles, from_anywhere
+from distill.locomotion.course import PIECE, AnywhereCollector, CourseCollector, as_bundle, between_obstacles
 from distill.locomotion.drive import Memory, RecordingDriver, Wheel, actions_to_targets, targets_to_actions
 from distill.locomotion.options import Options
 from distill.locomotion.student import TransformerStudent, student_skills
@@ -170,7 +170,7 @@ def test_runs_of_courses_can_have_weak_motors_and_nominal_robots(teachers, monke
         worlds(self, *given, **named)
 
     monkeypatch.setattr(CourseWorlds, "__init__", begin)
-    monkeypatch.setattr("distill.locomotion.course.LONGEST_RUN", 0.1)
+    monkeypatch.setattr("distill.locomotion.course.CourseCollector.longest", 0.1)
     course, between = recipe.simulated(Options(weak=12.0, between=1)).collectors[:2]
     course.collect(None, CollectionPlan(1, 1.0, 2000, 11))
     assert limits == [(None, True), (12.0, True)]
@@ -219,7 +219,7 @@ def test_a_student_is_scored_with_the_paces_and_the_response_of_its_teachers():
 
 def test_pieces_of_courses_begin_all_along_the_way_and_come_to_every_obstacle(teachers):
     """Robots begin at rest, where they walk and have room to; their teachers keep them on their feet."""
-    collector = from_anywhere(teachers, [official()], threads=1)
+    collector = AnywhereCollector(teachers, [official()], threads=1)
     found = collector.collect(None, CollectionPlan(0, 1.0, 40 * 200, 3))
     assert found.measured["gain"] > 0.9
     assert set(np.unique(found.fields["skill"]).tolist()) == set(range(len(teachers.bundles)))

@@ -10,7 +10,7 @@ import torch
 import barkour
 from distill.core.collect import CollectionPlan
 from distill.core.shards import Shards
-from distill.locomotion import course, fine_tuning, recipe
+from distill.locomotion import course, recipe
 from distill.locomotion.course import as_bundle
 from distill.locomotion.fine_tuning import LARGEST, ExploringBundle, FineTuning, Payment, scaled
 from distill.locomotion.options import Options
@@ -34,8 +34,8 @@ FAILURE = 3.0
 @pytest.fixture(autouse=True)
 def short_runs(monkeypatch):
     """A student that knows nothing lies on the ground until the time is up."""
-    for module in (course, fine_tuning):
-        monkeypatch.setattr(module, "LONGEST_RUN", 4.0)
+    monkeypatch.setattr(course, "LONGEST_RUN", 4.0)
+    monkeypatch.setattr(course.CourseCollector, "longest", 4.0)
 
 
 @pytest.fixture(scope="module")
