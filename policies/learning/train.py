@@ -231,7 +231,7 @@ class Run:
         arrays, values = checkpoint.load(path)
         ours = self.description()
         if not self.options.resume and values.get("robot") != self.task.robot.name:
-            arrays = self._translated(arrays, values.get("robot"))
+            arrays = self._translated(arrays, values)
             values = {**values, "robot": self.task.robot.name}
         if not self.options.resume and self.task.preview.seconds and not values["layout"].get("preview"):
             before = replace(self.task.layout, preview=Preview())
@@ -247,10 +247,11 @@ class Run:
         self.state = jax.tree.map(jax.numpy.asarray, self.state._replace(**found))
         return arrays, values
 
-    def _translated(self, arrays: dict[str, np.ndarray], robot: Any) -> dict[str, np.ndarray]:
-        """Another robot's parameters in the terms of ours."""
-        source: Task = TASKS[self.options.skill](robot_by_name(str(robot)))
-        return translate(arrays, source, self.task)
+    def _translated(self, arrays: dict[str, np.ndarray], values: dict[str, Any]) -> dict[str, np.ndarray]:
+        """Another robot's parameters in the terms of ours, with a preview if they had one."""
+        preview = self.task.preview if values.get("layout", {}).get("preview") else Preview()
+        source: Task = TASKS[self.options.skill](robot_by_name(str(values.get("robot"))))
+        return translate(arrays, *(replace(task, preview=preview) for task in (source, self.task)))
 
     def _restore(self, path: Path) -> None:
         arrays, values = self._parameters(path, LearnerState._fields)

@@ -85,6 +85,25 @@ def test_a_run_may_begin_with_anothers_parameters_and_takes_small_steps_at_first
     assert "--start-from" in second.command() and "--seed 9" in second.command()
 
 
+def test_another_robots_walker_may_begin_to_see_what_comes(begun, tmp_path):
+    """Translated and widened: the preview changes none of the actions that the walker has without."""
+    plain, seeing = (
+        Run(options(tmp_path / preview, robot="unitree_go2", preview=preview, start_from=begun[1] / "start"))
+        for preview in ("none", "velocity")
+    )
+    narrow, wider = (
+        np.asarray(run.state.params.policy["params"]["MLP_0"]["hidden_0"]["kernel"]) for run in (plain, seeing)
+    )
+    part = seeing.task.layout.slices()["preview"]
+    assert part.stop - part.start == len(wider) - len(narrow) > 0 and not np.any(wider[part])
+    np.testing.assert_array_equal(np.delete(wider, np.r_[part], 0), narrow)
+    seeing.save_start(tmp_path / "start")
+    again = options(tmp_path / "again", preview="velocity", start_from=tmp_path / "start")
+    back = np.asarray(Run(again).state.params.policy["params"]["MLP_0"]["hidden_0"]["kernel"])
+    assert back.shape == wider.shape, "a preview that was there is kept"
+    assert not np.any(back[part])
+
+
 def test_a_folder_with_a_run_is_not_overwritten(copy):
     with pytest.raises(InputError, match="--resume"):
         Run(options(copy))
